@@ -1,0 +1,1 @@
+"""stepsight: dense perception by iterative denoising."""

@@ -1,0 +1,40 @@
+"""What every door has in common: user errors become one line and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from stepsight.errors import UserError
+
+
+def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run `body` on the arguments. A UserError is printed, without traceback unless --debug.
+
+    Only the first process speaks.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        return body(arguments)
+    except UserError as error:
+        if debug:
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def config_files(arguments: Sequence[str]) -> list[str]:
+    """The values of every `--config F` or `--config=F`, in order."""
+    files = [one.partition("=")[2] for one in arguments if one.startswith("--config=")]
+    for flag, value in zip(arguments, arguments[1:]):
+        if flag == "--config":
+            files.append(value)
+    return files

@@ -1,0 +1,32 @@
+"""`stepsight <command>`: the doors that are not train.py or evaluate.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from stepsight.cli.door import guarded
+from stepsight.errors import UserError, suggest
+
+COMMANDS = {
+    "predict": "depth, flow, masks, classes or normals of your own pictures",
+    "data": "trivial baselines and pictures of the procedural worlds and data sets",
+    "scaling": "fit scaling laws to the records of one or more runs",
+    "report": "write a run's report.html anew",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return guarded(_run, argv)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: stepsight <command> ...\n")
+        print("\n".join(f"  {name:<10}{about}" for name, about in COMMANDS.items()))
+        print("\nTraining and evaluation: train.py and evaluate.py.")
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise UserError(f"command '{command}' is unknown.{suggest(command, COMMANDS)}")
+    return import_module(f"stepsight.cli.{command}").run(rest)

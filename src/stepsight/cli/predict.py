@@ -1,0 +1,77 @@
+"""`stepsight predict`: depth, flow, masks, classes or normals of any picture of any size."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stepsight.errors import UserError
+
+
+def run(arguments: list[str]) -> int:
+    door = _parser().parse_args(arguments)
+    missing = [
+        name for name in [*door.images, door.second, door.mask] if name and not Path(name).is_file()
+    ]
+    if missing:
+        raise UserError(f"{missing[0]}: no such picture.")
+    if len(door.images) > 1 and (door.second or door.mask):
+        raise UserError("--second and --mask belong to one picture: give one at a time.")
+    names = [Path(name).stem for name in door.images]
+    if len(set(names)) < len(names):
+        raise UserError(
+            "two pictures have the same name: their results would overwrite each other."
+        )
+    _predict(door)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stepsight predict", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--checkpoint", required=True, help="run folder or step folder")
+    parser.add_argument("--task", default="depth")
+    parser.add_argument("--second", help="the next frame (flow)")
+    parser.add_argument("--mask", help="mask of the visible part, white on black (amodal)")
+    parser.add_argument("--nfe", type=int, default=4, help="model calls a member")
+    parser.add_argument("--members", type=int, default=4)
+    parser.add_argument("--sampler", help="default: the run's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="predictions", help="folder for PNG and .npy")
+    return parser
+
+
+def _predict(door: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+    from einops import rearrange
+
+    from stepsight.data.images import write_image
+    from stepsight.pipeline import DensePipeline
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipeline = DensePipeline.from_pretrained(door.checkpoint, device)
+    out = Path(door.out)
+    for name in door.images:
+        found = pipeline(
+            Path(name),
+            door.task,
+            second=Path(door.second) if door.second else None,
+            mask=Path(door.mask) if door.mask else None,
+            nfe=door.nfe,
+            members=door.members,
+            sampler=door.sampler,
+            seed=door.seed,
+            key=Path(name).name,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        stem = out / f"{Path(name).stem}-{door.task}"
+        assert found.picture is not None
+        write_image(stem.with_suffix(".png"), found.picture[0].cpu())
+        np.save(stem.with_suffix(".npy"), found.values[0].cpu().numpy())
+        if found.uncertainty is not None:
+            spread = rearrange(found.uncertainty, "1 1 h w -> h w").cpu().numpy()
+            np.save(stem.with_name(stem.name + "-uncertainty.npy"), spread)
+        print(f"{name} -> {stem}.png, {stem}.npy")

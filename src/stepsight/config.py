@@ -1,0 +1,257 @@
+"""One run, described: composes the settings of the rooms, and reads them from files and flags.
+
+Defaults < file(s) < command line. `tasks` and `data` are tables (name -> settings): a file that
+has one replaces it as a whole, a flag changes or adds an entry. Unknown keys are errors with a
+suggestion, and what was resolved is written back as YAML that reads the same.
+Only the standard library, OmegaConf and tyro are imported, so that `--help` and typos are quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from stepsight.data.config import TABLE as SOURCES
+from stepsight.data.config import SourceSettings
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError, suggest
+from stepsight.evaluation.config import EvaluationSettings
+from stepsight.models.config import ModelSettings
+from stepsight.tasks.config import TABLE as TASKS
+from stepsight.tasks.config import TaskSettings
+from stepsight.training.config import TrainingSettings
+
+GROUPS: dict[str, type] = {
+    "model": ModelSettings,
+    "diffusion": DiffusionSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+}
+TABLES: dict[str, Mapping[str, type]] = {"tasks": TASKS, "data": SOURCES}
+DEFAULT_TABLES = {
+    "tasks": {"depth": {}, "flow": {}, "amodal": {}, "semantic": {}},
+    "data": {"scenes": {}},
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run does."""
+
+    tasks: dict[str, TaskSettings]
+    data: dict[str, SourceSettings]
+    data_root: str = ""  # prefix of the sources' own roots; `data.root` in files and flags
+    model: ModelSettings = field(default_factory=ModelSettings)
+    diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, in the form of a config file."""
+        data = {"root": self.data_root} | {name: _plain(one) for name, one in self.data.items()}
+        groups = {name: _plain(getattr(self, name)) for name in GROUPS}
+        tasks = {name: _plain(one) for name, one in self.tasks.items()}
+        return {"model": groups["model"], "tasks": tasks, "data": data} | groups
+
+    def to_yaml(self) -> str:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+
+    def fingerprint(self) -> str:
+        """12 hex digits that change with any setting."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def from_dict(values: Mapping[str, Any], where: str = "config") -> RunConfig:
+    """A RunConfig from nested plain values. Raises UserError naming `where` and the key."""
+    return _compose(_shape(values), [(where, values)])
+
+
+def load(
+    files: Sequence[str],
+    flags: Sequence[str] = (),
+    door: type | None = None,
+    prog: str = "train.py",
+) -> tuple[RunConfig, Any]:
+    """Defaults, then `files`, then command-line `flags`.
+
+    `door` is a dataclass of a program's own flags, parsed beside the groups; the second value is an
+    instance of it. Raises UserError for files; a wrong flag exits with status 2, as does `--help`
+    with 0, from the command-line library.
+    """
+    layers = [(name, _read(name)) for name in files]
+    merged: dict[str, Any] = {}
+    for _, values in layers:
+        merged.update({table: values[table] for table in TABLES if values.get(table) is not None})
+    shape = _shape(_with_flagged_entries(merged, flags))
+    config = _compose(shape, layers)
+    return _parse_flags(shape, config, flags, door, prog)
+
+
+def _parse_flags(
+    shape: type, config: RunConfig, flags: Sequence[str], door: type | None, prog: str
+) -> tuple[RunConfig, Any]:
+    import tyro
+
+    own = [(f.name, f.type, field(default=f.default)) for f in fields(door)] if door else []
+    values = _as_shape(shape, config)
+    groups = [  # in settings a bool takes a value, as in a file: --training.flip False
+        (f.name, tyro.conf.FlagConversionOff[f.type], field(default=getattr(values, f.name)))
+        for f in fields(shape)
+    ]
+    command = make_dataclass("Command", [*own, *groups])
+    command.__doc__ = door.__doc__ if door else RunConfig.__doc__
+    parsed = tyro.cli(command, args=list(flags), prog=prog, config=(tyro.conf.UseAppendAction,))
+    return _assemble(parsed), door and door(**{name: getattr(parsed, name) for name, *_ in own})
+
+
+def _as_shape(shape: type, config: RunConfig) -> Any:
+    parts: dict[str, Any] = {name: getattr(config, name) for name in GROUPS}
+    kinds = {f.name: f.type for f in fields(shape)}
+    parts["tasks"] = kinds["tasks"](**config.tasks)  # type: ignore[operator]
+    parts["data"] = kinds["data"](root=config.data_root, **config.data)  # type: ignore[operator]
+    return shape(**parts)
+
+
+def _shape(values: Mapping[str, Any]) -> type:
+    """The dataclass of this run: the groups, and one field an entry of each table."""
+    specs: list[tuple[str, Any, Any]] = []
+    for table, rows in TABLES.items():
+        entries = values.get(table)
+        entries = DEFAULT_TABLES[table] if entries is None else entries
+        names = [name for name in entries if (table, name) != ("data", "root")]
+        if table == "data" and not names:
+            names = list(DEFAULT_TABLES["data"])
+        for name in names:
+            if name not in rows:
+                raise UserError(f"{table}.{name} is unknown.{suggest(name, rows)}")
+        root = [("root", str, field(default=""))] if table == "data" else []
+        kind = make_dataclass(
+            table.capitalize(),
+            root + [(name, rows[name], field(default_factory=rows[name])) for name in names],
+            frozen=True,
+        )
+        kind.__doc__ = f"Settings of the {table} of this run, by name."
+        specs.append((table, kind, field(default_factory=kind)))
+    specs += [(name, kind, field(default_factory=kind)) for name, kind in GROUPS.items()]
+    return make_dataclass("Run", specs, frozen=True)
+
+
+def _with_flagged_entries(tables: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """Add table entries that only a flag names, such as `--tasks.normals.weight 2`."""
+    tables = {table: dict(tables.get(table) or DEFAULT_TABLES[table]) for table in TABLES}
+    for flag in flags:
+        found = re.match(r"--(tasks|data)\.([\w-]+)\.", flag)
+        if found and found[2].replace("-", "_") in TABLES[found[1]]:
+            tables[found[1]].setdefault(found[2].replace("-", "_"), {})
+    return tables
+
+
+def _compose(shape: type, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> RunConfig:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    node = OmegaConf.structured(shape)
+    for where, values in layers:
+        _refuse_unknown(values, shape, where)
+        try:
+            node = OmegaConf.merge(node, OmegaConf.create(dict(values)))
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None) or "?"
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{where}: '{key}': {reason}.") from None
+    return _assemble(OmegaConf.to_object(node))
+
+
+def _refuse_unknown(values: Mapping[str, Any], shape: Any, where: str, path: str = "") -> None:
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{where}: '{path.rstrip('.')}' must be a table of settings, not {values!r}."
+        )
+    known = {f.name: f.type for f in fields(shape)}
+    for key, value in values.items():
+        if key not in known:
+            rows = TABLES.get(path.rstrip("."), known)  # a task absent here may exist elsewhere
+            hint = suggest(str(key), rows)
+            raise UserError(f"{where}: '{path}{key}' unknown.{hint}")
+        if is_dataclass(known[key]) and value is not None:
+            _refuse_unknown(value, known[key], where, f"{path}{key}.")
+
+
+def _assemble(parsed: Any) -> RunConfig:
+    """From an instance of a run's shape to a RunConfig."""
+    data = {f.name: getattr(parsed.data, f.name) for f in fields(parsed.data)}
+    config = RunConfig(
+        tasks={f.name: _tupled(getattr(parsed.tasks, f.name)) for f in fields(parsed.tasks)},
+        data_root=data.pop("root"),
+        data={name: _tupled(one) for name, one in data.items()},
+        **{name: _tupled(getattr(parsed, name)) for name in GROUPS},
+    )
+    _check(config)
+    return config
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse values that no single type can: each message names the key."""
+    training = config.training
+    for key in ("images", "batch", "accumulate", "keep", "validation_images"):
+        if getattr(training, key) < 1:
+            raise UserError(f"training.{key}={getattr(training, key)}: must be at least 1.")
+    for key in ("log_every", "validate_every", "first_validation", "checkpoint_every", "images"):
+        value = getattr(training, key)
+        if value < 0 or value % training.batch:
+            near = max(value // training.batch, 1) * training.batch
+            raise UserError(
+                f"training.{key}={value} is not a multiple of training.batch={training.batch}. "
+                f"Use {near}."
+            )
+    for key in ("nfe", "members", "batch"):
+        if getattr(config.evaluation, key) < 1:
+            raise UserError(f"evaluation.{key}={getattr(config.evaluation, key)}: at least 1.")
+    if not config.tasks or not config.data:
+        raise UserError("a run needs at least one entry under tasks and one under data.")
+    for table in ("tasks", "data"):
+        for name, one in getattr(config, table).items():
+            if one.weight < 0:
+                raise UserError(f"{table}.{name}.weight={one.weight}: must not be negative.")
+
+
+def _tupled(settings: Any) -> Any:
+    """Lists back to tuples: YAML knows only lists, and settings are hashable."""
+    values = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    return type(settings)(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    )
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(settings).items()
+    }
+
+
+def _read(name: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = Path(name)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path("configs")
+        found = [str(one) for one in sorted(folder.glob("**/*.yaml"))]
+        raise UserError(f"config file {name} not found.{suggest(name, found)}")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: must hold a table of settings (model, tasks, data, ...).")
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,1 @@
+"""Procedural worlds, readers of real files, and the batches made of them."""

@@ -1,0 +1,113 @@
+"""What the readers of files share: a checked root, named splits, checks of what was read.
+
+A reader is a `FileSource` that says which quantities it offers, which glob under its root shows
+that the root is right, how a split is found, and how one entry is read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from stepsight.data.config import FileSettings
+from stepsight.errors import DataFormatError, UserError
+from stepsight.types import Sample
+
+Entry = TypeVar("Entry")
+HINTED_FOLDERS = 200  # how many subfolders are searched before giving up on a hint
+
+
+class FileSource(ABC, Generic[Entry]):
+    """A source of files on disk; an entry is what identifies one sample."""
+
+    classes: tuple[str, ...] = ()
+    offers: ClassVar[frozenset[str]]
+    marker: ClassVar[str]  # a glob under the root that matches when the layout is right
+
+    def __init__(
+        self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
+    ) -> None:
+        self.name = settings.name
+        self.size = settings.size
+        self.quantities = self.offers if quantities is None else self.offers & quantities
+        self.root = find_root(settings, self.marker)
+        self.entries = self.find(split)
+
+    @abstractmethod
+    def find(self, split: str) -> list[Entry]:
+        """The entries of a split, never empty. Raises `UserError`."""
+
+    @abstractmethod
+    def read(self, entry: Entry) -> Sample:
+        """One sample. Raises `DataFormatError` naming the file at fault."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(self.entries[index])
+
+    def samples(self, indices: Iterable[int]) -> list[Sample]:
+        return [self[index] for index in indices]
+
+    def refuse_missing(self, paths: list[Path]) -> None:
+        """Raise `UserError` unless `paths`, the files that should be there, is empty."""
+        if paths:
+            others = f" and so are {len(paths) - 1} others" if len(paths) > 1 else ""
+            raise UserError(f"{self.name}: {paths[0]} is missing{others}.")
+
+    def pick(self, split: str, parts: dict[str, list[Entry]]) -> list[Entry]:
+        """The part of that name, or the union of all for `all`. Raises `UserError` if empty."""
+        parts = parts | {"all": [entry for part in parts.values() for entry in part]}
+        counts = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+        if split not in parts:
+            raise UserError(
+                f"{self.name}: no split '{split}' in {self.root} (there are: {counts})."
+            )
+        if not parts[split]:
+            raise UserError(f"{self.name}: split '{split}' in {self.root} is empty ({counts}).")
+        return parts[split]
+
+
+def find_root(settings: FileSettings, marker: str) -> Path:
+    """The root as a folder in which something matches `marker`. Raises `UserError` with a hint."""
+    way_out = "Set --data.root, or use the procedural worlds (--data.name scenes)."
+    if not settings.root:
+        raise UserError(f"{settings.name}: no folder is given. {way_out}")
+    root = Path(settings.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{settings.name}: {root} not found. {way_out}")
+    if not _matches(root, marker):
+        near = next((folder for folder in _nearby(root) if _matches(folder, marker)), None)
+        hint = f"did you mean {near}?" if near else way_out
+        raise UserError(f"{settings.name}: found 0 {marker} under {root}; {hint}")
+    return root
+
+
+def check_shapes(paths: Iterable[Path], *planes: Tensor) -> None:
+    """Raise `DataFormatError` unless all planes "... h w", read from `paths`, share h and w."""
+    sizes = [tuple(plane.shape[-2:]) for plane in planes]
+    for path, size in zip(paths, sizes):
+        if size != sizes[0]:
+            expected, found = (" x ".join(map(str, pair)) for pair in (sizes[0], size))
+            raise DataFormatError(f"{path}: {found} pixels, where its image has {expected}.")
+
+
+def check_any(valid: Tensor, path: Path, what: str) -> None:
+    """Raise `DataFormatError` if `valid` is False everywhere: nothing can be learnt or scored."""
+    if not valid.any():
+        raise DataFormatError(f"{path}: holds {what}.")
+
+
+def _matches(folder: Path, marker: str) -> bool:
+    return next(folder.glob(marker), None) is not None
+
+
+def _nearby(root: Path) -> Iterator[Path]:
+    """The parent, then the first subfolders of `root` in order."""
+    yield root.resolve().parent
+    yield from sorted(path for path in root.glob("*") if path.is_dir())[:HINTED_FOLDERS]

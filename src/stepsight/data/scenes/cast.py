@@ -1,0 +1,193 @@
+"""Casting rays at all objects of a batch of worlds: first hits, and what stands in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepsight.data.scenes.kinds import ROUND
+from stepsight.data.scenes.parameters import FACES, World
+from stepsight.data.scenes.rigid import apply
+from stepsight.data.scenes.shapes import (
+    block_constants,
+    enter_block,
+    enter_round,
+    round_constants,
+)
+from stepsight.data.scenes.views import View
+
+Directions = tuple[Tensor, Tensor, Tensor]  # local x, y, z, each "p h w"
+Aim = Callable[["Group"], Directions]
+
+TOLERANCE = 1.001  # a point hides itself only if it lies deeper than this times the surface
+CACHED = 1 << 16  # rays worked on at once on a CPU, so that they stay in its cache
+
+
+@dataclass
+class Group:
+    """Some objects of one family: `rows` are their surfaces in scene number `scenes`."""
+
+    scenes: np.ndarray  # int "p"
+    rows: np.ndarray  # int "p"
+    kinds: np.ndarray  # int "p"
+
+    def enter(self, plane: Plane, origin: np.ndarray, aim: Aim) -> Tensor:
+        """Inverse distances "p h w" for rays from the local points `origin` "b s 3"."""
+        is_round = ROUND[self.kinds[0]]
+        constants, enter = (
+            (round_constants, enter_round) if is_round else (block_constants, enter_block)
+        )
+        values = constants(self.kinds, origin[self.scenes, self.rows])
+        return enter(plane.put(values)[..., None, None], *aim(self))
+
+
+@dataclass
+class Plane:
+    """The pixel grid of `b` cameras: pixel (u, v) looks along (x, y, 1) in camera axes."""
+
+    columns: np.ndarray  # x, "b w"
+    lines: np.ndarray  # y, "b h"
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(
+        cls, world: World, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+    ) -> Plane:
+        height, width = size
+        focal = world.camera.focal[:, None] * width
+        columns = (np.arange(width) - (width - 1) / 2) / focal
+        lines = (np.arange(height) - (height - 1) / 2) / focal
+        return cls(columns, lines, device, dtype)
+
+    def put(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, self.dtype)
+
+    @property
+    def x(self) -> Tensor:
+        """"b 1 w"."""
+        return self.put(self.columns)[:, None]
+
+    @property
+    def y(self) -> Tensor:
+        """"b h 1"."""
+        return self.put(self.lines)[:, :, None]
+
+    @property
+    def focal(self) -> Tensor:
+        """Focal lengths in pixels, "b 1 1"."""
+        return self.put(1 / (self.columns[:, 1:2] - self.columns[:, :1]))[:, None]
+
+    def spread(self, forms: np.ndarray, scenes: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Linear forms "p n 3" over the rays as columns "n p 1 w" and lines "n p h 1", to add."""
+        turned = forms.swapaxes(0, 1)[..., None]
+        columns = turned[:, :, 0] * self.columns[scenes] + turned[:, :, 2]
+        lines = turned[:, :, 1] * self.lines[scenes]
+        return self.put(columns)[:, :, None], self.put(lines)[..., None]
+
+
+@dataclass
+class Hits:
+    """What the camera rays of one view meet."""
+
+    inverse: Tensor  # "b h w" inverse depth, zero in the sky
+    owner: Tensor  # float "b h w", row of the surface
+    entries: list[tuple[Group, Tensor]]  # per group the inverse depths "p h w" of its objects
+
+
+def groups(world: World, plane: Plane) -> list[Group]:
+    """The active objects by family, in pieces that fit the cache."""
+    active, kind = world.objects.active, world.objects.kind
+    limit = max(1, CACHED // (plane.columns.shape[1] * plane.lines.shape[1]))
+    found = []
+    for family in (True, False):
+        scenes, slots = np.nonzero(active & (ROUND[kind] == family))
+        limit = limit if plane.device.type == "cpu" else max(1, len(scenes))
+        found += [
+            Group(scenes[i : i + limit], FACES + slots[i : i + limit], kind[scenes, slots][i : i + limit])
+            for i in range(0, len(scenes), limit)
+        ]
+    return found
+
+
+def first_hits(view: View, plane: Plane, things: list[Group]) -> Hits:
+    """Cast the camera rays of all pixels."""
+    inverse, owner = _faces(view, plane)
+    entries = [(group, group.enter(plane, view.origin, _camera_aim(view, plane))) for group in things]
+    for group, entry in entries:
+        for scene, row, reach in zip(group.scenes.tolist(), group.rows.tolist(), entry):
+            _nearer(inverse[scene], owner[scene], reach, row)
+    return Hits(inverse, owner, entries)
+
+
+def _faces(view: View, plane: Plane) -> tuple[Tensor, Tensor]:
+    """Inverse depth and row of the face each pixel looks at; the room is convex."""
+    columns, lines = plane.spread(view.faces, slice(None))
+    inverse = columns[0] + lines[0]
+    owner = torch.zeros_like(inverse)
+    for row in range(1, FACES):
+        _nearer(inverse, owner, columns[row] + lines[row], row)
+    return inverse, owner
+
+
+def _nearer(inverse: Tensor, owner: Tensor, reach: Tensor, row: int) -> None:
+    """Let `row` own the pixels where it is nearer. Masks are 0. and 1.: selecting is slower."""
+    closer = (reach - inverse).sign_().relu_()
+    owner.add_(closer.mul_(owner.neg().add_(row)))
+    torch.maximum(inverse, reach, out=inverse)
+
+
+def _camera_aim(view: View, plane: Plane) -> Aim:
+    def aim(group: Group) -> Directions:
+        columns, lines = plane.spread(view.affine[group.scenes, group.rows], group.scenes)
+        x, y, z = (column + line for column, line in zip(columns, lines, strict=True))
+        return x, y, z
+
+    return aim
+
+
+def in_shadow(view: View, plane: Plane, things: list[Group], inverse: Tensor) -> Tensor:
+    """1. where an object stands between the light and the point seen, else 0.: "b h w".
+
+    A ray leads from the light L to the seen point X = d / w; all lengths are multiplied by w.
+    """
+    local_light = apply(view.affine, view.light[:, None])
+
+    def aim(group: Group) -> Directions:
+        columns, lines = plane.spread(view.affine[group.scenes, group.rows], group.scenes)
+        lamp = plane.put(local_light[group.scenes, group.rows].T)[..., None, None]
+        near = inverse[group.scenes]
+        x, y, z = (c + r - near * p for c, r, p in zip(columns, lines, lamp, strict=True))
+        return x, y, z
+
+    return _blocked(plane, things, local_light + view.origin, aim, inverse)
+
+
+def out_of_sight(
+    view: View, plane: Plane, things: list[Group], x: Tensor, y: Tensor, inverse: Tensor
+) -> Tensor:
+    """1. where an object hides from the camera the point at inverse depth `inverse` on (x, y, 1)."""
+
+    def aim(group: Group) -> Directions:
+        forms = plane.put(np.moveaxis(view.affine[group.scenes, group.rows], 0, -1))
+        u, v = x[group.scenes], y[group.scenes]
+        first, second, third = (
+            (u * form[0]).add_(v * form[1]).add_(form[2]) for form in forms[..., None, None]
+        )
+        return first, second, third
+
+    return _blocked(plane, things, view.origin, aim, inverse)
+
+
+def _blocked(
+    plane: Plane, things: list[Group], origin: np.ndarray, aim: Aim, inverse: Tensor
+) -> Tensor:
+    nearest = torch.zeros_like(inverse)
+    for group in things:
+        for scene, entry in zip(group.scenes.tolist(), group.enter(plane, origin, aim)):
+            torch.maximum(nearest[scene], entry, out=nearest[scene])
+    return nearest.sub_(inverse * TOLERANCE).sign_().relu_()

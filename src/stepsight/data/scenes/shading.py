@@ -1,0 +1,186 @@
+"""What a surface looks like where a ray meets it: its normal, pattern, colour and light.
+
+Patterns are solid: functions of the point in the surface's own axes, so the sides of a box join up
+and a pattern moves with its object. Only exactly rounded arithmetic is used (waves are parabolas
+rather than sines) and masks are 0. and 1., which is also the fastest way on a CPU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepsight.data.scenes.cast import Hits, Plane
+from stepsight.data.scenes.kinds import CAP, QUADRIC, ROUND
+from stepsight.data.scenes.parameters import FACES, World
+from stepsight.data.scenes.rigid import rotation
+from stepsight.data.scenes.views import FACE_NORMALS, View
+
+AMBIENT, FROM_ABOVE, DIRECT = 0.5, 0.15, 0.6  # light from all sides, from above, from the lamp
+NEVER = 1e9  # a limit no point reaches
+BLUR = 3.0  # patterns fade where a period is not much longer than this many pixels
+
+Look = dict[str, np.ndarray]  # properties of all surfaces, each "n b s"
+Seen = dict[str, Tensor]  # the same where each pixel looks, each "n b h w"
+
+
+def look(world: World) -> Look:
+    """The properties of the surfaces that do not depend on the view."""
+    return _shape(world) | _pattern(world) | _colour(world)
+
+
+def _shape(world: World) -> Look:
+    """A surface is where the largest of Q, |x| - X, |y| - Y and |z| - X is zero."""
+    kind = world.objects.kind
+    a, b, c = np.moveaxis(QUADRIC[kind], -1, 0)
+    curved = ROUND[kind]
+    scenes = len(kind)
+
+    def rows(faces: np.ndarray | float, objects: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.broadcast_to(faces, (scenes, FACES)), objects], axis=1)
+
+    inward = -FACE_NORMALS.T
+    sky = world.room.outdoors[:, None] & (np.arange(FACES) == 1)
+    linear = [rows(np.where(sky, 0, n), f) for n, f in zip(inward, (0 * b, b / 2, 0 * b))]
+    return {
+        "square": np.stack([rows(0, curved), rows(0, a)]),
+        "linear": np.stack(linear),
+        "constant": rows(NEVER, np.where(curved, c, -NEVER))[None],
+        "limit": np.stack([rows(NEVER, np.where(curved, NEVER, 1)), rows(NEVER, CAP[kind])]),
+    }
+
+
+def _pattern(world: World) -> Look:
+    """Pattern coordinates are texture q + phase, in periods; `mix` weighs the patterns."""
+    surfaces, half = world.surfaces, world.objects.half
+    flat = np.broadcast_to(1 - np.abs(FACE_NORMALS), (len(half), FACES, 3))  # along the face alone
+    scale = np.concatenate([flat, half], axis=1) * surfaces.frequency[..., None]
+    texture = rotation(surfaces.axis, surfaces.angle) * scale[..., None, :]
+    chosen = np.arange(3)[:, None, None] == surfaces.pattern
+    return {
+        "texture": np.moveaxis(texture, (2, 3), (0, 1)).reshape(9, *surfaces.pattern.shape),
+        "phase": np.moveaxis(surfaces.phase, -1, 0),
+        "mix": chosen.astype(np.float64),
+        "frequency": surfaces.frequency[None],
+    }
+
+
+def _colour(world: World) -> Look:
+    one, two = np.moveaxis(world.surfaces.colours, (2, 3), (0, 1))
+    ambient = np.full((1, *world.surfaces.pattern.shape), AMBIENT)
+    ambient[0, world.room.outdoors, 1] = 1
+    return {
+        "mean": (one + two) / 2,
+        "swing": (one - two) / 2 * world.surfaces.contrast,
+        "ambient": ambient,
+    }
+
+
+def look_up(look: Look, view: View, plane: Plane, hits: Hits) -> Seen:
+    """The properties, and the view's maps, of the surface each pixel looks at."""
+    maps = {
+        "affine": np.moveaxis(view.affine, (2, 3), (0, 1)).reshape(9, *view.origin.shape[:2]),
+        "origin": np.moveaxis(view.origin, -1, 0),
+    }
+    return gather(look | maps, plane, hits.owner)
+
+
+def gather(properties: Look, plane: Plane, owner: Tensor) -> Seen:
+    """Rows of the tables at the surface numbers `owner` "b h w"."""
+    table = np.concatenate(list(properties.values()))
+    channels, scenes, rows = table.shape
+    first = torch.arange(scenes, device=owner.device)[:, None, None] * rows
+    number = (owner.long() + first).flatten()
+    values = plane.put(table.reshape(channels, -1)).index_select(1, number)
+    split = values.view(channels, *owner.shape).split([len(p) for p in properties.values()])
+    return dict(zip(properties, split, strict=True))
+
+
+def transform(matrix: Tensor, x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
+    """Matrix "9 b h w" times vector."""
+    return [(m[0] * x).add_(m[1] * y).add_(m[2] * z) for m in matrix.split(3)]
+
+
+def local_points(seen: Seen, plane: Plane, hits: Hits) -> list[Tensor]:
+    """The points seen, in the axes of their surfaces; in the sky the unit direction."""
+    x, y = plane.x, plane.y
+    distance = (x * x + y * y).add_(1).sqrt_()
+    sky = hits.inverse.sign().neg_().add_(1)
+    depth = (hits.inverse + sky * distance).reciprocal_()
+    m = seen["affine"]
+    ray = [(m[i] * x).add_(m[i + 1] * y).add_(m[i + 2]) for i in (0, 3, 6)]
+    return [r.mul_(depth).add_(o) for r, o in zip(ray, seen["origin"], strict=True)]
+
+
+def normals(seen: Seen, point: list[Tensor]) -> Tensor:
+    """Unit normals "3 b h w" in camera axes, towards the camera; zero in the sky."""
+    x, y, z = point
+    (square, square_y), (wide, high) = seen["square"], seen["limit"]
+    gx, gz = square * x + seen["linear"][0], square * z + seen["linear"][2]
+    bend = square_y * y
+    gy = bend + seen["linear"][1]
+    quadric = (gx * x).add_(gz * z).add_((gy + seen["linear"][1]).mul_(y)).add_(seen["constant"][0])
+    over = [x.abs() - wide, y.abs() - high, z.abs() - wide]
+    most = torch.maximum(torch.maximum(over[0], over[1]), over[2])
+    curved = (quadric - most).sign_().relu_()
+    sides = [(o - most).sign_().add_(1).mul_(p.sign()) for o, p in zip(over, point, strict=True)]
+    local = [g * curved + s.mul_(1 - curved) for g, s in zip((gx, gy, gz), sides, strict=True)]
+    columns = seen["affine"].view(3, 3, *x.shape).transpose(0, 1).reshape(9, *x.shape)
+    nx, ny, nz = transform(columns, *local)
+    length = (nx * nx).add_(ny * ny).add_(nz * nz).clamp_min_(1e-20).sqrt_()
+    return torch.stack([nx.div_(length), ny.div_(length), nz.div_(length)])
+
+
+def wave(phase: Tensor) -> Tensor:
+    """A parabola through the zeros and extremes of sin(2 pi phase): period 1, in [-1, 1]."""
+    part = (phase - torch.floor(phase)).sub_(0.5)
+    return part.abs().mul_(16).sub_(8).mul_(part)
+
+
+def pattern(seen: Seen, point: list[Tensor]) -> Tensor:
+    """The pattern in [-1, 1]: soft checker, stripes or warped waves, on top of waves like noise."""
+    p, q, r = (t.add_(o) for t, o in zip(transform(seen["texture"], *point), seen["phase"]))
+    a, b, c = wave(p), wave(q), wave(r)
+    rough = wave((p * 1.9).add_(b * 0.3)).add_(wave((q * 2.3).add_(c * 0.3)))
+    rough.add_(wave((r * 2.7).add_(a * 0.3))).add_(wave((p + q).mul_(0.7).add_(r)))
+    checker = (a * b).add_(b * c).add_(c * a).mul_(3)
+    warped = wave((b * 0.35).add_(p).add_(q * 0.4)).mul_(1.2)
+    mix = seen["mix"]
+    value = rough.mul_(0.5).add_(mix[0] * checker).add_((a * 3).mul_(mix[1])).add_(warped.mul_(mix[2]))
+    return value.clamp_(-1, 1)
+
+
+def colour(
+    seen: Seen, plane: Plane, view: View, hits: Hits, point: list[Tensor], normal: Tensor, shade: Tensor
+) -> Tensor:
+    """RGB uint8 "b 3 h w" under Lambert's law; `shade` is 1. in shadow."""
+    x, y, w = plane.x, plane.y, hits.inverse
+    nx, ny, nz = normal
+    facing = (nx * x).add_(ny * y).add_(nz).abs_()
+    fade = _fade(seen["frequency"][0], plane, w, facing)
+    value = pattern(seen, point).mul_(fade)
+    light = _lambert(plane, view, w, normal).mul_(1 - shade).mul_(DIRECT)
+    up = plane.put(view.up.T)[..., None, None]
+    above = (nx * up[0]).add_(ny * up[1]).add_(nz * up[2]).mul_(FROM_ABOVE)
+    light.add_(above).add_(seen["ambient"][0])
+    rgb = torch.empty(w.shape[0], 3, *w.shape[1:], dtype=w.dtype, device=w.device)
+    for channel in range(3):
+        rgb[:, channel] = (seen["swing"][channel] * value).add_(seen["mean"][channel]).mul_(light)
+    return rgb.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def _lambert(plane: Plane, view: View, inverse: Tensor, normal: Tensor) -> Tensor:
+    """Cosine between the normal and the direction to the light, at least zero."""
+    lamp = plane.put(view.light.T)[..., None, None]
+    x, y, z = (inverse * lamp[0]).sub_(plane.x), (inverse * lamp[1]).sub_(plane.y), (inverse * lamp[2]).sub_(1)
+    length = (x * x).add_(y * y).add_(z * z).sqrt_()
+    nx, ny, nz = normal
+    return (x.mul_(nx)).add_(y.mul_(ny)).add_(z.mul_(nz)).div_(length).relu_()
+
+
+def _fade(frequency: Tensor, plane: Plane, inverse: Tensor, facing: Tensor) -> Tensor:
+    """1 / (1 + f^2) with f the periods of the pattern that fall on `BLUR` pixels."""
+    pixel = plane.put((plane.columns[:, 1:2] - plane.columns[:, :1])[..., None]) * BLUR
+    periods = (frequency * pixel).div_((inverse * facing).add_(1e-3))
+    return periods.square_().add_(1).reciprocal_()

@@ -1,0 +1,67 @@
+"""From a source's name to its samples: what a source is, and how one is opened.
+
+`config.TABLE` names the settings of every source, the settings name the class, and the class is
+imported when it is chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from stepsight.data.config import TABLE, FileSettings, SourceSettings
+from stepsight.errors import UserError, suggest
+from stepsight.types import Sample
+
+QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "normals"})
+
+
+class Source(Protocol):
+    """Numbered samples with truth. The same index always gives the same sample."""
+
+    name: str
+    classes: tuple[str, ...]  # names of the label values, () without labels
+    quantities: frozenset[str]  # what the samples have, of `QUANTITIES`
+    size: tuple[int, int]  # working height and width, to which callers bring the samples
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """One sample at its native size, image uint8."""
+        ...
+
+    def samples(self, indices: Iterable[int], /) -> list[Sample]:
+        """Several samples at once, which some sources do faster."""
+        ...
+
+
+def settings_for(name: str, **options: Any) -> SourceSettings:
+    """The settings of the source called `name`. Raises `UserError` for unknown names or options."""
+    if name not in TABLE:
+        raise UserError(f"No data source is called '{name}'.{suggest(name, TABLE)}")
+    known = {field.name for field in fields(TABLE[name])}
+    for option in options:
+        if option not in known:
+            raise UserError(f"{name} has no option '{option}'.{suggest(option, known)}")
+    return TABLE[name](**options)
+
+
+def open_source(
+    settings: SourceSettings,
+    split: str,
+    quantities: frozenset[str] | None = None,
+    base: str | None = None,
+) -> Source:
+    """The source that `settings` describe, offering `quantities` (None: all) as far as it has them.
+
+    A source of files looks for its root below `base`. Raises `UserError` when the files are missing
+    or laid out otherwise, or the split is unknown or empty.
+    """
+    assert quantities is None or quantities <= QUANTITIES, quantities
+    if isinstance(settings, FileSettings) and base:
+        settings = replace(settings, root=str(Path(base) / settings.root))
+    module, _, name = settings.implementation.partition(":")
+    return getattr(importlib.import_module(module), name)(settings, split, quantities)

@@ -1,0 +1,96 @@
+"""What the numbers of a run folder are called, which way is better, and how they are written.
+
+The one place for labels and units of metrics: console, figures and report all read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric as people read it."""
+
+    label: str
+    unit: str = ""
+    higher_is_better: bool = False
+
+    @property
+    def axis(self) -> str:
+        """Label, unit and direction for the axis of a figure."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        return f"{self.label}{unit}, {'higher' if self.higher_is_better else 'lower'} is better"
+
+    def beats(self, value: float, other: float) -> bool:
+        """Whether `value` is strictly better than `other`."""
+        return value > other if self.higher_is_better else value < other
+
+
+MEASURES = {
+    "abs_rel": Measure("AbsRel"),
+    "delta1": Measure("δ1", higher_is_better=True),
+    "delta2": Measure("δ2", higher_is_better=True),
+    "rmse": Measure("RMSE", "m"),
+    "rmse_log": Measure("log RMSE"),
+    "silog": Measure("SILog"),
+    "edge_f1": Measure("edge F1", higher_is_better=True),
+    "epe": Measure("EPE", "px"),
+    "below_1px": Measure("below 1 px", higher_is_better=True),
+    "fl_all": Measure("Fl-all"),
+    "iou": Measure("IoU", higher_is_better=True),
+    "iou_hidden": Measure("hidden IoU", higher_is_better=True),
+    "miou": Measure("mIoU", higher_is_better=True),
+    "pixel_accuracy": Measure("accuracy", higher_is_better=True),
+    "mean_angle": Measure("mean angle", "°"),
+    "median_angle": Measure("median angle", "°"),
+    "below_11.25": Measure("below 11.25°", higher_is_better=True),
+    "below_22.5": Measure("below 22.5°", higher_is_better=True),
+    "below_30": Measure("below 30°", higher_is_better=True),
+}
+
+HEADLINE = {  # the main metric of each task first
+    "depth": ("abs_rel", "delta1"),
+    "flow": ("epe", "fl_all"),
+    "amodal": ("iou", "iou_hidden"),
+    "semantic": ("miou", "pixel_accuracy"),
+    "normals": ("mean_angle", "below_30"),
+}
+
+
+def measure(name: str) -> Measure:
+    """The measure called `name`; one that is not in the table reads as a plain error."""
+    return MEASURES.get(name, Measure(name.replace("_", " ")))
+
+
+def headline(task: str, offered: Iterable[str]) -> list[str]:
+    """The metrics worth a place in one line, the one that stands for `task` first."""
+    offered = [name for name in offered if name != "n_images"]
+    return [name for name in HEADLINE.get(task, ()) if name in offered] or offered[:2]
+
+
+def main_metric(task: str, offered: Iterable[str]) -> str | None:
+    """The metric that stands for `task` among those `offered`; None when nothing is offered."""
+    return next(iter(headline(task, offered)), None)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits and no needless exponent; NaN as a dash."""
+    if math.isnan(value):
+        return "-"
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -4 <= magnitude < 6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(0, digits - 1 - magnitude)}f}"
+
+
+def duration(seconds: float) -> str:
+    """`1h02m`, `3m05s` or `12.3s`."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"

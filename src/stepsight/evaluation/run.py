@@ -1,0 +1,275 @@
+"""An evaluation as a whole: score every task, write results, sweep, pictures and records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from stepsight.checkpoint import Checkpoint
+from stepsight.config import RunConfig
+from stepsight.data.config import FileSettings, SourceSettings
+from stepsight.data.table import Source, open_source
+from stepsight.errors import UserError
+from stepsight.evaluation.evaluator import Scores, score_source
+from stepsight.evaluation.measures import measure
+from stepsight.evaluation.pictures import extremes_grid
+from stepsight.evaluation.results import (
+    flat,
+    interval,
+    metrics_of,
+    result,
+    sample_rows,
+    write_json,
+    write_table,
+)
+from stepsight.evaluation.sweep import write_sweep
+from stepsight.metrics import protocol as protocols
+from stepsight.models.build import count_flops
+from stepsight.pipeline import MAX_CONDITION_IMAGES, DensePipeline, build_network
+from stepsight.scaling.flops import inference_flops
+from stepsight.scaling.records import ScalingRecord, append
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a record needs to know of the run that made the weights."""
+
+    run: str
+    config: str
+    revision: str
+    seed: int
+    model: str
+    parameters: int
+    training_flops: float
+    images_seen: int
+    losses: Mapping[str, float]  # validation loss by task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to score and at which settings."""
+
+    nfe: Sequence[int]
+    members: Sequence[int]
+    images: int  # of each source; 0 = all
+    sampler: str
+    seed: int
+    rows: int
+    label: str | None = None  # said beside every score, e.g. that the frames were trained on
+
+
+def score_tasks(
+    pipeline: DensePipeline,
+    sources: Mapping[str, Source],
+    plan: Plan,
+    advance: Callable[[int], None] = lambda images: None,
+) -> list[Scores]:
+    """Scores of every task on its source, under the task's default protocol."""
+    return [
+        score_source(
+            pipeline,
+            source,
+            task,
+            protocol=protocol_of(pipeline, task),
+            indices=range(min(plan.images or len(source), len(source))),
+            nfe=plan.nfe,
+            members=plan.members,
+            sampler=plan.sampler,
+            seed=plan.seed,
+            rows=plan.rows,
+            advance=advance,
+        )
+        for task, source in sources.items()
+    ]
+
+
+def protocol_of(pipeline: DensePipeline, task: str) -> str:
+    """The protocol a model's task is scored under: metric depth is not aligned."""
+    settings = pipeline.config.tasks[task]
+    if task == "depth" and getattr(settings, "range", "") == "metric":
+        return "depth-metric"
+    if task == "depth" and getattr(settings, "space", "") != "log":
+        return "depth-affine"
+    return protocols.default_for(task).name
+
+
+def evaluate(
+    folder: Path,
+    pipeline: DensePipeline,
+    sources: Mapping[str, Source],
+    plan: Plan,
+    identity: Identity,
+    records: Path,
+    advance: Callable[[int], None] = lambda images: None,
+) -> list[dict[str, Any]]:
+    """Write results.json, results.csv, per_sample.csv and grids to `folder`; append the records.
+
+    All processes take part; the first one writes. Returns the results.
+    """
+    every = score_tasks(pipeline, sources, plan, advance)
+    setting = (plan.nfe[-1], plan.members[-1])
+    results = [result(scores, setting, pipeline, plan.sampler, plan.label) for scores in every]
+    if _first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "results.json", results)
+        write_table(folder / "results.csv", [flat(one) for one in results])
+        write_table(folder / "per_sample.csv", [row for s in every for row in sample_rows(s)])
+        append(records, record_lines(every, pipeline, plan, identity))
+        for scores in every:
+            grid = folder / f"grid-{scores.task}.png"
+            indices = list(range(len(scores.keys)))
+            extremes_grid(pipeline, sources[scores.task], scores, setting, indices, grid)
+    return results
+
+
+def sweep(
+    folder: Path,
+    pipeline: DensePipeline,
+    sources: Mapping[str, Source],
+    plan: Plan,
+    identity: Identity,
+    records: Path,
+    advance: Callable[[int], None] = lambda images: None,
+) -> list[dict[str, Any]]:
+    """Score the grid NFE x members and write it to `folder` (see `sweep.write_sweep`)."""
+    every = score_tasks(pipeline, sources, plan, advance)
+    if not _first():
+        return []
+    flops = forward_flops(pipeline, next(iter(sources)))
+    append(records, record_lines(every, pipeline, plan, identity))
+    claims = write_sweep(folder, every, pipeline, plan.sampler, flops)
+    setting = (max(plan.nfe), max(plan.members))
+    results = [result(scores, setting, pipeline, plan.sampler, plan.label) for scores in every]
+    write_json(folder / "results.json", results)
+    return claims
+
+
+def record_lines(
+    every: Sequence[Scores], pipeline: DensePipeline, plan: Plan, identity: Identity
+) -> list[ScalingRecord]:
+    """One record a task, setting and main metric."""
+    lines = []
+    for scores in every:
+        metric = pipeline.task(scores.task).metric
+        forward = forward_flops(pipeline, scores.task)
+        for (nfe, members), rows in scores.settings.items():
+            found = interval(rows, metric)
+            lines.append(
+                ScalingRecord(
+                    run=identity.run,
+                    config=identity.config,
+                    revision=identity.revision,
+                    seed=identity.seed,
+                    model=identity.model,
+                    params_total=identity.parameters,
+                    params_active=identity.parameters,
+                    training_flops=identity.training_flops,
+                    images_seen=identity.images_seen,
+                    task=scores.task,
+                    dataset=scores.source,
+                    protocol=protocols.get(scores.protocol).id,
+                    sampler=plan.sampler,
+                    nfe=nfe,
+                    members=members,
+                    inference_flops=inference_flops(forward, nfe, members),
+                    metric=metric,
+                    value=metrics_of(rows, scores.protocol)[metric],
+                    images=len(scores.keys),
+                    lower_is_better=not measure(metric).higher_is_better,
+                    lo=found.lo,
+                    hi=found.hi,
+                    seconds=scores.seconds[nfe, members],
+                    loss=identity.losses.get(scores.task),
+                )
+            )
+    return lines
+
+
+def forward_flops(pipeline: DensePipeline, task: str) -> float:
+    """FLOPs of one row's forward pass at the working size of `task`."""
+    height, width = pipeline.sizes[task]
+    chosen = pipeline.task(task)
+    grid = getattr(chosen, "stride", 1)
+    features = None
+    if chosen.feature_channels:
+        features = torch.zeros(1, chosen.feature_channels, height // grid, width // grid)
+    example = (
+        torch.zeros(1, pipeline.channels, height, width),
+        torch.zeros(1, 3 * MAX_CONDITION_IMAGES, height, width),
+        torch.zeros(1),
+        torch.zeros(1, dtype=torch.long),
+        features,
+    )
+    return count_flops(lambda: build_network(pipeline.config, pipeline.tasks), example)
+
+
+def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
+    """Whose weights a checkpoint holds."""
+    config = saved.config
+    return Identity(
+        run=saved.meta["run"],
+        config=config.fingerprint(),
+        revision=saved.meta["revision"],
+        seed=config.training.seed,
+        model=config.model.name,
+        parameters=sum(p.numel() for p in pipeline.net.parameters()),
+        training_flops=saved.meta["training_flops"],
+        images_seen=saved.meta["images_seen"],
+        losses=saved.meta["losses"],
+    )
+
+
+def open_sources(
+    config: RunConfig, quantities: frozenset[str], split: Literal["train", "eval"]
+) -> dict[str, Source]:
+    """Every source of a run, at its split for training or for evaluation."""
+    found = {}
+    for name, settings in config.data.items():
+        own: str = split
+        if isinstance(settings, FileSettings):
+            own = settings.split if split == "train" else settings.eval_split
+        found[name] = open_source(settings, own, quantities, config.data_root or None)
+    return found
+
+
+def overlap(trained: RunConfig, scored: Iterable[SourceSettings]) -> str | None:
+    """What to say beside scores on the very frames that were trained on."""
+    same = []
+    for one in scored:
+        old = trained.data.get(one.name)
+        if isinstance(one, FileSettings) and isinstance(old, FileSettings):
+            if "all" in (old.split, one.eval_split) or old.split == one.eval_split:
+                same.append(one.name)
+    return f"training frames (overfit): {', '.join(same)}" if same else None
+
+
+def pick_sources(
+    pipeline: DensePipeline, sources: Mapping[str, Source], tasks: Sequence[str] | None
+) -> dict[str, Source]:
+    """For each task (all, or those asked for) the first source that holds its truth."""
+    found = {}
+    for task in tasks or pipeline.tasks:
+        needs = pipeline.task(task).needs
+        fitting = [source for source in sources.values() if needs in source.quantities]
+        if fitting:
+            found[task] = fitting[0]
+        elif tasks:
+            raise UserError(
+                f"task {task} needs {needs}; {', '.join(sources)} has none. "
+                f"Choose another source with --data.name, or another task."
+            )
+    if not found:
+        raise UserError(
+            f"{', '.join(sources)} holds no truth for {', '.join(pipeline.tasks)}. "
+            f"Choose another source with --data.name."
+        )
+    return found
+
+
+def _first() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0

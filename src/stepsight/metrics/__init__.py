@@ -1,0 +1,1 @@
+"""Metrics, alignment and protocols: pure functions of arrays and masks."""

@@ -1,0 +1,59 @@
+"""Is a stated uncertainty worth anything? Sparsification error and the ensemble's CRPS."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stepsight.metrics import masked
+
+STEPS = 20  # pixels are removed in twentieths: 0, 5, ..., 95 %
+
+
+def ause(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
+    """Area under the sparsification error (Ilg et al. 2018), "b 1 h w" each -> "b"; 0 is best.
+
+    The integral over phi = 0 .. 0.95 (trapezoid) of S_uncertainty(phi) - S_error(phi), where
+    S_u(phi) is the mean error once the share phi with the largest u is removed, over the mean error
+    of all. `error >= 0` is any error whose mean is the metric: |p - g| / g, end-point error.
+    """
+    curves = [sparsification(error, by, valid) for by in (uncertainty, error)]
+    return torch.trapezoid(curves[0] - curves[1], dx=1 / STEPS)
+
+
+def sparsification(error: Tensor, by: Tensor, valid: Tensor) -> Tensor:
+    """S_by(phi), "b 20". Equal uncertainties are removed in random order: this is the expectation
+    over that order, so it draws nothing. 1 throughout for a perfect prediction."""
+    key, order = (
+        torch.where(valid, by.double(), torch.inf).flatten(1).sort(1)
+    )  # invalid pixels last
+    kept = torch.where(valid, error.double(), 0.0).flatten(1).gather(1, order)
+    sums = _average_ties(kept, key).cumsum(1)
+    n = valid.flatten(1).sum(1, keepdim=True)
+    keep = n - torch.arange(STEPS, device=n.device) * n // STEPS  # of n > 0 at least one is kept
+    curve = sums.gather(1, (keep - 1).clamp(min=0)) / keep
+    return torch.where((n > 0) & (curve[:, :1] == 0), 1.0, curve / curve[:, :1])
+
+
+def _average_ties(x: Tensor, key: Tensor) -> Tensor:
+    """Replace x by its mean over runs of equal key, "b n" (key sorted)."""
+    run = torch.cat([torch.zeros_like(key[:, :1]), key.diff(dim=1) > 0], dim=1).cumsum(1).long()
+    sums = torch.zeros_like(x).scatter_add(1, run, x)
+    sizes = torch.zeros_like(x).scatter_add(1, run, torch.ones_like(x))
+    return sums.gather(1, run) / sizes.gather(1, run)
+
+
+def crps(members: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Continuous ranked probability score of an ensemble (Gneiting & Raftery 2007, eq. 21).
+
+    `members "m b c h w"`, `truth "b c h w"`, `valid "b 1 h w"` -> "b": mean over valid pixels and
+    channels of mean_i |x_i - y| - 1/2 mean_ij |x_i - x_j|, in the unit of x. For one member it is
+    the absolute error.
+    """
+    m, y = len(members), truth.double()
+    x = members.double().sort(0).values
+    # sum_ij |x_i - x_j| = 2 sum_i (2i - m - 1) x_(i) over the sorted members, i = 1 .. m
+    rank = 2 * torch.arange(1, m + 1, device=x.device, dtype=x.dtype) - m - 1
+    spread = 2 * torch.einsum("m,mbchw->bchw", rank, x) / m**2
+    score = (x - y).abs().mean(0) - spread / 2
+    return masked.mean(score.mean(1, keepdim=True), valid)

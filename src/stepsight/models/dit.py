@@ -1,0 +1,127 @@
+"""DiT: the diffusion transformer with adaLN-Zero (Peebles & Xie 2023), for any grid.
+
+Parameter names follow the published checkpoints. The clean condition images enter as extra
+input channels of the patch embedding, as in "Scaling Properties of Diffusion Models for Perceptual
+Tasks".
+
+Shapes: b batch, c channels of the target, k channels of the condition, n tokens, d width, p patch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import Attention, Mlp
+from torch import Tensor, nn
+
+from stepsight.models.config import DiTSize
+from stepsight.models.layers import (
+    LabelEmbedder,
+    RoutedConv2d,
+    TimestepEmbedder,
+    modulate,
+    position_table,
+)
+
+
+def tanh_gelu() -> nn.GELU:
+    return nn.GELU(approximate="tanh")
+
+
+class DiTBlock(nn.Module):
+    """Attention and MLP, each modulated by and gated with the embedding (adaLN)."""
+
+    def __init__(self, size: DiTSize, gate_init: float, qk_norm: bool) -> None:
+        super().__init__()
+        width = size.width
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(width, num_heads=size.heads, qkv_bias=True, qk_norm=qk_norm)
+        self.mlp = Mlp(width, hidden_features=4 * width, act_layer=tanh_gelu)  # type: ignore[arg-type]
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.adaLN_modulation[1].weight)  # type: ignore[arg-type]
+        with torch.no_grad():  # rows: shift, scale, gate of attention, then of the MLP
+            self.adaLN_modulation[1].bias.view(6, width)[[2, 5]] = gate_init  # type: ignore[operator]
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(embedding).chunk(6, 1)
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class PatchEmbed(nn.Module):
+    """Patches to tokens; `proj` is one convolution, or one a task."""
+
+    def __init__(self, size: DiTSize, inputs: int, labels: int, routed: bool) -> None:
+        super().__init__()
+        self.proj = (
+            RoutedConv2d(labels, inputs, size.width, kernel=size.patch, stride=size.patch)
+            if routed
+            else nn.Conv2d(inputs, size.width, size.patch, stride=size.patch)
+        )
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return self.proj(x, label) if isinstance(self.proj, RoutedConv2d) else self.proj(x)
+
+
+class FinalLayer(nn.Module):
+    """Modulated normalisation and a linear map to patches; starts at zero."""
+
+    def __init__(self, size: DiTSize, channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(size.width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(size.width, size.patch**2 * channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(size.width, 2 * size.width))
+        for module in (self.linear, self.adaLN_modulation[1]):
+            nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(embedding).chunk(2, dim=1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+class DiT(nn.Module):
+    """(x "b c h w", cond "b k h w", time "b", label "b", features "b f h' w'") -> "b c h w"."""
+
+    def __init__(
+        self,
+        size: DiTSize,
+        target_channels: int,
+        cond_channels: int,
+        labels: int,
+        feature_channels: int = 0,
+        routed: bool = False,
+        gate_init: float = 0.0,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride = size.patch
+        self.x_embedder = PatchEmbed(size, target_channels + cond_channels, labels, routed)
+        self.features = nn.Conv2d(feature_channels, size.width, 1) if feature_channels else None
+        self.t_embedder = TimestepEmbedder(size.width)
+        self.y_embedder = LabelEmbedder(labels, size.width)
+        self.blocks = nn.ModuleList(DiTBlock(size, gate_init, qk_norm) for _ in range(size.depth))
+        self.final_layer = FinalLayer(size, target_channels)
+
+    def forward(
+        self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
+    ) -> Tensor:
+        tokens = self.x_embedder(torch.cat([x, cond], dim=1), label)
+        height, width = tokens.shape[-2:]
+        if features is not None and self.features is not None:
+            pooled = F.adaptive_avg_pool2d(features, (height, width))
+            tokens = tokens + self.features(pooled)
+        tokens = rearrange(tokens, "b d h w -> b (h w) d")
+        tokens = tokens + position_table(height, width, tokens.shape[-1], x.device).to(tokens.dtype)
+        embedding = self.t_embedder(time) + self.y_embedder(label)
+        for block in self.blocks:
+            tokens = block(tokens, embedding)
+        out = self.final_layer(tokens, embedding)
+        p = self.stride
+        return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=height, p=p, q=p)

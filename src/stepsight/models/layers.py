@@ -1,0 +1,98 @@
+"""Parts that the backbones share: embeddings of time, label and position, and the input router.
+
+Shapes: b batch, c channels, h w grid, n tokens, d width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+FREQUENCIES = 256  # size of the sinusoid fed to the time embedder, as in DiT
+
+
+def sinusoid(time: Tensor, size: int = FREQUENCIES) -> Tensor:
+    """time "b" -> "b size": cosines then sines, frequencies 10000^(-j / (size/2)) (DiT's order)."""
+    half = size // 2
+    frequencies = torch.exp(
+        -math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=time.device)
+    )
+    angles = time.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Diffusion time "b" -> "b d"."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        for index in (0, 2):
+            nn.init.normal_(self.mlp[index].weight, std=0.02)  # type: ignore[arg-type]
+
+    def forward(self, time: Tensor) -> Tensor:
+        return self.mlp(sinusoid(time).to(self.mlp[0].weight.dtype))  # type: ignore[arg-type]
+
+
+class LabelEmbedder(nn.Module):
+    """Task or class rows, plus one null row at the end."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(rows + 1, width)
+        nn.init.normal_(self.embedding_table.weight, std=0.02)
+
+    def forward(self, label: Tensor) -> Tensor:
+        return self.embedding_table(label)
+
+
+def position_table(height: int, width: int, dim: int, device: torch.device | None = None) -> Tensor:
+    """Fixed 2-D sin-cos positions "1 (h w) d" (DiT): the first half of the channels encodes x.
+
+    Inside a half, sines come before cosines; frequencies are 10000^(-j / (d/4)).
+    """
+    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim / 4))
+
+    def encode(positions: Tensor) -> Tensor:
+        angles = positions.reshape(-1)[:, None] * omega
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64, device=device),
+        torch.arange(width, dtype=torch.float64, device=device),
+        indexing="ij",
+    )
+    return torch.cat([encode(x), encode(y)], dim=1).float()[None]
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x "b n d", shift and scale "b d"."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class RoutedConv2d(nn.Module):
+    """One convolution a task, chosen per sample by its label (the paper's PatchEmbedRouter).
+
+    A label without a convolution (the null row) passes zeros, as in the published model.
+    """
+
+    def __init__(self, tasks: int, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.tasks = kernel, stride, tasks
+        self.weight = nn.Parameter(torch.empty(tasks, outputs, inputs * kernel * kernel))
+        self.bias = nn.Parameter(torch.zeros(tasks, outputs))
+        nn.init.uniform_(self.weight, -1, 1)
+        with torch.no_grad():  # the range of nn.Conv2d's default
+            self.weight /= math.sqrt(inputs * kernel * kernel)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        padding = (self.kernel - self.stride) // 2
+        patches = F.unfold(x, self.kernel, padding=padding, stride=self.stride)
+        known = (label < self.tasks).to(x.dtype)[:, None, None]
+        row = label.clamp(max=self.tasks - 1)
+        out = (torch.bmm(self.weight[row], patches) + self.bias[row][:, :, None]) * known
+        return rearrange(out, "b c (h w) -> b c h w", h=x.shape[-2] // self.stride)

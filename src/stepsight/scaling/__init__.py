@@ -1,0 +1,1 @@
+"""Scaling records and fits; nothing here imports torch."""

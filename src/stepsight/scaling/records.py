@@ -1,0 +1,222 @@
+"""The ledger of the scaling analysis: one flat JSON line for every evaluated point.
+
+A run appends to its own `records.jsonl`; an analysis reads any number of such files and folders.
+Lines are plain JSON with one level of keys, so that any tool can read them without this package.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stepsight.errors import DataFormatError, UserError, suggest
+
+FILE_NAME = "records.jsonl"
+SCHEMA = 1
+BIN = "loss_bin_"
+_BIN = re.compile(rf"{BIN}\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingRecord:
+    """One metric of one checkpoint under one test-time setting.
+
+    None means not measured. A float that is not finite is written as null, and so reads as None.
+    """
+
+    run: str  # name of the run; the unit that bootstraps over runs resample
+    config: str  # fingerprint of the resolved configuration
+    revision: str  # of the code
+    seed: int
+    model: str
+    params_total: int
+    params_active: int  # those that act on one sample; fewer than the total in mixtures of experts
+    training_flops: float  # spent up to this checkpoint, forward and backward
+    images_seen: int
+    task: str
+    dataset: str
+    protocol: str  # identifier of the evaluation protocol; scores of different ones never mix
+    sampler: str
+    nfe: int  # model calls a member
+    members: int
+    inference_flops: float  # one image: all calls of all members
+    metric: str
+    value: float | None
+    images: int  # evaluated
+    lower_is_better: bool = True
+    lo: float | None = None  # ends of the 95 % interval of `value`
+    hi: float | None = None
+    seconds: float | None = None  # one image
+    loss: float | None = None  # validation denoising loss of the task
+    loss_bins: tuple[float | None, ...] = ()  # the same in bins of the noise level, clean to noisy
+    schema: int = SCHEMA
+
+    def flat(self) -> dict[str, Any]:
+        """One level of keys; the bins become `loss_bin_0`, `loss_bin_1`, ..."""
+        row = asdict(self)
+        bins = row.pop("loss_bins")
+        row |= {f"{BIN}{number}": value for number, value in enumerate(bins)}
+        return {key: _finite(value) for key, value in row.items()}
+
+
+class Reading(NamedTuple):
+    """What was read, and what a reader ought to be told about it."""
+
+    records: list[ScalingRecord]
+    notes: list[str]
+
+
+def append(path: str | Path, records: Iterable[ScalingRecord]) -> None:
+    """Add lines to a ledger with a single write, so that concurrent writers do not interleave.
+
+    A line cut short by an earlier crash is closed first; `read` drops it with a note.
+    """
+    path = Path(path)
+    lines = "".join(json.dumps(record.flat(), allow_nan=False) + "\n" for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = "" if _ends_cleanly(path) else "\n"
+    with path.open("ab", buffering=0) as file:
+        file.write((start + lines).encode())
+        os.fsync(file.fileno())
+
+
+def read(*paths: str | Path) -> Reading:
+    """Records of ledgers and of folders of runs (searched for `records.jsonl`), in path order.
+
+    Identical lines, as left by copied ledgers, count once.
+
+    Raises:
+        UserError: a path does not exist, or a ledger was written by a newer version.
+        DataFormatError: a line is not a record; the message names file and line.
+    """
+    found: list[ScalingRecord] = []
+    notes: list[str] = []
+    for file in _ledgers(paths):
+        for number, line in enumerate(_lines(file), start=1):
+            if _is_torn(line):
+                notes.append(f"{file}:{number}: dropped a line cut short by a crash")
+            elif line.strip():
+                found.append(_parse(line, f"{file}:{number}"))
+    return Reading(list(dict.fromkeys(found)), notes)
+
+
+def column(records: Sequence[ScalingRecord], name: str) -> np.ndarray:
+    """One numeric field as float64 "n", nan where it was not measured.
+
+    Raises:
+        UserError: records have no numeric field of that name.
+    """
+    rows = [record.flat() for record in records]
+    known = _NUMERIC.union(*(filter(_BIN.fullmatch, row) for row in rows))
+    if name not in known:
+        raise UserError(f"Records have no numeric column '{name}'.{suggest(name, known)}")
+    return np.array([row.get(name) for row in rows], dtype=float)  # None becomes nan
+
+
+def to_csv(path: str | Path, records: Sequence[ScalingRecord]) -> None:
+    """Write a table with one row a record; columns that a record lacks stay empty."""
+    rows = [record.flat() for record in records]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+# What JSON may hold in each field. Annotations are strings here: the module defers them.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+}
+_FIELDS = {f.name: f for f in fields(ScalingRecord) if f.name != "loss_bins"}
+_KINDS = {name: _JSON_TYPES[str(f.type)] for name, f in _FIELDS.items()}
+_REQUIRED = {name for name, f in _FIELDS.items() if f.default is MISSING} | {"schema"}
+_NUMERIC = {name for name, kinds in _KINDS.items() if int in kinds}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ends_cleanly(path: Path) -> bool:
+    """Whether a new line can start at the end of the file."""
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _ledgers(paths: Sequence[str | Path]) -> list[Path]:
+    """Files as given, folders searched; each ledger once."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(
+                f"{path} does not exist. Name a ledger ({FILE_NAME}) or a run's folder."
+            )
+        for file in sorted(path.rglob(FILE_NAME)) if path.is_dir() else [path]:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _lines(file: Path) -> list[str]:
+    """Undecodable bytes are kept as marks, so that the line they are in is reported."""
+    return file.read_text(encoding="utf-8", errors="replace").split("\n")
+
+
+def _is_torn(line: str) -> bool:
+    """A record that begins but does not end: its writer was killed, or the disk was full."""
+    return line.startswith("{") and not line.rstrip().endswith("}")
+
+
+def _parse(line: str, where: str) -> ScalingRecord:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataFormatError(f"{where}: not a JSON line ({error.msg}).") from error
+    if not isinstance(row, dict):
+        raise DataFormatError(f"{where}: expected a JSON object, found {type(row).__name__}.")
+    _check_schema(row.get("schema"), where)
+    bins = [row.pop(key) for key in sorted(filter(_BIN.fullmatch, row), key=_bin_number)]
+    _check_fields(row, bins, where)
+    return ScalingRecord(**row, loss_bins=tuple(bins))
+
+
+def _bin_number(key: str) -> int:
+    return int(key.removeprefix(BIN))
+
+
+def _check_schema(schema: Any, where: str) -> None:
+    if type(schema) is not int:
+        raise DataFormatError(f"{where}: not a scaling record, it has no 'schema' number.")
+    if schema > SCHEMA:
+        raise UserError(
+            f"{where}: written in schema {schema}, this version reads up to {SCHEMA}. "
+            "Upgrade stepsight to read it."
+        )
+
+
+def _check_fields(row: dict[str, Any], bins: list[Any], where: str) -> None:
+    """Names and JSON types, so that a bad line fails here and not inside a fit."""
+    if missing := _REQUIRED - row.keys():
+        raise DataFormatError(f"{where}: lacks {', '.join(sorted(missing))}.")
+    for key, value in [*row.items(), *((f"{BIN}{n}", value) for n, value in enumerate(bins))]:
+        kinds = _JSON_TYPES["float | None"] if _BIN.fullmatch(key) else _KINDS.get(key)
+        if kinds is None:
+            raise DataFormatError(f"{where}: unknown field '{key}'.{suggest(key, _KINDS)}")
+        if type(value) not in kinds:
+            raise DataFormatError(f"{where}: {key} cannot be {json.dumps(value)}.")

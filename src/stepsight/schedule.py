@@ -1,0 +1,244 @@
+"""Noise schedules: how much signal and noise a time holds, and which times a sampler visits.
+
+Time runs from t = 0 (clean) to t = 1 (noisiest), and `x_t = alpha(t) x0 + sigma(t) eps`.
+
+Two families:
+* rectified flow (Liu et al. 2023, eq. 1; Lipman et al. 2023, eq. 20 with sigma_min = 0):
+  alpha = 1 - t, sigma = t;
+* variance preserving (Ho et al. 2020): alpha^2 + sigma^2 = 1, tabulated at N = 1000 levels. Such a
+  pair is one angle, alpha = cos(phi), sigma = sin(phi). Level i sits at t = (i + 1) / N, the clean
+  end phi = 0 at t = 0, and a monotone cubic joins them, so that both ends are exact and every
+  derivative is finite.
+
+All functions take a tensor of times of any shape and dtype and answer in kind.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError, suggest
+
+LEVELS = 1000  # N: tabulated noise levels, and the scale of the number the network is fed
+Spacing = Literal["trailing", "linspace", "log_snr"]
+
+
+class Schedule(ABC):
+    """The path from data to noise, `x_t = alpha(t) x0 + sigma(t) eps`."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal level, exactly 1 at t = 0."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level, exactly 0 at t = 0."""
+
+    @abstractmethod
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """d alpha / dt."""
+
+    @abstractmethod
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """d sigma / dt."""
+
+    @abstractmethod
+    def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair (p, q) of `v = p x0 + q eps`, scaled so that alpha q - sigma p = 1."""
+
+    @abstractmethod
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """Inverse of `log_snr`; levels beyond the schedule's reach give its nearest end."""
+
+    @abstractmethod
+    def condition(self, t: Tensor) -> Tensor:
+        """What the network is told about the time, float32."""
+
+    @abstractmethod
+    def snap(self, level: Tensor) -> Tensor:
+        """The nearest level at which published networks were trained."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2): infinite at t = 0, and minus infinite where alpha = 0."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def times(self, steps: int, spacing: Spacing) -> Tensor:
+        """`steps + 1` strictly decreasing float64 times, from the noisiest level to 0.
+
+        "trailing" (Lin et al. 2024, table 2) divides time evenly: 4 steps of a tabulated schedule
+        visit its levels 999, 749, 499, 249. "linspace" spreads the visits evenly from the last
+        level to the first. "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
+        Raises UserError for a number of steps the levels cannot hold.
+        """
+        if not 1 <= steps <= LEVELS:
+            raise UserError(f"Cannot sample in {steps} steps. Choose from 1 to {LEVELS} steps.")
+        visited = self._even_log_snr(steps) if spacing == "log_snr" else self._even(steps, spacing)
+        return torch.cat([visited, visited.new_zeros(1)])
+
+    def _even(self, steps: int, spacing: Spacing) -> Tensor:
+        if spacing == "trailing":
+            # numpy's arange, as in diffusers: where a level ends in .5, rounding decides
+            levels = self.snap(torch.from_numpy(np.arange(LEVELS, 0, -LEVELS / steps)[:steps]))
+        else:
+            levels = 1 + self.snap(torch.linspace(LEVELS - 1, 0, steps, dtype=torch.float64))
+        return levels / LEVELS
+
+    def _even_log_snr(self, steps: int) -> Tensor:
+        """Between the first and last level whose log SNR is finite, but starting at t = 1."""
+        first = 1 if self.alpha(torch.ones(())) > 0 else 1 - 1 / LEVELS
+        ends = torch.tensor([first, 1 / LEVELS], dtype=torch.float64)
+        low, high = self.log_snr(ends).tolist()
+        visited = self.time_of_log_snr(torch.linspace(low, high, steps, dtype=torch.float64))
+        visited[0] = 1.0
+        return visited
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(Schedule):
+    """Straight lines from data to noise: alpha = 1 - t, sigma = t."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return -torch.ones_like(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """v = eps - x0, the slope of the line."""
+        return self.d_alpha(t), self.d_sigma(t)
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr / 2)
+
+    def condition(self, t: Tensor) -> Tensor:
+        """1000 t, as in published rectified-flow models."""
+        return (LEVELS * t).float()
+
+    def snap(self, level: Tensor) -> Tensor:
+        """Every level: training times are continuous."""
+        return level
+
+
+@dataclass(frozen=True)
+class VariancePreserving(Schedule):
+    """A table of betas (Ho et al. 2020), made continuous through its angle."""
+
+    name: str  # row of BETAS
+    zero_terminal_snr: bool = False
+
+    def alpha(self, t: Tensor) -> Tensor:
+        # sin of the complement, not cos: exactly 0 for an angle of pi / 2
+        return torch.sin(math.pi / 2 - self._angle(t)).to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(self._angle(t)).to(t.dtype)
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return -self.sigma(t) * self._d_angle(t).to(t.dtype)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return self.alpha(t) * self._d_angle(t).to(t.dtype)
+
+    def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """v = alpha eps - sigma x0, the slope over the angle (Salimans & Ho 2022, app. D)."""
+        return -self.sigma(t), self.alpha(t)
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """By bisection, as the angle grows with t: tan(angle) = exp(-log_snr / 2)."""
+        angle = torch.atan(torch.exp(-log_snr.double() / 2))
+        low, high = torch.zeros_like(angle), torch.ones_like(angle)
+        for _ in range(54):  # more than the bits of a float64
+            middle = (low + high) / 2
+            below = self._angle(middle) < angle
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return high.to(log_snr.dtype)
+
+    def condition(self, t: Tensor) -> Tensor:
+        """The level's index, continuous in t: what published networks were trained on."""
+        return (LEVELS * t - 1).float()
+
+    def snap(self, level: Tensor) -> Tensor:
+        """Whole levels."""
+        return level.round()
+
+    def _angle(self, t: Tensor) -> Tensor:
+        """Cubic Hermite interpolation of the angle, float64."""
+        u, left, right, slope_left, slope_right = self._piece(t)
+        bend = u * (1 - u) * ((1 - u) * slope_left - u * slope_right)
+        return torch.lerp(left, right, u**2 * (3 - 2 * u)) + bend
+
+    def _d_angle(self, t: Tensor) -> Tensor:
+        """Derivative of `_angle` over t, float64."""
+        u, left, right, slope_left, slope_right = self._piece(t)
+        ends = (1 - u) * (1 - 3 * u) * slope_left + u * (3 * u - 2) * slope_right
+        return LEVELS * (6 * u * (1 - u) * (right - left) + ends)
+
+    def _piece(self, t: Tensor) -> tuple[Tensor, ...]:
+        """Place within the interval holding t, angle at both ends, slope (per level) at both."""
+        angles, slopes = _angle_table(self.name, self.zero_terminal_snr, t.device)
+        level = t.double() * LEVELS
+        left = level.long().clamp(0, LEVELS - 1)
+        return level - left, angles[left], angles[left + 1], slopes[left], slopes[left + 1]
+
+
+def _linear_betas() -> np.ndarray:
+    """Ho et al. 2020, section 4."""
+    return np.linspace(1e-4, 2e-2, LEVELS)
+
+
+def _scaled_linear_betas() -> np.ndarray:
+    """Linear in the root; Rombach et al. 2022 (latent diffusion, Stable Diffusion)."""
+    return np.linspace(8.5e-4**0.5, 1.2e-2**0.5, LEVELS) ** 2
+
+
+def _cosine_betas() -> np.ndarray:
+    """Nichol & Dhariwal 2021, eq. 17, capped at 0.999."""
+    place = np.arange(LEVELS + 1) / LEVELS
+    alpha_bar = np.cos((place + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+BETAS = {"linear": _linear_betas, "scaled_linear": _scaled_linear_betas, "cosine": _cosine_betas}
+
+
+def rescale_to_zero_terminal_snr(alpha: np.ndarray) -> np.ndarray:
+    """Shift and stretch alpha "n": last value 0, first unchanged (Lin et al. 2024, alg. 1)."""
+    return (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+
+
+@cache
+def _angle_table(name: str, zero_terminal_snr: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Angle and its slope per level at levels 0..N "n", float64; level 0 is the clean end."""
+    from scipy.interpolate import PchipInterpolator  # slow to import, needed for tables alone
+
+    alpha = np.sqrt(np.cumprod(1 - BETAS[name]()))
+    if zero_terminal_snr:
+        alpha = rescale_to_zero_terminal_snr(alpha)
+    angles = np.concatenate([[0.0], np.arctan2(np.sqrt(1 - alpha**2), alpha)])
+    slopes = PchipInterpolator(np.arange(LEVELS + 1), angles).derivative()(np.arange(LEVELS + 1))
+    return torch.from_numpy(angles).to(device), torch.from_numpy(slopes).to(device)
+
+
+def build_schedule(settings: DiffusionSettings) -> Schedule:
+    """The schedule the settings name. Raises UserError for an unknown name."""
+    if settings.schedule == "rectified_flow":
+        return RectifiedFlow()
+    if settings.schedule not in BETAS:
+        known = suggest(settings.schedule, ["rectified_flow", *BETAS])
+        raise UserError(f"diffusion.schedule: there is no schedule '{settings.schedule}'.{known}")
+    return VariancePreserving(settings.schedule, settings.zero_terminal_snr)

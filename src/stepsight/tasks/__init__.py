@@ -1,0 +1,1 @@
+"""Tasks: how a truth becomes an image to denoise, and back."""

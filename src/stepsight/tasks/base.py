@@ -1,0 +1,99 @@
+"""What a task is: the eight things the loop, the pipeline and the evaluator ask of it.
+
+A task turns a truth into an image-like target and a sample of that target back into physical
+units. It never sees the data source, the backbone or the sampler.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from stepsight.errors import UserError
+from stepsight.types import Batch, Condition, Prediction, Target
+
+
+class Task(Protocol):
+    """Implemented by the frozen dataclasses of this room."""
+
+    name: ClassVar[str]
+    needs: ClassVar[str]  # the quantity of a sample that holds the truth
+    asks: ClassVar[tuple[str, ...]]  # condition images besides `image`, by field of Batch
+    metric: ClassVar[str]  # the main one, and whether a larger value is better
+    higher_is_better: ClassVar[bool]
+    weight: float
+
+    @property
+    def channels(self) -> int:
+        """Channels of the target."""
+        ...
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of Condition.features, 0 without."""
+        ...
+
+    def condition(self, batch: Batch) -> Condition:
+        """What the backbone may see."""
+        ...
+
+    def encode(self, batch: Batch) -> Target:
+        """The truth as an image "b c h w" of about unit scale, and its valid mask "b 1 h w"."""
+        ...
+
+    def decode(self, x: Tensor) -> Prediction:
+        """A sample "b c h w" of the target to physical units."""
+        ...
+
+    def merge(self, members: Tensor) -> Prediction:
+        """Members "e b c h w" of the target space to one prediction with uncertainty."""
+        ...
+
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
+        """One row of numbers an image, under the named protocol."""
+        ...
+
+    def statistics(self, batch: Batch) -> Tensor:
+        """Sums "s h w" over a training batch, from which the learned baselines are made."""
+        ...
+
+    def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
+        """Trivial predictors by name; those that need statistics are left out without them."""
+        ...
+
+    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """Physical values "b c h w" brought to another grid."""
+        ...
+
+    def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
+        """Physical values "b c h w" to uint8 "b 3 h w"; `like` lends its colour range."""
+        ...
+
+    def truth(self, batch: Batch) -> Tensor:
+        """The truth in the form of Prediction.values, "b c h w"."""
+        ...
+
+
+def require(task: str, batch: Batch, *names: str) -> None:
+    """Raise UserError unless the batch has every named field."""
+    missing = [name for name in names if getattr(batch, name) is None]
+    if missing:
+        sources = ", ".join(sorted(set(batch.sources)))
+        raise UserError(
+            f"task {task} needs {' and '.join(missing)}, which {sources} does not have. "
+            f"Choose another source for it, or leave the task out."
+        )
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """ "b c h w" to another grid, bilinear; unchanged at the same size."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def stand_in(statistics: Tensor, batch: Batch) -> Tensor:
+    """Statistics "s h w" on the grid of `batch`, "1 s h w"."""
+    return resize(statistics[None].to(batch.image.device), tuple(batch.image.shape[-2:]))  # type: ignore[arg-type]

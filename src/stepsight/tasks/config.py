@@ -1,0 +1,77 @@
+"""Settings of the tasks (standard library only). One dataclass a task; `TABLE` names them.
+
+A new task is one settings class with its row here, and one file named by `implementation` that
+subclasses it: a task's settings are its configuration. See docs/tasks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What every task has."""
+
+    name: ClassVar[str]
+    implementation: ClassVar[str]  # "module:class", imported when chosen
+    weight: float = 1.0  # share of the batches
+
+
+@dataclass(frozen=True)
+class DepthSettings(TaskSettings):
+    """Depth from one image. Targets are near -1, far +1."""
+
+    name: ClassVar[str] = "depth"
+    implementation: ClassVar[str] = "stepsight.tasks.depth:Depth"
+    space: Literal["log", "inverse", "linear"] = "log"
+    range: Literal["quantile", "metric"] = "quantile"  # per-image 2/98 %, or [low, high] for all
+    low: float = 1.3  # metres at -1 (quantile: only the scale that predictions are shown in)
+    high: float = 11.0  # metres at +1
+    merge_by: Literal["median", "mean"] = "median"
+
+
+@dataclass(frozen=True)
+class FlowSettings(TaskSettings):
+    """Optical flow from two frames, both components in one target."""
+
+    name: ClassVar[str] = "flow"
+    implementation: ClassVar[str] = "stepsight.tasks.flow:Flow"
+    scale: float = 3.0  # pixels (of the working grid) at 1
+    cost_volume: bool = True  # parameter-free matching of the two frames as a condition
+    radius: int = 4  # of the cost volume, in cells
+    stride: int = 2  # pixels a cell
+    merge_by: Literal["median", "mean"] = "mean"
+
+
+@dataclass(frozen=True)
+class AmodalSettings(TaskSettings):
+    """The whole of a partly hidden object, prompted by its visible mask."""
+
+    name: ClassVar[str] = "amodal"
+    implementation: ClassVar[str] = "stepsight.tasks.amodal:Amodal"
+
+
+@dataclass(frozen=True)
+class SemanticSettings(TaskSettings):
+    """A class a pixel, in an encoding that decodes exactly."""
+
+    name: ClassVar[str] = "semantic"
+    implementation: ClassVar[str] = "stepsight.tasks.semantic:Semantic"
+    classes: int = 7
+    encoding: Literal["onehot", "bits"] = "onehot"
+
+
+@dataclass(frozen=True)
+class NormalsSettings(TaskSettings):
+    """Surface normals in camera coordinates."""
+
+    name: ClassVar[str] = "normals"
+    implementation: ClassVar[str] = "stepsight.tasks.normals:Normals"
+
+
+TABLE: dict[str, type[TaskSettings]] = {
+    row.name: row
+    for row in (DepthSettings, FlowSettings, AmodalSettings, SemanticSettings, NormalsSettings)
+}

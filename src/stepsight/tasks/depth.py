@@ -1,0 +1,121 @@
+"""Depth from one image: log, inverse or linear, affine-invariant or metric.
+
+With y = f(depth) increasing in depth (log d, -1/d, d), the target is 2 (y - a) / (b - a) - 1,
+clipped to [-1, 1]: near -1, far +1 (Marigold, Ke et al. 2024, section 3.1, in linear depth). (a, b)
+are the image's own 2 % and 98 % quantiles of y over valid pixels, or f of a fixed metric range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from stepsight import ensemble
+from stepsight.colours import colour_depth
+from stepsight.metrics import protocol as protocols
+from stepsight.metrics.depth import depth_rows
+from stepsight.tasks.base import require, resize, stand_in
+from stepsight.tasks.config import DepthSettings
+from stepsight.types import Batch, Condition, Prediction, Target
+
+MIN_DEPTH = 1e-3  # metres; keeps log and inverse finite
+
+
+@dataclass(frozen=True)
+class Depth(DepthSettings):
+    """Predictions are metres. Affine-invariant ones are right up to scale and shift in `space`,
+    and are shown as if near and far were `low` and `high`. Uncertainty: spread of the aligned
+    members in the target space, where the whole range of an image is about 2."""
+
+    needs: ClassVar[str] = "depth"
+    asks: ClassVar[tuple[str, ...]] = ()
+    metric: ClassVar[str] = "abs_rel"
+    higher_is_better: ClassVar[bool] = False
+    channels: ClassVar[int] = 1
+    feature_channels: ClassVar[int] = 0
+
+    def condition(self, batch: Batch) -> Condition:
+        return Condition(batch.image[:, None])
+
+    def encode(self, batch: Batch) -> Target:
+        require(self.name, batch, "depth", "depth_valid")
+        depth, valid = batch.depth, batch.depth_valid
+        assert depth is not None and valid is not None
+        y = self._curve(torch.where(valid, depth, 1.0))
+        low, high = self._limits(y, valid)
+        x = (2 * (y - low) / (high - low).clamp_min(1e-6) - 1).clamp(-1, 1)
+        return Target(torch.where(valid, x, 1.0), valid)  # invalid pixels: the far plane
+
+    def decode(self, x: Tensor) -> Prediction:
+        low, high = self._range(x)
+        values = self._uncurve(low + (x[:, :1] + 1) / 2 * (high - low))
+        return Prediction(self.name, x[:, :1], values)
+
+    def merge(self, members: Tensor) -> Prediction:
+        members = members[:, :, :1]
+        if self.range == "metric":
+            x = getattr(ensemble, self.merge_by)(members)
+            spread = members.std(dim=0, correction=0)
+        else:
+            x, spread = ensemble.align_and_merge(members, reduce=self.merge_by)
+        prediction = self.decode(x)
+        prediction.uncertainty = spread if len(members) > 1 else None
+        return prediction
+
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
+        require(self.name, batch, "depth", "depth_valid")
+        return depth_rows(
+            prediction.values, batch.depth, batch.depth_valid, protocols.get(protocol)
+        )
+
+    def statistics(self, batch: Batch) -> Tensor:
+        target = self.encode(batch)
+        return torch.cat([(target.x * target.valid).sum(0), target.valid.float().sum(0)])
+
+    def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
+        flat = torch.zeros_like(batch.image[:, :1])
+        found = {"constant": self.decode(flat)}
+        if statistics is not None:
+            total, count = stand_in(statistics, batch).chunk(2, dim=1)
+            found["mean_map"] = self.decode((total / count.clamp_min(1)).expand_as(flat))
+        return found
+
+    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        return self._uncurve(resize(self._curve(values), size))
+
+    def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
+        return colour_depth(values)
+
+    def truth(self, batch: Batch) -> Tensor:
+        require(self.name, batch, "depth", "depth_valid")
+        assert batch.depth is not None and batch.depth_valid is not None
+        return torch.where(batch.depth_valid, batch.depth, torch.nan)
+
+    def _curve(self, depth: Tensor) -> Tensor:
+        depth = depth.clamp_min(MIN_DEPTH) if self.space != "linear" else depth
+        return {"log": torch.log, "inverse": lambda d: -1 / d, "linear": lambda d: d}[self.space](
+            depth
+        )
+
+    def _uncurve(self, y: Tensor) -> Tensor:
+        if self.space == "log":
+            return y.exp()
+        if self.space == "inverse":
+            return 1 / (-y).clamp_min(1e-3)  # at most 1 km
+        return y
+
+    def _range(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self._curve(like.new_tensor([self.low, self.high])).unbind()
+        return low, high
+
+    def _limits(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b of the module docstring, "b 1 1 1"."""
+        if self.range == "metric":
+            return self._range(y)
+        known = torch.where(valid, y, torch.nan).flatten(1)
+        levels = torch.tensor([0.02, 0.98], dtype=y.dtype, device=y.device)
+        low, high = torch.nanquantile(known, levels, dim=1).nan_to_num()[:, :, None, None, None]
+        return low, high

@@ -1,0 +1,108 @@
+"""Optical flow: both components of the motion from the image to the second image.
+
+The target is flow / scale, never clipped. At small scale a network learns nothing from two
+concatenated frames, so a parameter-free local cost volume is offered as a condition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from stepsight import ensemble
+from stepsight.colours import colour_flow
+from stepsight.matching import cost_volume
+from stepsight.metrics import protocol as protocols
+from stepsight.metrics.flow import flow_rows
+from stepsight.metrics.trivial import oracle_mean_flow
+from stepsight.tasks.base import require, resize, stand_in
+from stepsight.tasks.config import FlowSettings
+from stepsight.types import Batch, Condition, Prediction, Target
+
+
+@dataclass(frozen=True)
+class Flow(FlowSettings):
+    """Predictions are pixels of the grid they are given on. Uncertainty: root of the members'
+    variance summed over u and v, in the same pixels."""
+
+    needs: ClassVar[str] = "flow"
+    asks: ClassVar[tuple[str, ...]] = ("second",)
+    metric: ClassVar[str] = "epe"
+    higher_is_better: ClassVar[bool] = False
+    channels: ClassVar[int] = 2
+
+    @property
+    def feature_channels(self) -> int:
+        return (2 * self.radius + 1) ** 2 if self.cost_volume else 0
+
+    def condition(self, batch: Batch) -> Condition:
+        require(self.name, batch, "second")
+        assert batch.second is not None
+        features = None
+        if self.cost_volume:
+            features = cost_volume(
+                batch.image, batch.second, stride=self.stride, radius=self.radius
+            )
+        return Condition(torch.stack([batch.image, batch.second], dim=1), features)
+
+    def encode(self, batch: Batch) -> Target:
+        require(self.name, batch, "flow", "flow_valid")
+        flow, valid = batch.flow, batch.flow_valid
+        assert flow is not None and valid is not None
+        return Target(torch.where(valid, flow, 0.0) / self.scale, valid)
+
+    def decode(self, x: Tensor) -> Prediction:
+        return Prediction(self.name, x[:, :2], x[:, :2] * self.scale)
+
+    def merge(self, members: Tensor) -> Prediction:
+        members = members[:, :, :2]
+        prediction = self.decode(getattr(ensemble, self.merge_by)(members))
+        if len(members) > 1:
+            variance = members.var(dim=0, correction=0).sum(dim=1, keepdim=True)
+            prediction.uncertainty = variance.sqrt() * self.scale
+        return prediction
+
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
+        require(self.name, batch, "flow", "flow_valid")
+        protocols.get(protocol)
+        assert batch.flow is not None and batch.flow_valid is not None
+        return flow_rows(prediction.values, batch.flow, batch.flow_valid)
+
+    def statistics(self, batch: Batch) -> Tensor:
+        target = self.encode(batch)
+        return torch.cat([(target.x * target.valid).sum(0), target.valid.float().sum(0)])
+
+    def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
+        still = torch.zeros_like(batch.image[:, :2])
+        found = {"zero_flow": self.decode(still)}
+        if batch.flow is not None and batch.flow_valid is not None:
+            mean = oracle_mean_flow(batch.flow, batch.flow_valid)
+            found["oracle_mean_flow"] = self.decode(mean / self.scale)
+        if statistics is not None:
+            maps = stand_in(statistics, batch)
+            mean = (maps[:, :2].sum((2, 3)) / maps[:, 2:].sum((2, 3)).clamp_min(1))[
+                :, :, None, None
+            ]
+            found["constant"] = self.decode(mean.expand_as(still))
+            found["mean_map"] = self.decode(
+                (maps[:, :2] / maps[:, 2:].clamp_min(1)).expand_as(still)
+            )
+        return found
+
+    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = values.shape[-2:]
+        factor = values.new_tensor([size[1] / width, size[0] / height])[:, None, None]
+        return resize(values, size) * factor
+
+    def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
+        reference = values if like is None else like
+        length = reference.nan_to_num().norm(dim=1, keepdim=True).amax((1, 2, 3), keepdim=True)
+        return colour_flow(values, length)
+
+    def truth(self, batch: Batch) -> Tensor:
+        require(self.name, batch, "flow", "flow_valid")
+        assert batch.flow is not None and batch.flow_valid is not None
+        return torch.where(batch.flow_valid, batch.flow, torch.nan)

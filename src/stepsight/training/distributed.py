@@ -1,0 +1,79 @@
+"""Processes: those a launcher gives, or those the program starts by itself on a CPU.
+
+Small networks use two single-thread processes far better than two threads in one. So on a machine
+without a GPU the first process starts the second as a copy of its own command, and becomes rank 0.
+Must be called before torch is imported, so that the number of threads holds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+MAX_AUTOMATIC = 2  # processes started unasked
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def start(processes: int, command: Sequence[str]) -> None:
+    """Make the process group's environment; start the other processes if no launcher did.
+
+    processes: 0 chooses; command: what the copies run (this program with its arguments).
+    """
+    launched = "WORLD_SIZE" in os.environ
+    if not launched:
+        count = processes or _automatic()
+        if count > 1:
+            _start_copies(count, command)
+    if not _has_gpu():
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
+
+def _automatic() -> int:
+    return 1 if _has_gpu() else min(MAX_AUTOMATIC, len(os.sched_getaffinity(0)))
+
+
+def _has_gpu() -> bool:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return os.path.exists("/dev/nvidiactl") and not hidden
+
+
+def _start_copies(count: int, command: Sequence[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if not _has_gpu():
+        shared |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    copies = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=os.environ | shared | {"RANK": str(one), "LOCAL_RANK": str(one)},
+            stdout=subprocess.DEVNULL,
+        )
+        for one in range(1, count)
+    ]
+    os.environ.update(shared | {"RANK": "0", "LOCAL_RANK": "0"})
+    atexit.register(_reap, copies)
+
+
+def _reap(copies: list[subprocess.Popen]) -> None:
+    """At exit: give the copies a moment to end by themselves, then end them."""
+    for copy in copies:
+        try:
+            copy.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            copy.kill()
+            copy.wait()

@@ -1,0 +1,138 @@
+"""A run from beginning to end: folder, set-up, training, final evaluation, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from stepsight.config import RunConfig
+from stepsight.training.console import Console
+from stepsight.training.folder import RunWriter, choose, latest
+from stepsight.training.loop import finish, train
+from stepsight.training.setup import Setup, drop_banks, initialise, load_run, prepare
+from stepsight.training.tracker import Tracker
+
+
+def fit(
+    config: RunConfig,
+    *,
+    name: str,
+    run_dir: str | None = None,
+    resume: str | None = None,
+    init_from: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Train as `config` says; returns the run folder.
+
+    Raises UserError for anything the user can mend; nothing is left half written.
+    """
+    began = time.perf_counter()
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    join()
+    run = RunWriter(_agreed(run_dir, name, resume, overwrite))
+    if _first():
+        run.create(config)
+    _barrier()
+    with Console(run.path / "train.log", enabled=_first()) as console:
+        tracker = Tracker(config, run) if _first() else None
+        try:
+            s = _set_up(config, run, console, resume, init_from)
+            s.began = began
+            train(s, run, console)
+            _costs(s, console)
+            result = run.path
+            if config.training.evaluate:
+                result = finish(s, run, console)
+        finally:
+            if tracker is not None:
+                tracker.close()
+            if _first():
+                drop_banks(run.path)
+        seconds = time.perf_counter() - began
+        console.done(seconds, result, f"uv run evaluate.py --checkpoint {run.path}")
+    leave()
+    return run.path
+
+
+def _set_up(
+    config: RunConfig, run: RunWriter, console: Console, resume: str | None, init_from: str | None
+) -> Setup:
+    """Build the run and say what it is."""
+    s = prepare(config, run)
+    start = latest(run, resume)
+    if start is not None:
+        load_run(s, start)
+        run.rewind(s.step)
+        console.note(f"continues from {start}")
+    elif init_from is not None:
+        initialise(s, init_from)
+        console.note(f"starts from the weights of {init_from}")
+    settings = config.training
+    parameters = sum(p.numel() for p in s.net.parameters())
+    flops = sum(s.forward_flops.values()) / len(s.forward_flops)
+    shares = ", ".join(f"{task} {share:.0%}" for task, share in s.mixture.shares().items())
+    threads = torch.get_num_threads()
+    console.header(
+        [
+            f"stepsight  run {run.path}   seed {settings.seed}",
+            f"model  {config.model.name}  {parameters / 1e6:.2f} M parameters, "
+            f"{flops / 1e9:.3f} GFLOP/image forward",
+            f"tasks  {shares}    data {', '.join(config.data)}",
+            f"device {s.device}, {s.accelerator.num_processes} processes x {threads} threads, "
+            f"precision {settings.precision}    batch {settings.batch}, {settings.images} images",
+        ]
+    )
+    return s
+
+
+def _costs(s: Setup, console: Console) -> None:
+    """Processor time of the training loop and of making samples, over all processes."""
+    mine = torch.tensor([time.process_time() - s.cpu_began - s.rendering_s, s.rendering_s])
+    spent = s.accelerator.reduce(mine.to(s.device), reduction="sum").tolist()
+    console.note(
+        f"training loop {spent[0]:.0f} core-seconds, making samples {spent[1]:.0f}, "
+        f"start-up {s.start_up_s:.0f} s, wall {s.elapsed():.0f} s"
+    )
+
+
+def join() -> None:
+    """Join the processes that were launched beside this one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave() -> None:
+    """Wait for the others and part from them."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _agreed(run_dir: str | None, name: str, resume: str | None, overwrite: bool) -> Path:
+    """The first process chooses the folder; all hear of it, or of the error."""
+    told: list[object] = [None]
+    if _first():
+        try:
+            told[0] = choose(run_dir, name, resume, overwrite)
+        except Exception as error:
+            told[0] = error
+    if dist.is_initialized():
+        dist.broadcast_object_list(told)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    assert isinstance(told[0], Path)
+    return told[0]
+
+
+def _first() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

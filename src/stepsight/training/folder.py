@@ -1,0 +1,129 @@
+"""The run folder: what is written, where, and how a resumed run finds its own past."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stepsight import checkpoint
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "diffusers", "accelerate", "timm", "einops", "numpy", "scipy")
+
+
+class RunWriter:
+    """`runs/<name>/` and its files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.records = path / "records.jsonl"
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []  # of logged rows
+        self._metrics = path / "metrics.jsonl"
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folders and write what describes the run."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.samples.mkdir(exist_ok=True)
+        (self.path / "config.yaml").write_text(config.to_yaml())
+        (self.path / "command.txt").write_text(" ".join(sys.argv) + "\n")
+        (self.path / "env.json").write_text(json.dumps(environment(config), indent=2) + "\n")
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl, and tell the listeners."""
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for listener in self.listeners:
+            listener(row)
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics after `step`: a resumed run writes them again."""
+        if self._metrics.exists():
+            lines = self._metrics.read_text().splitlines()
+            kept = [line for line in lines if line and json.loads(line)["step"] <= step]
+            staged = self._metrics.with_suffix(".staged")
+            staged.write_text("".join(line + "\n" for line in kept))
+            os.replace(staged, self._metrics)
+
+
+def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) -> Path:
+    """The folder of this run: a new numbered one, or `run_dir` if that is allowed.
+
+    An existing run is only touched with --resume or --overwrite; raises UserError otherwise.
+    """
+    if run_dir is None:
+        taken = sorted(Path("runs").glob(f"{name}-[0-9][0-9][0-9][0-9]"))
+        if resume and taken:
+            return taken[-1]
+        number = int(taken[-1].name[-4:]) + 1 if taken else 1
+        return Path("runs") / f"{name}-{number:04d}"
+    path = Path(run_dir)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--run-dir {path} is a file. Name a folder.")
+    if path.exists() and any(path.iterdir()) and not resume:
+        if not overwrite:
+            raise UserError(
+                f"--run-dir {path} exists. Continue it with --resume auto, replace it with "
+                f"--overwrite, or name another folder."
+            )
+        if not (path / "config.yaml").exists():
+            raise UserError(f"--run-dir {path} is not a run folder: --overwrite will not empty it.")
+        shutil.rmtree(path)
+    return path
+
+
+def latest(run: RunWriter, resume: str | None) -> Path | None:
+    """The checkpoint to continue from: None without --resume, or before the first one."""
+    if resume is None:
+        return None
+    if resume != "auto":
+        return checkpoint.resolve(resume, prefer="last")
+    if not list(run.checkpoints.glob("step-*/COMPLETE")):
+        return None
+    return checkpoint.resolve(run.path, prefer="last")
+
+
+def revision() -> str:
+    """The git revision of the code, `+` when it differs from it; empty outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """What the numbers of a run may depend on besides its configuration."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "stepsight": version("stepsight"),
+        "revision": revision(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "seed": config.training.seed,
+        "fingerprint": config.fingerprint(),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -1,0 +1,263 @@
+"""Training: one loop, readable from top to bottom, in the order things happen.
+
+Time is counted in images seen. Which samples, mirrored or not, at which noise levels and with
+which noise: all are functions of (seed, number of the image), so that resuming is seeking and
+nothing depends on the number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stepsight import checkpoint
+from stepsight.config import RunConfig
+from stepsight.data.augment import flip
+from stepsight.data.collate import collate
+from stepsight.data.mixture import Draw
+from stepsight.diffusion.noise import training_noise
+from stepsight.errors import UserError
+from stepsight.evaluation import run as evaluation
+from stepsight.pipeline import DensePipeline, code
+from stepsight.seeding import generator, numpy_generator
+from stepsight.training.console import Console
+from stepsight.training.folder import RunWriter
+from stepsight.training.optim import rate, set_rate
+from stepsight.training.setup import Setup, best_score, publish
+from stepsight.types import Coded
+
+
+@dataclass
+class Meter:
+    """What is summed between two lines of the log."""
+
+    loss: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    waited: float = 0.0
+    since: float = field(default_factory=time.perf_counter)
+    images: int = 0
+
+    def row(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.since
+        every = [one for losses in self.loss.values() for one in losses]
+        row = {"loss": sum(every) / len(every)}
+        row |= {f"loss/{task}": sum(one) / len(one) for task, one in sorted(self.loss.items())}
+        row |= {"images_per_s": self.images / seconds, "data_share": self.waited / seconds}
+        return row
+
+
+def train(s: Setup, run: RunWriter, console: Console) -> None:
+    """Train from `s.step` to the end, logging, validating and saving on the way."""
+    config, settings = s.config, s.config.training
+    steps = settings.images // settings.batch
+    meter, started = Meter(), time.perf_counter()
+    s.start_up_s, s.cpu_began, s.rendering_s = s.elapsed(), time.process_time(), 0.0
+
+    for step in range(s.step, steps):
+        # Data: the rows of this process, in the order of the global batch.
+        clock = time.perf_counter()
+        draw = s.mixture.draw(step)
+        s.supply(draw)
+        coded = [encode_rows(s, draw, rows) for rows in micro_batches(s)]
+        meter.waited += time.perf_counter() - clock
+
+        # Loss: the masked error divided by the count of valid entries of the whole batch.
+        counts = torch.stack([one.valid.sum() for one in coded])  # type: ignore[union-attr]
+        count = s.accelerator.reduce(counts.sum(), reduction="sum").clamp_min(1)
+        total = torch.zeros((), device=s.device)
+        for index, (one, rows) in enumerate(zip(coded, micro_batches(s))):
+            with s.synchronised(index == len(coded) - 1):
+                t, noise = levels_and_noise(s, step, rows, one)
+                with s.accelerator.autocast():
+                    errors, _ = s.diffusion.loss(s.model, one, t, noise)
+                loss = errors.float().sum() / count
+                s.accelerator.backward(loss * s.accelerator.num_processes)  # DDP averages
+                total += loss.detach()
+        loss_value = float(s.accelerator.reduce(total, reduction="sum"))
+        stop_if_not_finite(loss_value, step, draw, run)
+
+        # Update.
+        if settings.clip:
+            torch.nn.utils.clip_grad_norm_(s.net.parameters(), settings.clip)
+        set_rate(s.optimizers, rate(settings, step * settings.batch))
+        for optimizer in s.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        s.ema.update(s.net)
+        s.step = step + 1
+        s.training_flops += 3 * s.forward_flops[draw.stream.task] * settings.batch
+
+        # Say, look, keep.
+        seen = s.step * settings.batch
+        meter.loss[draw.stream.task].append(loss_value)
+        meter.images += settings.batch
+        if due(seen, settings.log_every) or s.step == steps:
+            report(s, run, console, meter, steps, started)
+            meter = Meter()
+        last = s.step == steps
+        if due(seen, settings.validate_every) or seen == settings.first_validation or last:
+            meter.since += validate(s, run, console)
+        if due(seen, settings.checkpoint_every) or s.is_best or last:
+            save(s, run)
+    s.accelerator.wait_for_everyone()
+
+
+def due(seen: int, every: int) -> bool:
+    return every > 0 and seen % every == 0
+
+
+def micro_batches(s: Setup) -> list[range]:
+    """Row numbers of the global batch that this process takes, a range a micro-batch."""
+    parts = s.accelerator.num_processes * s.config.training.accumulate
+    size = s.config.training.batch // parts
+    first = s.accelerator.process_index
+    starts = range(first, parts, s.accelerator.num_processes)
+    return [range(one * size, (one + 1) * size) for one in starts]
+
+
+def encode_rows(s: Setup, draw: Draw, rows: range) -> Coded:
+    """Read, mirror, stack and encode some rows of a draw."""
+    samples = s.banks[draw.stream.source].samples([draw.indices[row] for row in rows])
+    mirror = s.config.training.flip
+    samples = [
+        flip(sample) if mirror and draw.mirrored[row] else sample
+        for sample, row in zip(samples, rows)
+    ]
+    task = draw.stream.task
+    batch = collate(samples).to(s.device)
+    return code(batch, s.tasks[task], s.labels[task], s.channels, s.codec, target=True)
+
+
+def levels_and_noise(s: Setup, step: int, rows: range, coded: Coded) -> tuple[Tensor, Tensor]:
+    """Noise levels "b", stratified over the global batch, and noise "b c h w" of some rows."""
+    assert coded.x is not None
+    settings = s.config.training
+    rng = numpy_generator(settings.seed, "level", step)
+    strata = (rng.permutation(settings.batch) + rng.random(settings.batch)) / settings.batch
+    t = s.diffusion.draw_times(torch.tensor([strata[row] for row in rows], dtype=torch.float32))
+    streams = [generator(settings.seed, "noise", step * settings.batch + row) for row in rows]
+    noise = training_noise(s.config.diffusion, coded.x.shape[1:], t, streams)
+    return t.to(s.device), noise.to(s.device)
+
+
+def stop_if_not_finite(loss: float, step: int, draw: Draw, run: RunWriter) -> None:
+    """All processes see the same loss, so all of them stop before the update."""
+    if math.isfinite(loss):
+        return
+    good = sorted(one.parent.name for one in run.checkpoints.glob("step-*/COMPLETE"))
+    raise UserError(
+        f"loss is {loss} at step {step}, task {draw.stream.task}, samples {list(draw.indices)} of "
+        f"{draw.stream.source}. Weights were not updated. Lower training.lr, or continue from "
+        f"{good[-1] if good else 'the start'} with another seed."
+    )
+
+
+def report(
+    s: Setup, run: RunWriter, console: Console, meter: Meter, steps: int, started: float
+) -> None:
+    """One training line, for people and for metrics.jsonl."""
+    seen = s.step * s.config.training.batch
+    factor = rate(s.config.training, seen)
+    row = meter.row()
+    elapsed = time.perf_counter() - started
+    done = s.step - s.started_at
+    console.train(
+        s.step,
+        steps,
+        images_seen=seen,
+        loss=row["loss"],
+        losses={k.removeprefix("loss/"): v for k, v in row.items() if k.startswith("loss/")},
+        images_per_s=row["images_per_s"],
+        lr=s.config.training.lr * factor,
+        eta_s=elapsed / max(done, 1) * (steps - s.step),
+        data_share=row["data_share"],
+        **_gpu_figures(s, row["images_per_s"]),
+    )
+    if s.main:
+        stamp = {"kind": "train", "step": s.step, "images_seen": seen}
+        run.log(stamp | row | {"lr": s.config.training.lr * factor, "seconds": s.elapsed()})
+
+
+def _gpu_figures(s: Setup, images_per_s: float) -> dict[str, float]:
+    """Peak memory in GB and achieved TFLOP/s, on a GPU."""
+    if s.device.type != "cuda":
+        return {}
+    forward = sum(s.forward_flops.values()) / len(s.forward_flops)
+    flops = 3 * forward * images_per_s / s.accelerator.num_processes
+    return {"peak_gb": torch.cuda.max_memory_allocated() / 1e9, "tflops": flops / 1e12}
+
+
+def validate(s: Setup, run: RunWriter, console: Console) -> float:
+    """Score a few evaluation images of every task with the averaged weights; seconds it took."""
+    settings, clock = s.config.evaluation, time.perf_counter()
+    with s.averaged() as pipeline:
+        plan = evaluation.Plan(
+            nfe=[settings.nfe],
+            members=[1],
+            images=s.config.training.validation_images,
+            sampler=s.config.diffusion.sampler,
+            seed=settings.seed,
+            rows=settings.batch,
+        )
+        every = evaluation.score_tasks(pipeline, s.evaluation_sources, plan)
+        rows = [s.validation_row(scores, (settings.nfe, 1)) for scores in every]
+        if s.main:
+            for row in rows:
+                run.log(row)
+            seen = s.step * s.config.training.batch
+            picture = run.samples / f"{checkpoint.step_name(s.step)}.png"
+            few = 2 if seen < s.config.training.images else 3
+            s.draw(pipeline, picture, images=few)
+    score = best_score(rows)
+    s.is_best, s.best = score < s.best, min(s.best, score)
+    console.validation(s.step, rows, checkpoint.step_name(s.step) if s.is_best else None)
+    return time.perf_counter() - clock
+
+
+def save(s: Setup, run: RunWriter) -> None:
+    """Write a checkpoint, point last (and best) at it, and delete old ones."""
+    if s.main:
+        publish(s, run)
+    s.accelerator.wait_for_everyone()
+
+
+Advance = Callable[[int], None]
+
+
+def finish(s: Setup, run: RunWriter, console: Console) -> Path:
+    """The full evaluation, the sweep and the report, with the best checkpoint's weights."""
+    from stepsight.evaluation.report import write_report
+
+    settings, sampler = s.config.evaluation, s.config.diffusion.sampler
+    saved = checkpoint.read(run.path)
+    pipeline = DensePipeline.from_pretrained(saved.path, s.device)
+    who = evaluation.identity_of(saved, pipeline)
+    sources = s.evaluation_sources
+    common = dict(sampler=sampler, seed=settings.seed, rows=settings.batch, label=s.label)
+    plan = evaluation.Plan([settings.nfe], [settings.members], settings.images, **common)  # type: ignore[arg-type]
+    console.phase("evaluate", sum(min(plan.images or len(x), len(x)) for x in sources.values()))
+    evaluation.evaluate(
+        run.path / "eval", pipeline, sources, plan, who, run.records, console.advance
+    )
+    if settings.sweep:
+        grid = evaluation.Plan(
+            settings.sweep_nfe,
+            settings.sweep_members,
+            settings.sweep_images,
+            **common,  # type: ignore[arg-type]
+        )
+        console.phase("sweep", sum(min(grid.images or len(x), len(x)) for x in sources.values()))
+        evaluation.sweep(
+            run.path / "sweep", pipeline, sources, grid, who, run.records, console.advance
+        )
+    if s.main:
+        s.draw(pipeline, run.samples / "final.png", images=4)
+        write_report(run.path)
+    s.accelerator.wait_for_everyone()
+    return run.path / "report.html"

@@ -1,0 +1,140 @@
+"""Optimisation: Muon for matrices, AdamW for the rest, learning rate by images seen, EMA.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by
+the nearest semi-orthogonal matrix, found by five Newton-Schulz steps. torch.optim.Muon does them
+in bfloat16, which amplifies a difference of 1e-7 between two processes and one to about 1e-4;
+here they stay in the precision of the weights, batched over matrices of equal shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from stepsight.training.config import TrainingSettings
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices of "n r c", approximately (singular values .7 to 1.2)."""
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised; a convolution kernel counts as a matrix (outputs, the rest)."""
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    alike[(p.shape[0], p[0].numel())].append(p)
+            for shape, params in alike.items():
+                self._update(params, shape, group)
+
+    def _update(self, params: list[nn.Parameter], shape: tuple[int, ...], group: dict) -> None:
+        momentum = group["momentum"]
+        looks = []
+        for p in params:
+            state = self.state[p]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p)
+            buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+            looks.append(p.grad.lerp(buffer, momentum).reshape(shape))  # Nesterov
+        updates = orthogonalise(torch.stack(looks))
+        rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+        for p, update in zip(params, updates):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(update.reshape(p.shape), alpha=-rate)
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon takes it: inner matrices and kernels; not embeddings, inputs or outputs."""
+    edges = ("label", "time", "input", "output", "y_embedder", "t_embedder", "x_embedder", "final")
+    modulation = "modulation" in name or "adaLN" in name
+    return parameter.ndim in (2, 4) and not name.startswith(edges) and not modulation
+
+
+def build_optimizers(net: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+    """The optimizers of a run; their learning rates are set anew before each step."""
+    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in named if settings.optimizer == "muon" and is_matrix(name, p)]
+    chosen = {id(p) for p in matrices}
+    rest = [p for _, p in named if id(p) not in chosen]
+    decay = [p for p in rest if p.ndim > 1]
+    plain = [p for p in rest if p.ndim <= 1]
+    groups = [
+        {"params": decay, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    ]
+    if matrices:
+        found.append(
+            Muon(matrices, settings.muon_lr, settings.muon_momentum, settings.weight_decay)
+        )
+    return found
+
+
+def rate(settings: TrainingSettings, images: int) -> float:
+    """The factor on every learning rate after `images` images: warm-up, then decay."""
+    warm = min(1.0, (images + settings.batch) / settings.warmup) if settings.warmup else 1.0
+    done = min(1.0, images / settings.images)
+    floor = settings.final_lr
+    if settings.decay == "cosine":
+        return warm * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
+    if settings.decay == "exponential":
+        return warm * floor**done
+    return warm
+
+
+def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = optimizer.defaults["lr"] * factor
+
+
+class EMA:
+    """Exponential moving average of the parameters, in a dictionary by name."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in net.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        current = [p.detach() for p in net.parameters()]
+        torch._foreach_lerp_(list(self.values.values()), current, 1 - self.decay)
+
+    def load(self, weights: dict[str, Tensor], device: torch.device) -> None:
+        """Take averaged weights from a checkpoint."""
+        for name, value in self.values.items():
+            value.copy_(weights[name].to(device))
+
+    @torch.no_grad()
+    def swap(self, net: nn.Module) -> None:
+        """Exchange the network's parameters with the average: call it twice to come back."""
+        for name, p in net.named_parameters():
+            held = self.values[name].clone()
+            self.values[name].copy_(p)
+            p.copy_(held)

@@ -1,0 +1,49 @@
+"""Samples to batches."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from stepsight.data.collate import collate
+from stepsight.errors import UserError
+from stepsight.types import Batch
+
+
+def test_every_field_is_stacked_in_order(full_sample):
+    samples = [full_sample(seed) for seed in range(3)]
+    batch = collate(samples)
+    assert len(batch) == 3 and batch.keys == [s.key for s in samples]
+    assert batch.sources == ["full"] * 3 and batch.class_id.tolist() == [0, 1, 2]
+    for field in {f.name for f in fields(Batch)} - {
+        "keys",
+        "sources",
+        "class_id",
+        "image",
+        "second",
+    }:
+        expected = [getattr(sample, field) for sample in samples]
+        assert torch.equal(getattr(batch, field), torch.stack(expected)), field
+
+
+def test_pictures_span_minus_one_to_one(full_sample):
+    sample = full_sample()
+    sample.image.flatten()[:3] = torch.tensor([0, 51, 255])
+    batch = collate([sample])
+    assert batch.image.dtype == batch.second.dtype == torch.float32
+    torch.testing.assert_close(batch.image.flatten()[:3], torch.tensor([-1.0, -0.6, 1.0]))
+    torch.testing.assert_close((batch.second[0] + 1) * 127.5, sample.second.float())
+
+
+def test_only_what_all_samples_have_is_kept(full_sample):
+    poor = replace(full_sample(1), depth=None, depth_valid=None, second=None, class_id=None)
+    batch = collate([full_sample(0), poor])
+    assert batch.depth is batch.depth_valid is batch.second is batch.class_id is None
+    assert batch.flow is not None and batch.labels is not None
+
+
+def test_differing_sizes_name_the_samples(full_sample):
+    with pytest.raises(UserError, match=r"sample 0 \(6, 10\) and sample 1 \(6, 8\) differ"):
+        collate([full_sample(0), full_sample(1, 6, 8)])

@@ -1,0 +1,212 @@
+"""Pictures: exact bytes in, exact values out, and a named error for everything else."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stepsight.data import images
+from stepsight.data.images import (
+    read_depth_png,
+    read_gray,
+    read_image,
+    read_mask,
+    write_image,
+    write_png16,
+)
+from stepsight.errors import DataFormatError, UserError
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def deep():
+    """Grey values that need all their 16 bits, with both byte orders telling them apart."""
+    return np.array([[0, 1, 255], [256, 40000, 65535]], np.uint16)
+
+
+def test_rgb_png_is_read_exactly(tmp_path, write_png, rgb):
+    image = read_image(write_png(tmp_path / "a.png", rgb))
+    assert image.dtype == torch.uint8
+    assert image.permute(1, 2, 0).tolist() == rgb.tolist()
+
+
+def test_ppm_is_read_exactly(tmp_path, write_ppm, rgb):
+    image = read_image(write_ppm(tmp_path / "a.ppm", rgb))
+    assert image.permute(1, 2, 0).tolist() == rgb.tolist()
+
+
+def test_sixteen_bits_are_kept(tmp_path, write_png, deep):
+    path = write_png(tmp_path / "a.png", deep)
+    for read in (read_gray, read_depth_png):
+        assert read(path).dtype == torch.uint16
+        assert read(path)[0].tolist() == deep.tolist()
+
+
+def test_eight_bit_grey_stays_eight_bit_and_expands_in_pictures(tmp_path, write_png):
+    grey = np.array([[0, 127, 128, 255]], np.uint8)
+    path = write_png(tmp_path / "a.png", grey)
+    assert read_gray(path).dtype == torch.uint8 and read_gray(path)[0].tolist() == grey.tolist()
+    assert read_image(path).tolist() == [grey.tolist()] * 3
+    assert read_mask(path).tolist() == [[[False, False, True, True]]]
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA"])
+def test_alpha_and_palettes_become_rgb(tmp_path, mode, rgb):
+    with Image.fromarray(rgb).convert("L").convert(mode) as image:
+        image.save(tmp_path / "a.png", transparency=bytes(9) if mode == "P" else None)
+    expected = torch.from_numpy(np.array(Image.fromarray(rgb).convert("L")))
+    assert torch.equal(read_image(tmp_path / "a.png"), expected.expand(3, 5, 7))
+
+
+def test_writers_round_trip(tmp_path, rgb, deep):
+    image, depth = torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(deep)[None]
+    write_image(tmp_path / "a.png", image)
+    write_png16(tmp_path / "b.png", depth)
+    assert torch.equal(read_image(tmp_path / "a.png"), image)
+    assert read_depth_png(tmp_path / "b.png").tolist() == depth.tolist()
+
+
+def test_writers_name_what_they_cannot_write(tmp_path):
+    image = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    for path in (tmp_path / "no such folder" / "a.png", tmp_path / "a.unheard-of"):
+        with pytest.raises(UserError, match=str(path)):
+            write_image(path, image)
+
+
+def test_wrong_depth_or_colour_is_refused(tmp_path, write_png, rgb, deep):
+    shallow = write_png(tmp_path / "shallow.png", deep.astype(np.uint8))
+    grey16 = write_png(tmp_path / "grey16.png", deep)
+    rgb16 = write_png(tmp_path / "rgb16.png", rgb.astype(np.uint16) * 257)
+    colour = write_png(tmp_path / "colour.png", rgb)
+    wrong = [(read_depth_png, shallow), (read_image, grey16), (read_image, rgb16)]
+    wrong += [(read_mask, grey16), (read_gray, colour), (read_gray, rgb16), (read_mask, colour)]
+    for read, path in wrong:
+        with pytest.raises(DataFormatError, match=f"{path.name}: .*-bit"):
+            read(path)
+
+
+def test_deep_or_floating_netpbm_is_refused(tmp_path):
+    (tmp_path / "deep.pgm").write_bytes(b"P5 2 1 65535\n" + bytes(4))
+    (tmp_path / "float.pfm").write_bytes(b"Pf\n2 1\n-1.0\n" + bytes(8))
+    for path in tmp_path.iterdir():
+        for read in (read_image, read_gray):
+            with pytest.raises(DataFormatError, match=path.name):
+                read(path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 30, 0.5, 0.9, -1])
+def test_truncated_png(tmp_path, png_bytes, rgb, keep):
+    data = png_bytes(rgb)
+    path = tmp_path / "cut.png"
+    path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(DataFormatError, match="cut.png"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PPM", "WEBP"])
+def test_truncated_others(tmp_path, format):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, format)
+    path = tmp_path / "cut"
+    path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    with pytest.raises(DataFormatError, match="cut"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<!DOCTYPE html><html>", b"version https://git-lfs", b"\0" * 99]
+)
+def test_not_a_picture(tmp_path, data):
+    path = tmp_path / "page.png"
+    path.write_bytes(data)
+    with pytest.raises(DataFormatError, match="page.png: not a readable .*starts with"):
+        read_image(path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(UserError, match="none.png.*No such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_gray(tmp_path)
+
+
+@pytest.mark.parametrize("side", [9000, 1 << 20])
+def test_pixel_bomb_is_refused_before_decoding(tmp_path, png_bytes, side):
+    """A header that claims more pixels than allowed, with a valid CRC and hardly any data."""
+    data = bytearray(png_bytes(np.zeros((1, 1), np.uint8)))
+    struct.pack_into(">II", data, 16, side, side)
+    struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(data)
+    with pytest.raises(DataFormatError, match="bomb.png.*(pixels are too many|too many pixels)"):
+        read_gray(path)
+
+
+def test_own_pixel_limit(tmp_path, write_png, rgb, monkeypatch):
+    path = write_png(tmp_path / "a.png", rgb)
+    monkeypatch.setattr(images, "MAX_PIXELS", 34)
+    with pytest.raises(DataFormatError, match="7 x 5 pixels are too many"):
+        read_image(path)
+
+
+def test_every_flipped_bit_of_a_png_is_noticed(tmp_path, png_bytes, deep, rgb):
+    path, rng = tmp_path / "flipped.png", random.Random(0)
+    for data in (png_bytes(deep), png_bytes(rgb)):
+        for bit in rng.sample(range(8 * len(data)), 300):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            for read in (read_image, read_gray):
+                with pytest.raises(DataFormatError, match="flipped.png"):
+                    read(path)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PPM", "WEBP"])
+def test_flipped_bits_of_others_give_a_picture_or_an_error(tmp_path, format, rgb):
+    buffer, path, rng = io.BytesIO(), tmp_path / "flipped", random.Random(0)
+    Image.fromarray(rgb).save(buffer, format)
+    for _ in range(300):
+        flipped = bytearray(buffer.getvalue())
+        flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert read_image(path).ndim == 3
+        except DataFormatError as error:
+            assert "flipped" in str(error)
+
+
+def test_damage_under_a_correct_crc(tmp_path):
+    """Compressed data that is garbage, cut short, or filtered by an unknown rule."""
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
+    for data in (b"garbage", zlib.compress(bytes(7)), zlib.compress(b"\x09" * 20), b""):
+        chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+        path = tmp_path / "valid-crc.png"
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + b"".join(
+                struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d))
+                for k, d in chunks
+            )
+        )
+        with pytest.raises(DataFormatError, match="valid-crc.png"):
+            read_gray(path)
+
+
+def test_header_must_come_first(tmp_path):
+    end = b"IEND"
+    path = tmp_path / "headless.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\0" + end + struct.pack(">I", zlib.crc32(end)))
+    with pytest.raises(DataFormatError, match="header chunk"):
+        read_image(path)

@@ -1,0 +1,63 @@
+"""Noise: a function of the row's key alone, of exactly unit variance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.diffusion.noise import row_noise, training_noise
+from stepsight.seeding import generator
+
+SHAPE = (2, 24, 40)  # not a power of two
+MULTIRES = DiffusionSettings(multires_noise=0.9)
+STEADY = DiffusionSettings(multires_noise=0.9, multires_annealed=False)
+
+
+def rows(settings: DiffusionSettings, numbers, times, shape=SHAPE):
+    sources = [generator(0, "noise", number) for number in numbers]
+    return training_noise(settings, shape, torch.tensor(times), sources)
+
+
+def test_row_noise_is_a_function_of_its_key():
+    keys = [(0, "noise", 7), (0, "noise", 8), (1, "noise", 7)]
+    together = row_noise(SHAPE, keys)
+    alone = torch.cat([row_noise(SHAPE, [key]) for key in keys])
+    assert together.shape == (3, *SHAPE) and torch.equal(together, alone)
+    assert torch.equal(together[[2, 0]], row_noise(SHAPE, [keys[2], keys[0]]))
+    assert (together[0] != together[1]).all() and (together[0] != together[2]).all()
+
+
+@pytest.mark.parametrize("settings", [DiffusionSettings(), MULTIRES, STEADY])
+def test_training_noise_is_bitwise_the_same_in_any_batch(settings: DiffusionSettings):
+    together = rows(settings, [3, 4, 5, 6], [0.1, 0.9, 0.5, 1.0])
+    assert torch.equal(together[1:2], rows(settings, [4], [0.9]))
+    assert torch.equal(together[[3, 0]], rows(settings, [6, 3], [1.0, 0.1]))
+
+
+def test_without_strength_the_noise_is_white():
+    assert torch.equal(rows(DiffusionSettings(), [3], [0.5]), row_noise(SHAPE, [(0, "noise", 3)]))
+
+
+def test_annealing_ends_in_white_noise():
+    assert torch.equal(rows(MULTIRES, [3], [0.0]), rows(DiffusionSettings(), [3], [0.0]))
+    assert torch.equal(rows(MULTIRES, [3], [1.0]), rows(STEADY, [3], [1.0]))
+    assert not torch.equal(rows(MULTIRES, [3], [0.5]), rows(STEADY, [3], [0.5]))
+
+
+@pytest.mark.parametrize("t", [0.3, 1.0])
+def test_multires_noise_has_unit_variance_at_every_pixel(t: float):
+    shape = (1, 6, 10)
+    noise = rows(MULTIRES, range(6000), [t] * 6000, shape)
+    assert noise.mean(dim=0).abs().max() < 6 / 6000**0.5
+    # variance of a variance of n normals: 2 / n
+    assert (noise.var(dim=0) - 1).abs().max() < 6 * (2 / 6000) ** 0.5
+
+
+def test_multires_noise_is_correlated_over_space():
+    def neighbours(settings: DiffusionSettings) -> float:
+        noise = rows(settings, range(50), [1.0] * 50)
+        return (noise[..., 1:] * noise[..., :-1]).mean().item()
+
+    assert abs(neighbours(DiffusionSettings())) < 0.02
+    assert neighbours(MULTIRES) > 0.4

@@ -1,0 +1,92 @@
+"""Sparsification and CRPS against slow loops, bounds and closed forms."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from stepsight.metrics.uncertainty import ause, crps, sparsification
+
+
+@pytest.fixture
+def errors(rng, valid, spoiled):
+    return spoiled(torch.rand(3, 1, 5, 7, generator=rng), valid)
+
+
+def slow_sparsification(error, by, valid):
+    """Remove the most uncertain pixels of one image one by one; no ties."""
+    pixels = sorted(
+        (float(u), float(e)) for e, u, v in zip(error.flatten(), by.flatten(), valid.flatten()) if v
+    )
+    n, curve = len(pixels), []
+    for step in range(20):
+        rest = pixels[: n - math.floor(step * n / 20)]
+        curve.append(sum(e for _, e in rest) / len(rest))
+    return [value / curve[0] for value in curve]
+
+
+def test_sparsification_matches_a_slow_loop(errors, valid, rng, spoiled):
+    by = spoiled(torch.rand(3, 1, 5, 7, generator=rng), valid)
+    curves = sparsification(errors, by, valid)
+    for i in range(3):
+        expected = slow_sparsification(errors[i], by[i], valid[i])
+        assert curves[i].tolist() == pytest.approx(expected)
+        oracle = slow_sparsification(errors[i], errors[i], valid[i])
+        gap = [a - b for a, b in zip(expected, oracle)]
+        area = sum((a + b) / 2 * 0.05 for a, b in itertools.pairwise(gap))
+        assert ause(errors, by, valid)[i].item() == pytest.approx(area)
+
+
+def test_the_error_itself_is_the_best_uncertainty_and_its_opposite_the_worst(errors, valid, rng):
+    best = ause(errors, 3 * errors + 1, valid)
+    middle = ause(errors, torch.rand(3, 1, 5, 7, generator=rng), valid)
+    worst = ause(errors, -errors, valid)
+    torch.testing.assert_close(best, torch.zeros(3).double())
+    assert (best < middle).all() and (middle < worst).all()
+
+
+def test_an_uncertainty_that_says_nothing_keeps_the_mean(errors, valid):
+    curves = sparsification(errors, torch.zeros_like(errors), valid)
+    torch.testing.assert_close(curves, torch.ones(3, 20).double())
+
+
+def test_ties_are_the_expectation_over_their_order():
+    error = torch.tensor([1.0, 2.0, 6.0, 7.0]).reshape(1, 1, 2, 2)
+    by = torch.tensor([0.0, 1.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
+    curve = sparsification(error, by, torch.ones_like(by, dtype=torch.bool))[0] * 4
+    # 4, 3, 2, 1 pixels kept: at 2, the second of them is 2 or 6 with even odds
+    assert curve[[0, 5, 10, 15]].tolist() == pytest.approx([4, 3, (1 + 4) / 2, 1])
+
+
+def test_perfect_and_empty_images():
+    nothing, by = torch.zeros(1, 1, 3, 3), torch.rand(1, 1, 3, 3)
+    everywhere = torch.ones_like(by, dtype=torch.bool)
+    assert ause(nothing, by, everywhere).item() == 0
+    assert ause(by, by, ~everywhere).isnan().all()
+
+
+@pytest.mark.parametrize("m", [1, 2, 5])
+def test_crps_matches_a_slow_loop(rng, valid, spoiled, m):
+    both = valid.expand(-1, 2, -1, -1)
+    x = torch.stack(
+        [spoiled(torch.randn(3, 2, 5, 7, generator=rng), both).double() for _ in range(m)]
+    )
+    y = spoiled(torch.randn(3, 2, 5, 7, generator=rng), both).double()
+    scores = crps(x, y, valid)
+    for i in range(3):
+        values = []
+        for row, column in valid[i, 0].nonzero().tolist():
+            for c in range(2):
+                members, truth = x[:, i, c, row, column].tolist(), y[i, c, row, column].item()
+                near = sum(abs(a - truth) for a in members) / m
+                spread = sum(abs(a - b) for a in members for b in members) / m**2
+                values.append(near - spread / 2)
+        assert scores[i].item() == pytest.approx(sum(values) / len(values))
+
+
+def test_crps_of_many_gaussian_members_is_the_closed_form(rng):
+    """CRPS(N(0,1), 0) = 2 phi(0) - 1/sqrt(pi) (Gneiting & Raftery 2007, eq. 21 ff.)."""
+    members = torch.randn(2000, 1, 1, 9, 9, generator=rng)
+    score = crps(members, torch.zeros(1, 1, 9, 9), torch.ones(1, 1, 9, 9, dtype=torch.bool))
+    assert score.item() == pytest.approx(2 / math.sqrt(2 * math.pi) - 1 / math.sqrt(math.pi), 0.02)
