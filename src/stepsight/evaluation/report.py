@@ -179,7 +179,7 @@ def _score(row: Row, metric: str) -> Html:
     return join(
         tag("div", f"{measure(metric).axis.split(',')[0]} {_better(metric)}", _class="small"),
         tag("div", number(row["metrics"][metric]), _class="value"),
-        tag("div", _interval((row.get("intervals") or {}).get(metric)), _class="small"),
+        tag("div", _interval((row.get("intervals") or {}).get(metric)), _class="small line"),
         tag("div", best, _class="small"),
     )
 

@@ -25,7 +25,8 @@ MAX_RISE = 0.2  # of the whole range of log y, over the last third of log x
 PLATEAU = 0.1  # rate of the last third over the mean rate
 LAW_R2 = 0.9
 MAX_CONDITION = 100.0  # of the Jacobian with unit columns: correlations of .9998
-AT_BOUND = 1e-4  # of the distance between the bounds
+EXPONENT_AT_BOUND = 1e-5
+FLOOR_AT_BOUND = 1e-3  # of the lowest y
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def bound_warnings(form: Form, theta: Array, bounds: tuple[Array, Array]) -> lis
     found = []
     for name, value, lo, hi in list(zip(form.parameters, theta, *bounds))[1:]:
         near, distance = (lo, value - lo) if value - lo < hi - value else (hi, hi - value)
-        if distance <= AT_BOUND * (hi - lo):
+        margin = EXPONENT_AT_BOUND if name in form.exponents else FLOOR_AT_BOUND * (hi - lo)
+        if distance <= margin:
             found.append(f"{name} is at its bound {near:.4g}")
     return found
 

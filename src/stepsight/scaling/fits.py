@@ -11,11 +11,10 @@ import math
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares
 
 from stepsight.errors import UserError
 from stepsight.scaling.diagnosis import (
@@ -30,13 +29,13 @@ from stepsight.scaling.diagnosis import (
 )
 from stepsight.scaling.forms import FORMS, Array, Form, find_form, inner_of, reported
 from stepsight.scaling.resampling import Resample, Resampler, pairs, residuals
+from stepsight.scaling.search import minimise
 
 LEVEL = 0.95
 # Where the loss turns from quadratic to linear, in log y: benchmark numbers scatter by a percent.
 # Losses known to a part in a thousand take 1e-3, the value of Hoffmann et al.; math.inf is least
 # squares.
 HUBER_DELTA = 1e-2
-MAX_EVALUATIONS = 1000
 MAX_EXTRAPOLATION = 30.0
 DECISIVE = 10.0  # difference of AICc that leaves essentially no support (Burnham & Anderson 2004)
 ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
@@ -101,14 +100,16 @@ def fit(
     log_x, log_y = _logs(x, y)
     centre = log_x.mean()
     u, shape = log_x - centre, trend(log_x, log_y)
+    x_range = float(np.min(x)), float(np.max(x))
     if shape.points < len(law.parameters):
-        return _unfitted(law, log_x, shape)
-    best = _minimise(law, u, log_y, law.starts(u, log_y), huber)
+        return _unfitted(law, x_range, len(log_x), shape)
+    best = minimise(law, u, log_y, law.starts(u, log_y), huber)
     curve = law.log_curve(best.inner, u)
-    if resample == "residuals":
-        resampler = residuals(u, curve, log_y - curve, len(law.parameters))
-    else:
-        resampler = pairs(u, log_y, groups)
+    resampler = (
+        residuals(u, curve, log_y - curve, len(law.parameters))
+        if resample == "residuals"
+        else pairs(u, log_y, groups)
+    )
     count = bootstrap if shape.points >= judged_from(law) else 0
     draws = _bootstrap(law, best.theta, resampler, count, huber, np.random.default_rng(seed))
     intervals = _intervals(law, [reported(inner, centre) for inner in draws])
@@ -123,7 +124,7 @@ def fit(
         r2=r2,
         aicc=_aicc(best.objective, len(log_y), len(law.parameters)),
         residuals=tuple((log_y - curve).tolist()),
-        x_range=_range(log_x),
+        x_range=x_range,
         n=len(log_x),
         warnings=(
             *shape_warnings(law, shape),
@@ -138,7 +139,7 @@ def compare(x: ArrayLike, y: ArrayLike, **options: Any) -> dict[str, Fit]:
     """Every form fitted to one curve, by AICc, the best first; `options` are those of `fit`.
 
     On a draw (as where there are too few points for AICc) the form with fewer parameters leads.
-    A form that another one beats decisively is not called a law.
+    A form that one with more parameters beats decisively is not called a law.
     """
     fits = [fit(name, x, y, **options) for name in FORMS]
     fits.sort(key=lambda one: (one.aicc, len(one.params)))
@@ -146,7 +147,9 @@ def compare(x: ArrayLike, y: ArrayLike, **options: Any) -> dict[str, Fit]:
 
 
 def _demote(one: Fit, best: Fit) -> Fit:
-    if not one.aicc - best.aicc > DECISIVE:
+    """Only for want of structure: losing to a form with fewer parameters is no lack of fit."""
+    simpler = len(one.params) < len(best.params)
+    if not (simpler and one.aicc - best.aicc > DECISIVE):
         return one
     note = f"{best.form} fits far better (AICc lower by {one.aicc - best.aicc:.0f})"
     verdict = "improves but no law" if one.verdict == "law" else one.verdict
@@ -167,62 +170,6 @@ def _logs(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     return np.log(x), np.log(y)
 
 
-class Optimum(NamedTuple):
-    """Where a search ended."""
-
-    theta: Array
-    inner: Array
-    objective: float
-    converged: bool
-
-
-def _minimise(law: Form, u: Array, log_y: Array, starts: list[Array], huber: float) -> Optimum:
-    """The best optimum over the starts."""
-    lower, upper = law.bounds(log_y)
-
-    def residuals(theta: Array) -> Array:
-        return law.log_curve(law.inner(theta), u) - log_y
-
-    def jacobian(theta: Array) -> Array:
-        slopes = law.jacobian(law.inner(theta), u) @ law.chain(theta)
-        return _huber_slope(residuals(theta), huber)[:, None] * slopes
-
-    found = [
-        least_squares(
-            lambda theta: _huber_root(residuals(theta), huber),
-            np.clip(start, lower, upper),
-            jac=jacobian,  # type: ignore[arg-type]
-            bounds=(lower, upper),
-            x_scale="jac",
-            max_nfev=MAX_EVALUATIONS,
-        )
-        for start in starts
-    ]
-    best = min(found, key=lambda result: result.cost)
-    return Optimum(best.x, law.inner(best.x), float(best.cost), best.status > 0)
-
-
-def _huber_root(residuals: Array, delta: float) -> Array:
-    """Signed roots whose halved squares are the Huber losses of `residuals`.
-
-    The objective is that of `least_squares(loss="huber")`. There, Gauss-Newton steps see no
-    curvature in the linear part of the loss, and searches stall; here they do, and do not.
-    """
-    if math.isinf(delta):
-        return residuals
-    size = np.abs(residuals)
-    outside = np.sign(residuals) * np.sqrt(delta * np.maximum(2 * size - delta, 0))
-    return np.where(size <= delta, residuals, outside)
-
-
-def _huber_slope(residuals: Array, delta: float) -> Array:
-    """Derivative of `_huber_root`."""
-    if math.isinf(delta):
-        return np.ones_like(residuals)
-    size = np.maximum(np.abs(residuals), delta)
-    return np.sqrt(delta / (2 * size - delta))
-
-
 def _bootstrap(
     law: Form,
     theta: Array,
@@ -236,7 +183,7 @@ def _bootstrap(
     while len(draws) < count:
         u, log_y = resampler.draw(rng)
         if len(np.unique(u)) >= len(law.parameters):  # fewer do not determine a curve
-            draws.append(_minimise(law, u, log_y, [theta], huber).inner)
+            draws.append(minimise(law, u, log_y, [theta], huber).inner)
     return draws
 
 
@@ -267,7 +214,7 @@ def _aicc(objective: float, n: int, parameters: int) -> float:
     return n * math.log(variance) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
 
 
-def _unfitted(law: Form, log_x: Array, shape: Trend) -> Fit:
+def _unfitted(law: Form, x_range: tuple[float, float], n: int, shape: Trend) -> Fit:
     """What can be said when the points do not determine the curve."""
     return Fit(
         form=law.name,
@@ -279,15 +226,11 @@ def _unfitted(law: Form, log_x: Array, shape: Trend) -> Fit:
         r2=math.nan,
         aicc=math.inf,
         residuals=(),
-        x_range=_range(log_x),
-        n=len(log_x),
+        x_range=x_range,
+        n=n,
         warnings=tuple(shape_warnings(law, shape)),
         verdict="too few points",
     )
-
-
-def _range(log_x: Array) -> tuple[float, float]:
-    return float(np.exp(log_x.min())), float(np.exp(log_x.max()))
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from stepsight.errors import UserError, suggest
 
 Array = NDArray[np.float64]
 MAX_SLOPE = 10.0
+MAX_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,13 @@ class Form:
 
 
 def reported(inner: Array, centre: float) -> Array:
-    """(log A, a, ...) with x in units of exp(centre) -> (A, a, ...) with x as given."""
+    """(log A, a, ...) with x in units of exp(centre) -> (A, a, ...) with x as given.
+
+    A curve that drops like a step has an A beyond floating point; it is cut off there.
+    """
     log_amplitude, exponent, *rest = inner
-    return np.array([np.exp(log_amplitude + exponent * centre), exponent, *rest])
+    amplitude = np.exp(min(log_amplitude + exponent * centre, MAX_LOG))
+    return np.array([amplitude, exponent, *rest])
 
 
 def inner_of(parameters: Array) -> Array:

@@ -99,10 +99,11 @@ def test_ignored_labels_stay_ignored():
 
 
 def test_pictures_are_smoothed_before_they_shrink():
-    checkers = (torch.arange(32)[:, None] + torch.arange(32)) % 2 * 255
-    sample = Sample(checkers.expand(3, 32, 32).to(torch.uint8), "a", "test")
-    inner = resize_sample(sample, (8, 8)).image[:, 1:-1, 1:-1]
-    assert set(inner.unique().tolist()) <= {127, 128}
+    """One bright pixel in 16, off the new centres, still counts for a sixteenth everywhere."""
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    image[:, ::4, ::4] = 255
+    inner = resize_sample(Sample(image, "a", "test"), (8, 8)).image[:, 1:-1, 1:-1]
+    assert inner.unique().tolist() == [16]
 
 
 def test_constant_pictures_stay_constant():
@@ -125,7 +126,8 @@ def test_predictions_return_to_the_native_size():
     x = torch.arange(8.0).expand(1, 2, 4, 8)
     big = resize_field(x, (8, 16))
     torch.testing.assert_close(big[0, 0, 0, 1:-1], torch.arange(14) / 2 + 0.25)
-    assert resize_field(torch.full((1, 1, 5, 7), 2.5), (3, 9)).unique().tolist() == [2.5]
+    same = resize_field(torch.full((1, 1, 5, 7), 2.5), (3, 9))
+    torch.testing.assert_close(same, torch.full((1, 1, 3, 9), 2.5))
     labels = torch.arange(6.0).reshape(1, 1, 2, 3)
     picked = resize_field(labels, (4, 6), "nearest-exact")
     assert picked[0, 0].tolist() == np.kron(labels[0, 0], np.ones((2, 2))).tolist()

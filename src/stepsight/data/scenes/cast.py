@@ -51,6 +51,7 @@ class Plane:
 
     columns: np.ndarray  # x, "b w"
     lines: np.ndarray  # y, "b h"
+    focal: np.ndarray  # pixels, "b"
     device: torch.device
     dtype: torch.dtype
 
@@ -59,10 +60,10 @@ class Plane:
         cls, world: World, size: tuple[int, int], device: torch.device, dtype: torch.dtype
     ) -> Plane:
         height, width = size
-        focal = world.camera.focal[:, None] * width
-        columns = (np.arange(width) - (width - 1) / 2) / focal
-        lines = (np.arange(height) - (height - 1) / 2) / focal
-        return cls(columns, lines, device, dtype)
+        focal = world.camera.focal * width
+        columns = (np.arange(width) - (width - 1) / 2) / focal[:, None]
+        lines = (np.arange(height) - (height - 1) / 2) / focal[:, None]
+        return cls(columns, lines, focal, device, dtype)
 
     def put(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device, self.dtype)
@@ -77,10 +78,11 @@ class Plane:
         """"b h 1"."""
         return self.put(self.lines)[:, :, None]
 
-    @property
-    def focal(self) -> Tensor:
-        """Focal lengths in pixels, "b 1 1"."""
-        return self.put(1 / (self.columns[:, 1:2] - self.columns[:, :1]))[:, None]
+    def intrinsics(self) -> Tensor:
+        """fx, fy, cx, cy in pixels: "b 4"."""
+        size = self.columns.shape[1], self.lines.shape[1]
+        centre = np.broadcast_to([(n - 1) / 2 for n in size], (len(self.focal), 2))
+        return self.put(np.concatenate([self.focal[:, None], self.focal[:, None], centre], axis=1))
 
     def spread(self, forms: np.ndarray, scenes: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         """Linear forms "p n 3" over the rays as columns "n p 1 w" and lines "n p h 1", to add."""

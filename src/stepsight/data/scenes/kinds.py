@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CLASSES = ("floor", "ceiling", "wall", "ellipsoid", "box", "panel", "cylinder")
+FACE_LABELS = (0, 1, 2, 2, 2, 2)  # floor, ceiling (outdoors: sky) and the four walls of a room
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "ellipsoid": Kind("ellipsoid", (1, 0, -1), (0.25, 0.25, 0.25), (0.65, 0.65, 0.65), cap=1.5),
-    "dome": Kind("ellipsoid", (0.25, -0.5, -0.75), (0.3, 0.25, 0.3), (0.7, 0.5, 0.7)),
-    "cylinder": Kind("cylinder", (0, 0, -1), (0.2, 0.25, 0.2), (0.5, 0.75, 0.5)),
-    "cone": Kind("cylinder", (-0.25, -0.5, -0.25), (0.3, 0.35, 0.3), (0.6, 0.75, 0.6)),
-    "frustum": Kind("cylinder", (-0.0625, -0.375, -0.5625), (0.3, 0.3, 0.3), (0.6, 0.6, 0.6)),
-    "box": Kind("box", None, (0.2, 0.2, 0.2), (0.6, 0.65, 0.6)),
-    "panel": Kind("panel", None, (0.3, 0.4, 0.02), (0.9, 0.9, 0.04)),
+    "ellipsoid": Kind("ellipsoid", (1, 0, -1), (0.3, 0.3, 0.3), (0.85, 0.85, 0.85), cap=1.5),
+    "dome": Kind("ellipsoid", (0.25, -0.5, -0.75), (0.35, 0.3, 0.35), (0.9, 0.7, 0.9)),
+    "cylinder": Kind("cylinder", (0, 0, -1), (0.25, 0.3, 0.25), (0.65, 0.95, 0.65)),
+    "cone": Kind("cylinder", (-0.25, -0.5, -0.25), (0.4, 0.4, 0.4), (0.8, 1.0, 0.8)),
+    "frustum": Kind("cylinder", (-0.0625, -0.375, -0.5625), (0.35, 0.3, 0.35), (0.75, 0.9, 0.75)),
+    "box": Kind("box", None, (0.25, 0.25, 0.25), (0.75, 0.9, 0.75)),
+    "panel": Kind("panel", None, (0.35, 0.5, 0.02), (1.1, 1.1, 0.04)),
     "pole": Kind("cylinder", (0, 0, -1), (0.025, 0.5, 0.025), (0.06, 1.1, 0.06)),
 }
 NAMES = tuple(KINDS)

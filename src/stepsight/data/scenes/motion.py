@@ -39,7 +39,7 @@ def land(motion: Motion, plane: Plane, hits: Hits) -> Landing:
     scale = (dz + 1).reciprocal_()
     dx.sub_(dz * x).mul_(scale)
     dy.sub_(dz * y).mul_(scale)
-    focal = plane.focal
+    focal = plane.put(plane.focal)[:, None, None]
     return Landing(
         flow=torch.stack([dx * focal, dy * focal], dim=1),
         x=dx.add_(x),
@@ -52,7 +52,7 @@ def land(motion: Motion, plane: Plane, hits: Hits) -> Landing:
 def occluded(view: View, plane: Plane, things: list[Group], landing: Landing) -> Tensor:
     """bool "b h w": the point is behind an object, or outside the image, of the other `view`."""
     hidden = out_of_sight(view, plane, things, landing.x, landing.y, landing.inverse)
-    edge_x, edge_y = (abs(plane.x[:, :, :1]) , abs(plane.y[:, :1]))
-    margin = 0.5 / plane.focal
-    outside = (landing.x.abs() > edge_x + margin) | (landing.y.abs() > edge_y + margin)
+    edge = (0.5 / plane.put(plane.focal))[:, None, None]
+    right, bottom = plane.x[..., -1:] + edge, plane.y[:, -1:] + edge
+    outside = (landing.x.abs() > right) | (landing.y.abs() > bottom)
     return hidden.bool() | outside | ~landing.valid

@@ -66,6 +66,11 @@ class World:
     objects: Objects
     surfaces: Surfaces
 
+    @property
+    def sky(self) -> np.ndarray:
+        """bool "b s": the surface that is the sky."""
+        return self.room.outdoors[:, None] & (np.arange(SURFACES) == 1)
+
     def digest(self) -> str:
         """SHA-256 of all parameters."""
         parts = (self.camera, self.room, self.objects, self.surfaces)
@@ -86,7 +91,7 @@ def _camera(draws: Draws, level: Level) -> Camera:
     shift = level.displacement * draws.bell(3) * level.shift
     return Camera(
         focal=draws.uniform(0.66, 1.0),
-        pitch=draws.uniform(-0.03, 0.16),
+        pitch=draws.uniform(-0.06, 0.2),
         roll=0.015 * draws.bell(),
         turn=level.displacement * draws.bell(3) * level.turn,
         shift=np.clip(shift, -REACH, REACH),
@@ -95,10 +100,10 @@ def _camera(draws: Draws, level: Level) -> Camera:
 
 def _room(draws: Draws, level: Level) -> Room:
     outdoors = draws.chance(level.outdoors)
-    yaw = draws.uniform(-0.25, 0.25)
+    yaw = draws.uniform(-0.4, 0.4)
     attitude = rotation(np.broadcast_to(Y, (*yaw.shape, 3)), yaw)
-    low = np.array([1.0, 0.9, 1.6, 1.6, 4.0, 1.5])
-    high = np.array([1.9, 2.4, 5.0, 5.0, 12.0, 3.0])
+    low = np.array([0.9, 0.8, 1.6, 1.6, 3.5, 1.5])
+    high = np.array([2.0, 2.6, 5.0, 5.0, 12.0, 3.0])
     distances = low + (high - low) * draws.unit(FACES)
     place = draws.unit(3)
     lamp = apply(attitude, _lamp(place, distances))

@@ -57,7 +57,7 @@ def settle(bodies: Bodies, draws: Draws, site: Site, occlusion: float) -> np.nda
 
 def _places(draws: Draws, site: Site) -> np.ndarray:
     """Places in view on the ground, x and z: "b k p 2"."""
-    z = draws.uniform(2.4, 8.0, SLOTS, PLACES)
+    z = draws.uniform(1.8, 7.5, SLOTS, PLACES)
     slope = draws.uniform(-0.42, 0.42, SLOTS, PLACES) / site.focal[:, None, None]
     return np.stack([slope * z, z], axis=-1)
 
@@ -111,16 +111,16 @@ def _occlude(
     across, deep, aside, way, rise = shape.T
     radius = bodies.radius()[:, 0]
     distance = np.sqrt(target[:, 0] ** 2 + target[:, 1] ** 2)
-    width = (0.25 + 0.5 * across) * radius
+    width = (0.3 + 0.6 * across) * radius
     nearest = (CLEARANCE + width) / distance
     farthest = (distance - radius - width - 0.1) / distance
     way = np.minimum(np.maximum(0.5 + 0.3 * way, nearest), farthest)
     floor = site.distances[:, 0]
     seen_top = top + (floor - top) * (0.5 * rise - 0.2)
-    half = np.stack([width * way, (floor - way * seen_top) / 2, width * way * (0.6 + 0.6 * deep)])
+    half = np.stack([width * way, np.maximum(0.1, (floor - way * seen_top) / 2), width * way * (0.6 + 0.6 * deep)])
     kind = bodies.kind[:, 1]
     thin = np.stack([kind == POLE, kind == POLE, (kind == POLE) | (kind == PANEL)]) & [[1], [0], [1]]
     keep = bodies.half[:, 1]
     bodies.half[:, 1] = np.where(occluded[:, None] & ~thin.T, half.T, keep)
-    side = (aside - 0.5) * radius / distance
+    side = 1.2 * (aside - 0.5) * radius / distance
     return way[:, None] * np.stack([target[:, 0] + side * target[:, 1], target[:, 1] - side * target[:, 0]], 1)

@@ -17,7 +17,7 @@ from stepsight.data.scenes.parameters import FACES, World
 from stepsight.data.scenes.rigid import rotation
 from stepsight.data.scenes.views import FACE_NORMALS, View
 
-AMBIENT, FROM_ABOVE, DIRECT = 0.5, 0.15, 0.6  # light from all sides, from above, from the lamp
+AMBIENT, FROM_ABOVE, DIRECT = 0.42, 0.14, 0.6  # light from all sides, from above, from the lamp
 NEVER = 1e9  # a limit no point reaches
 BLUR = 3.0  # patterns fade where a period is not much longer than this many pixels
 
@@ -41,8 +41,8 @@ def _shape(world: World) -> Look:
         return np.concatenate([np.broadcast_to(faces, (scenes, FACES)), objects], axis=1)
 
     inward = -FACE_NORMALS.T
-    sky = world.room.outdoors[:, None] & (np.arange(FACES) == 1)
-    linear = [rows(np.where(sky, 0, n), f) for n, f in zip(inward, (0 * b, b / 2, 0 * b))]
+    real = ~world.sky[:, :FACES]
+    linear = [rows(n * real, f) for n, f in zip(inward, (0 * b, b / 2, 0 * b), strict=True)]
     return {
         "square": np.stack([rows(0, curved), rows(0, a)]),
         "linear": np.stack(linear),
@@ -62,18 +62,16 @@ def _pattern(world: World) -> Look:
         "texture": np.moveaxis(texture, (2, 3), (0, 1)).reshape(9, *surfaces.pattern.shape),
         "phase": np.moveaxis(surfaces.phase, -1, 0),
         "mix": chosen.astype(np.float64),
-        "frequency": surfaces.frequency[None],
+        "period": (surfaces.frequency * ~world.sky)[None],
     }
 
 
 def _colour(world: World) -> Look:
     one, two = np.moveaxis(world.surfaces.colours, (2, 3), (0, 1))
-    ambient = np.full((1, *world.surfaces.pattern.shape), AMBIENT)
-    ambient[0, world.room.outdoors, 1] = 1
     return {
         "mean": (one + two) / 2,
         "swing": (one - two) / 2 * world.surfaces.contrast,
-        "ambient": ambient,
+        "ambient": np.where(world.sky, 1.0, AMBIENT)[None],
     }
 
 
@@ -140,7 +138,8 @@ def wave(phase: Tensor) -> Tensor:
 
 def pattern(seen: Seen, point: list[Tensor]) -> Tensor:
     """The pattern in [-1, 1]: soft checker, stripes or warped waves, on top of waves like noise."""
-    p, q, r = (t.add_(o) for t, o in zip(transform(seen["texture"], *point), seen["phase"]))
+    turned = transform(seen["texture"], *point)
+    p, q, r = (t.add_(o) for t, o in zip(turned, seen["phase"], strict=True))
     a, b, c = wave(p), wave(q), wave(r)
     rough = wave((p * 1.9).add_(b * 0.3)).add_(wave((q * 2.3).add_(c * 0.3)))
     rough.add_(wave((r * 2.7).add_(a * 0.3))).add_(wave((p + q).mul_(0.7).add_(r)))
@@ -158,7 +157,7 @@ def colour(
     x, y, w = plane.x, plane.y, hits.inverse
     nx, ny, nz = normal
     facing = (nx * x).add_(ny * y).add_(nz).abs_()
-    fade = _fade(seen["frequency"][0], plane, w, facing)
+    fade = _fade(seen["period"][0], plane, w, facing)
     value = pattern(seen, point).mul_(fade)
     light = _lambert(plane, view, w, normal).mul_(1 - shade).mul_(DIRECT)
     up = plane.put(view.up.T)[..., None, None]
@@ -181,6 +180,6 @@ def _lambert(plane: Plane, view: View, inverse: Tensor, normal: Tensor) -> Tenso
 
 def _fade(frequency: Tensor, plane: Plane, inverse: Tensor, facing: Tensor) -> Tensor:
     """1 / (1 + f^2) with f the periods of the pattern that fall on `BLUR` pixels."""
-    pixel = plane.put((plane.columns[:, 1:2] - plane.columns[:, :1])[..., None]) * BLUR
+    pixel = plane.put(BLUR / plane.focal)[:, None, None]
     periods = (frequency * pixel).div_((inverse * facing).add_(1e-3))
     return periods.square_().add_(1).reciprocal_()

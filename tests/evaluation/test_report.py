@@ -1,0 +1,262 @@
+"""The report: complete, self-contained, injection-proof, and content with half a run folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepsight.errors import DataFormatError, UserError
+from stepsight.evaluation.grids import compose
+from stepsight.evaluation.markup import Html, join, tag
+from stepsight.evaluation.report import PICTURE_BYTES, render, write_report
+from stepsight.evaluation.run_folder import read_run
+
+HOSTILE = "<img src=x onerror=1>\"'&"
+VOID_ELEMENTS = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The text, the elements with their attributes, and whether they nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def count(self, name: str) -> int:
+        return sum(tag == name for tag, _ in self.elements)
+
+
+def metrics(hostile: str) -> list[dict]:
+    rows = []
+    for step in range(1, 41):
+        losses = {"loss/depth": step**-0.4, "loss/amodal": step**-0.3}
+        rows.append(
+            {"kind": "train", "step": step, "images_seen": 16 * step, "loss": step**-0.35}
+            | losses
+            | {"lr": 0.02, "images_per_s": 230.0, "data_share": 0.01, "seconds": 0.5 * step}
+        )
+    for step in (20, 40):
+        for task, metric, value in (("depth", "abs_rel", 0.28), ("amodal", "iou", 0.5)):
+            rows.append(
+                {"kind": "val", "step": step, "images_seen": 16 * step, "task": task}
+                | {"data": f"scenes{hostile}", "nfe": 4, "members": 1, "n": 64, "seconds": 6.0}
+                | {"metrics": {metric: value}, "baselines": {f"trivial{hostile}": {metric: 0.45}}}
+            )
+    return rows
+
+
+def results(hostile: str) -> list[dict]:
+    shared = {"protocol": "native", "protocol_text": f"as is{hostile}", "nfe": 4, "members": 4}
+    shared |= {"sampler": "ddim", "size": [64, 64], "checkpoint": f"step-40{hostile}", "n": 512}
+    depth = {
+        "task": "depth",
+        "data": f"scenes{hostile}",
+        "metrics": {"abs_rel": 0.19, "delta1": 0.72, "n_images": 512.0},
+        "intervals": {"abs_rel": [0.18, 0.2]},
+        "baselines": {"mean_map": {"abs_rel": 0.294}, "nothing": {"abs_rel": None}},
+        "ratios": {"mean_map": {"metric": "abs_rel", "ratio": 0.65, "lo": 0.62, "hi": 0.68}},
+        "label": None,
+        "ceiling": {"abs_rel": 0.02},
+    }
+    amodal = {
+        "task": "amodal",
+        "data": "scenes",
+        "metrics": {"iou": 0.65},
+        "intervals": {},
+        "baselines": {"box": {"iou": 0.676}},
+        "ratios": {"box": {"metric": "iou", "ratio": 0.96, "lo": 0.93, "hi": 0.99}},
+        "label": f"training frames (overfit){hostile}",
+        "ceiling": None,
+    }
+    return [depth | shared, amodal | shared]
+
+
+def sweep() -> str:
+    head = "task,sampler,spacing,schedule,nfe,members,total_calls,gflop_per_image,ms_per_image"
+    lines = [f"{head},peak_gb,metric,value,lo,hi"]
+    for nfe in (1, 4):
+        for members in (1, 8):
+            calls, value = nfe * members, 0.2 - 0.002 * members
+            lines.append(
+                f"depth,ddim,trailing,rectified_flow,{nfe},{members},{calls},{0.1 * calls},"
+                f"{3 * calls},,abs_rel,{value},{value - 0.001},{value + 0.001}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def write_run(path: Path, hostile: str = "") -> Path:
+    """A finished run of two tasks; `hostile` goes into every name a user could choose."""
+    for folder in ("samples", "eval", "sweep"):
+        (path / folder).mkdir(parents=True)
+    (path / "config.yaml").write_text(f"tasks:\n  depth: {{}}\nnote: {hostile}\n")
+    (path / "command.txt").write_text(f"train.py --config tiny.yaml {hostile}\n")
+    (path / "env.json").write_text(json.dumps({"stepsight": "0.1.0", "host": f"a{hostile}"}))
+    lines = [json.dumps(row) for row in metrics(hostile)]
+    (path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"kind":"train","st')
+    tile = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for name in ("samples/step-000020", "samples/step-000040", "samples/final", "eval/grid-depth"):
+        compose([[tile, tile]], ["image", "truth"], ["depth"], path / f"{name}.png")
+    (path / "eval" / "results.json").write_text(json.dumps(results(hostile)))
+    (path / "sweep" / "sweep.csv").write_text(sweep())
+    law = {"params": {"A": 0.2, "a": 0.02}, "intervals": {"A": [0.19, 0.21], "a": [None, None]}}
+    law |= {"formula": "y = A x^-a", "r2": 0.97, "warnings": [f"few{hostile}"], "verdict": "law"}
+    (path / "sweep" / "fit.json").write_text(json.dumps({"depth": {"compute": {"power": law}}}))
+    claim = {"task": "depth", "statement": f"more members help{hostile}", "verdict": "holds"}
+    claim |= {"effect": 0.07, "lo": 0.05, "hi": 0.09, "n": 512, "sentence": "Eight instead of one."}
+    (path / "sweep" / "claims.json").write_text(json.dumps([claim]))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return write_run(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory) -> Path:
+    """The report of a finished run."""
+    return write_report(write_run(tmp_path_factory.mktemp("runs") / "tiny"))
+
+
+def test_the_page_has_every_section_filled(complete):
+    page = Page(complete.read_text(encoding="utf-8"))
+    assert complete.name == "report.html" and complete.stat().st_size < 3_000_000
+    titles = "Next Evaluation Samples Training Validation Sweep Laws Claims Configuration Reproduce"
+    ids = {a["id"] for tag, a in page.elements if tag == "section"}
+    assert ids == {title.lower() for title in titles.split()}
+    assert "No " not in page.text and " yet" not in page.text
+    assert page.count("svg") == 1 + 2 + 2  # training; validation of two tasks; heat map and Pareto
+    assert page.count("img") == 4
+
+
+def test_numbers_come_with_protocol_interval_ratio_and_an_honest_mark(complete):
+    text = Page(complete.read_text(encoding="utf-8")).text
+    for shown in (
+        "native",
+        "[0.180, 0.200]",
+        "✓ beaten mean_map 0.294, ratio 0.650 [0.620, 0.680]",
+        "✗ not beaten box 0.676, ratio 0.960 [0.930, 0.990]",
+        "▲ training frames (overfit)",
+        "ceiling 0.0200",
+        "δ1 0.720↑",
+        "ddim, 4 NFE x 4",
+        "A = 0.200 [0.190, 0.210]",
+        "Eight instead of one.",
+        "✓ holds",
+        "uv run evaluate.py --checkpoint",
+        "train.py --config tiny.yaml",
+    ):
+        assert shown in text, shown
+
+
+def test_names_are_text_and_never_markup(tmp_path):
+    path = write_run(tmp_path / HOSTILE.replace("/", ""), HOSTILE)
+    html = write_report(path).read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.text.count("<img src=x onerror=1>") > 8
+    assert "<img src=x" not in html
+    allowed = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
+    assert all(allowed.fullmatch(a["src"] or "") for tag, a in page.elements if tag == "img")
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+
+
+def test_the_page_loads_nothing(complete):
+    html = complete.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.count("script") == page.count("link") == page.count("iframe") == 0
+    links = [a[k] for _, a in page.elements for k in ("src", "href", "xlink:href") if a.get(k)]
+    assert all(link.startswith(("#", "data:image/png")) for link in links)
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert "default-src 'none'" in html
+
+
+def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path):
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert page.count("svg") == page.count("img") == 0
+    for note in ("Nothing has been measured", "Not evaluated yet", "not been swept yet"):
+        assert note in page.text
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("config.yaml", "command.txt", "env.json", "eval/grid-depth.png", "samples/final.png"),
+        ("metrics.jsonl", "sweep/fit.json"),
+        ("eval/results.json", "sweep/sweep.csv", "sweep/claims.json"),
+    ],
+)
+def test_any_file_may_be_missing(run, missing):
+    for name in missing:
+        (run / name).unlink()
+    Page(write_report(run).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("eval/results.json", "[{"),
+        ("sweep/fit.json", "[]"),
+        ("metrics.jsonl", "garbage\n{}\n"),
+        ("sweep/sweep.csv", "task,nfe\ndepth,four\n"),
+    ],
+)
+def test_a_damaged_file_is_named(run, name, content):
+    (run / name).write_text(content)
+    with pytest.raises(DataFormatError, match=Path(name).name):
+        write_report(run)
+
+
+def test_no_folder_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_a_row_still_being_written_is_not_read(run):
+    whole = read_run(run)
+    with (run / "sweep" / "sweep.csv").open("a") as file:
+        file.write("depth,ddim,trailing")
+    assert len(read_run(run).sweep) == len(whole.sweep) == 4
+    assert len(whole.train) == 40
+
+
+def test_samples_are_in_order_of_training_and_the_last_is_shown_first(run, complete):
+    assert [p.stem for p in read_run(run).samples] == ["step-000020", "step-000040", "final"]
+    text = Page(complete.read_text(encoding="utf-8")).text
+    assert text.index("final: newest") < text.index("Earlier") < text.index("step-000020")
+
+
+def test_pictures_beyond_the_budget_are_named_instead(run):
+    (run / "samples" / "final.png").write_bytes(b"\0" * (PICTURE_BYTES + 1))
+    page = Page(render(read_run(run)))
+    assert "samples/final.png is left out" in page.text and page.count("img") == 3
+
+
+def test_markup_escapes_everything_but_markup():
+    assert (
+        tag("b", "<&>", Html("<i>x</i>"), title='"')
+        == '<b title="&quot;">&lt;&amp;&gt;<i>x</i></b>'
+    )
+    assert join("<", Html("<br>")) == "&lt;<br>"

@@ -1,0 +1,146 @@
+"""What the numbers say: beaten, undecided, and the advice that follows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from stepsight.evaluation.run_folder import RunFolder
+from stepsight.evaluation.verdict import final_rows, loss_fall, next_steps, standings, verdict
+
+
+def result(task="depth", metric="abs_rel", value=0.2, other=0.3, lo=0.6, hi=0.72, label=None):
+    ratio = {"metric": metric, "ratio": value / other, "lo": lo, "hi": hi}
+    return {
+        "task": task,
+        "metrics": {metric: value},
+        "baselines": {"mean_map": {metric: other}},
+        "ratios": {"mean_map": ratio},
+        "label": label,
+    }
+
+
+def validation(value, images, task="depth", metric="abs_rel"):
+    return {
+        "task": task,
+        "data": "scenes",
+        "nfe": 4,
+        "members": 1,
+        "images_seen": images,
+        "metrics": {metric: value},
+        "baselines": {"mean_map": {metric: 0.3}},
+    }
+
+
+def train(losses, data_share=0.0):
+    return [
+        {"images_seen": 100 * (i + 1), "loss": loss, "data_share": data_share}
+        for i, loss in enumerate(losses)
+    ]
+
+
+def cell(nfe, members, value, width=0.001):
+    return {
+        "task": "depth",
+        "metric": "abs_rel",
+        "nfe": nfe,
+        "members": members,
+        "value": value,
+        "lo": value - width,
+        "hi": value + width,
+    }
+
+
+def run(**parts) -> RunFolder:
+    return RunFolder(Path("runs/x"), **parts)
+
+
+@pytest.mark.parametrize(
+    "row, outcome",
+    [
+        (result(), "beaten"),
+        (result(lo=0.6, hi=1.02), "undecided"),
+        (result(value=0.31, lo=0.9, hi=1.1), "not beaten"),
+        (result(value=0.3, lo=1.0, hi=1.0), "not beaten"),
+        (result("amodal", "iou", 0.7, 0.6, lo=1.1, hi=1.2), "beaten"),
+        (result("amodal", "iou", 0.7, 0.6, lo=0.98, hi=1.2), "undecided"),
+        (result("amodal", "iou", 0.5, 0.6, lo=0.8, hi=0.9), "not beaten"),
+        (result(lo=math.nan, hi=math.nan), "beaten"),
+        (validation(0.2, 100), "beaten"),
+    ],
+)
+def test_a_baseline_is_beaten_when_the_whole_interval_says_so(row, outcome):
+    assert [standing.outcome for standing in standings(row)] == [outcome]
+
+
+def test_a_baseline_without_the_metric_is_not_compared():
+    assert standings(result(other=math.nan)) == []
+    assert standings(result() | {"baselines": {"box": {"iou": 0.5}}}) == []
+
+
+def test_the_verdict_names_what_is_not_beaten():
+    rows = [result(), result("flow", "epe", 4.0, 3.5, 1.1, 1.2)]
+    text = verdict(run(results=rows))
+    assert text.startswith("1 of 2 tasks beat every trivial predictor")
+    assert "flow does not beat mean_map (EPE 4.00 against 3.50)" in text
+
+
+def test_the_verdict_rests_on_the_strongest_baseline():
+    row = result() | {"baselines": {"constant": {"abs_rel": 0.5}, "mean_map": {"abs_rel": 0.3}}}
+    assert "depth beats mean_map (AbsRel 0.200 against 0.300)" in verdict(run(results=[row]))
+
+
+def test_labelled_results_come_second_and_are_never_quoted_without_their_label():
+    overfit, honest = result(value=0.01, label="training frames (overfit)"), result(value=0.25)
+    assert final_rows(run(results=[overfit, honest])) == [honest]
+    assert "Measured on training frames (overfit)." in verdict(run(results=[overfit]))
+
+
+def test_before_evaluation_the_newest_validation_counts():
+    rows = [validation(0.4, 100), validation(0.2, 300), validation(0.35, 200)]
+    assert final_rows(run(val=rows))[0]["metrics"] == {"abs_rel": 0.2}
+    assert "Nothing has been measured" in verdict(run())
+
+
+def test_the_fall_of_the_loss_is_that_of_its_last_quarter():
+    steady = [math.exp(-i / 100) for i in range(100)]
+    assert loss_fall(train(steady)) == pytest.approx(1 - math.exp(-0.24), rel=1e-6)
+    assert loss_fall(train([1.0] * 100)) == pytest.approx(0.0, abs=1e-9)
+    assert loss_fall(train([1.0, 0.5])) == 0.0 and loss_fall([]) == 0.0
+
+
+def test_a_falling_loss_asks_for_more_images_and_a_flat_one_does_not():
+    falling = [math.exp(-i / 100) for i in range(100)]
+    assert "--training.images 20000" in next_steps(run(train=train(falling)))[0]
+    assert not any("train longer" in s for s in next_steps(run(train=train([1.0] * 100))))
+
+
+def test_waiting_for_data_is_reported():
+    assert any("waited for data 40%" in s for s in next_steps(run(train=train([1.0] * 9, 0.4))))
+
+
+def test_an_unbeaten_baseline_names_its_dial():
+    lost = [result(value=0.4, lo=1.2, hi=1.4)]
+    flat, falling = train([1.0] * 100), train([math.exp(-i / 100) for i in range(100)])
+    assert any("larger model" in s for s in next_steps(run(results=lost, train=flat)))
+    assert any("longer training" in s for s in next_steps(run(results=lost, train=falling)))
+
+
+def test_a_dial_is_recommended_when_its_gain_is_clear():
+    cells = [cell(1, 1, 0.200), cell(8, 1, 0.199), cell(1, 8, 0.180), cell(8, 8, 0.1795)]
+    steps = next_steps(run(sweep=cells, results=[result()]))
+    assert steps == [
+        "depth: 8 members instead of 1 improve AbsRel by 9.8% (--evaluation.members 8)."
+    ]
+
+
+def test_a_gain_within_the_intervals_is_no_recommendation():
+    cells = [cell(1, 1, 0.200, 0.05), cell(1, 8, 0.180, 0.05)]
+    assert next_steps(run(sweep=cells, results=[result()])) == []
+
+
+def test_a_score_that_got_worse_points_at_the_best_checkpoint():
+    rows = [validation(v, 100 * i) for i, v in enumerate((0.4, 0.2, 0.3))]
+    assert any("better earlier (AbsRel 0.200, now 0.300)" in s for s in next_steps(run(val=rows)))
