@@ -25,7 +25,7 @@ def cost_volume(
     Both frames are averaged to 1/stride and compared at k = (2 radius + 1)^2 shifts. The cost of a
     shift is the sum over the channels of the absolute difference, with colours scaled to [0, 1],
     averaged over a square of `window` (odd) cells; the scores are `gain * softmax(-sharpness *
-    cost)` over the shifts. So every place sums to `gain`, and shifts that fit equally well share it.
+    cost)` over the shifts. So every place sums to `gain`, shared by shifts that fit equally well.
 
     Channel (dy + radius) * (2 radius + 1) + dx + radius holds the shift by dx cells to the right
     and dy down: there `first` at (x, y) looks like `second` at (x + dx, y + dy), a flow of

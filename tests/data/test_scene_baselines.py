@@ -15,7 +15,9 @@ from stepsight.data.scenes.source import Scenes
 QUANTITIES = frozenset({"depth", "flow", "labels", "amodal"})
 
 
-def load(split: str, count: int, quantities: frozenset[str], seed: int = 0) -> dict[str, np.ndarray]:
+def load(
+    split: str, count: int, quantities: frozenset[str], seed: int = 0
+) -> dict[str, np.ndarray]:
     """Stacked fields of the first `count` scenes."""
     samples = Scenes(ScenesSettings(seed=seed), split, quantities).samples(range(count))
     names = [name for name, value in vars(samples[0]).items() if hasattr(value, "numpy")]

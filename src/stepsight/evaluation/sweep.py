@@ -26,7 +26,7 @@ from stepsight.evaluation.results import (
     write_table,
 )
 from stepsight.pipeline import DensePipeline
-from stepsight.scaling.claims import ImageScore, test_time_claims
+from stepsight.scaling import claims
 from stepsight.scaling.fits import compare
 
 
@@ -43,13 +43,13 @@ def write_sweep(
     write_table(folder / "per_sample.csv", [row for s in every for row in sample_rows(s)])
     mains = {scores.task: pipeline.task(scores.task).metric for scores in every}
     write_json(folder / "fit.json", {task: fits(rows, task, main) for task, main in mains.items()})
-    claims = [asdict(claim) for claim in decide(every, pipeline)]
-    write_json(folder / "claims.json", claims)
+    decided = [asdict(claim) for claim in statements(every, pipeline)]
+    write_json(folder / "claims.json", decided)
     for task, main in mains.items():
         cells = [row for row in rows if (row["task"], row["metric"]) == (task, main)]
         title = f"{task}: {measure(main).label} against test-time compute"
         figures.to_png(figures.pareto_plot(cells, title), folder / f"pareto-{task}.png")
-    return claims
+    return decided
 
 
 def sweep_rows(
@@ -111,10 +111,10 @@ def fits(rows: list[dict[str, Any]], task: str, metric: str) -> dict[str, Any]:
 
 def _both_forms(curve: dict[int, float]) -> dict[str, Any]:
     x = sorted(curve)
-    return {form: asdict(fit) for form, fit in compare(x, [curve[one] for one in x]).items()}
+    return {form: fit.to_dict() for form, fit in compare(x, [curve[one] for one in x]).items()}
 
 
-def decide(every: Sequence[Scores], pipeline: DensePipeline) -> list:
+def statements(every: Sequence[Scores], pipeline: DensePipeline) -> list[claims.Claim]:
     """The three statements of test-time compute for each task's main metric."""
     scored = []
     direction = {}
@@ -124,10 +124,10 @@ def decide(every: Sequence[Scores], pipeline: DensePipeline) -> list:
         for (nfe, members), rows in scores.settings.items():
             values = per_image(rows, task.metric)
             scored += [
-                ImageScore(task.name, task.metric, nfe, members, key, float(value))
+                claims.ImageScore(task.name, task.metric, nfe, members, key, float(value))
                 for key, value in zip(scores.keys, values)
             ]
-    return test_time_claims(scored, direction)
+    return claims.decide(scored, direction)
 
 
 def _peak_gb(device: torch.device) -> float:

@@ -80,7 +80,7 @@ class Claim:
 _Grid = dict[Setting, dict[str, float]]
 
 
-def test_time_claims(
+def decide(
     scores: Iterable[ImageScore],
     lower_is_better: Mapping[str, bool],
     *,
@@ -138,12 +138,12 @@ def _compare(
     after = np.array([grid[other][key] for key in keys], dtype=float)
     change = paired_interval(after, before, resamples=resamples, seed=seed)
     paired = np.isfinite(before) & np.isfinite(after)
-    scale = abs(before[paired].mean()) if paired.any() else np.nan
+    scale = abs(float(before[paired].mean())) if paired.any() else np.nan
     effect, lo, hi = (end / (scale or np.nan) for end in (change.value, change.lo, change.hi))
-    return Comparison(base, other, effect, lo, hi, change.n, _decide(change, lower))
+    return Comparison(base, other, effect, lo, hi, change.n, _verdict(change, lower))
 
 
-def _decide(change: Interval, lower: bool) -> Verdict:
+def _verdict(change: Interval, lower: bool) -> Verdict:
     improves, worsens = change.hi < 0, change.lo > 0
     if not lower:
         improves, worsens = worsens, improves

@@ -1,4 +1,4 @@
-"""Minimise the sum of Huber losses of a curve's log residuals, within bounds, from several starts."""
+"""Least sums of Huber losses of a curve's log residuals, in bounds, from several starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from stepsight.scaling.forms import Array, Form
-
 
 MAX_EVALUATIONS = 1000
 

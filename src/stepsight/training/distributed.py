@@ -30,6 +30,8 @@ def start(processes: int, command: Sequence[str]) -> None:
 
     processes: 0 chooses; command: what the copies run (this program with its arguments).
     """
+    # Which parameters a task does not use changes from step to step; torch would warn of it.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     launched = "WORLD_SIZE" in os.environ
     if not launched:
         count = processes or _automatic()

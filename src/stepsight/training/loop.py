@@ -224,6 +224,7 @@ def save(s: Setup, run: RunWriter) -> None:
     """Write a checkpoint, point last (and best) at it, and delete old ones."""
     if s.main:
         publish(s, run)
+    s.is_best = False
     s.accelerator.wait_for_everyone()
 
 

@@ -299,7 +299,8 @@ def load_run(s: Setup, folder: Path) -> None:
     state = saved.tensors(checkpoint.OPTIMIZER)
     checkpoint.unpack_optimizers(s.optimizers, state, saved.path)
     s.step = s.started_at = int(saved.meta["step"])
-    s.best, s.training_flops = float(saved.meta["best"]), float(saved.meta["training_flops"])
+    best = saved.meta["best"]
+    s.best, s.training_flops = math.inf if best is None else best, saved.meta["training_flops"]
 
 
 def initialise(s: Setup, path: str) -> None:
@@ -327,7 +328,6 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def publish(s: Setup, run: RunWriter) -> None:
     """Write a checkpoint of where the run stands and move the marks."""
-    best_so_far = s.best if math.isfinite(s.best) else 1e9
     path = checkpoint.write(
         run.checkpoints,
         s.step,
@@ -335,7 +335,7 @@ def publish(s: Setup, run: RunWriter) -> None:
         meta={
             "images_seen": s.step * s.config.training.batch,
             "training_flops": s.training_flops,
-            "best": best_so_far,
+            "best": s.best if math.isfinite(s.best) else None,
             "sizes": {task: list(size) for task, size in s.sizes.items()},
             "tasks": list(s.tasks),
             "losses": s.losses,
@@ -352,7 +352,6 @@ def publish(s: Setup, run: RunWriter) -> None:
     checkpoint.mark(run.checkpoints, "last", path.name)
     if s.is_best:
         checkpoint.mark(run.checkpoints, "best", path.name)
-        s.is_best = False
     checkpoint.prune(run.checkpoints, s.config.training.keep)
 
 

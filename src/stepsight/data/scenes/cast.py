@@ -70,12 +70,12 @@ class Plane:
 
     @property
     def x(self) -> Tensor:
-        """"b 1 w"."""
+        """ "b 1 w"."""
         return self.put(self.columns)[:, None]
 
     @property
     def y(self) -> Tensor:
-        """"b h 1"."""
+        """ "b h 1"."""
         return self.put(self.lines)[:, :, None]
 
     def intrinsics(self) -> Tensor:
@@ -110,7 +110,11 @@ def groups(world: World, plane: Plane) -> list[Group]:
         scenes, slots = np.nonzero(active & (ROUND[kind] == family))
         limit = limit if plane.device.type == "cpu" else max(1, len(scenes))
         found += [
-            Group(scenes[i : i + limit], FACES + slots[i : i + limit], kind[scenes, slots][i : i + limit])
+            Group(
+                scenes[i : i + limit],
+                FACES + slots[i : i + limit],
+                kind[scenes, slots][i : i + limit],
+            )
             for i in range(0, len(scenes), limit)
         ]
     return found
@@ -119,7 +123,9 @@ def groups(world: World, plane: Plane) -> list[Group]:
 def first_hits(view: View, plane: Plane, things: list[Group]) -> Hits:
     """Cast the camera rays of all pixels."""
     inverse, owner = _faces(view, plane)
-    entries = [(group, group.enter(plane, view.origin, _camera_aim(view, plane))) for group in things]
+    entries = [
+        (group, group.enter(plane, view.origin, _camera_aim(view, plane))) for group in things
+    ]
     for group, entry in entries:
         for scene, row, reach in zip(group.scenes.tolist(), group.rows.tolist(), entry):
             _nearer(inverse[scene], owner[scene], reach, row)
@@ -172,7 +178,7 @@ def in_shadow(view: View, plane: Plane, things: list[Group], inverse: Tensor) ->
 def out_of_sight(
     view: View, plane: Plane, things: list[Group], x: Tensor, y: Tensor, inverse: Tensor
 ) -> Tensor:
-    """1. where an object hides from the camera the point at inverse depth `inverse` on (x, y, 1)."""
+    """1. where an object hides the point at inverse depth `inverse` on the ray (x, y, 1)."""
 
     def aim(group: Group) -> Directions:
         forms = plane.put(np.moveaxis(view.affine[group.scenes, group.rows], 0, -1))

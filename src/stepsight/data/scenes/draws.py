@@ -12,7 +12,7 @@ import numpy as np
 
 from stepsight.seeding import numpy_generator
 
-DRAWS = 732  # numbers per scene
+DRAWS = 872  # numbers per scene
 
 
 class Draws:

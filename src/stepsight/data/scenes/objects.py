@@ -13,7 +13,7 @@ import numpy as np
 from stepsight.data.scenes.draws import Draws
 from stepsight.data.scenes.kinds import LARGEST, SMALLEST
 from stepsight.data.scenes.levels import Level
-from stepsight.data.scenes.placement import PANEL, POLE, SLOTS, Bodies, Site, settle
+from stepsight.data.scenes.placement import PANEL, POLE, SLOTS, Bodies, Site, inside, settle
 from stepsight.data.scenes.rigid import Y, product, rotation, unit
 
 STRIDE = 0.5  # metres; no object moves further than this along any axis
@@ -35,9 +35,11 @@ class Objects:
 def draw_objects(draws: Draws, level: Level, site: Site) -> Objects:
     """Objects of drawn kinds and sizes, standing where they do not collide."""
     bodies = _bodies(draws, level)
+    bodies.fit(site.distances[:, 0] + site.distances[:, 1])
     attitude = _attitude(draws, bodies)
     centre = settle(bodies, draws, site, level.occlusion)
     slide, spin = _motion(draws, level, bodies.afloat)
+    slide *= _stays_inside(centre + slide, bodies, site)[..., None]
     return Objects(bodies.active, bodies.kind, bodies.half, centre, attitude, slide, spin)
 
 
@@ -45,7 +47,8 @@ def _bodies(draws: Draws, level: Level) -> Bodies:
     count = np.floor(level.objects * draws.uniform(0.5, 1.5) + draws.unit())
     kind = draws.choice(level.shapes, SLOTS)
     kind = np.where(draws.chance(level.thin, SLOTS), POLE, kind)
-    half = SMALLEST[kind] + (LARGEST - SMALLEST)[kind] * draws.unit(SLOTS, 3)
+    share = 0.6 * draws.unit(SLOTS, 1) + 0.4 * draws.unit(SLOTS, 3)
+    half = SMALLEST[kind] + (LARGEST - SMALLEST)[kind] * share
     afloat = draws.chance(level.floating, SLOTS) & (np.arange(SLOTS) != 1)
     return Bodies(np.arange(SLOTS) < count[:, None], kind, half, afloat)
 
@@ -66,3 +69,9 @@ def _motion(draws: Draws, level: Level, afloat: np.ndarray) -> tuple[np.ndarray,
     step[..., 1] = -np.abs(step[..., 1]) * afloat
     slide = np.clip(level.slide * reach[..., None] * step, -STRIDE, STRIDE)
     return slide, level.spin * reach * draws.bell(SLOTS)
+
+
+def _stays_inside(centre: np.ndarray, bodies: Bodies, site: Site) -> np.ndarray:
+    """bool "b k": no wall is in the way of the centres "b k 3"."""
+    ground = centre[..., [0, 2]]
+    return (np.abs(inside(ground, bodies.radius(), site) - ground) < 1e-6).all(axis=-1)

@@ -20,7 +20,7 @@ from stepsight.data.scenes.rigid import Y, apply, rotation, unit
 
 FACES = 6  # floor, ceiling, left, right, front, back: the first rows of a scene's surfaces
 SURFACES = FACES + SLOTS
-REACH = 0.8  # metres; the camera moves no further than this along any axis
+REACH = 0.6  # metres; the camera moves no further than this along any axis
 
 
 @dataclass
@@ -30,7 +30,9 @@ class Camera:
     focal: np.ndarray  # "b", focal length as a fraction of the image width
     pitch: np.ndarray  # "b", positive looks down
     roll: np.ndarray  # "b"
-    turn: np.ndarray  # "b 3" between the frames: pitch, yaw, roll in the axes of camera 1
+    turn: (
+        np.ndarray
+    )  # "b 3" between the frames: pitch, then yaw, then roll, about the axes of camera 1
     shift: np.ndarray  # "b 3" between the frames, world axes
 
 
@@ -91,7 +93,7 @@ def _camera(draws: Draws, level: Level) -> Camera:
     shift = level.displacement * draws.bell(3) * level.shift
     return Camera(
         focal=draws.uniform(0.66, 1.0),
-        pitch=draws.uniform(-0.06, 0.2),
+        pitch=draws.uniform(-0.01, 0.15),
         roll=0.015 * draws.bell(),
         turn=level.displacement * draws.bell(3) * level.turn,
         shift=np.clip(shift, -REACH, REACH),
@@ -100,10 +102,10 @@ def _camera(draws: Draws, level: Level) -> Camera:
 
 def _room(draws: Draws, level: Level) -> Room:
     outdoors = draws.chance(level.outdoors)
-    yaw = draws.uniform(-0.4, 0.4)
+    yaw = draws.uniform(-0.6, 0.6)
     attitude = rotation(np.broadcast_to(Y, (*yaw.shape, 3)), yaw)
-    low = np.array([0.9, 0.8, 1.6, 1.6, 3.5, 1.5])
-    high = np.array([2.0, 2.6, 5.0, 5.0, 12.0, 3.0])
+    low = np.array([1.0, 0.8, 1.3, 1.3, 3.5, 1.5])
+    high = np.array([1.9, 2.6, 9.0, 9.0, 18.0, 3.0])
     distances = low + (high - low) * draws.unit(FACES)
     place = draws.unit(3)
     lamp = apply(attitude, _lamp(place, distances))

@@ -10,8 +10,9 @@ from stepsight.data.scenes.draws import Draws
 from stepsight.data.scenes.kinds import NAMES, ROUND
 
 SLOTS = 10
-PLACES = 6  # how many places an object tries
-CLEARANCE = 1.2  # metres kept free around camera 1
+PLACES = 12  # how many places an object tries
+CLEARANCE = 1.1  # metres kept free around camera 1
+OVERLAP = 0.25  # metres; an object whose places are all taken by more than this is left out
 OPEN = 100.0  # metres to the walls outdoors
 PANEL, POLE = NAMES.index("panel"), NAMES.index("pole")
 
@@ -24,6 +25,12 @@ class Bodies:
     kind: np.ndarray  # int, row of KINDS
     half: np.ndarray  # "b k 3" half extents in metres
     afloat: np.ndarray
+
+    def fit(self, height: np.ndarray) -> None:
+        """Shrink what is too large for rooms of the given height "b"."""
+        x, y, z = self.half[..., 0], self.half[..., 1], self.half[..., 2]
+        size = np.where(self.afloat, np.sqrt(x * x + y * y + z * z), y)
+        self.half *= np.minimum(1, 0.42 * height[:, None] / size)[..., None]
 
     def radius(self) -> np.ndarray:
         """Radius "b k" of a circle on the ground that holds the object at any heading."""
@@ -46,18 +53,23 @@ def settle(bodies: Bodies, draws: Draws, site: Site, occlusion: float) -> np.nda
     places, lift = _places(draws, site), draws.unit(SLOTS)
     occluded, shape = draws.chance(occlusion), draws.unit(5)
     ground = np.zeros((*bodies.kind.shape, 2))
-    ground[:, 0] = _free(0, places, ground, bodies, site)
-    top = _height(bodies, site, lift)[:, 0] - bodies.half[:, 0, 1]
-    before = _occlude(bodies, shape, ground[:, 0], top, site, occluded)
-    ground[:, 1] = np.where(occluded[:, None], before, _free(1, places, ground, bodies, site))
-    for slot in range(2, SLOTS):
-        ground[:, slot] = _free(slot, places, ground, bodies, site)
+    for slot in range(SLOTS):
+        ground[:, slot], clear = _free(slot, places, ground, bodies, site)
+        if slot == 1:
+            top = _height(bodies, site, lift)[:, 0] - bodies.half[:, 0, 1]
+            before, half, fits = _before(bodies, shape, ground[:, 0], top, site)
+            fits &= occluded
+            ground[:, 1] = np.where(fits[:, None], before, ground[:, 1])
+            bodies.half[:, 1] = np.where(fits[:, None], half, bodies.half[:, 1])
+            clear[fits] = 0
+        bodies.active[:, slot] &= clear > -OVERLAP
     return np.stack([ground[..., 0], _height(bodies, site, lift), ground[..., 1]], axis=-1)
 
 
 def _places(draws: Draws, site: Site) -> np.ndarray:
     """Places in view on the ground, x and z: "b k p 2"."""
-    z = draws.uniform(1.8, 7.5, SLOTS, PLACES)
+    z = 1.8 + 7.5 * draws.unit(SLOTS, PLACES) * draws.uniform(0.28, 1, SLOTS, 1)
+    z[:, 0] = 2 + 0.7 * z[:, 0]
     slope = draws.uniform(-0.42, 0.42, SLOTS, PLACES) / site.focal[:, None, None]
     return np.stack([slope * z, z], axis=-1)
 
@@ -70,57 +82,56 @@ def _height(bodies: Bodies, site: Site, lift: np.ndarray) -> np.ndarray:
     return np.where(bodies.afloat, low + lift * (high - low), floor - bodies.half[..., 1])
 
 
-def _inside(places: np.ndarray, radius: np.ndarray, site: Site) -> np.ndarray:
-    """Places "b p 2" moved away from the walls."""
+def inside(places: np.ndarray, radius: np.ndarray, site: Site) -> np.ndarray:
+    """Places "b p 2" moved so far from the walls that a circle of `radius` "b p" fits."""
     cos, sin = site.yaw[:, 0, 0, None], site.yaw[:, 0, 2, None]
     x = cos * places[..., 0] - sin * places[..., 1]
     z = sin * places[..., 0] + cos * places[..., 1]
-    left, right, front, back = (site.distances[:, 2:] - radius[:, None] - 0.1).T[..., None]
+    left, right, front, back = site.distances.T[2:, :, None] - radius - 0.1
     x, z = np.clip(x, -left, right), np.clip(z, -back, front)
     return np.stack([cos * x + sin * z, cos * z - sin * x], axis=-1)
 
 
 def _free(
     slot: int, places: np.ndarray, ground: np.ndarray, bodies: Bodies, site: Site
-) -> np.ndarray:
-    """The first of a slot's places clear of the camera and all earlier slots, else the clearest."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first of a slot's places that is free, else the freest: "b 2", and its clearance "b"."""
     radius = bodies.radius()
-    places = _inside(places[:, slot], radius[:, slot], site)
+    places = inside(places[:, slot], radius[:, slot, None], site)
     others = np.concatenate([np.zeros_like(ground[:, :1]), ground[:, :slot]], axis=1)
-    keep = np.concatenate([np.full_like(radius[:, :1], CLEARANCE), radius[:, :slot]], axis=1)
+    taken = np.where(bodies.active, radius, -OPEN)[:, :slot]
+    keep = np.concatenate([np.full_like(radius[:, :1], CLEARANCE), taken], axis=1)
     apart = places[:, :, None] - others[:, None]
-    distance = np.sqrt(apart[..., 0] ** 2 + apart[..., 1] ** 2)
+    distance = np.sqrt(apart[..., 0] * apart[..., 0] + apart[..., 1] * apart[..., 1])
     clear = (distance - keep[:, None] - radius[:, slot, None, None]).min(axis=2)
     best = np.minimum(clear, 0.05).argmax(axis=1)
-    return places[np.arange(len(places)), best]
+    scenes = np.arange(len(places))
+    return places[scenes, best], clear[scenes, best]
 
 
-def _occlude(
-    bodies: Bodies,
-    shape: np.ndarray,
-    target: np.ndarray,
-    top: np.ndarray,
-    site: Site,
-    occluded: np.ndarray,
-) -> np.ndarray:
-    """Place slot 1 before `target` "b 2" and, where `occluded`, size it to hide a part of that.
+def _before(
+    bodies: Bodies, shape: np.ndarray, target: np.ndarray, top: np.ndarray, site: Site
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place "b 2" and half extents "b 3" with which slot 1 hides a part of `target` "b 2".
 
     It stands a fraction of the way to the target, a little to the side. Its width is a share of
-    the target's as seen from the camera; its top is seen around the target's top at height `top`.
+    the target's as seen from the camera, and its top is seen near the target's top at height
+    `top`. Also returns whether it fits there.
     """
     across, deep, aside, way, rise = shape.T
-    radius = bodies.radius()[:, 0]
-    distance = np.sqrt(target[:, 0] ** 2 + target[:, 1] ** 2)
-    width = (0.3 + 0.6 * across) * radius
+    floor, radius = site.distances[:, 0], bodies.radius()[:, 0]
+    distance = np.sqrt(target[:, 0] * target[:, 0] + target[:, 1] * target[:, 1])
+    width = (0.5 + 1.0 * across) * radius
     nearest = (CLEARANCE + width) / distance
-    farthest = (distance - radius - width - 0.1) / distance
+    farthest = (distance - radius - width) / distance
     way = np.minimum(np.maximum(0.5 + 0.3 * way, nearest), farthest)
-    floor = site.distances[:, 0]
-    seen_top = top + (floor - top) * (0.5 * rise - 0.2)
-    half = np.stack([width * way, np.maximum(0.1, (floor - way * seen_top) / 2), width * way * (0.6 + 0.6 * deep)])
-    kind = bodies.kind[:, 1]
-    thin = np.stack([kind == POLE, kind == POLE, (kind == POLE) | (kind == PANEL)]) & [[1], [0], [1]]
-    keep = bodies.half[:, 1]
-    bodies.half[:, 1] = np.where(occluded[:, None] & ~thin.T, half.T, keep)
+    seen_top = top + (floor - top) * (0.5 * rise - 0.25)
+    height = np.maximum(0.2, floor - way * seen_top)
+    half = np.stack([way * width, height / 2, way * width * (0.6 + 0.6 * deep)], axis=1)
+    kind, own = bodies.kind[:, 1], bodies.half[:, 1]  # poles and panels stay slim
+    half[:, 0] = np.where(kind == POLE, own[:, 0], half[:, 0])
+    half[:, 2] = np.where((kind == POLE) | (kind == PANEL), own[:, 2], half[:, 2])
     side = 1.2 * (aside - 0.5) * radius / distance
-    return way[:, None] * np.stack([target[:, 0] + side * target[:, 1], target[:, 1] - side * target[:, 0]], 1)
+    x = target[:, 0] + side * target[:, 1]
+    z = target[:, 1] - side * target[:, 0]
+    return way[:, None] * np.stack([x, z], axis=1), half, nearest <= farthest

@@ -17,7 +17,7 @@ from stepsight.data.scenes.parameters import FACES, World
 from stepsight.data.scenes.rigid import rotation
 from stepsight.data.scenes.views import FACE_NORMALS, View
 
-AMBIENT, FROM_ABOVE, DIRECT = 0.42, 0.14, 0.6  # light from all sides, from above, from the lamp
+AMBIENT, FROM_ABOVE, DIRECT = 0.45, 0.14, 0.54  # light from all sides, from above, from the lamp
 NEVER = 1e9  # a limit no point reaches
 BLUR = 3.0  # patterns fade where a period is not much longer than this many pixels
 
@@ -77,9 +77,11 @@ def _colour(world: World) -> Look:
 
 def look_up(look: Look, view: View, plane: Plane, hits: Hits) -> Seen:
     """The properties, and the view's maps, of the surface each pixel looks at."""
+    origin, (wide, high) = np.moveaxis(view.origin, -1, 0), look["limit"]
     maps = {
-        "affine": np.moveaxis(view.affine, (2, 3), (0, 1)).reshape(9, *view.origin.shape[:2]),
-        "origin": np.moveaxis(view.origin, -1, 0),
+        "affine": np.moveaxis(view.affine, (2, 3), (0, 1)).reshape(9, *wide.shape),
+        "origin": origin,
+        "side": np.sign(origin) * (np.abs(origin) > np.stack([wide, high, wide])),
     }
     return gather(look | maps, plane, hits.owner)
 
@@ -119,10 +121,11 @@ def normals(seen: Seen, point: list[Tensor]) -> Tensor:
     bend = square_y * y
     gy = bend + seen["linear"][1]
     quadric = (gx * x).add_(gz * z).add_((gy + seen["linear"][1]).mul_(y)).add_(seen["constant"][0])
-    over = [x.abs() - wide, y.abs() - high, z.abs() - wide]
+    side = seen["side"]  # of each pair of caps only the one towards the camera can be seen
+    over = [(x * side[0]).sub_(wide), (y * side[1]).sub_(high), (z * side[2]).sub_(wide)]
     most = torch.maximum(torch.maximum(over[0], over[1]), over[2])
     curved = (quadric - most).sign_().relu_()
-    sides = [(o - most).sign_().add_(1).mul_(p.sign()) for o, p in zip(over, point, strict=True)]
+    sides = [(o - most).sign_().add_(1).mul_(s) for o, s in zip(over, side, strict=True)]
     local = [g * curved + s.mul_(1 - curved) for g, s in zip((gx, gy, gz), sides, strict=True)]
     columns = seen["affine"].view(3, 3, *x.shape).transpose(0, 1).reshape(9, *x.shape)
     nx, ny, nz = transform(columns, *local)
@@ -146,12 +149,20 @@ def pattern(seen: Seen, point: list[Tensor]) -> Tensor:
     checker = (a * b).add_(b * c).add_(c * a).mul_(3)
     warped = wave((b * 0.35).add_(p).add_(q * 0.4)).mul_(1.2)
     mix = seen["mix"]
-    value = rough.mul_(0.5).add_(mix[0] * checker).add_((a * 3).mul_(mix[1])).add_(warped.mul_(mix[2]))
+    value = (
+        rough.mul_(0.5).add_(mix[0] * checker).add_((a * 3).mul_(mix[1])).add_(warped.mul_(mix[2]))
+    )
     return value.clamp_(-1, 1)
 
 
 def colour(
-    seen: Seen, plane: Plane, view: View, hits: Hits, point: list[Tensor], normal: Tensor, shade: Tensor
+    seen: Seen,
+    plane: Plane,
+    view: View,
+    hits: Hits,
+    point: list[Tensor],
+    normal: Tensor,
+    shade: Tensor,
 ) -> Tensor:
     """RGB uint8 "b 3 h w" under Lambert's law; `shade` is 1. in shadow."""
     x, y, w = plane.x, plane.y, hits.inverse
@@ -172,7 +183,11 @@ def colour(
 def _lambert(plane: Plane, view: View, inverse: Tensor, normal: Tensor) -> Tensor:
     """Cosine between the normal and the direction to the light, at least zero."""
     lamp = plane.put(view.light.T)[..., None, None]
-    x, y, z = (inverse * lamp[0]).sub_(plane.x), (inverse * lamp[1]).sub_(plane.y), (inverse * lamp[2]).sub_(1)
+    x, y, z = (
+        (inverse * lamp[0]).sub_(plane.x),
+        (inverse * lamp[1]).sub_(plane.y),
+        (inverse * lamp[2]).sub_(1),
+    )
     length = (x * x).add_(y * y).add_(z * z).sqrt_()
     nx, ny, nz = normal
     return (x.mul_(nx)).add_(y.mul_(ny)).add_(z.mul_(nz)).div_(length).relu_()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-
 from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.cache import Cache, Row
 from stepsight.data.scenes.kinds import CLASSES
@@ -44,7 +43,9 @@ class Scenes:
         self.quantities = QUANTITIES if quantities is None else frozenset(quantities)
         self.level = level_of(settings)
         for quantity in self.quantities - QUANTITIES:
-            raise UserError(f"data.scenes: no quantity '{quantity}'.{suggest(quantity, QUANTITIES)}")
+            raise UserError(
+                f"data.scenes: no quantity '{quantity}'.{suggest(quantity, QUANTITIES)}"
+            )
         folder = Path(settings.cache) / self.fingerprint if settings.cache else None
         self.cache = Cache(folder, len(self)) if folder else None
 

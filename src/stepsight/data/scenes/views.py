@@ -45,7 +45,7 @@ class Motion:
 
 def first_view(world: World) -> View:
     """Camera 1, at the origin of the world."""
-    camera, room, objects = world.camera, world.room, world.objects
+    room, objects = world.room, world.objects
     to_world = _attitude(world)
     to_camera = transpose(to_world)
     room_axes = product(transpose(room.attitude), to_world)
@@ -94,7 +94,7 @@ def motion(world: World) -> Motion:
 
 
 def _pan(half_tangents: np.ndarray) -> np.ndarray:
-    """Inverse rotation of camera 2 minus identity, "b 3 3", from its pitch, yaw and roll."""
+    """Inverse of the camera's turn (pitch, then yaw, then roll) minus identity, "b 3 3"."""
     total = np.zeros((len(half_tangents), 3, 3))
     for axis, angle in zip((X, DOWN, Z), half_tangents.T, strict=True):
         part = turn(np.broadcast_to(axis, (len(angle), 3)), -angle)

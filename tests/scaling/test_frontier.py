@@ -1,0 +1,61 @@
+"""The Pareto frontier against its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stepsight.errors import UserError
+from stepsight.scaling.frontier import frontier_table, pareto
+
+
+def by_definition(cost: np.ndarray, error: np.ndarray) -> list[bool]:
+    points = list(zip(cost, error))
+    return [
+        not any((c <= cost_i and e <= error_i) and (c, e) != (cost_i, error_i) for c, e in points)
+        for cost_i, error_i in points
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_against_all_pairs_with_many_ties(seed: int):
+    rng = np.random.default_rng(seed)
+    cost, error = rng.integers(0, 6, (2, 25)).astype(float)
+    assert pareto(cost, error).tolist() == by_definition(cost, error)
+
+
+def test_without_ties():
+    cost, error = np.random.default_rng(0).random((2, 200))
+    assert pareto(cost, error).tolist() == by_definition(cost, error)
+
+
+def test_points_that_are_not_finite_are_off():
+    mask = pareto([1.0, 2.0, np.nan, 3.0], [0.5, np.nan, 0.1, 0.4])
+    assert mask.tolist() == [True, False, False, True]
+    assert pareto([], []).tolist() == []
+
+
+def test_table_is_in_order_of_cost(record):
+    settings = [(8, 4, 0.20), (1, 1, 0.25), (8, 1, 0.26), (4, 1, 0.22)]
+    records = [
+        record(nfe=nfe, members=members, inference_flops=1e9 * nfe * members, value=value)
+        for nfe, members, value in settings
+    ]
+    table = frontier_table(records)
+    assert [(p.record.nfe, p.record.members) for p in table] == [(1, 1), (4, 1), (8, 4)]
+    assert [p.gain for p in table[1:]] == pytest.approx([1 - 0.22 / 0.25, 1 - 0.20 / 0.22])
+    assert np.isnan(table[0].gain)
+
+
+def test_higher_is_better(record):
+    better = dict(metric="delta1", lower_is_better=False)
+    records = [record(inference_flops=c, value=v, **better) for c, v in ((1, 0.6), (2, 0.5))]
+    records.append(record(inference_flops=4.0, value=0.75, **better))
+    table = frontier_table(records)
+    assert [p.value for p in table] == [0.6, 0.75]
+    assert table[1].gain == pytest.approx(0.25)
+
+
+def test_protocols_do_not_mix(record):
+    with pytest.raises(UserError, match="one metric under one protocol"):
+        frontier_table([record(), record(protocol="other")])
