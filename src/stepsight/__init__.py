@@ -1,1 +1,28 @@
-"""stepsight: dense perception by iterative denoising."""
+"""stepsight: dense perception by iterative denoising.
+
+    from stepsight import DensePipeline
+    pipeline = DensePipeline.from_pretrained("runs/default-0001")
+    depth = pipeline("photo.jpg", task="depth", nfe=8, members=8)
+
+Names are imported when they are first used, so that `import stepsight.scaling` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "DensePipeline": "stepsight.pipeline",
+    "Prediction": "stepsight.types",
+    "RunConfig": "stepsight.config",
+    "ScalingRecord": "stepsight.scaling.records",
+    "UserError": "stepsight.errors",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'stepsight' has no attribute '{name}'")

@@ -42,6 +42,8 @@ class FlowSettings(TaskSettings):
     cost_volume: bool = True  # parameter-free matching of the two frames as a condition
     radius: int = 4  # of the cost volume, in cells
     stride: int = 2  # pixels a cell
+    window: int = 7  # cells over which costs are averaged
+    sharpness: float = 60.0  # of the softmax over displacements
     merge_by: Literal["median", "mean"] = "mean"
 
 

@@ -44,7 +44,12 @@ class Flow(FlowSettings):
         features = None
         if self.cost_volume:
             features = cost_volume(
-                batch.image, batch.second, stride=self.stride, radius=self.radius
+                batch.image,
+                batch.second,
+                stride=self.stride,
+                radius=self.radius,
+                window=self.window,
+                sharpness=self.sharpness,
             )
         return Condition(torch.stack([batch.image, batch.second], dim=1), features)
 

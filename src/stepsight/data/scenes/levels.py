@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from stepsight.data.config import ScenesSettings
+from stepsight.data.scenes.placement import SLOTS
 from stepsight.errors import UserError, suggest
 
 
@@ -13,7 +14,7 @@ class Level:
     """The statistics of a family of worlds. Lengths in metres, angles as half-tangents tan(a/2)."""
 
     # The dials of `ScenesSettings`.
-    objects: float  # expected number of objects, at most `parameters.SLOTS`
+    objects: float  # expected number of objects, less those that find no free place
     occlusion: float  # probability that an occluder stands before the chosen object
     texture: float  # contrast of the patterns, 0 (plain) to 1
     displacement: float  # multiplies all motion
@@ -23,7 +24,7 @@ class Level:
     outdoors: float  # probability of open ground under a sky instead of a room
     floating: float  # probability that an object floats, tilted
     sliding: float  # probability that an object moves
-    shapes: tuple[float, ...]  # weights of the kinds `parameters.KINDS`, poles left out
+    shapes: tuple[float, ...]  # weights of the kinds `kinds.KINDS`, poles left out
     patterns: tuple[float, ...]  # weights of checker, stripes, warped waves, noise
     fineness: float  # multiplies the spatial frequency of the patterns
     saturation: tuple[float, float]  # range of the saturation of colours
@@ -77,7 +78,7 @@ _DIALS = ("objects", "occlusion", "texture", "displacement", "thin", "camera_onl
 
 
 def level_of(settings: ScenesSettings) -> Level:
-    """The named level with the dials of `settings` that are set. Raises UserError if unknown."""
+    """The named level with the dials of `settings` that are set. Raises UserError for what cannot be."""
     if settings.level not in LEVELS:
         raise UserError(
             f"data.scenes.level: no level '{settings.level}'.{suggest(settings.level, LEVELS)}"
@@ -90,7 +91,7 @@ def level_of(settings: ScenesSettings) -> Level:
 
 def _check(level: Level) -> None:
     """Dials outside their range are the user's mistake; the rest of a level is ours."""
-    limits = {"objects": 10.0, "displacement": float("inf")}
+    limits = {"objects": float(SLOTS), "displacement": 100.0}
     for dial in fields(level):
         value, limit = getattr(level, dial.name), limits.get(dial.name, 1.0)
         if dial.name in _DIALS and not 0 <= value <= limit:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.scenes.cast import Group, Hits, Plane, out_of_sight
+from stepsight.data.scenes.cast import Group, Hits, out_of_sight
+from stepsight.data.scenes.plane import Plane
 from stepsight.data.scenes.shading import gather
 from stepsight.data.scenes.views import Motion, View
 

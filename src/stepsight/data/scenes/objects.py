@@ -74,4 +74,5 @@ def _motion(draws: Draws, level: Level, afloat: np.ndarray) -> tuple[np.ndarray,
 def _stays_inside(centre: np.ndarray, bodies: Bodies, site: Site) -> np.ndarray:
     """bool "b k": no wall is in the way of the centres "b k 3"."""
     ground = centre[..., [0, 2]]
-    return (np.abs(inside(ground, bodies.radius(), site) - ground) < 1e-6).all(axis=-1)
+    free = np.abs(inside(ground, bodies.radius(), site) - ground) < 1e-6
+    return free[..., 0] & free[..., 1]

@@ -30,9 +30,7 @@ class Camera:
     focal: np.ndarray  # "b", focal length as a fraction of the image width
     pitch: np.ndarray  # "b", positive looks down
     roll: np.ndarray  # "b"
-    turn: (
-        np.ndarray
-    )  # "b 3" between the frames: pitch, then yaw, then roll, about the axes of camera 1
+    turn: np.ndarray  # "b 3" between the frames, about the axes of camera 1: pitch, yaw, roll
     shift: np.ndarray  # "b 3" between the frames, world axes
 
 

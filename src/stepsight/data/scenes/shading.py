@@ -7,13 +7,16 @@ rather than sines) and masks are 0. and 1., which is also the fastest way on a C
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.scenes.cast import Hits, Plane
+from stepsight.data.scenes.cast import Hits
 from stepsight.data.scenes.kinds import CAP, QUADRIC, ROUND
 from stepsight.data.scenes.parameters import FACES, World
+from stepsight.data.scenes.plane import Plane
 from stepsight.data.scenes.rigid import rotation
 from stepsight.data.scenes.views import FACE_NORMALS, View
 
@@ -97,9 +100,9 @@ def gather(properties: Look, plane: Plane, owner: Tensor) -> Seen:
     return dict(zip(properties, split, strict=True))
 
 
-def transform(matrix: Tensor, x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
-    """Matrix "9 b h w" times vector."""
-    return [(m[0] * x).add_(m[1] * y).add_(m[2] * z) for m in matrix.split(3)]
+def transform(rows: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> list[Tensor]:
+    """A matrix by its rows, each "3 b h w", times a vector."""
+    return [(row[0] * x).add_(row[1] * y).add_(row[2] * z) for row in rows]
 
 
 def local_points(seen: Seen, plane: Plane, hits: Hits) -> list[Tensor]:
@@ -118,8 +121,7 @@ def normals(seen: Seen, point: list[Tensor]) -> Tensor:
     x, y, z = point
     (square, square_y), (wide, high) = seen["square"], seen["limit"]
     gx, gz = square * x + seen["linear"][0], square * z + seen["linear"][2]
-    bend = square_y * y
-    gy = bend + seen["linear"][1]
+    gy = square_y * y + seen["linear"][1]
     quadric = (gx * x).add_(gz * z).add_((gy + seen["linear"][1]).mul_(y)).add_(seen["constant"][0])
     side = seen["side"]  # of each pair of caps only the one towards the camera can be seen
     over = [(x * side[0]).sub_(wide), (y * side[1]).sub_(high), (z * side[2]).sub_(wide)]
@@ -127,8 +129,7 @@ def normals(seen: Seen, point: list[Tensor]) -> Tensor:
     curved = (quadric - most).sign_().relu_()
     sides = [(o - most).sign_().add_(1).mul_(s) for o, s in zip(over, side, strict=True)]
     local = [g * curved + s.mul_(1 - curved) for g, s in zip((gx, gy, gz), sides, strict=True)]
-    columns = seen["affine"].view(3, 3, *x.shape).transpose(0, 1).reshape(9, *x.shape)
-    nx, ny, nz = transform(columns, *local)
+    nx, ny, nz = transform([seen["affine"][i::3] for i in range(3)], *local)  # its transpose
     length = (nx * nx).add_(ny * ny).add_(nz * nz).clamp_min_(1e-20).sqrt_()
     return torch.stack([nx.div_(length), ny.div_(length), nz.div_(length)])
 
@@ -141,7 +142,7 @@ def wave(phase: Tensor) -> Tensor:
 
 def pattern(seen: Seen, point: list[Tensor]) -> Tensor:
     """The pattern in [-1, 1]: soft checker, stripes or warped waves, on top of waves like noise."""
-    turned = transform(seen["texture"], *point)
+    turned = transform(seen["texture"].split(3), *point)
     p, q, r = (t.add_(o) for t, o in zip(turned, seen["phase"], strict=True))
     a, b, c = wave(p), wave(q), wave(r)
     rough = wave((p * 1.9).add_(b * 0.3)).add_(wave((q * 2.3).add_(c * 0.3)))
@@ -149,10 +150,8 @@ def pattern(seen: Seen, point: list[Tensor]) -> Tensor:
     checker = (a * b).add_(b * c).add_(c * a).mul_(3)
     warped = wave((b * 0.35).add_(p).add_(q * 0.4)).mul_(1.2)
     mix = seen["mix"]
-    value = (
-        rough.mul_(0.5).add_(mix[0] * checker).add_((a * 3).mul_(mix[1])).add_(warped.mul_(mix[2]))
-    )
-    return value.clamp_(-1, 1)
+    rough.mul_(0.5).add_(checker.mul_(mix[0])).add_((a * 3).mul_(mix[1])).add_(warped.mul_(mix[2]))
+    return rough.clamp_(-1, 1)
 
 
 def colour(
@@ -183,11 +182,8 @@ def colour(
 def _lambert(plane: Plane, view: View, inverse: Tensor, normal: Tensor) -> Tensor:
     """Cosine between the normal and the direction to the light, at least zero."""
     lamp = plane.put(view.light.T)[..., None, None]
-    x, y, z = (
-        (inverse * lamp[0]).sub_(plane.x),
-        (inverse * lamp[1]).sub_(plane.y),
-        (inverse * lamp[2]).sub_(1),
-    )
+    x, y = (inverse * lamp[0]).sub_(plane.x), (inverse * lamp[1]).sub_(plane.y)
+    z = (inverse * lamp[2]).sub_(1)
     length = (x * x).add_(y * y).add_(z * z).sqrt_()
     nx, ny, nz = normal
     return (x.mul_(nx)).add_(y.mul_(ny)).add_(z.mul_(nz)).div_(length).relu_()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+
+import torch
 
 from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.cache import Cache, Row
@@ -43,9 +45,8 @@ class Scenes:
         self.quantities = QUANTITIES if quantities is None else frozenset(quantities)
         self.level = level_of(settings)
         for quantity in self.quantities - QUANTITIES:
-            raise UserError(
-                f"data.scenes: no quantity '{quantity}'.{suggest(quantity, QUANTITIES)}"
-            )
+            hint = suggest(quantity, QUANTITIES)
+            raise UserError(f"data.scenes: worlds have no quantity '{quantity}'.{hint}")
         folder = Path(settings.cache) / self.fingerprint if settings.cache else None
         self.cache = Cache(folder, len(self)) if folder else None
 
@@ -81,23 +82,31 @@ class Scenes:
         return [self._sample(index, row) for index, row in zip(indices, rows, strict=True)]
 
     def frames(self, indices: Sequence[int]) -> Frames:
-        """Both frames and everything true of them; any size, rendered in one go."""
-        return self._rendering(indices).frames()
+        """Both frames of the scenes `indices` and everything that is true of them."""
+        parts = [self._rendering(chunk).frames() for chunk in self._chunks(indices)]
+        names = [field.name for field in fields(Frames)]
+        return Frames(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
     def _rendering(self, indices: Sequence[int]) -> Rendering:
         world = draw_world(self.level, self.settings.seed, self.split, indices)
         return Rendering(world, self.size)
 
-    def _rows(self, indices: Sequence[int]) -> list[Row]:
-        chunk = max(1, PIXELS // (self.size[0] * self.size[1]))
-        parts = [indices[i : i + chunk] for i in range(0, len(indices), chunk)]
-        return [row for part in parts for row in self._render(part)]
+    def _chunks(self, indices: Sequence[int]) -> list[Sequence[int]]:
+        size = max(1, PIXELS // (self.size[0] * self.size[1]))
+        return [indices[i : i + size] for i in range(0, len(indices), size)]
 
-    def _render(self, indices: Sequence[int]) -> list[Row]:
-        fields = self._rendering(indices).fields(self.quantities)
-        rows = range(len(indices))
-        return [{name: value[i].clone() for name, value in fields.items()} for i in rows]
+    def _rows(self, indices: Sequence[int]) -> list[Row]:
+        rows = []
+        for chunk in self._chunks(indices):
+            found = self._rendering(chunk).fields(self.quantities)
+            rows += [{k: _own(v[i]) for k, v in found.items()} for i in range(len(chunk))]
+        return rows
 
     def _sample(self, index: int, row: Row) -> Sample:
         key = f"{self.settings.level}-{self.split}-{self.settings.seed}-{index}"
-        return Sample(key=key, source=self.name, **row)
+        return replace(Sample(image=row["image"], key=key, source=self.name), **row)
+
+
+def _own(value: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy: a sample must not keep the whole chunk it was rendered in alive."""
+    return value.clone(memory_format=torch.contiguous_format)

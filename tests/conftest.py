@@ -1,0 +1,173 @@
+"""What the tests of training and evaluation share: synthetic samples and tiny runs on them.
+
+`training/ranks.py` imports this file too, so that several processes do what one process does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stepsight.config import RunConfig, from_dict
+from stepsight.data.table import QUANTITIES
+from stepsight.pipeline import DensePipeline, build_network
+from stepsight.seeding import generator, seed_of
+from stepsight.tasks.table import build_tasks
+from stepsight.training import fit, setup
+from stepsight.training.console import Console
+from stepsight.training.folder import RunWriter
+from stepsight.training.loop import train
+from stepsight.types import IGNORE, Sample
+
+TASKS = ("depth", "flow", "amodal", "semantic")
+
+
+@dataclass
+class Synthetic:
+    """Random pictures with random truth of every kind: sample i is a function of (seed, i).
+
+    Samples differ widely in how many of their pixels are valid, and every eighth has none.
+    grids: native heights and widths, taken in turn; empty for the working size.
+    """
+
+    count: int = 32
+    size: tuple[int, int] = (16, 16)
+    seed: int | str = 0
+    grids: tuple[tuple[int, int], ...] = ()
+    quantities: frozenset[str] = QUANTITIES
+
+    name = "scenes"
+    classes = tuple("abcdefg")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        draw = generator(self.seed, "synthetic", index)
+        height, width = self.grids[index % len(self.grids)] if self.grids else self.size
+
+        def smooth(channels: int) -> Tensor:
+            coarse = torch.rand(1, channels, 4, 4, generator=draw)
+            return F.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+
+        def mask(share: float) -> Tensor:
+            return torch.rand(1, height, width, generator=draw) < share
+
+        share = 0.0 if index % 8 == 5 else float(torch.rand((), generator=draw))
+        labels = (smooth(7).argmax(0)).masked_fill(mask(0.2)[0], IGNORE)
+        amodal = torch.zeros(1, height, width, dtype=torch.bool)
+        top, left = (int(seed_of(self.seed, index, side) % (height // 2)) for side in "yx")
+        amodal[:, top : top + height // 2, left : left + width // 2] = True
+        modal = amodal.clone()
+        modal[:, :, left + width // 4 :] = False
+        return Sample(
+            image=(smooth(3) * 255).to(torch.uint8),
+            second=(smooth(3) * 255).to(torch.uint8),
+            key=f"synthetic-{self.seed}-{index}",
+            source=self.name,
+            depth=1.5 + 8 * smooth(1),
+            depth_valid=mask(share),
+            flow=4 * smooth(2) - 2,
+            flow_valid=mask(share),
+            labels=labels,
+            modal=modal,
+            amodal=amodal,
+            amodal_valid=mask(0.5 + share / 2),
+            normals=F.normalize(smooth(3) - 0.5, dim=0),
+            normals_valid=mask(share),
+        )
+
+    def samples(self, indices: Iterable[int]) -> list[Sample]:
+        return [self[int(index)] for index in indices]
+
+
+class Lab:
+    """Tiny runs on synthetic samples: the smallest network, 16 x 16 pixels, batches of 8."""
+
+    Source = Synthetic
+
+    def __init__(self) -> None:
+        self.source = Synthetic(count=32, seed="train")
+        self.held = Synthetic(count=6, seed="held")
+
+    def config(self, tasks: Iterable[str] = TASKS, **changes: Any) -> RunConfig:
+        """A run of 8 batches that logs each of them; `changes` are training settings."""
+        training = {"images": 64, "batch": 8, "warmup": 16, "log_every": 8, "validation_images": 4}
+        training |= {"validate_every": 0, "first_validation": 0, "checkpoint_every": 0}
+        small = {"nfe": 2, "members": 2, "sweep_nfe": [1, 2], "sweep_members": [1, 2]}
+        return from_dict(
+            {
+                "model": {"name": "hourglass-32"},
+                "tasks": {task: {} for task in tasks},
+                "data": {"scenes": {"size": list(self.source.size)}},
+                "training": training | {"evaluate": False} | changes,
+                "evaluation": small | {"batch": 8, "sweep_images": 5},
+            }
+        )
+
+    def serving(self) -> Any:
+        """While the block lasts, runs read the synthetic sources."""
+
+        def opened(config: RunConfig, quantities: frozenset[str], split: str) -> dict[str, Any]:
+            return {"scenes": self.source if split == "train" else self.held}
+
+        return mock.patch.object(setup, "open_sources", opened)
+
+    def begin(self, config: RunConfig, folder: Path) -> tuple[setup.Setup, RunWriter]:
+        """A run that has not made a step."""
+        run = RunWriter(folder)
+        run.create(config)
+        with self.serving():
+            return setup.prepare(config, run), run
+
+    def train(self, config: RunConfig, folder: Path) -> setup.Setup:
+        """The training loop alone."""
+        s, run = self.begin(config, folder)
+        train(s, run, Console(enabled=False))
+        return s
+
+    def fit(self, config: RunConfig, folder: Path, **options: Any) -> Path:
+        """The whole program below the command line."""
+        with self.serving():
+            return fit.fit(config, name="tiny", run_dir=str(folder), **options)
+
+    def rows(self, folder: Path, kind: str = "train") -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl."""
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+    def losses(self, folder: Path) -> list[float]:
+        return [row["loss"] for row in self.rows(folder)]
+
+    def pipeline(
+        self,
+        config: RunConfig | None = None,
+        size: tuple[int, int] = (16, 16),
+        statistics: bool = True,
+    ) -> DensePipeline:
+        """An untrained pipeline whose predictions depend on everything they may depend on."""
+        from stepsight.evaluation.trivial import statistics as gather
+
+        config = config or self.config()
+        tasks = build_tasks(config.tasks)
+        net = build_network(config, tasks).eval().requires_grad_(False)
+        draw = generator("weights")
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+        sizes = {task: size for task in tasks}
+        learned = {name: gather(task, self.source) for name, task in tasks.items()}
+        return DensePipeline(net, tasks, config, sizes, learned if statistics else None, "digest")
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return Lab()

@@ -1,0 +1,222 @@
+"""Muon against plain linear algebra and torch's own; who trains what; the rate; the average."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stepsight.models.build import build
+from stepsight.models.config import ModelSettings
+from stepsight.training.config import TrainingSettings
+from stepsight.training.optim import (
+    EMA,
+    NEWTON_SCHULZ,
+    Muon,
+    build_optimizers,
+    is_matrix,
+    orthogonalise,
+    rate,
+    set_rate,
+)
+
+SETTINGS = TrainingSettings()
+
+
+def with_spectrum(values: Tensor, rows: int, columns: int, seed: int) -> Tensor:
+    """A matrix with given singular values in random directions."""
+    draw = torch.Generator().manual_seed(seed)
+    left = torch.linalg.qr(torch.randn(rows, len(values), generator=draw)).Q
+    right = torch.linalg.qr(torch.randn(columns, len(values), generator=draw)).Q
+    return left @ values.diag() @ right.T
+
+
+def textbook(matrix: Tensor) -> Tensor:
+    """The quintic iteration by the singular values: each is sent through the polynomial alone."""
+    a, b, c = NEWTON_SCHULZ
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.norm()
+    for _ in range(5):
+        s = a * s + b * s**3 + c * s**5
+    return u @ s.diag() @ v
+
+
+@pytest.mark.parametrize("rows, columns", [(16, 16), (12, 40), (40, 12), (1, 9)])
+def test_singular_values_come_near_one(rows, columns):
+    values = torch.logspace(-1.7, 0, min(rows, columns))
+    found = torch.linalg.svdvals(orthogonalise(with_spectrum(values, rows, columns, 0)[None])[0])
+    assert 0.6 < found.min() and found.max() < 1.3
+
+
+@pytest.mark.parametrize("rows, columns", [(16, 16), (12, 40), (40, 12)])
+def test_the_iteration_is_newton_schulz(rows, columns):
+    matrices = torch.randn(5, rows, columns, generator=torch.Generator().manual_seed(1))
+    expected = torch.stack([textbook(one) for one in matrices])
+    torch.testing.assert_close(orthogonalise(matrices).double(), expected, atol=3e-5, rtol=0)
+
+
+def test_a_batch_is_the_matrices_one_by_one_whatever_their_scale():
+    matrices = torch.randn(4, 8, 24, generator=torch.Generator().manual_seed(2))
+    matrices *= torch.tensor([1e-4, 1.0, 10.0, 1e4])[:, None, None]
+    alone = torch.cat([orthogonalise(one[None]) for one in matrices])
+    torch.testing.assert_close(orthogonalise(matrices), alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        orthogonalise(matrices * 7), orthogonalise(matrices), atol=1e-4, rtol=0
+    )
+
+
+def test_a_zero_gradient_moves_nothing():
+    assert orthogonalise(torch.zeros(2, 4, 6)).eq(0).all()
+
+
+def steps_of(optimizer: torch.optim.Optimizer, p: nn.Parameter, gradients: Tensor) -> Tensor:
+    for gradient in gradients:
+        p.grad = gradient.reshape(p.shape).clone()
+        optimizer.step()
+    return p.detach()
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
+def test_muon_walks_as_torch_muon_up_to_bfloat16(shape):
+    draw = torch.Generator().manual_seed(3)
+    start, gradients = torch.randn(shape, generator=draw), torch.randn(6, *shape, generator=draw)
+    options = dict(lr=0.02, momentum=0.95, weight_decay=0.1)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    walked = steps_of(Muon([ours], **options), ours, gradients) - start
+    peer = steps_of(torch.optim.Muon([theirs], **options), theirs, gradients) - start
+    assert torch.cosine_similarity(walked.flatten(), peer.flatten(), dim=0) > 0.999
+    assert (walked - peer).norm() < 0.02 * peer.norm()
+
+
+def test_a_kernel_is_the_matrix_of_outputs_by_the_rest():
+    draw = torch.Generator().manual_seed(4)
+    start, gradients = torch.randn(8, 36, generator=draw), torch.randn(3, 8, 36, generator=draw)
+    flat, kernel = nn.Parameter(start.clone()), nn.Parameter(start.reshape(8, 4, 3, 3).clone())
+    one = steps_of(Muon([flat], 0.02, 0.95, 0.01), flat, gradients)
+    two = steps_of(Muon([kernel], 0.02, 0.95, 0.01), kernel, gradients)
+    assert torch.equal(one, two.reshape(8, 36))
+
+
+def test_parameters_of_one_shape_do_not_mix_and_those_without_gradient_rest():
+    draw = torch.Generator().manual_seed(5)
+    starts, gradients = torch.randn(3, 6, 10, generator=draw), torch.randn(3, 6, 10, generator=draw)
+    together = [nn.Parameter(one.clone()) for one in starts]
+    for p, gradient in zip(together[:2], gradients):
+        p.grad = gradient
+    Muon(together, 0.02, 0.95, 0.01).step()
+    for p, start, gradient in zip(together[:2], starts, gradients):
+        alone = nn.Parameter(start.clone())
+        expected = steps_of(Muon([alone], 0.02, 0.95, 0.01), alone, gradient[None])
+        torch.testing.assert_close(p.detach(), expected, atol=1e-6, rtol=0)
+    assert torch.equal(together[2].detach(), starts[2])
+
+
+def network(name: str, **settings) -> nn.Module:
+    with torch.device("meta"):
+        return build(
+            ModelSettings(name=name, **settings),
+            target_channels=7,
+            cond_channels=6,
+            labels=4,
+            feature_channels=81,
+        )
+
+
+NETWORKS = [("hourglass-64", {}), ("hourglass-32", {"input": "per_task"}), ("DiT-Ti/2", {})]
+
+
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_muon_takes_inner_matrices_only(name, settings):
+    net = network(name, **settings)
+    taken = {n for n, p in net.named_parameters() if is_matrix(n, p)}
+    left = dict(net.named_parameters()).keys() - taken
+    embeddings = {
+        f"{n}.weight" for n, module in net.named_modules() if isinstance(module, nn.Embedding)
+    }
+    assert embeddings and embeddings <= left
+    assert any("qkv" in n for n in taken) and any("fc1" in n for n in taken)
+    edges = ("input", "output", "time", "label", "modulation", "adaLN", "embed", "final")
+    assert not [n for n in taken if any(word in n for word in edges)]
+    matrices = {n for n, p in net.named_parameters() if p.ndim in (2, 4)}
+    assert not [n for n in matrices & left if not any(word in n for word in edges)]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_every_parameter_has_one_optimizer(name, settings, optimizer):
+    net = network(name, **settings)
+    found = build_optimizers(net, replace(SETTINGS, optimizer=optimizer))
+    assert [type(one).__name__ for one in found] == ["AdamW", "Muon"][: 1 + (optimizer == "muon")]
+    held = [id(p) for one in found for group in one.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in net.parameters())
+    plain = [p for group in found[0].param_groups if not group["weight_decay"] for p in group["params"]]
+    assert plain and all(p.ndim == 1 for p in plain)
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine():
+    settings = replace(SETTINGS, images=6400, batch=16, warmup=160, final_lr=0.02)
+    factors = [rate(settings, images) for images in range(0, 6400 + 1, 16)]
+    assert factors[0] == pytest.approx(16 / 160, rel=1e-3)
+    assert max(factors) == pytest.approx(1, abs=0.01) and factors.index(max(factors)) in (9, 10)
+    assert all(a > b for a, b in zip(factors[10:], factors[11:]))
+    assert factors[200] == pytest.approx((1 + 0.02) / 2)
+    assert factors[-1] == pytest.approx(0.02)
+    assert rate(settings, 3200) == factors[200]  # of images alone, not of what was asked before
+
+
+@pytest.mark.parametrize("decay, middle, end", [("exponential", 0.1, 0.01), ("constant", 1, 1)])
+def test_the_other_decays(decay, middle, end):
+    settings = replace(SETTINGS, images=1600, warmup=0, final_lr=0.01, decay=decay)
+    assert [rate(settings, images) for images in (0, 800, 1600)] == pytest.approx([1, middle, end])
+
+
+def test_a_set_rate_scales_each_optimizers_own():
+    net = nn.Sequential(nn.Linear(4, 4))
+    found = build_optimizers(net, replace(SETTINGS, lr=0.003, muon_lr=0.02))
+    for _ in range(2):  # set, not multiplied
+        set_rate(found, 0.5)
+    rates = [{group["lr"] for group in one.param_groups} for one in found]
+    assert rates == [{0.0015}, {0.01}]
+
+
+def test_the_average_is_exponential():
+    net = nn.Linear(3, 2)
+    start = {name: p.detach().clone() for name, p in net.named_parameters()}
+    average = EMA(net, 0.9)
+    walk = [start]
+    for _ in range(4):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(torch.randn(p.shape))
+        average.update(net)
+        walk.append({name: p.detach().clone() for name, p in net.named_parameters()})
+    weights = [0.9**4] + [0.1 * 0.9 ** (4 - k) for k in range(1, 5)]
+    assert math.isclose(sum(weights), 1)
+    for name, value in average.values.items():
+        expected = sum(w * one[name] for w, one in zip(weights, walk))
+        torch.testing.assert_close(value, expected)
+
+
+def test_swapping_twice_is_nothing():
+    net = nn.Linear(3, 2)
+    average = EMA(net, 0.5)
+    with torch.no_grad():
+        net.weight.add_(1)
+    own, averaged = net.weight.detach().clone(), average.values["weight"].clone()
+    average.swap(net)
+    assert torch.equal(net.weight, averaged) and torch.equal(average.values["weight"], own)
+    average.swap(net)
+    assert torch.equal(net.weight, own) and torch.equal(average.values["weight"], averaged)
+
+
+def test_a_loaded_average_shares_no_memory():
+    net = nn.Linear(3, 2)
+    average = EMA(net, 0.5)
+    weights = {name: torch.full_like(p, 3) for name, p in net.named_parameters()}
+    average.load(weights, torch.device("cpu"))
+    average.update(net)
+    torch.testing.assert_close(average.values["bias"], (3 + net.bias.detach()) / 2)
+    assert weights["bias"].eq(3).all()
