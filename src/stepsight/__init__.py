@@ -19,7 +19,7 @@ _HOME = {
     "ScalingRecord": "stepsight.scaling.records",
     "UserError": "stepsight.errors",
 }
-__all__ = sorted(_HOME)
+__all__ = ["DensePipeline", "Prediction", "RunConfig", "ScalingRecord", "UserError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
@@ -37,6 +38,7 @@ DEFAULT_TABLES = {
     "tasks": {"depth": {}, "flow": {}, "amodal": {}, "semantic": {}},
     "data": {"scenes": {}},
 }
+Layer = tuple[str, Mapping[str, Any]]  # where settings come from, and they themselves
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class RunConfig:
 
 def from_dict(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     """A RunConfig from nested plain values. Raises UserError naming `where` and the key."""
-    return _compose(_shape(values), [(where, values)])
+    _refuse_unknown(values, _shape(values, where), where)
+    return _checked(_compose(_shape(values, where), [(where, values)]))
 
 
 def load(
@@ -87,12 +90,23 @@ def load(
     with 0, from the command-line library.
     """
     layers = [(name, _read(name)) for name in files]
-    merged: dict[str, Any] = {}
-    for _, values in layers:
-        merged.update({table: values[table] for table in TABLES if values.get(table) is not None})
-    shape = _shape(_with_flagged_entries(merged, flags))
+    for name, values in layers:
+        _refuse_unknown(values, _shape(values, name), name)
+    layers, tables = _last_tables(layers)
+    shape = _shape(_with_flagged_entries(tables, flags), prog)
     config = _compose(shape, layers)
     return _parse_flags(shape, config, flags, door, prog)
+
+
+def _last_tables(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Any]]:
+    """The layers without the tables that a later one replaces, and the tables that remain."""
+    kept: list[Layer] = []
+    tables: dict[str, Any] = {}
+    for where, values in reversed(layers):
+        kept.insert(0, (where, {key: one for key, one in values.items() if key not in tables}))
+        own = {table: values[table] for table in TABLES if values.get(table) is not None}
+        tables = own | tables
+    return kept, tables
 
 
 def _parse_flags(
@@ -100,7 +114,10 @@ def _parse_flags(
 ) -> tuple[RunConfig, Any]:
     import tyro
 
-    own = [(f.name, f.type, field(default=f.default)) for f in fields(door)] if door else []
+    own = [
+        (f.name, tyro.conf.UseAppendAction[f.type], field(default=f.default))
+        for f in (fields(door) if door else ())
+    ]
     values = _as_shape(shape, config)
     groups = [  # in settings a bool takes a value, as in a file: --training.flip False
         (f.name, tyro.conf.FlagConversionOff[f.type], field(default=getattr(values, f.name)))
@@ -108,8 +125,9 @@ def _parse_flags(
     ]
     command = make_dataclass("Command", [*own, *groups])
     command.__doc__ = door.__doc__ if door else RunConfig.__doc__
-    parsed = tyro.cli(command, args=list(flags), prog=prog, config=(tyro.conf.UseAppendAction,))
-    return _assemble(parsed), door and door(**{name: getattr(parsed, name) for name, *_ in own})
+    parsed = tyro.cli(command, args=list(flags), prog=prog)
+    config = _checked(_assemble(parsed))
+    return config, door and door(**{name: getattr(parsed, name) for name, *_ in own})
 
 
 def _as_shape(shape: type, config: RunConfig) -> Any:
@@ -120,18 +138,22 @@ def _as_shape(shape: type, config: RunConfig) -> Any:
     return shape(**parts)
 
 
-def _shape(values: Mapping[str, Any]) -> type:
+def _shape(values: Mapping[str, Any], where: str) -> type:
     """The dataclass of this run: the groups, and one field an entry of each table."""
     specs: list[tuple[str, Any, Any]] = []
     for table, rows in TABLES.items():
         entries = values.get(table)
         entries = DEFAULT_TABLES[table] if entries is None else entries
+        if not isinstance(entries, Mapping):
+            raise UserError(
+                f"{where}: '{table}' must be a table, name: {{settings}}, not {entries!r}."
+            )
         names = [name for name in entries if (table, name) != ("data", "root")]
         if table == "data" and not names:
             names = list(DEFAULT_TABLES["data"])
         for name in names:
             if name not in rows:
-                raise UserError(f"{table}.{name} is unknown.{suggest(name, rows)}")
+                raise UserError(f"{where}: '{table}.{name}' unknown.{suggest(str(name), rows)}")
         root = [("root", str, field(default=""))] if table == "data" else []
         kind = make_dataclass(
             table.capitalize(),
@@ -154,19 +176,17 @@ def _with_flagged_entries(tables: dict[str, Any], flags: Sequence[str]) -> dict[
     return tables
 
 
-def _compose(shape: type, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> RunConfig:
+def _compose(shape: type, layers: Sequence[Layer]) -> RunConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     node = OmegaConf.structured(shape)
     for where, values in layers:
-        _refuse_unknown(values, shape, where)
         try:
             node = OmegaConf.merge(node, OmegaConf.create(dict(values)))
         except OmegaConfBaseException as error:
-            key = getattr(error, "full_key", None) or "?"
             reason = str(error).splitlines()[0]
-            raise UserError(f"{where}: '{key}': {reason}.") from None
+            raise UserError(f"{where}: '{error.full_key}': {reason}.") from None
     return _assemble(OmegaConf.to_object(node))
 
 
@@ -178,27 +198,34 @@ def _refuse_unknown(values: Mapping[str, Any], shape: Any, where: str, path: str
     known = {f.name: f.type for f in fields(shape)}
     for key, value in values.items():
         if key not in known:
-            rows = TABLES.get(path.rstrip("."), known)  # a task absent here may exist elsewhere
-            hint = suggest(str(key), rows)
-            raise UserError(f"{where}: '{path}{key}' unknown.{hint}")
-        if is_dataclass(known[key]) and value is not None:
-            _refuse_unknown(value, known[key], where, f"{path}{key}.")
+            raise UserError(f"{where}: '{path}{key}' unknown.{suggest(str(key), known)}")
+        kind = known[key]
+        if is_dataclass(kind) and value is not None:
+            _refuse_unknown(value, kind, where, f"{path}{key}.")
+        elif isinstance(kind, str) and kind.startswith("tuple[") and not _fits(value, kind):
+            raise UserError(f"{where}: '{path}{key}' must be {kind}, not {value!r}.")
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a list from a file is a `tuple[int, int]`, `tuple[int, ...]` and the like."""
+    first, *others = kind.removeprefix("tuple[").removesuffix("]").split(", ")
+    allowed = {"int": (int,), "float": (int, float), "str": (str,)}[first]
+    counts = others == ["..."] or (isinstance(value, Sequence) and len(value) == 1 + len(others))
+    return counts and isinstance(value, list | tuple) and all(type(x) in allowed for x in value)
 
 
 def _assemble(parsed: Any) -> RunConfig:
     """From an instance of a run's shape to a RunConfig."""
     data = {f.name: getattr(parsed.data, f.name) for f in fields(parsed.data)}
-    config = RunConfig(
+    return RunConfig(
         tasks={f.name: _tupled(getattr(parsed.tasks, f.name)) for f in fields(parsed.tasks)},
         data_root=data.pop("root"),
         data={name: _tupled(one) for name, one in data.items()},
         **{name: _tupled(getattr(parsed, name)) for name in GROUPS},
     )
-    _check(config)
-    return config
 
 
-def _check(config: RunConfig) -> None:
+def _checked(config: RunConfig) -> RunConfig:
     """Refuse values that no single type can: each message names the key."""
     training = config.training
     for key in ("images", "batch", "accumulate", "keep", "validation_images"):
@@ -215,12 +242,18 @@ def _check(config: RunConfig) -> None:
     for key in ("nfe", "members", "batch"):
         if getattr(config.evaluation, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config.evaluation, key)}: at least 1.")
+    for key in ("sweep_nfe", "sweep_members"):
+        if min(getattr(config.evaluation, key), default=0) < 1:
+            raise UserError(f"evaluation.{key}: give one or more numbers, each at least 1.")
     if not config.tasks or not config.data:
         raise UserError("a run needs at least one entry under tasks and one under data.")
     for table in ("tasks", "data"):
         for name, one in getattr(config, table).items():
-            if one.weight < 0:
-                raise UserError(f"{table}.{name}.weight={one.weight}: must not be negative.")
+            if not 0 <= one.weight < math.inf:
+                raise UserError(
+                    f"{table}.{name}.weight={one.weight}: must be 0 or more, and finite."
+                )
+    return config
 
 
 def _tupled(settings: Any) -> Any:
@@ -245,11 +278,12 @@ def _read(name: str) -> dict[str, Any]:
 
     path = Path(name)
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("configs")
-        found = [str(one) for one in sorted(folder.glob("**/*.yaml"))]
+        found = [
+            str(one) for folder in (path.parent, Path("configs")) for one in folder.glob("*.yaml")
+        ]
         raise UserError(f"config file {name} not found.{suggest(name, found)}")
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -18,7 +18,7 @@ IGNORE = 255  # label of pixels that carry no class
 
 
 class Movable:
-    """`.to()` and `.pin_memory()` for dataclasses of tensors (accelerate moves only what has them)."""
+    """`.to()` and `.pin_memory()` for dataclasses of tensors: accelerate moves what has them."""
 
     def _map(self, move) -> Self:
         changed = {

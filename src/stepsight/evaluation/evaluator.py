@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -142,10 +143,7 @@ def _extend(rows: Rows, more: Rows) -> None:
 
 def _gathered(scores: Scores, order: list[int]) -> Scores:
     """All processes' rows together, in the order of the images; each image counts once."""
-    parts = [(order, scores)]
-    if _world() > 1:
-        parts = [None] * _world()  # type: ignore[list-item]
-        dist.all_gather_object(parts, (order, scores))
+    parts = _all_gathered((order, scores))
     places = torch.tensor([place for part, _ in parts for place in part])
     sort = places.argsort()
     every = [part for _, part in parts if part.keys]
@@ -163,6 +161,15 @@ def _gathered(scores: Scores, order: list[int]) -> Scores:
         total = sum(part.seconds[setting] for part in every)
         merged.seconds[setting] = total / len(keys)
     return merged
+
+
+def _all_gathered(mine: Any) -> list[Any]:
+    """What every process holds, by rank."""
+    if _world() == 1:
+        return [mine]
+    parts: list[Any] = [None] * _world()
+    dist.all_gather_object(parts, mine)
+    return parts
 
 
 def _joined(tables: list[Rows], sort: Tensor) -> Rows:

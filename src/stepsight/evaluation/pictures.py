@@ -64,7 +64,7 @@ def extremes_grid(
     for name, place in places.items():
         batch = collate(source.samples([indices[place]])).to(pipeline.device)
         rows.append(_tiles(pipeline, batch, task.name, *setting))
-        labels.append(f"{name} {measure(task.metric).label} {number(values[place])}")
+        labels.append(f"{name} {measure(task.metric).label} {number(float(values[place]))}")
     nfe, members = setting
     names = ["image", "prompt", "truth", "1 x 1", f"{nfe} x {members}", "spread"]
     return compose(rows, names, labels, path, scale=_scale(rows))

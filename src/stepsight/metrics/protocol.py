@@ -103,10 +103,13 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def get(name: str) -> Protocol:
-    """The protocol of that name. Raises UserError with the nearest name for an unknown one."""
-    if name not in PROTOCOLS:
-        raise UserError(f"There is no protocol '{name}'.{suggest(name, PROTOCOLS)}")
+def get(name: str, task: str | None = None) -> Protocol:
+    """The protocol of that name. Raises UserError if there is none, or if it scores another task
+    than `task`."""
+    fitting = [row.name for row in PROTOCOLS.values() if task in (None, row.task)]
+    if name not in fitting:
+        what = f" for the task '{task}'" if task else ""
+        raise UserError(f"There is no protocol '{name}'{what}.{suggest(name, fitting)}")
     return PROTOCOLS[name]
 
 

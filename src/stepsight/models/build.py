@@ -52,14 +52,14 @@ def build(
 
 
 def check_size(net: nn.Module, size: tuple[int, int], where: str) -> None:
-    """Raise UserError unless both sides of `size` are divisible by the backbone's stride."""
+    """Raise UserError unless both sides of `size` are positive multiples of the net's stride."""
     stride = int(net.stride)  # type: ignore[arg-type]
     for name, value in zip("HW", size):
-        if value % stride:
-            low = value // stride * stride
+        if value % stride or value < 1:
+            low = max(value // stride, 1) * stride
             raise UserError(
-                f"{where}: {name}={value} is not divisible by {stride}, the backbone's stride. "
-                f"Use {max(low, stride)} or {low + stride}."
+                f"{where}: {name}={value} is not a multiple of {stride}, the backbone's stride. "
+                f"Use {low} or {low + stride}."
             )
 
 

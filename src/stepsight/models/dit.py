@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import Attention, Mlp
+from timm.layers import Attention, Mlp  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from stepsight.models.config import DiTSize
@@ -37,7 +37,9 @@ class DiTBlock(nn.Module):
         width = size.width
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(width, num_heads=size.heads, qkv_bias=True, qk_norm=qk_norm)
+        self.attn = Attention(
+            width, num_heads=size.heads, qkv_bias=True, qk_norm=qk_norm, norm_layer=nn.LayerNorm
+        )
         self.mlp = Mlp(width, hidden_features=4 * width, act_layer=tanh_gelu)  # type: ignore[arg-type]
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         for module in self.modules():

@@ -34,15 +34,13 @@ class Amodal(AmodalSettings):
     feature_channels: ClassVar[int] = 0
 
     def condition(self, batch: Batch) -> Condition:
-        require(self.name, batch, "modal")
-        assert batch.modal is not None
-        prompt = (batch.modal.to(batch.image.dtype) * 2 - 1).expand_as(batch.image)
+        (modal,) = require(self.name, batch, "modal")
+        prompt = (modal.to(batch.image.dtype) * 2 - 1).expand_as(batch.image)
         return Condition(torch.stack([batch.image, prompt], dim=1))
 
     def encode(self, batch: Batch) -> Target:
-        require(self.name, batch, "amodal", "amodal_valid")
-        assert batch.amodal is not None and batch.amodal_valid is not None
-        return Target(batch.amodal.to(batch.image.dtype) * 2 - 1, batch.amodal_valid)
+        amodal, valid = require(self.name, batch, "amodal", "amodal_valid")
+        return Target(amodal.to(batch.image.dtype) * 2 - 1, valid)
 
     def decode(self, x: Tensor) -> Prediction:
         return Prediction(self.name, x[:, :1], ((x[:, :1] + 1) / 2).clamp(0, 1))
@@ -55,24 +53,18 @@ class Amodal(AmodalSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        require(self.name, batch, "modal", "amodal", "amodal_valid")
-        return amodal_rows(
-            prediction.values > 0.5,
-            batch.modal,
-            batch.amodal,
-            batch.amodal_valid,
-            protocols.get(protocol),
-        )
+        modal, amodal, valid = require(self.name, batch, "modal", "amodal", "amodal_valid")
+        rule = protocols.get(protocol, self.name)
+        return amodal_rows(prediction.values > 0.5, modal, amodal, valid, rule)
 
     def statistics(self, batch: Batch) -> Tensor:
         return batch.image.new_zeros(0, *batch.image.shape[-2:])  # no baseline is learned
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
-        require(self.name, batch, "modal")
-        assert batch.modal is not None
-        box = bounding_box(batch.modal)
+        (modal,) = require(self.name, batch, "modal")
+        box = bounding_box(modal)
         return {
-            "copied_mask": self.decode(batch.modal.float() * 2 - 1),
+            "copied_mask": self.decode(modal.float() * 2 - 1),
             "bounding_box": self.decode(box.float() * 2 - 1),
         }
 
@@ -80,11 +72,9 @@ class Amodal(AmodalSettings):
         return resize(values, size)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        require(self.name, batch, "modal")
-        assert batch.modal is not None
-        return colour_mask(batch.modal, values > 0.5)
+        (modal,) = require(self.name, batch, "modal")
+        return colour_mask(modal, values > 0.5)
 
     def truth(self, batch: Batch) -> Tensor:
-        require(self.name, batch, "amodal")
-        assert batch.amodal is not None
-        return batch.amodal.float()
+        (amodal,) = require(self.name, batch, "amodal")
+        return amodal.float()

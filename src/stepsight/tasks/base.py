@@ -76,8 +76,8 @@ class Task(Protocol):
         ...
 
 
-def require(task: str, batch: Batch, *names: str) -> None:
-    """Raise UserError unless the batch has every named field."""
+def require(task: str, batch: Batch, *names: str) -> tuple[Tensor, ...]:
+    """The named fields of the batch. Raises UserError, naming the source, if one is missing."""
     missing = [name for name in names if getattr(batch, name) is None]
     if missing:
         sources = ", ".join(sorted(set(batch.sources)))
@@ -85,6 +85,7 @@ def require(task: str, batch: Batch, *names: str) -> None:
             f"task {task} needs {' and '.join(missing)}, which {sources} does not have. "
             f"Choose another source for it, or leave the task out."
         )
+    return tuple(getattr(batch, name) for name in names)
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

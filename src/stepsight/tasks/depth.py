@@ -41,9 +41,7 @@ class Depth(DepthSettings):
         return Condition(batch.image[:, None])
 
     def encode(self, batch: Batch) -> Target:
-        require(self.name, batch, "depth", "depth_valid")
-        depth, valid = batch.depth, batch.depth_valid
-        assert depth is not None and valid is not None
+        depth, valid = require(self.name, batch, "depth", "depth_valid")
         y = self._curve(torch.where(valid, depth, 1.0))
         low, high = self._limits(y, valid)
         x = (2 * (y - low) / (high - low).clamp_min(1e-6) - 1).clamp(-1, 1)
@@ -66,10 +64,8 @@ class Depth(DepthSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        require(self.name, batch, "depth", "depth_valid")
-        return depth_rows(
-            prediction.values, batch.depth, batch.depth_valid, protocols.get(protocol)
-        )
+        depth, valid = require(self.name, batch, "depth", "depth_valid")
+        return depth_rows(prediction.values, depth, valid, protocols.get(protocol, self.name))
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)
@@ -90,9 +86,8 @@ class Depth(DepthSettings):
         return colour_depth(values)
 
     def truth(self, batch: Batch) -> Tensor:
-        require(self.name, batch, "depth", "depth_valid")
-        assert batch.depth is not None and batch.depth_valid is not None
-        return torch.where(batch.depth_valid, batch.depth, torch.nan)
+        depth, valid = require(self.name, batch, "depth", "depth_valid")
+        return torch.where(valid, depth, torch.nan)
 
     def _curve(self, depth: Tensor) -> Tensor:
         depth = depth.clamp_min(MIN_DEPTH) if self.space != "linear" else depth

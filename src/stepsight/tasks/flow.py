@@ -39,24 +39,21 @@ class Flow(FlowSettings):
         return (2 * self.radius + 1) ** 2 if self.cost_volume else 0
 
     def condition(self, batch: Batch) -> Condition:
-        require(self.name, batch, "second")
-        assert batch.second is not None
+        (second,) = require(self.name, batch, "second")
         features = None
         if self.cost_volume:
             features = cost_volume(
                 batch.image,
-                batch.second,
+                second,
                 stride=self.stride,
                 radius=self.radius,
                 window=self.window,
                 sharpness=self.sharpness,
             )
-        return Condition(torch.stack([batch.image, batch.second], dim=1), features)
+        return Condition(torch.stack([batch.image, second], dim=1), features)
 
     def encode(self, batch: Batch) -> Target:
-        require(self.name, batch, "flow", "flow_valid")
-        flow, valid = batch.flow, batch.flow_valid
-        assert flow is not None and valid is not None
+        flow, valid = require(self.name, batch, "flow", "flow_valid")
         return Target(torch.where(valid, flow, 0.0) / self.scale, valid)
 
     def decode(self, x: Tensor) -> Prediction:
@@ -71,10 +68,9 @@ class Flow(FlowSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        require(self.name, batch, "flow", "flow_valid")
-        protocols.get(protocol)
-        assert batch.flow is not None and batch.flow_valid is not None
-        return flow_rows(prediction.values, batch.flow, batch.flow_valid)
+        flow, valid = require(self.name, batch, "flow", "flow_valid")
+        protocols.get(protocol, self.name)
+        return flow_rows(prediction.values, flow, valid)
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)
@@ -108,6 +104,5 @@ class Flow(FlowSettings):
         return colour_flow(values, length)
 
     def truth(self, batch: Batch) -> Tensor:
-        require(self.name, batch, "flow", "flow_valid")
-        assert batch.flow is not None and batch.flow_valid is not None
-        return torch.where(batch.flow_valid, batch.flow, torch.nan)
+        flow, valid = require(self.name, batch, "flow", "flow_valid")
+        return torch.where(valid, flow, torch.nan)

@@ -34,25 +34,22 @@ class Normals(NormalsSettings):
         return Condition(batch.image[:, None])
 
     def encode(self, batch: Batch) -> Target:
-        require(self.name, batch, "normals", "normals_valid")
-        normals, valid = batch.normals, batch.normals_valid
-        assert normals is not None and valid is not None
+        normals, valid = require(self.name, batch, "normals", "normals_valid")
         return Target(torch.where(valid, normals, 0.0), valid)
 
     def decode(self, x: Tensor) -> Prediction:
         return Prediction(self.name, x[:, :3], F.normalize(x[:, :3], dim=1))
 
     def merge(self, members: Tensor) -> Prediction:
-        x, spread = merge_directions(members[:, :, :3])
+        x, spread = merge_directions(F.normalize(members[:, :, :3], dim=2))
         prediction = self.decode(x)
         prediction.uncertainty = spread if len(members) > 1 else None
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        require(self.name, batch, "normals", "normals_valid")
-        protocols.get(protocol)
-        assert batch.normals is not None and batch.normals_valid is not None
-        return normals_rows(prediction.values, batch.normals, batch.normals_valid)
+        normals, valid = require(self.name, batch, "normals", "normals_valid")
+        protocols.get(protocol, self.name)
+        return normals_rows(prediction.values, normals, valid)
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)
@@ -74,6 +71,5 @@ class Normals(NormalsSettings):
         return colour_normals(values)
 
     def truth(self, batch: Batch) -> Tensor:
-        require(self.name, batch, "normals", "normals_valid")
-        assert batch.normals is not None and batch.normals_valid is not None
-        return torch.where(batch.normals_valid, batch.normals, torch.nan)
+        normals, valid = require(self.name, batch, "normals", "normals_valid")
+        return torch.where(valid, normals, torch.nan)

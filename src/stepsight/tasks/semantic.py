@@ -44,15 +44,14 @@ class Semantic(SemanticSettings):
         return Condition(batch.image[:, None])
 
     def encode(self, batch: Batch) -> Target:
-        require(self.name, batch, "labels")
-        assert batch.labels is not None
-        valid = batch.labels != IGNORE
-        if int(torch.where(valid, batch.labels, 0).max()) >= self.classes:
+        (labels,) = require(self.name, batch, "labels")
+        valid = labels != IGNORE
+        if int(torch.where(valid, labels, 0).max()) >= self.classes:
             raise UserError(
-                f"task semantic: label {int(batch.labels[valid].max())} in {batch.keys[0]}, "
+                f"task semantic: label {int(labels[valid].max())} in {batch.keys[0]}, "
                 f"but tasks.semantic.classes is {self.classes}. Set it to the source's count."
             )
-        code = self._codes(batch.image)[torch.where(valid, batch.labels, 0)]
+        code = self._codes(batch.image)[torch.where(valid, labels, 0)]
         return Target(rearrange(code, "b h w c -> b c h w"), valid[:, None])
 
     def decode(self, x: Tensor) -> Prediction:
@@ -69,15 +68,13 @@ class Semantic(SemanticSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        require(self.name, batch, "labels")
-        protocols.get(protocol)
-        assert batch.labels is not None
-        return semantic_rows(prediction.values[:, 0], batch.labels, self.classes)
+        (labels,) = require(self.name, batch, "labels")
+        protocols.get(protocol, self.name)
+        return semantic_rows(prediction.values[:, 0], labels, self.classes)
 
     def statistics(self, batch: Batch) -> Tensor:
-        require(self.name, batch, "labels")
-        assert batch.labels is not None
-        return class_counts(batch.labels, self.classes).float()
+        (labels,) = require(self.name, batch, "labels")
+        return class_counts(labels, self.classes).float()
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         if statistics is None:
@@ -98,9 +95,8 @@ class Semantic(SemanticSettings):
         return colour_labels(values[:, 0])
 
     def truth(self, batch: Batch) -> Tensor:
-        require(self.name, batch, "labels")
-        assert batch.labels is not None
-        return batch.labels[:, None]
+        (labels,) = require(self.name, batch, "labels")
+        return labels[:, None]
 
     def _as_prediction(self, labels: Tensor) -> Prediction:
         x = rearrange(self._codes(labels.float())[labels[:, 0]], "b h w c -> b c h w")

@@ -93,7 +93,7 @@ def _set_up(
 def _costs(s: Setup, console: Console) -> None:
     """Processor time of the training loop and of making samples, over all processes."""
     mine = torch.tensor([time.process_time() - s.cpu_began - s.rendering_s, s.rendering_s])
-    spent = s.accelerator.reduce(mine.to(s.device), reduction="sum").tolist()
+    spent = s.summed(mine.to(s.device)).tolist()
     console.note(
         f"training loop {spent[0]:.0f} core-seconds, making samples {spent[1]:.0f}, "
         f"start-up {s.start_up_s:.0f} s, wall {s.elapsed():.0f} s"

@@ -69,7 +69,7 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
 
         # Loss: the masked error divided by the count of valid entries of the whole batch.
         counts = torch.stack([one.valid.sum() for one in coded])  # type: ignore[union-attr]
-        count = s.accelerator.reduce(counts.sum(), reduction="sum").clamp_min(1)
+        count = s.summed(counts.sum()).clamp_min(1)
         total = torch.zeros((), device=s.device)
         for index, (one, rows) in enumerate(zip(coded, micro_batches(s))):
             with s.synchronised(index == len(coded) - 1):
@@ -79,7 +79,7 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
                 loss = errors.float().sum() / count
                 s.accelerator.backward(loss * s.accelerator.num_processes)  # DDP averages
                 total += loss.detach()
-        loss_value = float(s.accelerator.reduce(total, reduction="sum"))
+        loss_value = float(s.summed(total))
         stop_if_not_finite(loss_value, step, draw, run)
 
         # Update.

@@ -21,7 +21,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iterati
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices of "n r c", approximately (singular values .7 to 1.2)."""
+    """The semi-orthogonal matrices nearest to "n r c", roughly (singular values .7 to 1.2)."""
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
@@ -58,6 +58,7 @@ class Muon(torch.optim.Optimizer):
             state = self.state[p]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p)
+            assert p.grad is not None
             buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
             looks.append(p.grad.lerp(buffer, momentum).reshape(shape))  # Nesterov
         updates = orthogonalise(torch.stack(looks))
@@ -124,7 +125,8 @@ class EMA:
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         current = [p.detach() for p in net.parameters()]
-        torch._foreach_lerp_(list(self.values.values()), current, 1 - self.decay)
+        averages = list(self.values.values())
+        torch._foreach_lerp_(averages, current, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, weights: dict[str, Tensor], device: torch.device) -> None:
         """Take averaged weights from a checkpoint."""

@@ -91,6 +91,12 @@ class Setup:
     def elapsed(self) -> float:
         return time.perf_counter() - self.began
 
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        total = self.accelerator.reduce(value, reduction="sum")
+        assert isinstance(total, Tensor)
+        return total
+
     def synchronised(self, last: bool) -> AbstractContextManager:
         """Gradients travel between processes with the last micro-batch only."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)

@@ -21,6 +21,7 @@ class Tracker:
         if config.training.tracker == "none":
             return
         import wandb
+        from wandb.errors import CommError
 
         offline = config.training.tracker == "wandb-offline" or not wandb.api.api_key
         options: dict[str, Any] = dict(
@@ -28,7 +29,7 @@ class Tracker:
         )
         try:
             self._run = wandb.init(mode="offline" if offline else "online", **options)
-        except wandb.errors.CommError as error:
+        except CommError as error:
             print(f"wandb: {error}; recording offline")
             self._run = wandb.init(mode="offline", **options)
         run.listeners.append(self.log)

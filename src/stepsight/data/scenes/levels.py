@@ -78,7 +78,7 @@ _DIALS = ("objects", "occlusion", "texture", "displacement", "thin", "camera_onl
 
 
 def level_of(settings: ScenesSettings) -> Level:
-    """The named level with the dials of `settings` that are set. Raises UserError for what cannot be."""
+    """The named level with the dials of `settings` that are set. Raises UserError if impossible."""
     if settings.level not in LEVELS:
         raise UserError(
             f"data.scenes.level: no level '{settings.level}'.{suggest(settings.level, LEVELS)}"
