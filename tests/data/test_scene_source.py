@@ -1,16 +1,16 @@
-"""The source of procedural worlds: samples, dials, errors and the cache."""
+"""The source of procedural worlds: samples, dials, errors and the bank."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from stepsight.data.bank import Bank
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.cache import Cache
 from stepsight.data.scenes.kinds import NAMES
 from stepsight.data.scenes.levels import level_of
 from stepsight.data.scenes.parameters import World, draw_world
@@ -160,39 +160,16 @@ def test_unknown_quantity_and_dial_out_of_range() -> None:
         Scenes(SMALL, "train")[40]
 
 
-def test_cache_gives_the_same_bits_and_does_not_render_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = Scenes(SMALL, "train").samples([5, 0, 39])
-    kept = ScenesSettings(size=(24, 32), count=40, cache=str(tmp_path))
-    for one, other in zip(plain, Scenes(kept, "train").samples([5, 0, 39])):
-        assert_same(one, other)
-    again = Scenes(kept, "train")
-    monkeypatch.setattr(again, "_rows", None)  # calling it would fail
-    for one, other in zip(plain, again.samples([5, 0, 39])):
+def test_bank_of_scenes_gives_the_same_bits(tmp_path: Path) -> None:
+    source = Scenes(SMALL, "train")
+    bank = Bank.create(source, len(source), tmp_path / "bank", source.fingerprint)
+    bank.fill()
+    for one, other in zip(source.samples([5, 0, 39]), bank.samples([5, 0, 39])):
         assert_same(one, other)
 
 
-def test_cache_keeps_different_worlds_apart(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        kept = ScenesSettings(size=(24, 32), count=4, seed=seed, cache=str(tmp_path))
-        bare = ScenesSettings(size=(24, 32), count=4, seed=seed)
-        assert_same(Scenes(kept, "train")[2], Scenes(bare, "train")[2])
-
-
-def test_cache_survives_a_partial_write(tmp_path: Path) -> None:
-    """A row that was written without its flag, as when a run is killed, is made anew."""
-    cache, made = Cache(tmp_path / "rows", 4), []
-
-    def render(indices) -> list[dict[str, torch.Tensor]]:
-        made.extend(indices)
-        return [{"x": torch.full((2,), float(i))} for i in indices]
-
-    cache.rows([0, 1], render)
-    done = np.load(tmp_path / "rows" / "done.npy", mmap_mode="r+")
-    rows = np.load(tmp_path / "rows" / "rows.npy", mmap_mode="r+")
-    rows["x"][1] = [7, 0]
-    done[1] = False
-    found = Cache(tmp_path / "rows", 4).rows([0, 1, 3], render)
-    assert made == [0, 1, 1, 3]
-    assert [row["x"].tolist() for row in found] == [[0, 0], [1, 1], [3, 3]]
+def test_fingerprint_tells_worlds_apart() -> None:
+    others = [replace(SMALL, seed=1), replace(SMALL, level="hard"), replace(SMALL, texture=0.5)]
+    found = {Scenes(one, "train").fingerprint for one in (SMALL, *others)}
+    assert len(found | {Scenes(SMALL, "eval").fingerprint}) == 5
+    assert Scenes(replace(SMALL, cache="x"), "train").fingerprint in found

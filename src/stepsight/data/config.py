@@ -40,13 +40,13 @@ class ScenesSettings(SourceSettings):
     count: int = 12288  # training scenes; indices repeat after that
     eval_count: int = 512  # fresh scenes for validation and evaluation
     seed: int = 0
-    objects: float | None = None  # expected number of objects
+    objects: float | None = None  # expected number, less those that find no free place
     occlusion: float | None = None  # probability that an occluder is put before the chosen object
     texture: float | None = None  # texture contrast, 0 (plain) to 1
     displacement: float | None = None  # multiplies camera and object motion
     thin: float | None = None  # share of thin structures among the objects
     camera_only: bool | None = None  # objects keep still
-    cache: str | None = None  # folder for rendered scenes; None renders anew
+    cache: str | None = None  # folder that keeps the rendered training scenes for later runs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor
 
 from stepsight import checkpoint
-from stepsight.config import RunConfig
 from stepsight.data.augment import flip
 from stepsight.data.collate import collate
 from stepsight.data.mixture import Draw
@@ -54,7 +52,7 @@ class Meter:
 
 def train(s: Setup, run: RunWriter, console: Console) -> None:
     """Train from `s.step` to the end, logging, validating and saving on the way."""
-    config, settings = s.config, s.config.training
+    settings = s.config.training
     steps = settings.images // settings.batch
     meter, started = Meter(), time.perf_counter()
     s.start_up_s, s.cpu_began, s.rendering_s = s.elapsed(), time.process_time(), 0.0
@@ -226,9 +224,6 @@ def save(s: Setup, run: RunWriter) -> None:
         publish(s, run)
     s.is_best = False
     s.accelerator.wait_for_everyone()
-
-
-Advance = Callable[[int], None]
 
 
 def finish(s: Setup, run: RunWriter, console: Console) -> Path:

@@ -26,6 +26,7 @@ from stepsight.data.collate import collate
 from stepsight.data.config import ScenesSettings
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.resize import resize_sample
+from stepsight.data.scenes.source import Scenes
 from stepsight.data.table import Source
 from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
@@ -267,15 +268,12 @@ def match(
 
 def make_bank(config: RunConfig, name: str, source: Source, run: Path) -> Bank:
     """Where a source's training samples are kept at working size, empty until they are needed."""
-    settings = config.data[name]
-    kept = isinstance(settings, ScenesSettings) and settings.cache
+    settings, folder = config.data[name], run / ".bank" / name
     fingerprint = repr((replace(settings, weight=1.0), config.data_root, sorted(source.quantities)))
-    if kept:
-        from stepsight.seeding import seed_of
-
-        folder = Path(str(settings.cache)) / f"{name}-{seed_of(fingerprint):016x}"  # type: ignore[attr-defined]
-    else:
-        folder = run / ".bank" / name
+    if isinstance(source, Scenes):
+        fingerprint = source.fingerprint
+        cache = source.settings.cache
+        folder = Path(cache) / fingerprint if cache else folder
     return Bank.create(source, len(source), folder, fingerprint)
 
 

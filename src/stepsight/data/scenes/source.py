@@ -6,12 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.cache import Cache, Row
 from stepsight.data.scenes.kinds import CLASSES
 from stepsight.data.scenes.levels import level_of
 from stepsight.data.scenes.parameters import draw_world
@@ -19,10 +18,11 @@ from stepsight.data.scenes.render import Frames, Rendering
 from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
+Row = dict[str, Tensor]  # a scene's tensors by field of Sample
 QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "normals"})
 PIXELS = 1 << 16  # rendered at once: the fastest on a CPU, whose cache is small
 
-VERSION = 1  # raise when the same settings come to mean other worlds: old caches lapse
+VERSION = 1  # raise when the same settings come to mean other worlds: kept banks lapse
 
 
 class Scenes:
@@ -47,8 +47,6 @@ class Scenes:
         for quantity in self.quantities - QUANTITIES:
             hint = suggest(quantity, QUANTITIES)
             raise UserError(f"data.scenes: worlds have no quantity '{quantity}'.{hint}")
-        folder = Path(settings.cache) / self.fingerprint if settings.cache else None
-        self.cache = Cache(folder, len(self)) if folder else None
 
     @property
     def fingerprint(self) -> str:
@@ -75,10 +73,7 @@ class Scenes:
         for index in indices:
             if not 0 <= index < len(self):
                 raise IndexError(f"scene {index} of {len(self)}")
-        if self.cache:
-            rows = self.cache.rows(indices, self._rows)
-        else:
-            rows = self._rows(indices)
+        rows = self._rows(indices)
         return [self._sample(index, row) for index, row in zip(indices, rows, strict=True)]
 
     def frames(self, indices: Sequence[int]) -> Frames:
@@ -107,6 +102,6 @@ class Scenes:
         return replace(Sample(image=row["image"], key=key, source=self.name), **row)
 
 
-def _own(value: torch.Tensor) -> torch.Tensor:
+def _own(value: Tensor) -> Tensor:
     """A contiguous copy: a sample must not keep the whole chunk it was rendered in alive."""
     return value.clone(memory_format=torch.contiguous_format)
