@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,11 @@ def step_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def _step(folder: Path) -> tuple[int, str]:
+    """Sorts step folders by number, beyond six digits too."""
+    return len(folder.name), folder.name
+
+
 def write(
     folder: Path,
     step: int,
@@ -98,11 +104,24 @@ def write(
     (staged / "COMPLETE").write_text("complete\n")
     for path in [*staged.rglob("*"), staged]:
         _flush(path)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(staged, final)
+    _put(staged, final)
     _flush(folder)
     return final
+
+
+def _put(staged: Path, final: Path) -> None:
+    """Rename into place; what was there is deleted only afterwards."""
+    old = final.with_name(f".old-{final.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    try:
+        os.replace(staged, final)
+    except OSError:
+        if old.exists():
+            os.replace(old, final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def mark(folder: Path, which: str, name: str) -> None:
@@ -116,7 +135,7 @@ def mark(folder: Path, which: str, name: str) -> None:
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` step folders and the best."""
     best = _marked(folder, "best")
-    steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
+    steps = sorted((path for path in folder.glob("step-*") if path.is_dir()), key=_step)
     for path in steps[: max(0, len(steps) - keep)]:
         if path.name != best:
             shutil.rmtree(path)
@@ -133,14 +152,14 @@ def resolve(path: str | Path, prefer: str = "best") -> Path:
             f"checkpoint {path} not found. Give a run folder or one of its checkpoints/step-* "
             f"folders; nothing is looked up elsewhere."
         )
-    if (path / "stepsight.json").exists() or path.name.startswith("step-"):
+    if (path / "stepsight.json").exists() or re.fullmatch(r"step-\d+", path.name):
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     for which in (prefer, "last", "best"):
         name = _marked(folder, which)
         if name and (folder / name / "COMPLETE").exists():
             return folder / name
-    complete = sorted(one.parent for one in folder.glob("step-*/COMPLETE"))
+    complete = sorted((one.parent for one in folder.glob("step-*/COMPLETE")), key=_step)
     if complete:
         return complete[-1]
     raise CheckpointError(
@@ -203,21 +222,30 @@ def pack_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor
 def unpack_optimizers(
     optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], where: str | Path
 ) -> None:
-    """The inverse of `pack_optimizers`. Raises CheckpointError where a slot is missing."""
+    """The inverse of `pack_optimizers`. Raises CheckpointError for the state of other optimizers.
+
+    A parameter that no batch has touched yet has no state, here as there.
+    """
     for which, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             owner, index, slot = name.split(".")
             if int(owner) == which:
                 state.setdefault(int(index), {})[slot] = value
-        held = optimizer.state_dict()
-        expected = sum(len(group["params"]) for group in held["param_groups"])
-        if len(state) != expected:
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        if not state or not all(_fits(params, *entry) for entry in state.items()):
             raise CheckpointError(
-                f"{where}/{OPTIMIZER}: {len(state)} of {expected} optimizer entries. "
+                f"{where}/{OPTIMIZER} holds the state of other optimizers. "
                 f"Continue with the optimizer it was trained with, or use --init-from."
             )
-        optimizer.load_state_dict({"state": state, "param_groups": held["param_groups"]})
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _fits(params: list[Tensor], index: int, slots: dict[str, Tensor]) -> bool:
+    """Whether slots (shaped as their parameter, or a count of steps) belong to a parameter."""
+    shapes = {(), tuple(params[index].shape)} if index < len(params) else set()
+    return all(tuple(value.shape) in shapes for value in slots.values())
 
 
 def _verify(folder: Path) -> None:

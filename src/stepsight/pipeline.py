@@ -187,6 +187,8 @@ class DensePipeline:
         Noise depends on (seed, key, member, step) alone: members are nested, and a row's result
         does not depend on what else is in the batch. `rows` bounds the forward pass.
         """
+        if members < 1:
+            raise UserError(f"{members} members: an ensemble needs at least 1.")
         working = self.working(batch, task)
         coded = self.code(working, task)
         keys = [(key, member) for member in range(members) for key in batch.keys]
@@ -273,9 +275,11 @@ def to_tensor(image: Any, grey: bool = False) -> Tensor:
 
         pixels = read_image(Path(image))
     else:
+        if getattr(image, "mode", "") in ("P", "PA", "LA", "CMYK"):  # PIL images of other colours
+            image = image.convert("RGBA").convert("RGB")
         array = np.asarray(image)
         array = array.astype(np.uint8) * 255 if array.dtype == bool else array
-        if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] in ((3,), (4,))):
             raise UserError(
                 f"an image must be uint8 of shape h w or h w 3, not {array.dtype} {array.shape}."
             )

@@ -11,9 +11,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stepsight.errors import UserError
+
 
 def run(arguments: list[str]) -> int:
     door = _parser().parse_args(arguments)
+    for flag, value in (("--images", door.images), ("--size", min(door.size or (1,)))):
+        if value < 1:
+            raise UserError(f"{flag} {value}: must be at least 1.")
+    if door.verb == "show" and Path(door.out).suffix != ".png":
+        raise UserError(f"--out {door.out}: name a .png file.")
     return {"stats": _stats, "show": _show}[door.verb](door)
 
 
@@ -41,7 +48,7 @@ def _open(door: argparse.Namespace, split: str) -> Any:
 
     options: dict[str, Any] = {} if door.size is None else {"size": tuple(door.size)}
     if door.name == "scenes":
-        options |= {"level": door.level, "seed": door.seed, "eval_count": max(door.images, 1)}
+        options |= {"level": door.level, "seed": door.seed, "eval_count": door.images}
         return open_source(settings_for(door.name, **options), split)
     options |= {"root": door.root or ""}
     return open_source(settings_for(door.name, **options), door.split or "all")

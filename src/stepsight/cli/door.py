@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from stepsight.errors import UserError
 
@@ -29,6 +30,15 @@ def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def output_folder(name: str | Path) -> Path:
+    """A folder that is there or can be made later. Raises UserError where a file is in the way."""
+    path = Path(name)
+    nearest = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        raise UserError(f"--out {path}: {nearest} is a file. Name a folder.")
+    return path
 
 
 def config_files(arguments: Sequence[str]) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from stepsight.cli.door import guarded
+from stepsight.cli.door import guarded, output_folder
 from stepsight.errors import UserError
 from stepsight.training import distributed
 
@@ -52,6 +51,9 @@ def _run(arguments: list[str]) -> int:
     nfe, members = _numbers("--nfe", door.nfe), _numbers("--members", door.members)
     if not door.sweep and (len(nfe) > 1 or len(members) > 1):
         raise UserError("several values of --nfe or --members are a sweep: add --sweep.")
+    for flag, count in (("--batch", door.batch or 0), ("--data.images", door.data.images)):
+        if count < 0:
+            raise UserError(f"{flag} {count}: give a positive number.")
     distributed.start(door.processes, [sys.argv[0], *arguments])
     _score(door, nfe, members)
     return 0
@@ -62,7 +64,7 @@ def _numbers(flag: str, text: str | None) -> list[int]:
     if text is None:
         return []
     parts = text.split(",")
-    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"{flag} {text}: give a positive number, or several such as 1,2,4.")
     return sorted({int(part) for part in parts})
 
@@ -93,7 +95,7 @@ def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
         label=label,
     )
     run = saved.path.parent.parent
-    out = Path(door.out) if door.out else run / ("sweep" if door.sweep else "eval")
+    out = output_folder(door.out or run / ("sweep" if door.sweep else "eval"))
     who = evaluation.identity_of(saved, pipeline)
     work = evaluation.sweep if door.sweep else evaluation.evaluate
     with Console(enabled=distributed.rank() == 0) as console:
@@ -128,6 +130,8 @@ def _sources(door: Evaluate, pipeline):  # noqa: ANN202  (types are imported lat
         split = door.data.split or default
         if isinstance(settings, FileSettings):
             settings = settings_for(door.data.name, **options, eval_split=split)
+        elif split not in ("train", "eval"):
+            raise UserError(f"--data.split {split}: {door.data.name} has train and eval.")
         opened = {door.data.name: open_source(settings, split, quantities)}
         label = evaluation.overlap(pipeline.config, [settings])
     return evaluation.pick_sources(pipeline, opened, tasks), label

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stepsight.cli.door import output_folder
 from stepsight.errors import UserError
 
 
@@ -52,8 +53,8 @@ def _predict(door: argparse.Namespace) -> None:
     from stepsight.pipeline import DensePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    out = output_folder(door.out)
     pipeline = DensePipeline.from_pretrained(door.checkpoint, device)
-    out = Path(door.out)
     for name in door.images:
         found = pipeline(
             Path(name),
@@ -67,11 +68,11 @@ def _predict(door: argparse.Namespace) -> None:
             key=Path(name).name,
         )
         out.mkdir(parents=True, exist_ok=True)
-        stem = out / f"{Path(name).stem}-{door.task}"
+        stem = f"{out / Path(name).stem}-{door.task}"
         assert found.picture is not None
-        write_image(stem.with_suffix(".png"), found.picture[0].cpu())
-        np.save(stem.with_suffix(".npy"), found.values[0].cpu().numpy())
+        write_image(f"{stem}.png", found.picture[0].cpu())
+        np.save(f"{stem}.npy", found.values[0].cpu().numpy())
         if found.uncertainty is not None:
             spread = rearrange(found.uncertainty, "1 1 h w -> h w").cpu().numpy()
-            np.save(stem.with_name(stem.name + "-uncertainty.npy"), spread)
+            np.save(f"{stem}-uncertainty.npy", spread)
         print(f"{name} -> {stem}.png, {stem}.npy")

@@ -24,7 +24,8 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         title = f"{one['task']} on {one['data']}: {one['protocol']}, {one['n']} images"
         caption = (
             f"{one['sampler']}, {one['nfe']} NFE x {one['members']} members, worked at "
-            f"{one['size'][0]}x{one['size'][1]}, checkpoint {one['checkpoint']}. {one['protocol_text']}"
+            f"{one['size'][0]}x{one['size'][1]}, checkpoint {one['checkpoint']}. "
+            f"{one['protocol_text']}"
         )
         if one["label"]:
             caption += f" {one['label']}."

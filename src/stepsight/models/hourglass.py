@@ -1,8 +1,8 @@
 """Hourglass DiT for pixel space: convolutional levels with skips around a transformer trunk.
 
 The transformer sees 1/8 of the resolution, where attention is cheap; the convolutional levels bring
-it there and back, so that the output has no patch edges. Levels halve the grid by pixel-unshuffle
-and a 1x1 convolution, and return by a 1x1 convolution and pixel-shuffle, with additive skips.
+it there and back, so that the output has no patch edges. Levels halve the grid by a 2x2 convolution
+of stride 2, and return by a 1x1 convolution and pixel-shuffle, with additive skips.
 
 Shapes: b batch, c channels of the target, k channels of the condition, f features, d trunk width.
 """
@@ -117,7 +117,7 @@ class Hourglass(nn.Module):
         )
         self.features = nn.Conv2d(feature_channels, channels[1], 1) if feature_channels else None
         wider = (*channels[1:], width)
-        self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in zip(channels, wider))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(channels, wider))
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(channels, wider))
         self.skip = nn.ModuleList(nn.Conv2d(a, a, 1) for a in channels)
         self.encoder = _levels(channels, size.down, width)
@@ -142,7 +142,7 @@ class Hourglass(nn.Module):
             for block in self.encoder[level]:  # type: ignore[union-attr]
                 x = block(x, embedding)
             skips.append(x)
-            x = down(F.pixel_unshuffle(x, 2))
+            x = down(x)
         x = self._trunk(x, embedding)
         for level in reversed(range(len(self.up))):
             x = F.pixel_shuffle(self.up[level](x), 2) + self.skip[level](skips[level])

@@ -96,5 +96,6 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def stand_in(statistics: Tensor, batch: Batch) -> Tensor:
-    """Statistics "s h w" on the grid of `batch`, "1 s h w"."""
-    return resize(statistics[None].to(batch.image.device), tuple(batch.image.shape[-2:]))  # type: ignore[arg-type]
+    """A map "s h w" on the grid of `batch`, "1 s h w"."""
+    height, width = batch.image.shape[-2:]
+    return resize(statistics[None].to(batch.image), (height, width))

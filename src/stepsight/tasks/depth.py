@@ -17,6 +17,7 @@ from stepsight import ensemble
 from stepsight.colours import colour_depth
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.depth import depth_rows
+from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.tasks.base import require, resize, stand_in
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -69,14 +70,14 @@ class Depth(DepthSettings):
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)
-        return torch.cat([(target.x * target.valid).sum(0), target.valid.float().sum(0)])
+        return torch.cat(accumulate_mean_map(target.x, target.valid))
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         flat = torch.zeros_like(batch.image[:, :1])
         found = {"constant": self.decode(flat)}
         if statistics is not None:
-            total, count = stand_in(statistics, batch).chunk(2, dim=1)
-            found["mean_map"] = self.decode((total / count.clamp_min(1)).expand_as(flat))
+            mean = stand_in(mean_map(statistics[:1], statistics[1:]), batch)
+            found["mean_map"] = self.decode(mean.expand_as(flat))
         return found
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:

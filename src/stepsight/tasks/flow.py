@@ -17,7 +17,7 @@ from stepsight.colours import colour_flow
 from stepsight.matching import cost_volume
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.flow import flow_rows
-from stepsight.metrics.trivial import oracle_mean_flow
+from stepsight.metrics.trivial import accumulate_mean_map, mean_map, oracle_mean_flow
 from stepsight.tasks.base import require, resize, stand_in
 from stepsight.tasks.config import FlowSettings
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -74,7 +74,7 @@ class Flow(FlowSettings):
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)
-        return torch.cat([(target.x * target.valid).sum(0), target.valid.float().sum(0)])
+        return torch.cat(accumulate_mean_map(target.x, target.valid))
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         still = torch.zeros_like(batch.image[:, :2])
@@ -83,14 +83,9 @@ class Flow(FlowSettings):
             mean = oracle_mean_flow(batch.flow, batch.flow_valid)
             found["oracle_mean_flow"] = self.decode(mean / self.scale)
         if statistics is not None:
-            maps = stand_in(statistics, batch)
-            mean = (maps[:, :2].sum((2, 3)) / maps[:, 2:].sum((2, 3)).clamp_min(1))[
-                :, :, None, None
-            ]
-            found["constant"] = self.decode(mean.expand_as(still))
-            found["mean_map"] = self.decode(
-                (maps[:, :2] / maps[:, 2:].clamp_min(1)).expand_as(still)
-            )
+            mean = stand_in(mean_map(statistics[:2], statistics[2:]), batch)
+            found["constant"] = self.decode(mean.mean((2, 3), keepdim=True).expand_as(still))
+            found["mean_map"] = self.decode(mean.expand_as(still))
         return found
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from stepsight.colours import colour_normals
 from stepsight.ensemble import merge_directions
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.normals import normals_rows
+from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.tasks.base import require, resize, stand_in
 from stepsight.tasks.config import NormalsSettings
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -53,15 +54,15 @@ class Normals(NormalsSettings):
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)
-        return torch.cat([(target.x * target.valid).sum(0), target.valid.float().sum(0)])
+        return torch.cat(accumulate_mean_map(target.x, target.valid))
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         facing = torch.zeros_like(batch.image)
         facing[:, 2] = -1.0  # straight at the camera
         found = {"constant": self.decode(facing)}
         if statistics is not None:
-            total = stand_in(statistics, batch)[:, :3]
-            found["mean_map"] = self.decode(total.expand_as(facing))
+            mean = stand_in(mean_map(statistics[:3], statistics[3:]), batch)
+            found["mean_map"] = self.decode(mean.expand_as(facing))
         return found
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:

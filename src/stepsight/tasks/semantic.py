@@ -18,7 +18,7 @@ from stepsight.colours import colour_labels
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.segmentation import semantic_rows
-from stepsight.metrics.trivial import class_counts
+from stepsight.metrics.trivial import class_counts, prior_map
 from stepsight.tasks.base import require, stand_in
 from stepsight.tasks.config import SemanticSettings
 from stepsight.types import IGNORE, Batch, Condition, Prediction, Target
@@ -79,11 +79,12 @@ class Semantic(SemanticSettings):
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         if statistics is None:
             return {}
-        counts = stand_in(statistics, batch).expand(len(batch), -1, -1, -1)
-        commonest = counts.sum((2, 3), keepdim=True).argmax(dim=1, keepdim=True)
+        counts = stand_in(statistics, batch)[0]
+        prior = prior_map(counts).expand(len(batch), 1, -1, -1)
+        commonest = counts.sum((1, 2)).argmax()
         return {
-            "constant": self._as_prediction(commonest.expand_as(counts[:, :1])),
-            "prior_map": self._as_prediction(counts.argmax(dim=1, keepdim=True)),
+            "constant": self._as_prediction(commonest.expand_as(prior)),
+            "prior_map": self._as_prediction(prior),
         }
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,156 @@
+"""Which samples make which batch: a pure function of the step, fair, and without loss."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from stepsight.data.mixture import BLOCK, Draw, Mixture, Stream
+from stepsight.errors import UserError
+
+
+def stream(task: str = "depth", weight: float = 1.0, length: int = 10, **more) -> Stream:
+    return Stream(task, more.pop("source", "files"), weight, length, **more)
+
+
+def draws(mixture: Mixture, steps: range) -> list[Draw]:
+    return [mixture.draw(step) for step in steps]
+
+
+def walk(mixture: Mixture, task: str, batches: int) -> list[int]:
+    """The indices that a task reads, in order."""
+    found: list[int] = []
+    for step in range(10_000):
+        draw = mixture.draw(step)
+        if draw.stream.task == task:
+            found += draw.indices
+            batches -= 1
+        if not batches:
+            return found
+    raise AssertionError("the task hardly ever comes")
+
+
+MIXED = (
+    stream("depth", 3, 7),
+    stream("flow", 2, 50, source="scenes", independent=True),
+    stream("amodal", 1, 4096, source="scenes", independent=True),
+)
+
+
+def test_a_batch_is_a_function_of_its_number_and_of_nothing_before():
+    forwards = draws(Mixture(MIXED, 4, seed=1), range(200))
+    mixture = Mixture(MIXED, 4, seed=1)
+    assert [mixture.draw(step) for step in reversed(range(200))][::-1] == forwards
+    assert Mixture(MIXED, 4, seed=1).draw(137) == forwards[137]
+
+
+def test_other_seeds_make_other_batches():
+    first, second = (draws(Mixture(MIXED, 4, seed), range(60)) for seed in (0, 1))
+    assert [draw.stream for draw in first] != [draw.stream for draw in second]
+    assert [draw.mirrored for draw in first] != [draw.mirrored for draw in second]
+    assert walk(Mixture(MIXED, 7, 0), "depth", 1) != walk(Mixture(MIXED, 7, 1), "depth", 1)
+
+
+def test_batches_never_change():
+    """A change here changes every training run: weights of old and new runs are not comparable."""
+    found = draws(Mixture(MIXED, 4, seed=0), range(4))
+    assert [(draw.stream.task, draw.indices) for draw in found] == [
+        ("depth", (1, 2, 3, 4)),
+        ("flow", (0, 1, 2, 3)),
+        ("depth", (0, 5, 6, 1)),
+        ("flow", (4, 5, 6, 7)),
+    ]
+    assert found[0].mirrored == (False, True, True, False)
+    assert found[1].mirrored == (False, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ((1, 1), (30, 30)),
+        ((1, 1, 1, 1), (15, 15, 15, 15)),
+        ((3, 2, 1), (30, 20, 10)),
+        ((0.7, 0.3), (42, 18)),
+        ((59, 1), (59, 1)),
+        ((1e-9, 2e-9), (20, 40)),
+        ((5,), (60,)),
+    ],
+)
+def test_every_block_realises_the_weights_exactly(weights, counts):
+    tasks = [f"task{i}" for i in range(len(weights))]
+    mixture = Mixture([stream(t, w) for t, w in zip(tasks, weights)], 2, seed=3)
+    for block in (0, 1, 77):
+        steps = range(block * BLOCK, (block + 1) * BLOCK)
+        found = Counter(draw.stream.task for draw in draws(mixture, steps))
+        assert tuple(found[task] for task in tasks) == counts
+    shares = mixture.shares()
+    assert [shares[task] for task in tasks] == pytest.approx([one / BLOCK for one in counts])
+
+
+@pytest.mark.parametrize("count", [7, 11, 13, 60])
+def test_weights_that_do_not_divide_a_block_come_within_one_batch(count):
+    mixture = Mixture([stream(f"task{i}") for i in range(count)], 1, seed=0)
+    found = Counter(draw.stream.task for draw in draws(mixture, range(BLOCK)))
+    assert sum(found.values()) == BLOCK and len(found) == count
+    assert max(found.values()) - min(found.values()) <= 1
+
+
+def test_the_order_of_the_streams_differs_from_block_to_block():
+    mixture = Mixture(MIXED, 1, seed=0)
+    orders = [
+        tuple(draw.stream.task for draw in draws(mixture, range(b * BLOCK, (b + 1) * BLOCK)))
+        for b in range(3)
+    ]
+    assert len(set(orders)) == 3
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 25])  # smaller, odd and larger than the source
+@pytest.mark.parametrize("independent", [False, True])
+def test_every_epoch_reads_every_sample_once(batch, independent):
+    streams = [stream(length=10, independent=independent), stream("flow", 0.5, 3)]
+    indices = walk(Mixture(streams, batch, seed=2), "depth", batches=60)
+    epochs = [indices[start : start + 10] for start in range(0, 60 * batch - 9, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > len(epochs) / 2  # each in its own order
+
+
+def test_independent_samples_are_first_read_in_order():
+    indices = walk(Mixture([stream(length=12, independent=True)], 4, seed=0), "depth", 6)
+    assert indices[:12] == list(range(12))
+    assert indices[12:] != list(range(12))
+    files = walk(Mixture([stream(length=12)], 4, seed=0), "depth", 3)
+    assert files != list(range(12))
+
+
+def test_two_tasks_on_one_source_walk_it_separately():
+    mixture = Mixture([stream("depth"), stream("flow")], 5, seed=0)
+    depth, flow = walk(mixture, "depth", 2), walk(mixture, "flow", 2)
+    assert sorted(depth) == sorted(flow) == list(range(10)) and depth != flow
+
+
+def test_about_half_of_the_rows_are_mirrored():
+    coins = [coin for draw in draws(Mixture(MIXED, 16, 0), range(250)) for coin in draw.mirrored]
+    assert len(coins) == 4000
+    assert abs(sum(coins) - 2000) < 160  # five deviations
+    assert all(isinstance(coin, bool) for coin in coins[:4])
+
+
+def test_a_stream_of_weight_zero_is_left_out():
+    mixture = Mixture([stream("depth"), stream("flow", 0, 0)], 2, seed=0)
+    assert {draw.stream.task for draw in draws(mixture, range(BLOCK))} == {"depth"}
+    assert mixture.shares() == {"depth": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        ([stream(weight=0)], "no task with a positive weight"),
+        ([], "no task with a positive weight"),
+        ([stream(length=0)], "files: no samples for task depth"),
+        ([stream("depth", 1), stream("flow", 0.001)], "weight of flow on files is under 1/60"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_refused(streams, message):
+    with pytest.raises(UserError, match=message):
+        Mixture(streams, 4, seed=0)
