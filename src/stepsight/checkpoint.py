@@ -224,7 +224,8 @@ def unpack_optimizers(
 ) -> None:
     """The inverse of `pack_optimizers`. Raises CheckpointError for the state of other optimizers.
 
-    A parameter that no batch has touched yet has no state, here as there.
+    A parameter that no batch has touched yet has no state, here as there. State is laid out in
+    memory as its parameter is: fused optimizers walk through both without looking at strides.
     """
     for which, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
@@ -238,6 +239,8 @@ def unpack_optimizers(
                 f"{where}/{OPTIMIZER} holds the state of other optimizers. "
                 f"Continue with the optimizer it was trained with, or use --init-from."
             )
+        for index, slots in state.items():
+            state[index] = {slot: _laid_out(value, params[index]) for slot, value in slots.items()}
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -246,6 +249,11 @@ def _fits(params: list[Tensor], index: int, slots: dict[str, Tensor]) -> bool:
     """Whether slots (shaped as their parameter, or a count of steps) belong to a parameter."""
     shapes = {(), tuple(params[index].shape)} if index < len(params) else set()
     return all(tuple(value.shape) in shapes for value in slots.values())
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """`value` with the strides of `like` where it has its shape."""
+    return torch.empty_like(like).copy_(value) if value.shape == like.shape else value
 
 
 def _verify(folder: Path) -> None:

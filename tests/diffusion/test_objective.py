@@ -21,7 +21,8 @@ PAIRS = [pair for pair in product(SCHEDULES, PREDICTIONS) if pair != ("rectified
 
 
 def build(schedule: str = "linear", prediction: str = "x", **others) -> Diffusion:
-    return Diffusion(DiffusionSettings(schedule=schedule, prediction=prediction, **others))
+    settings = {"sampling_shift": 1.0, **others}
+    return Diffusion(DiffusionSettings(schedule=schedule, prediction=prediction, **settings))
 
 
 def code(x: Tensor, valid: Tensor | None = None) -> Coded:
@@ -94,7 +95,9 @@ def test_eps_of_pure_noise_is_refused(settings: DiffusionSettings):
         Diffusion(settings)
 
 
-@pytest.mark.parametrize("change", [{"shift": 0.0}, {"eta": 1.5}, {"eta": -0.1}])
+@pytest.mark.parametrize(
+    "change", [{"shift": 0.0}, {"sampling_shift": -1.0}, {"eta": 1.5}, {"eta": -0.1}]
+)
 def test_senseless_numbers_are_refused(change: dict[str, float]):
     with pytest.raises(UserError, match=f"diffusion.{next(iter(change))}"):
         Diffusion(DiffusionSettings(**change))
@@ -267,6 +270,9 @@ def test_sampling_follows_the_settings():
     build(eta=1.0, spacing="linspace").sample(denoise, noise, nfe=3)
     assert asked == [0, 1, 2]  # the start, then every step but the last
     assert times == pytest.approx([1.0, 0.501, 0.001])
+    times.clear()
+    build("rectified_flow", sampling_shift=3.0).sample(denoise, noise, nfe=2)
+    assert times == pytest.approx([1.0, 0.75])  # 3 t / (1 + 2 t) of 1 and 1/2
     with pytest.raises(UserError, match="Choose 3 or 5"):
         build(sampler="heun").sample(denoise, noise, nfe=4)
 

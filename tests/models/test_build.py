@@ -48,7 +48,9 @@ def test_hourglass_rows_are_in_shape():
     ("name", "meant"),
     [
         ("hourglas-64", "hourglass-64"),
-        ("DiT-S", "DiT-S/2"),
+        ("DiT-S", "DiT-S/"),
+        ("DiT-S/02", "DiT-S/2"),
+        ("DiT-S/²", "DiT-S/"),
         ("DiT-S/3", "DiT-S/"),
         ("DiT-XXL/2", "DiT-XL/2"),
         ("DiT-S/", "DiT-S/"),
@@ -84,7 +86,7 @@ def test_a_size_that_does_not_fit_is_refused_with_both_neighbours(size, said):
 
 
 def test_the_counters_on_a_network_counted_by_hand():
-    """One linear map of 3 x 5 for 7 rows: 2 * 7 * 3 * 5 FLOPs; its square keeps its 7 x 5 output."""
+    """A map of 3 x 5 for 7 rows: 2 * 7 * 3 * 5 FLOPs, and it is kept for its square's gradient."""
 
     class Small(nn.Module):
         def __init__(self) -> None:

@@ -36,7 +36,7 @@ def test_the_sinusoid_of_low_precision_times_is_computed_in_full():
 
 @pytest.mark.parametrize(("height", "width", "dim"), [(1, 1, 4), (3, 5, 8), (4, 2, 16)])
 def test_the_position_table_is_dits(height, width, dim):
-    """Channels: sin x, cos x, sin y, cos y; frequencies 10000^(-j / (dim / 4)); tokens row-major."""
+    """Channels: sin x, cos x, sin y, cos y, at frequencies 10000^(-j / (dim / 4)); rows first."""
     table = position_table(height, width, dim)
     quarter = dim // 4
     assert table.shape == (1, height * width, dim) and table.dtype == torch.float32

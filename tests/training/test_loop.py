@@ -58,7 +58,7 @@ def test_loss_and_gradient_are_means_over_the_valid_entries_of_the_batch(lab, tm
     own = torch.cat([
         (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in net.parameters()
     ])
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(gradient, own, atol=2e-6, rtol=1e-3)
 
 
@@ -87,7 +87,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(lab, tmp_path
     def bad(*arguments):
         calls.append(1)
         errors, counts = good(*arguments)
-        return (errors * value if len(calls) == 3 else errors), counts
+        return (errors + value if len(calls) == 3 else errors), counts
 
     s.diffusion.loss = bad
     kept = []
@@ -150,10 +150,10 @@ def test_rows_are_mirrored_as_drawn(lab, tmp_path):
 
 def test_a_fixed_batch_is_learned_by_heart(lab, tmp_path):
     lab.source.count = 8
-    config = lab.config(("depth",), images=8 * 160, flip=False, log_every=80, lr=6e-3)
+    config = lab.config(("depth",), images=8 * 60, flip=False, log_every=8)
     lab.train(config, tmp_path)
-    losses = lab.losses(tmp_path)
-    assert losses[-1] < 0.12 * losses[0]
+    first, *_, last = lab.losses(tmp_path)
+    assert first > 0.2 and last < 0.02
 
 
 def val_row(value: float, **rivals: float) -> dict:

@@ -23,4 +23,5 @@ class DiffusionSettings:
     multires_annealed: bool = True  # scale that strength by t (full at pure noise)
     sampler: Literal["ddim", "ancestral", "euler", "heun", "dpmpp_2m"] = "ddim"
     spacing: Literal["trailing", "linspace", "log_snr"] = "trailing"
+    sampling_shift: float = 8.0  # the same map on the sampler's times; 1 leaves them as spaced
     eta: float = 0.0  # stochasticity of ddim

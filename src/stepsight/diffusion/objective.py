@@ -48,7 +48,7 @@ class Diffusion:
         s = self.settings
         if s.density == "logit_normal":
             u = torch.sigmoid(s.density_mean + s.density_std * torch.special.ndtri(u))
-        return s.shift * u / (1 + (s.shift - 1) * u)
+        return shifted(u, s.shift)
 
     def corrupt(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha x0 + sigma eps."""
@@ -139,7 +139,9 @@ class Diffusion:
         return SAMPLERS[self.settings.sampler](
             denoise,
             noise(0),
-            self.schedule.times(steps, self.settings.spacing),
+            shifted(
+                self.schedule.times(steps, self.settings.spacing), self.settings.sampling_shift
+            ),
             schedule=self.schedule,
             noise=lambda step: noise(step + 1),
             eta=self.settings.eta,
@@ -153,6 +155,12 @@ class Diffusion:
         """p and q of v = p x0 + q eps, shaped to multiply x."""
         p, q = self.schedule.velocity(t)
         return _rows(p, x), _rows(q, x)
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Times moved towards noise (shift above 1) or data: s t / (1 + (s - 1) t), which keeps the
+    ends. Esser et al. 2024, eq. 23, for resolution; here for conditions that already tell much."""
+    return shift * t / (1 + (shift - 1) * t)
 
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:
@@ -172,8 +180,10 @@ def _check(settings: DiffusionSettings, schedule: Schedule) -> None:
             f" under the schedule '{settings.schedule}' with these settings. Choose prediction 'v'"
             " or 'x', or a schedule other than rectified_flow without zero_terminal_snr."
         )
-    if settings.shift <= 0:
-        raise UserError(f"diffusion.shift: {settings.shift} is not above 0. 1 means no shift.")
+    for name in ("shift", "sampling_shift"):
+        value = getattr(settings, name)
+        if value <= 0:
+            raise UserError(f"diffusion.{name}: {value} is not above 0. 1 means no shift.")
     if not 0 <= settings.eta <= 1:
         raise UserError(
             f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."

@@ -80,7 +80,7 @@ def per_image(rows: Rows, metric: str) -> np.ndarray:
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all; numbers that are not finite become null."""
     staged = path.with_name(f".{path.name}")
-    staged.write_text(json.dumps(_finite(value), indent=2) + "\n")
+    staged.write_text(json.dumps(finite(value), indent=2) + "\n")
     os.replace(staged, path)
 
 
@@ -102,12 +102,14 @@ def flat(one: dict[str, Any]) -> dict[str, Any]:
 
 def sample_rows(scores: Scores) -> list[dict[str, Any]]:
     """One CSV row an image and setting."""
-    return [
-        {"task": scores.task, "data": scores.source, "key": key, "nfe": nfe, "members": members}
-        | {name: float(per_image(rows, name)[i]) for name in _measured(rows)}
-        for (nfe, members), rows in scores.settings.items()
-        for i, key in enumerate(scores.keys)
-    ]
+    found = []
+    for (nfe, members), rows in scores.settings.items():
+        setting = {"data": scores.source, "nfe": nfe, "members": members}
+        columns = {name: per_image(rows, name).tolist() for name in _measured(rows)}
+        for i, key in enumerate(scores.keys):
+            values = {name: column[i] for name, column in columns.items()}
+            found.append({"task": scores.task, "key": key} | setting | values)
+    return found
 
 
 def _miou(confusion: np.ndarray) -> float:
@@ -146,11 +148,12 @@ def _ratio(rows: Rows, other: Rows, metric: str) -> dict[str, float]:
     return {"ratio": found.value, "lo": found.lo, "hi": found.hi}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` with None for every number that JSON cannot write."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

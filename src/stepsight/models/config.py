@@ -77,7 +77,7 @@ def parse(name: str) -> DiTSize | HourglassSize:
     """The row of `name`. Raises `UserError` naming the nearest known name."""
     if name in HOURGLASS:
         return HOURGLASS[name]
-    base, _, patch = name.partition("/")
-    if base in DIT and patch.isdigit() and int(patch) in PATCHES:
+    if name in NAMES:
+        base, _, patch = name.partition("/")
         return DiTSize(*DIT[base], patch=int(patch))
     raise UserError(f"model.name '{name}' is unknown.{suggest(name, NAMES)}")

@@ -18,7 +18,7 @@ from stepsight.matching import cost_volume
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.flow import flow_rows
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map, oracle_mean_flow
-from stepsight.tasks.base import require, resize, stand_in
+from stepsight.tasks.base import require, resize
 from stepsight.tasks.config import FlowSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
@@ -83,9 +83,12 @@ class Flow(FlowSettings):
             mean = oracle_mean_flow(batch.flow, batch.flow_valid)
             found["oracle_mean_flow"] = self.decode(mean / self.scale)
         if statistics is not None:
-            mean = stand_in(mean_map(statistics[:2], statistics[2:]), batch)
-            found["constant"] = self.decode(mean.mean((2, 3), keepdim=True).expand_as(still))
-            found["mean_map"] = self.decode(mean.expand_as(still))
+            total, count = statistics[:2], statistics[2:]
+            overall = (total.sum((1, 2), keepdim=True) / count.sum()).expand_as(total)
+            grid = (int(still.shape[-2]), int(still.shape[-1]))
+            for name, mean in (("constant", overall), ("mean_map", mean_map(total, count))):
+                x = self.rescale(mean[None].to(still), grid)  # pixels of this grid
+                found[name] = self.decode(x.expand_as(still))
         return found
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,11 +9,20 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from stepsight import checkpoint
+from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.loop import finish, train
-from stepsight.training.setup import Setup, drop_banks, initialise, load_run, prepare
+from stepsight.training.setup import (
+    Setup,
+    drop_banks,
+    initialise,
+    load_run,
+    prepare,
+    same_settings,
+)
 from stepsight.training.tracker import Tracker
 
 
@@ -35,13 +44,15 @@ def fit(
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     join()
     run = RunWriter(_agreed(run_dir, name, resume, overwrite))
+    past = _past(run, config, resume)
     if _first():
         run.create(config)
+        run.rewind(past.meta["step"] if past else 0)
     _barrier()
     with Console(run.path / "train.log", enabled=_first()) as console:
         tracker = Tracker(config, run) if _first() else None
         try:
-            s = _set_up(config, run, console, resume, init_from)
+            s = _set_up(config, run, console, past, init_from)
             s.began = began
             train(s, run, console)
             _costs(s, console)
@@ -59,16 +70,28 @@ def fit(
     return run.path
 
 
+def _past(run: RunWriter, config: RunConfig, resume: str | None) -> Checkpoint | None:
+    """The checkpoint to continue from. Raises UserError if other settings made it."""
+    start = latest(run, resume)
+    if start is None:
+        return None
+    saved = checkpoint.read(start, prefer="last")
+    same_settings(saved, config)
+    return saved
+
+
 def _set_up(
-    config: RunConfig, run: RunWriter, console: Console, resume: str | None, init_from: str | None
+    config: RunConfig,
+    run: RunWriter,
+    console: Console,
+    past: Checkpoint | None,
+    init_from: str | None,
 ) -> Setup:
     """Build the run and say what it is."""
     s = prepare(config, run)
-    start = latest(run, resume)
-    if start is not None:
-        load_run(s, start)
-        run.rewind(s.step)
-        console.note(f"continues from {start}")
+    if past is not None:
+        load_run(s, past)
+        console.note(f"continues from {past.path}")
     elif init_from is not None:
         initialise(s, init_from)
         console.note(f"starts from the weights of {init_from}")

@@ -16,6 +16,7 @@ from typing import Any
 from stepsight import checkpoint
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.evaluation.results import finite
 
 PACKAGES = ("torch", "torchvision", "diffusers", "accelerate", "timm", "einops", "numpy", "scipy")
 
@@ -42,15 +43,19 @@ class RunWriter:
     def log(self, row: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, and tell the listeners."""
         with self._metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(finite(row)) + "\n")
         for listener in self.listeners:
             listener(row)
 
     def rewind(self, step: int) -> None:
-        """Drop the metrics after `step`: a resumed run writes them again."""
+        """Drop the metrics after `step`: a resumed run writes them again.
+
+        So too a last line that was cut short.
+        """
         if self._metrics.exists():
             lines = self._metrics.read_text().splitlines()
-            kept = [line for line in lines if line and json.loads(line)["step"] <= step]
+            whole = [line for line in lines if line.endswith("}")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
             staged = self._metrics.with_suffix(".staged")
             staged.write_text("".join(line + "\n" for line in kept))
             os.replace(staged, self._metrics)

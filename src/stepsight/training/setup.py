@@ -20,6 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.bank import Bank
 from stepsight.data.collate import collate
@@ -290,14 +291,17 @@ def gather_statistics(s: Setup) -> None:
         s.statistics[name] = statistics(task, s.banks[source])
 
 
-def load_run(s: Setup, folder: Path) -> None:
-    """Continue from a checkpoint of this run: weights, average, optimizer, place."""
-    saved = checkpoint.read(folder, prefer="last")
-    if saved.config.fingerprint() != s.config.fingerprint():
+def same_settings(saved: Checkpoint, config: RunConfig) -> None:
+    """Raise UserError listing what differs, unless `saved` was made with `config`."""
+    if saved.config.fingerprint() != config.fingerprint():
         raise UserError(
-            f"{folder} was made with other settings: {_difference(saved.config, s.config)}. "
+            f"{saved.path} was made with other settings: {_difference(saved.config, config)}. "
             f"Resume with the settings of its config.yaml, or use --init-from."
         )
+
+
+def load_run(s: Setup, saved: Checkpoint) -> None:
+    """Continue from a checkpoint of this run: weights, average, optimizer, place."""
     checkpoint.load_weights(s.net, saved.tensors(checkpoint.RAW), saved.path)
     s.ema.load(saved.tensors(checkpoint.BACKBONE), s.device)
     state = saved.tensors(checkpoint.OPTIMIZER)

@@ -1,0 +1,210 @@
+"""Whole runs: the same twice, the same in two halves, and what is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from stepsight import checkpoint
+from stepsight import config as configuration
+from stepsight.errors import UserError
+from stepsight.pipeline import DensePipeline
+from stepsight.scaling import records
+from stepsight.training import loop
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch):
+    """Runs die when they begin batch number `step`, until told None."""
+    limit: list[int | None] = [None]
+    encode = loop.encode_rows
+
+    def dying(s, draw, rows):
+        if limit[0] is not None and s.step >= limit[0]:
+            raise Killed
+        return encode(s, draw, rows)
+
+    monkeypatch.setattr(loop, "encode_rows", dying)
+
+    def at(step: int | None) -> None:
+        limit[0] = step
+
+    return at
+
+
+def digests(folder: Path, step: int = 8) -> dict[str, str]:
+    """sha256 of everything that a later step depends on."""
+    saved = folder / "checkpoints" / checkpoint.step_name(step)
+    files = (checkpoint.BACKBONE, checkpoint.RAW, checkpoint.OPTIMIZER, checkpoint.STATISTICS)
+    return {name: hashlib.sha256((saved / name).read_bytes()).hexdigest() for name in files}
+
+
+def said(folder: Path) -> list[dict]:
+    """What the run measured, without the clock."""
+    clocks = ("seconds", "images_per_s", "data_share")
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in clocks} for row in lines]
+
+
+@pytest.fixture
+def saving(lab):
+    """Eight batches of all tasks, a checkpoint after the fourth, validation on the way."""
+    return lab.config(checkpoint_every=32, validate_every=16, keep=4)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(lab, tmp_path, saving):
+    one, two = (lab.fit(saving, tmp_path / name) for name in ("one", "two"))
+    assert digests(one) == digests(two) and said(one) == said(two)
+    other = lab.fit(lab.config(seed=1), tmp_path / "other")
+    assert digests(other)[checkpoint.RAW] != digests(one)[checkpoint.RAW]
+
+
+@pytest.mark.parametrize("step, resumed_from", [(6, 4), (4, 4), (1, 0)])
+def test_a_killed_run_continues_bit_for_bit(
+    lab, tmp_path, saving, kill_after, step, resumed_from
+):
+    """Also when it dies before its first checkpoint."""
+    saving = lab.config(checkpoint_every=32, validate_every=0, keep=4)
+    whole = lab.fit(saving, tmp_path / "whole")
+    kill_after(step)
+    with pytest.raises(Killed):
+        lab.fit(saving, tmp_path / "halves")
+    assert len(lab.rows(tmp_path / "halves")) == step
+    kill_after(None)
+    halves = lab.fit(saving, tmp_path / "halves", resume="auto")
+    assert digests(halves) == digests(whole)
+    assert said(halves) == said(whole)
+    continued = "continues from" in (halves / "train.log").read_text()
+    assert continued == (resumed_from > 0)
+
+
+def test_validation_and_pictures_leave_no_trace_in_the_weights(lab, tmp_path, saving):
+    looked = lab.fit(saving, tmp_path / "looked")
+    quiet = lab.fit(lab.config(checkpoint_every=32), tmp_path / "quiet")
+    assert digests(looked)[checkpoint.RAW] == digests(quiet)[checkpoint.RAW]
+    assert digests(looked)[checkpoint.BACKBONE] == digests(quiet)[checkpoint.BACKBONE]
+
+
+def test_what_a_training_run_leaves(lab, tmp_path, saving):
+    run = lab.fit(saving, tmp_path / "run")
+    steps = sorted(run.glob("checkpoints/step-*"))
+    assert steps and all((step / "COMPLETE").exists() for step in steps)
+    assert (run / "checkpoints/last.txt").read_text().strip() == "step-000008"
+    best = (run / "checkpoints/best.txt").read_text().strip()
+    assert run / "checkpoints" / best in steps
+    again, _ = configuration.load([str(run / "config.yaml")])
+    assert again == saving
+    assert not list(run.rglob(".*"))  # neither banks nor staged files
+    assert len(list(run.glob("samples/*.png"))) == 4
+    rows = lab.rows(run, "val")
+    assert [row["step"] for row in rows] == [2] * 4 + [4] * 4 + [6] * 4 + [8] * 4
+    assert set(rows[0]["baselines"]) == {"constant", "mean_map"}
+
+
+def test_the_saved_weights_are_the_average_and_predict(lab, tmp_path, saving):
+    run = lab.fit(saving, tmp_path / "run")
+    saved = checkpoint.read(run, prefer="last")
+    raw, averaged = saved.tensors(checkpoint.RAW), saved.tensors(checkpoint.BACKBONE)
+    assert raw.keys() == averaged.keys()
+    assert any(not torch.equal(raw[name], averaged[name]) for name in raw)
+    pipeline = DensePipeline.from_pretrained(saved.path)
+    for name, p in pipeline.net.named_parameters():
+        assert torch.equal(p, averaged[name])
+    assert pipeline.sizes == {task: (16, 16) for task in saving.tasks}
+
+
+def test_old_checkpoints_go_but_the_best_stays(lab, tmp_path):
+    run = lab.fit(lab.config(checkpoint_every=8, keep=2, first_validation=8), tmp_path / "run")
+    kept = sorted(path.name for path in run.glob("checkpoints/step-*"))
+    best = (run / "checkpoints/best.txt").read_text().strip()
+    assert kept == sorted({"step-000007", "step-000008", best})
+
+
+def test_resuming_with_other_settings_is_refused_and_harms_nothing(lab, tmp_path, saving):
+    run = lab.fit(saving, tmp_path / "run")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"}
+    other = lab.config(checkpoint_every=32, validate_every=16, keep=4, lr=0.5, seed=3)
+    with pytest.raises(UserError) as caught:
+        lab.fit(other, run, resume="auto")
+    assert "training.lr 0.003 -> 0.5" in str(caught.value)
+    assert "training.seed 0 -> 3" in str(caught.value)
+    assert "--init-from" in str(caught.value)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    lab.fit(saving, run, resume="auto")
+
+
+def test_an_existing_run_is_replaced_only_on_request(lab, tmp_path, saving):
+    run = lab.fit(lab.config(seed=5), tmp_path / "run")
+    with pytest.raises(UserError, match="--overwrite"):
+        lab.fit(saving, run)
+    assert len(lab.rows(run)) == 8
+    lab.fit(saving, run, overwrite=True)
+    assert checkpoint.read(run).config == saving and len(lab.rows(run)) == 8
+
+
+def test_starting_from_other_weights_begins_at_step_0(lab, tmp_path, saving):
+    teacher = lab.fit(saving, tmp_path / "teacher")
+    frozen = dict(lr=0.0, muon_lr=0.0, seed=9)
+    pupil = lab.fit(lab.config(**frozen), tmp_path / "pupil", init_from=str(teacher))
+    assert [row["step"] for row in lab.rows(pupil)] == list(range(1, 9))
+    source = checkpoint.read(teacher).tensors(checkpoint.BACKBONE)
+    copied = checkpoint.read(pupil)
+    for name, weight in source.items():
+        assert torch.equal(copied.tensors(checkpoint.RAW)[name], weight)
+        torch.testing.assert_close(copied.tensors(checkpoint.BACKBONE)[name], weight)
+    with pytest.raises(UserError, match="another model"):
+        lab.fit(lab.config(("depth",)), tmp_path / "other", init_from=str(teacher))
+
+
+def test_a_task_that_has_not_had_its_turn_does_not_hinder_resuming(lab, tmp_path, kill_after):
+    """Its own weights have no optimizer state yet."""
+    config = lab.config(("depth", "flow"), checkpoint_every=8, keep=1)
+    turns = [lab.begin(config, tmp_path / "look")[0].mixture.draw(i).stream.task for i in range(8)]
+    first = turns.index("flow") if turns[0] == "depth" else turns.index("depth")
+    whole = lab.fit(config, tmp_path / "whole")
+    kill_after(first)
+    with pytest.raises(Killed):
+        lab.fit(config, tmp_path / "halves")
+    kill_after(None)
+    assert digests(lab.fit(config, tmp_path / "halves", resume="auto")) == digests(whole)
+
+
+def test_a_batch_that_does_not_share_out_is_refused_with_the_nearest(lab, tmp_path):
+    with pytest.raises(UserError, match=r"batch=8 does not divide by 3 .* Nearest: 6, 9"):
+        lab.fit(lab.config(accumulate=3), tmp_path / "run")
+
+
+def test_more_processes_than_there_are_is_refused(lab, tmp_path):
+    with pytest.raises(UserError, match="expected 2 processes .* got 1"):
+        lab.fit(lab.config(processes=2), tmp_path / "run")
+
+
+def test_a_task_whose_truth_no_source_has_is_refused(lab, tmp_path):
+    lab.source.quantities = frozenset({"depth"})
+    with pytest.raises(UserError, match="task flow needs flow; no source of this run has it"):
+        lab.fit(lab.config(("depth", "flow")), tmp_path / "run")
+
+
+def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path):
+    run = lab.fit(lab.config(("depth", "amodal"), evaluate=True), tmp_path / "run")
+    for name in ("results.json", "results.csv", "per_sample.csv", "grid-depth.png"):
+        assert (run / "eval" / name).stat().st_size
+    for name in ("sweep.csv", "fit.json", "claims.json", "pareto-amodal.png", "per_sample.csv"):
+        assert (run / "sweep" / name).stat().st_size
+    assert (run / "samples/final.png").exists()
+    page = (run / "report.html").read_text()
+    assert "depth" in page and "bounding_box" in page
+    found, notes = records.read(run)
+    assert not notes and len(found) == 2 * (1 + 4)
+    assert {one.config for one in found} == {checkpoint.read(run).config.fingerprint()}
+    again = shutil.copytree(run, tmp_path / "moved")
+    assert DensePipeline.from_pretrained(again).name == DensePipeline.from_pretrained(run).name

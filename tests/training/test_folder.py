@@ -1,0 +1,128 @@
+"""The run folder: which one a run gets, what is written, what a resumed run forgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepsight import config as configuration
+from stepsight.errors import UserError
+from stepsight.training.folder import RunWriter, choose, latest, revision
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def made(name: str) -> Path:
+    """A run folder with something in it."""
+    path = Path(name)
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("model: {}\n")
+    return path
+
+
+def test_runs_are_numbered_by_name():
+    assert choose(None, "depth", None, False) == Path("runs/depth-0001")
+    made("runs/depth-0001")
+    made("runs/depth-0009")
+    made("runs/depth-quick-0500")
+    assert choose(None, "depth", None, False) == Path("runs/depth-0010")
+    assert choose(None, "depth", None, overwrite=True) == Path("runs/depth-0010")
+    assert choose(None, "flow", None, False) == Path("runs/flow-0001")
+
+
+def test_resuming_without_a_folder_takes_the_newest_run_of_the_name():
+    assert choose(None, "depth", "auto", False) == Path("runs/depth-0001")
+    made("runs/depth-0001")
+    made("runs/depth-0003")
+    assert choose(None, "depth", "auto", False) == Path("runs/depth-0003")
+
+
+def test_a_run_is_touched_only_when_asked():
+    path = made("mine")
+    with pytest.raises(UserError, match="--run-dir mine exists.*--resume auto.*--overwrite"):
+        choose("mine", "depth", None, False)
+    assert (path / "config.yaml").exists()
+    assert choose("mine", "depth", "auto", False) == path
+    assert (path / "config.yaml").exists()
+    assert choose("mine", "depth", None, overwrite=True) == path
+    assert not path.exists()
+
+
+def test_an_empty_folder_is_free():
+    Path("empty").mkdir()
+    assert choose("empty", "depth", None, False) == Path("empty")
+
+
+def test_only_run_folders_are_replaced():
+    Path("thesis").mkdir()
+    (Path("thesis") / "chapter.tex").write_text("precious")
+    with pytest.raises(UserError, match="not a run folder"):
+        choose("thesis", "depth", None, overwrite=True)
+    Path("file").write_text("x")
+    with pytest.raises(UserError, match="file is a file"):
+        choose("file", "depth", None, overwrite=True)
+    assert (Path("thesis") / "chapter.tex").read_text() == "precious"
+
+
+def test_a_new_run_describes_itself(lab):
+    config = lab.config()
+    run = RunWriter(Path("mine"))
+    run.create(config)
+    again, _ = configuration.load(["mine/config.yaml"])
+    assert again == config and again.fingerprint() == config.fingerprint()
+    told = json.loads(Path("mine/env.json").read_text())
+    assert told["fingerprint"] == config.fingerprint() and told["seed"] == 0
+    assert told["revision"] == revision() and set(told["packages"]) >= {"torch", "numpy"}
+    assert Path("mine/command.txt").read_text().strip()
+
+
+def test_rewinding_drops_later_and_half_written_lines():
+    run = RunWriter(Path("."))
+    for step in (1, 2, 3, 4):
+        run.log({"kind": "train", "step": step, "images_seen": 8 * step})
+    with Path("metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')
+    run.rewind(2)
+    run.log({"kind": "train", "step": 3, "images_seen": 24})
+    lines = Path("metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_rewinding_a_run_without_metrics_is_nothing():
+    RunWriter(Path(".")).rewind(0)
+    assert not Path("metrics.jsonl").exists()
+
+
+def test_the_log_is_json_everyone_can_read_and_listeners_hear_it():
+    run, heard = RunWriter(Path(".")), []
+    run.listeners.append(heard.append)
+    run.log({"kind": "val", "step": 1, "metrics": {"iou": float("nan"), "n_images": 0.0}})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    row = json.loads(Path("metrics.jsonl").read_text(), parse_constant=refuse)
+    assert row["metrics"] == {"iou": None, "n_images": 0.0}
+    assert len(heard) == 1 and heard[0]["metrics"]["n_images"] == 0.0
+
+
+def test_where_a_run_continues():
+    run = RunWriter(Path("mine"))
+    run.checkpoints.mkdir(parents=True)
+    assert latest(run, None) is None
+    assert latest(run, "auto") is None  # killed before its first checkpoint
+    for step in (8, 16):
+        (run.checkpoints / f"step-{step:06d}").mkdir()
+    assert latest(run, "auto") is None  # unfinished
+    (run.checkpoints / "step-000008" / "COMPLETE").write_text("")
+    (run.checkpoints / "last.txt").write_text("step-000008\n")
+    (run.checkpoints / "best.txt").write_text("step-000008\n")
+    assert latest(run, "auto") == run.checkpoints / "step-000008"
+    assert latest(run, "mine/checkpoints/step-000008") == run.checkpoints / "step-000008"
+    with pytest.raises(UserError, match="not found"):
+        latest(run, "mine/checkpoints/step-000099")
