@@ -170,6 +170,11 @@ class Lab:
         return DensePipeline(net, tasks, config, sizes, learned if statistics else None, "digest")
 
 
+@pytest.fixture(scope="session")
+def laboratory() -> type[Lab]:
+    return Lab
+
+
 @pytest.fixture
 def lab() -> Lab:
     return Lab()

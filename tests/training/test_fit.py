@@ -55,26 +55,33 @@ def said(folder: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in clocks} for row in lines]
 
 
-@pytest.fixture
-def saving(lab):
-    """Eight batches of all tasks, a checkpoint after the fourth, validation on the way."""
-    return lab.config(checkpoint_every=32, validate_every=16, keep=4)
+SAVING = dict(checkpoint_every=32, validate_every=32, keep=4)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(lab, tmp_path, saving):
-    one, two = (lab.fit(saving, tmp_path / name) for name in ("one", "two"))
-    assert digests(one) == digests(two) and said(one) == said(two)
+@pytest.fixture(scope="module")
+def saving(laboratory):
+    """Eight batches of all tasks; checkpoint and validation in the middle and at the end."""
+    return laboratory().config(**SAVING)
+
+
+@pytest.fixture(scope="module")
+def whole(laboratory, saving, tmp_path_factory) -> Path:
+    """A finished run, to look at only."""
+    return laboratory().fit(saving, tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(lab, tmp_path, saving, whole):
+    again = lab.fit(saving, tmp_path / "again")
+    assert digests(again) == digests(whole) and said(again) == said(whole)
     other = lab.fit(lab.config(seed=1), tmp_path / "other")
-    assert digests(other)[checkpoint.RAW] != digests(one)[checkpoint.RAW]
+    assert digests(other)[checkpoint.RAW] != digests(whole)[checkpoint.RAW]
 
 
 @pytest.mark.parametrize("step, resumed_from", [(6, 4), (4, 4), (1, 0)])
 def test_a_killed_run_continues_bit_for_bit(
-    lab, tmp_path, saving, kill_after, step, resumed_from
+    lab, tmp_path, saving, whole, kill_after, step, resumed_from
 ):
     """Also when it dies before its first checkpoint."""
-    saving = lab.config(checkpoint_every=32, validate_every=0, keep=4)
-    whole = lab.fit(saving, tmp_path / "whole")
     kill_after(step)
     with pytest.raises(Killed):
         lab.fit(saving, tmp_path / "halves")
@@ -87,32 +94,33 @@ def test_a_killed_run_continues_bit_for_bit(
     assert continued == (resumed_from > 0)
 
 
-def test_validation_and_pictures_leave_no_trace_in_the_weights(lab, tmp_path, saving):
-    looked = lab.fit(saving, tmp_path / "looked")
-    quiet = lab.fit(lab.config(checkpoint_every=32), tmp_path / "quiet")
-    assert digests(looked)[checkpoint.RAW] == digests(quiet)[checkpoint.RAW]
-    assert digests(looked)[checkpoint.BACKBONE] == digests(quiet)[checkpoint.BACKBONE]
+def test_validation_and_pictures_leave_no_trace_in_the_weights(lab, tmp_path, whole):
+    quiet = lab.config(first_validation=0, validate_every=0)
+    assert digests(lab.fit(quiet, tmp_path / "quiet")) == digests(whole)
 
 
-def test_what_a_training_run_leaves(lab, tmp_path, saving):
-    run = lab.fit(saving, tmp_path / "run")
+def test_what_a_training_run_leaves(lab, saving, whole):
+    run = whole
     steps = sorted(run.glob("checkpoints/step-*"))
-    assert steps and all((step / "COMPLETE").exists() for step in steps)
+    assert [step.name for step in steps] == ["step-000004", "step-000008"]
+    assert all((step / "COMPLETE").exists() for step in steps)
     assert (run / "checkpoints/last.txt").read_text().strip() == "step-000008"
     best = (run / "checkpoints/best.txt").read_text().strip()
     assert run / "checkpoints" / best in steps
     again, _ = configuration.load([str(run / "config.yaml")])
     assert again == saving
     assert not list(run.rglob(".*"))  # neither banks nor staged files
-    assert len(list(run.glob("samples/*.png"))) == 4
+    pictures = sorted(path.name for path in run.glob("samples/*"))
+    assert pictures == ["step-000004.png", "step-000008.png"]
     rows = lab.rows(run, "val")
-    assert [row["step"] for row in rows] == [2] * 4 + [4] * 4 + [6] * 4 + [8] * 4
+    assert [(row["step"], row["task"]) for row in rows] == [
+        (step, task) for step in (4, 8) for task in saving.tasks
+    ]
     assert set(rows[0]["baselines"]) == {"constant", "mean_map"}
 
 
-def test_the_saved_weights_are_the_average_and_predict(lab, tmp_path, saving):
-    run = lab.fit(saving, tmp_path / "run")
-    saved = checkpoint.read(run, prefer="last")
+def test_the_saved_weights_are_the_average_and_predict(saving, whole):
+    saved = checkpoint.read(whole, prefer="last")
     raw, averaged = saved.tensors(checkpoint.RAW), saved.tensors(checkpoint.BACKBONE)
     assert raw.keys() == averaged.keys()
     assert any(not torch.equal(raw[name], averaged[name]) for name in raw)
@@ -129,53 +137,50 @@ def test_old_checkpoints_go_but_the_best_stays(lab, tmp_path):
     assert kept == sorted({"step-000007", "step-000008", best})
 
 
-def test_resuming_with_other_settings_is_refused_and_harms_nothing(lab, tmp_path, saving):
-    run = lab.fit(saving, tmp_path / "run")
-    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"}
-    other = lab.config(checkpoint_every=32, validate_every=16, keep=4, lr=0.5, seed=3)
+def test_resuming_with_other_settings_is_refused_and_harms_nothing(lab, whole):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     with pytest.raises(UserError) as caught:
-        lab.fit(other, run, resume="auto")
+        lab.fit(lab.config(**SAVING, lr=0.5, seed=3), whole, resume="auto")
     assert "training.lr 0.003 -> 0.5" in str(caught.value)
     assert "training.seed 0 -> 3" in str(caught.value)
     assert "--init-from" in str(caught.value)
-    assert all(path.read_bytes() == content for path, content in before.items())
-    lab.fit(saving, run, resume="auto")
+    assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
 
 
-def test_an_existing_run_is_replaced_only_on_request(lab, tmp_path, saving):
-    run = lab.fit(lab.config(seed=5), tmp_path / "run")
+def test_an_existing_run_is_replaced_only_on_request(lab, tmp_path, whole):
+    run, other = shutil.copytree(whole, tmp_path / "run"), lab.config(("depth",), images=16)
     with pytest.raises(UserError, match="--overwrite"):
-        lab.fit(saving, run)
+        lab.fit(other, run)
     assert len(lab.rows(run)) == 8
-    lab.fit(saving, run, overwrite=True)
-    assert checkpoint.read(run).config == saving and len(lab.rows(run)) == 8
+    lab.fit(other, run, overwrite=True)
+    assert checkpoint.read(run).config == other and len(lab.rows(run)) == 2
+    assert [path.name for path in run.glob("checkpoints/step-*")] == ["step-000002"]
 
 
-def test_starting_from_other_weights_begins_at_step_0(lab, tmp_path, saving):
-    teacher = lab.fit(saving, tmp_path / "teacher")
-    frozen = dict(lr=0.0, muon_lr=0.0, seed=9)
-    pupil = lab.fit(lab.config(**frozen), tmp_path / "pupil", init_from=str(teacher))
-    assert [row["step"] for row in lab.rows(pupil)] == list(range(1, 9))
-    source = checkpoint.read(teacher).tensors(checkpoint.BACKBONE)
+def test_starting_from_other_weights_begins_at_step_0(lab, tmp_path, whole):
+    frozen = lab.config(lr=0.0, muon_lr=0.0, seed=9, images=16)
+    pupil = lab.fit(frozen, tmp_path / "pupil", init_from=str(whole))
+    assert [row["step"] for row in lab.rows(pupil)] == [1, 2]
+    source = checkpoint.read(whole).tensors(checkpoint.BACKBONE)
     copied = checkpoint.read(pupil)
     for name, weight in source.items():
         assert torch.equal(copied.tensors(checkpoint.RAW)[name], weight)
         torch.testing.assert_close(copied.tensors(checkpoint.BACKBONE)[name], weight)
     with pytest.raises(UserError, match="another model"):
-        lab.fit(lab.config(("depth",)), tmp_path / "other", init_from=str(teacher))
+        lab.fit(lab.config(("depth",)), tmp_path / "other", init_from=str(whole))
 
 
 def test_a_task_that_has_not_had_its_turn_does_not_hinder_resuming(lab, tmp_path, kill_after):
     """Its own weights have no optimizer state yet."""
-    config = lab.config(("depth", "flow"), checkpoint_every=8, keep=1)
-    turns = [lab.begin(config, tmp_path / "look")[0].mixture.draw(i).stream.task for i in range(8)]
-    first = turns.index("flow") if turns[0] == "depth" else turns.index("depth")
+    config = lab.config(("depth", "flow"), images=32, checkpoint_every=8, keep=1)
     whole = lab.fit(config, tmp_path / "whole")
-    kill_after(first)
+    turns = [key for row in lab.rows(whole) for key in row if key.startswith("loss/")]
+    kill_after(turns.index("loss/flow"))
+    assert turns[0] == "loss/depth"
     with pytest.raises(Killed):
         lab.fit(config, tmp_path / "halves")
     kill_after(None)
-    assert digests(lab.fit(config, tmp_path / "halves", resume="auto")) == digests(whole)
+    assert digests(lab.fit(config, tmp_path / "halves", resume="auto"), 4) == digests(whole, 4)
 
 
 def test_a_batch_that_does_not_share_out_is_refused_with_the_nearest(lab, tmp_path):
@@ -206,5 +211,5 @@ def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path):
     found, notes = records.read(run)
     assert not notes and len(found) == 2 * (1 + 4)
     assert {one.config for one in found} == {checkpoint.read(run).config.fingerprint()}
-    again = shutil.copytree(run, tmp_path / "moved")
-    assert DensePipeline.from_pretrained(again).name == DensePipeline.from_pretrained(run).name
+    moved = shutil.copytree(run, tmp_path / "moved")
+    assert DensePipeline.from_pretrained(moved).name == DensePipeline.from_pretrained(run).name

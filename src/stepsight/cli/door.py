@@ -43,8 +43,10 @@ def output_folder(name: str | Path) -> Path:
 
 def config_files(arguments: Sequence[str]) -> list[str]:
     """The values of every `--config F` or `--config=F`, in order."""
-    files = [one.partition("=")[2] for one in arguments if one.startswith("--config=")]
-    for flag, value in zip(arguments, arguments[1:]):
-        if flag == "--config":
-            files.append(value)
+    files = []
+    for flag, following in zip(arguments, [*arguments[1:], None]):
+        if flag.startswith("--config="):
+            files.append(flag.partition("=")[2])
+        elif flag == "--config" and following is not None:
+            files.append(following)
     return files

@@ -104,11 +104,11 @@ def sample_rows(scores: Scores) -> list[dict[str, Any]]:
     """One CSV row an image and setting."""
     found = []
     for (nfe, members), rows in scores.settings.items():
-        setting = {"data": scores.source, "nfe": nfe, "members": members}
         columns = {name: per_image(rows, name).tolist() for name in _measured(rows)}
         for i, key in enumerate(scores.keys):
+            whose = {"task": scores.task, "data": scores.source, "key": key}
             values = {name: column[i] for name, column in columns.items()}
-            found.append({"task": scores.task, "key": key} | setting | values)
+            found.append(whose | {"nfe": nfe, "members": members} | values)
     return found
 
 

@@ -53,8 +53,7 @@ class RunWriter:
         So too a last line that was cut short.
         """
         if self._metrics.exists():
-            lines = self._metrics.read_text().splitlines()
-            whole = [line for line in lines if line.endswith("}")]
+            *whole, _cut_short = self._metrics.read_text().split("\n")
             kept = [line for line in whole if json.loads(line)["step"] <= step]
             staged = self._metrics.with_suffix(".staged")
             staged.write_text("".join(line + "\n" for line in kept))

@@ -6,6 +6,7 @@ Order of weights: continue this run > initialise from another > from scratch.
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -291,11 +292,28 @@ def gather_statistics(s: Setup) -> None:
         s.statistics[name] = statistics(task, s.banks[source])
 
 
+# What may differ when a run is continued: how long it is, what it says and keeps, how it is scored.
+FREE = re.compile(
+    r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
+    r"tracker|processes|accumulate)$"
+)
+
+
 def same_settings(saved: Checkpoint, config: RunConfig) -> None:
-    """Raise UserError listing what differs, unless `saved` was made with `config`."""
-    if saved.config.fingerprint() != config.fingerprint():
+    """Raise UserError listing what differs from `config` in the settings that shape the weights.
+
+    A longer run may be continued from a shorter one; with a decaying learning rate its past then
+    had the rates of the shorter run.
+    """
+    before, after = _leaves(saved.config.to_dict()), _leaves(config.to_dict())
+    changed = [
+        f"{key} {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before | after)
+        if before.get(key) != after.get(key) and not FREE.match(key)
+    ]
+    if changed:
         raise UserError(
-            f"{saved.path} was made with other settings: {_difference(saved.config, config)}. "
+            f"{saved.path} was made with other settings: {', '.join(changed[:6])}. "
             f"Resume with the settings of its config.yaml, or use --init-from."
         )
 
@@ -317,13 +335,6 @@ def initialise(s: Setup, path: str) -> None:
     weights = saved.tensors(checkpoint.BACKBONE)
     checkpoint.load_weights(s.net, weights, saved.path)
     s.ema.load(weights, s.device)
-
-
-def _difference(old: RunConfig, new: RunConfig) -> str:
-    before, after = _leaves(old.to_dict()), _leaves(new.to_dict())
-    keys = sorted(set(before) | set(after))
-    changed = [key for key in keys if before.get(key) != after.get(key)]
-    return ", ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in changed[:6])
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,312 @@
+"""What goes wrong at a door: one line that says what, where and what next, exit status 2, and
+nothing written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stepsight.checkpoint import BACKBONE
+from stepsight.cli import evaluate, main, train
+from stepsight.cli.door import config_files, guarded
+from stepsight.errors import UserError
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys, tmp_path) -> Refused:
+    """Run a door, hold that it refuses as it should, and return what it said."""
+
+    def check(door: Callable[[list[str]], int], *arguments: object) -> str:
+        before = everything(tmp_path)
+        assert door([str(one) for one in arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said
+        assert everything(tmp_path) == before
+        return said
+
+    return check
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*")}
+
+
+def predict(run: Path, *arguments: object) -> tuple[object, ...]:
+    return ("predict", *arguments, "--checkpoint", run, "--out", run.parent / "out")
+
+
+def score(run: Path, *arguments: object) -> tuple[object, ...]:
+    return ("--checkpoint", run, "--processes", 1, *arguments)
+
+
+# ---------------------------------------------------------------------------- the guard
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    def body(arguments: list[str]) -> int:
+        raise UserError(f"no such {arguments[0]}.")
+
+    assert guarded(body, ["thing"]) == 2
+    assert capsys.readouterr().err == "error: no such thing.\n"
+
+
+def test_debug_shows_where_it_was_raised():
+    def body(arguments: list[str]) -> int:
+        assert arguments == ["thing"]
+        raise UserError("no.")
+
+    with pytest.raises(UserError):
+        guarded(body, ["thing", "--debug"])
+
+
+def test_only_the_first_process_speaks(capsys, monkeypatch):
+    def body(arguments: list[str]) -> int:
+        raise UserError("no.")
+
+    monkeypatch.setenv("RANK", "1")
+    assert guarded(body, []) == 2 and capsys.readouterr().err == ""
+
+
+def test_bugs_keep_their_traceback_and_interrupts_their_status():
+    def broken(arguments: list[str]) -> int:
+        raise ZeroDivisionError
+
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(ZeroDivisionError):
+        guarded(broken, [])
+    assert guarded(interrupted, []) == 130
+
+
+def test_config_files_are_found_in_both_spellings():
+    assert config_files(["--config", "a", "--x", "1", "--config=b=c", "--config"]) == ["a", "b=c"]
+
+
+# ---------------------------------------------------------------------------- checkpoints
+
+
+def damage_nothing_there(run: Path) -> Path:
+    return run / "nowhere"
+
+
+def damage_unfinished(run: Path) -> Path:
+    (run / "checkpoints" / "step-000001" / "COMPLETE").unlink()
+    return run / "checkpoints" / "step-000001"
+
+
+def damage_flipped(run: Path) -> Path:
+    file = run / "checkpoints" / "step-000001" / BACKBONE
+    data = bytearray(file.read_bytes())
+    data[-7] ^= 0x10
+    file.write_bytes(data)
+    return run
+
+
+def damage_truncated(run: Path) -> Path:
+    file = run / "checkpoints" / "step-000001" / BACKBONE
+    file.write_bytes(file.read_bytes()[:-100])
+    return run
+
+
+def damage_emptied(run: Path) -> Path:
+    (run / "checkpoints" / "step-000001").rename(run / "elsewhere")
+    return run
+
+
+DAMAGES = {
+    damage_nothing_there: "nowhere not found",
+    damage_unfinished: "no COMPLETE marker",
+    damage_flipped: "does not match its sha256",
+    damage_truncated: "truncated",
+    damage_emptied: "no complete checkpoint",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("door", ["predict", "evaluate"])
+def test_a_checkpoint_that_cannot_be_used_is_refused(door, damage, run, picture, refused):
+    path, image = damage(run), picture()
+    if door == "predict":
+        said = refused(main.main, *predict(path, image))
+    else:
+        said = refused(evaluate.main, *score(path))
+    assert DAMAGES[damage] in said and str(run) in said
+
+
+# ---------------------------------------------------------------------------- predict
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "dept"], "has depth, flow, amodal; asked for dept. Did you mean 'depth'"),
+        (["--task", "semantic"], "asked for semantic"),
+        (["--task", "flow"], "--second FILE"),
+        (["--task", "amodal"], "--mask FILE"),
+        (["--sampler", "ddimm"], "Did you mean 'ddim'"),
+        (["--sampler", "heun"], "heun cannot spend exactly 4 model calls. Choose 3 or 5"),
+        (["--nfe", "0"], "0 model calls"),
+        (["--members", "0"], "0 members"),
+        (["--task", "flow", "--second", "none.png"], "none.png: no such picture"),
+    ],
+)
+def test_a_prediction_that_cannot_be_made_is_refused(arguments, message, run, picture, refused):
+    assert message in refused(main.main, *predict(run, picture(), *arguments))
+
+
+def test_pictures_that_cannot_be_read_are_refused(run, picture, refused):
+    broken = picture("broken.png")
+    broken.write_bytes(broken.read_bytes()[:-20])
+    assert "broken.png: damaged" in refused(main.main, *predict(run, broken))
+    broken.write_text("not a picture")
+    assert "broken.png" in refused(main.main, *predict(run, broken))
+    assert "gone.png: no such picture" in refused(main.main, *predict(run, "gone.png"))
+    deep = picture("deep.png")
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(deep)
+    assert "16-bit" in refused(main.main, *predict(run, deep))
+
+
+def test_pictures_whose_results_would_meet_are_refused(run, picture, refused, tmp_path):
+    (tmp_path / "b").mkdir()
+    one, other = picture("a.png"), picture("b/a.png")
+    assert "same name" in refused(main.main, *predict(run, one, other))
+    both = (one, picture("c.png"))
+    for flag in ("--second", "--mask"):
+        assert "one at a time" in refused(main.main, *predict(run, *both, flag, one))
+
+
+def test_a_second_image_of_another_size_is_refused(run, picture, refused):
+    other = picture("other.png", 19, 31)
+    said = refused(main.main, *predict(run, picture(), "--task", "flow", "--second", other))
+    assert "(19, 30)" in said and "(19, 31)" in said
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_results_are_never_written_over_a_file(below, run, picture, refused):
+    image = picture()
+    arguments = [*predict(run, image), "--out", f"{image}{below}"]
+    assert "a.png is a file" in refused(main.main, *arguments)
+    assert "a.png is a file" in refused(evaluate.main, *score(run, "--out", f"{image}{below}"))
+
+
+@pytest.mark.parametrize("arguments", [["--nfe", "four"], ["--tusk", "depth"], ["--checkpoint"]])
+def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main.main([str(one) for one in predict(run, "a.png", *arguments)])
+    assert exit.value.code == 2 and "usage: stepsight predict" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- evaluate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "dept"], "asked for dept. Did you mean 'depth'"),
+        (["--nfe", "many"], "--nfe many: give a positive number"),
+        (["--nfe", "0"], "--nfe 0: give a positive number"),
+        (["--nfe", "1,,2", "--sweep"], "--nfe 1,,2"),
+        (["--members", "-1"], "--members -1"),
+        (["--members", "²"], "--members ²"),
+        (["--nfe", "1,2"], "add --sweep"),
+        (["--members", "1,2"], "add --sweep"),
+        (["--sampler", "ddimm"], "Did you mean 'ddim'"),
+        (["--sampler", "heun", "--nfe", "4"], "cannot spend exactly 4 model calls. Choose 3 or 5"),
+        (["--data.name", "hypersin"], "Did you mean 'hypersim'"),
+        (["--data.name", "hypersim", "--data.root", "/nowhere"], "/nowhere"),
+        (["--data.name", "flyingchairs"], "no folder is given"),
+        (["--data.root", "/data"], "--data.root and --data.split need --data.name"),
+        (["--data.name", "scenes", "--data.root", "/data"], "scenes has no option 'root'"),
+        (["--data.name", "scenes", "--data.split", "val"], "--data.split val"),
+        (["--data.images", "-1"], "--data.images -1"),
+        (["--batch", "-1"], "--batch -1"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_made_is_refused(arguments, message, run, refused):
+    assert message in refused(evaluate.main, *score(run, *arguments))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--checkpoint", "x", "--sweeep"]])
+def test_a_wrong_flag_of_evaluate_exits_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main(arguments)
+    assert exit.value.code == 2 and re.search("checkpoint|--sweep", capsys.readouterr().err)
+
+
+# ---------------------------------------------------------------------------- train
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "none.yaml"], "none.yaml not found"),
+        (["--training.images", "100"], "training.images=100 is not a multiple"),
+        (["--dry-run", "--data.scenes.size", "60", "64"], "H=60 .* Use 56 or 64"),
+        (["--dry-run", "--model.name", "hourglas-64"], "Did you mean 'hourglass-64'"),
+        (["--dry-run", "--model.qk-norm", "True"], "model.qk_norm is for DiT"),
+        (["--dry-run", "--model.name", "DiT-Ti/8", "--data.scenes.size", "64", "4"], "W=4"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(arguments, message, refused):
+    assert re.search(message, refused(train.main, *arguments))
+
+
+def test_an_existing_run_is_only_touched_when_told_to(run, refused, tmp_path):
+    def begin(folder: Path, *more: str) -> str:
+        return refused(train.main, "--training.processes", 1, "--run-dir", folder, *more)
+
+    assert "--resume auto" in begin(run) and "--overwrite" in begin(run)
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.tex").write_text("years of work")
+    assert "not a run folder" in begin(other, "--overwrite")
+    assert (other / "chapter.tex").read_text() == "years of work"
+    assert "is a file" in begin(other / "chapter.tex")
+
+
+def test_a_flag_of_no_room_exits_with_status_2(capsys):
+    with pytest.raises(SystemExit) as exit:
+        train.main(["--run-dri", "x"])
+    assert exit.value.code == 2 and "--run-dir" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- the other doors
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(refused):
+    assert "'predic' is unknown. Did you mean 'predict'" in refused(main.main, "predic")
+
+
+def test_no_command_lists_the_commands(capsys):
+    assert main.main([]) == 2 and main.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(shown.count(f"  {command} ") == 2 for command in main.COMMANDS)
+
+
+def test_a_report_of_no_run_is_refused(refused):
+    assert "nowhere: no such run folder" in refused(main.main, "report", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stats", "scens"], "Did you mean 'scenes'"),
+        (["stats", "--level", "esay"], "no level 'esay'"),
+        (["stats", "hypersim"], "no folder is given"),
+        (["stats", "hypersim", "/nowhere"], "/nowhere"),
+        (["stats", "--images", "0"], "--images 0: must be at least 1"),
+        (["show", "--images", "-2"], "--images -2"),
+        (["show", "--size", "0", "8"], "--size 0"),
+        (["show", "--out", "grid.foo"], "name a .png file"),
+    ],
+)
+def test_data_that_cannot_be_shown_is_refused(arguments, message, refused):
+    assert message in refused(main.main, "data", *arguments)

@@ -1,0 +1,381 @@
+"""The predictor: noise by name, so that no answer depends on the batch; any size in, that size out;
+and the saved model is the live one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stepsight import checkpoint
+from stepsight.config import from_dict
+from stepsight.diffusion.noise import row_noise
+from stepsight.errors import DataFormatError, UserError
+from stepsight.models.codec import Pixels
+from stepsight.pipeline import DensePipeline, build_network, check_sizes, code, to_tensor
+from stepsight.seeding import generator
+from stepsight.tasks.table import build_tasks
+from stepsight.types import Batch
+
+TASKS = ("depth", "flow", "amodal", "semantic", "normals")
+SIZE = (24, 32)
+
+
+def make(sampler: str = "ddim", eta: float = 0.0, tasks: tuple[str, ...] = TASKS) -> DensePipeline:
+    """An untrained pipeline whose answers depend on all that they may depend on."""
+    config = from_dict(
+        {
+            "model": {"name": "hourglass-32"},
+            "tasks": {task: {} for task in tasks},
+            "diffusion": {"sampler": sampler, "eta": eta},
+        }
+    )
+    built = build_tasks(config.tasks)
+    net = build_network(config, built).eval().requires_grad_(False)
+    draw = generator("pipeline tests")
+    for parameter in net.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+    return DensePipeline(net, built, config, {task: SIZE for task in tasks})
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> DensePipeline:
+    return make()
+
+
+def batch_of(rows: int, size: tuple[int, int] = SIZE) -> Batch:
+    draw = generator("pipeline batch", *size)
+    first, second = (2 * torch.rand(rows, 3, *size, generator=draw) - 1 for _ in range(2))
+    modal = torch.rand(rows, 1, *size, generator=draw) < 0.4
+    keys = [f"image{row}" for row in range(rows)]
+    return Batch(first, keys, ["toys"] * rows, second=second, modal=modal)
+
+
+def rows_of(batch: Batch, rows: list[int]) -> Batch:
+    parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return Batch(
+        **{
+            name: value[rows] if isinstance(value, Tensor) else value and [value[r] for r in rows]
+            for name, value in parts.items()
+        }
+    )
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    draw = np.random.default_rng(height * width)
+    return draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# ---------------------------------------------------------------------------- batches
+
+
+def test_noise_of_a_row_is_the_same_to_the_bit_whatever_the_batch():
+    keys = [(0, "sample", f"image{i}", member, 0) for i in range(3) for member in range(2)]
+    together = row_noise((2, 4, 6), keys)
+    for row, key in enumerate(keys):
+        assert torch.equal(row_noise((2, 4, 6), [key])[0], together[row])
+    assert len({tuple(row.flatten().tolist()) for row in together}) == len(keys)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_prediction_does_not_depend_on_the_batch(task, pipeline):
+    batch = batch_of(5)
+    together = pipeline.sample(batch, task, nfe=2, members=3)
+    assert together.shape == (3, 5, pipeline.channels, *SIZE)
+    for row in (0, 4):
+        alone = pipeline.sample(rows_of(batch, [row]), task, nfe=2, members=3)
+        torch.testing.assert_close(alone[:, 0], together[:, row], atol=1e-5, rtol=1e-5)
+    turned = pipeline.sample(rows_of(batch, [3, 1, 4]), task, nfe=2, members=3)
+    torch.testing.assert_close(turned, together[:, [3, 1, 4]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 15, 64])
+def test_the_size_of_a_forward_pass_is_of_no_consequence(rows, pipeline):
+    batch = batch_of(5)
+    expected = pipeline.sample(batch, "flow", nfe=2, members=3)
+    seen = []
+    hook = pipeline.net.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    found = pipeline.sample(batch, "flow", nfe=2, members=3, rows=rows)
+    hook.remove()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert max(seen) == min(rows, 15) and sum(seen) == 2 * 15  # NFE x images x members
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("ancestral", 0.0)])
+def test_noise_inside_the_walk_does_not_depend_on_the_batch_either(sampler, eta):
+    stochastic, batch = make(sampler, eta, ("depth",)), batch_of(3)
+    together = stochastic.sample(batch, "depth", nfe=3, members=2, rows=4)
+    alone = stochastic.sample(rows_of(batch, [2]), "depth", nfe=3, members=2)
+    torch.testing.assert_close(alone[:, 0], together[:, 2], atol=1e-5, rtol=1e-5)
+    plain = make(tasks=("depth",)).sample(batch, "depth", nfe=3, members=2)
+    assert (plain - together).abs().max() > 1e-3
+
+
+def test_a_small_ensemble_is_the_beginning_of_a_large_one(pipeline):
+    batch = batch_of(2)
+    few, many = (pipeline.sample(batch, "depth", nfe=2, members=n) for n in (2, 5))
+    torch.testing.assert_close(few, many[:2], atol=1e-5, rtol=1e-5)
+    spread = (many[:, None] - many[None]).abs().amax(dim=(2, 3, 4, 5))
+    assert (spread + torch.eye(5) > 1e-3).all()  # and no two members are the same
+
+
+def test_seed_and_key_choose_the_noise(pipeline):
+    def answer(seed: int = 0, key: str = "image0") -> Tensor:
+        batch = batch_of(1)
+        batch.keys = [key]
+        return pipeline.sample(batch, "depth", nfe=1, members=1, seed=seed)
+
+    assert torch.equal(answer(), answer())
+    assert not torch.equal(answer(), answer(seed=1))
+    assert not torch.equal(answer(), answer(key="other"))
+
+
+def test_the_global_generator_is_neither_used_nor_moved(pipeline):
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = pipeline.sample(batch_of(1), "depth", nfe=2, members=2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(pipeline.sample(batch_of(1), "depth", nfe=2, members=2), first)
+
+
+# ---------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ((24, 32), (24, 32)),  # the size of training
+        ((48, 64), (24, 32)),  # the same shape, larger and smaller
+        ((12, 16), (24, 32)),
+        ((32, 24), (32, 24)),
+        ((100, 100), (24, 24)),
+        ((37, 51), (24, 32)),
+        ((1, 999), (8, 872)),
+    ],
+)
+def test_images_are_worked_on_at_the_area_of_training(grid, expected, pipeline):
+    size = pipeline.working_size("depth", grid)
+    assert size == expected
+    assert all(side % pipeline.net.stride == 0 for side in size)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("size", [(37, 51), (8, 8), (51, 20)])
+def test_predictions_lie_on_the_grid_of_the_image(task, size, pipeline):
+    batch = batch_of(2, size)
+    merged = pipeline.predict(batch, task, nfe=1, members=2)
+    assert merged.values.shape[0] == 2 and merged.values.shape[-2:] == size
+    assert merged.uncertainty is not None and merged.uncertainty.shape == (2, 1, *size)
+    assert merged.values.float().isfinite().all() and merged.uncertainty.isfinite().all()
+    assert merged.x.shape[-2:] == pipeline.working_size(task, size)
+
+
+def test_flow_grows_with_the_grid_and_so_does_its_uncertainty(pipeline):
+    """The same scene on a grid twice as fine: vectors and their spread are twice as long."""
+    members = torch.randn(4, 1, 2, *SIZE, generator=generator("flow members"))
+    small = pipeline.tasks["flow"].merge(members)
+    fine = (2 * SIZE[0], 2 * SIZE[1])
+    large = pipeline.finish(small, batch_of(1, fine))
+    same = pipeline.finish(small, batch_of(1))
+    torch.testing.assert_close(same.values, small.values)
+    torch.testing.assert_close(same.uncertainty, small.uncertainty)
+    assert large.uncertainty is not None and small.uncertainty is not None
+    middle = (slice(None), slice(None), slice(10, -10), slice(10, -10))
+    ratio = large.uncertainty[middle].mean() / small.uncertainty.mean()
+    assert float(ratio) == pytest.approx(2, rel=0.1)
+
+
+def test_a_mask_stays_a_mask_at_working_size(pipeline):
+    working = pipeline.working(batch_of(2, (37, 51)), "amodal")
+    assert working.modal is not None and working.modal.dtype == torch.bool
+    assert working.modal.shape == (2, 1, 24, 32)
+    assert working.depth is None and working.amodal is None
+
+
+def test_working_sizes_have_to_fit_the_backbone(pipeline):
+    check_sizes(pipeline.net, {"depth": (8, 16)})
+    with pytest.raises(UserError, match="working size 8x12 of flow: W=12 .* Use 8 or 16"):
+        check_sizes(pipeline.net, {"depth": (8, 16), "flow": (8, 12)})
+
+
+# ---------------------------------------------------------------------------- the coded batch
+
+
+def test_tasks_share_channels_and_only_their_own_count(pipeline):
+    batch = batch_of(2)
+    batch.depth = 1 + 9 * torch.rand(2, 1, *SIZE, generator=generator("depth"))
+    batch.depth_valid = torch.rand(2, 1, *SIZE, generator=generator("valid")) < 0.5
+    coded = pipeline.code(batch, "depth", target=True)
+    assert coded.x is not None and coded.valid is not None
+    assert coded.x.shape == coded.valid.shape == (2, 7, *SIZE)  # semantic has seven
+    assert not coded.x[:, 1:].any() and not coded.valid[:, 1:].any()
+    assert torch.equal(coded.valid[:, :1] == 1, batch.depth_valid)
+    assert coded.label.tolist() == [TASKS.index("depth")] * 2
+    assert coded.features is None
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_condition_images_fill_a_fixed_number_of_channels(task, pipeline):
+    batch = batch_of(2)
+    coded = pipeline.code(batch, task)
+    assert coded.x is None and coded.valid is None and coded.cond.shape == (2, 6, *SIZE)
+    assert torch.equal(coded.cond[:, :3], batch.image)
+    assert coded.cond[:, 3:].any() == (task in ("flow", "amodal"))
+    assert coded.label.tolist() == [TASKS.index(task)] * 2
+
+
+def test_the_code_of_a_task_alone_is_its_own_width(pipeline):
+    task = pipeline.tasks["amodal"]
+    batch = batch_of(2)
+    batch.amodal, batch.amodal_valid = batch.modal, torch.ones_like(batch.image[:, :1]).bool()
+    coded = code(batch, task, 0, 1, Pixels(), target=True)
+    assert coded.x is not None and coded.x.shape[1] == 1
+
+
+# ---------------------------------------------------------------------------- strangers
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_picture_of_any_odd_size_is_answered_on_its_own_grid(task, pipeline):
+    image = picture(37, 51)
+    more = {"flow": {"second": picture(37, 51)[:, ::-1]}, "amodal": {"mask": image[..., 0] > 99}}
+    found = pipeline(image, task, nfe=1, members=2, **more.get(task, {}))
+    assert found.values.shape[0] == 1 and found.values.shape[-2:] == (37, 51)
+    assert found.uncertainty is not None and found.uncertainty.shape == (1, 1, 37, 51)
+    assert found.picture is not None
+    assert found.picture.shape == (1, 3, 37, 51) and found.picture.dtype == torch.uint8
+
+
+def test_a_path_a_pil_image_and_an_array_are_the_same_picture(pipeline, tmp_path):
+    array, file = picture(21, 40), tmp_path / "a.png"
+    Image.fromarray(array).save(file)
+    answers = [
+        pipeline(image, "depth", nfe=1, members=2).values
+        for image in (
+            array,
+            Image.fromarray(array),
+            file,
+            str(file),
+            np.dstack([array, array[..., 0]]),
+        )
+    ]
+    assert all(torch.equal(one, answers[0]) for one in answers)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_pil_images_of_every_kind_are_seen_in_their_colours(mode):
+    image = Image.fromarray(picture(6, 9)).convert(mode)
+    expected = np.asarray(image.convert("RGBA").convert("RGB")).transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(to_tensor(image).numpy(), expected, atol=1e-6)
+
+
+def test_masks_are_read_from_arrays_and_files_alike(pipeline, tmp_path):
+    image, mask = picture(24, 32), picture(24, 32)[..., 0] > 127
+    file = tmp_path / "mask.png"
+    Image.fromarray((mask * 255).astype(np.uint8)).save(file)
+    answers = [
+        pipeline(image, "amodal", mask=one, nfe=1, members=1).values
+        for one in (mask, file, Image.open(file), (mask * 255).astype(np.uint8))
+    ]
+    assert all(torch.equal(one, answers[0]) for one in answers)
+    inverse = pipeline(image, "amodal", mask=~mask, nfe=1, members=1).values
+    assert not torch.equal(inverse, answers[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3)), "float64"),
+        (np.zeros((4, 4, 3), dtype=np.uint16), "uint16"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), r"\(3, 8, 8\)"),
+        (np.zeros((8, 8, 2), dtype=np.uint8), r"\(8, 8, 2\)"),
+        (np.zeros((1, 8, 8, 3), dtype=np.uint8), r"\(1, 8, 8, 3\)"),
+        (np.zeros(8, dtype=np.uint8), r"\(8,\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused(image, message):
+    with pytest.raises(UserError, match=f"uint8 of shape h w or h w 3, not .*{message}"):
+        to_tensor(image)
+
+
+def test_a_damaged_file_is_named(pipeline, tmp_path):
+    file = tmp_path / "broken.png"
+    Image.fromarray(picture(9, 9)).save(file)
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(DataFormatError, match="broken.png"):
+        pipeline(file, "depth")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("flow", {}, "task flow needs a second image .*--second"),
+        ("amodal", {}, "task amodal needs the visible mask .*--mask"),
+        ("flow", {"second": picture(8, 9)}, r"the image is \(8, 8\), its second is \(8, 9\)"),
+        ("amodal", {"mask": picture(9, 8)}, r"the image is \(8, 8\), its modal is \(9, 8\)"),
+        ("dept", {}, "asked for dept. Did you mean 'depth'"),
+        ("depth", {"sampler": "ddimm"}, "'ddimm' is unknown. Did you mean 'ddim'"),
+        ("depth", {"sampler": "heun", "nfe": 4}, "heun cannot spend exactly 4.* 3 or 5"),
+        ("depth", {"nfe": 0}, "cannot spend exactly 0"),
+        ("depth", {"members": 0}, "0 members"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(task, options, message, pipeline):
+    with pytest.raises(UserError, match=message):
+        pipeline(picture(8, 8), task, **options)
+
+
+@pytest.mark.parametrize(("sampler", "nfe"), [("euler", 3), ("heun", 3), ("dpmpp_2m", 3)])
+def test_another_sampler_may_be_asked_for(sampler, nfe, pipeline):
+    calls = []
+    hook = pipeline.net.register_forward_pre_hook(lambda *_: calls.append(1))
+    found = pipeline(picture(24, 32), "depth", nfe=nfe, members=2, sampler=sampler)
+    hook.remove()
+    assert len(calls) == nfe
+    assert not torch.equal(
+        found.values, pipeline(picture(24, 32), "depth", nfe=nfe, members=2).values
+    )
+    assert pipeline.config.diffusion.sampler == "ddim"
+
+
+# ---------------------------------------------------------------------------- from the disk
+
+
+def test_the_saved_model_is_the_live_one(pipeline, tmp_path):
+    statistics = {"depth": torch.ones(2, *SIZE, dtype=torch.float64)}
+    weights = dict(pipeline.net.state_dict())
+    checkpoint.write(
+        tmp_path / "checkpoints",
+        1,
+        config=pipeline.config,
+        meta={"sizes": {task: list(SIZE) for task in TASKS}},
+        tensors={checkpoint.BACKBONE: weights, checkpoint.STATISTICS: statistics},
+    )
+    saved = DensePipeline.from_pretrained(tmp_path)
+    assert saved.sizes == pipeline.sizes and saved.config == pipeline.config
+    assert torch.equal(saved.statistics["depth"], statistics["depth"])
+    assert saved.name == checkpoint.read(tmp_path).digest() and saved.device.type == "cpu"
+    assert not any(p.requires_grad for p in saved.net.parameters()) and not saved.net.training
+    for task, more in (("depth", {}), ("flow", {"second": picture(37, 51)})):
+        live, loaded = (
+            one(picture(37, 51), task, nfe=2, members=2, **more) for one in (pipeline, saved)
+        )
+        assert torch.equal(live.values, loaded.values) and torch.equal(live.picture, loaded.picture)
+
+
+def test_weights_of_other_tasks_are_refused(pipeline, tmp_path):
+    fewer = make(tasks=("depth", "flow"))
+    checkpoint.write(
+        tmp_path,
+        1,
+        config=pipeline.config,
+        meta={"sizes": {}},
+        tensors={checkpoint.BACKBONE: dict(fewer.net.state_dict())},
+    )
+    with pytest.raises(checkpoint.CheckpointError, match="holds another model"):
+        DensePipeline.from_pretrained(tmp_path)

@@ -1,0 +1,84 @@
+"""What two processes do together, for the tests to compare with one. Not a test itself.
+
+Started by `test_distributed.py` as `ranks.py FOLDER` with a launcher's environment; every rank
+writes what it found to FOLDER/rank-<n>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import Lab
+
+from stepsight.errors import UserError
+from stepsight.evaluation.evaluator import Scores, score_source
+from stepsight.training import fit
+
+
+def losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
+    """Eight batches of all tasks, with AdamW or Muon."""
+    config = lab.config(**changes)
+    lab.train(config, folder)
+    return lab.losses(folder)
+
+
+def plain(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON, without the clock."""
+    tables = {f"{nfe}x{members}": rows for (nfe, members), rows in scores.settings.items()}
+    tables |= {f"baseline {name}": rows for name, rows in scores.baselines.items()}
+    tables["ceiling"] = scores.ceiling
+    numbers = {
+        table: {name: value.tolist() for name, value in rows.items()}
+        for table, rows in tables.items()
+    }
+    return {"keys": scores.keys, "working": scores.working} | numbers
+
+
+def scored(lab: Lab, images: int) -> dict[str, Any]:
+    """Images of several sizes, an odd number of them, at two settings."""
+    held = Lab.Source(count=7, seed="held", grids=((16, 16), (24, 32), (16, 16), (32, 16)))
+    found = score_source(
+        lab.pipeline(),
+        held,
+        "flow",
+        protocol="flow-epe",
+        indices=range(images),
+        nfe=[1, 2],
+        members=[1, 2],
+        rows=4,
+    )
+    return plain(found)
+
+
+def refused(folder: Path) -> str:
+    """What a rank is told when the first one finds the folder taken."""
+    try:
+        fit._agreed(str(folder), "tiny", None, False)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    lab = Lab()
+    return {
+        "adamw": losses(lab, folder / "adamw", optimizer="adamw"),
+        "muon": losses(lab, folder / "muon", optimizer="muon"),
+        "micro": losses(lab, folder / "micro", optimizer="muon", accumulate=2),
+        "scores": scored(lab, 7),
+        "one image": scored(lab, 1),
+        "refused": refused(folder),
+    }
+
+
+if __name__ == "__main__":
+    fit.join()
+    target = Path(sys.argv[1])
+    found = everything(target)
+    (target / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
+    fit.leave()

@@ -1,0 +1,185 @@
+"""Several processes compute what one computes, however they were started."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from stepsight import checkpoint
+from stepsight.training import distributed
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, as if no launcher had started us; a hash seed of its own for every process."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    seed = str(random.randrange(1, 1 << 31))
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed} | more
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def start(*command: str | Path, **more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=environment(**more),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ranks", HERE / "ranks.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> list[dict]:
+    """What both of two processes found, by rank."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    processes = [
+        start(HERE / "ranks.py", folder, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(2)
+    ]
+    for process in processes:
+        finish(process)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one(script, tmp_path_factory) -> dict:
+    """The same by this process alone."""
+    return json.loads(json.dumps(script.everything(tmp_path_factory.mktemp("one"))))
+
+
+@pytest.mark.parametrize("run", ["adamw", "muon", "micro"])
+def test_two_processes_train_as_one(one, two, run):
+    """All tasks, flow with its cost volume, and rows that differ in their valid pixels."""
+    assert len(one[run]) == 8 and len({round(loss, 3) for loss in one[run]}) > 4
+    for found in two:
+        assert found[run] == pytest.approx(one[run], abs=1e-6)
+
+
+@pytest.mark.parametrize("what", ["scores", "one image"])
+def test_two_processes_score_as_one(one, two, what):
+    expected = one[what]
+    for found in (rank[what] for rank in two):
+        assert found["keys"] == expected["keys"] and found["working"] == expected["working"]
+        assert found.keys() == expected.keys()
+        for table in expected.keys() - {"keys", "working"}:
+            assert found[table].keys() == expected[table].keys()
+            for name, values in expected[table].items():
+                assert found[table][name] == pytest.approx(values, abs=1e-5, nan_ok=True)
+
+
+def test_an_error_of_the_first_process_is_everyones(one, two):
+    for rank in two:
+        assert "--run-dir" in rank["refused"] and "--overwrite" in rank["refused"]
+
+
+class Copies:
+    """Stands for subprocess.Popen and remembers what was started."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.started: list[tuple[list[str], dict[str, str]]] = []
+        monkeypatch.setattr(os, "environ", {"PATH": "", "CUDA_VISIBLE_DEVICES": ""})
+        monkeypatch.setattr(distributed.subprocess, "Popen", self)
+        monkeypatch.setattr(distributed.atexit, "register", lambda *_: None)
+
+    def __call__(self, command, env, **_) -> None:
+        self.started.append((command, dict(env)))
+
+
+@pytest.fixture
+def copies(monkeypatch) -> Copies:
+    return Copies(monkeypatch)
+
+
+def test_the_program_starts_its_copies_with_its_own_arguments(copies):
+    distributed.start(3, ["train.py", "--training.images", "64"])
+    assert [command for command, _ in copies.started] == [
+        [sys.executable, "train.py", "--training.images", "64"]
+    ] * 2
+    ranks = [env["RANK"] for _, env in copies.started] + [os.environ["RANK"]]
+    assert ranks == ["1", "2", "0"] and distributed.world() == 3 and distributed.rank() == 0
+    for _, env in copies.started:
+        assert env["WORLD_SIZE"] == "3" and env["OMP_NUM_THREADS"] == "1"
+        assert env["MASTER_PORT"] == os.environ["MASTER_PORT"]
+
+
+def test_a_launched_program_starts_nothing(copies):
+    os.environ |= {"WORLD_SIZE": "2", "RANK": "1"}
+    distributed.start(0, ["train.py"])
+    assert not copies.started and os.environ["RANK"] == "1"
+
+
+@pytest.mark.parametrize("cores, expected", [(1, 1), (2, 2), (64, 2)])
+def test_unasked_at_most_one_copy_and_none_on_a_single_core(copies, monkeypatch, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    distributed.start(0, ["train.py"])
+    assert distributed.world() == expected and len(copies.started) == expected - 1
+
+
+def test_asked_for_one_process_it_stays_alone(copies):
+    distributed.start(1, ["train.py"])
+    assert not copies.started and distributed.world() == 1
+
+
+TINY = (
+    "--model.name hourglass-32 --data.scenes.size 16 16 --data.scenes.count 64 "
+    "--training.images 64 --training.batch 8 --training.warmup 16 --training.log-every 8 "
+    "--training.validate-every 0 --training.first-validation 0 --training.checkpoint-every 0 "
+    "--training.validation-images 4 --training.evaluate False --training.processes 2"
+).split()
+
+
+@pytest.mark.slow
+def test_the_programs_own_copies_and_torchrun_train_the_same_weights(tmp_path):
+    own = start("train.py", *TINY, "--run-dir", tmp_path / "own")
+    finish(own)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    finish(start(*launcher, "train.py", *TINY, "--run-dir", tmp_path / "launched"))
+    found = []
+    for name in ("own", "launched"):
+        saved = tmp_path / name / "checkpoints" / "step-000008"
+        files = [saved / file for file in (checkpoint.RAW, checkpoint.BACKBONE)]
+        found.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+        assert json.loads((tmp_path / name / "env.json").read_text())["processes"] == 2
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_the_copies_of_a_run_that_fails_end_with_it(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("precious")
+    process = start("train.py", *TINY, "--run-dir", tmp_path / "taken")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.splitlines()[-1].startswith("error: --run-dir") and "Traceback" not in err
