@@ -36,7 +36,7 @@ class Scores:
     keys: list[str] = field(default_factory=list)
     settings: dict[Setting, Rows] = field(default_factory=dict)
     baselines: dict[str, Rows] = field(default_factory=dict)
-    ceiling: Rows = field(default_factory=dict)  # the truth, brought to working size and back
+    ceiling: Rows = field(default_factory=dict)  # the truth of resized images, there and back
     seconds: dict[Setting, float] = field(default_factory=dict)  # an image
     working: tuple[int, int] = (0, 0)
 
@@ -65,16 +65,19 @@ def score_source(
     mine = list(range(_rank(), len(indices), _world()))
     size = max(1, rows // max(members))
     order: list[int] = []
+    resized: list[int] = []
     for start in range(0, len(mine), size):
         part = mine[start : start + size]
         samples = source.samples([indices[one] for one in part])
         for group, places in _same_size(samples, part):
             batch = collate(group).to(pipeline.device)
             _score_batch(scores, pipeline, batch, nfe, members, sampler, seed, rows)
-            _score_ceiling(scores, pipeline, group, batch)
             order += places
+            if scores.working != tuple(batch.image.shape[-2:]):
+                _score_ceiling(scores, pipeline, group, batch)
+                resized += places
         advance(len(part) * _world())
-    return _gathered(scores, order)
+    return _gathered(scores, order, resized)
 
 
 def _score_batch(
@@ -112,8 +115,6 @@ def _score_ceiling(
     scores: Scores, pipeline: DensePipeline, samples: list[Sample], batch: Batch
 ) -> None:
     """The truth at working size, encoded, decoded and brought back: the best within reach."""
-    if scores.working == tuple(batch.image.shape[-2:]):
-        return
     task = pipeline.task(scores.task)
     small = collate([resize_sample(sample, scores.working) for sample in samples])
     truth = task.decode(task.encode(small.to(pipeline.device)).x)
@@ -141,12 +142,11 @@ def _extend(rows: Rows, more: Rows) -> None:
         rows[name] = torch.cat([rows[name], value]) if name in rows else value
 
 
-def _gathered(scores: Scores, order: list[int]) -> Scores:
+def _gathered(scores: Scores, order: list[int], resized: list[int]) -> Scores:
     """All processes' rows together, in the order of the images; each image counts once."""
-    parts = _all_gathered((order, scores))
-    places = torch.tensor([place for part, _ in parts for place in part])
-    sort = places.argsort()
-    every = [part for _, part in parts if part.keys]
+    parts = _all_gathered((order, resized, scores))
+    sort = torch.tensor([place for part, _, _ in parts for place in part]).argsort()
+    every = [part for _, _, part in parts if part.keys]
     assert every, "no image was scored"
     merged = Scores(scores.task, scores.source, scores.protocol, working=every[0].working)
     keys = [key for part in every for key in part.keys]
@@ -155,8 +155,9 @@ def _gathered(scores: Scores, order: list[int]) -> Scores:
         tables = [getattr(part, field_name) for part in every]
         for name in tables[0]:
             getattr(merged, field_name)[name] = _joined([t[name] for t in tables], sort)
-    if every[0].ceiling:
-        merged.ceiling = _joined([part.ceiling for part in every], sort)
+    if ceilings := [part.ceiling for part in every if part.ceiling]:
+        places = torch.tensor([place for _, part, _ in parts for place in part])
+        merged.ceiling = _joined(ceilings, places.argsort())
     for setting in every[0].seconds:
         total = sum(part.seconds[setting] for part in every)
         merged.seconds[setting] = total / len(keys)
