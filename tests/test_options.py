@@ -6,6 +6,7 @@ import argparse
 import ast
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -48,7 +49,12 @@ def trees(*folders: str) -> Iterator[ast.Module]:
         path = SOURCE / folder
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             if file.name != "config.py" or file.parent == SOURCE:  # definitions are not uses
-                yield ast.parse(file.read_text())
+                yield parsed(file)
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def reads(*folders: str, by: set[str]) -> set[str]:

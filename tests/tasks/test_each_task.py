@@ -13,6 +13,7 @@ from torch import Tensor
 from stepsight.errors import UserError
 from stepsight.seeding import generator
 from stepsight.tasks.amodal import Amodal
+from stepsight.tasks.base import require, resize
 from stepsight.tasks.depth import Depth
 from stepsight.tasks.flow import Flow
 from stepsight.tasks.normals import Normals
@@ -202,12 +203,12 @@ def test_masks_are_plus_and_minus_one_and_read_as_probabilities():
 
 
 def test_members_vote_with_probabilities_and_not_beyond():
-    members = torch.tensor([[-1.0, 1.0], [1.0, 9.0], [1.0, 1.0]]).reshape(3, 1, 1, 1, 2)
+    members = torch.tensor([[-1.0, -1.0], [1.0, 9.0], [1.0, 1.0]]).reshape(3, 1, 1, 1, 2)
     merged = Amodal().merge(members)
-    torch.testing.assert_close(merged.values.flatten(), torch.tensor([2 / 3, 1.0]))
+    torch.testing.assert_close(merged.values.flatten(), torch.tensor([2 / 3, 2 / 3]))
     assert merged.uncertainty is not None
     spread = merged.uncertainty.flatten().tolist()
-    assert spread == pytest.approx([math.sqrt(2) / 3, 0], abs=1e-6)
+    assert spread == pytest.approx([math.sqrt(2) / 3] * 2, abs=1e-6)
 
 
 def test_the_trivial_masks():
@@ -310,3 +311,18 @@ def test_the_constant_normal_faces_the_camera():
     truth = batch(normals=normals, normals_valid=known(normals))
     values = Normals().baselines(truth, None)["constant"].values
     assert values[0, :, 0, 0].tolist() == [0, 0, -1]
+
+
+# ---------------------------------------------------------------------------- what they share
+
+
+def test_what_is_there_is_handed_over():
+    depth, labels = torch.ones(1, 1, 2, 3), torch.zeros(1, 2, 3, dtype=torch.int64)
+    found = require("toy", batch(depth=depth, labels=labels), "labels", "depth")
+    assert found[0] is labels and found[1] is depth
+
+
+def test_resizing_to_the_same_size_copies_nothing():
+    x = torch.rand(1, 2, 5, 7)
+    assert resize(x, (5, 7)) is x
+    assert resize(x, (3, 9)).shape == (1, 2, 3, 9)

@@ -1,28 +1,23 @@
-"""What holds for every task of the table, and for a task that is added to it.
-
-A new row is picked up by itself if `batch_of` knows its truth.
+"""What holds for every task of the table. A new row is picked up by itself if `batch_of`
+knows its truth.
 """
 
 from __future__ import annotations
 
-import sys
-import types
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight import config as configuration
-from stepsight.config import from_dict, load
 from stepsight.errors import UserError
 from stepsight.seeding import generator
-from stepsight.tasks.base import Task, require, resize
-from stepsight.tasks.config import TABLE, TaskSettings
+from stepsight.tasks.base import Task
+from stepsight.tasks.config import TABLE
 from stepsight.tasks.table import build_task, build_tasks
-from stepsight.types import IGNORE, Batch, Condition, Prediction, Target
+from stepsight.types import IGNORE, Batch
 
 SIZES = [(16, 16), (13, 21), (8, 30), (1, 5)]
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -255,11 +250,6 @@ def test_a_source_without_the_truth_is_named(name, call):
         getattr(task, call)(*arguments)
 
 
-def test_what_is_there_is_handed_over():
-    batch = batch_of((4, 4))
-    assert require("toy", batch, "depth", "labels") == (batch.depth, batch.labels)
-
-
 # ---------------------------------------------------------------------------- merging
 
 
@@ -364,94 +354,3 @@ def test_pictures_are_pictures(name, options):
             picture = task.picture(values, batch, like)
             assert picture.shape == (3, 3, 12, 20) and picture.dtype == torch.uint8
             assert len(picture.unique()) > 3
-
-
-def test_resizing_to_the_same_size_copies_nothing():
-    x = torch.rand(1, 2, 5, 7)
-    assert resize(x, (5, 7)) is x
-    assert resize(x, (3, 9)).shape == (1, 2, 3, 9)
-
-
-# ---------------------------------------------------------------------------- adding a task
-
-
-@dataclass(frozen=True)
-class ShadingSettings(TaskSettings):
-    """Brightness of the image, times a scale."""
-
-    name: ClassVar[str] = "shading"
-    implementation: ClassVar[str] = "shading_of_the_tests:Shading"
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Shading(ShadingSettings):
-    """The whole of a task that learns nothing anybody needs."""
-
-    needs: ClassVar[str] = "depth"
-    asks: ClassVar[tuple[str, ...]] = ("second",)
-    metric: ClassVar[str] = "epe"
-    higher_is_better: ClassVar[bool] = False
-    channels: ClassVar[int] = 1
-    feature_channels: ClassVar[int] = 0
-
-    def condition(self, batch: Batch) -> Condition:
-        (second,) = require(self.name, batch, "second")
-        return Condition(torch.stack([batch.image, second], dim=1))
-
-    def encode(self, batch: Batch) -> Target:
-        x = self.truth(batch) / self.scale
-        return Target(x, torch.ones_like(x, dtype=torch.bool))
-
-    def decode(self, x: Tensor) -> Prediction:
-        return Prediction(self.name, x[:, :1], x[:, :1] * self.scale)
-
-    def merge(self, members: Tensor) -> Prediction:
-        return self.decode(members.mean(dim=0))
-
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        return resize(values, size)
-
-    def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        return (values.clamp(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1)
-
-    def truth(self, batch: Batch) -> Tensor:
-        return batch.image.mean(dim=1, keepdim=True)
-
-
-@pytest.fixture
-def shading(monkeypatch) -> None:
-    """The two things that docs/tasks.md asks for: a row and a module."""
-    module = types.ModuleType("shading_of_the_tests")
-    module.Shading = Shading  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(TABLE, "shading", ShadingSettings)
-
-
-def test_a_row_and_a_module_make_a_task(shading):
-    assert configuration.TABLES["tasks"]["shading"] is ShadingSettings
-    config, _ = load([], ["--tasks.shading.scale", "2", "--tasks.depth.weight", "3"])
-    assert config.tasks["shading"] == ShadingSettings(scale=2)
-    assert from_dict(config.to_dict()) == config
-    task = build_tasks(config.tasks)["shading"]
-    batch = batch_of((16, 24))
-    target = task.encode(batch)
-    torch.testing.assert_close(task.decode(target.x).values, task.truth(batch))
-    assert target.valid.all()
-
-
-def test_an_added_task_trains_and_predicts_beside_the_others(shading):
-    from stepsight.pipeline import DensePipeline, build_network
-
-    config = from_dict({"model": {"name": "hourglass-32"}, "tasks": {"shading": {}, "flow": {}}})
-    tasks = build_tasks(config.tasks)
-    net = build_network(config, tasks).eval()
-    pipeline = DensePipeline(net, tasks, config, {"shading": (16, 24), "flow": (16, 24)})
-    batch = batch_of((16, 24))
-    coded = pipeline.code(batch, "shading", target=True)
-    assert coded.x is not None and coded.valid is not None
-    assert coded.x.shape == (3, 2, 16, 24) and coded.label.tolist() == [0, 0, 0]
-    assert coded.valid[:, 0].all() and not coded.valid[:, 1].any()  # flow's second channel
-    image = torch.zeros(20, 30, 3, dtype=torch.uint8).numpy()
-    prediction = pipeline(image, "shading", second=image, nfe=1, members=2)
-    assert prediction.values.shape == (1, 1, 20, 30) and prediction.picture is not None

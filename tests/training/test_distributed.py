@@ -79,6 +79,7 @@ def one(script, tmp_path_factory) -> dict:
     return json.loads(json.dumps(script.everything(tmp_path_factory.mktemp("one"))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["adamw", "muon", "micro"])
 def test_two_processes_train_as_one(one, two, run):
     """All tasks, flow with its cost volume, and rows that differ in their valid pixels."""
@@ -87,6 +88,7 @@ def test_two_processes_train_as_one(one, two, run):
         assert found[run] == pytest.approx(one[run], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["scores", "one image"])
 def test_two_processes_score_as_one(one, two, what):
     expected = one[what]
@@ -99,6 +101,7 @@ def test_two_processes_score_as_one(one, two, what):
                 assert found[table][name] == pytest.approx(values, abs=1e-5, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_first_process_is_everyones(one, two):
     for rank in two:
         assert "--run-dir" in rank["refused"] and "--overwrite" in rank["refused"]

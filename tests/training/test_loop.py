@@ -17,7 +17,9 @@ from stepsight.training.setup import Setup, best_score
 
 def one_step(lab, folder, tasks=("flow",), step: int = 0, **changes) -> tuple[Setup, Tensor, float]:
     """The gradient "p" and the loss of batch number `step`, through the loop itself."""
-    config = lab.config(tasks, images=8 * (step + 1), clip=0.0, warmup=0, decay="constant", **changes)
+    config = lab.config(
+        tasks, images=8 * (step + 1), clip=0.0, warmup=0, decay="constant", **changes
+    )
     s, run = lab.begin(config, folder)
     roughen(s)
     before = flat(s)
@@ -55,9 +57,9 @@ def test_loss_and_gradient_are_means_over_the_valid_entries_of_the_batch(lab, tm
     wrong = (output - s.diffusion.target(coded.x, noise, t))[coded.valid.bool()]
     expected = wrong.square().mean()
     expected.backward()
-    own = torch.cat([
-        (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in net.parameters()
-    ])
+    own = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in net.parameters()]
+    )
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(gradient, own, atol=2e-6, rtol=1e-3)
 
@@ -72,7 +74,9 @@ def test_micro_batches_change_neither_loss_nor_gradient(lab, tmp_path, accumulat
 
 
 def test_a_batch_without_a_valid_pixel_costs_nothing_and_breaks_nothing(lab, tmp_path):
-    blind = [replace(lab.source[i], flow_valid=torch.zeros(1, 16, 16, dtype=bool)) for i in range(8)]
+    blind = [
+        replace(lab.source[i], flow_valid=torch.zeros(1, 16, 16, dtype=bool)) for i in range(8)
+    ]
     lab.source.count = 8
     lab.source.samples = lambda indices: [blind[i] for i in indices]
     s, gradient, loss = one_step(lab, tmp_path)
@@ -97,7 +101,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(lab, tmp_path
         train(s, run, Console(enabled=False))
     message = str(caught.value)
     samples = list(s.mixture.draw(2).indices)
-    assert message.startswith(f"loss is {value} at step 2, task depth, samples {samples} of scenes.")
+    assert message.startswith(
+        f"loss is {value} at step 2, task depth, samples {samples} of scenes."
+    )
     assert "Weights were not updated" in message and "training.lr" in message
     assert "continue from the start" in message
     assert len(kept) == 2 and torch.equal(flat(s), kept[-1]) and s.step == 2
@@ -106,9 +112,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(lab, tmp_path
 def test_the_message_names_the_checkpoint_to_continue_from(lab, tmp_path):
     s, run = lab.begin(lab.config(("depth",), checkpoint_every=16), tmp_path)
     good = s.diffusion.loss
-    s.diffusion.loss = lambda *a: (
-        good(*a) if s.step < 5 else tuple(x * math.nan for x in good(*a))
-    )
+    s.diffusion.loss = lambda *a: good(*a) if s.step < 5 else tuple(x * math.nan for x in good(*a))
     with pytest.raises(UserError, match="step-000004 with another seed"):
         train(s, run, Console(enabled=False))
 

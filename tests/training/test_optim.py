@@ -152,7 +152,9 @@ def test_every_parameter_has_one_optimizer(name, settings, optimizer):
     assert [type(one).__name__ for one in found] == ["AdamW", "Muon"][: 1 + (optimizer == "muon")]
     held = [id(p) for one in found for group in one.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in net.parameters())
-    plain = [p for group in found[0].param_groups if not group["weight_decay"] for p in group["params"]]
+    plain = [
+        p for group in found[0].param_groups if not group["weight_decay"] for p in group["params"]
+    ]
     assert plain and all(p.ndim == 1 for p in plain)
 
 

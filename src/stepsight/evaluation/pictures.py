@@ -51,11 +51,13 @@ def extremes_grid(
     setting: Setting,
     indices: list[int],
     path: Path,
-) -> Path:
-    """The best, median and worst images of a task under `setting`."""
+) -> Path | None:
+    """The best, median and worst images of a task under `setting`; None if none was measured."""
     task = pipeline.task(scores.task)
     values = per_image(scores.settings[setting], task.metric)
     known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return None
     order = known[np.argsort(values[known])]
     if task.higher_is_better:
         order = order[::-1]

@@ -140,7 +140,7 @@ def sweep(
     every = score_tasks(pipeline, sources, plan, advance)
     if not _first():
         return []
-    flops = forward_flops(pipeline, next(iter(sources)))
+    flops = {task: forward_flops(pipeline, task) for task in sources}
     append(records, record_lines(every, pipeline, plan, identity))
     claims = write_sweep(folder, every, pipeline, plan.sampler, flops)
     setting = (max(plan.nfe), max(plan.members))

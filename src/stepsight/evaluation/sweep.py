@@ -7,7 +7,8 @@ and pareto-<task>.png.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,20 @@ from stepsight.scaling.fits import compare
 
 
 def write_sweep(
-    folder: Path, every: Sequence[Scores], pipeline: DensePipeline, sampler: str, flops: float
+    folder: Path,
+    every: Sequence[Scores],
+    pipeline: DensePipeline,
+    sampler: str,
+    flops: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """Write the sweep of several tasks; returns the claims.
 
-    flops: of one forward pass of one row.
+    flops: of one forward pass of one row, by task.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [row for scores in every for row in sweep_rows(scores, pipeline, sampler, flops)]
+    rows = [
+        row for scores in every for row in sweep_rows(scores, pipeline, sampler, flops[scores.task])
+    ]
     write_table(folder / "sweep.csv", rows)
     write_table(folder / "per_sample.csv", [row for s in every for row in sample_rows(s)])
     mains = {scores.task: pipeline.task(scores.task).metric for scores in every}
@@ -47,8 +54,10 @@ def write_sweep(
     write_json(folder / "claims.json", decided)
     for task, main in mains.items():
         cells = [row for row in rows if (row["task"], row["metric"]) == (task, main)]
+        cells = [row for row in cells if math.isfinite(row["value"])]
         title = f"{task}: {measure(main).label} against test-time compute"
-        figures.to_png(figures.pareto_plot(cells, title), folder / f"pareto-{task}.png")
+        if cells:
+            figures.to_png(figures.pareto_plot(cells, title), folder / f"pareto-{task}.png")
     return decided
 
 
@@ -89,7 +98,8 @@ def fits(rows: list[dict[str, Any]], task: str, metric: str) -> dict[str, Any]:
     """Power laws, with and without floor, of the error of `task` in its main `metric`.
 
     Against NFE at one member, members at the largest NFE, and the best error of each total number
-    of calls. A metric that is better when larger is fitted as 1 - metric.
+    of calls. A metric that is better when larger is fitted as 1 - metric. Cells without an error,
+    or with one of 0, have no logarithm and are left out.
     """
     flip = measure(metric).higher_is_better
     error = {
@@ -98,6 +108,7 @@ def fits(rows: list[dict[str, Any]], task: str, metric: str) -> dict[str, Any]:
         if (row["task"], row["metric"]) == (task, metric)
     }
     most = max(nfe for nfe, _ in error)
+    error = {cell: value for cell, value in error.items() if math.isfinite(value) and value > 0}
     calls: dict[int, float] = {}
     for (nfe, members), value in error.items():
         calls[nfe * members] = min(value, calls.get(nfe * members, value))

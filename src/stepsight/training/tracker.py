@@ -37,8 +37,8 @@ class Tracker:
     def log(self, row: dict[str, Any]) -> None:
         """One line of metrics.jsonl, flattened."""
         kind, step = row["kind"], row["images_seen"]
-        flat = {f"{kind}/{key}": value for key, value in row.items() if isinstance(value, float)}
         prefix = f"{kind}/{row['task']}" if "task" in row else kind
+        flat = {f"{prefix}/{key}": value for key, value in row.items() if isinstance(value, float)}
         flat |= {f"{prefix}/{name}": value for name, value in row.get("metrics", {}).items()}
         self._run.log(json.loads(json.dumps(flat)) | {"images_seen": step})
 

@@ -1,50 +1,22 @@
-"""The predictor: noise by name, so that no answer depends on the batch; any size in, that size out;
-and the saved model is the live one."""
+"""Noise by name, so that no answer depends on the batch; sizes; and what the network is given."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from stepsight import checkpoint
-from stepsight.config import from_dict
 from stepsight.diffusion.noise import row_noise
-from stepsight.errors import DataFormatError, UserError
+from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline, build_network, check_sizes, code, to_tensor
+from stepsight.pipeline import check_sizes, code
 from stepsight.seeding import generator
-from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch
 
 TASKS = ("depth", "flow", "amodal", "semantic", "normals")
 SIZE = (24, 32)
-
-
-def make(sampler: str = "ddim", eta: float = 0.0, tasks: tuple[str, ...] = TASKS) -> DensePipeline:
-    """An untrained pipeline whose answers depend on all that they may depend on."""
-    config = from_dict(
-        {
-            "model": {"name": "hourglass-32"},
-            "tasks": {task: {} for task in tasks},
-            "diffusion": {"sampler": sampler, "eta": eta},
-        }
-    )
-    built = build_tasks(config.tasks)
-    net = build_network(config, built).eval().requires_grad_(False)
-    draw = generator("pipeline tests")
-    for parameter in net.parameters():
-        parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
-    return DensePipeline(net, built, config, {task: SIZE for task in tasks})
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> DensePipeline:
-    return make()
 
 
 def batch_of(rows: int, size: tuple[int, int] = SIZE) -> Batch:
@@ -63,11 +35,6 @@ def rows_of(batch: Batch, rows: list[int]) -> Batch:
             for name, value in parts.items()
         }
     )
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    draw = np.random.default_rng(height * width)
-    return draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 # ---------------------------------------------------------------------------- batches
@@ -106,7 +73,7 @@ def test_the_size_of_a_forward_pass_is_of_no_consequence(rows, pipeline):
 
 
 @pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("ancestral", 0.0)])
-def test_noise_inside_the_walk_does_not_depend_on_the_batch_either(sampler, eta):
+def test_noise_inside_the_walk_does_not_depend_on_the_batch_either(sampler, eta, make):
     stochastic, batch = make(sampler, eta, ("depth",)), batch_of(3)
     together = stochastic.sample(batch, "depth", nfe=3, members=2, rows=4)
     alone = stochastic.sample(rows_of(batch, [2]), "depth", nfe=3, members=2)
@@ -235,147 +202,3 @@ def test_the_code_of_a_task_alone_is_its_own_width(pipeline):
     batch.amodal, batch.amodal_valid = batch.modal, torch.ones_like(batch.image[:, :1]).bool()
     coded = code(batch, task, 0, 1, Pixels(), target=True)
     assert coded.x is not None and coded.x.shape[1] == 1
-
-
-# ---------------------------------------------------------------------------- strangers
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_picture_of_any_odd_size_is_answered_on_its_own_grid(task, pipeline):
-    image = picture(37, 51)
-    more = {"flow": {"second": picture(37, 51)[:, ::-1]}, "amodal": {"mask": image[..., 0] > 99}}
-    found = pipeline(image, task, nfe=1, members=2, **more.get(task, {}))
-    assert found.values.shape[0] == 1 and found.values.shape[-2:] == (37, 51)
-    assert found.uncertainty is not None and found.uncertainty.shape == (1, 1, 37, 51)
-    assert found.picture is not None
-    assert found.picture.shape == (1, 3, 37, 51) and found.picture.dtype == torch.uint8
-
-
-def test_a_path_a_pil_image_and_an_array_are_the_same_picture(pipeline, tmp_path):
-    array, file = picture(21, 40), tmp_path / "a.png"
-    Image.fromarray(array).save(file)
-    answers = [
-        pipeline(image, "depth", nfe=1, members=2).values
-        for image in (
-            array,
-            Image.fromarray(array),
-            file,
-            str(file),
-            np.dstack([array, array[..., 0]]),
-        )
-    ]
-    assert all(torch.equal(one, answers[0]) for one in answers)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_pil_images_of_every_kind_are_seen_in_their_colours(mode):
-    image = Image.fromarray(picture(6, 9)).convert(mode)
-    expected = np.asarray(image.convert("RGBA").convert("RGB")).transpose(2, 0, 1) / 127.5 - 1
-    np.testing.assert_allclose(to_tensor(image).numpy(), expected, atol=1e-6)
-
-
-def test_masks_are_read_from_arrays_and_files_alike(pipeline, tmp_path):
-    image, mask = picture(24, 32), picture(24, 32)[..., 0] > 127
-    file = tmp_path / "mask.png"
-    Image.fromarray((mask * 255).astype(np.uint8)).save(file)
-    answers = [
-        pipeline(image, "amodal", mask=one, nfe=1, members=1).values
-        for one in (mask, file, Image.open(file), (mask * 255).astype(np.uint8))
-    ]
-    assert all(torch.equal(one, answers[0]) for one in answers)
-    inverse = pipeline(image, "amodal", mask=~mask, nfe=1, members=1).values
-    assert not torch.equal(inverse, answers[0])
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((4, 4, 3)), "float64"),
-        (np.zeros((4, 4, 3), dtype=np.uint16), "uint16"),
-        (np.zeros((3, 8, 8), dtype=np.uint8), r"\(3, 8, 8\)"),
-        (np.zeros((8, 8, 2), dtype=np.uint8), r"\(8, 8, 2\)"),
-        (np.zeros((1, 8, 8, 3), dtype=np.uint8), r"\(1, 8, 8, 3\)"),
-        (np.zeros(8, dtype=np.uint8), r"\(8,\)"),
-    ],
-)
-def test_what_is_no_picture_is_refused(image, message):
-    with pytest.raises(UserError, match=f"uint8 of shape h w or h w 3, not .*{message}"):
-        to_tensor(image)
-
-
-def test_a_damaged_file_is_named(pipeline, tmp_path):
-    file = tmp_path / "broken.png"
-    Image.fromarray(picture(9, 9)).save(file)
-    file.write_bytes(file.read_bytes()[:60])
-    with pytest.raises(DataFormatError, match="broken.png"):
-        pipeline(file, "depth")
-
-
-@pytest.mark.parametrize(
-    ("task", "options", "message"),
-    [
-        ("flow", {}, "task flow needs a second image .*--second"),
-        ("amodal", {}, "task amodal needs the visible mask .*--mask"),
-        ("flow", {"second": picture(8, 9)}, r"the image is \(8, 8\), its second is \(8, 9\)"),
-        ("amodal", {"mask": picture(9, 8)}, r"the image is \(8, 8\), its modal is \(9, 8\)"),
-        ("dept", {}, "asked for dept. Did you mean 'depth'"),
-        ("depth", {"sampler": "ddimm"}, "'ddimm' is unknown. Did you mean 'ddim'"),
-        ("depth", {"sampler": "heun", "nfe": 4}, "heun cannot spend exactly 4.* 3 or 5"),
-        ("depth", {"nfe": 0}, "cannot spend exactly 0"),
-        ("depth", {"members": 0}, "0 members"),
-    ],
-)
-def test_what_cannot_be_answered_is_said(task, options, message, pipeline):
-    with pytest.raises(UserError, match=message):
-        pipeline(picture(8, 8), task, **options)
-
-
-@pytest.mark.parametrize(("sampler", "nfe"), [("euler", 3), ("heun", 3), ("dpmpp_2m", 3)])
-def test_another_sampler_may_be_asked_for(sampler, nfe, pipeline):
-    calls = []
-    hook = pipeline.net.register_forward_pre_hook(lambda *_: calls.append(1))
-    found = pipeline(picture(24, 32), "depth", nfe=nfe, members=2, sampler=sampler)
-    hook.remove()
-    assert len(calls) == nfe
-    assert not torch.equal(
-        found.values, pipeline(picture(24, 32), "depth", nfe=nfe, members=2).values
-    )
-    assert pipeline.config.diffusion.sampler == "ddim"
-
-
-# ---------------------------------------------------------------------------- from the disk
-
-
-def test_the_saved_model_is_the_live_one(pipeline, tmp_path):
-    statistics = {"depth": torch.ones(2, *SIZE, dtype=torch.float64)}
-    weights = dict(pipeline.net.state_dict())
-    checkpoint.write(
-        tmp_path / "checkpoints",
-        1,
-        config=pipeline.config,
-        meta={"sizes": {task: list(SIZE) for task in TASKS}},
-        tensors={checkpoint.BACKBONE: weights, checkpoint.STATISTICS: statistics},
-    )
-    saved = DensePipeline.from_pretrained(tmp_path)
-    assert saved.sizes == pipeline.sizes and saved.config == pipeline.config
-    assert torch.equal(saved.statistics["depth"], statistics["depth"])
-    assert saved.name == checkpoint.read(tmp_path).digest() and saved.device.type == "cpu"
-    assert not any(p.requires_grad for p in saved.net.parameters()) and not saved.net.training
-    for task, more in (("depth", {}), ("flow", {"second": picture(37, 51)})):
-        live, loaded = (
-            one(picture(37, 51), task, nfe=2, members=2, **more) for one in (pipeline, saved)
-        )
-        assert torch.equal(live.values, loaded.values) and torch.equal(live.picture, loaded.picture)
-
-
-def test_weights_of_other_tasks_are_refused(pipeline, tmp_path):
-    fewer = make(tasks=("depth", "flow"))
-    checkpoint.write(
-        tmp_path,
-        1,
-        config=pipeline.config,
-        meta={"sizes": {}},
-        tensors={checkpoint.BACKBONE: dict(fewer.net.state_dict())},
-    )
-    with pytest.raises(checkpoint.CheckpointError, match="holds another model"):
-        DensePipeline.from_pretrained(tmp_path)

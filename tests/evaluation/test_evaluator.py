@@ -1,0 +1,165 @@
+"""The one scoring loop: who is scored, in which order, and what it must not depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stepsight.data.collate import collate
+from stepsight.evaluation.evaluator import Scores, score_source
+from stepsight.evaluation.results import metrics_of
+from stepsight.metrics import protocol as protocols
+from stepsight.tasks.depth import Depth
+from stepsight.tasks.flow import Flow
+
+BASELINES = {
+    "depth": {"constant", "mean_map"},
+    "flow": {"zero_flow", "oracle_mean_flow", "constant", "mean_map"},
+    "amodal": {"copied_mask", "bounding_box"},
+    "semantic": {"constant", "prior_map"},
+}
+MIXED = ((16, 16), (24, 32), (16, 16), (32, 16), (24, 32))
+
+
+def score(pipeline, source, task="flow", images=None, nfe=(1,), members=(1,), **options) -> Scores:
+    return score_source(
+        pipeline,
+        source,
+        task,
+        protocol=protocols.default_for(task).name,
+        indices=range(len(source)) if images is None else images,
+        nfe=nfe,
+        members=members,
+        **options,
+    )
+
+
+def tables(scores: Scores) -> dict[str, torch.Tensor]:
+    """Every column of rows by a name of its own."""
+    every = {f"{nfe}x{members}": rows for (nfe, members), rows in scores.settings.items()}
+    every |= scores.baselines | {"ceiling": scores.ceiling}
+    return {
+        f"{table}.{name}": value for table, rows in every.items() for name, value in rows.items()
+    }
+
+
+def assert_same(found: Scores, expected: Scores, at: list[int] | None = None) -> None:
+    """Equal rows; `at` picks those of `expected`."""
+    one, two = tables(found), tables(expected)
+    assert one.keys() == two.keys()
+    for name, value in two.items():
+        value = value if at is None else value[at]
+        torch.testing.assert_close(one[name], value, atol=1e-5, rtol=1e-5, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("task", BASELINES)
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_the_size_of_a_forward_pass_changes_nothing(lab, task, rows):
+    """1: one image and member at a time; 4: two images, the last one alone; 6: three."""
+    pipeline, source = lab.pipeline(), lab.Source(count=5, seed="held")
+    options = dict(nfe=(2,), members=(1, 2))
+    whole = score(pipeline, source, task, rows=64, **options)
+    found = score(pipeline, source, task, rows=rows, **options)
+    assert found.keys == whole.keys == [source[i].key for i in range(5)]
+    assert found.settings.keys() == {(2, 1), (2, 2)}
+    assert_same(found, whole)
+
+
+@pytest.mark.parametrize("task", BASELINES)
+def test_rows_are_the_scores_of_predictions(lab, task):
+    pipeline, source = lab.pipeline(), lab.Source(count=3, seed="held")
+    found = score(pipeline, source, task, nfe=(2,), members=(3,), seed=7).settings[2, 3]
+    batch = collate(source.samples(range(3)))
+    predicted = pipeline.predict(batch, task, nfe=2, members=3, seed=7)
+    expected = pipeline.task(task).score(predicted, batch, protocols.default_for(task).name)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, equal_nan=True)
+    other = score(pipeline, source, task, nfe=(2,), members=(3,), seed=8).settings[2, 3]
+    assert any(not torch.equal(other[name], found[name]) for name in found)
+
+
+def test_settings_of_a_grid_are_what_they_are_alone(lab):
+    pipeline, source = lab.pipeline(), lab.Source(count=3, seed="held")
+    grid = score(pipeline, source, "depth", nfe=(1, 2, 4), members=(1, 2, 4))
+    assert len(grid.settings) == 9
+    for setting in [(1, 1), (2, 2), (4, 1), (4, 4)]:
+        alone = score(pipeline, source, "depth", nfe=setting[:1], members=setting[1:])
+        for name, value in alone.settings[setting].items():
+            torch.testing.assert_close(grid.settings[setting][name], value, equal_nan=True)
+
+
+def test_chosen_images_are_scored_in_the_order_asked_for(lab):
+    pipeline, source = lab.pipeline(), lab.Source(count=5, seed="held")
+    whole = score(pipeline, source)
+    some = score(pipeline, source, images=[4, 0, 3])
+    assert some.keys == [whole.keys[i] for i in (4, 0, 3)]
+    assert_same(some, whole, at=[4, 0, 3])
+
+
+@pytest.mark.parametrize("task", BASELINES)
+def test_images_of_several_sizes_stay_in_order(lab, task):
+    pipeline, source = lab.pipeline(), lab.Source(count=7, seed="held", grids=MIXED)
+    found = score(pipeline, source, task, members=(2,), rows=8)
+    assert found.keys == [source[i].key for i in range(7)]
+    for i in range(7):
+        alone = score(pipeline, source, task, images=[i], members=(2,))
+        for name, value in alone.settings[1, 2].items():
+            torch.testing.assert_close(
+                found.settings[1, 2][name][i : i + 1], value, equal_nan=True, atol=1e-5, rtol=1e-4
+            )
+    resized = [i for i in range(7) if source[i].image.shape[-2:] != (16, 16)]
+    assert all(len(value) == len(resized) for value in found.ceiling.values())
+
+
+def test_progress_counts_every_image(lab):
+    told = []
+    score(lab.pipeline(), lab.Source(count=5), members=(2,), rows=4, advance=told.append)
+    assert told == [2, 2, 1]
+
+
+@pytest.mark.parametrize("task", BASELINES)
+def test_trivial_predictors_by_name(lab, task):
+    source = lab.Source(count=3, seed="held")
+    found = score(lab.pipeline(), source, task)
+    assert found.baselines.keys() == BASELINES[task]
+    assert all(len(rows["n"]) == 3 for rows in found.baselines.values())
+    unlearned = score(lab.pipeline(statistics=False), source, task).baselines.keys()
+    assert unlearned == BASELINES[task] - {"mean_map", "prior_map"} - (
+        {"constant"} if task in ("flow", "semantic") else set()
+    )
+
+
+def test_a_ceiling_only_where_images_are_resized(lab):
+    pipeline = lab.pipeline()
+    native = score(pipeline, lab.Source(count=3, seed="held"), "amodal")
+    larger = score(pipeline, lab.Source(count=3, seed="held", grids=((32, 32),)), "amodal")
+    assert not native.ceiling and native.working == (16, 16)
+    assert larger.working == (16, 16) and larger.ceiling.keys() == larger.settings[1, 1].keys()
+    best = metrics_of(larger.ceiling, "amodal-iou")["iou"]
+    assert metrics_of(larger.settings[1, 1], "amodal-iou")["iou"] < best <= 1 and best > 0.8
+
+
+def test_the_ceiling_of_smooth_truth_is_high(lab):
+    source = lab.Source(count=3, seed="held", grids=((32, 32),))
+    found = score(lab.pipeline(), source, "flow")
+    ceiling, ours = (metrics_of(rows, "flow-epe") for rows in (found.ceiling, found.settings[1, 1]))
+    assert ceiling["epe"] < 0.3 < ours["epe"]
+
+
+@pytest.mark.parametrize("settings", [Flow(), Depth(range="metric", merge_by="mean")])
+def test_the_mean_of_members_errs_no_more_than_they_do_on_average(lab, settings):
+    """Jensen's inequality, on every image and whatever the truth."""
+    pipeline, source = lab.pipeline(), lab.Source(count=4, seed="held")
+    batch = collate(source.samples(range(4)))
+    members = pipeline.sample(batch, settings.name, nfe=2, members=6).double()
+    truth = settings.encode(batch)
+    members = members[:, :, : settings.channels]
+
+    def error(x: torch.Tensor) -> torch.Tensor:
+        return ((x - truth.x).square() * truth.valid).sum(dim=(-3, -2, -1))
+
+    merged = settings.merge(members).x
+    assert merged.dtype == torch.float64
+    each = error(members)
+    assert (error(merged) <= each.mean(0) * (1 + 1e-12)).all()
+    assert (each.max(0).values > each.min(0).values)[truth.valid.flatten(1).any(1)].all()

@@ -1,0 +1,106 @@
+"""A task that is added as docs/tasks.md says: one row, one module, and everything takes it."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stepsight import config as configuration
+from stepsight.config import from_dict, load
+from stepsight.pipeline import DensePipeline, build_network
+from stepsight.tasks.base import require, resize
+from stepsight.tasks.config import TABLE, TaskSettings
+from stepsight.tasks.table import build_tasks
+from stepsight.types import Batch, Condition, Prediction, Target
+
+BATCH = Batch(
+    image=torch.linspace(-1, 1, 3 * 3 * 16 * 24).reshape(3, 3, 16, 24),
+    keys=["a", "b", "c"],
+    sources=["toys"] * 3,
+    second=torch.zeros(3, 3, 16, 24),
+)
+
+
+@dataclass(frozen=True)
+class ShadingSettings(TaskSettings):
+    """Brightness of the image, times a scale."""
+
+    name: ClassVar[str] = "shading"
+    implementation: ClassVar[str] = "shading_of_the_tests:Shading"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shading(ShadingSettings):
+    """The whole of a task that learns nothing anybody needs."""
+
+    needs: ClassVar[str] = "depth"
+    asks: ClassVar[tuple[str, ...]] = ("second",)
+    metric: ClassVar[str] = "epe"
+    higher_is_better: ClassVar[bool] = False
+    channels: ClassVar[int] = 1
+    feature_channels: ClassVar[int] = 0
+
+    def condition(self, batch: Batch) -> Condition:
+        (second,) = require(self.name, batch, "second")
+        return Condition(torch.stack([batch.image, second], dim=1))
+
+    def encode(self, batch: Batch) -> Target:
+        x = self.truth(batch) / self.scale
+        return Target(x, torch.ones_like(x, dtype=torch.bool))
+
+    def decode(self, x: Tensor) -> Prediction:
+        return Prediction(self.name, x[:, :1], x[:, :1] * self.scale)
+
+    def merge(self, members: Tensor) -> Prediction:
+        return self.decode(members.mean(dim=0))
+
+    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        return resize(values, size)
+
+    def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
+        return (values.clamp(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1)
+
+    def truth(self, batch: Batch) -> Tensor:
+        return batch.image.mean(dim=1, keepdim=True)
+
+
+@pytest.fixture
+def shading(monkeypatch) -> None:
+    """The two things that docs/tasks.md asks for: a row and a module."""
+    module = types.ModuleType("shading_of_the_tests")
+    module.Shading = Shading  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(TABLE, "shading", ShadingSettings)
+
+
+def test_a_row_and_a_module_make_a_task(shading):
+    assert configuration.TABLES["tasks"]["shading"] is ShadingSettings
+    config, _ = load([], ["--tasks.shading.scale", "2", "--tasks.depth.weight", "3"])
+    assert config.tasks["shading"] == ShadingSettings(scale=2)
+    assert from_dict(config.to_dict()) == config
+    task = build_tasks(config.tasks)["shading"]
+    target = task.encode(BATCH)
+    torch.testing.assert_close(task.decode(target.x).values, task.truth(BATCH))
+    assert target.valid.all()
+
+
+def test_an_added_task_trains_and_predicts_beside_the_others(shading):
+    config = from_dict({"model": {"name": "hourglass-32"}, "tasks": {"shading": {}, "flow": {}}})
+    tasks = build_tasks(config.tasks)
+    net = build_network(config, tasks).eval()
+    pipeline = DensePipeline(net, tasks, config, {"shading": (16, 24), "flow": (16, 24)})
+    coded = pipeline.code(BATCH, "shading", target=True)
+    assert coded.x is not None and coded.valid is not None
+    assert coded.x.shape == (3, 2, 16, 24) and coded.label.tolist() == [0, 0, 0]
+    assert coded.valid[:, 0].all() and not coded.valid[:, 1].any()  # flow's second channel
+    image = np.zeros((20, 30, 3), dtype=np.uint8)
+    prediction = pipeline(image, "shading", second=image, nfe=1, members=2)
+    assert prediction.values.shape == (1, 1, 20, 30) and prediction.picture is not None
