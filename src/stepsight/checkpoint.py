@@ -159,13 +159,17 @@ def resolve(path: str | Path, prefer: str = "best") -> Path:
         name = _marked(folder, which)
         if name and (folder / name / "COMPLETE").exists():
             return folder / name
-    complete = sorted((one.parent for one in folder.glob("step-*/COMPLETE")), key=_step)
-    if complete:
+    if complete := completed(folder):
         return complete[-1]
     raise CheckpointError(
         f"{path} holds no complete checkpoint (looked for checkpoints/step-*/COMPLETE). "
         f"Give a run folder made by train.py, or let the run reach its first checkpoint."
     )
+
+
+def completed(folder: Path) -> list[Path]:
+    """The complete step folders in `folder`, oldest first."""
+    return sorted((one.parent for one in folder.glob("step-*/COMPLETE")), key=_step)
 
 
 def read(path: str | Path, prefer: str = "best") -> Checkpoint:
@@ -175,8 +179,8 @@ def read(path: str | Path, prefer: str = "best") -> Checkpoint:
     """
     folder = resolve(path, prefer)
     if not (folder / "COMPLETE").exists():
-        others = sorted(one.parent.name for one in folder.parent.glob("step-*/COMPLETE"))
-        instead = f" Use {others[-1]}." if others else ""
+        others = completed(folder.parent)
+        instead = f" Use {others[-1].name}." if others else ""
         raise CheckpointError(f"{folder} has no COMPLETE marker: it is unfinished.{instead}")
     meta = _json(folder / "stepsight.json")
     if meta.get("format") != FORMAT:

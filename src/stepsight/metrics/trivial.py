@@ -41,8 +41,8 @@ def accumulate_mean_map(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 def mean_map(total: Tensor, count: Tensor) -> Tensor:
     """The mean of each pixel, float64 "c h w"; where nothing was seen, the mean of all pixels."""
-    overall = total.sum((1, 2), keepdim=True) / count.sum()
-    return torch.where(count > 0, total / count, overall)
+    overall = total.sum((1, 2), keepdim=True) / count.sum().clamp(min=1)
+    return torch.where(count > 0, total / count.clamp(min=1), overall)
 
 
 def class_counts(labels: Tensor, classes: int) -> Tensor:

@@ -47,7 +47,7 @@ class ResidualConv(nn.Module):
         self.modulation = nn.Linear(embedding, 2 * channels)
         for module in (self.conv2, self.modulation):
             nn.init.zeros_(module.weight)
-        nn.init.zeros_(self.modulation.bias)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -92,7 +92,10 @@ class Block(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """(x "b c h w", cond "b k h w", time "b", label "b", features "b f h/2 w/2") -> "b c h w"."""
+    """(x "b c h w", cond "b k h w", time "b", label "b", features "b f h' w'") -> "b c h w".
+
+    Features are pooled to half the resolution and join there.
+    """
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class Hourglass(nn.Module):
         skips = []
         for level, down in enumerate(self.down):
             if level == 1 and features is not None and self.features is not None:
-                x = x + self.features(features)
+                x = x + self.features(F.adaptive_avg_pool2d(features, x.shape[-2:]))
             for block in self.encoder[level]:  # type: ignore[union-attr]
                 x = block(x, embedding)
             skips.append(x)

@@ -46,9 +46,11 @@ class Semantic(SemanticSettings):
     def encode(self, batch: Batch) -> Target:
         (labels,) = require(self.name, batch, "labels")
         valid = labels != IGNORE
-        if int(torch.where(valid, labels, 0).max()) >= self.classes:
+        highest = torch.where(valid, labels, 0).flatten(1).amax(dim=1)
+        if int(highest.max()) >= self.classes:
+            key = batch.keys[int(highest.argmax())]
             raise UserError(
-                f"task semantic: label {int(labels[valid].max())} in {batch.keys[0]}, "
+                f"task semantic: label {int(highest.max())} in {key}, "
                 f"but tasks.semantic.classes is {self.classes}. Set it to the source's count."
             )
         code = self._codes(batch.image)[torch.where(valid, labels, 0)]

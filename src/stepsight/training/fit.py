@@ -20,6 +20,7 @@ from stepsight.training.setup import (
     drop_banks,
     initialise,
     load_run,
+    preflight,
     prepare,
     same_settings,
 )
@@ -45,14 +46,16 @@ def fit(
     join()
     run = RunWriter(_agreed(run_dir, name, resume, overwrite))
     past = _past(run, config, resume)
+    start = checkpoint.read(init_from) if init_from is not None and past is None else None
+    preflight(config)
     if _first():
-        run.create(config)
+        run.create(config, anew=past is None and overwrite)
         run.rewind(past.meta["step"] if past else 0)
     _barrier()
     with Console(run.path / "train.log", enabled=_first()) as console:
         tracker = Tracker(config, run) if _first() else None
         try:
-            s = _set_up(config, run, console, past, init_from)
+            s = _set_up(config, run, console, past, start)
             s.began = began
             train(s, run, console)
             _costs(s, console)
@@ -85,16 +88,16 @@ def _set_up(
     run: RunWriter,
     console: Console,
     past: Checkpoint | None,
-    init_from: str | None,
+    start: Checkpoint | None,
 ) -> Setup:
     """Build the run and say what it is."""
     s = prepare(config, run)
     if past is not None:
         load_run(s, past)
         console.note(f"continues from {past.path}")
-    elif init_from is not None:
-        initialise(s, init_from)
-        console.note(f"starts from the weights of {init_from}")
+    elif start is not None:
+        initialise(s, start)
+        console.note(f"starts from the weights of {start.path}")
     settings = config.training
     parameters = sum(p.numel() for p in s.net.parameters())
     flops = sum(s.forward_flops.values()) / len(s.forward_flops)

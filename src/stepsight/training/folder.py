@@ -32,8 +32,10 @@ class RunWriter:
         self.listeners: list[Callable[[dict[str, Any]], None]] = []  # of logged rows
         self._metrics = path / "metrics.jsonl"
 
-    def create(self, config: RunConfig) -> None:
-        """Make the folders and write what describes the run."""
+    def create(self, config: RunConfig, anew: bool = False) -> None:
+        """Make the folders and write what describes the run; `anew` empties them first."""
+        if anew:
+            shutil.rmtree(self.path, ignore_errors=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.samples.mkdir(exist_ok=True)
         (self.path / "config.yaml").write_text(config.to_yaml())
@@ -64,6 +66,7 @@ def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) 
     """The folder of this run: a new numbered one, or `run_dir` if that is allowed.
 
     An existing run is only touched with --resume or --overwrite; raises UserError otherwise.
+    Nothing is written or deleted here: that waits until the run is known to be able to start.
     """
     if run_dir is None:
         taken = sorted(Path("runs").glob(f"{name}-[0-9][0-9][0-9][0-9]"))
@@ -82,7 +85,6 @@ def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) 
             )
         if not (path / "config.yaml").exists():
             raise UserError(f"--run-dir {path} is not a run folder: --overwrite will not empty it.")
-        shutil.rmtree(path)
     return path
 
 

@@ -148,7 +148,7 @@ def stop_if_not_finite(loss: float, step: int, draw: Draw, run: RunWriter) -> No
     """All processes see the same loss, so all of them stop before the update."""
     if math.isfinite(loss):
         return
-    good = sorted(one.parent.name for one in run.checkpoints.glob("step-*/COMPLETE"))
+    good = [path.name for path in checkpoint.completed(run.checkpoints)]
     raise UserError(
         f"loss is {loss} at step {step}, task {draw.stream.task}, samples {list(draw.indices)} of "
         f"{draw.stream.source}. Weights were not updated. Lower training.lr, or continue from "

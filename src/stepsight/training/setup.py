@@ -32,6 +32,7 @@ from stepsight.data.scenes.source import Scenes
 from stepsight.data.table import Source
 from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
+from stepsight.diffusion.samplers import steps_for
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluator import Scores, Setting
 from stepsight.evaluation.measures import measure
@@ -42,6 +43,7 @@ from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
 from stepsight.models.codec import Pixels
 from stepsight.pipeline import DensePipeline, build_network, check_sizes, code
 from stepsight.tasks.base import Task
+from stepsight.tasks.config import SemanticSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.training.config import TrainingSettings
 from stepsight.training.folder import RunWriter, revision
@@ -189,6 +191,32 @@ class Setup:
         return total / max(valid, 1.0)
 
 
+def preflight(config: RunConfig) -> None:
+    """Raise UserError for what would stop the run later, before anything is written."""
+    tasks = build_tasks(config.tasks)
+    quantities = frozenset(task.needs for task in tasks.values())
+    sources = open_sources(config, quantities, "train")
+    match(tasks, open_sources(config, quantities, "eval"), config)
+    streams = match(tasks, sources, config)
+    for stream in streams:
+        task, classes = tasks[stream.task], len(sources[stream.source].classes)
+        if isinstance(task, SemanticSettings) and task.classes < classes:
+            raise UserError(
+                f"tasks.{task.name}.classes={task.classes}: {stream.source} has {classes} classes. "
+                f"Use {classes}."
+            )
+    with torch.device("meta"):
+        net = build_network(config, tasks)
+    check_sizes(net, {stream.task: sources[stream.source].size for stream in streams})
+    Diffusion(config.diffusion)
+    wanted = {
+        config.evaluation.nfe,
+        *(config.evaluation.sweep_nfe if config.evaluation.sweep else ()),
+    }
+    for nfe in sorted(wanted):
+        steps_for(config.diffusion.sampler, nfe)
+
+
 def prepare(config: RunConfig, run: RunWriter) -> Setup:
     """Open the data, build the network, and gather the statistics of the trivial predictors."""
     accelerator = make_accelerator(config.training)
@@ -260,7 +288,12 @@ def match(
                 f"task {name} needs {task.needs}; no source of this run has it "
                 f"({', '.join(sources)}). Add a source under data, or drop the task."
             )
-        share = sum(config.data[one].weight for one in fitting) or 1.0
+        share = sum(config.data[one].weight for one in fitting)
+        if not task.weight * share:
+            raise UserError(
+                f"tasks.{name} would get no batches: its weight, or that of {', '.join(fitting)}, "
+                f"is 0. Give it a weight, or leave the task out."
+            )
         for one in fitting:
             weight = task.weight * config.data[one].weight / share
             independent = isinstance(config.data[one], ScenesSettings)
@@ -329,9 +362,8 @@ def load_run(s: Setup, saved: Checkpoint) -> None:
     s.best, s.training_flops = math.inf if best is None else best, saved.meta["training_flops"]
 
 
-def initialise(s: Setup, path: str) -> None:
+def initialise(s: Setup, saved: Checkpoint) -> None:
     """Start from another run's averaged weights, at step 0."""
-    saved = checkpoint.read(path)
     weights = saved.tensors(checkpoint.BACKBONE)
     checkpoint.load_weights(s.net, weights, saved.path)
     s.ema.load(weights, s.device)
