@@ -11,7 +11,7 @@ class EvaluationSettings:
 
     nfe: int = 4  # model calls a member
     members: int = 4
-    batch: int = 32  # rows (images x members) a forward pass
+    batch: int = 16  # images at a time, and rows (images x members) a forward pass
     images: int = 0  # of each source; 0 = its whole evaluation split
     sweep: bool = True  # after training
     sweep_nfe: tuple[int, ...] = (1, 2, 4, 8)

@@ -63,11 +63,10 @@ def score_source(
     """
     scores = Scores(task, source.name, protocol)
     mine = list(range(_rank(), len(indices), _world()))
-    size = max(1, rows // max(members))
     order: list[int] = []
     resized: list[int] = []
-    for start in range(0, len(mine), size):
-        part = mine[start : start + size]
+    for start in range(0, len(mine), rows):
+        part = mine[start : start + rows]
         samples = source.samples([indices[one] for one in part])
         for group, places in _same_size(samples, part):
             batch = collate(group).to(pipeline.device)

@@ -176,6 +176,8 @@ def _claim(
 
 
 def _sentence(task: str, metric: str, statement: str, weakest: Comparison, compared: int) -> str:
+    if weakest.n < 2:
+        return f"{task}: too few images ({weakest.n}) to decide whether {statement}."
     opening = {
         "holds": f"{task}: {statement}",
         "fails": f"{task}: it is not so that {statement}",

@@ -10,7 +10,7 @@ from typing import Literal
 class TrainingSettings:
     """How long, how fast, and what is written on the way. Intervals are in images, 0 = never."""
 
-    images: int = 27200  # length of the run
+    images: int = 24000  # length of the run
     batch: int = 16  # global: over all processes and accumulation
     accumulate: int = 1  # micro-batches a step and process
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives
@@ -31,10 +31,10 @@ class TrainingSettings:
     flip: bool = True  # mirror half of the images
 
     log_every: int = 1600
-    validate_every: int = 6800
+    validate_every: int = 8000
     first_validation: int = 2400  # an early one, so that there is something to look at
     validation_images: int = 64
-    checkpoint_every: int = 6800
+    checkpoint_every: int = 8000
     keep: int = 2  # checkpoints kept besides the best
     evaluate: bool = True  # at the end: full evaluation, sweep and report
     tracker: Literal["none", "wandb", "wandb-offline"] = "none"
