@@ -53,9 +53,9 @@ def assert_same(found: Scores, expected: Scores, at: list[int] | None = None) ->
 
 
 @pytest.mark.parametrize("task", BASELINES)
-@pytest.mark.parametrize("rows", [1, 4, 6])
+@pytest.mark.parametrize("rows", [1, 2, 3])
 def test_the_size_of_a_forward_pass_changes_nothing(lab, task, rows):
-    """1: one image and member at a time; 4: two images, the last one alone; 6: three."""
+    """Two members of five images: the last batch is smaller, and members share passes or not."""
     pipeline, source = lab.pipeline(), lab.Source(count=5, seed="held")
     options = dict(nfe=(2,), members=(1, 2))
     whole = score(pipeline, source, task, rows=64, **options)
@@ -113,7 +113,7 @@ def test_images_of_several_sizes_stay_in_order(lab, task):
 
 def test_progress_counts_every_image(lab):
     told = []
-    score(lab.pipeline(), lab.Source(count=5), members=(2,), rows=4, advance=told.append)
+    score(lab.pipeline(), lab.Source(count=5), members=(2,), rows=2, advance=told.append)
     assert told == [2, 2, 1]
 
 

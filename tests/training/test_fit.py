@@ -156,6 +156,9 @@ def test_an_existing_run_is_replaced_only_on_request(lab, tmp_path, whole):
     with pytest.raises(UserError, match="--overwrite"):
         lab.fit(other, run)
     assert len(lab.rows(run)) == 8
+    with pytest.raises(UserError, match="does not divide"):
+        lab.fit(lab.config(accumulate=3), run, overwrite=True)
+    assert len(lab.rows(run)) == 8
     lab.fit(other, run, overwrite=True)
     assert checkpoint.read(run).config == other and len(lab.rows(run)) == 2
     assert [path.name for path in run.glob("checkpoints/step-*")] == ["step-000002"]

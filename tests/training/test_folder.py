@@ -50,7 +50,7 @@ def test_a_run_is_touched_only_when_asked():
     assert choose("mine", "depth", "auto", False) == path
     assert (path / "config.yaml").exists()
     assert choose("mine", "depth", None, overwrite=True) == path
-    assert not path.exists()
+    assert (path / "config.yaml").exists()  # until the run is known to start
 
 
 def test_an_empty_folder_is_free():
@@ -79,6 +79,15 @@ def test_a_new_run_describes_itself(lab):
     assert told["fingerprint"] == config.fingerprint() and told["seed"] == 0
     assert told["revision"] == revision() and set(told["packages"]) >= {"torch", "numpy"}
     assert Path("mine/command.txt").read_text().strip()
+
+
+def test_a_run_made_anew_keeps_nothing_of_the_old_one(lab):
+    run = RunWriter(made("mine"))
+    run.log({"kind": "train", "step": 1})
+    run.create(lab.config())
+    assert Path("mine/metrics.jsonl").exists()
+    run.create(lab.config(), anew=True)
+    assert not Path("mine/metrics.jsonl").exists() and Path("mine/config.yaml").exists()
 
 
 def test_rewinding_drops_later_and_half_written_lines():

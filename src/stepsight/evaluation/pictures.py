@@ -32,7 +32,7 @@ def sample_grid(
     images: int = 3,
 ) -> Path:
     """Rows: `images` of every task; columns: rgb, prompt, truth, 1 step, N x M, spread."""
-    rows: list[list[Tile]] = []
+    rows: list[list[Tile | None]] = []
     labels: list[str] = []
     for task, source in sources.items():
         wanted = _telling(source, min(images, len(source)))
@@ -40,8 +40,7 @@ def sample_grid(
             batch = collate([sample]).to(pipeline.device)
             rows.append(_tiles(pipeline, batch, task, nfe, members))
             labels.append(task)
-    names = ["image", "prompt", "truth", "1 x 1", f"{nfe} x {members}", "spread"]
-    return compose(rows, names, labels, path, scale=_scale(rows))
+    return _write(rows, labels, nfe, members, path)
 
 
 def extremes_grid(
@@ -67,37 +66,48 @@ def extremes_grid(
         batch = collate(source.samples([indices[place]])).to(pipeline.device)
         rows.append(_tiles(pipeline, batch, task.name, *setting))
         labels.append(f"{name} {measure(task.metric).label} {number(float(values[place]))}")
-    nfe, members = setting
+    return _write(rows, labels, *setting, path)
+
+
+def _write(
+    rows: list[list[Tile | None]], labels: list[str], nfe: int, members: int, path: Path
+) -> Path:
+    """Compose the grid; the column of prompts is left out when no row has one."""
     names = ["image", "prompt", "truth", "1 x 1", f"{nfe} x {members}", "spread"]
-    return compose(rows, names, labels, path, scale=_scale(rows))
+    if all(row[1] is None for row in rows):
+        names.remove("prompt")
+        rows = [[tile for tile in row if tile is not None] for row in rows]
+    whole = [[np.full_like(row[0], 255) if t is None else t for t in row] for row in rows]
+    scale = max(1, round(128 / max(tile.shape[0] for row in whole for tile in row)))
+    return compose(whole, names, labels, path, scale=scale)
 
 
 @torch.inference_mode()
 def _tiles(
     pipeline: DensePipeline, batch: Batch, task_name: str, nfe: int, members: int
-) -> list[Tile]:
+) -> list[Tile | None]:
+    """The tiles of a row; None for the prompt of a task that has none."""
     task = pipeline.task(task_name)
     truth = task.truth(batch)
     one = pipeline.predict(batch, task_name, nfe=1, members=1)
     many = pipeline.predict(batch, task_name, nfe=nfe, members=members)
-    image = colour_image(batch.image)
-    prompt = getattr(batch, task.asks[0]) if task.asks else None
-    if prompt is None:
-        asked = torch.full_like(image, 255)
-    elif prompt.dtype == torch.bool:
-        asked = (prompt.to(torch.uint8) * 255).expand_as(image)
-    else:
-        asked = colour_image(prompt)
     spread = many.uncertainty if many.uncertainty is not None else torch.zeros_like(truth[:, :1])
     pictures = [
-        image,
-        asked,
+        colour_image(batch.image),
+        _prompt(getattr(batch, task.asks[0])) if task.asks else None,
         task.picture(truth, batch, like=truth),
         task.picture(one.values, batch, like=truth),
         task.picture(many.values, batch, like=truth),
         colour_spread(spread.float()),
     ]
-    return [_tile(picture) for picture in pictures]
+    return [None if picture is None else _tile(picture) for picture in pictures]
+
+
+def _prompt(asked: Tensor) -> Tensor:
+    """A second frame, or a mask in white on black, uint8 "b 3 h w"."""
+    if asked.dtype == torch.bool:
+        return (asked.to(torch.uint8) * 255).expand(-1, 3, -1, -1)
+    return colour_image(asked)
 
 
 def _telling(source: Source, count: int) -> list[int]:
@@ -107,8 +117,3 @@ def _telling(source: Source, count: int) -> list[int]:
 
 def _tile(picture: Tensor) -> Tile:
     return rearrange(picture[0].cpu(), "c h w -> h w c").numpy()
-
-
-def _scale(rows: list[list[Tile]]) -> int:
-    """Enlarge small tiles to about 128 pixels."""
-    return max(1, round(128 / max(tile.shape[0] for row in rows for tile in row)))
