@@ -151,6 +151,15 @@ def test_resuming_with_other_settings_is_refused_and_harms_nothing(lab, whole):
     assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
 
 
+def test_a_finished_run_goes_on_when_it_is_made_longer(lab, tmp_path, whole):
+    run = shutil.copytree(whole, tmp_path / "run")
+    lab.fit(lab.config(**SAVING | {"images": 80, "validate_every": 0}), run, resume="auto")
+    assert [row["step"] for row in lab.rows(run)] == list(range(1, 11))
+    assert lab.losses(run)[:8] == lab.losses(whole)
+    assert digests(run, 8) == digests(whole, 8)
+    assert checkpoint.read(run, prefer="last").meta["images_seen"] == 80
+
+
 def test_an_existing_run_is_replaced_only_on_request(lab, tmp_path, whole):
     run, other = shutil.copytree(whole, tmp_path / "run"), lab.config(("depth",), images=16)
     with pytest.raises(UserError, match="--overwrite"):

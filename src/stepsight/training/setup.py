@@ -193,6 +193,7 @@ class Setup:
 
 def preflight(config: RunConfig) -> None:
     """Raise UserError for what would stop the run later, before anything is written."""
+    check_processes(config.training, distributed.world())
     tasks = build_tasks(config.tasks)
     quantities = frozenset(task.needs for task in tasks.values())
     sources = open_sources(config, quantities, "train")
@@ -220,7 +221,6 @@ def preflight(config: RunConfig) -> None:
 def prepare(config: RunConfig, run: RunWriter) -> Setup:
     """Open the data, build the network, and gather the statistics of the trivial predictors."""
     accelerator = make_accelerator(config.training)
-    check_batch(config.training, accelerator.num_processes)
     tasks = build_tasks(config.tasks)
     quantities = frozenset(task.needs for task in tasks.values())
     sources = open_sources(config, quantities, "train")
@@ -256,17 +256,16 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         kwargs_handlers=[unused],
         cpu=not torch.cuda.is_available(),
     )
-    if settings.processes and accelerator.num_processes != settings.processes:
-        raise UserError(
-            f"expected {settings.processes} processes (training.processes), got "
-            f"{accelerator.num_processes}. Launch with torchrun --nproc-per-node "
-            f"{settings.processes}, or set training.processes to 0."
-        )
     return accelerator
 
 
-def check_batch(settings: TrainingSettings, world: int) -> None:
-    """The global batch must share out evenly."""
+def check_processes(settings: TrainingSettings, world: int) -> None:
+    """There must be as many processes as asked for, and the batch must share out evenly."""
+    if settings.processes and world != settings.processes:
+        raise UserError(
+            f"expected {settings.processes} processes (training.processes), got {world}. Launch "
+            f"with torchrun --nproc-per-node {settings.processes}, or set training.processes to 0."
+        )
     parts = settings.accumulate * world
     if settings.batch % parts:
         low = max(settings.batch // parts, 1) * parts
