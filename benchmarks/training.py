@@ -53,8 +53,8 @@ def main() -> None:
     data = statistics.median(row["data_share"] for row in rows)
     forward = sum(s.forward_flops.values()) / len(s.forward_flops)
     print(
-        f"{door.model} at {door.size} px, batch {door.batch}, {s.device}, torch {torch.__version__}: "
-        f"{rate:.1f} images/s, data {data:.1%} of the step, "
+        f"{door.model} at {door.size} px, batch {door.batch}, {s.device}, "
+        f"torch {torch.__version__}: {rate:.1f} images/s, data {data:.1%} of the step, "
         f"{3 * forward * rate / 1e12:.3f} TFLOP/s"
     )
 
