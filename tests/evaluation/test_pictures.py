@@ -79,7 +79,7 @@ def test_best_median_and_worst_by_the_tasks_own_direction(lab, tmp_path, compose
     predicted = pipeline.predict(batch, task, nfe=2, members=2)
     truth = pipeline.task(task).truth(batch)
     picture = pipeline.task(task).picture(predicted.values, batch, like=truth)[0]
-    assert np.array_equal(rows[0][4], picture.permute(1, 2, 0).numpy())
+    assert np.array_equal(rows[0][-2], picture.permute(1, 2, 0).numpy())
 
 
 def test_nothing_is_drawn_where_nothing_was_measured(lab, tmp_path):
