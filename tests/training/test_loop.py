@@ -12,7 +12,8 @@ from torch import Tensor
 from stepsight.errors import UserError
 from stepsight.training.console import Console
 from stepsight.training.loop import encode_rows, levels_and_noise, micro_batches, train
-from stepsight.training.setup import Setup, best_score
+from stepsight.training.setup import Setup
+from stepsight.training.state import best_score
 
 
 def one_step(lab, folder, tasks=("flow",), step: int = 0, **changes) -> tuple[Setup, Tensor, float]:

@@ -30,6 +30,8 @@ from stepsight.pipeline import DensePipeline
 from stepsight.scaling import claims
 from stepsight.scaling.fits import compare
 
+RESAMPLES = 50  # of each fit: a dozen curves are fitted at the end of every run
+
 
 def write_sweep(
     folder: Path,
@@ -122,7 +124,8 @@ def fits(rows: list[dict[str, Any]], task: str, metric: str) -> dict[str, Any]:
 
 def _both_forms(curve: dict[int, float]) -> dict[str, Any]:
     x = sorted(curve)
-    return {form: fit.to_dict() for form, fit in compare(x, [curve[one] for one in x]).items()}
+    y = [curve[one] for one in x]
+    return {form: fit.to_dict() for form, fit in compare(x, y, bootstrap=RESAMPLES).items()}
 
 
 def statements(every: Sequence[Scores], pipeline: DensePipeline) -> list[claims.Claim]:

@@ -12,18 +12,12 @@ import torch.distributed as dist
 from stepsight import checkpoint
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
+from stepsight.errors import UserError
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.loop import finish, train
-from stepsight.training.setup import (
-    Setup,
-    drop_banks,
-    initialise,
-    load_run,
-    preflight,
-    prepare,
-    same_settings,
-)
+from stepsight.training.setup import Setup, drop_banks, preflight, prepare
+from stepsight.training.state import initialise, load_run, same_settings
 from stepsight.training.tracker import Tracker
 
 
@@ -145,7 +139,7 @@ def _agreed(run_dir: str | None, name: str, resume: str | None, overwrite: bool)
     if _first():
         try:
             told[0] = choose(run_dir, name, resume, overwrite)
-        except Exception as error:
+        except (UserError, OSError) as error:
             told[0] = error
     if dist.is_initialized():
         dist.broadcast_object_list(told)

@@ -68,6 +68,8 @@ def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) 
     An existing run is only touched with --resume or --overwrite; raises UserError otherwise.
     Nothing is written or deleted here: that waits until the run is known to be able to start.
     """
+    if run_dir is None and resume not in (None, "auto"):
+        run_dir = str(checkpoint.resolve(resume, prefer="last").parent.parent)
     if run_dir is None:
         taken = sorted(Path("runs").glob(f"{name}-[0-9][0-9][0-9][0-9]"))
         if resume and taken:

@@ -28,7 +28,8 @@ from stepsight.seeding import generator, numpy_generator
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import rate, set_rate
-from stepsight.training.setup import Setup, best_score, publish
+from stepsight.training.setup import Setup
+from stepsight.training.state import best_score, publish
 from stepsight.types import Coded
 
 

@@ -1,0 +1,114 @@
+"""Where a run stands, kept and taken up again: continue, initialise from another, publish.
+
+Order of weights: continue this run > initialise from another > from scratch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from stepsight import checkpoint
+from stepsight.checkpoint import Checkpoint
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+from stepsight.evaluation.measures import main_metric, measure
+from stepsight.training.folder import RunWriter, revision
+from stepsight.training.setup import Setup
+
+# What may differ when a run is continued: how long it is, what it says and keeps, how it is scored.
+FREE = re.compile(
+    r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
+    r"tracker|processes|accumulate)$"
+)
+
+
+def same_settings(saved: Checkpoint, config: RunConfig) -> None:
+    """Raise UserError listing what differs from `config` in the settings that shape the weights.
+
+    A longer run may be continued from a shorter one; with a decaying learning rate its past then
+    had the rates of the shorter run.
+    """
+    before, after = _leaves(saved.config.to_dict()), _leaves(config.to_dict())
+    changed = [
+        f"{key} {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before | after)
+        if before.get(key) != after.get(key) and not FREE.match(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{saved.path} was made with other settings: {', '.join(changed[:6])}. "
+            f"Resume with the settings of its config.yaml, or use --init-from."
+        )
+
+
+def load_run(s: Setup, saved: Checkpoint) -> None:
+    """Continue from a checkpoint of this run: weights, average, optimizer, place."""
+    checkpoint.load_weights(s.net, saved.tensors(checkpoint.RAW), saved.path)
+    s.ema.load(saved.tensors(checkpoint.BACKBONE), s.device)
+    state = saved.tensors(checkpoint.OPTIMIZER)
+    checkpoint.unpack_optimizers(s.optimizers, state, saved.path)
+    s.step = s.started_at = int(saved.meta["step"])
+    best = saved.meta["best"]
+    s.best, s.training_flops = math.inf if best is None else best, saved.meta["training_flops"]
+
+
+def initialise(s: Setup, saved: Checkpoint) -> None:
+    """Start from another run's averaged weights, at step 0."""
+    weights = saved.tensors(checkpoint.BACKBONE)
+    checkpoint.load_weights(s.net, weights, saved.path)
+    s.ema.load(weights, s.device)
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        inner = isinstance(value, Mapping)
+        leaves |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return leaves
+
+
+def publish(s: Setup, run: RunWriter) -> None:
+    """Write a checkpoint of where the run stands and move the marks."""
+    path = checkpoint.write(
+        run.checkpoints,
+        s.step,
+        config=s.config,
+        meta={
+            "images_seen": s.step * s.config.training.batch,
+            "training_flops": s.training_flops,
+            "best": s.best if math.isfinite(s.best) else None,
+            "sizes": {task: list(size) for task, size in s.sizes.items()},
+            "tasks": list(s.tasks),
+            "losses": s.losses,
+            "run": run.path.name,
+            "revision": revision(),
+        },
+        tensors={
+            checkpoint.BACKBONE: s.ema.values,
+            checkpoint.RAW: dict(s.net.state_dict()),
+            checkpoint.STATISTICS: s.statistics,
+            checkpoint.OPTIMIZER: checkpoint.pack_optimizers(s.optimizers),
+        },
+    )
+    checkpoint.mark(run.checkpoints, "last", path.name)
+    if s.is_best:
+        checkpoint.mark(run.checkpoints, "best", path.name)
+    checkpoint.prune(run.checkpoints, s.config.training.keep)
+
+
+def best_score(rows: list[dict[str, Any]]) -> float:
+    """Mean over tasks of log(error / error of the best trivial predictor): lower is better."""
+    logs = []
+    for row in rows:
+        metric = main_metric(row["task"], row["metrics"])
+        assert metric is not None, row
+        value = row["metrics"][metric]
+        rivals = [own[metric] for own in row["baselines"].values() if metric in own]
+        if measure(metric).higher_is_better:
+            value, rivals = 1 - value, [1 - one for one in rivals]
+        logs.append(math.log(max(value, 1e-6) / max(min(rivals, default=1.0), 1e-6)))
+    measured = [one for one in logs if math.isfinite(one)]  # a task may have nothing to measure
+    return sum(measured) / len(measured) if measured else math.inf
