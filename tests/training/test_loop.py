@@ -163,6 +163,7 @@ def test_a_fixed_batch_is_learned_by_heart(lab, tmp_path):
 
 def val_row(value: float, **rivals: float) -> dict:
     return {
+        "task": "depth",
         "metrics": {"n_images": 4.0, "abs_rel": value},
         "baselines": {name: {"n_images": 4.0, "abs_rel": one} for name, one in rivals.items()},
     }
@@ -174,5 +175,9 @@ def test_the_best_score_is_the_mean_log_ratio_to_the_best_rival():
 
 
 def test_of_metrics_better_when_larger_the_shortfall_counts():
-    row = {"metrics": {"iou": 0.9}, "baselines": {"a": {"iou": 0.6}, "b": {"iou": 0.8}}}
+    row = {
+        "task": "amodal",
+        "metrics": {"iou": 0.9},
+        "baselines": {"a": {"iou": 0.6}, "b": {"iou": 0.8}},
+    }
     assert best_score([row]) == pytest.approx(math.log(0.1 / 0.2))
