@@ -321,3 +321,15 @@ def test_pruning_keeps_the_newest_and_the_best(folder):
     assert left == ["step-000002", "step-000005", "step-000006"]
     checkpoint.prune(folder, keep=5)
     assert sorted(path.name for path in folder.glob("step-*")) == left
+
+
+def test_pruning_keeps_what_a_run_continued_from_an_earlier_step_wrote_last(folder):
+    for step in (4, 5, 6, 3):
+        write(folder, step)
+    checkpoint.mark(folder, "last", "step-000003")
+    checkpoint.prune(folder, keep=2)
+    assert sorted(path.name for path in folder.glob("step-*")) == [
+        "step-000003",
+        "step-000005",
+        "step-000006",
+    ]

@@ -133,11 +133,12 @@ def mark(folder: Path, which: str, name: str) -> None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` step folders and the best."""
-    best = _marked(folder, "best")
+    """Delete all but the newest `keep` step folders, the best, and the last that was written:
+    in a run continued from an earlier step that one is not the newest by number."""
+    marked = {_marked(folder, "best"), _marked(folder, "last")}
     steps = sorted((path for path in folder.glob("step-*") if path.is_dir()), key=_step)
     for path in steps[: max(0, len(steps) - keep)]:
-        if path.name != best:
+        if path.name not in marked:
             shutil.rmtree(path)
 
 
