@@ -22,13 +22,14 @@ from stepsight.data.config import SourceSettings
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError, suggest
 from stepsight.evaluation.config import EvaluationSettings
-from stepsight.models.config import ModelSettings
+from stepsight.models.config import CodecSettings, ModelSettings
 from stepsight.tasks.config import TABLE as TASKS
 from stepsight.tasks.config import TaskSettings
 from stepsight.training.config import TrainingSettings
 
 GROUPS: dict[str, type] = {
     "model": ModelSettings,
+    "codec": CodecSettings,
     "diffusion": DiffusionSettings,
     "training": TrainingSettings,
     "evaluation": EvaluationSettings,
@@ -49,6 +50,7 @@ class RunConfig:
     data: dict[str, SourceSettings]
     data_root: str = ""  # prefix of the sources' own roots; `data.root` in files and flags
     model: ModelSettings = field(default_factory=ModelSettings)
+    codec: CodecSettings = field(default_factory=CodecSettings)
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -51,6 +51,7 @@ class Sample(Movable):
     modal: Tensor | None = None  # bool "1 h w", the visible part of the chosen object
     amodal: Tensor | None = None  # bool "1 h w", the whole object; contains modal
     amodal_valid: Tensor | None = None  # bool "1 h w"; all False when no object was chosen
+    whole: Tensor | None = None  # uint8 "3 h w", the chosen object unhidden, on white
     normals: Tensor | None = None  # float32 "3 h w", unit; x right, y down, z forward
     normals_valid: Tensor | None = None  # bool "1 h w"
     class_id: int | None = None
@@ -72,6 +73,7 @@ class Batch(Movable):
     modal: Tensor | None = None
     amodal: Tensor | None = None
     amodal_valid: Tensor | None = None
+    whole: Tensor | None = None  # float32 "b 3 h w" in [-1, 1]
     normals: Tensor | None = None
     normals_valid: Tensor | None = None
     class_id: Tensor | None = None  # int64 "b"

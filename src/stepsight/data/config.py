@@ -73,7 +73,21 @@ class Pix2GestaltSettings(FileSettings):
     implementation: ClassVar[str] = "stepsight.data.pix2gestalt:Pix2Gestalt"
 
 
+@dataclass(frozen=True)
+class ImageFolderSettings(FileSettings):
+    """Pictures sorted into one folder a class, as ImageNet is."""
+
+    name: ClassVar[str] = "imagefolder"
+    implementation: ClassVar[str] = "stepsight.data.imagefolder:ImageFolder"
+
+
 TABLE: dict[str, type[SourceSettings]] = {
     row.name: row
-    for row in (ScenesSettings, HypersimSettings, FlyingChairsSettings, Pix2GestaltSettings)
+    for row in (
+        ScenesSettings,
+        HypersimSettings,
+        FlyingChairsSettings,
+        Pix2GestaltSettings,
+        ImageFolderSettings,
+    )
 }

@@ -1,12 +1,13 @@
-"""Settings of the backbone and the table of sizes (standard library only).
+"""Settings of the backbone and the codec, and the table of sizes (standard library only).
 
 A size is a row: the registry name, and the numbers that define the network. `parse` turns a name
-such as `DiT-S/2` or `hourglass-64` into its row.
+such as `DiT-S/2`, `DiT-XL/2-8E2A` (8 experts, 2 active), `hourglass-64` or `unet-sd2` into its row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from stepsight.errors import UserError, suggest
@@ -20,16 +21,37 @@ class ModelSettings:
     input: Literal["shared", "per_task"] = "shared"  # first convolution: one, or one a task
     gate_init: float = 0.7  # residual gates at the start; 0 is adaLN-Zero
     qk_norm: bool = False  # DiT only
+    learned_variance: bool = False  # DiT: as many output channels again, as published DiTs have
+    position_grid: tuple[int, int] = (0, 0)  # DiT: tokens high, wide whose positions others stretch
+    expert_weights: Literal["softmax", "renormalised"] = "softmax"  # of the chosen experts
+    shared_experts: int = 0  # experts that every token passes, besides the routed ones
+    balance: float = 0.01  # weight of the load-balance loss, a block
+    unet: str = ""  # name "unet": its diffusers configuration, as JSON text or a file
+
+
+@dataclass(frozen=True)
+class CodecSettings:
+    """What images and targets are denoised as: pixels, or the latents of a VAE."""
+
+    path: str = ""  # folder of a diffusers AutoencoderKL or AutoencoderTiny; empty: pixels
+    dtype: Literal["float32", "bfloat16"] = "float32"  # the VAE computes in
+    slicing: bool = False  # one image at a time: less memory
+    tiling: bool = False  # large images in overlapping tiles: less memory, not exactly equal
 
 
 @dataclass(frozen=True)
 class DiTSize:
-    """A diffusion transformer (Peebles & Xie 2023): width, blocks, heads, patch side."""
+    """A diffusion transformer (Peebles & Xie 2023): width, blocks, heads, patch side.
+
+    With experts, every MLP is a mixture of them, of which each token passes `active`.
+    """
 
     width: int
     depth: int
     heads: int
     patch: int = 2
+    experts: int = 0
+    active: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +64,18 @@ class HourglassSize:
     heads: int
     down: tuple[int, ...]  # residual convolutions a level on the way down
     up: tuple[int, ...]  # and on the way up
+
+
+@dataclass(frozen=True)
+class UNetSize:
+    """A diffusers U-Net: conditioned on text embeddings, or on classes (pixel space)."""
+
+    channels: tuple[int, ...]  # a level, full resolution first
+    text: tuple[int, int] | None  # tokens and width of the empty prompt's embedding
+    options: dict[str, object] = field(default_factory=dict)  # further arguments of the class
+
+    def __hash__(self) -> int:
+        return hash((self.channels, self.text))
 
 
 # name -> (width, depth, heads); the patch side follows the slash in the name.
@@ -70,14 +104,39 @@ HOURGLASS: dict[str, HourglassSize] = {
     "hourglass-256": HourglassSize((32, 64, 128), 256, 8, 4, down=(1, 1, 2), up=(1, 1, 2)),
 }
 
-NAMES = tuple(HOURGLASS) + tuple(f"{base}/{patch}" for base in DIT for patch in PATCHES)
+# Stable Diffusion 1 and 2: the configurations of their published unet/config.json.
+UNET: dict[str, UNetSize] = {
+    "unet-tiny": UNetSize((32, 64, 64), None),
+    "unet-sd1": UNetSize((320, 640, 1280, 1280), (77, 768), {"attention_head_dim": 8}),
+    "unet-sd2": UNetSize(
+        (320, 640, 1280, 1280),
+        (2, 1024),
+        {"attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True},
+    ),
+}
+CUSTOM_UNET = "unet"  # of the configuration in ModelSettings.unet
+
+DENSE = tuple(f"{base}/{patch}" for base in DIT for patch in PATCHES)
+NAMES = (*HOURGLASS, *UNET, CUSTOM_UNET, *DENSE, "DiT-XL/2-8E2A")
+VAE_PREFIX = "vae-"  # model.name of a run that trains a codec: models.vae.VAES lists them
+EXPERTS = re.compile(r"(?P<dense>.+)-(?P<experts>\d+)E(?P<active>\d+)A")
 
 
-def parse(name: str) -> DiTSize | HourglassSize:
-    """The row of `name`. Raises `UserError` naming the nearest known name."""
-    if name in HOURGLASS:
-        return HOURGLASS[name]
-    if name in NAMES:
-        base, _, patch = name.partition("/")
-        return DiTSize(*DIT[base], patch=int(patch))
-    raise UserError(f"model.name '{name}' is unknown.{suggest(name, NAMES)}")
+def parse(name: str) -> DiTSize | HourglassSize | UNetSize | None:
+    """The row of `name`; None for "unet". Raises `UserError` naming the nearest known name."""
+    if name == CUSTOM_UNET:
+        return None
+    if name in HOURGLASS or name in UNET:
+        return HOURGLASS[name] if name in HOURGLASS else UNET[name]
+    mixed = EXPERTS.fullmatch(name)
+    dense = mixed["dense"] if mixed else name
+    if dense not in DENSE:
+        raise UserError(f"model.name '{name}' is unknown.{suggest(name, NAMES)}")
+    base, _, patch = dense.partition("/")
+    size = DiTSize(*DIT[base], patch=int(patch))
+    if mixed is None:
+        return size
+    experts, active = int(mixed["experts"]), int(mixed["active"])
+    if not 1 <= active <= experts:
+        raise UserError(f"model.name '{name}': {active} of {experts} experts cannot be active.")
+    return replace(size, experts=experts, active=active)

@@ -29,6 +29,7 @@ class DepthSettings(TaskSettings):
     range: Literal["quantile", "metric"] = "quantile"  # per-image 2/98 %, or [low, high] for all
     low: float = 1.3  # metres at -1 (quantile: only the scale that predictions are shown in)
     high: float = 11.0  # metres at +1
+    prompt: Literal["none", "valid"] = "none"  # valid: a second condition image, all ones
     merge_by: Literal["median", "mean"] = "median"
 
 
@@ -38,7 +39,9 @@ class FlowSettings(TaskSettings):
 
     name: ClassVar[str] = "flow"
     implementation: ClassVar[str] = "stepsight.tasks.flow:Flow"
-    scale: float = 3.0  # pixels (of the working grid) at 1
+    scale: float = 3.0  # pixels (of the working grid, unless `grid` is given) at 1
+    grid: tuple[int, int] = (0, 0)  # height and width whose pixels the target is in; 0: working
+    components: Literal["joint", "separate"] = "joint"  # separate: u and v, a run each
     cost_volume: bool = True  # parameter-free matching of the two frames as a condition
     radius: int = 4  # of the cost volume, in cells
     stride: int = 2  # pixels a cell
@@ -53,6 +56,9 @@ class AmodalSettings(TaskSettings):
 
     name: ClassVar[str] = "amodal"
     implementation: ClassVar[str] = "stepsight.tasks.amodal:Amodal"
+    target: Literal["mask", "rgb"] = "mask"  # rgb: the whole object's picture on white
+    threshold: int = 254  # rgb: below it in any channel (0 to 255) a pixel may be the object
+    background: Literal["threshold", "border"] = "border"  # rgb: or also cut off from the border
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class SemanticSettings(TaskSettings):
     name: ClassVar[str] = "semantic"
     implementation: ClassVar[str] = "stepsight.tasks.semantic:Semantic"
     classes: int = 7
-    encoding: Literal["onehot", "bits"] = "onehot"
+    encoding: Literal["onehot", "bits", "palette"] = "onehot"  # palette: colours, for VAEs
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,27 @@ class NormalsSettings(TaskSettings):
 
     name: ClassVar[str] = "normals"
     implementation: ClassVar[str] = "stepsight.tasks.normals:Normals"
+    axes: Literal["right_down_forward", "right_up_back"] = "right_down_forward"  # of the target
+
+
+@dataclass(frozen=True)
+class ImageSettings(TaskSettings):
+    """Generation of images by class: what backbones are pretrained on."""
+
+    name: ClassVar[str] = "image"
+    implementation: ClassVar[str] = "stepsight.tasks.image:Image"
+    classes: int = 8
+    dropout: float = 0.1  # share of training rows whose class is hidden (null row)
 
 
 TABLE: dict[str, type[TaskSettings]] = {
     row.name: row
-    for row in (DepthSettings, FlowSettings, AmodalSettings, SemanticSettings, NormalsSettings)
+    for row in (
+        DepthSettings,
+        FlowSettings,
+        AmodalSettings,
+        SemanticSettings,
+        NormalsSettings,
+        ImageSettings,
+    )
 }

@@ -29,6 +29,8 @@ class TrainingSettings:
     warmup: int = 800  # images of linear warm-up
     ema: float = 0.99  # decay a step of the weights that are evaluated
     flip: bool = True  # mirror half of the images
+    latents: str = ""  # folder of the latent cache, made where it lacks; empty: code as they come
+    latents_dtype: Literal["float16", "float32"] = "float16"
 
     log_every: int = 1600
     validate_every: int = 8000
