@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.models.build import build, count_flops, parameter_groups
 from stepsight.models.config import DIT, DiTSize, HourglassSize, ModelSettings, parse
 from stepsight.models.dit import DiT, DiTBlock
+from stepsight.models.factory import activation_bytes, build, count_flops, parameter_groups
 from stepsight.models.layers import position_table
+from stepsight.models.moe import balance_loss, expert_usage
 from stepsight.scaling.flops import DiTShape, forward_flops, parameters
 
 TARGET, COND, LABELS, FEATURES = 3, 6, 4, 9
@@ -34,7 +35,11 @@ def make(name: str = "DiT-Ti/2", features: int = 0, **settings) -> DiT:
 def shape_of(name: str) -> DiTShape:
     size = parse(name)
     assert isinstance(size, DiTSize)
-    return DiTShape(size.width, size.depth, size.patch, TARGET + COND, TARGET, LABELS + 1)
+    return DiTShape(
+        *(size.width, size.depth, size.patch, TARGET + COND, TARGET, LABELS + 1),
+        experts=size.experts,
+        active=size.active,
+    )
 
 
 def inputs(rows: int, height: int, width: int, features: int = 0) -> tuple[Tensor | None, ...]:
@@ -57,7 +62,7 @@ def stirred(net: torch.nn.Module) -> torch.nn.Module:
     return net.eval()
 
 
-@pytest.mark.parametrize("name", [f"{base}/2" for base in DIT])
+@pytest.mark.parametrize("name", [*(f"{base}/2" for base in DIT), "DiT-XL/2-8E2A", "DiT-Ti/4-5E1A"])
 def test_parameters_follow_the_closed_form(name):
     with torch.device("meta"):
         net = make(name)
@@ -67,7 +72,9 @@ def test_parameters_follow_the_closed_form(name):
     assert groups["blocks"] > 0.8 * total or total < 1e6
 
 
-@pytest.mark.parametrize("name", ["DiT-Ti/2", "DiT-Mi/8", "DiT-S/2", "DiT-B/2", "DiT-XL/2"])
+@pytest.mark.parametrize(
+    "name", ["DiT-Ti/2", "DiT-Mi/8", "DiT-S/2", "DiT-B/2", "DiT-XL/2", "DiT-S/2-8E2A"]
+)
 @pytest.mark.parametrize("grid", [(32, 32), (16, 48)])
 def test_torch_counts_the_flops_of_the_closed_form(name, grid):
     counted = count_flops(lambda: make(name), inputs(1, *grid))
@@ -82,6 +89,26 @@ def test_the_published_size_of_dit_xl():
     with torch.device("meta"):
         net = DiT(size, target_channels=8, cond_channels=-4, labels=1000)
     assert sum(p.numel() for p in net.parameters()) + 16 * 16 * size.width == 675_129_632
+
+
+def test_the_largest_size_is_described_without_building_it():
+    """A generalist on four tasks: 12 channels in, 4 and their variance out, a route a task."""
+    size = parse("DiT-XL/2-8E2A")
+    assert isinstance(size, DiTSize)
+    shape = DiTShape(size.width, size.depth, 2, 12, 8, 5, experts=8, active=2, shared=1, routes=4)
+
+    def factory() -> DiT:
+        options = dict(routed=True, learned_variance=True, shared_experts=1)
+        return DiT(size, target_channels=4, cond_channels=8, labels=4, **options)
+
+    with torch.device("meta"):
+        net = factory()
+        example = (torch.empty(2, 4, 64, 64), torch.empty(2, 8, 64, 64), torch.empty(2))
+        example = (*example, torch.empty(2, dtype=torch.long), None)
+    assert sum(p.numel() for p in net.parameters()) == parameters(shape)
+    assert count_flops(factory, example) == 2 * forward_flops(shape, 64, 64)
+    slots = 2 * 1024 * (2 + 1)  # rows of the experts: their hidden layer alone is kept twice
+    assert activation_bytes(factory, example) > size.depth * slots * 2 * 4 * size.width * 4
 
 
 @pytest.mark.parametrize("patch", [2, 4, 8])
@@ -139,6 +166,55 @@ def test_a_block_is_the_adaln_zero_block_written_out():
     hidden = block.mlp.fc1(norm(expected) * (1 + m2[:, None]) + s2[:, None])
     expected = expected + g2[:, None] * block.mlp.fc2(F.gelu(hidden, approximate="tanh"))
     torch.testing.assert_close(block(x, embedding), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_block_with_one_renormalised_expert_is_the_dense_block():
+    torch.manual_seed(0)
+    dense = DiTBlock(DiTSize(16, 1, 2), 0.7, qk_norm=False)
+    mixed = DiTBlock(DiTSize(16, 1, 2, experts=1, active=1), 0.7, False, "renormalised")
+    weights = stirred(dense).state_dict()
+    for name in [name for name in weights if name.startswith("mlp.")]:
+        weights[name.replace("mlp.", "moe.experts.")] = weights.pop(name)[None]
+    missing, unexpected = mixed.load_state_dict(weights, strict=False)
+    assert missing == ["moe.gate.weight"] and not unexpected
+    x, embedding = torch.randn(2, 5, 16), torch.randn(2, 16)
+    torch.testing.assert_close(mixed(x, embedding), dense(x, embedding), atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_of_experts_trains_all_of_its_parameters():
+    net = make("DiT-Ti/2-4E1A", shared_experts=1)
+    stirred(net).train()
+    batch = inputs(2, 8, 8)
+    out = net(*batch)
+    usage = expert_usage(net)
+    assert usage is not None and (usage.sum(dim=1) == 2 * 16).all() and len(usage) == 3
+    (out.square().mean() + 0.01 * balance_loss(net)).backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert all(block.moe.gate.weight.grad.any() for block in net.blocks)
+    assert out.shape == batch[0].shape and "blocks.2.moe.shared.fc2.bias" in net.state_dict()
+    assert not any("mlp" in name for name in net.blocks.state_dict())
+
+
+def test_a_learned_variance_doubles_the_channels_behind_the_prediction():
+    """Channel fastest within a patch (DiT's order): the bias of the last layer is "p q c"."""
+    net = make(learned_variance=True)
+    with torch.no_grad():
+        net.final_layer.linear.bias.copy_(torch.arange(4.0 * 2 * TARGET))
+        out = net(*inputs(2, 8, 6))
+    assert out.shape == (2, 2 * TARGET, 8, 6)
+    prediction, variance = out.chunk(2, dim=1)
+    for p, q, c in ((0, 0, 0), (0, 1, 2), (1, 0, 1)):
+        first = (2 * p + q) * 2 * TARGET + c
+        assert (prediction[:, c, p::2, q::2] == first).all()
+        assert (variance[:, c, p::2, q::2] == first + TARGET).all()
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_a_condition_is_optional(routed):
+    net = DiT(DiTSize(16, 1, 2), TARGET, 0, LABELS, routed=routed)
+    x, cond, time, label, _ = inputs(2, 8, 8)
+    assert cond is not None
+    assert stirred(net)(x, cond[:, :0], time, label, None).shape == x.shape
 
 
 def test_patches_are_put_back_where_they_were_taken():

@@ -6,6 +6,7 @@ import pytest
 
 from stepsight.scaling.flops import (
     DiTShape,
+    active_parameters,
     forward_flops,
     forward_macs,
     inference_flops,
@@ -32,6 +33,59 @@ def test_parameters_of_the_released_model():
     """DiT-XL/2 holds 675,129,632 numbers, of which 256 x 1152 are the fixed position table."""
     released = DiTShape(1152, 28, in_channels=4, out_channels=8)
     assert parameters(released) == 675_129_632 - 256 * 1152
+
+
+def mixed(width: int, depth: int, **options) -> DiTShape:
+    return DiTShape(width, depth, experts=8, active=2, **options)
+
+
+def test_parameters_of_the_released_generalist():
+    """DiT-XL/2, 8 experts, 12 channels in. Its code gives twice the input channels out, 1001 label
+    rows and four patch embeddings, and counts the fixed table of 32 x 32 positions: 2,758,580,448.
+    The file it published has 8 channels out and four more label rows."""
+    d = 1152
+    as_built = mixed(d, 28, in_channels=12, out_channels=24, labels=1001, routes=4)
+    assert parameters(as_built) + 32 * 32 * d == 2_758_580_448
+    as_published = mixed(d, 28, in_channels=12, out_channels=8, labels=1005, routes=4)
+    final_linear = (d + 1) * 2 * 2  # a channel of the output
+    assert parameters(as_published) == parameters(as_built) + 4 * d - (24 - 8) * final_linear
+    assert parameters(as_published) + 32 * 32 * d == 2_758_511_264
+    assert parameters(as_published) / 1e9 == pytest.approx(2.76, abs=5e-3)  # the paper's figures
+    assert active_parameters(as_published) / 1e9 == pytest.approx(0.97, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    "width, depth, gmacs_at_256, gmacs_at_512, millions, active_millions",
+    [(512, 16, 22.6, 103.2, 312, 111), (768, 20, 62.5, 273.9, 877, 310)]
+    + [(1024, 24, 132.2, 567.2, 1868, 659), (1536, 28, 344.3, 1443.6, 4900, 1728)],
+)
+def test_upcycled_sizes(width, depth, gmacs_at_256, gmacs_at_512, millions, active_millions):
+    """The ladder a2 to a5 with 8 experts, 2 active; the router is below 0.1 % of the MACs."""
+    shape = mixed(width, depth)
+    assert forward_macs(shape, 32, 32) / 1e9 == pytest.approx(gmacs_at_256, rel=3e-3)
+    assert forward_macs(shape, 64, 64) / 1e9 == pytest.approx(gmacs_at_512, rel=3e-3)
+    assert parameters(shape) / 1e6 == pytest.approx(millions, abs=0.6)
+    assert active_parameters(shape) / 1e6 == pytest.approx(active_millions, abs=0.6)
+
+
+def test_the_largest_dense_size():
+    """a6 with 12 channels in and 8 out."""
+    largest = DiTShape(1792, 32)
+    assert parameters(largest) / 1e6 == pytest.approx(1862.6, abs=0.05)
+    assert active_parameters(largest) == parameters(largest)
+
+
+def test_what_experts_add():
+    """A token passes active and shared MLPs of 8 d^2 MACs; each stored one has 8 d^2 + 5 d."""
+    d, layers, tokens = S.width, S.depth, S.tokens(32, 32)
+    shape = mixed(d, layers, shared=3, routes=4)
+    extra = (2 + 3 - 1) * 8 * d**2 + 8 * d
+    assert forward_macs(shape, 32, 32) - forward_macs(S, 32, 32) == tokens * layers * extra
+    patch_embedding = 4 * 12 * d + d
+    stored = layers * ((8 + 3 - 1) * (8 * d**2 + 5 * d) + 8 * d) + 3 * patch_embedding
+    assert parameters(shape) - parameters(S) == stored
+    idle = layers * (8 - 2) * (8 * d**2 + 5 * d) + 3 * patch_embedding
+    assert parameters(shape) - active_parameters(shape) == idle
 
 
 def test_published_gflops_are_macs(published):

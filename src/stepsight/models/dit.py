@@ -2,7 +2,7 @@
 
 Parameter names follow the published checkpoints. The clean condition images enter as extra
 input channels of the patch embedding, as in "Scaling Properties of Diffusion Models for Perceptual
-Tasks".
+Tasks"; for sizes with experts, a mixture of them takes the place of every MLP.
 
 Shapes: b batch, c channels of the target, k channels of the condition, n tokens, d width, p patch.
 """
@@ -23,37 +23,56 @@ from stepsight.models.layers import (
     modulate,
     position_table,
 )
+from stepsight.models.moe import MoE
 
 
 def tanh_gelu() -> nn.GELU:
     return nn.GELU(approximate="tanh")
 
 
-class DiTBlock(nn.Module):
-    """Attention and MLP, each modulated by and gated with the embedding (adaLN)."""
+def xavier(module: nn.Module) -> None:
+    """How DiT starts a linear layer: Xavier uniform, bias zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
 
-    def __init__(self, size: DiTSize, gate_init: float, qk_norm: bool) -> None:
+
+class DiTBlock(nn.Module):
+    """Attention and MLP (or experts), each modulated by and gated with the embedding (adaLN)."""
+
+    def __init__(
+        self,
+        size: DiTSize,
+        gate_init: float,
+        qk_norm: bool,
+        expert_weights: str = "softmax",
+        shared_experts: int = 0,
+    ) -> None:
         super().__init__()
         width = size.width
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(
             width, num_heads=size.heads, qkv_bias=True, qk_norm=qk_norm, norm_layer=nn.LayerNorm
-        )
-        self.mlp = Mlp(width, hidden_features=4 * width, act_layer=tanh_gelu)  # type: ignore[arg-type]
+        ).apply(xavier)
+        self.mixed = size.experts > 0
+        if self.mixed:
+            renormalise = expert_weights == "renormalised"
+            self.moe = MoE(width, size.experts, size.active, shared_experts, renormalise)
+        else:
+            mlp = Mlp(width, hidden_features=4 * width, act_layer=tanh_gelu)  # type: ignore[arg-type]
+            self.mlp = mlp.apply(xavier)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
         nn.init.zeros_(self.adaLN_modulation[1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.adaLN_modulation[1].bias)  # type: ignore[arg-type]
         with torch.no_grad():  # rows: shift, scale, gate of attention, then of the MLP
             self.adaLN_modulation[1].bias.view(6, width)[[2, 5]] = gate_init  # type: ignore[operator]
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(embedding).chunk(6, 1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        feed_forward = self.moe if self.mixed else self.mlp
+        return x + gate2[:, None] * feed_forward(modulate(self.norm2(x), shift2, scale2))
 
 
 class PatchEmbed(nn.Module):
@@ -89,7 +108,14 @@ class FinalLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """(x "b c h w", cond "b k h w", time "b", label "b", features "b f h' w'") -> "b c h w"."""
+    """(x "b c h w", cond "b k h w", time "b", label "b", features "b f h' w'") -> "b c h w".
+
+    k may be 0. With `learned_variance` the output is "b 2c h w": the prediction, then what the
+    published DiTs predict of the variance.
+    expert_weights: "softmax", or "renormalised" to sum to one over the chosen experts.
+    shared_experts: experts a block that every token passes; only for sizes with experts.
+    position_grid: see `position_table`.
+    """
 
     def __init__(
         self,
@@ -101,15 +127,22 @@ class DiT(nn.Module):
         routed: bool = False,
         gate_init: float = 0.0,
         qk_norm: bool = False,
+        learned_variance: bool = False,
+        expert_weights: str = "softmax",
+        shared_experts: int = 0,
+        position_grid: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
-        self.stride = size.patch
+        self.stride, self.position_grid = size.patch, position_grid
         self.x_embedder = PatchEmbed(size, target_channels + cond_channels, labels, routed)
         self.features = nn.Conv2d(feature_channels, size.width, 1) if feature_channels else None
         self.t_embedder = TimestepEmbedder(size.width)
         self.y_embedder = LabelEmbedder(labels, size.width)
-        self.blocks = nn.ModuleList(DiTBlock(size, gate_init, qk_norm) for _ in range(size.depth))
-        self.final_layer = FinalLayer(size, target_channels)
+        self.blocks = nn.ModuleList(
+            DiTBlock(size, gate_init, qk_norm, expert_weights, shared_experts)
+            for _ in range(size.depth)
+        )
+        self.final_layer = FinalLayer(size, target_channels * (2 if learned_variance else 1))
 
     def forward(
         self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
@@ -120,7 +153,8 @@ class DiT(nn.Module):
             pooled = F.adaptive_avg_pool2d(features, (height, width))
             tokens = tokens + self.features(pooled)
         tokens = rearrange(tokens, "b d h w -> b (h w) d")
-        tokens = tokens + position_table(height, width, tokens.shape[-1], x.device).to(tokens.dtype)
+        places = position_table(height, width, tokens.shape[-1], x.device, self.position_grid)
+        tokens = tokens + places.to(tokens.dtype)
         embedding = self.t_embedder(time) + self.y_embedder(label)
         for block in self.blocks:
             tokens = block(tokens, embedding)

@@ -50,10 +50,18 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(label)
 
 
-def position_table(height: int, width: int, dim: int, device: torch.device | None = None) -> Tensor:
+def position_table(
+    height: int,
+    width: int,
+    dim: int,
+    device: torch.device | None = None,
+    grid: tuple[int, int] = (0, 0),
+) -> Tensor:
     """Fixed 2-D sin-cos positions "1 (h w) d" (DiT): the first half of the channels encodes x.
 
-    Inside a half, sines come before cosines; frequencies are 10000^(-j / (d/4)).
+    Inside a half, sines come before cosines; frequencies are 10000^(-j / (d/4)). Positions count
+    tokens; with a `grid` (tokens high, wide) that a model was trained at, they are interpolated
+    within it, so that cell centres keep their place in the image.
     """
     omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim / 4))
 
@@ -61,11 +69,11 @@ def position_table(height: int, width: int, dim: int, device: torch.device | Non
         angles = positions.reshape(-1)[:, None] * omega
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64, device=device),
-        torch.arange(width, dtype=torch.float64, device=device),
-        indexing="ij",
-    )
+    def places(count: int, trained: int) -> Tensor:
+        place = torch.arange(count, dtype=torch.float64, device=device)
+        return (place + 0.5) * (trained / count) - 0.5 if trained and trained != count else place
+
+    y, x = torch.meshgrid(places(height, grid[0]), places(width, grid[1]), indexing="ij")
     return torch.cat([encode(x), encode(y)], dim=1).float()[None]
 
 

@@ -16,7 +16,7 @@ FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
 @dataclass(frozen=True)
 class DiTShape:
-    """What the cost of a dense DiT (arXiv:2212.09748, adaLN-zero) depends on."""
+    """What the cost of a DiT (arXiv:2212.09748, adaLN-zero) depends on; dense without experts."""
 
     width: int
     depth: int
@@ -24,6 +24,20 @@ class DiTShape:
     in_channels: int = 12  # noisy target and condition together
     out_channels: int = 8
     labels: int = 1001  # rows of the label embedding, the null row included
+    experts: int = 0  # routed MLPs a block, of which each token passes `active`
+    active: int = 0
+    shared: int = 0  # MLPs a block that every token passes besides
+    routes: int = 1  # patch embeddings, of which each sample passes one
+
+    @property
+    def mlps(self) -> int:
+        """MLPs that a block holds."""
+        return self.experts + self.shared if self.experts else 1
+
+    @property
+    def active_mlps(self) -> int:
+        """MLPs that a token passes in a block."""
+        return self.active + self.shared if self.experts else 1
 
     def tokens(self, height: int, width: int) -> int:
         """Tokens of a working grid of `height` x `width` cells."""
@@ -57,9 +71,19 @@ def inference_flops(forward: float, nfe: int, members: int) -> float:
 
 def parameters(shape: DiTShape) -> int:
     """Trainable parameters; the sinusoidal position table is fixed and not counted."""
+    return _parameters(shape, shape.mlps, shape.routes)
+
+
+def active_parameters(shape: DiTShape) -> int:
+    """Parameters without those of the experts and patch embeddings that a token does not pass."""
+    return _parameters(shape, shape.active_mlps, routes=1)
+
+
+def _parameters(shape: DiTShape, mlps: int, routes: int) -> int:
     d, cell = shape.width, shape.patch**2
-    blocks = shape.depth * (18 * d**2 + 15 * d)
-    patch_embedding = cell * shape.in_channels * d + d
+    mlp, router = 8 * d**2 + 5 * d, shape.experts * d
+    blocks = shape.depth * (10 * d**2 + 10 * d + mlps * mlp + router)
+    patch_embedding = routes * (cell * shape.in_channels * d + d)
     level_embedding = FREQUENCIES * d + d**2 + 2 * d
     label_embedding = shape.labels * d
     head = 2 * d**2 + 2 * d + (d + 1) * cell * shape.out_channels
@@ -67,9 +91,11 @@ def parameters(shape: DiTShape) -> int:
 
 
 def _token_macs(shape: DiTShape, tokens: int) -> int:
-    """Linear maps applied to every token: qkv and projection 4 d^2, MLP 8 d^2, patches in, out."""
-    cell = shape.patch**2 * (shape.in_channels + shape.out_channels)
-    return tokens * (12 * shape.depth * shape.width**2 + cell * shape.width)
+    """Linear maps of every token: qkv and projection 4 d^2, each MLP 8 d^2, router, patches."""
+    d = shape.width
+    block = (4 + 8 * shape.active_mlps) * d**2 + shape.experts * d
+    patches = shape.patch**2 * (shape.in_channels + shape.out_channels) * d
+    return tokens * (shape.depth * block + patches)
 
 
 def _attention_macs(shape: DiTShape, tokens: int) -> int:
