@@ -1,0 +1,205 @@
+"""U-Nets of diffusers as backbones: conditioned on a stored prompt, or on classes.
+
+Input channels are in the order of the published image-conditioned checkpoints: condition first,
+noisy target last. Label and time are all the network is told besides, so options of diffusers that
+ask for more are refused.
+
+Shapes: b batch, c channels of the target, k channels of the condition, n prompt tokens, d width.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from stepsight.errors import UserError, suggest
+from stepsight.models.config import ModelSettings, UNetSize
+
+TEXT, CLASS = "UNet2DConditionModel", "UNet2DModel"  # `_class_name` in a published config.json
+TOKENS = 2  # of the empty prompt under CLIP without padding: begin and end
+
+Net = TypeVar("Net", UNet2DModel, UNet2DConditionModel)
+
+# What a wrong value of the configuration comes to in diffusers, which checks few of them.
+BROKEN = (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+
+# The only values under which image, real-valued time and label are all the input there is.
+FIXED = {
+    "time_embedding_type": "positional",
+    "class_embed_type": None,
+    "addition_embed_type": None,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+}
+
+
+class TextUNet(nn.Module):
+    """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net made for text.
+
+    Cross-attention reads a stored prompt embedding a label, `prompt` "labels+1 n d" with the null
+    row last. It starts at zero; an importer fills it with the embedding of the empty prompt. It is
+    a parameter without gradient, not a buffer, so that averaged weights hold it too.
+
+    config: arguments of diffusers' class; its numbers of channels are replaced.
+    tokens: n. Raises UserError for a configuration that diffusers refuses or that needs more input.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        target_channels: int,
+        cond_channels: int,
+        labels: int,
+        tokens: int,
+    ) -> None:
+        super().__init__()
+        _check(config, FIXED | {"num_class_embeds": None})
+        self.unet = _construct(UNet2DConditionModel, config, target_channels, cond_channels)
+        self.stride = _stride(self.unet)
+        width = self.unet.config["cross_attention_dim"]
+        if not isinstance(width, int):
+            raise UserError(
+                f"model.unet: cross_attention_dim is {width}, but every level reads the same "
+                "prompt. Give one integer."
+            )
+        self.prompt = nn.Parameter(torch.zeros(labels + 1, tokens, width), requires_grad=False)
+
+    def forward(
+        self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
+    ) -> Tensor:
+        assert features is None, "a U-Net has no input for features"
+        images = torch.cat([cond, x], dim=1)
+        return self.unet(images, time, self.prompt[label], return_dict=False)[0]
+
+
+class ClassUNet(nn.Module):
+    """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net without text.
+
+    The label, a row of a table with the null row last, is added to the time embedding.
+
+    config: arguments of diffusers' class; its numbers of channels and classes are replaced.
+    Raises UserError for a configuration that diffusers refuses or that needs more input.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], target_channels: int, cond_channels: int, labels: int
+    ) -> None:
+        super().__init__()
+        _check(config, FIXED)
+        config = config | {"num_class_embeds": labels + 1}
+        self.unet = _construct(UNet2DModel, config, target_channels, cond_channels)
+        self.stride = _stride(self.unet)
+
+    def forward(
+        self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
+    ) -> Tensor:
+        assert features is None, "a U-Net has no input for features"
+        return self.unet(torch.cat([cond, x], dim=1), time, label, return_dict=False)[0]
+
+
+def build_unet(
+    settings: ModelSettings,
+    size: UNetSize | None,
+    target_channels: int,
+    cond_channels: int,
+    labels: int,
+) -> TextUNet | ClassUNet:
+    """The U-Net of a row of the size table, or of `settings.unet` where `size` is None.
+
+    `settings.unet` is a diffusers configuration with its `_class_name`, and with "tokens" for a
+    prompt that is not of the default length. Raises UserError where it is none.
+    """
+    config = _read(settings.unet) if size is None else _row(size)
+    kind = config.pop("_class_name", None)
+    if kind == TEXT:
+        tokens = config.pop("tokens", TOKENS)
+        if type(tokens) is not int or tokens < 1:
+            raise UserError(f"model.unet: tokens is {tokens!r}, not a positive integer.")
+        return TextUNet(config, target_channels, cond_channels, labels, tokens)
+    if kind == CLASS:
+        return ClassUNet(config, target_channels, cond_channels, labels)
+    raise UserError(f"model.unet: _class_name is {kind!r}.{suggest(str(kind), (TEXT, CLASS))}")
+
+
+def diffusers_config(net: TextUNet | ClassUNet) -> dict[str, Any]:
+    """The configuration that rebuilds `net` as `ModelSettings(name="unet", unet=<its JSON>)`."""
+    stored = json.loads(net.unet.to_json_string())
+    private = {key for key in stored if key.startswith("_")} - {"_class_name"}
+    config = {key: value for key, value in stored.items() if key not in private}
+    return config | ({"tokens": net.prompt.shape[1]} if isinstance(net, TextUNet) else {})
+
+
+def _row(size: UNetSize) -> dict[str, Any]:
+    """The configuration of a row. Text: attention everywhere but at the lowest level, as in Stable
+    Diffusion. Classes: attention at the lowest level alone, which pixels can afford."""
+    upper = len(size.channels) - 1
+    config: dict[str, Any] = {"block_out_channels": size.channels}
+    if size.text is None:
+        return config | {
+            "_class_name": CLASS,
+            "down_block_types": ("DownBlock2D",) * upper + ("AttnDownBlock2D",),
+            "up_block_types": ("AttnUpBlock2D",) + ("UpBlock2D",) * upper,
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "attention_head_dim": 32,
+            **size.options,
+        }
+    tokens, width = size.text
+    return config | {
+        "_class_name": TEXT,
+        "tokens": tokens,
+        "cross_attention_dim": width,
+        "down_block_types": ("CrossAttnDownBlock2D",) * upper + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * upper,
+        **size.options,
+    }
+
+
+def _read(unet: str) -> dict[str, Any]:
+    """A configuration from JSON text, or from the file of that name."""
+    inline = unet.lstrip().startswith("{")
+    where = "model.unet" if inline else f"model.unet '{unet}'"
+    try:
+        config = json.loads(unet if inline else Path(unet).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{where}: cannot be read ({error.strerror}). Model 'unet' needs the configuration of "
+            "a diffusers U-Net: JSON text, or the path of its config.json."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{where}: no JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{where}: a JSON object is needed, not a {type(config).__name__}.")
+    return config
+
+
+def _check(config: dict[str, Any], fixed: dict[str, str | None]) -> None:
+    for key, value in fixed.items():
+        if config.get(key, value) != value:
+            raise UserError(
+                f"model.unet: {key} is {config[key]!r}, but has to be {json.dumps(value)}: the "
+                "network is given images, a real-valued time and a label, and nothing else."
+            )
+
+
+def _construct(
+    kind: type[Net], config: dict[str, Any], target_channels: int, cond_channels: int
+) -> Net:
+    """diffusers' class; what only describes the file (keys that begin with _) is left out."""
+    arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+    arguments["in_channels"] = cond_channels + target_channels
+    arguments["out_channels"] = target_channels
+    try:
+        return kind(**arguments)
+    except BROKEN as error:
+        raise UserError(f"model.unet: diffusers refuses the configuration: {error}") from error
+
+
+def _stride(unet: UNet2DModel | UNet2DConditionModel) -> int:
+    return 2 ** (len(unet.config["block_out_channels"]) - 1)
