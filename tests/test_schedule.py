@@ -191,6 +191,54 @@ def test_log_snr_spacing_is_even():
     torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps))
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+def test_leading_times_equal_diffusers(diffusers, offset: int):
+    schedule = build("scaled_linear")
+    peer = diffusers.DDIMScheduler(timestep_spacing="leading", steps_offset=offset)
+    different = []
+    for steps in range(1, LEVELS):
+        peer.set_timesteps(steps)
+        times = schedule.times(steps, "leading", offset=offset)
+        if not torch.equal(schedule.condition(times[:-1]).round().long(), peer.timesteps):
+            different.append(steps)
+        assert (times.diff() < 0).all() and times[-1] == 0
+    assert different == []
+
+
+def test_leading_visits_the_published_levels():
+    schedule = build("scaled_linear")
+    visited = schedule.condition(schedule.times(10, "leading", offset=1)[:-1])
+    assert visited.tolist() == [float(level) for level in range(901, 0, -100)]
+
+
+@pytest.mark.parametrize(
+    "steps, offset, choice", [(1000, 1, "0 to 0"), (10, -1, "0 to 99"), (10, 100, "0 to 99")]
+)
+def test_levels_that_do_not_exist_are_refused(steps: int, offset: int, choice: str):
+    with pytest.raises(UserError, match=f"diffusion.steps_offset.*Choose an offset from {choice},"):
+        build("linear").times(steps, "leading", offset=offset)
+
+
+@pytest.mark.parametrize("spacing", [*SPACINGS, "leading"])
+@pytest.mark.parametrize("steps", [2, 10, 333, 1000])
+@pytest.mark.parametrize("name", PEER_NAMES)
+def test_the_first_level_ends_the_walk_once(name: str, spacing, steps: int):
+    """It comes twice only where it is the last visit already."""
+    schedule = build(name)
+    clean = schedule.times(steps, spacing, offset=0)
+    times = schedule.times(steps, spacing, offset=0, final="first_level")
+    torch.testing.assert_close(times[:-1], clean[:-1], rtol=0, atol=1e-15)
+    assert times[-1] == 1 / LEVELS and (times[:-1].diff() < 0).all() and times[-2] >= times[-1]
+    repeated = (times[-2] - times[-1]).item() < 1e-15
+    assert repeated == (spacing != "trailing" or steps == LEVELS)
+
+
+@pytest.mark.parametrize("choice", [{"spacing": "leading"}, {"final": "first_level"}])
+def test_levels_of_a_continuous_schedule_are_refused(choice):
+    with pytest.raises(UserError, match="diffusion.schedule.*Choose spacing 'trailing'"):
+        build("rectified_flow").times(4, **{"spacing": "trailing", **choice})
+
+
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_impossible_steps_are_refused(schedule: Schedule, steps: int):
     with pytest.raises(UserError, match=f"in {steps} steps"):

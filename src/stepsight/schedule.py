@@ -19,7 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,11 +29,14 @@ from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError, suggest
 
 LEVELS = 1000  # N: tabulated noise levels, and the scale of the number the network is fed
-Spacing = Literal["trailing", "linspace", "log_snr"]
+Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
+Final = Literal["clean", "first_level"]
 
 
 class Schedule(ABC):
     """The path from data to noise, `x_t = alpha(t) x0 + sigma(t) eps`."""
+
+    tabulated: ClassVar[bool]  # whether it has whole levels
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -71,23 +74,47 @@ class Schedule(ABC):
         """log(alpha^2 / sigma^2): infinite at t = 0, and minus infinite where alpha = 0."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
-    def times(self, steps: int, spacing: Spacing) -> Tensor:
-        """`steps + 1` strictly decreasing float64 times, from the noisiest level to 0.
+    def times(
+        self, steps: int, spacing: Spacing, *, offset: int = 1, final: Final = "clean"
+    ) -> Tensor:
+        """`steps + 1` decreasing float64 times: the visits, then the time where the walk ends.
 
-        "trailing" (Lin et al. 2024, table 2) divides time evenly: 4 steps of a tabulated schedule
-        visit its levels 999, 749, 499, 249. "linspace" spreads the visits evenly from the last
-        level to the first. "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
-        Raises UserError for a number of steps the levels cannot hold.
+        The visits, by `spacing` (Lin et al. 2024, table 2, names the first three):
+        * "trailing" divides time evenly: 4 steps of a tabulated schedule visit its levels 999, 749,
+          499, 249. Where the steps do not divide 1000, diffusers walks from each visit to a level
+          up to one away from the next visit; here a step ends where the next begins.
+        * "leading" visits every (1000 // steps)-th level from `offset` up: 10 steps with offset 1
+          visit 901, 801, ..., 1, and start there from unit noise, as published samplers do.
+        * "linspace" spreads the visits evenly from the last level to the first.
+        * "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
+        All but "leading" start at t = 1.
+
+        The end is t = 0 ("clean") or level 0, t = 1/1000 ("first_level": diffusers'
+        `set_alpha_to_one: false`). No two times are equal, but for one case: a last visit at level
+        0 before an end there. That step is a model call that moves nothing, as in diffusers.
+
+        Raises UserError for steps or an offset that the levels cannot hold, and for "leading" or
+        "first_level" where the schedule has no levels.
         """
         if not 1 <= steps <= LEVELS:
             raise UserError(f"Cannot sample in {steps} steps. Choose from 1 to {LEVELS} steps.")
-        visited = self._even_log_snr(steps) if spacing == "log_snr" else self._even(steps, spacing)
-        return torch.cat([visited, visited.new_zeros(1)])
+        if not self.tabulated and (spacing == "leading" or final == "first_level"):
+            raise UserError(
+                "diffusion.schedule: spacing 'leading' and final 'first_level' name levels, which"
+                " rectified_flow does not have. Choose spacing 'trailing' and final 'clean'."
+            )
+        visited = self._visits(steps, spacing, offset)
+        end = visited.new_tensor([0 if final == "clean" else 1 / LEVELS])
+        return torch.cat([visited.maximum(end), end])  # rounding can leave a visit just below it
 
-    def _even(self, steps: int, spacing: Spacing) -> Tensor:
+    def _visits(self, steps: int, spacing: Spacing, offset: int) -> Tensor:
+        if spacing == "log_snr":
+            return self._even_log_snr(steps)
         if spacing == "trailing":
             # numpy's arange, as in diffusers: where a level ends in .5, rounding decides
             levels = self.snap(torch.from_numpy(np.arange(LEVELS, 0, -LEVELS / steps)[:steps]))
+        elif spacing == "leading":
+            levels = 1 + _leading(steps, offset)
         else:
             levels = 1 + self.snap(torch.linspace(LEVELS - 1, 0, steps, dtype=torch.float64))
         return levels / LEVELS
@@ -105,6 +132,8 @@ class Schedule(ABC):
 @dataclass(frozen=True)
 class RectifiedFlow(Schedule):
     """Straight lines from data to noise: alpha = 1 - t, sigma = t."""
+
+    tabulated = False
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -140,6 +169,7 @@ class VariancePreserving(Schedule):
 
     name: str  # row of BETAS
     zero_terminal_snr: bool = False
+    tabulated = True
 
     def alpha(self, t: Tensor) -> Tensor:
         # sin of the complement, not cos: exactly 0 for an angle of pi / 2
@@ -194,6 +224,19 @@ class VariancePreserving(Schedule):
         level = t.double() * LEVELS
         left = level.long().clamp(0, LEVELS - 1)
         return level - left, angles[left], angles[left + 1], slopes[left], slopes[left + 1]
+
+
+def _leading(steps: int, offset: int) -> Tensor:
+    """Levels "steps", float64, from the noisiest down to `offset`."""
+    levels = offset + torch.arange(steps, dtype=torch.float64).flip(0) * (LEVELS // steps)
+    highest = int(levels[0])
+    if offset < 0 or highest >= LEVELS:
+        raise UserError(
+            f"diffusion.steps_offset: with {offset}, {steps} leading steps visit levels {offset} to"
+            f" {highest}, but there are 0 to {LEVELS - 1}. Choose an offset from 0 to"
+            f" {LEVELS - 1 - highest + offset}, or another number of steps."
+        )
+    return levels
 
 
 def _linear_betas() -> np.ndarray:

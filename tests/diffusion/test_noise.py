@@ -45,6 +45,11 @@ def test_annealing_ends_in_white_noise():
     assert not torch.equal(rows(MULTIRES, [3], [0.5]), rows(STEADY, [3], [0.5]))
 
 
+def test_annealing_scales_the_strength_by_the_time():
+    weaker = DiffusionSettings(multires_noise=0.9 * 0.5, multires_annealed=False)
+    torch.testing.assert_close(rows(MULTIRES, [3], [0.5]), rows(weaker, [3], [0.5]))
+
+
 @pytest.mark.parametrize("t", [0.3, 1.0])
 def test_multires_noise_has_unit_variance_at_every_pixel(t: float):
     shape = (1, 6, 10)

@@ -151,8 +151,10 @@ def test_rectified_flow_equals_diffusers(diffusers, curved, name: str, peer_name
 
 
 def interior(schedule: Schedule, steps: int) -> Tensor:
-    """Times evenly apart in log SNR, away from the ends where first-order steps are taken."""
-    return schedule.time_of_log_snr(torch.linspace(-4, 4, steps + 1, dtype=torch.float64))
+    """Times evenly apart in log SNR, away from both ends, and a vanishing last step: of first order
+    in every sampler, it must not hide the order of the others."""
+    even = torch.linspace(-4, 4, steps + 1, dtype=torch.float64)
+    return schedule.time_of_log_snr(torch.cat([even, even[-1:] + 1e-9]))
 
 
 def error(name: str, data, times: Tensor) -> float:
@@ -243,6 +245,33 @@ def test_cost_is_the_calls_made(name: str, steps: int):
     run(name, denoise, draw(0), path.times(steps, "trailing"), path)
     assert len(calls) == nfe(name, steps)
     assert steps_for(name, len(calls)) == steps
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_cost_does_not_depend_on_where_the_walk_ends(curved, name: str):
+    path, calls = build("linear"), []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(t)
+        return curved(x, t.item())
+
+    times = path.times(5, "leading", offset=1, final="first_level")
+    x = run(name, denoise, draw(0), times, path)
+    assert len(calls) == nfe(name, 5) and x.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_repeated_last_level_moves_nothing(curved, name: str):
+    path = build("linear")
+    times = path.times(4, "leading", offset=0, final="first_level")
+    assert times[-2] == times[-1]
+
+    def stay(x: Tensor, t: Tensor) -> Tensor:
+        return curved(x, t.item())
+
+    settled = draw(3)
+    at_rest = run(name, stay, settled, times[-2:], path)
+    torch.testing.assert_close(at_rest, settled)
 
 
 @pytest.mark.parametrize(

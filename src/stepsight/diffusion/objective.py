@@ -9,6 +9,9 @@ Parametrisations, for x_t = alpha x0 + sigma eps:
 * "v": alpha eps - sigma x0 for variance-preserving schedules (Salimans & Ho 2022), and the velocity
   eps - x0 for rectified flow. Both are `v = p x0 + q eps` with alpha q - sigma p = 1, which gives
   x0 = q x_t - sigma v and eps = alpha v - p x_t (`Schedule.velocity`).
+
+A network with twice the target's channels answers a learned variance in the second half. Sampling
+leaves it aside, as the published perception models do; the loss can train it (`variance.py`).
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from torch import Tensor
 
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.diffusion.samplers import SAMPLERS, Denoise, StepNoise, steps_for
+from stepsight.diffusion.variance import BOUND_WEIGHT, variational_bound
 from stepsight.errors import UserError
 from stepsight.schedule import Schedule, build_schedule
 from stepsight.types import Coded
 
-# (x "b c h w", cond "b k h w", time "b" float32, label "b", features=None) -> "b c h w"
+# (x "b c h w", cond "b k h w", time "b" float32, label "b", features=None) -> "b c h w", or
+# "b 2c h w" with a learned variance
 Network = Callable[..., Tensor]
 
 
@@ -111,40 +116,70 @@ class Diffusion:
     def loss(self, net: Network, coded: Coded, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted squared error summed over each row's valid entries "b", and their count "b".
 
-        The caller divides by the count of the whole batch, over all processes.
+        With variance "trained" the variational bound is added (Nichol & Dhariwal 2021, eq. 16),
+        which `weight` leaves alone. The caller divides by the count of the whole batch, over all
+        processes. Raises UserError where a variance is to be trained that the network lacks.
         """
         assert coded.x is not None and coded.valid is not None, "a loss needs a target"
-        output = _ask(net, coded, self.corrupt(coded.x, noise, t), self.schedule.condition(t))
+        x_t = self.corrupt(coded.x, noise, t)
+        output, variance = _ask(net, coded, x_t, self.schedule.condition(t))
         error = (output - self.target(coded.x, noise, t)).square() * coded.valid
         total = error.sum(dim=(1, 2, 3))
-        return total * self.weight(t).to(total), coded.valid.sum(dim=(1, 2, 3))
+        total = total * self.weight(t).to(total)
+        if self.settings.variance == "trained":
+            x0_error = coded.x - self.to_x0(output.detach(), x_t, t)
+            total = total + self._bound(x0_error, variance, t, coded.valid)
+        return total, coded.valid.sum(dim=(1, 2, 3))
+
+    def _bound(self, error: Tensor, variance: Tensor | None, t: Tensor, valid: Tensor) -> Tensor:
+        """The variational bound's share of the loss "b"."""
+        if variance is None:
+            raise UserError(
+                "diffusion.variance: 'trained', but the network answers no variance. Set"
+                " model.learned_variance true, or diffusion.variance 'ignored'."
+            )
+        bound = variational_bound(self.schedule, error, variance, t) * valid
+        return BOUND_WEIGHT * bound.sum(dim=(1, 2, 3))
 
     def denoiser(self, net: Network, coded: Coded) -> Denoise:
         """`denoise(x, t) -> x0` for samplers: t is a scalar or "b"."""
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             t = t.expand(len(x))
-            return self.to_x0(_ask(net, coded, x, self.schedule.condition(t)), x, t)
+            output, _ = _ask(net, coded, x, self.schedule.condition(t))
+            return self.to_x0(output, x, t)
 
         return denoise
+
+    def one_step(self, net: Network, coded: Coded) -> Tensor:
+        """The clean image "b c h w" from a single, differentiable model call.
+
+        The network is given zeros, the mean of the noise, at t = 1: end-to-end fine-tuning (Garcia
+        et al. 2025), whose loss compares the decoded answer with the truth.
+        """
+        assert coded.x is not None, "a loss needs a target"
+        return _from_zeros(self.denoiser(net, coded), coded.x)
 
     def sample(self, denoise: Denoise, noise: StepNoise, nfe: int) -> Tensor:
         """Walk from pure noise to data with exactly `nfe` model calls of the settings' sampler.
 
         `noise(0)` "b c h w" is the start (unit variance, also where alpha(1) > 0, as published
-        samplers have it), `noise(i + 1)` the noise of step i. Raises UserError for an `nfe` that
-        the sampler cannot spend.
+        samplers have it), `noise(i + 1)` the noise of step i. Objective "end_to_end" has no walk:
+        it answers as `one_step` does. Raises UserError for an `nfe` that cannot be spent.
         """
-        steps = steps_for(self.settings.sampler, nfe)
-        return SAMPLERS[self.settings.sampler](
+        s = self.settings
+        if s.objective == "end_to_end":
+            _check_single(nfe)
+            return _from_zeros(denoise, noise(0))
+        steps = steps_for(s.sampler, nfe)
+        times = self.schedule.times(steps, s.spacing, offset=s.steps_offset, final=s.final)
+        return SAMPLERS[s.sampler](
             denoise,
             noise(0),
-            shifted(
-                self.schedule.times(steps, self.settings.spacing), self.settings.sampling_shift
-            ),
+            shifted(times, s.sampling_shift),
             schedule=self.schedule,
             noise=lambda step: noise(step + 1),
-            eta=self.settings.eta,
+            eta=s.eta,
         )
 
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,18 +203,39 @@ def _rows(value: Tensor, x: Tensor) -> Tensor:
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def _ask(net: Network, coded: Coded, x: Tensor, time: Tensor) -> Tensor:
-    return net(x, coded.cond, time.to(x.device), coded.label, features=coded.features)
+def _ask(net: Network, coded: Coded, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The network's prediction "b c h w", and its variance output where it has one."""
+    output = net(x, coded.cond, time.to(x.device), coded.label, features=coded.features)
+    channels = x.shape[1]
+    if output.shape[1] == channels:
+        return output, None
+    assert output.shape[1] == 2 * channels, "a network answers the target's channels, or twice them"
+    return output[:, :channels], output[:, channels:]
+
+
+def _from_zeros(denoise: Denoise, like: Tensor) -> Tensor:
+    """The answer to zeros at the noisiest level."""
+    return denoise(torch.zeros_like(like), torch.ones((), dtype=torch.float64))
 
 
 def _check(settings: DiffusionSettings, schedule: Schedule) -> None:
     """Refuse settings under which no training or sampling could work."""
+    _check_numbers(settings)
+    _check_levels(settings, schedule)
     if settings.prediction == "eps" and schedule.alpha(torch.ones(())) == 0:
         raise UserError(
             "diffusion.prediction: 'eps' says nothing about the image at t = 1, which is pure noise"
             f" under the schedule '{settings.schedule}' with these settings. Choose prediction 'v'"
             " or 'x', or a schedule other than rectified_flow without zero_terminal_snr."
         )
+    if settings.variance == "trained" and settings.objective == "end_to_end":
+        raise UserError(
+            "diffusion.variance: 'trained' needs noise levels, which objective 'end_to_end' does"
+            " not draw. Choose variance 'ignored', or objective 'denoising'."
+        )
+
+
+def _check_numbers(settings: DiffusionSettings) -> None:
     for name in ("shift", "sampling_shift"):
         value = getattr(settings, name)
         if value <= 0:
@@ -187,4 +243,29 @@ def _check(settings: DiffusionSettings, schedule: Schedule) -> None:
     if not 0 <= settings.eta <= 1:
         raise UserError(
             f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."
+        )
+
+
+def _check_levels(settings: DiffusionSettings, schedule: Schedule) -> None:
+    """Refuse what needs whole levels where the schedule has none, or a shift moves them."""
+    # raises for a walk that the schedule does not have
+    schedule.times(1, settings.spacing, offset=settings.steps_offset, final=settings.final)
+    if settings.variance == "trained" and not schedule.tabulated:
+        raise UserError(
+            "diffusion.variance: 'trained' is defined on variance-preserving schedules. Choose"
+            " schedule linear, scaled_linear or cosine, or variance 'ignored'."
+        )
+    levels = settings.spacing == "leading" or settings.final == "first_level"
+    if levels and settings.sampling_shift != 1:
+        raise UserError(
+            f"diffusion.sampling_shift: {settings.sampling_shift} moves the levels that spacing"
+            " 'leading' and final 'first_level' name. Set it to 1."
+        )
+
+
+def _check_single(nfe: int) -> None:
+    if nfe != 1:
+        raise UserError(
+            f"diffusion.objective: 'end_to_end' answers in one model call, not {nfe}. Set"
+            " evaluation.nfe to 1, and evaluation.members too: without noise all members are equal."
         )

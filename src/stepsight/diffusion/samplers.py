@@ -2,7 +2,7 @@
 
 A sampler is `(denoise, x, times, *, schedule, noise, eta) -> x`:
 * `denoise(x, t)` answers the expected clean "b c h w" for x "b c h w" at the scalar time t;
-* `times` "n+1" decreases from the time of `x` to 0 (`Schedule.times`);
+* `times` "n+1" decreases from the time of `x` to the end of the walk (`Schedule.times`);
 * `noise(i)` is the noise "b c h w" of step i; only the stochastic samplers ask for it.
 
 Coefficients are float64 numbers, so x keeps its dtype and device. No formula divides by alpha or by
@@ -107,7 +107,8 @@ def heun(
 ) -> Tensor:
     """Heun's second-order method (Karras et al. 2022, alg. 1), see `_straight`.
 
-    The last step is Euler's, as the slope is unknown at sigma = 0: n steps cost 2 n - 1 calls.
+    The last step is Euler's, as the slope is unknown at t = 0, where walks mostly end: n steps cost
+    2 n - 1 calls.
     """
     alphas, sigmas = _levels(schedule, times)
     scale, r = _straight(alphas, sigmas)
@@ -115,7 +116,7 @@ def heun(
         y, step = x / scale[i], r[i + 1] - r[i]
         slope = _slope(x, denoise(x, times[i]), scale[i], sigmas[i])
         x = scale[i + 1] * (y + step * slope)
-        if sigmas[i + 1] > 0:
+        if i + 2 < len(times):
             ahead = _slope(x, denoise(x, times[i + 1]), scale[i + 1], sigmas[i + 1])
             x = scale[i + 1] * (y + step * (slope + ahead) / 2)
     return x
