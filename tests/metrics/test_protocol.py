@@ -16,6 +16,7 @@ flow-epe@22967562
 amodal-iou@bfb1af9e
 semantic-miou@9b640fcb
 normals-angle@9e02e031
+image-energy@85811561
 """
 
 
@@ -39,6 +40,7 @@ def test_the_id_follows_what_changes_a_score_and_nothing_else():
         ("amodal", "amodal-iou"),
         ("semantic", "semantic-miou"),
         ("normals", "normals-angle"),
+        ("image", "image-energy"),
     ],
 )
 def test_default_of_each_task(task, name):

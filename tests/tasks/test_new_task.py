@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stepsight import config as configuration
 from stepsight.config import from_dict, load
+from stepsight.models.codec import Pixels
 from stepsight.pipeline import DensePipeline, build_network
 from stepsight.tasks.base import require, resize
 from stepsight.tasks.config import TABLE, TaskSettings
@@ -45,6 +46,9 @@ class Shading(ShadingSettings):
     asks: ClassVar[tuple[str, ...]] = ("second",)
     metric: ClassVar[str] = "epe"
     higher_is_better: ClassVar[bool] = False
+    rows: ClassVar[int] = 1
+    passes: ClassVar[int] = 1
+    images: ClassVar[int] = 2
     channels: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
 
@@ -58,6 +62,9 @@ class Shading(ShadingSettings):
 
     def decode(self, x: Tensor) -> Prediction:
         return Prediction(self.name, x[:, :1], x[:, :1] * self.scale)
+
+    def loss(self, x: Tensor, batch: Batch) -> Tensor:
+        return (x[:, :1] - self.encode(batch).x).abs().mean(dim=(1, 2, 3))
 
     def merge(self, members: Tensor) -> Prediction:
         return self.decode(members.mean(dim=0))
@@ -95,7 +102,7 @@ def test_a_row_and_a_module_make_a_task(shading):
 def test_an_added_task_trains_and_predicts_beside_the_others(shading):
     config = from_dict({"model": {"name": "hourglass-32"}, "tasks": {"shading": {}, "flow": {}}})
     tasks = build_tasks(config.tasks)
-    net = build_network(config, tasks).eval()
+    net = build_network(config, tasks, Pixels()).eval()
     pipeline = DensePipeline(net, tasks, config, {"shading": (16, 24), "flow": (16, 24)})
     coded = pipeline.code(BATCH, "shading", target=True)
     assert coded.x is not None and coded.valid is not None

@@ -49,6 +49,7 @@ MEASURES = {
     "below_11.25": Measure("below 11.25°", higher_is_better=True),
     "below_22.5": Measure("below 22.5°", higher_is_better=True),
     "below_30": Measure("below 30°", higher_is_better=True),
+    "energy": Measure("energy score"),
 }
 
 HEADLINE = {  # the main metric of each task first
@@ -57,6 +58,7 @@ HEADLINE = {  # the main metric of each task first
     "amodal": ("iou", "iou_hidden"),
     "semantic": ("miou", "pixel_accuracy"),
     "normals": ("mean_angle", "below_30"),
+    "image": ("energy",),
 }
 
 

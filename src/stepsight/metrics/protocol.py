@@ -99,6 +99,14 @@ PROTOCOLS: dict[str, Protocol] = {
             description="Angle to the true normal in degrees, valid pixels; mean over images.",
             averaging="per_image",
         ),
+        Protocol(
+            name="image-energy",
+            task="image",
+            description="Energy score of the members against the real image, in the mean and "
+            "standard deviation of each colour on a grid of 4 x 4 cells; mean over images. "
+            "Compare it at equal numbers of members.",
+            averaging="per_image",
+        ),
     )
 }
 

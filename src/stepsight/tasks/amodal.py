@@ -1,7 +1,11 @@
 """Amodal segmentation: the whole of a partly hidden object, prompted by its visible mask.
 
-The target is +1 on the object and -1 elsewhere; the visible mask is a condition image of the same
-kind. A sample reads as the probability (x + 1) / 2.
+The target is +1 on the object and -1 elsewhere, read as the probability (x + 1) / 2; or, with
+`target="rgb"`, the picture of the whole object on white (pix2gestalt, Ozguroglu et al. 2024), whose
+mask is what is not background. The visible mask is a condition image of -1 and +1.
+
+Reading a mask off a picture has a price: pictures of true objects have soft borders and white
+parts, so even the truth's own picture does not give back the true mask (`silhouette`).
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from stepsight.colours import colour_mask
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.segmentation import amodal_rows
 from stepsight.metrics.trivial import bounding_box
-from stepsight.tasks.base import require, resize
+from stepsight.tasks.base import masked_mean, require, resize
 from stepsight.tasks.config import AmodalSettings
+from stepsight.tasks.silhouette import silhouette
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
@@ -26,12 +31,21 @@ class Amodal(AmodalSettings):
     """Predictions are probabilities in [0, 1]; the mask is where they exceed one half.
     Uncertainty: standard deviation of the members' probabilities."""
 
-    needs: ClassVar[str] = "amodal"
     asks: ClassVar[tuple[str, ...]] = ("modal",)
     metric: ClassVar[str] = "iou"
     higher_is_better: ClassVar[bool] = True
-    channels: ClassVar[int] = 1
+    rows: ClassVar[int] = 1
+    passes: ClassVar[int] = 1
+    images: ClassVar[int] = 2
     feature_channels: ClassVar[int] = 0
+
+    @property
+    def needs(self) -> str:
+        return "whole" if self.target == "rgb" else "amodal"
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.target == "rgb" else 1
 
     def condition(self, batch: Batch) -> Condition:
         (modal,) = require(self.name, batch, "modal")
@@ -39,17 +53,32 @@ class Amodal(AmodalSettings):
         return Condition(torch.stack([batch.image, prompt], dim=1))
 
     def encode(self, batch: Batch) -> Target:
+        if self.target == "rgb":
+            return Target(*require(self.name, batch, "whole", "amodal_valid"))
         amodal, valid = require(self.name, batch, "amodal", "amodal_valid")
         return Target(amodal.to(batch.image.dtype) * 2 - 1, valid)
 
     def decode(self, x: Tensor) -> Prediction:
-        return Prediction(self.name, x[:, :1], ((x[:, :1] + 1) / 2).clamp(0, 1))
+        x = x[:, : self.channels]
+        return Prediction(self.name, x, self._probability(x))
+
+    def loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Mean absolute error of the target, and for masks soft Dice (Milletari et al. 2016) of the
+        probabilities: it follows the metric, an overlap, however small the object is, while the
+        first also pulls back what lies beyond -1 and 1, where the probability is flat."""
+        target, x = self.encode(batch), x[:, : self.channels].float()
+        error = masked_mean((x - target.x).abs(), target.valid)
+        if self.target == "rgb":
+            return error
+        return error + soft_dice(self._probability(x), target.x > 0, target.valid)
 
     def merge(self, members: Tensor) -> Prediction:
-        members = members[:, :, :1]
-        prediction = self.decode(members.clamp(-1, 1).mean(dim=0))
+        """The members' mean probability; pictures are read one by one, not averaged and read."""
+        members = members[:, :, : self.channels].clamp(-1, 1)
+        chances = torch.stack([self._probability(member) for member in members])
+        prediction = Prediction(self.name, members.mean(dim=0), chances.mean(dim=0))
         if len(members) > 1:
-            prediction.uncertainty = members.clamp(-1, 1).std(dim=0, correction=0) / 2
+            prediction.uncertainty = chances.std(dim=0, correction=0)
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
@@ -62,10 +91,9 @@ class Amodal(AmodalSettings):
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         (modal,) = require(self.name, batch, "modal")
-        box = bounding_box(modal)
         return {
-            "copied_mask": self.decode(modal.float() * 2 - 1),
-            "bounding_box": self.decode(box.float() * 2 - 1),
+            "copied_mask": self._as_prediction(modal),
+            "bounding_box": self._as_prediction(bounding_box(modal)),
         }
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -78,3 +106,24 @@ class Amodal(AmodalSettings):
     def truth(self, batch: Batch) -> Tensor:
         (amodal,) = require(self.name, batch, "amodal")
         return amodal.float()
+
+    def _probability(self, x: Tensor) -> Tensor:
+        """Of belonging to the object, "b 1 h w"; 0 or 1 when read off a picture."""
+        if self.target == "rgb":
+            return silhouette(x, self.threshold, self.background).to(x.dtype)
+        return ((x + 1) / 2).clamp(0, 1)
+
+    def _as_prediction(self, mask: Tensor) -> Prediction:
+        values = mask.float()
+        x = 1 - 2 * values.expand(-1, 3, -1, -1) if self.target == "rgb" else 2 * values - 1
+        return Prediction(self.name, x, values)
+
+
+def soft_dice(probability: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """1 - (2 sum p t + 1) / (sum p + sum t + 1) over valid pixels, "b 1 h w" each -> "b".
+
+    The 1, a pixel, defines the value where there is neither truth nor prediction: 0.
+    """
+    p = torch.where(valid, probability, 0.0).flatten(1)
+    t = (truth & valid).to(p.dtype).flatten(1)
+    return 1 - (2 * (p * t).sum(dim=1) + 1) / (p.sum(dim=1) + t.sum(dim=1) + 1)

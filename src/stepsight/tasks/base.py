@@ -1,4 +1,4 @@
-"""What a task is: the eight things the loop, the pipeline and the evaluator ask of it.
+"""What a task is: the things the loop, the pipeline and the evaluator ask of it.
 
 A task turns a truth into an image-like target and a sample of that target back into physical
 units. It never sees the data source, the backbone or the sampler.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,11 +20,30 @@ class Task(Protocol):
     """Implemented by the frozen dataclasses of this room."""
 
     name: ClassVar[str]
-    needs: ClassVar[str]  # the quantity of a sample that holds the truth
     asks: ClassVar[tuple[str, ...]]  # condition images besides `image`, by field of Batch
     metric: ClassVar[str]  # the main one, and whether a larger value is better
     higher_is_better: ClassVar[bool]
     weight: float
+
+    @property
+    def needs(self) -> str:
+        """The quantity of a sample that holds the truth."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Runs of the backbone a sample; each holds channels / passes of the channels."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Label rows of the backbone: one a pass, or one a class (`Batch.class_id`)."""
+        ...
+
+    @property
+    def images(self) -> int:
+        """Condition images."""
+        ...
 
     @property
     def channels(self) -> int:
@@ -45,6 +65,11 @@ class Task(Protocol):
 
     def decode(self, x: Tensor) -> Prediction:
         """A sample "b c h w" of the target to physical units."""
+        ...
+
+    def loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Error "b" of samples "b c h w" against the truth in physical space, differentiable:
+        what end-to-end fine-tuning minimises."""
         ...
 
     def merge(self, members: Tensor) -> Prediction:
@@ -86,6 +111,15 @@ def require(task: str, batch: Batch, *names: str) -> tuple[Tensor, ...]:
             f"Choose another source for it, or leave the task out."
         )
     return tuple(getattr(batch, name) for name in names)
+
+
+def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
+    """Mean "b", float32, of `x "b c h w"` where `valid "b 1 h w"`; 0 where nothing is valid.
+
+    The gradient is 0 at invalid pixels, provided that `x` itself is finite there.
+    """
+    count = valid.flatten(1).sum(dim=1) * x.shape[1]
+    return torch.where(valid, x.float(), 0.0).flatten(1).sum(dim=1) / count.clamp_min(1)
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

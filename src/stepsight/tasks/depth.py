@@ -3,6 +3,10 @@
 With y = f(depth) increasing in depth (log d, -1/d, d), the target is 2 (y - a) / (b - a) - 1,
 clipped to [-1, 1]: near -1, far +1 (Marigold, Ke et al. 2024, section 3.1, in linear depth). (a, b)
 are the image's own 2 % and 98 % quantiles of y over valid pixels, or f of a fixed metric range.
+
+With `prompt="valid"` a second condition image says which pixels have a depth, 1 or 0, as the
+weights of Ravishankar et al. 2024 expect. They were trained on the truth's own mask, which nobody
+has for a new image: ours is all ones, in training as well.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ from stepsight.colours import colour_depth
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.depth import depth_rows
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
-from stepsight.tasks.base import require, resize, stand_in
+from stepsight.tasks.base import masked_mean, require, resize, stand_in
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 MIN_DEPTH = 1e-3  # metres; keeps log and inverse finite
+MIN_VARIANCE = 1e-6  # of a sample, whose range is about 2; keeps the fit of a constant finite
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,18 @@ class Depth(DepthSettings):
     asks: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "abs_rel"
     higher_is_better: ClassVar[bool] = False
+    rows: ClassVar[int] = 1
+    passes: ClassVar[int] = 1
     channels: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
 
+    @property
+    def images(self) -> int:
+        return 2 if self.prompt == "valid" else 1
+
     def condition(self, batch: Batch) -> Condition:
-        return Condition(batch.image[:, None])
+        prompts = [torch.ones_like(batch.image)] * (self.images - 1)
+        return Condition(torch.stack([batch.image, *prompts], dim=1))
 
     def encode(self, batch: Batch) -> Target:
         depth, valid = require(self.name, batch, "depth", "depth_valid")
@@ -52,6 +64,14 @@ class Depth(DepthSettings):
         low, high = self._range(x)
         values = self._uncurve(low + (x[:, :1] + 1) / 2 * (high - low))
         return Prediction(self.name, x[:, :1], values)
+
+    def loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Mean absolute error in the target space; affine-invariant ("quantile") samples are fitted
+        first (end-to-end fine-tuning, Garcia et al. 2025, after MiDaS, Ranftl et al. 2022)."""
+        target, x = self.encode(batch), x[:, :1].float()
+        if self.range == "quantile":
+            x = least_squares(x, target)
+        return masked_mean((x - target.x).abs(), target.valid)
 
     def merge(self, members: Tensor) -> Prediction:
         members = members[:, :, :1]
@@ -115,3 +135,16 @@ class Depth(DepthSettings):
         levels = torch.tensor([0.02, 0.98], dtype=y.dtype, device=y.device)
         low, high = torch.nanquantile(known, levels, dim=1).nan_to_num()[:, :, None, None, None]
         return low, high
+
+
+def least_squares(x: Tensor, target: Target) -> Tensor:
+    """s x + t with the s and t of each image that minimise sum (s x + t - target)^2 over its valid
+    pixels: s = cov(x, target) / var(x), t = mean target - s mean x. Differentiable through the fit.
+    """
+    centre = masked_mean(x, target.valid)[:, None, None, None]
+    middle = masked_mean(target.x, target.valid)[:, None, None, None]
+    deviation = x - centre
+    variance = masked_mean(deviation.square(), target.valid)
+    covariance = masked_mean(deviation * (target.x - middle), target.valid)
+    scale = covariance / variance.clamp_min(MIN_VARIANCE)
+    return scale[:, None, None, None] * deviation + middle

@@ -1,7 +1,10 @@
-"""Semantic segmentation in an encoding that decodes exactly: one-hot maps or analog bits.
+"""Semantic segmentation in an encoding that decodes exactly: every class has a code of numbers in
+[-1, 1], and a sample is read as the class of the nearest code (L2).
 
-One-hot: one channel a class, +1 on it and -1 elsewhere, read by the largest. Bits: the class id in
-binary, one channel a bit (Analog Bits, Chen et al. 2023), read by the nearest code in use.
+One-hot: one channel a class, +1 on it and -1 elsewhere. Bits: the class id in binary, one channel a
+bit (Analog Bits, Chen et al. 2023). Palette: a colour, which passes through a VAE of pictures; the
+digits of the class id in base n, on the n x n x n grid that spans the colour cube, with the least n
+that has room for all classes (Painter, Wang et al. 2023, with n = 6 for ADE20K's 150).
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.segmentation import semantic_rows
 from stepsight.metrics.trivial import class_counts, prior_map
-from stepsight.tasks.base import require, stand_in
+from stepsight.tasks.base import masked_mean, require, stand_in
 from stepsight.tasks.config import SemanticSettings
 from stepsight.types import IGNORE, Batch, Condition, Prediction, Target
+
+SHARPNESS = 8.0  # at a code, the loss gives a neighbouring one e^-8 of its probability
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,15 @@ class Semantic(SemanticSettings):
     asks: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = "miou"
     higher_is_better: ClassVar[bool] = True
+    rows: ClassVar[int] = 1
+    passes: ClassVar[int] = 1
+    images: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
 
     @property
     def channels(self) -> int:
-        return (
-            self.classes if self.encoding == "onehot" else max(1, (self.classes - 1).bit_length())
-        )
+        bits = max(1, (self.classes - 1).bit_length())
+        return {"onehot": self.classes, "bits": bits, "palette": 3}[self.encoding]
 
     def condition(self, batch: Batch) -> Condition:
         return Condition(batch.image[:, None])
@@ -58,14 +65,27 @@ class Semantic(SemanticSettings):
 
     def decode(self, x: Tensor) -> Prediction:
         x = x[:, : self.channels]
-        likeness = torch.einsum("bchw,kc->bkhw", x, self._codes(x))
-        return Prediction(self.name, x, likeness.argmax(dim=1, keepdim=True))
+        return Prediction(self.name, x, self._likeness(x).argmax(dim=1, keepdim=True))
+
+    def loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Mean cross entropy of the softmax over the likeness to every code."""
+        (labels,) = require(self.name, batch, "labels")
+        valid = labels != IGNORE
+        codes = self._codes(x.float())
+        apart = F.pdist(codes).amin() ** 2 / 2  # in likeness, of two neighbours at one of them
+        logits = SHARPNESS / apart * self._likeness(x[:, : self.channels].float())
+        error = F.cross_entropy(logits, torch.where(valid, labels, 0), reduction="none")
+        return masked_mean(error[:, None], valid[:, None])
 
     def merge(self, members: Tensor) -> Prediction:
-        """The class of the mean map: every member counts with its own confidence."""
+        """The class of the mean map: every member counts with its own confidence. Colours are not
+        averaged, as the mean of two may be a third: of a palette the class with most votes, and of
+        those with equally many the one nearest to the mean."""
         prediction = self.decode(members.mean(dim=0))
         if len(members) > 1:
             votes = torch.stack([self.decode(member).values for member in members])
+            if self.encoding == "palette":
+                prediction.values = self._elected(votes, prediction.x)
             prediction.uncertainty = (votes != prediction.values).float().mean(dim=0)
         return prediction
 
@@ -105,10 +125,32 @@ class Semantic(SemanticSettings):
         x = rearrange(self._codes(labels.float())[labels[:, 0]], "b h w c -> b c h w")
         return Prediction(self.name, x, labels)
 
+    def _elected(self, votes: Tensor, mean: Tensor) -> Tensor:
+        """The class "b 1 h w" with most of the votes "e b 1 h w"; of several the nearest to the
+        mean "b c h w"."""
+        ballots = rearrange(votes, "e b 1 h w -> b e h w")
+        counts = ballots.new_zeros(self._likeness(mean).shape)
+        counts.scatter_add_(1, ballots, torch.ones_like(ballots))
+        beaten = counts < counts.amax(dim=1, keepdim=True)
+        return self._likeness(mean).masked_fill(beaten, -torch.inf).argmax(dim=1, keepdim=True)
+
+    def _likeness(self, x: Tensor) -> Tensor:
+        """ "b c h w" to "b k h w": x . code - |code|^2 / 2, which is largest for the nearest code
+        and falls as half the squared distance."""
+        codes = self._codes(x)
+        dots = torch.einsum("bchw,kc->bkhw", x, codes)
+        return dots - codes.square().sum(dim=1)[:, None, None] / 2
+
     def _codes(self, like: Tensor) -> Tensor:
-        """The code of every class, "k c" in {-1, +1}."""
+        """The code of every class, "k c" in [-1, 1]."""
         ids = torch.arange(self.classes, device=like.device)
         if self.encoding == "onehot":
             return F.one_hot(ids).to(like.dtype) * 2 - 1
-        bits = torch.arange(self.channels, device=like.device)
-        return (ids[:, None] >> bits & 1).to(like.dtype) * 2 - 1
+        base = 2 if self.encoding == "bits" else self._levels()
+        places = base ** torch.arange(self.channels, device=like.device)
+        digits = ids[:, None] // places % base
+        return digits.to(like.dtype) * 2 / (base - 1) - 1
+
+    def _levels(self) -> int:
+        """Values a channel of the palette takes: the least n >= 2 with n^3 >= classes."""
+        return next(n for n in range(2, self.classes + 2) if n**3 >= self.classes)

@@ -1,0 +1,99 @@
+"""Class-conditional generation of images: what backbones are pretrained on.
+
+The target is the image itself, and the class, a label row of the backbone, is all it is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from stepsight.colours import colour_image
+from stepsight.errors import UserError
+from stepsight.metrics import protocol as protocols
+from stepsight.metrics.generation import generation_rows
+from stepsight.metrics.trivial import accumulate_mean_map, mean_map
+from stepsight.tasks.base import masked_mean, require, resize, stand_in
+from stepsight.tasks.config import ImageSettings
+from stepsight.types import Batch, Condition, Prediction, Target
+
+
+@dataclass(frozen=True)
+class Image(ImageSettings):
+    """Predictions are RGB in [-1, 1], and `x` holds all members, "b (e c) h w": the answer is a
+    distribution. Uncertainty: standard deviation of the members, averaged over the channels."""
+
+    needs: ClassVar[str] = "class_id"
+    asks: ClassVar[tuple[str, ...]] = ()
+    metric: ClassVar[str] = "energy"
+    higher_is_better: ClassVar[bool] = False
+    passes: ClassVar[int] = 1
+    images: ClassVar[int] = 0
+    channels: ClassVar[int] = 3
+    feature_channels: ClassVar[int] = 0
+
+    @property
+    def rows(self) -> int:
+        return self.classes
+
+    def condition(self, batch: Batch) -> Condition:
+        return Condition(batch.image[:, None][:, :0])  # none of the one image
+
+    def encode(self, batch: Batch) -> Target:
+        (class_id,) = require(self.name, batch, "class_id")
+        if int(class_id.max()) >= self.classes:
+            key = batch.keys[int(class_id.argmax())]
+            raise UserError(
+                f"task image: class {int(class_id.max())} of {key}, "
+                f"but tasks.image.classes is {self.classes}. Set it to the source's count."
+            )
+        return Target(batch.image, torch.ones_like(batch.image[:, :1], dtype=torch.bool))
+
+    def decode(self, x: Tensor) -> Prediction:
+        x = x[:, :3]
+        return Prediction(self.name, x, x.clamp(-1, 1))
+
+    def loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error to the image."""
+        target = self.encode(batch)
+        return masked_mean((x[:, :3].float() - target.x).square(), target.valid)
+
+    def merge(self, members: Tensor) -> Prediction:
+        """The first member is the one shown: a mean of pictures is a blur, not a picture."""
+        members = members[:, :, :3]
+        prediction = self.decode(members[0])
+        prediction.x = rearrange(members, "e b c h w -> b (e c) h w")
+        if len(members) > 1:
+            spread = members.clamp(-1, 1).std(dim=0, correction=0)
+            prediction.uncertainty = spread.mean(dim=1, keepdim=True)
+        return prediction
+
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
+        real = self.truth(batch)
+        protocols.get(protocol, self.name)
+        members = rearrange(prediction.x, "b (e c) h w -> e b c h w", c=3)
+        return generation_rows(members.clamp(-1, 1), real)
+
+    def statistics(self, batch: Batch) -> Tensor:
+        target = self.encode(batch)
+        return torch.cat(accumulate_mean_map(target.x, target.valid))
+
+    def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
+        if statistics is None:
+            return {}
+        mean = stand_in(mean_map(statistics[:3], statistics[3:]), batch)
+        return {"mean_image": self.decode(mean.expand_as(batch.image))}
+
+    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        return resize(values, size)
+
+    def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
+        return colour_image(values)
+
+    def truth(self, batch: Batch) -> Tensor:
+        require(self.name, batch, "class_id")
+        return batch.image
