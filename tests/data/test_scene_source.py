@@ -11,7 +11,7 @@ import torch
 
 from stepsight.data.bank import Bank
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.kinds import NAMES
+from stepsight.data.scenes.kinds import CLASSES, LABEL, NAMES, THINGS, TYPES
 from stepsight.data.scenes.levels import level_of
 from stepsight.data.scenes.parameters import World, draw_world
 from stepsight.data.scenes.source import QUANTITIES, Scenes
@@ -45,6 +45,7 @@ def test_a_sample_has_everything_in_its_place() -> None:
         "modal": (torch.bool, (1, 24, 32)),
         "amodal": (torch.bool, (1, 24, 32)),
         "amodal_valid": (torch.bool, (1, 24, 32)),
+        "whole": (torch.uint8, (3, 24, 32)),
         "normals": (torch.float32, (3, 24, 32)),
         "normals_valid": (torch.bool, (1, 24, 32)),
     }
@@ -54,6 +55,7 @@ def test_a_sample_has_everything_in_its_place() -> None:
         assert value.is_contiguous(), name
     assert len(source) == 40 and len(Scenes(SMALL, "eval")) == 20
     assert source.quantities == QUANTITIES and len(source.classes) == 7
+    assert len(source.categories) == 8 and type(sample.class_id) is int
     assert sample.labels is not None and sample.labels.max() < 7
     assert sample.key != Scenes(SMALL, "eval")[7].key
 
@@ -62,6 +64,7 @@ def test_a_sample_has_everything_in_its_place() -> None:
 def test_only_what_is_asked_for_is_there_and_it_is_the_same(quantity: str) -> None:
     whole, part = Scenes(SMALL, "train")[3], Scenes(SMALL, "train", frozenset({quantity}))[3]
     names = [f.name for f in fields(Sample) if getattr(part, f.name) is not None]
+    assert part.class_id in (None, whole.class_id)
     assert any(name.startswith(quantity) for name in names) and len(names) < 8
     for name in names:
         value = getattr(part, name)
@@ -90,7 +93,39 @@ def test_no_object_means_no_amodal_truth() -> None:
     assert sample.amodal is not None and not sample.amodal.any()
     assert sample.modal is not None and not sample.modal.any()
     assert sample.amodal_valid is not None and not sample.amodal_valid.any()
+    assert sample.whole is not None and (sample.whole == 255).all()
     assert sample.labels is not None and sample.labels.max() <= 2
+
+
+def test_the_whole_object_is_what_is_seen_of_it_out_of_the_shadows() -> None:
+    same, white, seen = 0, 0, 0
+    for sample in Scenes(ScenesSettings(), "eval").samples(range(64)):
+        assert sample.whole is not None and sample.amodal is not None and sample.modal is not None
+        inside, visible = (mask.expand(3, -1, -1) for mask in (sample.amodal, sample.modal))
+        assert (sample.whole[~inside] == 255).all()
+        assert (sample.whole[visible] >= sample.image[visible]).all()
+        same += int((sample.whole[visible] == sample.image[visible]).sum())
+        white += int((sample.whole[inside] == 255).sum())
+        seen += int(visible.sum())
+    assert same > 0.7 * seen and white < 0.01 * seen
+
+
+def test_scene_types_count_the_things() -> None:
+    """By hand, from the parameters of single scenes."""
+    several = world(300)
+    for index in range(300):
+        active = several.objects.active[index]
+        labels = LABEL[several.objects.kind[index][active]].tolist()
+        most = max(THINGS, key=lambda thing: labels.count(CLASSES.index(thing)))
+        place = "outdoors" if several.room.outdoors[index] else "indoors"
+        assert TYPES[several.type[index]] == f"{place}, {most}"
+    empty = world(20, objects=0.0)
+    assert (empty.type == len(THINGS) * empty.room.outdoors).all()
+
+
+def test_every_scene_type_occurs() -> None:
+    counts = np.bincount(world(2000).type, minlength=len(TYPES))
+    assert len(counts) == 8 and counts.min() >= 10
 
 
 def test_standard_flow_is_valid_everywhere() -> None:

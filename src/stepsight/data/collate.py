@@ -8,6 +8,7 @@ from torch import Tensor
 from stepsight.errors import UserError
 from stepsight.types import Batch, Sample, stack_optional
 
+PICTURES = ("second", "whole")  # besides `image`
 STACKED = (
     "depth",
     "depth_valid",
@@ -32,14 +33,14 @@ def collate(samples: list[Sample]) -> Batch:
         if sample.image.shape != samples[0].image.shape:
             sizes = [f"{s.key} {tuple(s.image.shape[-2:])}" for s in (samples[0], sample)]
             raise UserError(f"A batch needs one size, but {' and '.join(sizes)} differ.")
-    second = stack_optional([sample.second for sample in samples])
+    pictures = {name: stack_optional([getattr(s, name) for s in samples]) for name in PICTURES}
     classes = [sample.class_id for sample in samples if sample.class_id is not None]
     return Batch(
         image=_to_unit(torch.stack([sample.image for sample in samples])),
-        second=None if second is None else _to_unit(second),
         keys=[sample.key for sample in samples],
         sources=[sample.source for sample in samples],
         class_id=torch.tensor(classes) if len(classes) == len(samples) else None,
+        **{name: _to_unit(x) for name, x in pictures.items() if x is not None},
         **{name: stack_optional([getattr(s, name) for s in samples]) for name in STACKED},
     )
 

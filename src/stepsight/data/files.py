@@ -25,17 +25,22 @@ class FileSource(ABC, Generic[Entry]):
     """A source of files on disk; an entry is what identifies one sample."""
 
     classes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     offers: ClassVar[frozenset[str]]
-    marker: ClassVar[str]  # a glob under the root that matches when the layout is right
+    marker: str  # a glob under the root that matches when the layout is right
 
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
         self.name = settings.name
         self.size = settings.size
-        self.quantities = self.offers if quantities is None else self.offers & quantities
         self.root = find_root(settings, self.marker)
+        self.quantities = self.present() if quantities is None else self.offers & quantities
         self.entries = self.find(split)
+
+    def present(self) -> frozenset[str]:
+        """What the files at hand offer to those who ask for nothing in particular."""
+        return self.offers
 
     @abstractmethod
     def find(self, split: str) -> list[Entry]:

@@ -24,11 +24,11 @@ from stepsight.errors import DataFormatError, UserError
 FORMATS = ("PNG", "JPEG", "PPM", "WEBP")
 MAX_PIXELS = 1 << 26  # 8192 x 8192: a small file can claim to hold far more than memory does
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 
 
 def read_image(path: str | Path) -> Tensor:
-    """An 8-bit picture as uint8 RGB "3 h w". Grey and palettes are expanded, alpha is dropped.
+    """An 8-bit picture as uint8 RGB "3 h w". Grey, palettes and CMYK are converted, alpha dropped.
 
     Raises `DataFormatError` if the file is damaged, too large, or deeper than 8 bits.
     """

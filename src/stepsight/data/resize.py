@@ -18,6 +18,7 @@ from torch import Tensor
 from stepsight.types import Sample
 
 Size = tuple[int, int]  # height, width
+PICTURES = ("image", "second", "whole")
 PICKED = ("depth", "depth_valid", "labels", "modal", "amodal", "amodal_valid")
 
 
@@ -30,9 +31,10 @@ def resize_sample(sample: Sample, size: Size) -> Sample:
     height, width = sample.image.shape[-2:]
     if (height, width) == tuple(size):
         return sample
-    changes: dict[str, Tensor] = {"image": _picture(sample.image, size)}
-    if sample.second is not None:
-        changes["second"] = _picture(sample.second, size)
+    changes: dict[str, Tensor] = {}
+    for name in PICTURES:
+        if (picture := getattr(sample, name)) is not None:
+            changes[name] = _picture(picture, size)
     for name in PICKED:
         if (plane := getattr(sample, name)) is not None:
             changes[name] = _nearest(plane, size)

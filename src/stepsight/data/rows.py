@@ -22,6 +22,7 @@ PLANES = {  # what a row stores, wide types first so that they stay aligned
     "class_id": np.int32,
     "image": np.uint8,
     "second": np.uint8,
+    "whole": np.uint8,
     "labels": np.uint8,
 }
 MASKS = ("depth_valid", "flow_valid", "modal", "amodal", "amodal_valid", "normals_valid")

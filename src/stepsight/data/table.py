@@ -16,7 +16,7 @@ from stepsight.data.config import TABLE, FileSettings, SourceSettings
 from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
-QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "normals"})
+QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "whole", "normals", "class_id"})
 
 
 class Source(Protocol):
@@ -24,8 +24,13 @@ class Source(Protocol):
 
     name: str
     classes: tuple[str, ...]  # names of the label values, () without labels
-    quantities: frozenset[str]  # what the samples have, of `QUANTITIES`
+    quantities: frozenset[str]  # what was asked for and the samples have, of `QUANTITIES`
     size: tuple[int, int]  # working height and width, to which callers bring the samples
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the values of `class_id`, () without."""
+        ...
 
     def __len__(self) -> int: ...
 

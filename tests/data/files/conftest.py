@@ -93,6 +93,7 @@ def full_sample() -> Callable[..., Sample]:
             modal=modal,
             amodal=modal | (uniform(1) < 0.2),
             amodal_valid=torch.ones_like(modal),
+            whole=(uniform(3) * 256).byte(),
             normals=torch.nn.functional.normalize(uniform(3) - 0.5, dim=0),
             normals_valid=uniform(1) < 0.8,
             class_id=seed % 7,

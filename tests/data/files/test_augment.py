@@ -22,8 +22,9 @@ def test_the_original_is_left_alone(full_sample, assert_same):
 
 def test_everything_is_mirrored_and_horizontal_components_change_sign(full_sample):
     sample, mirrored = full_sample(1), flip(full_sample(1))
-    for name in ("image", "second", "depth", "depth_valid", "labels", "modal", "amodal"):
+    for name in ("image", "second", "whole", "depth", "depth_valid", "labels", "modal"):
         assert torch.equal(getattr(mirrored, name), getattr(sample, name).flip(-1)), name
+    assert mirrored.class_id == sample.class_id == 1
     for name in ("flow", "normals"):
         before, after = getattr(sample, name).flip(-1), getattr(mirrored, name)
         assert torch.equal(after[0], -before[0]) and torch.equal(after[1:], before[1:]), name

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from stepsight.data import bank as bank_module
+from stepsight.data import store as store_module
 from stepsight.data.bank import Bank
 from stepsight.data.resize import resize_sample
 from stepsight.errors import DataFormatError, UserError
@@ -29,6 +29,7 @@ class Fake:
     """Samples of native size 6 x 10 for a working size of 5 x 7, counting how often it is asked."""
 
     name, classes, quantities, size = "full", ("a", "b"), frozenset({"depth", "flow"}), (5, 7)
+    categories = ("c",)
 
     def __init__(self, make, **changes):
         self.make, self.changes, self.asked = make, changes, []
@@ -75,7 +76,7 @@ def test_each_sample_is_made_once(filled, source):
     assert len(source.asked) == COUNT + 1
 
 
-@pytest.mark.parametrize("kept", ["second", "labels", "modal", "class_id", "depth"])
+@pytest.mark.parametrize("kept", ["second", "whole", "labels", "modal", "class_id", "depth"])
 def test_absent_fields_stay_absent(full_sample, folder, assert_same, kept):
     names = {f.name for f in fields(Sample)} - {"image", "key", "source", kept}
     if kept == "depth":
@@ -94,7 +95,7 @@ def test_samples_may_be_changed_without_harm(filled, assert_same):
 
 
 def test_bank_is_a_source(filled, source):
-    for name in ("name", "classes", "quantities", "size"):
+    for name in ("name", "classes", "categories", "quantities", "size"):
         assert getattr(filled, name) == getattr(source, name)
 
 
@@ -133,8 +134,8 @@ def test_rows_are_flagged_only_after_they_reached_the_disk(source, folder, monke
     def full_disk(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(bank_module.os, "fsync", full_disk)
-    with pytest.raises(UserError, match="rows.npy: cannot be written.*No space left"):
+    monkeypatch.setattr(store_module.os, "fsync", full_disk)
+    with pytest.raises(UserError, match="rows-00000.npy: cannot be written.*No space left"):
         bank.fill()
     assert bank.missing() == COUNT
     monkeypatch.undo()
@@ -179,7 +180,7 @@ def test_folders_that_hold_no_bank(source, tmp_path):
         Bank.create(source, COUNT, tmp_path / "other" / "thesis.txt" / "bank", "v1")
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "done.npy"])
+@pytest.mark.parametrize("name", ["rows-00000.npy", "done.npy"])
 @pytest.mark.parametrize("keep", [0, 9, 0.5])
 def test_damaged_arrays(filled, source, name, keep):
     path = filled.folder / name
@@ -190,14 +191,14 @@ def test_damaged_arrays(filled, source, name, keep):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", json.dumps({"format": 99})])
 def test_damaged_description(filled, source, text):
-    (filled.folder / "bank.json").write_text(text)
+    (filled.folder / "store.json").write_text(text)
     with pytest.raises(UserError, match=str(filled.folder)):
         Bank(source, filled.folder, "v1")
 
 
 def test_pickled_arrays_are_not_loaded(filled, source):
-    np.save(filled.folder / "rows.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataFormatError, match="rows.npy: damaged"):
+    np.save(filled.folder / "rows-00000.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataFormatError, match="rows-00000.npy: damaged"):
         Bank(source, filled.folder, "v1")
 
 

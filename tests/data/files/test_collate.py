@@ -17,13 +17,8 @@ def test_every_field_is_stacked_in_order(full_sample):
     batch = collate(samples)
     assert len(batch) == 3 and batch.keys == [s.key for s in samples]
     assert batch.sources == ["full"] * 3 and batch.class_id.tolist() == [0, 1, 2]
-    for field in {f.name for f in fields(Batch)} - {
-        "keys",
-        "sources",
-        "class_id",
-        "image",
-        "second",
-    }:
+    special = {"keys", "sources", "class_id", "image", "second", "whole"}
+    for field in {f.name for f in fields(Batch)} - special:
         expected = [getattr(sample, field) for sample in samples]
         assert torch.equal(getattr(batch, field), torch.stack(expected)), field
 
@@ -32,16 +27,19 @@ def test_pictures_span_minus_one_to_one(full_sample):
     sample = full_sample()
     sample.image.flatten()[:3] = torch.tensor([0, 51, 255])
     batch = collate([sample])
-    assert batch.image.dtype == batch.second.dtype == torch.float32
+    assert batch.image.dtype == batch.second.dtype == batch.whole.dtype == torch.float32
     torch.testing.assert_close(batch.image.flatten()[:3], torch.tensor([-1.0, -0.6, 1.0]))
-    torch.testing.assert_close((batch.second[0] + 1) * 127.5, sample.second.float())
+    for name in ("second", "whole"):
+        picture = getattr(batch, name)[0]
+        torch.testing.assert_close((picture + 1) * 127.5, getattr(sample, name).float())
 
 
 def test_only_what_all_samples_have_is_kept(full_sample):
-    poor = replace(full_sample(1), depth=None, depth_valid=None, second=None, class_id=None)
+    poor = replace(full_sample(1), depth=None, depth_valid=None, second=None, whole=None)
     batch = collate([full_sample(0), poor])
-    assert batch.depth is batch.depth_valid is batch.second is batch.class_id is None
-    assert batch.flow is not None and batch.labels is not None
+    assert batch.depth is batch.depth_valid is batch.second is batch.whole is None
+    assert batch.flow is not None and batch.class_id.tolist() == [0, 1]
+    assert collate([full_sample(0), replace(full_sample(1), class_id=None)]).class_id is None
 
 
 def test_differing_sizes_name_the_samples(full_sample):

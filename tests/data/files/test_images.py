@@ -69,6 +69,15 @@ def test_alpha_and_palettes_become_rgb(tmp_path, mode, rgb):
     assert torch.equal(read_image(tmp_path / "a.png"), expected.expand(3, 5, 7))
 
 
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_printed_jpeg_become_rgb(tmp_path, mode):
+    colour = (90, 90, 90) if mode == "L" else (30, 120, 210)
+    Image.new("RGB", (16, 8), colour).convert(mode).save(tmp_path / "a.jpg", quality=100)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.shape == (3, 8, 16)
+    assert (image.float() - torch.tensor(colour)[:, None, None]).abs().max() <= 2
+
+
 def test_writers_round_trip(tmp_path, rgb, deep):
     image, depth = torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(deep)[None]
     write_image(tmp_path / "a.png", image)

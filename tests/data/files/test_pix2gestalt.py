@@ -13,15 +13,18 @@ VISIBLE = np.array([[255, 128, 0, 0], [0, 127, 0, 255]], np.uint8)
 WHOLE = np.array([[255, 255, 255, 0], [0, 0, 0, 0]], np.uint8)  # lacks a visible pixel
 FILES = ("occlusion/{}_occlusion.png", "visible_object_mask/{}_visible_mask.png")
 FILES += ("whole_mask/{}_whole_mask.png",)
+PICTURE = "whole/{}_whole.png"
 
 
 @pytest.fixture
 def build(tmp_path, write_png):
-    def write(count: int):
+    def write(count: int, whole: bool = False):
         for number in range(count):
             image = np.full((2, 4, 3), number, np.uint8)
             for name, pixels in zip(FILES, (image, VISIBLE, WHOLE)):
                 write_png(tmp_path / name.format(1000 + number), pixels)
+            if whole:
+                write_png(tmp_path / PICTURE.format(1000 + number), 255 - image)
         return tmp_path
 
     return write
@@ -67,6 +70,36 @@ def test_without_masks(build):
     assert open_at(build(1), "all", frozenset({"depth"}))[0].modal is None
 
 
+def test_the_picture_of_the_whole_brings_the_masks(build):
+    root = build(2, whole=True)
+    assert open_at(root).quantities == {"amodal", "whole"}
+    sample = open_at(root, "all", frozenset({"whole"}))[1]
+    assert sample.whole.unique().tolist() == [254] and sample.whole.shape == (3, 2, 4)
+    masks = open_at(root, "all", frozenset({"amodal"}))[1]
+    assert masks.whole is None
+    for name in ("modal", "amodal", "amodal_valid"):
+        assert getattr(sample, name).equal(getattr(masks, name))
+
+
+def test_missing_pictures_of_the_whole_matter_to_those_who_ask(build):
+    root = build(2)
+    assert open_at(root).quantities == {"amodal"}
+    with pytest.raises(UserError, match=f"{PICTURE.format(1000)} is missing and so are 1 others"):
+        open_at(root, "all", frozenset({"amodal", "whole"}))
+    root = build(3, whole=True)
+    (root / PICTURE.format(1001)).unlink()
+    assert open_at(root, "all", frozenset({"amodal"}))[1].amodal is not None
+    with pytest.raises(UserError, match=f"{PICTURE.format(1001)} is missing"):
+        open_at(root, "all", frozenset({"whole"}))
+
+
+def test_a_picture_of_another_size_is_refused(build, write_png):
+    root = build(1, whole=True)
+    write_png(root / PICTURE.format(1000), np.zeros((2, 5, 3), np.uint8))
+    with pytest.raises(DataFormatError, match="1000_whole.png: 2 x 5 pixels, where its image has"):
+        open_at(root)[0]
+
+
 @pytest.mark.parametrize(
     ("pixels", "reason"),
     [
@@ -89,4 +122,9 @@ def test_real_files(real_samples):
     for sample in source:
         assert sample.image.shape == (3, 256, 256)
         assert not (sample.modal & ~sample.amodal).any()
+        outside = sample.whole.amin(0)[~sample.amodal[0]]
+        assert (outside == 255).float().mean() > 0.98  # soft borders reach a little further
+        inside = sample.modal.expand(3, -1, -1)
+        change = (sample.whole.float() - sample.image.float()).abs()[inside]
+        assert change.median() < 3  # what is visible looks the same
         assert 0.3 < (sample.modal.sum() / sample.amodal.sum()).item() < 1  # all are occluded

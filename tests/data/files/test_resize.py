@@ -31,7 +31,7 @@ def test_same_size_is_the_same_sample(full_sample):
 def test_shapes_types_and_containment(full_sample, old, new):
     sample = full_sample(1, *old)
     resized = resize_sample(sample, new)
-    for field in ("image", "second", "depth", "flow", "labels", "modal", "normals", "flow_valid"):
+    for field in ("image", "second", "whole", "depth", "flow", "labels", "modal", "normals"):
         before, after = getattr(sample, field), getattr(resized, field)
         assert after.dtype == before.dtype and after.shape == (*before.shape[:-2], *new), field
     assert not (resized.modal & ~resized.amodal).any()
@@ -102,8 +102,9 @@ def test_pictures_are_smoothed_before_they_shrink():
     """One bright pixel in 16, off the new centres, still counts for a sixteenth everywhere."""
     image = torch.zeros(3, 32, 32, dtype=torch.uint8)
     image[:, ::4, ::4] = 255
-    inner = resize_sample(Sample(image, "a", "test"), (8, 8)).image[:, 1:-1, 1:-1]
-    assert inner.unique().tolist() == [16]
+    resized = resize_sample(Sample(image, "a", "test", second=image, whole=image), (8, 8))
+    for picture in (resized.image, resized.second, resized.whole):
+        assert picture[:, 1:-1, 1:-1].unique().tolist() == [16]
 
 
 def test_constant_pictures_stay_constant():

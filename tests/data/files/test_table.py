@@ -16,6 +16,7 @@ MARKERS = {
     "hypersim": "filename_list_train.txt",
     "flyingchairs": "data/00001_flow.flo",
     "pix2gestalt": "occlusion/1_occlusion.png",
+    "imagefolder": "cat/1.jpg",
 }
 
 
@@ -41,11 +42,12 @@ def test_missing_root(name, tmp_path):
 
 @pytest.mark.parametrize("name", READERS)
 def test_root_a_level_off_is_hinted_at(name, tmp_path):
-    right = tmp_path / "right"
+    above = tmp_path / "above"
+    right = above / "right"
     (right / MARKERS[name]).parent.mkdir(parents=True)
     (right / MARKERS[name]).touch()
     (right / "data").mkdir(exist_ok=True)
-    for wrong in (tmp_path, right / "data"):
+    for wrong in (above, right / "data"):
         with pytest.raises(UserError, match=rf"{name}: found 0 .* under {wrong}; .*mean {right}\?"):
             open_source(settings_for(name, root=str(wrong)), "all")
 
@@ -65,6 +67,7 @@ def test_root_below_the_base(name, folder, tmp_path, flo_bytes, write_png):
     for suffix in ("occlusion/1_occlusion.png", "visible_object_mask/1_visible_mask.png"):
         write_png(root / suffix, np.full((2, 2), 255, np.uint8))
     write_png(root / "whole_mask/1_whole_mask.png", np.full((2, 2), 255, np.uint8))
+    write_png(root / "all/cat/1.png", np.zeros((2, 2, 3), np.uint8))
     (root / "filename_list_train.txt").write_text("a.png b.png")
     (root / "data").mkdir()
     for suffix in ("_img1.ppm", "_img2.ppm", "_flow.flo"):

@@ -21,8 +21,13 @@ class Chosen:
 
     valid: Tensor  # bool "b", False where no object shows
     modal: Tensor  # bool "b h w"
-    amodal: Tensor  # bool "b h w"; what lies inside the image
+    alone: Hits  # what the camera rays would meet without everything else
     hidden: Tensor  # float "b", fraction of the amodal mask that is not visible
+
+    @property
+    def amodal(self) -> Tensor:
+        """bool "b h w"; what lies inside the image."""
+        return self.alone.inverse > 0
 
 
 def choose(hits: Hits) -> Chosen:
@@ -34,15 +39,16 @@ def choose(hits: Hits) -> Chosen:
     merit = np.where(fits, height * width + whole, visible)
     row = merit.argmax(axis=1)
     valid = merit.max(axis=1) > 0
-    modal = hits.owner == torch.from_numpy(row).to(hits.owner)[:, None, None]
-    amodal = torch.zeros_like(modal)
+    owner = torch.from_numpy(row).to(hits.owner)[:, None, None].expand(hits.owner.shape)
+    inverse = torch.zeros_like(hits.inverse)
     for group, entry in hits.entries:
         for scene, mine, reach in zip(group.scenes.tolist(), group.rows.tolist(), entry):
             if mine == row[scene]:
-                amodal[scene] = reach > 0
-    found = torch.from_numpy(valid).to(modal.device)
+                inverse[scene] = reach.relu()
+    found = torch.from_numpy(valid).to(owner.device)
+    modal = (hits.owner == owner) & found[:, None, None]
     share = torch.from_numpy(np.where(valid, hidden[np.arange(scenes), row], 0))
-    return Chosen(found, modal & found[:, None, None], amodal, share.to(hits.owner))
+    return Chosen(found, modal, Hits(inverse, owner, []), share.to(owner))
 
 
 def _areas(hits: Hits) -> tuple[np.ndarray, np.ndarray]:

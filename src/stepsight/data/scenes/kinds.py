@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 CLASSES = ("floor", "ceiling", "wall", "ellipsoid", "box", "panel", "cylinder")
+THINGS = CLASSES[3:]  # of objects
+TYPES = tuple(f"{place}, {thing}" for place in ("indoors", "outdoors") for thing in THINGS)
 FACE_LABELS = (0, 1, 2, 2, 2, 2)  # floor, ceiling (outdoors: sky) and the four walls of a room
 
 

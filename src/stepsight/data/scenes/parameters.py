@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from stepsight.data.scenes.draws import Draws
+from stepsight.data.scenes.kinds import CLASSES, LABEL, THINGS
 from stepsight.data.scenes.levels import Level
 from stepsight.data.scenes.objects import Objects, draw_objects
 from stepsight.data.scenes.placement import OPEN, SLOTS, Site
@@ -70,6 +71,16 @@ class World:
     def sky(self) -> np.ndarray:
         """bool "b s": the surface that is the sky."""
         return self.room.outdoors[:, None] & (np.arange(SURFACES) == 1)
+
+    @property
+    def type(self) -> np.ndarray:
+        """int "b", row of `TYPES`: in or out of doors, and the most frequent class of things.
+
+        The one listed first on a tie, so also where there is no thing.
+        """
+        things = CLASSES.index(THINGS[0]) + np.arange(len(THINGS))
+        found = self.objects.active[..., None] & (LABEL[self.objects.kind][..., None] == things)
+        return found.sum(axis=1).argmax(axis=1) + len(THINGS) * self.room.outdoors
 
     def digest(self) -> str:
         """SHA-256 of all parameters."""

@@ -87,11 +87,15 @@ class Rendering:
         return self._picture(self.view2)
 
     def _picture(self, view: View) -> Picture:
-        plane, hits = self.plane, first_hits(view, self.plane, self.things)
+        hits = first_hits(view, self.plane, self.things)
+        return self._shaded(view, hits, in_shadow(view, self.plane, self.things, hits.inverse))
+
+    def _shaded(self, view: View, hits: Hits, shade: Tensor) -> Picture:
+        """How it looks under a lamp; `shade` "b h w" is 1. in shadow."""
+        plane = self.plane
         seen = shading.look_up(self.look, view, plane, hits)
         point = shading.local_points(seen, plane, hits)
         normals = shading.normals(seen, point)
-        shade = in_shadow(view, plane, self.things, hits.inverse)
         rgb = shading.colour(seen, plane, view, hits, point, normals, shade)
         return Picture(hits, normals, rgb)
 
@@ -131,6 +135,15 @@ class Rendering:
             "amodal": chosen.amodal[:, None],
             "amodal_valid": chosen.valid[:, None, None, None].expand(shape),
         }
+
+    def whole(self) -> dict[str, Tensor]:
+        """The chosen object alone, out of the shadows of the others, with its masks."""
+        alone = self.chosen.alone
+        rgb = self._shaded(self.view, alone, torch.zeros_like(alone.inverse)).rgb
+        return {"whole": rgb.masked_fill_(~self.chosen.amodal[:, None], 255), **self.amodal()}
+
+    def class_id(self) -> dict[str, Tensor]:
+        return {"class_id": torch.from_numpy(self.world.type)}
 
     def normals(self) -> dict[str, Tensor]:
         normals, inverse = self.first.normals, self.first.hits.inverse

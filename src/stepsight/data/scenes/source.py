@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.kinds import CLASSES
+from stepsight.data.scenes.kinds import CLASSES, TYPES
 from stepsight.data.scenes.levels import level_of
 from stepsight.data.scenes.parameters import draw_world
 from stepsight.data.scenes.render import Frames, Rendering
@@ -19,7 +19,7 @@ from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
 Row = dict[str, Tensor]  # a scene's tensors by field of Sample
-QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "normals"})
+QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "whole", "normals", "class_id"})
 PIXELS = 1 << 16  # rendered at once: the fastest on a CPU, whose cache is small
 
 VERSION = 1  # raise when the same settings come to mean other worlds: kept banks lapse
@@ -34,6 +34,7 @@ class Scenes:
 
     name = "scenes"
     classes: tuple[str, ...] = CLASSES
+    categories: tuple[str, ...] = TYPES
 
     def __init__(
         self, settings: ScenesSettings, split: str, quantities: frozenset[str] | None = None
@@ -99,7 +100,10 @@ class Scenes:
 
     def _sample(self, index: int, row: Row) -> Sample:
         key = f"{self.settings.level}-{self.split}-{self.settings.seed}-{index}"
-        return replace(Sample(image=row["image"], key=key, source=self.name), **row)
+        sample = replace(Sample(image=row["image"], key=key, source=self.name), **row)
+        if "class_id" in row:
+            sample.class_id = int(row["class_id"])
+        return sample
 
 
 def _own(value: Tensor) -> Tensor:

@@ -1,0 +1,159 @@
+"""Rows of one structured type on disk: made once, shared by processes through the page cache.
+
+A folder with `rows-00000.npy`, ... (structured arrays of `SHARD` rows), `done.npy` (one byte a row)
+and `store.json` (what the rows are of). Rows are read through memory maps. They are written through
+the file, because a full disk raises there, where a mapping would be killed, and flagged after they
+have reached the disk: whoever is killed while filling leaves blank rows, never false ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from stepsight.errors import DataFormatError, UserError
+
+BLOCK = 64  # consecutive rows made and flagged together
+SHARD = 64 * BLOCK  # rows a file
+FORMAT = 2
+DONE, DESCRIPTION = "done.npy", "store.json"
+WAY_OUT = " Name another folder, or remove this one to make it anew."
+
+
+class Store:
+    """`len(store)` rows, blank until they are written."""
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        description: Mapping[str, Any],
+        count: int | None = None,
+        row_type: Callable[[], np.dtype] | None = None,
+    ) -> None:
+        """Open what is in `folder`; with a `count`, lay out so many blank rows if none are there.
+
+        kind: what it is called in messages, such as "bank". description: what the rows are of.
+        Processes may do this at the same time: the first to finish wins. Raises `UserError` if the
+        folder holds something else.
+        """
+        self.folder, self.kind = folder, kind
+        wanted = {"format": FORMAT, "kind": kind, **description}
+        if count is not None and row_type is not None and not (folder / DESCRIPTION).exists():
+            _lay_out(folder, wanted, count, row_type())
+        _check_description(folder, kind, wanted)
+        done = _open_array(folder / DONE)
+        self._done = np.asarray(done)  # quicker to index than a map
+        self._offsets = {DONE: done.offset}
+        self._shards: dict[int, np.ndarray] = {}
+        self.dtype = self._shard(0).dtype
+        if count is not None and len(self) != count:
+            raise UserError(f"{folder}: this {kind} has {len(self)} rows, not {count}.{WAY_OUT}")
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Copies of some rows. Raises `UserError` for blanks."""
+        if (blank := indices[self._done[indices] == 0]).size:
+            raise UserError(f"{self.folder}: row {blank[0]} is blank; fill the {self.kind} first.")
+        shards = indices // SHARD
+        if len(indices) and (shards == shards[0]).all():
+            return self._shard(int(shards[0]))[indices % SHARD]
+        rows = np.empty(len(indices), self.dtype)
+        for number in np.unique(shards):
+            mine = shards == number
+            rows[mine] = self._shard(int(number))[indices[mine] % SHARD]
+        return rows
+
+    def missing(self) -> int:
+        """How many rows are blank by now."""
+        return int((self._done == 0).sum())
+
+    def blank_blocks(self, rank: int, world: int, stop: int | None) -> list[range]:
+        """Blocks with blank rows below `stop`: every `world`-th, from block `rank`."""
+        end = len(self) if stop is None else min(stop, len(self))
+        blocks = [range(s, min(s + BLOCK, end)) for s in range(rank * BLOCK, end, world * BLOCK)]
+        return [block for block in blocks if not self._done[block.start : block.stop].all()]
+
+    def write(self, block: range, rows: np.ndarray) -> None:
+        """Put the rows of one block in place, wait until they are on the disk, and flag them."""
+        number, start = divmod(block.start, SHARD)
+        self._shard(number)
+        self._write(_shard_name(number), start, rows)
+        self._write(DONE, block.start, np.ones(len(block), np.uint8))
+
+    def _shard(self, number: int) -> np.ndarray:
+        if number not in self._shards:
+            name = _shard_name(number)
+            rows = _open_array(self.folder / name)
+            self._offsets[name], self._shards[number] = rows.offset, np.asarray(rows)
+        return self._shards[number]
+
+    def _write(self, name: str, start: int, values: np.ndarray) -> None:
+        path = self.folder / name
+        try:
+            with path.open("r+b") as file:
+                file.seek(self._offsets[name] + start * values.itemsize)
+                file.write(values.tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error}).") from error
+
+
+def _shard_name(number: int) -> str:
+    return f"rows-{number:05d}.npy"
+
+
+def _lay_out(folder: Path, description: dict[str, Any], count: int, dtype: np.dtype) -> None:
+    """A blank store, built aside and renamed, so that the folder is never seen half made."""
+    try:
+        aside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+        aside.mkdir(parents=True)
+        for number, start in enumerate(range(0, count, SHARD)):
+            open_memmap(aside / _shard_name(number), "w+", dtype, (min(SHARD, count - start),))
+        open_memmap(aside / DONE, "w+", np.uint8, (count,))
+        (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        _rename_or_drop(aside, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make a {description['kind']} here ({error}).") from error
+
+
+def _rename_or_drop(aside: Path, folder: Path) -> None:
+    """Give `aside` its name, or remove it if another process was first."""
+    try:
+        aside.rename(folder)
+    except OSError:
+        shutil.rmtree(aside)
+        if not folder.exists():
+            raise
+
+
+def _check_description(folder: Path, kind: str, wanted: dict[str, Any]) -> None:
+    path = folder / DESCRIPTION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: holds no readable {kind} ({error}).") from error
+    if not isinstance(found, dict):
+        raise DataFormatError(f"{path}: does not describe a {kind}.")
+    wanted = json.loads(json.dumps(wanted))  # as it reads from a file: tuples are lists
+    differing = [f"{k} {found.get(k)!r}, not {v!r}" for k, v in wanted.items() if found.get(k) != v]
+    if differing:
+        raise UserError(f"{folder}: this {kind} is of {'; '.join(differing)}.{WAY_OUT}")
+
+
+def _open_array(path: Path) -> np.memmap:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataFormatError(f"{path}: damaged ({error}).") from error
