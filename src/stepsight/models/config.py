@@ -107,7 +107,7 @@ HOURGLASS: dict[str, HourglassSize] = {
 # Stable Diffusion 1 and 2: the configurations of their published unet/config.json.
 UNET: dict[str, UNetSize] = {
     "unet-tiny": UNetSize((32, 64, 64), None),
-    "unet-sd1": UNetSize((320, 640, 1280, 1280), (77, 768), {"attention_head_dim": 8}),
+    "unet-sd1": UNetSize((320, 640, 1280, 1280), (2, 768), {"attention_head_dim": 8}),
     "unet-sd2": UNetSize(
         (320, 640, 1280, 1280),
         (2, 1024),

@@ -1,0 +1,1 @@
+"""Weights from elsewhere and weights reshaped: imports, exports, upcycling, other tasks."""

@@ -1,0 +1,190 @@
+"""Weights of one run as the start of another: other tasks, more condition images, other outputs.
+
+What has the same name and shape is taken as it is. Three parts depend on the tasks of a run:
+
+* label rows go by task name. A new task starts from its share of the old classes (the mean of the
+  i-th of n parts, as the paper's four tasks do), or from the null row.
+* the input convolution sees target and condition images side by side. A generator without condition
+  gets its kernel repeated over all images and divided by their number, so that equal images give
+  what the generator gave ("Scaling Properties of Diffusion Models for Perceptual Tasks"). Further
+  condition images of a model that has some start at zero, and change nothing.
+* outputs that are new start at zero; surplus ones, such as a learned variance, are dropped.
+
+Tasks that both runs have give the same output before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from stepsight.checkpoint import BACKBONE, CODEC, Checkpoint, CheckpointError
+from stepsight.models.codec import Codec, CodecShape, described_codec
+from stepsight.pipeline import Layout
+from stepsight.tasks.table import build_tasks
+
+INPUTS = ("x_embedder.proj", "input", "unet.conv_in")
+LABELS = (
+    "y_embedder.embedding_table.weight",
+    "label.embedding_table.weight",
+    "unet.class_embedding.weight",
+    "prompt",
+)
+OUTPUTS = ("final_layer.linear", "output", "unet.conv_out")
+FEATURES = "features."
+
+
+def adapt(saved: Checkpoint, net: nn.Module, layout: Layout, codec: Codec) -> dict[str, Tensor]:
+    """The averaged weights of `saved` for `net`, a backbone with `layout` on latents of `codec`.
+
+    Raises CheckpointError if the latents are another VAE's. What does not fit is left as it is, for
+    `checkpoint.load_weights` to list.
+    """
+    trained = saved.meta.get("codec", codec.name)
+    if trained != codec.name:
+        raise CheckpointError(
+            f"{saved.path} was trained in the latents of {trained}, this run has {codec.name}. "
+            f"Set codec.path to the VAE it was trained with."
+        )
+    change = Change(layout_of(saved), layout, codec.channels(3), int(net.stride))  # type: ignore[arg-type]
+    return change.apply(saved.tensors(BACKBONE), net.state_dict())
+
+
+def layout_of(saved: Checkpoint) -> Layout:
+    """Channels and rows of the backbone in a checkpoint."""
+    shape: CodecShape = described_codec(saved.config.codec, saved.path.parent.parent / CODEC)
+    return Layout.of(build_tasks(saved.config.tasks), shape)
+
+
+@dataclass(frozen=True)
+class Change:
+    """From the layout of a checkpoint to that of a run."""
+
+    old: Layout
+    new: Layout
+    slot: int  # working channels of one condition image
+    stride: int  # of the backbone: a DiT's patch side
+
+    def apply(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`weights` in the shapes of `own`, as far as the layouts explain the difference."""
+        adapted = {n: w for n, w in weights.items() if not n.startswith(FEATURES) or n in own}
+        for name, like in own.items():
+            if name.startswith(FEATURES) and name not in weights:
+                adapted[name] = torch.zeros_like(like, device="cpu")
+            elif name in weights:
+                adapted[name] = self._part(name, weights[name], like)
+        return adapted
+
+    def _part(self, name: str, value: Tensor, like: Tensor) -> Tensor:
+        module = name.rpartition(".")[0]
+        if name in LABELS:
+            return self._rows(value)
+        if module in INPUTS and name.endswith("weight"):
+            return self._kernel(value, like, cond_first=module == "unet.conv_in")
+        if module in INPUTS:
+            return self._route(value[None] if value.ndim == 1 else value, like)
+        if module in OUTPUTS:
+            cells = self.stride**2 if module == "final_layer.linear" else 1
+            return self._outputs(value, like, cells)
+        return value
+
+    def _rows(self, table: Tensor) -> Tensor:
+        """Label rows "r ..." by task, the null row last."""
+        null = table[self.old.labels]
+        fresh = [task for task in self.new.rows if not self._shared(task)]
+        classes = table[: self.old.labels] if _generates(self.old) else null[None]
+        parts = dict(zip(fresh, _shares(classes, len(fresh))))
+        rows = []
+        for task in self.new.rows:
+            own = table[self.old.span(task)] if self._shared(task) else None
+            start = parts[task].mean(dim=0) if own is None else None
+            rows.append(
+                own if start is None else repeat(start, "... -> r ...", r=self._count(task))
+            )
+        return torch.cat([*rows, null[None]])  # type: ignore[list-item]
+
+    def _shared(self, task: str) -> bool:
+        """Whether both runs have the task, with as many rows."""
+        return task in self.old.rows and _len(self.old.span(task)) == self._count(task)
+
+    def _count(self, task: str) -> int:
+        return _len(self.new.span(task))
+
+    def _kernel(self, value: Tensor, like: Tensor, cond_first: bool) -> Tensor:
+        """An input convolution: shared "o i h w" or routed "r o (i h w)"."""
+        inputs = self.old.target + self.old.cond
+        kernel = (
+            rearrange(value, "o i h w -> 1 o i (h w)")
+            if value.ndim == 4
+            else rearrange(value, "r o (i k) -> r o i k", i=inputs)
+        )
+        if cond_first:
+            kernel = kernel.roll(-self.old.cond, dims=2)
+        kernel = self._widen(kernel)
+        if cond_first:
+            kernel = kernel.roll(self.new.cond, dims=2)
+        return self._route(kernel, like)
+
+    def _widen(self, kernel: Tensor) -> Tensor:
+        """ "r o i k" with the target's channels first, to the new channels."""
+        target, cond = kernel.split([self.old.target, self.old.cond], dim=2)
+        images = self.new.cond // self.slot
+        if images and not self.old.cond:  # a generator learns to look: repeat and divide
+            share = target / (1 + images)
+            cond = repeat(_fitted(share, self.slot, 2), "r o i k -> r o (n i) k", n=images)
+            target = share
+        return torch.cat([_fitted(target, self.new.target, 2), _fitted(cond, self.new.cond, 2)], 2)
+
+    def _route(self, value: Tensor, like: Tensor) -> Tensor:
+        """One "1 ..." or one a label row "r ..." -> the kind that `like` is."""
+        if like.ndim in (1, 4):  # shared; a routed one cannot become it and is reported
+            return value[0].reshape(like.shape) if len(value) == 1 else value
+        if len(value) > 1:
+            value = torch.cat(
+                [
+                    value[self.old.span(task)]
+                    if self._shared(task)
+                    else value.mean(dim=0, keepdim=True).expand(self._count(task), *value.shape[1:])
+                    for task in self.new.rows
+                ]
+            )
+        return value.expand(len(like), *value.shape[1:]).reshape(like.shape)
+
+    def _outputs(self, value: Tensor, like: Tensor, cells: int) -> Tensor:
+        """Rows "(k c) ..." of the last layer: the answer's channels, then those of a variance."""
+        rows = value.unflatten(0, (cells, -1))
+        answer = _fitted(rows[:, : self.old.target], self.new.target, 1)
+        if len(like) > cells * self.new.target:
+            variance = _fitted(rows[:, self.old.target :], self.new.target, 1)
+            answer = torch.cat([answer, variance], dim=1)
+        return answer.flatten(0, 1)
+
+
+def _generates(layout: Layout) -> bool:
+    """Whether a layout's rows are the classes of a generator."""
+    return layout.cond == 0 and layout.labels > 1
+
+
+def _shares(rows: Tensor, parts: int) -> list[Tensor]:
+    """`rows` in consecutive parts; all of them for each where they are fewer."""
+    if not parts or len(rows) < parts:
+        return [rows] * parts
+    return list(rows.tensor_split(parts))
+
+
+def _len(span: slice) -> int:
+    return span.stop - span.start
+
+
+def _fitted(x: Tensor, channels: int, dim: int) -> Tensor:
+    """`x` with so many channels along `dim`: cut, or filled with zeros."""
+    have = x.shape[dim]
+    if have >= channels:
+        return x.narrow(dim, 0, channels)
+    shape = list(x.shape)
+    shape[dim] = channels - have
+    return torch.cat([x, x.new_zeros(shape)], dim)

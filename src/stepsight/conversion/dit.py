@@ -1,0 +1,273 @@
+"""DiT checkpoints (Peebles & Xie 2023, facebookresearch/DiT) in and out.
+
+Our DiT has their parameter names. What differs: they store the fixed positions, we compute them;
+and a model with condition images has them before the noisy target in the channels of its input,
+where ours come after it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepsight.checkpoint import BACKBONE, CODEC, Checkpoint
+from stepsight.config import RunConfig
+from stepsight.conversion.adapt import layout_of
+from stepsight.conversion.foreign import Weights, compare
+from stepsight.conversion.scheduler import read_settings
+from stepsight.conversion.write import Converted
+from stepsight.data.config import ImageFolderSettings
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError
+from stepsight.evaluation.config import EvaluationSettings
+from stepsight.models.codec import Codec, Described, described_codec, open_codec
+from stepsight.models.config import DIT, CodecSettings, DiTSize, ModelSettings, parse
+from stepsight.models.layers import position_table
+from stepsight.pipeline import Layout
+from stepsight.tasks.base import Task
+from stepsight.tasks.config import ImageSettings
+from stepsight.tasks.table import build_tasks
+
+POSITIONS = "pos_embed"
+KERNEL = "x_embedder.proj.weight"
+LABELS = "y_embedder.embedding_table.weight"
+TOLERANCE = 1e-5  # of stored positions: they were rounded to float32
+VAE = Described("Stable Diffusion's VAE", downsample=8, latents=4)
+UNKNOWN_VAE = "vae"  # codec.path when no folder was given
+
+# How DiT is trained and sampled: linear betas, and 250 draws from the posterior at levels spread
+# evenly from 999 to 0 (diffusion/respace.py), here with the schedule's own variance.
+DIFFUSION = DiffusionSettings(
+    schedule="linear",
+    prediction="eps",
+    shift=1.0,
+    sampler="ancestral",
+    spacing="linspace",
+    sampling_shift=1.0,
+)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user may say about weights that are imported."""
+
+    vae: Path | None = None  # folder of the VAE they were trained with
+    size: tuple[int, int] | None = None  # working height and width; None: as trained
+    scheduler: Path | None = None  # a scheduler_config.json, in the place of what is assumed
+
+    def codec(self) -> Codec | None:
+        """The VAE, if one is named. Raises UserError if it has other latents than DiTs take."""
+        if self.vae is None:
+            return None
+        codec = open_codec(CodecSettings(str(self.vae)))
+        if codec.channels(3) != VAE.latents:
+            raise UserError(
+                f"--vae {self.vae}: {codec.channels(3)} latent channels, but these weights take "
+                f"{VAE.latents}. Give Stable Diffusion's VAE."
+            )
+        return codec
+
+    def diffusion(self, assumed: DiffusionSettings) -> DiffusionSettings:
+        return read_settings(self.scheduler) if self.scheduler else assumed
+
+    def notes(self, diffusion: DiffusionSettings) -> Iterator[str]:
+        """What was taken for granted, and what is still to be done."""
+        origin = f"from {self.scheduler}" if self.scheduler else "assumed, no --scheduler given"
+        yield (
+            f"diffusion ({origin}): {diffusion.schedule}, {diffusion.prediction}-prediction, "
+            f"{diffusion.sampler}, {diffusion.spacing}"
+        )
+        if self.vae is None:
+            yield (
+                "no VAE: put Stable Diffusion's VAE folder at <out>/codec, or import again with "
+                "--vae FOLDER"
+            )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the shapes of a published DiT tell: its dense size, and its square grid of tokens."""
+
+    name: str
+    patch: int
+    side: int  # tokens along each axis
+
+    @classmethod
+    def of(cls, weights: Weights, kernel: str) -> Trained:
+        """`kernel` names the weight of an input convolution "width i p p".
+
+        Raises UserError for a size that is not in the table, or for other positions than fixed
+        sines and cosines.
+        """
+        width, _, patch, _ = shape_of(weights, kernel, 4)
+        blocks = [name.split(".")[1] for name in weights.tensors if name.startswith("blocks.")]
+        depth = 1 + max(int(number) for number in blocks if number.isdigit())
+        return cls(_size_name(width, depth, patch, weights), patch, _side(weights, width))
+
+    def sized(self, wishes: Wishes, codec: Codec | None) -> tuple[int, int]:
+        """The working height and width in pixels. Raises UserError for a size that does not fit."""
+        cell = self.patch * (codec or VAE).downsample
+        for side in wishes.size or ():
+            if side < 1 or side % cell:
+                raise UserError(f"--size: {side} is not a multiple of {cell}, the pixels a token.")
+        return wishes.size or (self.side * cell, self.side * cell)
+
+    def grid(self, wishes: Wishes, codec: Codec | None) -> tuple[int, int]:
+        """ModelSettings.position_grid: the trained grid, if another is asked for."""
+        asked = self.sized(wishes, codec) != self.sized(Wishes(), codec)
+        return (self.side, self.side) if asked else (0, 0)
+
+
+def import_dit(weights: Weights, wishes: Wishes) -> Converted:
+    """A class-conditional DiT. Raises UserError for what is not in the published layout."""
+    trained, codec = Trained.of(weights, KERNEL), wishes.codec()
+    size = trained.sized(wishes, codec)
+    diffusion = wishes.diffusion(DIFFUSION)
+    config = RunConfig(
+        tasks={"image": ImageSettings(classes=shape_of(weights, LABELS, 2)[0] - 1)},
+        data={"imagefolder": ImageFolderSettings(root="imagenet", size=size)},
+        model=ModelSettings(
+            trained.name,
+            gate_init=0.0,
+            learned_variance=True,
+            position_grid=trained.grid(wishes, codec),
+        ),
+        codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
+        diffusion=diffusion,
+        evaluation=EvaluationSettings(nfe=250),
+    )
+    compare(weights, published_shapes(expected(config, codec), trained.side))
+    notes = [
+        *weights.notes,
+        f"{trained.name}: heads as in the size table, shapes do not tell them",
+        "sampling leaves the learned variance and classifier-free guidance aside",
+        *wishes.notes(diffusion),
+    ]
+    own = {name: value.float() for name, value in weights.tensors.items() if name != POSITIONS}
+    return Converted(config, own, {"image": size}, codec, notes=notes)
+
+
+def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:
+    """Names and shapes of our backbone for `config`, as tensors without memory."""
+    layout = Layout.of(build_tasks(config.tasks), codec or VAE)
+    with torch.device("meta"):
+        return layout.build(config.model).state_dict()
+
+
+def published_shapes(own: Mapping[str, Tensor], side: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a published DiT that becomes the backbone `own`."""
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    width = own[LABELS].shape[1]
+    return {POSITIONS: (1, side * side, width), **shapes}
+
+
+def export_dit(saved: Checkpoint, out: Path) -> list[str]:
+    """Write a DiT's averaged weights as `out`/model.safetensors with DiT's names; returns notes.
+
+    Condition images come before the noisy target in the input channels. Experts get a name each.
+    Raises UserError for a backbone that the layout cannot hold.
+    """
+    from safetensors.torch import save_file
+
+    size = _exportable(saved)
+    layout = layout_of(saved)
+    weights = saved.tensors(BACKBONE)
+    weights[KERNEL] = weights[KERNEL].roll(layout.cond, dims=1).contiguous()
+    named = dict(part for entry in weights.items() for part in _unstacked(*entry))
+    named = {POSITIONS: _positions(saved, size), **named}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(named, out / "model.safetensors")
+    rows = ", ".join(f"{task} from {row}" for task, row in layout.rows.items())
+    return [
+        f"{len(named)} tensors in model.safetensors; load them with "
+        f"model.load_state_dict(safetensors.torch.load_file('model.safetensors'))",
+        f"input channels: {layout.cond} of the condition, then {layout.target} of the noisy target",
+        f"label rows: {rows}; the null row is {layout.labels}",
+    ]
+
+
+def _exportable(saved: Checkpoint) -> DiTSize:
+    """The size of the backbone. Raises UserError for what DiT's layout has no names for."""
+    model = saved.config.model
+    size = parse(model.name)
+    beyond = {
+        "model.input per_task": model.input == "per_task",
+        "model.qk_norm": model.qk_norm,
+        "model.shared_experts": model.shared_experts > 0,
+        "a cost volume": layout_of(saved).features > 0,
+    }
+    found = [name for name, present in beyond.items() if present]
+    if not isinstance(size, DiTSize) or found:
+        raise UserError(
+            f"{saved.path}: DiT's layout cannot hold {model.name}"
+            f"{' with ' + ' and '.join(found) if found else ''}. Export a DiT trained with "
+            f"model.input=shared."
+        )
+    return size
+
+
+def _positions(saved: Checkpoint, size: DiTSize) -> Tensor:
+    """The positions "1 n d" of the one grid that the checkpoint's tasks share."""
+    tasks: dict[str, Task] = build_tasks(saved.config.tasks)
+    sizes = {tuple(saved.meta["sizes"][name]) for name in tasks}
+    if len(sizes) > 1:
+        raise UserError(
+            f"{saved.path}: its tasks work at different sizes ({sorted(sizes)}), and DiT's layout "
+            f"stores the positions of one. Export a checkpoint of one size."
+        )
+    cell = size.patch * _downsample(saved)
+    height, width = (side // cell for side in sizes.pop())
+    return position_table(height, width, size.width, grid=saved.config.model.position_grid)
+
+
+def _downsample(saved: Checkpoint) -> int:
+    return described_codec(saved.config.codec, saved.path.parent.parent / CODEC).downsample
+
+
+def _unstacked(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Stacked experts "e ..." under a name each, and anything else as it is."""
+    before, experts, after = name.partition(".moe.experts.")
+    if not experts:
+        yield name, value
+        return
+    for number, one in enumerate(value):
+        yield f"{before}{experts}{number}.{after}", one.contiguous()
+
+
+def shape_of(weights: Weights, name: str, axes: int) -> tuple[Any, ...]:
+    """The shape of a tensor that has so many axes. Raises UserError if there is none such."""
+    value = weights.tensors.get(name)
+    if value is None or value.ndim != axes:
+        found = "is missing" if value is None else f"is {tuple(value.shape)}"
+        raise UserError(f"{weights.source}: {name} {found}; it should have {axes} axes.")
+    return tuple(value.shape)
+
+
+def _size_name(width: int, depth: int, patch: int, weights: Weights) -> str:
+    for base, row in DIT.items():
+        if row[:2] == (width, depth):
+            return f"{base}/{patch}"
+    known = ", ".join(f"{base} {w} x {d}" for base, (w, d, _) in DIT.items())
+    raise UserError(
+        f"{weights.source}: there is no size of width {width} and depth {depth}; known are {known}."
+    )
+
+
+def _side(weights: Weights, width: int) -> int:
+    """Tokens along each axis, from stored positions that must be those that we compute."""
+    tokens, channels = shape_of(weights, POSITIONS, 3)[1:]
+    side = math.isqrt(tokens)
+    if side * side == tokens and channels == width:
+        own = position_table(side, side, width)
+        if (weights.tensors[POSITIONS].float() - own).abs().max() <= TOLERANCE:
+            return side
+    raise UserError(
+        f"{weights.source}: {POSITIONS} ({tokens} tokens, {channels} channels) holds learned or "
+        f"different positions, not the fixed sines and cosines of a square grid."
+    )

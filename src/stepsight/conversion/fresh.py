@@ -1,0 +1,25 @@
+"""A checkpoint as a run that has not begun: its averaged weights, without the training state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepsight import checkpoint
+from stepsight.conversion.write import Converted
+from stepsight.pipeline import own_codec
+
+
+def copied(path: Path) -> Converted:
+    """The best (else last) checkpoint of a run, or a step folder, anew.
+
+    Raises CheckpointError for one that is damaged, or whose VAE is not there.
+    """
+    saved = checkpoint.read(path)
+    return Converted(
+        saved.config,
+        saved.tensors(checkpoint.BACKBONE),
+        {task: (int(height), int(width)) for task, (height, width) in saved.meta["sizes"].items()},
+        own_codec(saved),
+        statistics=saved.tensors(checkpoint.STATISTICS),
+        notes=[f"the averaged weights of {saved.path}, of which no training state was taken"],
+    )

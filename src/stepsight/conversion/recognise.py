@@ -1,0 +1,73 @@
+"""What a file or folder from elsewhere holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from stepsight.conversion.folders import find_folder
+from stepsight.conversion.foreign import Weights, read_tensors
+from stepsight.errors import UserError
+
+Format = Literal[
+    "stepsight", "generalist", "dit", "marigold-depth", "marigold-normals", "stable-diffusion"
+]
+
+SUPPORTED = (
+    "Supported are class-conditional DiT checkpoints (DiT-XL-2-256x256.pt), the perception "
+    "generalist (dit_moe_generalist.pt), diffusers folders of Marigold or Stable Diffusion, and "
+    "stepsight runs."
+)
+OTHERS = (  # the beginning of a key -> what a file with it seems to be
+    ("down_blocks.", "a diffusers U-Net without its pipeline: give the whole folder"),
+    ("encoder.conv_in.", "a VAE: give it with --vae, beside the weights of a backbone"),
+    ("encoder.layers.", "an AutoencoderTiny: give it with --vae, beside a backbone's weights"),
+    ("model.diffusion_model.", "Stable Diffusion in one file: give a diffusers folder"),
+    ("text_model.", "a text encoder"),
+)
+
+
+def recognise(path: Path) -> tuple[Format, Weights | None]:
+    """What `path` holds, and its weights if it is one file of them.
+
+    Raises UserError for what is missing, unreadable or of a kind that is not supported.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder. Give a path; nothing is downloaded.")
+    if path.is_dir():
+        return _recognise_folder(path), None
+    weights = read_tensors(path)
+    return _recognise_keys(weights), weights
+
+
+def _recognise_folder(path: Path) -> Format:
+    if (path / "stepsight.json").is_file() or (path / "checkpoints").is_dir():
+        return "stepsight"
+    if found := find_folder(path):
+        return found  # type: ignore[return-value]
+    inside = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
+    raise UserError(
+        f"{path} is a folder with {inside}: no stepsight run and no diffusers pipeline. For a "
+        f"single file of weights, name the file. {SUPPORTED}"
+    )
+
+
+def _recognise_keys(weights: Weights) -> Format:
+    names = weights.tensors.keys()
+    mixed = "blocks.0.moe.gate.weight" in names
+    if mixed and "x_embedder.proj.conv_in_1.weight" in names:
+        return "generalist"
+    if "x_embedder.proj.weight" in names and "blocks.0.mlp.fc1.weight" in names:
+        return "dit"
+    seems = "of an unknown kind"
+    if mixed and "x_embedder.proj.weight" in names:
+        seems = "a DiT with experts for a single task, whose task its file does not say"
+    for start, kind in OTHERS:
+        if any(name.startswith(start) for name in names):
+            seems = kind
+            break
+    listed = ", ".join(list(names)[:4])
+    raise UserError(
+        f"{weights.source} is not supported; it seems to be {seems}. It has {len(names)} tensors, "
+        f"such as {listed}. {SUPPORTED}"
+    )

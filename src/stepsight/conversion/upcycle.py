@@ -1,0 +1,95 @@
+"""Upcycling (Komatsuzaki et al. 2023): a dense DiT as a mixture of experts that starts from it.
+
+Every expert starts as a copy of the MLP it replaces; the router starts at random. Two rules for the
+weights of the chosen experts:
+
+* "softmax", the paper's: the router's probabilities as they are. Those of k of E experts sum to
+  less than one (to k / E for an undecided router), so the MLPs' share shrinks at the moment of
+  upcycling, and training has to win it back.
+* "renormalised": divided by their sum. As all experts are equal, the output is the dense model's.
+
+With S shared experts, which every token passes at weight one, all last layers are divided by 1 + S,
+so that the sum keeps its size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from stepsight.checkpoint import BACKBONE, STATISTICS, Checkpoint
+from stepsight.conversion.write import Converted
+from stepsight.errors import UserError
+from stepsight.models.config import DiTSize, parse
+from stepsight.pipeline import own_codec
+from stepsight.seeding import generator
+
+MLP = re.compile(r"(?P<block>blocks\.\d+\.)mlp\.(?P<rest>fc[12]\.(?:weight|bias))")
+
+
+def upcycle(
+    saved: Checkpoint,
+    experts: int,
+    active: int,
+    weights: Literal["softmax", "renormalised"] = "renormalised",
+    shared: int = 0,
+) -> Converted:
+    """A dense DiT checkpoint with every MLP replaced by `experts` copies, `active` a token.
+
+    Raises UserError for a model that is no dense DiT, or numbers that cannot be.
+    """
+    model = saved.config.model
+    size = parse(model.name)
+    if not isinstance(size, DiTSize) or size.experts:
+        raise UserError(f"{saved.path} holds {model.name}: only a dense DiT can be upcycled.")
+    if experts < 2 or not 1 <= active <= experts or shared < 0:
+        raise UserError(
+            f"--experts {experts} --top-k {active} --shared {shared}: needs two experts or more, "
+            f"of which 1 to all are chosen, and no negative number of shared ones."
+        )
+    name = f"{model.name}-{experts}E{active}A"
+    mixed: dict[str, Tensor] = {}
+    for key, value in saved.tensors(BACKBONE).items():
+        mixed |= _copies(key, value, experts, shared)
+    for block in range(size.depth):
+        mixed[f"blocks.{block}.moe.gate.weight"] = _gate(block, experts, size.width)
+    settings = replace(model, name=name, expert_weights=weights, shared_experts=shared)
+    config = replace(saved.config, model=settings)
+    notes = [f"{model.name} -> {name}, expert weights {weights}, {shared} shared"]
+    if weights == "softmax":
+        notes.append(
+            f"the chosen weights sum to about {active}/{experts}: the output is not the dense "
+            f"model's until it is trained (renormalised keeps it)"
+        )
+    meta = {"inherited_flops": saved.meta["training_flops"] + saved.meta.get("inherited_flops", 0)}
+    sizes = {task: (int(h), int(w)) for task, (h, w) in saved.meta["sizes"].items()}
+    statistics = saved.tensors(STATISTICS)
+    return Converted(config, mixed, sizes, own_codec(saved), meta, statistics, notes)
+
+
+def _copies(key: str, value: Tensor, experts: int, shared: int) -> dict[str, Tensor]:
+    """A tensor of the dense model under the names it has in the mixture."""
+    found = MLP.fullmatch(key)
+    if found is None:
+        return {key: value}
+    if found["rest"].startswith("fc2"):
+        value = value / (1 + shared)
+    copies = {f"{found['block']}moe.experts.{found['rest']}": _stack(value, experts)}
+    if shared:
+        copies[f"{found['block']}moe.shared.{found['rest']}"] = _stack(value, shared)
+    return copies
+
+
+def _stack(value: Tensor, count: int) -> Tensor:
+    return repeat(value, "... -> e ...", e=count).clone()
+
+
+def _gate(block: int, experts: int, width: int) -> Tensor:
+    """A router as a new one starts: uniform within 1 / sqrt(width); the same every time."""
+    draw = generator("upcycle", block, experts)
+    return (torch.rand(experts, width, generator=draw) * 2 - 1) / width**0.5

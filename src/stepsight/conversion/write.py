@@ -1,0 +1,67 @@
+"""A converted model as a run folder that has not begun: everything that opens runs opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stepsight import checkpoint
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+from stepsight.models.codec import Codec
+
+
+@dataclass
+class Converted:
+    """Weights under the names of our backbone, and the run they belong to."""
+
+    config: RunConfig
+    weights: dict[str, Tensor]
+    sizes: Mapping[str, tuple[int, int]]  # working height and width in pixels, by task
+    codec: Codec | None = None  # None: unknown, to be put into the folder's codec/ by the user
+    meta: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint should say
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    notes: Sequence[str] = ()  # what was found and done, for people
+
+
+def write(converted: Converted, out: Path) -> Path:
+    """Write `out/checkpoints/step-000000` (and `out/codec/`), whole or not at all.
+
+    Raises UserError if `out` holds anything already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} exists and is not empty. Name a new folder.")
+    meta = {
+        "images_seen": 0,
+        "training_flops": 0.0,
+        "best": None,
+        "sizes": {task: list(size) for task, size in converted.sizes.items()},
+        "tasks": list(converted.config.tasks),
+        "losses": {},
+        "run": out.name,
+        "revision": "",
+        **converted.meta,
+    }
+    codec = converted.codec
+    if codec is not None:
+        meta["codec"] = codec.name
+        codec.save(out / checkpoint.CODEC)
+    folder = out / "checkpoints"
+    path = checkpoint.write(
+        folder,
+        0,
+        config=converted.config,
+        meta=meta,
+        tensors={
+            checkpoint.BACKBONE: converted.weights,
+            checkpoint.STATISTICS: converted.statistics,
+        },
+    )
+    (out / "config.yaml").write_text(converted.config.to_yaml())
+    for which in ("last", "best"):
+        checkpoint.mark(folder, which, path.name)
+    return path

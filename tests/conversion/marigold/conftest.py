@@ -1,0 +1,137 @@
+"""Tiny Marigold folders with random weights in the published layout, and diffusers' own answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+WIDTH = 16  # of the prompt
+SIZE = (64, 96)  # a multiple of the strides of U-Net (4) and VAE (8)
+UNET: dict[str, Any] = {
+    "block_out_channels": (32, 64, 64),
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": (4, 8, 8),
+    "use_linear_projection": True,
+    "norm_num_groups": 8,
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": (8, 8, 8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+}
+PARTS = {  # of model_index.json
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+}
+# scheduler/scheduler_config.json: v1.0 leaves the spacing to diffusers, which takes "leading"
+V1_0 = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+SCHEDULERS = {
+    "v1.0": V1_0,
+    "v1.1": V1_0 | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+}
+
+
+def _write_folder(path: Path, name: str, scheduler: str, **index: Any) -> Path:
+    """A pipeline of class `name`; `index` are further entries of its model_index.json."""
+    torch.manual_seed(0)
+    channels = 4 if name.startswith("StableDiffusion") else 8
+    unet = UNet2DConditionModel(in_channels=channels, out_channels=4, **UNET)
+    vae = AutoencoderKL(**VAE)
+    with torch.no_grad():  # answers over the whole range, now and then beyond it
+        vae.decoder.conv_out.weight *= 3
+        vae.encoder.conv_out.weight *= 20
+    unet.save_pretrained(path / "unet")
+    vae.save_pretrained(path / "vae")
+    index = {"_class_name": name, **PARTS, **index}
+    (path / "model_index.json").write_text(json.dumps(index))
+    (path / "scheduler").mkdir()
+    (path / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULERS[scheduler]))
+    prompt = {"empty_text_embedding": torch.randn(1, 2, WIDTH)}
+    save_file(prompt, path / "empty_text_embedding.safetensors")
+    return path
+
+
+@pytest.fixture
+def diffusers_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a tiny pipeline: (class name, "v1.0" or "v1.1", entries of model_index.json)."""
+
+    def write(name: str = "MarigoldDepthPipeline", scheduler: str = "v1.0", **index: Any) -> Path:
+        return _write_folder(tmp_path / "published", name, scheduler, **index)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def marigold_classes() -> dict[str, Any]:
+    """diffusers' pipelines; transformers, which they import for two type names, may be absent."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")
+        if importlib.util.find_spec("transformers") is None:
+            stub = types.SimpleNamespace(CLIPTextModel=object, CLIPTokenizer=object)
+            patch.setitem(sys.modules, "transformers", stub)
+        from diffusers.pipelines.marigold import pipeline_marigold_depth as depth
+        from diffusers.pipelines.marigold import pipeline_marigold_normals as normals
+    return {"depth": depth.MarigoldDepthPipeline, "normals": normals.MarigoldNormalsPipeline}
+
+
+@pytest.fixture
+def published_members(marigold_classes: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """Members "e c h w" of diffusers' pipeline in `folder` before it merges them: (folder, task,
+    image "1 3 h w" in [0, 1], initial latents "e 4 h w", steps)."""
+
+    def members(folder: Path, task: str, image: Tensor, latents: Tensor, steps: int) -> Tensor:
+        kind = marigold_classes[task]
+        found: list[Tensor] = []
+
+        def merge(several: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, None]:
+            found.append(several.clone())
+            return several[:1], None
+
+        monkeypatch.setattr(kind, f"ensemble_{task}", staticmethod(merge))
+        pipe = kind.from_pretrained(folder, text_encoder=None, tokenizer=None)
+        stored = load_file(folder / "empty_text_embedding.safetensors")
+        pipe.empty_text_embedding = stored["empty_text_embedding"]
+        pipe.set_progress_bar_config(disable=True)
+        pipe(
+            image,
+            num_inference_steps=steps,
+            ensemble_size=len(latents),
+            processing_resolution=0,
+            match_input_resolution=False,
+            latents=latents,
+            output_type="pt",
+        )
+        return found[0]
+
+    return members
