@@ -21,7 +21,7 @@ COLUMNS = (
     "metric,value,lo,hi"
 )
 GRID = [(nfe, members) for nfe in (1, 2, 4) for members in (1, 2, 4)]
-WHO = Identity("run-1", "c0ffee", "abc", 0, "hourglass-32", 1000, 5e12, 640, {})
+WHO = Identity("run-1", "c0ffee", "abc", 0, "hourglass-32", 1000, 1000, 5e12, 640, {})
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """`stepsight data`: look at the procedural worlds and data sets without training anything.
 
-stats   the trivial predictors of a world: what a model has to beat
-show    a grid of samples with their truth
+stats    the trivial predictors of a world: what a model has to beat
+show     a grid of samples with their truth
+ceiling  the truth through target encodings and a codec: what no model can pass
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stepsight.cli import ceiling
 from stepsight.errors import UserError
+
+IMAGES = {"stats": 512, "show": 8, "ceiling": 64}  # by verb, unless told
 
 
 def run(arguments: list[str]) -> int:
@@ -19,15 +23,22 @@ def run(arguments: list[str]) -> int:
     for flag, value in (("--images", door.images), ("--size", min(door.size or (1,)))):
         if value < 1:
             raise UserError(f"{flag} {value}: must be at least 1.")
-    if door.verb == "show" and Path(door.out).suffix != ".png":
+    if door.verb != "stats" and Path(door.out).suffix != ".png":
         raise UserError(f"--out {door.out}: name a .png file.")
+    if door.verb == "ceiling":
+        return ceiling.show(door, _open(door, "eval"))
     return {"stats": _stats, "show": _show}[door.verb](door)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stepsight data", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="stepsight data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("stats", "show"):
+    for verb, images in IMAGES.items():
         own = verbs.add_parser(verb, allow_abbrev=False)
         own.add_argument("name", nargs="?", default="scenes")
         own.add_argument("root", nargs="?", default=None)
@@ -35,9 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("--size", type=int, nargs=2, default=None, metavar=("H", "W"))
         own.add_argument("--seed", type=int, default=0)
         own.add_argument("--split", default=None)
-        own.add_argument("--images", type=int, default=512 if verb == "stats" else 8)
+        own.add_argument("--images", type=int, default=images)
         if verb == "stats":
             own.add_argument("--json", action="store_true")
+        elif verb == "ceiling":
+            ceiling.add_flags(own)
         else:
             own.add_argument("--out", default="grid.png")
     return parser
@@ -58,7 +71,10 @@ def _tasks(source: Any) -> dict[str, Any]:
     from stepsight.tasks.config import TABLE
     from stepsight.tasks.table import build_tasks
 
-    options = {"semantic": {"classes": len(source.classes) or 7}}
+    options = {
+        "semantic": {"classes": len(source.classes) or 7},
+        "image": {"classes": len(source.categories) or 8},
+    }
     settings = {name: kind(**options.get(name, {})) for name, kind in TABLE.items()}
     tasks = build_tasks(settings)
     return {name: task for name, task in tasks.items() if task.needs in source.quantities}
@@ -97,7 +113,7 @@ def _show(door: argparse.Namespace) -> int:
     from stepsight.evaluation.grids import compose
 
     source = _open(door, "eval")
-    tasks = _tasks(source)
+    tasks = {k: v for k, v in _tasks(source).items() if k != "image"}  # it is shown anyway
     rows, labels = [], []
     for sample in source.samples(range(min(door.images, len(source)))):
         batch = collate([resize_sample(sample, source.size)])

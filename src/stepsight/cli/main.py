@@ -10,8 +10,10 @@ from stepsight.errors import UserError, suggest
 
 COMMANDS = {
     "predict": "depth, flow, masks, classes or normals of your own pictures",
-    "data": "trivial baselines and pictures of the procedural worlds and data sets",
+    "data": "trivial baselines, pictures and codec ceilings of worlds and data sets",
     "scaling": "fit scaling laws to the records of one or more runs",
+    "convert": "read published weights, make experts of a model's MLPs, write published layouts",
+    "compare": "costs and scores of several runs, side by side",
     "report": "write a run's report.html anew",
 }
 

@@ -90,14 +90,14 @@ def to_png(figure: Figure, path: Path) -> Path:
 def training_curves(rows: list[Row]) -> Figure:
     """Training loss against images seen, one line a task: raw values faint, their trend bold."""
     keys = {key for row in rows for key in row if key.startswith("loss/")} or {"loss"}
-    figure, axes = _axes("Training loss", "images seen", "loss (weighted mean squared error)")
-    for i, key in enumerate(sorted(keys, key=_house_order)):
+    figure, axes = new_axes("Training loss", "images seen", "loss (weighted mean squared error)")
+    for i, key in enumerate(sorted(keys, key=house_order)):
         points = [(row["images_seen"], row[key]) for row in rows if row.get(key, 0) > 0]
         images, losses = np.array(points).reshape(-1, 2).T
-        axes.plot(images, losses, color=_colour(i), linewidth=0.8, alpha=0.35)
-        axes.plot(images, trend(losses), color=_colour(i), label=key.removeprefix("loss/"))
+        axes.plot(images, losses, color=colour(i), linewidth=0.8, alpha=0.35)
+        axes.plot(images, trend(losses), color=colour(i), label=key.removeprefix("loss/"))
     axes.set_yscale("log")
-    _finish(axes, log_y=True)
+    finish(axes, log_y=True)
     return figure
 
 
@@ -107,12 +107,12 @@ def validation_curves(rows: list[Row], task: str) -> Figure:
     rows = [row for row in rows if row["task"] == task]
     metric = main_metric(task, rows[0]["metrics"])
     assert metric is not None, "a validation row has a metric"
-    figure, axes = _axes(task, "images seen", measure(metric).axis, size=(4.8, 3.6))
+    figure, axes = new_axes(task, "images seen", measure(metric).axis, size=(4.8, 3.6))
     for i, ((data, nfe, members), line) in enumerate(series(rows).items()):
         axes.plot(
             [row["images_seen"] for row in line],
             [row["metrics"].get(metric, np.nan) for row in line],
-            color=_colour(i),
+            color=colour(i),
             marker=MARKERS[i % len(MARKERS)],
             markersize=5,
             label=f"{data}, {nfe} NFE x {members}",
@@ -141,7 +141,7 @@ def heat_map(rows: list[Row], title: str) -> Figure:
         cells[members.index(row["members"]), nfes.index(row["nfe"])] = row["value"]
 
     size = (max(5.2, 1.0 + 0.7 * len(nfes)), 1.3 + 0.5 * len(members))
-    figure, axes = _axes(title, "model calls per member (NFE)", "members", size=size)
+    figure, axes = new_axes(title, "model calls per member (NFE)", "members", size=size)
     axes.grid(False)
     shown = axes.pcolormesh(cells, cmap="cividis" if kind.higher_is_better else "cividis_r")
     for (y, x), value in np.ndenumerate(cells):
@@ -165,10 +165,12 @@ def pareto_plot(rows: list[Row], title: str, law: Curve | None = None) -> Figure
     curve of total calls, is drawn over the range of the measured points and no further.
     """
     kind = measure(rows[0]["metric"])
-    figure, axes = _axes(title, "model calls per image (NFE x members)", kind.axis, size=(5.2, 3.7))
+    figure, axes = new_axes(
+        title, "model calls per image (NFE x members)", kind.axis, size=(5.2, 3.7)
+    )
     for i, count in enumerate(sorted({row["members"] for row in rows})):
         some = [row for row in rows if row["members"] == count]
-        look = {"marker": MARKERS[i % len(MARKERS)], "color": _colour(i), "alpha": 0.55, "s": 26}
+        look = {"marker": MARKERS[i % len(MARKERS)], "color": colour(i), "alpha": 0.55, "s": 26}
         axes.scatter(*_points(some), **look, linewidths=0, label=_members(count))
     front = pareto_set(rows)
     calls, values = _points(front)
@@ -176,9 +178,9 @@ def pareto_plot(rows: list[Row], title: str, law: Curve | None = None) -> Figure
     axes.errorbar(calls, values, bars, color=INK, marker="o", ms=4, capsize=3, label="Pareto set")
     if law is not None:
         x = np.geomspace(*_range(row["total_calls"] for row in rows), 100)
-        axes.plot(x, law(x), color=_colour(1), linewidth=2.2, label="fitted law")
+        axes.plot(x, law(x), color=colour(1), linewidth=2.2, label="fitted law")
     axes.set_xscale("log", base=2)
-    _finish(axes)
+    finish(axes)
     return figure
 
 
@@ -215,16 +217,18 @@ def trend(values: np.ndarray) -> np.ndarray:
     return np.exp([window.mean() for window in windows])
 
 
-def _axes(
+def new_axes(
     title: str, x: str, y: str, size: tuple[float, float] = (8.6, 3.4)
 ) -> tuple[Figure, Axes]:
+    """An empty figure of `size` inches; call it, and what draws into it, within `STYLE`."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
     return figure, axes
 
 
-def _finish(axes: Axes, log_y: bool = False) -> None:
+def finish(axes: Axes, log_y: bool = False) -> None:
+    """Short numbers on the axes, and the legend."""
     axes.xaxis.set_major_formatter(FuncFormatter(_count))
     if log_y:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -233,10 +237,11 @@ def _finish(axes: Axes, log_y: bool = False) -> None:
     axes.legend()
 
 
-def _house_order(key: str) -> tuple[int, str]:
-    """Tasks as the house lists them, then the others by name."""
-    known = [f"loss/{task}" for task in HEADLINE]
-    return (known.index(key) if key in known else len(known), key)
+def house_order(key: str) -> tuple[int, str]:
+    """Sorts `loss/<task>` and the like: tasks as the house lists them, then the others by name."""
+    known = list(HEADLINE)
+    task = key.partition("/")[2]
+    return (known.index(task) if task in known else len(known), key)
 
 
 def _count(value: float, _: int | None = None) -> str:
@@ -247,7 +252,8 @@ def _count(value: float, _: int | None = None) -> str:
     return f"{value:g}"
 
 
-def _colour(i: int) -> str:
+def colour(i: int) -> str:
+    """The colour of line `i`."""
     return PALETTE[i % len(PALETTE)]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.evaluation import figures
+from stepsight.evaluation.expert_figures import expert_section
 from stepsight.evaluation.markup import Html, fold, join, listing, picture, table, tag
 from stepsight.evaluation.measures import MEASURES, duration, main_metric, measure, number
 from stepsight.evaluation.run_folder import Row, RunFolder, read_run
@@ -47,6 +48,7 @@ def render(run: RunFolder) -> str:
         "Evaluation": ("Evaluation", _evaluation(run, pictures)),
         "Samples": ("Samples", _samples(run, pictures)),
         "Training": ("Training", _training(run)),
+        "Experts": ("Experts", expert_section(run.train)),
         "Validation": ("Validation against trivial predictors", _validation(run)),
         "Sweep": ("Sampling compute: steps and members", _sweep(run)),
         "Laws": ("Fitted laws", _laws(run)),
@@ -54,6 +56,7 @@ def render(run: RunFolder) -> str:
         "Configuration": ("Configuration", _configuration(run)),
         "Reproduce": ("Reproduce", _reproduce(run)),
     }
+    sections = {name: found for name, found in sections.items() if found[1]}
     links = [tag("a", name, href=f"#{name.lower()}") for name in sections]
     body = join(
         tag("header", _heading(run), tag("nav", *links)),

@@ -29,10 +29,12 @@ from stepsight.evaluation.results import (
 )
 from stepsight.evaluation.sweep import write_sweep
 from stepsight.metrics import protocol as protocols
-from stepsight.models.build import count_flops
-from stepsight.pipeline import MAX_CONDITION_IMAGES, DensePipeline, build_network
+from stepsight.metrics.protocol import Protocol
+from stepsight.models.factory import active_parameters, count_flops
+from stepsight.pipeline import DensePipeline
 from stepsight.scaling.flops import inference_flops
 from stepsight.scaling.records import ScalingRecord, append
+from stepsight.tasks.config import DepthSettings, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Identity:
     seed: int
     model: str
     parameters: int
+    active: int  # parameters that one sample passes
     training_flops: float
     images_seen: int
     losses: Mapping[str, float]  # validation loss by task
@@ -75,7 +78,7 @@ def score_tasks(
             pipeline,
             source,
             task,
-            protocol=protocol_of(pipeline, task),
+            protocol=protocol_of(pipeline.config.tasks[task]).name,
             indices=range(min(plan.images or len(source), len(source))),
             nfe=plan.nfe,
             members=plan.members,
@@ -88,14 +91,13 @@ def score_tasks(
     ]
 
 
-def protocol_of(pipeline: DensePipeline, task: str) -> str:
-    """The protocol a model's task is scored under: metric depth is not aligned."""
-    settings = pipeline.config.tasks[task]
-    if task == "depth" and getattr(settings, "range", "") == "metric":
-        return "depth-metric"
-    if task == "depth" and getattr(settings, "space", "") != "log":
-        return "depth-affine"
-    return protocols.default_for(task).name
+def protocol_of(settings: TaskSettings) -> Protocol:
+    """The protocol a task is scored under: metric depth is not aligned."""
+    if isinstance(settings, DepthSettings) and settings.range == "metric":
+        return protocols.get("depth-metric")
+    if isinstance(settings, DepthSettings) and settings.space != "log":
+        return protocols.get("depth-affine")
+    return protocols.default_for(settings.name)
 
 
 def evaluate(
@@ -167,7 +169,7 @@ def record_lines(
                     seed=identity.seed,
                     model=identity.model,
                     params_total=identity.parameters,
-                    params_active=identity.parameters,
+                    params_active=identity.active,
                     training_flops=identity.training_flops,
                     images_seen=identity.images_seen,
                     task=scores.task,
@@ -191,21 +193,20 @@ def record_lines(
 
 
 def forward_flops(pipeline: DensePipeline, task: str) -> float:
-    """FLOPs of one row's forward pass at the working size of `task`."""
-    height, width = pipeline.sizes[task]
-    chosen = pipeline.task(task)
-    grid = getattr(chosen, "stride", 1)
+    """FLOPs of one answer of the backbone at the working size of `task`, over all its passes."""
+    chosen, layout = pipeline.task(task), pipeline.layout
+    height, width = (side // pipeline.codec.downsample for side in pipeline.sizes[task])
     features = None
-    if chosen.feature_channels:
-        features = torch.zeros(1, chosen.feature_channels, height // grid, width // grid)
+    if chosen.feature_channels:  # their grid does not matter: they are pooled
+        features = torch.zeros(1, chosen.feature_channels, height, width)
     example = (
-        torch.zeros(1, pipeline.channels, height, width),
-        torch.zeros(1, 3 * MAX_CONDITION_IMAGES, height, width),
+        torch.zeros(1, layout.target, height, width),
+        torch.zeros(1, layout.cond, height, width),
         torch.zeros(1),
         torch.zeros(1, dtype=torch.long),
         features,
     )
-    return count_flops(lambda: build_network(pipeline.config, pipeline.tasks), example)
+    return chosen.passes * count_flops(lambda: layout.build(pipeline.config.model), example)
 
 
 def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
@@ -218,6 +219,7 @@ def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
         seed=config.training.seed,
         model=config.model.name,
         parameters=sum(p.numel() for p in pipeline.net.parameters()),
+        active=active_parameters(pipeline.net),
         training_flops=saved.meta["training_flops"],
         images_seen=saved.meta["images_seen"],
         losses=saved.meta["losses"],
