@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from stepsight.config import RunConfig, from_dict
 from stepsight.data.table import QUANTITIES
+from stepsight.models.codec import Pixels
+from stepsight.models.config import CodecSettings
 from stepsight.pipeline import DensePipeline, build_network
 from stepsight.seeding import generator, seed_of
 from stepsight.tasks.table import build_tasks
@@ -49,6 +51,7 @@ class Synthetic:
 
     name = "scenes"
     classes = tuple("abcdefg")
+    categories = tuple("stuvwxyz")
 
     def __len__(self) -> int:
         return self.count
@@ -71,7 +74,7 @@ class Synthetic:
         amodal[:, top : top + height // 2, left : left + width // 2] = True
         modal = amodal.clone()
         modal[:, :, left + width // 4 :] = False
-        return Sample(
+        sample = Sample(
             image=(smooth(3) * 255).to(torch.uint8),
             second=(smooth(3) * 255).to(torch.uint8),
             key=f"synthetic-{self.seed}-{index}",
@@ -86,7 +89,11 @@ class Synthetic:
             amodal_valid=mask(share),
             normals=F.normalize(smooth(3) - 0.5, dim=0),
             normals_valid=mask(share),
+            class_id=index % len(self.categories),
         )
+        picture = (smooth(3) * 200).to(torch.uint8)  # nowhere as white as what is around it
+        sample.whole = torch.where(amodal, picture, torch.full_like(picture, 255))
+        return sample
 
     def samples(self, indices: Iterable[int]) -> list[Sample]:
         return [self[int(index)] for index in indices]
@@ -161,7 +168,7 @@ class Lab:
 
         config = config or self.config()
         tasks = build_tasks(config.tasks)
-        net = build_network(config, tasks).eval().requires_grad_(False)
+        net = build_network(config, tasks, Pixels()).eval().requires_grad_(False)
         draw = generator("weights")
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
@@ -178,3 +185,25 @@ def laboratory() -> type[Lab]:
 @pytest.fixture
 def lab() -> Lab:
     return Lab()
+
+
+@pytest.fixture(scope="session")
+def vae_of() -> Callable[[int], Any]:
+    """An untrained VAE from a seed: 2 x 2 pixels a cell, 4 latents."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from stepsight.models.vae import VAE
+
+    options: dict[str, Any] = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+    }
+
+    def make(seed: int) -> VAE:
+        torch.manual_seed(seed)
+        return VAE.from_module(AutoencoderKL(**options), CodecSettings())
+
+    return make

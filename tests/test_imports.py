@@ -26,6 +26,7 @@ ROWS = (
     ("tasks", "data", "models", "checkpoint"),
     ("diffusion",),
     ("pipeline",),
+    ("conversion", "latents"),
     ("evaluation",),
     ("training",),
     ("cli",),
@@ -112,8 +113,9 @@ def cycle(package: Package) -> list[str]:
 
 
 def reached(name: str, package: Package) -> set[str]:
-    """All that importing and using a module may load, the packages it lies in included; of
-    `stepsight` itself only what it imports at once, since its exports are lazy."""
+    """All that importing and using a module may load, the packages it lies in included; of those
+    only what they import at once, since their exports are lazy."""
+    packages = {other.rpartition(".")[0] for other in package}
     seen, todo = set(), [name]
     while todo:
         module = todo.pop()
@@ -123,7 +125,7 @@ def reached(name: str, package: Package) -> set[str]:
         todo += [module.rpartition(".")[0]] if "." in module else []
         if module in package:
             found = imports(module, package)
-            todo += [i.target for i in found if module != "stepsight" or not i.lazy]
+            todo += [i.target for i in found if module not in packages or not i.lazy]
     return seen
 
 
@@ -264,9 +266,18 @@ def test_a_cycle_is_found_even_through_a_function():
 def test_torch_is_found_behind_other_modules():
     chain = made(scaling__fit="import stepsight.metrics.x", metrics__x="import torch.nn")
     assert "torch" in reached("stepsight.scaling.fit", chain)
-    package = {"stepsight": ast.parse("def f():\n    import torch"), **made(scaling__fit="")}
+    chain = made(scaling__fit="import stepsight.metrics.x", metrics__x="def f():\n    import torch")
+    assert "torch" in reached("stepsight.scaling.fit", chain)
+
+
+@pytest.mark.parametrize("around", ["stepsight", "stepsight.scaling"])
+def test_torch_is_found_in_the_packages_around_a_module_but_not_behind_their_lazy_exports(around):
+    lazy = "def __getattr__(name):\n    import torch"
+    package = {around: ast.parse(lazy), **made(scaling__fit="")}
+    if around == "stepsight":
+        package["stepsight.scaling"] = ast.parse("")  # as on disk, where packages are modules too
     assert "torch" not in reached("stepsight.scaling.fit", package)
-    package["stepsight"] = ast.parse("import torch")
+    package[around] = ast.parse("import torch")
     assert "torch" in reached("stepsight.scaling.fit", package)
 
 

@@ -38,6 +38,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 BACKBONE, RAW = f"backbone/{WEIGHTS}", f"raw/{WEIGHTS}"
 STATISTICS = "baselines/statistics.safetensors"
 OPTIMIZER = "train_state/optimizer.safetensors"
+CODEC = "codec"  # of a run folder: its own copy of the VAE
 
 
 class CheckpointError(UserError):

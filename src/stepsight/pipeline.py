@@ -9,41 +9,88 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.checkpoint import CheckpointError
 from stepsight.config import RunConfig
 from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.samplers import SAMPLERS
 from stepsight.errors import UserError, suggest
-from stepsight.models.build import build, check_size
-from stepsight.models.codec import Pixels
-from stepsight.tasks.base import Task, resize
+from stepsight.models.codec import Codec, CodecShape, Pixels, open_codec
+from stepsight.models.config import ModelSettings
+from stepsight.models.factory import build, check_size
+from stepsight.tasks.base import Task, require, resize
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch, Coded, Prediction
 
-MAX_CONDITION_IMAGES = 2  # the image, and a second frame or a mask
+
+@dataclass(frozen=True)
+class Layout:
+    """Channels and label rows of a backbone, which follow from its tasks and its codec."""
+
+    target: int  # working channels of the noisy target: the most that any task needs
+    cond: int  # working channels of all condition images together, likewise
+    features: int
+    rows: Mapping[str, int]  # the first label row of each task
+    labels: int  # rows in all; the null row comes after them
+
+    @classmethod
+    def of(cls, tasks: Mapping[str, Task], codec: CodecShape) -> Self:
+        features = {task.feature_channels for task in tasks.values()} - {0}
+        if len(features) > 1:
+            raise UserError("two tasks of this run bring features of different kinds.")
+        rows, labels = {}, 0
+        for name, task in tasks.items():
+            rows[name], labels = labels, labels + task.rows
+        return cls(
+            target=max(working_channels(task, codec) for task in tasks.values()),
+            cond=max(task.images for task in tasks.values()) * codec.channels(3),
+            features=max(features, default=0),
+            rows=rows,
+            labels=labels,
+        )
+
+    def span(self, task: str) -> slice:
+        """The label rows of a task."""
+        later = [first for first in self.rows.values() if first > self.rows[task]]
+        return slice(self.rows[task], min(later, default=self.labels))
+
+    def build(self, settings: ModelSettings) -> nn.Module:
+        """The backbone with these channels and rows."""
+        return build(
+            settings,
+            target_channels=self.target,
+            cond_channels=self.cond,
+            labels=self.labels,
+            feature_channels=self.features,
+        )
 
 
-def build_network(config: RunConfig, tasks: Mapping[str, Task]) -> nn.Module:
-    """The backbone for a set of tasks: channels and label rows follow from them."""
-    feature_channels = {task.feature_channels for task in tasks.values()} - {0}
-    assert len(feature_channels) <= 1, "one kind of features a run"
-    return build(
-        config.model,
-        target_channels=max(task.channels for task in tasks.values()),
-        cond_channels=3 * MAX_CONDITION_IMAGES,
-        labels=len(tasks),
-        feature_channels=max(feature_channels, default=0),
-    )
+def working_channels(task: Task, codec: CodecShape) -> int:
+    """Channels of one run of the task's target in working space."""
+    return codec.channels(task.channels // task.passes)
+
+
+def build_network(config: RunConfig, tasks: Mapping[str, Task], codec: CodecShape) -> nn.Module:
+    """The backbone of a run. Raises UserError if its tasks do not fit one backbone."""
+    if config.model.input == "per_task":
+        for name, task in tasks.items():
+            if task.rows != task.passes:
+                raise UserError(
+                    f"model.input=per_task: task {name} has {task.rows} classes, which would get "
+                    f"an input convolution each. Use shared."
+                )
+    return Layout.of(tasks, codec).build(config.model)
 
 
 class DensePipeline:
@@ -61,14 +108,14 @@ class DensePipeline:
         sizes: Mapping[str, tuple[int, int]],
         statistics: Mapping[str, Tensor] | None = None,
         name: str = "",
+        codec: Codec | None = None,
     ) -> None:
         self.net, self.tasks, self.config, self.sizes = net, dict(tasks), config, dict(sizes)
         self.statistics = dict(statistics or {})
         self.name = name  # digest of the weights
         self.diffusion = Diffusion(config.diffusion)
-        self.codec = Pixels()
-        self.channels = max(task.channels for task in self.tasks.values())
-        self.labels = {task: row for row, task in enumerate(self.tasks)}
+        self.codec = codec or Pixels()
+        self.layout = Layout.of(self.tasks, self.codec)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
@@ -78,12 +125,14 @@ class DensePipeline:
         """
         saved = checkpoint.read(path)
         tasks = build_tasks(saved.config.tasks)
-        net = build_network(saved.config, tasks)
+        codec = own_codec(saved)
+        net = build_network(saved.config, tasks, codec)
         checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
         sizes = {task: (int(h), int(w)) for task, (h, w) in saved.meta["sizes"].items()}
         statistics = saved.tensors(checkpoint.STATISTICS)
         net.to(device).eval().requires_grad_(False)
-        return cls(net, tasks, saved.config, sizes, statistics, saved.digest())
+        name, codec = saved.digest(), codec.to(device)
+        return cls(net, tasks, saved.config, sizes, statistics, name, codec)
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +155,7 @@ class DensePipeline:
         *,
         second: Any = None,
         mask: Any = None,
+        class_id: int | None = None,
         nfe: int = 4,
         members: int = 4,
         sampler: str | None = None,
@@ -115,7 +165,8 @@ class DensePipeline:
         """Predict for one image of any size: a path, a PIL image, or an array "h w 3" of uint8.
 
         second: the next frame (flow). mask: the visible part of the object, bool "h w" or a path
-        to a mask image, white on black (amodal).
+        to a mask image, white on black (amodal). class_id: what to generate (image), where the
+        picture given lends its shape alone.
         Returns a Prediction on the image's own grid ("1 c h w"), with `picture` filled in.
         Raises UserError for a task the model lacks or an input the task needs.
         """
@@ -129,6 +180,10 @@ class DensePipeline:
             if mask is None:
                 raise UserError(f"task {task} needs the visible mask (mask=..., --mask FILE).")
             batch.modal = (to_tensor(mask, grey=True)[None] > 0)[:, :1]
+        if chosen.rows > chosen.passes:
+            if class_id is None or not 0 <= class_id < chosen.rows:
+                raise UserError(f"task {task} needs class_id, 0 to {chosen.rows - 1}.")
+            batch.class_id = torch.tensor([class_id])
         for field in chosen.asks:
             grid, own = tuple(getattr(batch, field).shape[-2:]), tuple(batch.image.shape[-2:])
             if grid != own:
@@ -189,19 +244,27 @@ class DensePipeline:
         """
         if members < 1:
             raise UserError(f"{members} members: an ensemble needs at least 1.")
-        working = self.working(batch, task)
-        coded = self.code(working, task)
-        keys = [(key, member) for member in range(members) for key in batch.keys]
+        chosen = self.task(task)
+        coded = self.code(self.working(batch, task), task)
+        keys = [
+            (key, member, *([run] if run else []))  # the first run's noise is that of a single run
+            for member in range(members)
+            for run in range(chosen.passes)
+            for key in batch.keys
+        ]
+        used, channels = working_channels(chosen, self.codec), chosen.channels // chosen.passes
         chunks = []
         for start in range(0, len(keys), rows):
             part = keys[start : start + rows]
-            picks = torch.tensor([(start + i) % len(batch) for i in range(len(part))])
-            chunks.append(self._denoise(_take(coded, picks), part, nfe, sampler, seed))
-        x = self.codec.decode(torch.cat(chunks))
-        return rearrange(x, "(e b) c h w -> e b c h w", e=members)
+            picks = torch.tensor([(start + i) % len(coded.label) for i in range(len(part))])
+            z = self._denoise(_take(coded, picks), part, nfe, sampler, seed)
+            chunks.append(self.codec.decode(z[:, :used], channels))
+        return rearrange(
+            torch.cat(chunks), "(e p b) c h w -> e b (p c) h w", e=members, p=chosen.passes
+        )
 
     def _denoise(
-        self, coded: Coded, keys: list[tuple[str, int]], nfe: int, sampler: str | None, seed: int
+        self, coded: Coded, keys: list[tuple[Any, ...]], nfe: int, sampler: str | None, seed: int
     ) -> Tensor:
         settings = self.config.diffusion
         diffusion = self.diffusion
@@ -209,7 +272,7 @@ class DensePipeline:
             if sampler not in SAMPLERS:
                 raise UserError(f"sampler '{sampler}' is unknown.{suggest(sampler, SAMPLERS)}")
             diffusion = Diffusion(replace(settings, sampler=sampler))  # type: ignore[arg-type]
-        shape = (self.codec.channels(self.channels), *coded.cond.shape[-2:])
+        shape = (self.layout.target, *coded.cond.shape[-2:])
 
         def noise(draw: int) -> Tensor:
             rows = [(seed, "sample", *key, draw) for key in keys]
@@ -221,6 +284,7 @@ class DensePipeline:
         """The batch's inputs at the task's working size; the truth is left behind."""
         size = self.working_size(task, (int(batch.image.shape[-2]), int(batch.image.shape[-1])))
         inputs = Batch(resize(batch.image, size), keys=batch.keys, sources=batch.sources)
+        inputs.class_id = batch.class_id
         if batch.second is not None:
             inputs.second = resize(batch.second, size)
         if batch.modal is not None:
@@ -238,28 +302,95 @@ class DensePipeline:
 
     def code(self, batch: Batch, task: str, target: bool = False) -> Coded:
         """A batch at working size in the working space; with its target when asked."""
-        return code(batch, self.tasks[task], self.labels[task], self.channels, self.codec, target)
+        return code(batch, self.tasks[task], self.layout, self.codec, target)
 
 
-def code(batch: Batch, task: Task, label: int, channels: int, codec: Pixels, target: bool) -> Coded:
-    """Task and codec together: what the loss takes, and what the sampler is conditioned on.
+def own_codec(saved: checkpoint.Checkpoint) -> Codec:
+    """The codec a checkpoint was trained in: the copy in its run folder, else the folder named.
 
+    Raises CheckpointError if that is another VAE.
+    """
+    codec = open_codec(saved.config.codec, kept=saved.path.parent.parent / checkpoint.CODEC)
+    trained = saved.meta.get("codec", codec.name)
+    if codec.name != trained:
+        raise CheckpointError(
+            f"{saved.path} was trained in the latents of {trained}; codec.path "
+            f"{saved.config.codec.path} holds {codec.name}. Keep the run's {checkpoint.CODEC}/ "
+            f"folder beside its checkpoints."
+        )
+    return codec
+
+
+@dataclass
+class Parts:
+    """A batch of one task in working space, before it is fitted to the channels of a backbone."""
+
+    images: Tensor  # "b (n k) h w", the task's condition images
+    features: Tensor | None  # "b f h' w'"
+    label: Tensor  # int64 "b p", rows within those of the task
+    x: Tensor | None = None  # "b p c h w", the target of each pass
+    cells: Tensor | None = None  # bool "b 1 h w", where the target counts
+
+
+def encode(batch: Batch, task: Task, codec: Codec, target: bool) -> Parts:
+    """What task and codec make of a batch at working size: the costly half of `code`."""
+    condition = task.condition(batch)
+    height, width = (side // codec.downsample for side in batch.image.shape[-2:])
+    images = [codec.encode(image) for image in condition.images.unbind(1)]
+    features = condition.features
+    if features is not None and codec.downsample > 1:
+        features = F.adaptive_avg_pool2d(features, (height, width))
+    parts = Parts(
+        torch.cat([batch.image.new_zeros(len(batch), 0, height, width), *images], dim=1),
+        features,
+        label_rows(task, batch),
+    )
+    if target:
+        truth, p = task.encode(batch), task.passes
+        x = codec.encode(rearrange(truth.x, "b (p c) h w -> (b p) c h w", p=p))
+        parts.x = rearrange(x, "(b p) c h w -> b p c h w", p=p)
+        parts.cells = codec.mask(truth.valid)
+    return parts
+
+
+def lay_out(parts: Parts, task: Task, layout: Layout) -> Coded:
+    """Parts in the channels and rows of a backbone.
+
+    Rows are "(p b)": a task of several passes has all images for the first, then for the next.
     Surplus channels of the target are zero and outside the loss; missing condition images are zero.
     """
-    condition = task.condition(batch)
-    images = rearrange(condition.images, "b n c h w -> n b c h w")
-    parts = [codec.encode(image) for image in images]
-    parts += [torch.zeros_like(parts[0])] * (MAX_CONDITION_IMAGES - len(parts))
+
+    def each(value: Tensor) -> Tensor:
+        return value if task.passes == 1 else repeat(value, "b ... -> (p b) ...", p=task.passes)
+
+    missing = layout.cond - parts.images.shape[1]
     x = valid = None
-    if target:
-        truth = task.encode(batch)
-        used = truth.x.shape[1]
-        x = codec.encode(torch.nn.functional.pad(truth.x, (0, 0, 0, 0, 0, channels - used)))
-        cells = codec.mask(truth.valid).to(x.dtype)
-        inside = (torch.arange(channels, device=x.device) < used).to(x.dtype)
-        valid = cells * inside[:, None, None]
-    rows = torch.full((len(batch),), label, device=batch.image.device)
-    return Coded(x, torch.cat(parts, dim=1), condition.features, valid, rows)
+    if parts.x is not None and parts.cells is not None:
+        used = parts.x.shape[2]
+        x = rearrange(parts.x, "b p c h w -> (p b) c h w")
+        x = F.pad(x, (0, 0, 0, 0, 0, layout.target - used))
+        inside = (torch.arange(layout.target, device=x.device) < used).to(x.dtype)
+        valid = each(parts.cells.to(x.dtype)) * inside[:, None, None]
+    return Coded(
+        x,
+        each(F.pad(parts.images, (0, 0, 0, 0, 0, missing))),
+        None if parts.features is None else each(parts.features),
+        valid,
+        layout.rows[task.name] + rearrange(parts.label, "b p -> (p b)"),
+    )
+
+
+def code(batch: Batch, task: Task, layout: Layout, codec: Codec, target: bool) -> Coded:
+    """Task and codec together: what the loss takes, and what the sampler is conditioned on."""
+    return lay_out(encode(batch, task, codec, target), task, layout)
+
+
+def label_rows(task: Task, batch: Batch) -> Tensor:
+    """Rows "b p" within those of the task: the number of the pass, or the class of the image."""
+    if task.rows > task.passes:
+        return require(task.name, batch, "class_id")[0][:, None]
+    rows = torch.arange(task.passes, device=batch.image.device)
+    return repeat(rows, "p -> b p", b=len(batch))
 
 
 def _take(coded: Coded, picks: Tensor) -> Coded:
@@ -289,7 +420,7 @@ def to_tensor(image: Any, grey: bool = False) -> Tensor:
     return x.mean(dim=0, keepdim=True) if grey else x
 
 
-def check_sizes(net: nn.Module, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raise UserError unless every task's working size fits the backbone."""
+def check_sizes(net: nn.Module, sizes: Mapping[str, tuple[int, int]], downsample: int) -> None:
+    """Raise UserError unless every task's working size fits the backbone and the codec."""
     for task, size in sizes.items():
-        check_size(net, size, f"working size {size[0]}x{size[1]} of {task}")
+        check_size(net, size, f"working size {size[0]}x{size[1]} of {task}", downsample)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from stepsight import checkpoint
 from stepsight.config import RunConfig, from_dict
+from stepsight.models.codec import Pixels
 from stepsight.pipeline import build_network
 from stepsight.tasks.table import build_tasks
 
@@ -35,7 +36,7 @@ def finished_run(tmp_path_factory) -> Path:
     config = tiny()
     tasks = build_tasks(config.tasks)
     torch.manual_seed(0)
-    net = build_network(config, tasks)
+    net = build_network(config, tasks, Pixels())
     for parameter in net.parameters():
         parameter.data.add_(0.1 * torch.randn(parameter.shape))
     weights = dict(net.state_dict())

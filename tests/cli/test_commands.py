@@ -120,7 +120,7 @@ def test_data_stats_are_numbers_under_a_protocol(capsys, monkeypatch):
     assert main.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == 4
-    assert found["tasks"].keys() == {"depth", "flow", "amodal", "semantic", "normals"}
+    assert found["tasks"].keys() == {"depth", "flow", "amodal", "semantic", "normals", "image"}
     assert found["tasks"]["flow"]["baselines"]["zero_flow"]["epe"] > 0
     assert "@" in found["tasks"]["depth"]["protocol"]
     assert main.main(arguments) == 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stepsight.config import from_dict
+from stepsight.models.codec import Pixels
 from stepsight.pipeline import DensePipeline, build_network
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
@@ -27,7 +28,7 @@ def _make(sampler: str = "ddim", eta: float = 0.0, tasks: tuple[str, ...] = TASK
         }
     )
     built = build_tasks(config.tasks)
-    net = build_network(config, built).eval().requires_grad_(False)
+    net = build_network(config, built, Pixels()).eval().requires_grad_(False)
     draw = generator("pipeline tests")
     for parameter in net.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))

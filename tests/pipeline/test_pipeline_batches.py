@@ -11,7 +11,7 @@ from torch import Tensor
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import check_sizes, code
+from stepsight.pipeline import Layout, check_sizes, code
 from stepsight.seeding import generator
 from stepsight.types import Batch
 
@@ -52,7 +52,7 @@ def test_noise_of_a_row_is_the_same_to_the_bit_whatever_the_batch():
 def test_a_prediction_does_not_depend_on_the_batch(task, pipeline):
     batch = batch_of(5)
     together = pipeline.sample(batch, task, nfe=2, members=3)
-    assert together.shape == (3, 5, pipeline.channels, *SIZE)
+    assert together.shape == (3, 5, pipeline.tasks[task].channels, *SIZE)
     for row in (0, 4):
         alone = pipeline.sample(rows_of(batch, [row]), task, nfe=2, members=3)
         torch.testing.assert_close(alone[:, 0], together[:, row], atol=1e-5, rtol=1e-5)
@@ -165,9 +165,11 @@ def test_a_mask_stays_a_mask_at_working_size(pipeline):
 
 
 def test_working_sizes_have_to_fit_the_backbone(pipeline):
-    check_sizes(pipeline.net, {"depth": (8, 16)})
+    check_sizes(pipeline.net, {"depth": (8, 16)}, 1)
     with pytest.raises(UserError, match="working size 8x12 of flow: W=12 .* Use 8 or 16"):
-        check_sizes(pipeline.net, {"depth": (8, 16), "flow": (8, 12)})
+        check_sizes(pipeline.net, {"depth": (8, 16), "flow": (8, 12)}, 1)
+    with pytest.raises(UserError, match="W=24 .* 16, the backbone's and codec's stride"):
+        check_sizes(pipeline.net, {"depth": (16, 24)}, 2)
 
 
 # ---------------------------------------------------------------------------- the coded batch
@@ -200,5 +202,6 @@ def test_the_code_of_a_task_alone_is_its_own_width(pipeline):
     task = pipeline.tasks["amodal"]
     batch = batch_of(2)
     batch.amodal, batch.amodal_valid = batch.modal, torch.ones_like(batch.image[:, :1]).bool()
-    coded = code(batch, task, 0, 1, Pixels(), target=True)
+    coded = code(batch, task, Layout.of({"amodal": task}, Pixels()), Pixels(), target=True)
     assert coded.x is not None and coded.x.shape[1] == 1
+    assert coded.cond.shape[1] == 6 and coded.label.tolist() == [0, 0]

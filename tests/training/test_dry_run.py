@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from stepsight.config import from_dict
 from stepsight.errors import UserError
 from stepsight.evaluation.run import forward_flops
+from stepsight.models.codec import Pixels
 from stepsight.pipeline import build_network
 from stepsight.tasks.table import build_tasks
 from stepsight.training.dry_run import describe, lines
@@ -30,7 +35,7 @@ def test_numbers_agree_with_the_network_and_with_each_other(lab):
     run = config("hourglass-32", (16, 16), images=640, batch=16)
     found = describe(run)
     tasks = build_tasks(run.tasks)
-    net = build_network(run, tasks)
+    net = build_network(run, tasks, Pixels())
     assert found["params_total"] == sum(p.numel() for p in net.parameters())
     assert sum(found["params_by_group"].values()) == found["params_total"]
     assert found["params_by_group"].keys() == {n.split(".")[0] for n, _ in net.named_parameters()}
@@ -60,6 +65,46 @@ def test_the_largest_networks_are_described_in_no_time(name):
     assert found["params_total"] > 1e5 and found["flops_forward"] > found["params_total"]
     if name == "DiT-XL/2":
         assert found["params_total"] == pytest.approx(675e6, rel=0.02)  # the paper's table 1
+
+
+def test_the_ladder_ends_where_the_paper_does():
+    found = describe(config("DiT-a6/2", (32, 32)))
+    assert found["params_total"] == pytest.approx(1.86e9, rel=0.005)  # its largest dense model
+    assert found["params_active"] == found["params_total"]
+
+
+def test_of_experts_a_sample_passes_some():
+    tasks = ("depth", "flow", "amodal", "semantic")
+    dense = describe(config("DiT-XL/2", tasks=tasks))
+    began = time.process_time()
+    found = describe(config("DiT-XL/2-8E2A", tasks=tasks))
+    assert time.process_time() - began < 10  # about 1
+    experts = 28 * (2 * 4 * 1152**2 + 5 * 1152)  # an MLP a block
+    routers = 28 * 8 * 1152
+    assert found["params_total"] == dense["params_total"] + 7 * experts + routers
+    assert found["params_active"] == dense["params_total"] + experts + routers
+    assert dense["flops_forward"] < found["flops_forward"] < 2 * dense["flops_forward"]
+    assert found["flops_train_per_image"] == 3 * found["flops_forward"]
+    kept = found["memory_bytes_activations"]
+    assert found["memory_bytes"] == 4.5 * 4 * found["params_total"] + kept
+
+
+PROGRAM = "import sys; from stepsight.cli import train; sys.exit(train.main(sys.argv[1:]))"
+
+
+@pytest.mark.slow
+def test_weights_too_large_for_this_machine_are_described_without_being_made(tmp_path):
+    """11 GB of them. Of a process of its own, as memory is given back late; most of it imports."""
+    command = [sys.executable, "-c", PROGRAM, "--dry-run", "--json", "--model.name"]
+    run = subprocess.run(
+        [*command, "DiT-XL/2-8E2A"], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    keys = {"params_total", "params_active", "flops_forward", "flops_train_per_image"}
+    assert found.keys() > keys | {"memory_bytes"} and 4 * found["params_total"] > 11e9
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2.5e6  # kB, of any child
+    assert not list(Path(tmp_path).iterdir())
 
 
 def test_people_and_programs_read_the_same():

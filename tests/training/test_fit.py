@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from stepsight import config as configuration
 from stepsight.errors import UserError
 from stepsight.pipeline import DensePipeline
 from stepsight.scaling import records
-from stepsight.training import loop
+from stepsight.training import loop, validation
 
 
 class Killed(Exception):
@@ -26,14 +27,14 @@ class Killed(Exception):
 def kill_after(monkeypatch):
     """Runs die when they begin batch number `step`, until told None."""
     limit: list[int | None] = [None]
-    encode = loop.encode_rows
+    read = loop.read_part
 
-    def dying(s, draw, rows):
+    def dying(s, draw, step, rows):
         if limit[0] is not None and s.step >= limit[0]:
             raise Killed
-        return encode(s, draw, rows)
+        return read(s, draw, step, rows)
 
-    monkeypatch.setattr(loop, "encode_rows", dying)
+    monkeypatch.setattr(loop, "read_part", dying)
 
     def at(step: int | None) -> None:
         limit[0] = step
@@ -132,7 +133,7 @@ def test_the_saved_weights_are_the_average_and_predict(saving, whole):
 
 def test_old_checkpoints_go_but_the_best_stays(lab, tmp_path, monkeypatch):
     scores = iter([-1.0, 1.0])  # of the early validation and of the last
-    monkeypatch.setattr(loop, "best_score", lambda rows: next(scores))
+    monkeypatch.setattr(validation, "best_score", lambda rows: next(scores))
     config = lab.config(("depth",), checkpoint_every=8, keep=2, first_validation=8)
     run = lab.fit(config, tmp_path / "run")
     kept = sorted(path.name for path in run.glob("checkpoints/step-*"))
@@ -182,8 +183,20 @@ def test_starting_from_other_weights_begins_at_step_0(lab, tmp_path, whole):
     for name, weight in source.items():
         assert torch.equal(copied.tensors(checkpoint.RAW)[name], weight)
         torch.testing.assert_close(copied.tensors(checkpoint.BACKBONE)[name], weight)
+
+
+def test_weights_start_a_run_of_other_tasks_but_not_of_another_backbone(lab, tmp_path, whole):
+    config = lab.config(("depth", "normals"), lr=0.0, muon_lr=0.0, images=8)
+    pupil = checkpoint.read(lab.fit(config, tmp_path / "pupil", init_from=str(whole)))
+    source, copied = (one.tensors(checkpoint.BACKBONE) for one in (checkpoint.read(whole), pupil))
+    assert len(copied["label.embedding_table.weight"]) == 3  # depth, normals, null
+    assert torch.equal(
+        copied["label.embedding_table.weight"][0], source["label.embedding_table.weight"][0]
+    )
+    assert torch.equal(copied["output.weight"], source["output.weight"][:3])
+    larger = replace(config, model=replace(config.model, name="hourglass-64"))
     with pytest.raises(UserError, match="another model"):
-        lab.fit(lab.config(("depth",)), tmp_path / "other", init_from=str(whole))
+        lab.fit(larger, tmp_path / "other", init_from=str(whole))
 
 
 def test_a_task_that_has_not_had_its_turn_does_not_hinder_resuming(lab, tmp_path, kill_after):
@@ -213,6 +226,15 @@ def test_a_task_whose_truth_no_source_has_is_refused(lab, tmp_path):
     lab.source.quantities = frozenset({"depth"})
     with pytest.raises(UserError, match="task flow needs flow; no source of this run has it"):
         lab.fit(lab.config(("depth", "flow")), tmp_path / "run")
+
+
+def test_fewer_classes_than_the_source_has_are_refused(lab, tmp_path):
+    for task, has in (("image", 8), ("semantic", 7)):
+        config = lab.config((task,))
+        config.tasks[task] = replace(config.tasks[task], classes=4)
+        with pytest.raises(UserError, match=f"tasks.{task}.classes=4: .* has {has} .* Use {has}"):
+            lab.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path):

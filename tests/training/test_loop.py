@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from stepsight.errors import UserError
+from stepsight.training.batches import levels_and_noise, micro_batches, read_part
 from stepsight.training.console import Console
-from stepsight.training.loop import encode_rows, levels_and_noise, micro_batches, train
+from stepsight.training.loop import train
 from stepsight.training.setup import Setup
 from stepsight.training.state import best_score
 
@@ -49,10 +50,11 @@ def test_loss_and_gradient_are_means_over_the_valid_entries_of_the_batch(lab, tm
     roughen_again, _ = lab.begin(s.config, tmp_path / "again")
     roughen(roughen_again)
     net, draw = roughen_again.net, s.mixture.draw(0)
-    coded = encode_rows(s, draw, range(8))
+    part = read_part(s, draw, 0, range(8))
+    coded = part.coded
     shares = coded.valid.mean(dim=(1, 2, 3))
     assert shares.max() > 2 * shares.min()
-    t, noise = levels_and_noise(s, 0, range(8), coded)
+    t, noise = levels_and_noise(s, 0, range(8), part)
     noisy = s.diffusion.corrupt(coded.x, noise, t)
     output = net(noisy, coded.cond, s.diffusion.schedule.condition(t), coded.label, coded.features)
     wrong = (output - s.diffusion.target(coded.x, noise, t))[coded.valid.bool()]
@@ -133,13 +135,13 @@ def test_processes_and_micro_batches_share_out_the_rows(lab, tmp_path, accumulat
 def test_noise_levels_are_stratified_over_the_batch_and_belong_to_rows(lab, tmp_path):
     config = lab.config(("depth",))
     s, _ = lab.begin(replace(config, diffusion=replace(config.diffusion, shift=1.0)), tmp_path)
-    coded = encode_rows(s, s.mixture.draw(0), range(8))
-    t, noise = levels_and_noise(s, 3, range(8), coded)
+    whole = read_part(s, s.mixture.draw(0), 3, range(8))
+    t, noise = levels_and_noise(s, 3, range(8), whole)
     assert (t.sort().values * 8).floor().tolist() == list(range(8))
-    part = encode_rows(s, s.mixture.draw(0), range(4, 6))
+    part = read_part(s, s.mixture.draw(0), 3, range(4, 6))
     some_t, some_noise = levels_and_noise(s, 3, range(4, 6), part)
     assert torch.equal(some_t, t[4:6]) and torch.equal(some_noise, noise[4:6])
-    later_t, later_noise = levels_and_noise(s, 4, range(8), coded)
+    later_t, later_noise = levels_and_noise(s, 4, range(8), whole)
     assert not torch.equal(later_t, t) and not torch.equal(later_noise, noise)
 
 
@@ -147,7 +149,7 @@ def test_rows_are_mirrored_as_drawn(lab, tmp_path):
     s, _ = lab.begin(lab.config(("flow",)), tmp_path)
     draw = s.mixture.draw(0)
     assert len(set(draw.mirrored)) == 2
-    coded = encode_rows(s, draw, range(8))
+    coded = read_part(s, draw, 0, range(8)).coded
     truth = torch.stack([lab.source[i].image for i in draw.indices]) / 127.5 - 1
     mirrored = torch.tensor(draw.mirrored)[:, None, None, None]
     torch.testing.assert_close(coded.cond[:, :3], torch.where(mirrored, truth.flip(-1), truth))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stepsight.models.build import build
 from stepsight.models.config import ModelSettings
+from stepsight.models.factory import build
 from stepsight.training.config import TrainingSettings
 from stepsight.training.optim import (
     EMA,
@@ -125,7 +125,22 @@ def network(name: str, **settings) -> nn.Module:
         )
 
 
-NETWORKS = [("hourglass-64", {}), ("hourglass-32", {"input": "per_task"}), ("DiT-Ti/2", {})]
+NETWORKS = [
+    ("hourglass-64", {}),
+    ("hourglass-32", {"input": "per_task"}),
+    ("DiT-Ti/2", {}),
+]
+EXPERTS = ("DiT-Ti/2-4E2A", {"shared_experts": 1})
+
+
+def groups_of(net: nn.Module, optimizer: str) -> tuple[dict[str, nn.Parameter], ...]:
+    """Parameters by name: AdamW's with decay, AdamW's without, Muon's."""
+    names = {id(p): name for name, p in net.named_parameters()}
+    found = build_optimizers(net, replace(SETTINGS, optimizer=optimizer))
+    adamw, *muon = [one.param_groups for one in found]
+    assert [group["weight_decay"] > 0 for group in adamw] == [True, False]
+    groups = [*adamw, *(group for every in muon for group in every)]
+    return tuple({names[id(p)]: p for p in group["params"]} for group in groups)
 
 
 @pytest.mark.parametrize("name, settings", NETWORKS)
@@ -145,17 +160,31 @@ def test_muon_takes_inner_matrices_only(name, settings):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("name, settings", NETWORKS)
+@pytest.mark.parametrize("name, settings", [*NETWORKS, EXPERTS])
 def test_every_parameter_has_one_optimizer(name, settings, optimizer):
     net = network(name, **settings)
     found = build_optimizers(net, replace(SETTINGS, optimizer=optimizer))
     assert [type(one).__name__ for one in found] == ["AdamW", "Muon"][: 1 + (optimizer == "muon")]
     held = [id(p) for one in found for group in one.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in net.parameters())
-    plain = [
-        p for group in found[0].param_groups if not group["weight_decay"] for p in group["params"]
-    ]
-    assert plain and all(p.ndim == 1 for p in plain)
+    decayed, plain, *_ = groups_of(net, optimizer)
+    assert plain and all(p.ndim == 1 or name.endswith("bias") for name, p in plain.items())
+    assert all(p.ndim > 1 and not name.endswith("bias") for name, p in decayed.items())
+
+
+def test_of_experts_and_routers():
+    """Stacks of matrices are no matrix: AdamW has them with decay, and their biases without."""
+    decayed, plain, matrices = groups_of(network(EXPERTS[0], **EXPERTS[1]), "muon")
+    experts = {
+        f"blocks.{block}.moe.{kind}.fc{layer}"
+        for block in range(3)
+        for kind in ("experts", "shared")
+        for layer in (1, 2)
+    }
+    assert {f"{name}.weight" for name in experts} <= decayed.keys()
+    assert {f"{name}.bias" for name in experts} <= plain.keys()
+    assert {f"blocks.{block}.moe.gate.weight" for block in range(3)} <= decayed.keys()
+    assert not [name for name in matrices if ".moe." in name]
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine():

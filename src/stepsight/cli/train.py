@@ -6,6 +6,7 @@ Nothing heavy is imported before the configuration is known to be right.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from stepsight import config as configuration
 from stepsight.cli.door import config_files, guarded
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+from stepsight.models.config import VAE_PREFIX
 from stepsight.training import distributed
 
 
@@ -48,10 +52,13 @@ def _run(arguments: list[str]) -> int:
         found = describe(config)
         print(json.dumps(found) if door.json else "\n".join(lines(found)))
         return 0
+    name = Path(door.config[-1]).stem if door.config else "default"
+    if config.model.name.startswith(VAE_PREFIX):
+        _train_vae(config, door, name)
+        return 0
     distributed.start(config.training.processes, [_script(), *arguments])
     from stepsight.training.fit import fit
 
-    name = Path(door.config[-1]).stem if door.config else "default"
     fit(
         config,
         name=name,
@@ -61,6 +68,16 @@ def _run(arguments: list[str]) -> int:
         overwrite=door.overwrite,
     )
     return 0
+
+
+def _train_vae(config: RunConfig, door: Train, name: str) -> None:
+    """A codec is trained in one short stage, by one process."""
+    if door.resume or door.init_from:
+        raise UserError("a VAE is trained in one go: it takes neither --resume nor --init-from.")
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    from stepsight.training.vae import fit_vae
+
+    fit_vae(config, name=name, run_dir=door.run_dir, overwrite=door.overwrite)
 
 
 def _script() -> str:

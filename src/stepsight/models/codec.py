@@ -1,11 +1,62 @@
 """Codecs: from images to the space the backbone works in, and back.
 
-Pixels are the codec without loss; a VAE has the same five members.
+Pixels are the codec without loss. A VAE (models/vae.py) has the same members; it is imported when a
+folder is named.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
 from torch import Tensor
+
+from stepsight.models.config import CodecSettings
+
+
+class CodecShape(Protocol):
+    """What a codec does to shapes."""
+
+    @property
+    def name(self) -> str:
+        """ "pixels", or what the folder holds and a digest of its weights."""
+        ...
+
+    @property
+    def downsample(self) -> int:
+        """Pixels a working cell, along each axis."""
+        ...
+
+    def channels(self, channels: int) -> int:
+        """Working channels of an image of `channels` channels."""
+        ...
+
+
+class Codec(CodecShape, Protocol):
+    """Maps images of any number of channels to working space, deterministically, and back."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Image "b c h w" of about [-1, 1] -> "b channels(c) h/downsample w/downsample"."""
+        ...
+
+    def decode(self, z: Tensor, channels: int) -> Tensor:
+        """The inverse, to an image "b channels h w"; differentiable."""
+        ...
+
+    def mask(self, valid: Tensor) -> Tensor:
+        """Valid pixels "b 1 h w" -> valid cells: a cell counts only if its whole block does."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move to a device; returns itself."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a copy that `open_codec` reads."""
+        ...
 
 
 class Pixels:
@@ -15,17 +66,63 @@ class Pixels:
     name = "pixels"
 
     def channels(self, channels: int) -> int:
-        """Working channels of an image of `channels` channels."""
         return channels
 
     def encode(self, x: Tensor) -> Tensor:
-        """ "b c h w" -> "b c h w"."""
         return x
 
-    def decode(self, x: Tensor) -> Tensor:
-        """ "b c h w" -> "b c h w"."""
-        return x
+    def decode(self, z: Tensor, channels: int) -> Tensor:
+        return z[:, :channels]
 
     def mask(self, valid: Tensor) -> Tensor:
-        """Valid pixels "b 1 h w" -> valid cells: a cell counts only if its whole block does."""
         return valid
+
+    def to(self, device: torch.device | str) -> Self:
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Nothing to keep."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """The shape of a codec without its weights: enough to say what a run would be."""
+
+    name: str
+    downsample: int
+    latents: int
+
+    def channels(self, channels: int) -> int:
+        return -(-channels // 3) * self.latents
+
+
+def described_codec(settings: CodecSettings, kept: Path | None = None) -> Pixels | Described:
+    """What is known of a codec before its weights are needed; `kept` as in `open_codec`.
+
+    A folder that is not there is taken to be Stable Diffusion's VAE: 4 latents, 8 pixels a cell.
+    """
+    if not settings.path:
+        return Pixels()
+    folder = kept if kept is not None and kept.is_dir() else Path(settings.path)
+    for file in (folder / "config.json", folder / "vae" / "config.json"):
+        if file.is_file():
+            return _described(settings.path, json.loads(file.read_text()))
+    return Described(f"{settings.path} (not found: 4 channels, factor 8 assumed)", 8, 4)
+
+
+def _described(name: str, config: dict[str, Any]) -> Described:
+    levels = config.get("block_out_channels") or config["encoder_block_out_channels"]
+    return Described(name, 2 ** (len(levels) - 1), int(config["latent_channels"]))
+
+
+def open_codec(settings: CodecSettings, kept: Path | None = None) -> Codec:
+    """The codec of `settings`; `kept` is a folder holding a run's own copy, preferred if there.
+
+    Raises UserError for a folder that is missing or holds no VAE.
+    """
+    if not settings.path:
+        return Pixels()
+    from stepsight.models.vae import VAE  # diffusers: only when a VAE is chosen
+
+    folder = kept if kept is not None and kept.is_dir() else Path(settings.path)
+    return VAE.open(folder, settings)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.errors import UserError
-from stepsight.models.config import DiTSize, ModelSettings, parse
+from stepsight.models.config import DiTSize, HourglassSize, ModelSettings, UNetSize, parse
 
 
 def build(
@@ -32,7 +33,12 @@ def build(
     Raises UserError for an unknown name.
     """
     size = parse(settings.name)
-    shared = dict(
+    _check_options(settings, size, feature_channels)
+    if size is None or isinstance(size, UNetSize):
+        from stepsight.models.unet import build_unet  # diffusers: only when a U-Net is chosen
+
+        return build_unet(settings, size, target_channels, cond_channels, labels)
+    shared: dict[str, Any] = dict(
         target_channels=target_channels,
         cond_channels=cond_channels,
         labels=labels,
@@ -40,25 +46,56 @@ def build(
         routed=settings.input == "per_task",
         gate_init=settings.gate_init,
     )
-    if isinstance(size, DiTSize):
-        from stepsight.models.dit import DiT  # timm: only when a DiT is chosen
+    if isinstance(size, HourglassSize):
+        from stepsight.models.hourglass import Hourglass
 
-        return DiT(size, qk_norm=settings.qk_norm, **shared)  # type: ignore[arg-type]
-    from stepsight.models.hourglass import Hourglass
+        return Hourglass(size, **shared)
+    from stepsight.models.dit import DiT  # timm: only when a DiT is chosen
 
-    if settings.qk_norm:
-        raise UserError(f"model.qk_norm is for DiT backbones; '{settings.name}' has none.")
-    return Hourglass(size, **shared)  # type: ignore[arg-type]
+    return DiT(
+        size,
+        qk_norm=settings.qk_norm,
+        learned_variance=settings.learned_variance,
+        expert_weights=settings.expert_weights,
+        shared_experts=settings.shared_experts,
+        position_grid=settings.position_grid,
+        **shared,
+    )
 
 
-def check_size(net: nn.Module, size: tuple[int, int], where: str) -> None:
-    """Raise UserError unless both sides of `size` are positive multiples of the net's stride."""
-    stride = int(net.stride)  # type: ignore[arg-type]
+def _check_options(settings: ModelSettings, size: object, feature_channels: int) -> None:
+    """Refuse an option that the chosen backbone would not read."""
+    if not isinstance(size, DiTSize):
+        for option in ("qk_norm", "learned_variance", "shared_experts", "position_grid"):
+            if getattr(settings, option) not in (False, 0, (0, 0)):
+                raise UserError(f"model.{option} is for DiT backbones, not '{settings.name}'.")
+    elif settings.shared_experts and not size.experts:
+        raise UserError(
+            f"model.shared_experts needs a mixture of experts, such as '{settings.name}-8E2A'."
+        )
+    if size is None or isinstance(size, UNetSize):
+        if settings.input == "per_task":
+            raise UserError(f"model.input=per_task is for DiT and hourglass, not {settings.name}.")
+        if feature_channels:
+            raise UserError(
+                f"{settings.name} takes no features: set tasks.flow.cost_volume to False."
+            )
+    if settings.unet and size is not None:
+        raise UserError(f"model.unet describes model.name 'unet', not '{settings.name}'.")
+
+
+def check_size(net: nn.Module, size: tuple[int, int], where: str, downsample: int = 1) -> None:
+    """Raise UserError unless both sides of `size` are positive multiples of the net's stride.
+
+    downsample: pixels a working cell, where `size` counts pixels and a codec comes before the net.
+    """
+    stride = int(net.stride) * downsample  # type: ignore[arg-type]
     for name, value in zip("HW", size):
         if value % stride or value < 1:
             low = max(value // stride, 1) * stride
+            of = "the backbone's stride" if downsample == 1 else "the backbone's and codec's stride"
             raise UserError(
-                f"{where}: {name}={value} is not a multiple of {stride}, the backbone's stride. "
+                f"{where}: {name}={value} is not a multiple of {stride}, {of}. "
                 f"Use {low} or {low + stride}."
             )
 
@@ -71,17 +108,42 @@ def parameter_groups(net: nn.Module) -> dict[str, int]:
     return dict(groups)
 
 
+def active_parameters(net: nn.Module) -> int:
+    """Parameters that one sample passes: of routed experts, only those that are active."""
+    idle = sum(getattr(module, "idle_parameters", 0) for module in net.modules())
+    return sum(p.numel() for p in net.parameters()) - idle
+
+
 def count_flops(factory: Callable[[], nn.Module], example: tuple[Tensor | None, ...]) -> int:
     """FLOPs (2 x MAC) of one forward pass, counted by torch on the meta device.
 
     Nothing is computed and no weight is allocated: the network is built anew without memory.
     """
+    return sum(flops_by_group(factory, example).values())
+
+
+def flops_by_group(
+    factory: Callable[[], nn.Module], example: tuple[Tensor | None, ...]
+) -> dict[str, int]:
+    """`count_flops` by first component of the module's name; what is in none is "other"."""
     with torch.device("meta"):
         net = factory()
     arguments = [None if part is None else part.to("meta") for part in example]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(*arguments)
-    return counter.get_total_flops()
+    root = f"{type(net).__name__}."
+    counts = {
+        name.removeprefix(root): sum(operations.values())
+        for name, operations in counter.get_flop_counts().items()
+        if name.startswith(root)
+    }
+    groups: Counter[str] = Counter()
+    for name, count in counts.items():
+        parents = name.split(".")[:-1]
+        if not any(".".join(parents[: i + 1]) in counts for i in range(len(parents))):
+            groups[name.split(".")[0]] += count  # its parents have no count that holds it
+    groups["other"] = counter.get_total_flops() - sum(groups.values())
+    return {name: count for name, count in groups.items() if count}
 
 
 def activation_bytes(factory: Callable[[], nn.Module], example: tuple[Tensor | None, ...]) -> int:

@@ -8,8 +8,16 @@ import torch
 
 from stepsight.config import RunConfig
 from stepsight.data.config import ScenesSettings
-from stepsight.models.build import activation_bytes, check_size, count_flops, parameter_groups
-from stepsight.pipeline import MAX_CONDITION_IMAGES, build_network
+from stepsight.models.codec import described_codec
+from stepsight.models.config import VAE_PREFIX
+from stepsight.models.factory import (
+    activation_bytes,
+    active_parameters,
+    check_size,
+    flops_by_group,
+    parameter_groups,
+)
+from stepsight.pipeline import Layout, build_network
 from stepsight.tasks.table import build_tasks
 
 BYTES = 4  # weights, gradients, moments and the average are kept in float32
@@ -17,57 +25,72 @@ BYTES = 4  # weights, gradients, moments and the average are kept in float32
 
 def describe(config: RunConfig) -> dict[str, Any]:
     """Everything known before the first step. Raises UserError for a size that does not fit."""
-    tasks = build_tasks(config.tasks)
+    if config.model.name.startswith(VAE_PREFIX):
+        from stepsight.training.vae import describe_vae  # diffusers: only when a VAE is chosen
+
+        return describe_vae(config)
+    tasks, codec = build_tasks(config.tasks), described_codec(config.codec)
+    layout = Layout.of(tasks, codec)
     with torch.device("meta"):
-        net = build_network(config, tasks)
+        net = build_network(config, tasks, codec)
     groups = parameter_groups(net)
     total = sum(groups.values())
     sizes = {name: tuple(settings.size) for name, settings in config.data.items()}  # type: ignore[attr-defined]
     for name, size in sizes.items():
-        check_size(net, size, f"data.{name}.size")  # type: ignore[arg-type]
-    height, width = max(sizes.values(), key=lambda size: size[0] * size[1])
-    channels = max(task.channels for task in tasks.values())
-    features = [task for task in tasks.values() if task.feature_channels]
-
-    def example(rows: int) -> tuple[torch.Tensor | None, ...]:
-        matching = None
-        if features:
-            stride = features[0].stride  # type: ignore[attr-defined]
-            grid = (height // stride, width // stride)
-            matching = torch.empty(rows, features[0].feature_channels, *grid, device="meta")
-        shapes = [(rows, channels, height, width), (rows, 3 * MAX_CONDITION_IMAGES, height, width)]
-        x, cond = (torch.empty(shape, device="meta") for shape in shapes)
-        label = torch.zeros(rows, dtype=torch.long, device="meta")
-        return x, cond, torch.empty(rows, device="meta"), label, matching
+        check_size(net, size, f"data.{name}.size", codec.downsample)  # type: ignore[arg-type]
+    largest = max(sizes.values(), key=lambda size: size[0] * size[1])
+    height, width = (side // codec.downsample for side in largest)
+    example = _example(layout, height, width)
 
     def factory() -> torch.nn.Module:
-        return build_network(config, tasks)
+        return layout.build(config.model)
 
-    forward = count_flops(factory, example(1))
+    passes = {name: task.passes for name, task in tasks.items()}
+    per_group = flops_by_group(factory, example)
+    forward = sum(per_group.values())
     training = config.training
-    kept = activation_bytes(factory, example(1)) * training.batch // training.accumulate
+    rows = training.batch // (training.accumulate * max(training.processes, 1))
+    kept = activation_bytes(factory, example) * rows * max(passes.values())
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
+    mean_passes = sum(passes.values()) / len(passes)
     return {
         "model": config.model.name,
+        "codec": codec.name,
         "tasks": {name: {"channels": task.channels} for name, task in tasks.items()},
         "data": {name: _source(settings) for name, settings in config.data.items()},
-        "input": [training.batch, channels + 3 * MAX_CONDITION_IMAGES, height, width],
-        "output": [training.batch, channels, height, width],
+        "input": [training.batch, layout.target + layout.cond, height, width],
+        "output": [training.batch, layout.target, height, width],
         "params_total": total,
-        "params_active": total,
+        "params_active": active_parameters(net),
         "params_by_group": groups,
         "flops_forward": forward,
+        "flops_by_group": per_group,
         "flops_train_per_image": 3 * forward,
-        "flops_train": 3 * forward * training.images,
+        "flops_train": int(3 * forward * training.images * mean_passes),
         "memory_bytes": int(copies * BYTES * total) + kept,
         "memory_bytes_activations": kept,
     }
 
 
+def _example(layout: Layout, height: int, width: int) -> tuple[torch.Tensor | None, ...]:
+    """One row of input without memory."""
+
+    def empty(channels: int) -> torch.Tensor:
+        return torch.empty(1, channels, height, width, device="meta")
+
+    label = torch.zeros(1, dtype=torch.long, device="meta")
+    features = empty(layout.features) if layout.features else None
+    return empty(layout.target), empty(layout.cond), torch.empty(1, device="meta"), label, features
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """The description for people."""
     data = [f"  data    {name}: {about}" for name, about in found["data"].items()]
-    groups = found["params_by_group"].items()
+    flops = found["flops_by_group"]
+    groups = [
+        (name, found["params_by_group"].get(name, 0), flops.get(name, 0))
+        for name in found["params_by_group"] | flops
+    ]
     return [
         f"model     {found['model']}",
         *[
@@ -76,8 +99,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         ],
         *data,
         f"shapes    input {found['input']} -> output {found['output']}",
-        f"params    {found['params_total']:,}",
-        *[f"  {name:<16}{count:>14,}" for name, count in groups],
+        f"codec     {found['codec']}",
+        f"params    {found['params_total']:,}, of which a sample passes {found['params_active']:,}",
+        f"  {'group':<16}{'parameters':>14}{'GFLOP':>12}",
+        *[f"  {name:<16}{count:>14,}{cost / 1e9:>12.4f}" for name, count, cost in groups],
         f"flops     {found['flops_forward'] / 1e9:.3f} G forward an image, "
         f"{found['flops_train_per_image'] / 1e9:.3f} G training, "
         f"{found['flops_train'] / 1e15:.3f} P the run",

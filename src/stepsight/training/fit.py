@@ -16,8 +16,9 @@ from stepsight.errors import UserError
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.loop import finish, train
-from stepsight.training.setup import Setup, drop_banks, preflight, prepare
+from stepsight.training.setup import Setup, preflight, prepare
 from stepsight.training.state import initialise, load_run, same_settings
+from stepsight.training.stores import drop_banks
 from stepsight.training.tracker import Tracker
 
 
@@ -86,6 +87,8 @@ def _set_up(
 ) -> Setup:
     """Build the run and say what it is."""
     s = prepare(config, run)
+    if _first():
+        s.codec.save(run.path / checkpoint.CODEC)
     if past is not None:
         load_run(s, past)
         console.note(f"continues from {past.path}")

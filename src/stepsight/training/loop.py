@@ -17,20 +17,24 @@ import torch
 from torch import Tensor
 
 from stepsight import checkpoint
-from stepsight.data.augment import flip
-from stepsight.data.collate import collate
 from stepsight.data.mixture import Draw
-from stepsight.diffusion.noise import training_noise
 from stepsight.errors import UserError
 from stepsight.evaluation import run as evaluation
-from stepsight.pipeline import DensePipeline, code
-from stepsight.seeding import generator, numpy_generator
+from stepsight.models.moe import balance_loss, expert_usage
+from stepsight.pipeline import DensePipeline
+from stepsight.training.batches import (
+    count_of,
+    errors_of,
+    levels_and_noise,
+    micro_batches,
+    read_part,
+)
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import rate, set_rate
 from stepsight.training.setup import Setup
-from stepsight.training.state import best_score, publish
-from stepsight.types import Coded
+from stepsight.training.state import publish
+from stepsight.training.validation import validate
 
 
 @dataclass
@@ -38,9 +42,15 @@ class Meter:
     """What is summed between two lines of the log."""
 
     loss: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    usage: dict[str, Tensor] = field(default_factory=dict)  # of experts by task, "layers experts"
     waited: float = 0.0
     since: float = field(default_factory=time.perf_counter)
     images: int = 0
+
+    def use(self, task: str, usage: Tensor | None) -> None:
+        """Count the tokens that a task sent to each expert."""
+        if usage is not None:
+            self.usage[task] = self.usage.get(task, torch.zeros_like(usage)) + usage
 
     def row(self) -> dict[str, float]:
         seconds = time.perf_counter() - self.since
@@ -63,21 +73,22 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
         clock = time.perf_counter()
         draw = s.mixture.draw(step)
         s.supply(draw)
-        coded = [encode_rows(s, draw, rows) for rows in micro_batches(s)]
+        parts = [read_part(s, draw, step, rows) for rows in micro_batches(s)]
         meter.waited += time.perf_counter() - clock
 
-        # Loss: the masked error divided by the count of valid entries of the whole batch.
-        counts = torch.stack([one.valid.sum() for one in coded])  # type: ignore[union-attr]
-        count = s.summed(counts.sum()).clamp_min(1)
+        # Loss: the error divided by what counts in the whole batch.
+        count = s.summed(torch.stack([count_of(s, part) for part in parts]).sum()).clamp_min(1)
         total = torch.zeros((), device=s.device)
-        for index, (one, rows) in enumerate(zip(coded, micro_batches(s))):
-            with s.synchronised(index == len(coded) - 1):
-                t, noise = levels_and_noise(s, step, rows, one)
+        for index, (part, rows) in enumerate(zip(parts, micro_batches(s))):
+            with s.synchronised(index == len(parts) - 1):
+                t, noise = levels_and_noise(s, step, rows, part)
                 with s.accelerator.autocast():
-                    errors, _ = s.diffusion.loss(s.model, one, t, noise)
+                    errors = errors_of(s, s.model, part, t, noise)
                 loss = errors.float().sum() / count
-                s.accelerator.backward(loss * s.accelerator.num_processes)  # DDP averages
+                balance = s.config.model.balance * balance_loss(s.net) / len(parts)
+                s.accelerator.backward(loss * s.accelerator.num_processes + balance)  # DDP averages
                 total += loss.detach()
+                meter.use(draw.stream.task, expert_usage(s.net))
         loss_value = float(s.summed(total))
         stop_if_not_finite(loss_value, step, draw, run)
 
@@ -109,40 +120,6 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
 
 def due(seen: int, every: int) -> bool:
     return every > 0 and seen % every == 0
-
-
-def micro_batches(s: Setup) -> list[range]:
-    """Row numbers of the global batch that this process takes, a range a micro-batch."""
-    parts = s.accelerator.num_processes * s.config.training.accumulate
-    size = s.config.training.batch // parts
-    first = s.accelerator.process_index
-    starts = range(first, parts, s.accelerator.num_processes)
-    return [range(one * size, (one + 1) * size) for one in starts]
-
-
-def encode_rows(s: Setup, draw: Draw, rows: range) -> Coded:
-    """Read, mirror, stack and encode some rows of a draw."""
-    samples = s.banks[draw.stream.source].samples([draw.indices[row] for row in rows])
-    mirror = s.config.training.flip
-    samples = [
-        flip(sample) if mirror and draw.mirrored[row] else sample
-        for sample, row in zip(samples, rows)
-    ]
-    task = draw.stream.task
-    batch = collate(samples).to(s.device)
-    return code(batch, s.tasks[task], s.labels[task], s.channels, s.codec, target=True)
-
-
-def levels_and_noise(s: Setup, step: int, rows: range, coded: Coded) -> tuple[Tensor, Tensor]:
-    """Noise levels "b", stratified over the global batch, and noise "b c h w" of some rows."""
-    assert coded.x is not None
-    settings = s.config.training
-    rng = numpy_generator(settings.seed, "level", step)
-    strata = (rng.permutation(settings.batch) + rng.random(settings.batch)) / settings.batch
-    t = s.diffusion.draw_times(torch.tensor([strata[row] for row in rows], dtype=torch.float32))
-    streams = [generator(settings.seed, "noise", step * settings.batch + row) for row in rows]
-    noise = training_noise(s.config.diffusion, coded.x.shape[1:], t, streams)
-    return t.to(s.device), noise.to(s.device)
 
 
 def stop_if_not_finite(loss: float, step: int, draw: Draw, run: RunWriter) -> None:
@@ -178,9 +155,20 @@ def report(
         data_share=row["data_share"],
         **_gpu_figures(s, row["images_per_s"]),
     )
+    shares = usage_shares(s, meter)
     if s.main:
-        stamp = {"kind": "train", "step": s.step, "images_seen": seen}
+        stamp = {"kind": "train", "step": s.step, "images_seen": seen} | shares
         run.log(stamp | row | {"lr": s.config.training.lr * factor, "seconds": s.elapsed()})
+
+
+def usage_shares(s: Setup, meter: Meter) -> dict[str, list[list[float]]]:
+    """Share of a task's routed tokens that went to each expert, by layer, over all processes."""
+    shares = {}
+    for task in sorted(meter.usage):  # the same order everywhere: every process drew these tasks
+        counts = s.summed(meter.usage[task].float())
+        share = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+        shares[f"experts/{task}"] = [[round(one, 4) for one in row] for row in share.tolist()]
+    return shares
 
 
 def _gpu_figures(s: Setup, images_per_s: float) -> dict[str, float]:
@@ -190,33 +178,6 @@ def _gpu_figures(s: Setup, images_per_s: float) -> dict[str, float]:
     forward = sum(s.forward_flops.values()) / len(s.forward_flops)
     flops = 3 * forward * images_per_s / s.accelerator.num_processes
     return {"peak_gb": torch.cuda.max_memory_allocated() / 1e9, "tflops": flops / 1e12}
-
-
-def validate(s: Setup, run: RunWriter, console: Console) -> float:
-    """Score a few evaluation images of every task with the averaged weights; seconds it took."""
-    settings, clock = s.config.evaluation, time.perf_counter()
-    with s.averaged() as pipeline:
-        plan = evaluation.Plan(
-            nfe=[settings.nfe],
-            members=[1],
-            images=s.config.training.validation_images,
-            sampler=s.config.diffusion.sampler,
-            seed=settings.seed,
-            rows=settings.batch,
-        )
-        every = evaluation.score_tasks(pipeline, s.evaluation_sources, plan)
-        rows = [s.validation_row(scores, (settings.nfe, 1)) for scores in every]
-        if s.main:
-            for row in rows:
-                run.log(row)
-            seen = s.step * s.config.training.batch
-            picture = run.samples / f"{checkpoint.step_name(s.step)}.png"
-            few = 2 if seen < s.config.training.images else 3
-            s.draw(pipeline, picture, images=few)
-    score = best_score(rows)
-    s.is_best, s.best = score < s.best, min(s.best, score)
-    console.validation(s.step, rows, checkpoint.step_name(s.step) if s.is_best else None)
-    return time.perf_counter() - clock
 
 
 def save(s: Setup, run: RunWriter) -> None:

@@ -71,8 +71,9 @@ class Muon(torch.optim.Optimizer):
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon takes it: inner matrices and kernels; not embeddings, inputs or outputs."""
     edges = ("label", "time", "input", "output", "y_embedder", "t_embedder", "x_embedder", "final")
+    other = name.startswith(edges) or name.endswith(("bias", "gate.weight"))
     modulation = "modulation" in name or "adaLN" in name
-    return parameter.ndim in (2, 4) and not name.startswith(edges) and not modulation
+    return parameter.ndim in (2, 4) and not other and not modulation
 
 
 def build_optimizers(net: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
@@ -80,9 +81,9 @@ def build_optimizers(net: nn.Module, settings: TrainingSettings) -> list[torch.o
     named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if settings.optimizer == "muon" and is_matrix(name, p)]
     chosen = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in chosen]
-    decay = [p for p in rest if p.ndim > 1]
-    plain = [p for p in rest if p.ndim <= 1]
+    rest = [(name, p) for name, p in named if id(p) not in chosen]
+    plain = [p for name, p in rest if p.ndim <= 1 or name.endswith("bias")]  # also stacked biases
+    decay = [p for name, p in rest if p.ndim > 1 and not name.endswith("bias")]
     groups = [
         {"params": decay, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,30 +16,26 @@ from torch import Tensor, nn
 
 from stepsight.config import RunConfig
 from stepsight.data.bank import Bank
-from stepsight.data.collate import collate
 from stepsight.data.config import ScenesSettings
 from stepsight.data.mixture import Draw, Mixture, Stream
-from stepsight.data.resize import resize_sample
-from stepsight.data.scenes.source import Scenes
 from stepsight.data.table import Source
-from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.samplers import steps_for
 from stepsight.errors import UserError
-from stepsight.evaluation.evaluator import Scores, Setting
 from stepsight.evaluation.pictures import sample_grid
-from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.run import forward_flops, open_sources, overlap, pick_sources
 from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
-from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline, build_network, check_sizes, code
+from stepsight.latents import Latents
+from stepsight.models.codec import Codec, open_codec
+from stepsight.pipeline import DensePipeline, Layout, build_network, check_sizes
 from stepsight.tasks.base import Task
-from stepsight.tasks.config import SemanticSettings
+from stepsight.tasks.config import ImageSettings, SemanticSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.training import distributed
 from stepsight.training.config import TrainingSettings
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import EMA, build_optimizers
+from stepsight.training.stores import make_stores
 
 AHEAD = 512  # samples a bank is filled by at a time
 
@@ -54,33 +48,34 @@ class Setup:
     accelerator: Accelerator
     tasks: dict[str, Task]
     net: nn.Module
-    banks: dict[str, Bank]
+    codec: Codec
+    stores: dict[str, Bank | Latents]  # training samples by source, made as they are needed
     evaluation_sources: dict[str, Source]  # by task
     sizes: dict[str, tuple[int, int]]  # by task
     mixture: Mixture
     label: str | None
 
-    codec: Pixels = field(default_factory=Pixels)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     forward_flops: dict[str, float] = field(default_factory=dict)
     training_flops: float = 0.0
+    inherited_flops: float = 0.0  # spent on the weights that the run started from
     step: int = 0
     started_at: int = 0
     best: float = math.inf
     is_best: bool = False
     losses: dict[str, float] = field(default_factory=dict)  # validation loss by task
-    filled: dict[str, int] = field(default_factory=dict)  # leading rows of each bank that are made
+    filled: dict[str, int] = field(default_factory=dict)  # leading rows of each store that are made
     rendering_s: float = 0.0  # processor seconds spent on making samples
     began: float = field(default_factory=time.perf_counter)
     start_up_s: float = 0.0
     cpu_began: float = 0.0  # processor seconds of this process when the loop began
 
     def __post_init__(self) -> None:
-        self.labels = {task: row for row, task in enumerate(self.tasks)}
-        self.channels = max(task.channels for task in self.tasks.values())
+        self.layout = Layout.of(self.tasks, self.codec)
         self.diffusion = Diffusion(self.config.diffusion)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.net.to(self.device)
+        self.codec.to(self.device)
         self.model = self.accelerator.prepare_model(self.net)
         self.optimizers = build_optimizers(self.net, self.config.training)
         self.ema = EMA(self.net, self.config.training.ema)
@@ -105,19 +100,21 @@ class Setup:
         self.fill(draw.stream.source, max(draw.indices) + 1)
 
     def fill(self, name: str, wanted: int) -> None:
-        """Make the leading `wanted` rows of a bank; the processes share the work."""
-        bank, done = self.banks[name], self.filled.get(name, 0)
-        if wanted <= done:
+        """Make the leading `wanted` rows of a store; the processes share the work."""
+        rows = self.stores[name]
+        if wanted <= self.filled.get(name, 0):
             return
-        upto = min(len(bank), -(-wanted // AHEAD) * AHEAD)
+        upto = min(len(rows.store), -(-wanted // AHEAD) * AHEAD)
         clock = time.process_time()
-        bank.fill(self.accelerator.process_index, self.accelerator.num_processes, stop=upto)
+        rows.fill(self.accelerator.process_index, self.accelerator.num_processes, stop=upto)
         self.rendering_s += time.process_time() - clock
         self.accelerator.wait_for_everyone()
         self.filled[name] = upto
 
     def pipeline(self) -> DensePipeline:
-        return DensePipeline(self.net, self.tasks, self.config, self.sizes, self.statistics)
+        return DensePipeline(
+            self.net, self.tasks, self.config, self.sizes, self.statistics, codec=self.codec
+        )
 
     @contextmanager
     def averaged(self) -> Iterator[DensePipeline]:
@@ -143,47 +140,6 @@ class Setup:
             images=images,
         )
 
-    def validation_row(self, scores: Scores, setting: Setting) -> dict[str, Any]:
-        """A `val` line of metrics.jsonl."""
-        loss = self.validation_loss(scores.task)
-        self.losses[scores.task] = loss
-        names = scores.baselines.items()
-        return {
-            "kind": "val",
-            "step": self.step,
-            "images_seen": self.step * self.config.training.batch,
-            "task": scores.task,
-            "data": scores.source,
-            "nfe": setting[0],
-            "members": setting[1],
-            "n": len(scores.keys),
-            "loss": loss,
-            "metrics": metrics_of(scores.settings[setting], scores.protocol),
-            "baselines": {name: metrics_of(own, scores.protocol) for name, own in names},
-            "seconds": self.elapsed(),
-        }
-
-    @torch.inference_mode()
-    def validation_loss(self, task: str) -> float:
-        """Denoising loss of the network as it is on fixed images, noise levels and noise."""
-        source = self.evaluation_sources[task]
-        count = min(self.config.training.validation_images, len(source))
-        total = valid = 0.0
-        for start in range(0, count, 32):
-            picks = range(start, min(start + 32, count))
-            samples = [resize_sample(one, self.sizes[task]) for one in source.samples(picks)]
-            batch = collate(samples).to(self.device)
-            coded = code(
-                batch, self.tasks[task], self.labels[task], self.channels, self.codec, True
-            )
-            assert coded.x is not None
-            u = (torch.tensor(picks, dtype=torch.float32) * 0.618034 + 0.5) % 1
-            noise = row_noise(coded.x.shape[1:], [("validation", key) for key in batch.keys])
-            times = self.diffusion.draw_times(u.clamp(1e-3, 1 - 1e-3)).to(self.device)
-            errors, counts = self.diffusion.loss(self.net, coded, times, noise.to(self.device))
-            total, valid = total + float(errors.sum()), valid + float(counts.sum())
-        return total / max(valid, 1.0)
-
 
 def preflight(config: RunConfig) -> None:
     """Raise UserError for what would stop the run later, before anything is written."""
@@ -200,10 +156,23 @@ def preflight(config: RunConfig) -> None:
                 f"tasks.{task.name}.classes={task.classes}: {stream.source} has {classes} classes. "
                 f"Use {classes}."
             )
+        kinds = len(sources[stream.source].categories)
+        if isinstance(task, ImageSettings) and task.classes < kinds:
+            raise UserError(
+                f"tasks.image.classes={task.classes}: {stream.source} has {kinds} classes. "
+                f"Use {kinds}."
+            )
+    codec = open_codec(config.codec)
     with torch.device("meta"):
-        net = build_network(config, tasks)
-    check_sizes(net, {stream.task: sources[stream.source].size for stream in streams})
+        net = build_network(config, tasks, codec)
+    sizes = {stream.task: sources[stream.source].size for stream in streams}
+    check_sizes(net, sizes, codec.downsample)
     Diffusion(config.diffusion)
+    if config.training.latents and config.diffusion.objective == "end_to_end":
+        raise UserError(
+            "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
+            "the samples themselves. Leave training.latents empty."
+        )
     wanted = {
         config.evaluation.nfe,
         *(config.evaluation.sweep_nfe if config.evaluation.sweep else ()),
@@ -220,25 +189,25 @@ def prepare(config: RunConfig, run: RunWriter) -> Setup:
     sources = open_sources(config, quantities, "train")
     streams = match(tasks, sources, config)
     torch.manual_seed(config.training.seed)  # the initial weights
-    net = build_network(config, tasks)
+    codec = open_codec(config.codec)
+    net = build_network(config, tasks, codec)
     sizes = {stream.task: sources[stream.source].size for stream in reversed(streams)}
-    check_sizes(net, sizes)
-    used = {stream.source for stream in streams}
-    banks = {name: make_bank(config, name, sources[name], run.path) for name in used}
-    pipeline = DensePipeline(net, tasks, config, sizes)
+    check_sizes(net, sizes, codec.downsample)
+    pipeline = DensePipeline(net, tasks, config, sizes, codec=codec)
     held = open_sources(config, quantities, "eval")
     setup = Setup(
         config,
         accelerator,
         tasks,
         net,
-        banks,
+        codec,
+        make_stores(config, tasks, codec.to(accelerator.device), sources, streams, run.path),
         pick_sources(pipeline, held, list(tasks)),
         sizes,
         Mixture(streams, config.training.batch, config.training.seed),
         overlap(config, config.data.values()),
     )
-    gather_statistics(setup)
+    gather_statistics(setup, sources)
     return setup
 
 
@@ -293,25 +262,11 @@ def match(
     return streams
 
 
-def make_bank(config: RunConfig, name: str, source: Source, run: Path) -> Bank:
-    """Where a source's training samples are kept at working size, empty until they are needed."""
-    settings, folder = config.data[name], run / ".bank" / name
-    fingerprint = repr((replace(settings, weight=1.0), config.data_root, sorted(source.quantities)))
-    if isinstance(source, Scenes):
-        fingerprint = source.fingerprint
-        cache = source.settings.cache
-        folder = Path(cache) / fingerprint if cache else folder
-    return Bank.create(source, len(source), folder, fingerprint)
-
-
-def drop_banks(run: Path) -> None:
-    """Remove the samples that were made for this run only."""
-    shutil.rmtree(run / ".bank", ignore_errors=True)
-
-
-def gather_statistics(s: Setup) -> None:
+def gather_statistics(s: Setup, sources: Mapping[str, Source]) -> None:
     """Sums over training samples, for the trivial predictors that learn something."""
     for name, task in s.tasks.items():
         source = next(stream.source for stream in s.mixture.streams if stream.task == name)
-        s.fill(source, min(STATISTICS_IMAGES, len(s.banks[source])))
-        s.statistics[name] = statistics(task, s.banks[source])
+        store = s.stores[source]
+        if isinstance(store, Bank):
+            s.fill(source, min(STATISTICS_IMAGES, len(store)))
+        s.statistics[name] = statistics(task, store if isinstance(store, Bank) else sources[source])

@@ -13,6 +13,7 @@ from typing import Any
 from stepsight import checkpoint
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
+from stepsight.conversion.adapt import adapt
 from stepsight.errors import UserError
 from stepsight.evaluation.measures import main_metric, measure
 from stepsight.training.folder import RunWriter, revision
@@ -21,7 +22,7 @@ from stepsight.training.setup import Setup
 # What may differ when a run is continued: how long it is, what it says and keeps, how it is scored.
 FREE = re.compile(
     r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
-    r"tracker|processes|accumulate)$"
+    r"tracker|processes|accumulate|latents.*)$"
 )
 
 
@@ -53,13 +54,15 @@ def load_run(s: Setup, saved: Checkpoint) -> None:
     s.step = s.started_at = int(saved.meta["step"])
     best = saved.meta["best"]
     s.best, s.training_flops = math.inf if best is None else best, saved.meta["training_flops"]
+    s.inherited_flops = saved.meta.get("inherited_flops", 0.0)
 
 
 def initialise(s: Setup, saved: Checkpoint) -> None:
-    """Start from another run's averaged weights, at step 0."""
-    weights = saved.tensors(checkpoint.BACKBONE)
+    """Start from another run's averaged weights, at step 0; see `conversion.adapt`."""
+    weights = adapt(saved, s.net, s.layout, s.codec)
     checkpoint.load_weights(s.net, weights, saved.path)
     s.ema.load(weights, s.device)
+    s.inherited_flops = saved.meta["training_flops"] + saved.meta.get("inherited_flops", 0.0)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -79,9 +82,11 @@ def publish(s: Setup, run: RunWriter) -> None:
         meta={
             "images_seen": s.step * s.config.training.batch,
             "training_flops": s.training_flops,
+            "inherited_flops": s.inherited_flops,
             "best": s.best if math.isfinite(s.best) else None,
             "sizes": {task: list(size) for task, size in s.sizes.items()},
             "tasks": list(s.tasks),
+            "codec": s.codec.name,
             "losses": s.losses,
             "run": run.path.name,
             "revision": revision(),

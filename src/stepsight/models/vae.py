@@ -1,0 +1,253 @@
+"""A VAE as codec: images and targets are denoised as its latents (Rombach et al. 2022).
+
+The autoencoders are diffusers' own, read from a local folder in their layout; nothing is ever
+looked up elsewhere. A VAE knows RGB images, so an image of any number of channels is shown to it as
+`pictures`: one channel is repeated three times and read back as the mean, more are padded with
+zeros to a multiple of three, and each group of three is one picture. Latents stand side by side.
+
+Shapes: b images, c their channels, g = ceil(c / 3) pictures an image, l latent channels.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, AutoencoderTiny  # pyright: ignore[reportPrivateImportUsage]
+from einops import rearrange, repeat
+from torch import Tensor
+
+from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.models.config import CodecSettings
+
+Autoencoder = AutoencoderKL | AutoencoderTiny
+CLASSES: dict[str, type[AutoencoderKL] | type[AutoencoderTiny]] = {
+    "AutoencoderKL": AutoencoderKL,
+    "AutoencoderTiny": AutoencoderTiny,
+}
+CONFIG = "config.json"
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")  # as preferred
+
+# Sizes that can be trained here: arguments of AutoencoderKL. Without attention, a VAE trained at
+# one size serves every size.
+VAES: dict[str, dict[str, Any]] = {
+    "vae-tiny": dict(
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=64,
+    ),
+}
+
+
+def build_vae(name: str) -> AutoencoderKL:
+    """An untrained VAE of a size in `VAES`. Raises UserError for another name."""
+    if name not in VAES:
+        raise UserError(f"model.name '{name}' is no VAE.{suggest(name, VAES)}")
+    return AutoencoderKL(**VAES[name])
+
+
+class VAE:
+    """An autoencoder with fixed weights behind the `Codec` protocol.
+
+    A latent is (posterior mean - shift) * scale, with both from the VAE's configuration; an
+    AutoencoderTiny has no posterior. Encoding is deterministic and keeps no gradient; decoding is
+    differentiable in the latent. Tensors that are returned are float32 whatever the VAE computes
+    in: weights stay float32, and bfloat16 is autocast.
+    """
+
+    def __init__(self, module: Autoencoder, settings: CodecSettings) -> None:
+        """Take over `module`: it is frozen. Raises UserError for a VAE of other than RGB images."""
+        config: Any = module.config
+        _check(config, settings)
+        self.downsample = _downsample(config)
+        self.latent_channels = int(config.latent_channels)
+        self.scale, self.shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
+        self.name = f"{type(module).__name__}-{_digest(module, self.scale, self.shift)}"
+        self._bfloat16 = settings.dtype == "bfloat16"
+        self._module = module.float().eval().requires_grad_(False)
+        self._module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._module.use_slicing, self._module.use_tiling = settings.slicing, settings.tiling
+
+    @classmethod
+    def from_module(cls, module: Autoencoder, settings: CodecSettings) -> Self:
+        """The codec of an autoencoder as it is now; `module` itself is left free to train on."""
+        return cls(copy.deepcopy(module), settings)
+
+    @classmethod
+    def open(cls, folder: Path, settings: CodecSettings) -> Self:
+        """Read `folder`, or `folder`/vae where a whole pipeline is named.
+
+        Raises UserError for a folder that is missing, incomplete, damaged or of another class.
+        """
+        found = _locate(Path(folder))
+        return cls(_read(found), settings)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and safetensors: `open` and diffusers' `from_pretrained` read them."""
+        module = copy.deepcopy(self._module)
+        module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        module.register_to_config(_name_or_path=self.name)  # not the folder it was once read from
+        module.save_pretrained(folder)
+
+    def channels(self, channels: int) -> int:
+        """Latent channels "g l" of an image of `channels` channels."""
+        return _groups(channels) * self.latent_channels
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Image "b c h w" of about [-1, 1] -> latent "b (g l) h/downsample w/downsample".
+
+        Raises UserError unless both sides are multiples of `downsample`.
+        """
+        check_sides(x.shape[-2:], self.downsample, "image")
+        with self._precision(x):
+            found = self._module.encode(to_pictures(x.float()))
+        tiny = isinstance(self._module, AutoencoderTiny)
+        latents = found.latents if tiny else found.latent_dist.mean  # type: ignore[union-attr]
+        latents = (latents.float() - self.shift) * self.scale
+        return rearrange(latents, "(b g) l h w -> b (g l) h w", b=len(x))
+
+    def decode(self, z: Tensor, channels: int) -> Tensor:
+        """Latent "b k h w", of which the leading channels(channels) are read, to an image
+        "b channels (h downsample) (w downsample)"."""
+        z = z[:, : self.channels(channels)].float() / self.scale + self.shift
+        latents = rearrange(z, "b (g l) h w -> (b g) l h w", l=self.latent_channels)
+        with self._precision(z):
+            pictures = self._module.decode(latents).sample  # type: ignore[union-attr]
+        return from_pictures(pictures.float(), channels)
+
+    def mask(self, valid: Tensor) -> Tensor:
+        """Valid pixels "b 1 h w" -> bool "b 1 h/downsample w/downsample": whole blocks only."""
+        check_sides(valid.shape[-2:], self.downsample, "mask")
+        side = self.downsample
+        blocks = rearrange(valid.bool(), "b c (h i) (w j) -> b c h w (i j)", i=side, j=side)
+        return blocks.all(dim=-1)
+
+    def to(self, device: torch.device | str) -> Self:
+        self._module.to(device)  # pyright: ignore[reportArgumentType]
+        return self
+
+    def _precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+
+def to_pictures(x: Tensor) -> Tensor:
+    """Image "b c h w" -> pictures "(b g) 3 h w": see the head of this module."""
+    if x.shape[1] == 1:
+        return repeat(x, "b 1 h w -> b 3 h w")
+    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % 3))
+    return rearrange(x, "b (g c) h w -> (b g) c h w", c=3)
+
+
+def from_pictures(pictures: Tensor, channels: int) -> Tensor:
+    """The inverse of `to_pictures`, to "b channels h w"."""
+    x = rearrange(pictures, "(b g) c h w -> b (g c) h w", g=_groups(channels))
+    return x.mean(dim=1, keepdim=True) if channels == 1 else x[:, :channels]
+
+
+def check_sides(size: tuple[int, ...], factor: int, what: str) -> None:
+    """Raise UserError unless height and width are positive multiples of `factor`."""
+    for name, value in zip(("height", "width"), size, strict=True):
+        if value % factor or value < 1:
+            low = max(value // factor, 1) * factor
+            raise UserError(
+                f"{what}: {name} {value} is not a multiple of {factor}, the pixels a cell of the "
+                f"VAE. Use {low} or {low + factor}."
+            )
+
+
+def _groups(channels: int) -> int:
+    return math.ceil(channels / 3)
+
+
+def _downsample(config: Any) -> int:
+    """Pixels a cell: every level but the first halves the sides, in both classes."""
+    return 2 ** (len(config.block_out_channels) - 1)
+
+
+def _digest(module: Autoencoder, *numbers: float) -> str:
+    """12 hex digits of what decides a latent: the weights, in any file format, and `numbers`."""
+    found = hashlib.sha256(repr(numbers).encode())
+    for name, value in sorted(module.state_dict().items()):
+        found.update(f"{name} {tuple(value.shape)}".encode())
+        found.update(value.float().contiguous().cpu().numpy())
+    return found.hexdigest()[:12]
+
+
+def _check(config: Any, settings: CodecSettings) -> None:
+    """Raise UserError for an autoencoder, or a use of it, that is not implemented."""
+    if (config.in_channels, config.out_channels) != (3, 3):
+        raise UserError(
+            f"codec.path: this VAE maps {config.in_channels} channels to {config.out_channels}; "
+            f"use one of RGB images."
+        )
+    if getattr(config, "latents_mean", None) or getattr(config, "latents_std", None):
+        raise UserError(
+            "codec.path: this VAE scales each latent channel by itself (latents_mean, latents_std "
+            "in its config.json); use one with a single scaling_factor."
+        )
+    published = (_downsample(config), config.latent_channels) == (8, 4)
+    if settings.tiling and "latent_magnitude" in config and not published:
+        raise UserError(
+            "codec.tiling: diffusers tiles an AutoencoderTiny only with 4 latent channels and 8 "
+            "pixels a cell. Set codec.tiling to false; codec.slicing also saves memory."
+        )
+
+
+def _locate(folder: Path) -> Path:
+    """The folder itself, or its `vae`, whichever holds a config.json."""
+    for found in (folder, folder / "vae"):
+        if (found / CONFIG).is_file():
+            return found
+    reason = f"has no {CONFIG}" if folder.is_dir() else "is no folder"
+    raise UserError(f"codec.path: {folder} {reason}. {_CONTENTS}")
+
+
+def _read(folder: Path) -> Autoencoder:
+    """The autoencoder in `folder`, every weight of it from the file."""
+    kind: Any = CLASSES.get(name := _class_name(folder / CONFIG) or "")
+    if kind is None:
+        raise UserError(f"{folder / CONFIG}: '_class_name' is {name!r}. {_CONTENTS}")
+    file = next((folder / one for one in WEIGHTS if (folder / one).is_file()), None)
+    if file is None:
+        raise UserError(f"codec.path: {folder} has no {WEIGHTS[0]}. {_CONTENTS}")
+    try:
+        module, info = kind.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=file.suffix == ".safetensors",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataFormatError(f"{file}: cannot be read as {name} ({reason}).") from error
+    for fault in ("missing", "unexpected"):
+        if keys := info[f"{fault}_keys"]:
+            raise DataFormatError(
+                f"{file}: does not fit {CONFIG}: {len(keys)} {fault} weights, e.g. {min(keys)}."
+            )
+    return module
+
+
+def _class_name(path: Path) -> str | None:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataFormatError(f"{path}: no valid JSON ({error}).") from error
+    return config.get("_class_name") if isinstance(config, dict) else None
+
+
+_CONTENTS = (
+    f"A VAE folder holds {CONFIG} (of a diffusers {' or '.join(CLASSES)}) and {WEIGHTS[0]} "
+    f"(or .bin); a folder with such a folder called vae in it will do."
+)

@@ -1,0 +1,95 @@
+"""Validation while training: a few evaluation images of every task, scored, drawn and compared."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from stepsight import checkpoint
+from stepsight.data.resize import resize_sample
+from stepsight.diffusion.noise import row_noise
+from stepsight.evaluation import run as evaluation
+from stepsight.evaluation.evaluator import Scores, Setting
+from stepsight.evaluation.results import metrics_of
+from stepsight.training.batches import count_of, errors_of, stack_part
+from stepsight.training.console import Console
+from stepsight.training.folder import RunWriter
+from stepsight.training.setup import Setup
+from stepsight.training.state import best_score
+
+CHUNK = 32  # images whose loss is taken together
+
+
+def validate(s: Setup, run: RunWriter, console: Console) -> float:
+    """Score a few evaluation images of every task with the averaged weights; seconds it took."""
+    settings, clock = s.config.evaluation, time.perf_counter()
+    with s.averaged() as pipeline:
+        plan = evaluation.Plan(
+            nfe=[settings.nfe],
+            members=[1],
+            images=s.config.training.validation_images,
+            sampler=s.config.diffusion.sampler,
+            seed=settings.seed,
+            rows=settings.batch,
+        )
+        every = evaluation.score_tasks(pipeline, s.evaluation_sources, plan)
+        rows = [validation_row(s, scores, (settings.nfe, 1)) for scores in every]
+        if s.main:
+            for row in rows:
+                run.log(row)
+            seen = s.step * s.config.training.batch
+            picture = run.samples / f"{checkpoint.step_name(s.step)}.png"
+            few = 2 if seen < s.config.training.images else 3
+            s.draw(pipeline, picture, images=few)
+    score = best_score(rows)
+    s.is_best, s.best = score < s.best, min(s.best, score)
+    console.validation(s.step, rows, checkpoint.step_name(s.step) if s.is_best else None)
+    return time.perf_counter() - clock
+
+
+def validation_row(s: Setup, scores: Scores, setting: Setting) -> dict[str, Any]:
+    """A `val` line of metrics.jsonl."""
+    loss = validation_loss(s, scores.task)
+    s.losses[scores.task] = loss
+    names = scores.baselines.items()
+    return {
+        "kind": "val",
+        "step": s.step,
+        "images_seen": s.step * s.config.training.batch,
+        "task": scores.task,
+        "data": scores.source,
+        "nfe": setting[0],
+        "members": setting[1],
+        "n": len(scores.keys),
+        "loss": loss,
+        "metrics": metrics_of(scores.settings[setting], scores.protocol),
+        "baselines": {name: metrics_of(own, scores.protocol) for name, own in names},
+        "seconds": s.elapsed(),
+    }
+
+
+@torch.inference_mode()
+def validation_loss(s: Setup, task: str) -> float:
+    """The training loss of the network as it is on fixed images, noise levels and noise."""
+    source = s.evaluation_sources[task]
+    count = min(s.config.training.validation_images, len(source))
+    total = valid = 0.0
+    for start in range(0, count, CHUNK):
+        picks = range(start, min(start + CHUNK, count))
+        samples = [resize_sample(one, s.sizes[task]) for one in source.samples(picks)]
+        part = stack_part(s, task, samples)
+        assert part.coded.x is not None
+        runs = range(part.task.passes)
+        u = (torch.tensor([*picks] * len(runs), dtype=torch.float32) * 0.618034 + 0.5) % 1
+        keys = [
+            ("validation", sample.key, *([run] if run else []))
+            for run in runs
+            for sample in samples
+        ]
+        noise = row_noise(part.coded.x.shape[1:], keys).to(s.device)
+        times = s.diffusion.draw_times(u.clamp(1e-3, 1 - 1e-3)).to(s.device)
+        total += float(errors_of(s, s.net, part, times, noise).sum())
+        valid += float(count_of(s, part))
+    return total / max(valid, 1.0)

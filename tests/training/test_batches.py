@@ -1,0 +1,117 @@
+"""What a micro-batch holds: tasks of several passes, and classes that are hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from stepsight.training.batches import levels_and_noise, micro_batches, read_part
+from stepsight.training.setup import Setup
+
+SEPARATE = {"components": "separate", "cost_volume": False}
+
+
+def begin(lab, folder, task: str, options: dict[str, Any] | None = None, **changes: Any) -> Setup:
+    config = lab.config((task,), **changes)
+    config.tasks[task] = replace(config.tasks[task], **(options or {}))
+    return lab.begin(config, folder)[0]
+
+
+# ---------------------------------------------------------------------------- several passes
+
+
+def test_rows_of_two_passes_are_all_images_of_one_and_then_of_the_other(lab, tmp_path):
+    joint = begin(lab, tmp_path / "joint", "flow", {"cost_volume": False})
+    s = begin(lab, tmp_path / "separate", "flow", SEPARATE)
+    coded = read_part(s, s.mixture.draw(0), 0, range(2, 6)).coded
+    both = read_part(joint, joint.mixture.draw(0), 0, range(2, 6)).coded
+    assert coded.x is not None and both.x is not None
+    assert coded.valid is not None and both.valid is not None
+    assert coded.x.shape == (8, 1, 16, 16) and both.x.shape == (4, 2, 16, 16)
+    for run in range(2):
+        own = slice(4 * run, 4 * run + 4)
+        assert torch.equal(coded.x[own, 0], both.x[:, run])
+        assert torch.equal(coded.valid[own, 0], both.valid[:, run])
+        assert torch.equal(coded.cond[own], both.cond)
+        assert coded.label[own].tolist() == [run] * 4
+    assert s.layout.labels == 2 and s.layout.target == 1
+
+
+def test_the_noise_of_the_first_pass_is_that_of_a_single_one(lab, tmp_path):
+    s = begin(lab, tmp_path / "separate", "flow", SEPARATE)
+    single = begin(lab, tmp_path / "single", "depth")  # one channel as well
+    parts = [read_part(one, one.mixture.draw(3), 3, range(2, 6)) for one in (s, single)]
+    t, noise = levels_and_noise(s, 3, range(2, 6), parts[0])
+    single_t, single_noise = levels_and_noise(single, 3, range(2, 6), parts[1])
+    assert torch.equal(noise[:4], single_noise)
+    assert torch.equal(t[:4], single_t) and torch.equal(t[4:], single_t)  # of an image: one level
+    assert (noise[:4] - noise[4:]).abs().amax(dim=(1, 2, 3)).min() > 0.1
+    whole = read_part(s, s.mixture.draw(3), 3, range(8))
+    _, every = levels_and_noise(s, 3, range(8), whole)
+    assert torch.equal(every.unflatten(0, (2, 8))[:, 2:6], noise.unflatten(0, (2, 4)))
+
+
+def test_micro_batches_of_two_passes_cost_what_the_batch_costs(lab, tmp_path):
+    def losses(name: str, **changes: Any) -> list[float]:
+        config = lab.config(("flow",), **changes)
+        config.tasks["flow"] = replace(config.tasks["flow"], **SEPARATE)
+        lab.train(config, tmp_path / name)
+        return lab.losses(tmp_path / name)
+
+    assert losses("split", accumulate=4) == pytest.approx(losses("whole"), rel=1e-4)
+
+
+# ---------------------------------------------------------------------------- hidden classes
+
+
+def hidden(s: Setup, steps: range) -> list[list[bool]]:
+    """Which rows have the null row, by step."""
+    found = []
+    for step in steps:
+        rows = [read_part(s, s.mixture.draw(step), step, rows) for rows in micro_batches(s)]
+        label = torch.cat([part.coded.label for part in rows])
+        found.append((label == s.layout.labels).tolist())
+    return found
+
+
+def test_a_tenth_of_the_classes_is_hidden(lab, tmp_path):
+    """1600 coins: within three standard deviations, 0.0225."""
+    lab.source.size = (8, 8)
+    found = sum(hidden(begin(lab, tmp_path, "image"), range(200)), [])
+    assert len(found) == 1600 and abs(sum(found) / 1600 - 0.1) < 0.0225
+
+
+def test_which_are_hidden_is_a_function_of_seed_and_number(lab, tmp_path):
+    often = {"dropout": 0.5}
+    first = hidden(begin(lab, tmp_path / "1", "image", often), range(6))
+    again = begin(lab, tmp_path / "2", "image", often, accumulate=4)
+    assert hidden(again, range(6)) == first  # however the batch is cut
+    assert hidden(again, range(3, 6)) == first[3:]  # and wherever a run is taken up
+    assert hidden(begin(lab, tmp_path / "3", "image", often, seed=1), range(6)) != first
+    assert first[0] != first[1]
+
+
+def test_other_rows_keep_their_class(lab, tmp_path):
+    s = begin(lab, tmp_path, "image", {"dropout": 0.5})
+    draw = s.mixture.draw(0)
+    label = read_part(s, draw, 0, range(8)).coded.label
+    classes = torch.tensor([lab.source[index].class_id for index in draw.indices])
+    shown = label != s.layout.labels
+    assert 0 < shown.sum() < 8 and torch.equal(label[shown], classes[shown])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 8)])
+def test_all_or_none(lab, tmp_path, share, expected):
+    assert sum(hidden(begin(lab, tmp_path, "image", {"dropout": share}), range(1))[0]) == expected
+
+
+def test_nothing_is_hidden_from_other_tasks_nor_in_validation(lab, tmp_path):
+    from stepsight.training.batches import stack_part
+
+    assert not any(sum(hidden(begin(lab, tmp_path / "depth", "depth"), range(8)), []))
+    s = begin(lab, tmp_path / "image", "image", {"dropout": 1.0})
+    part = stack_part(s, "image", lab.source.samples(range(8)))
+    assert part.coded.label.tolist() == list(range(8))

@@ -1,0 +1,141 @@
+"""A mixture of experts in training: who serves whom is logged, and evenness is trained for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stepsight.config import RunConfig
+from stepsight.diffusion.objective import Diffusion
+from stepsight.models.moe import balance_loss
+from stepsight.training.batches import errors_of, levels_and_noise, read_part
+from stepsight.training.console import Console
+from stepsight.training.loop import train
+from stepsight.training.setup import Setup
+
+LAYERS, EXPERTS = 3, 4
+
+
+def config_of(lab, tasks=("depth",), **changes: Any) -> RunConfig:
+    model = {key: changes.pop(key) for key in ("balance", "shared_experts") if key in changes}
+    config = lab.config(tasks, **changes)
+    return replace(config, model=replace(config.model, name="DiT-Ti/8-4E2A", **model))
+
+
+def roughen(s: Setup) -> None:
+    """Untrained networks answer zero, and most of their gradients are zero."""
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in s.net.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=draw))
+
+
+def flat(s: Setup) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in s.net.parameters()])
+
+
+def step_of(lab, folder: Path, **changes: Any) -> Tensor:
+    """The gradient "p" of the first batch, through the loop."""
+    config = config_of(lab, images=8, clip=0.0, warmup=0, decay="constant", **changes)
+    s, run = lab.begin(config, folder)
+    roughen(s)
+    before = flat(s)
+    s.optimizers = [torch.optim.SGD(s.net.parameters(), lr=1.0)]
+    train(s, run, Console(enabled=False))
+    return before - flat(s)
+
+
+def test_the_shares_of_the_experts_are_logged_by_task_and_layer(lab, tmp_path):
+    lab.train(config_of(lab, ("depth", "flow"), log_every=16), tmp_path)
+    seen = set()
+    for row in lab.rows(tmp_path):
+        found = {key.partition("/")[2] for key in row if key.startswith("experts/")}
+        assert found == {key.partition("/")[2] for key in row if key.startswith("loss/")}
+        for task in found:
+            shares = row[f"experts/{task}"]
+            assert len(shares) == LAYERS and all(len(layer) == EXPERTS for layer in shares)
+            for layer in shares:
+                assert sum(layer) == pytest.approx(1, abs=3e-4)  # four figures rounded to 1e-4
+                assert all(0 <= share <= 0.5 for share in layer)  # two of four serve each token
+        seen |= found
+    assert seen == {"depth", "flow"}
+
+
+def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path):
+    """Counted again batch by batch, with the weights standing still."""
+    config = config_of(lab, lr=0.0, muon_lr=0.0, log_every=16, images=16, accumulate=2)
+    s, run = lab.begin(config, tmp_path)
+    roughen(s)
+    usage: list[Tensor] = []
+    layers = [block.moe for block in s.net.blocks]  # type: ignore[union-attr]
+    for layer in layers:
+        layer.register_forward_hook(lambda moe, *_: usage.append(moe.usage.clone()))
+    train(s, run, Console(enabled=False))
+    training = torch.stack(usage[: 2 * 2 * LAYERS]).unflatten(0, (4, LAYERS)).sum(dim=0)
+    expected = training / training.sum(dim=1, keepdim=True)
+    assert training.sum() == 16 * 4 * 2 * LAYERS  # images, tokens, experts a token
+    (row,) = lab.rows(tmp_path)
+    torch.testing.assert_close(torch.tensor(row["experts/depth"]), expected, atol=6e-5, rtol=0)
+
+
+def test_without_experts_there_is_no_such_line(lab, tmp_path):
+    lab.train(lab.config(("depth",), images=8), tmp_path)
+    assert not [key for key in lab.rows(tmp_path)[0] if key.startswith("experts/")]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_balance_loss_enters_the_gradient_with_its_weight(lab, tmp_path, accumulate):
+    """The difference to a run without it is its own gradient: the mean over the micro-batches."""
+    options = {"accumulate": accumulate}
+    plain = step_of(lab, tmp_path / "plain", balance=0.0, **options)
+    balanced = step_of(lab, tmp_path / "balanced", balance=0.7, **options)
+    s, _ = lab.begin(config_of(lab, images=8, **options), tmp_path / "again")
+    roughen(s)
+    size = 8 // accumulate
+    for start in range(0, 8, size):
+        rows = range(start, start + size)
+        part = read_part(s, s.mixture.draw(0), 0, rows)
+        errors_of(s, s.net, part, *levels_and_noise(s, 0, rows, part))
+        (0.7 * balance_loss(s.net) / accumulate).backward()
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in s.net.parameters()]
+    expected = torch.cat([one.flatten() for one in own])
+    gates = [p.grad for name, p in s.net.named_parameters() if name.endswith("gate.weight")]
+    assert len(gates) == LAYERS and all(one is not None and one.norm() > 1e-3 for one in gates)
+    torch.testing.assert_close(balanced - plain, expected, atol=5e-6, rtol=1e-3)
+
+
+def test_the_logged_loss_is_that_of_the_images_alone(lab, tmp_path):
+    runs = [("a", {"balance": 0.0}), ("b", {"balance": 100.0})]
+    losses = []
+    for name, changes in runs:
+        lab.train(config_of(lab, images=8, **changes), tmp_path / name)
+        losses.append(lab.losses(tmp_path / name))
+    assert losses[0] == losses[1]
+
+
+def test_a_whole_run_with_shared_experts(lab, tmp_path):
+    """Through validation, checkpoint and evaluation: records tell the active parameters."""
+    from stepsight.scaling import records
+
+    config = config_of(lab, ("depth",), shared_experts=1, images=16, evaluate=True)
+    run = lab.fit(config, tmp_path / "run")
+    found, notes = records.read(run)
+    assert found and not notes
+    net = lab.begin(config, tmp_path / "other")[0].net
+    experts = 2 * (64 * 256) + 256 + 64  # an MLP of width 64
+    every = sum(p.numel() for p in net.parameters())
+    assert {one.params_active for one in found} == {every - LAYERS * 2 * experts}
+
+
+def test_the_usual_loss_is_the_diffusions_own(lab, tmp_path):
+    s, _ = lab.begin(config_of(lab), tmp_path)
+    roughen(s)
+    part = read_part(s, s.mixture.draw(0), 0, range(8))
+    t, noise = levels_and_noise(s, 0, range(8), part)
+    own, _ = Diffusion(s.config.diffusion).loss(s.net, part.coded, t, noise)
+    assert torch.equal(errors_of(s, s.net, part, t, noise), own)
