@@ -52,7 +52,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
     rows = training.batch // (training.accumulate * max(training.processes, 1))
     kept = activation_bytes(factory, example) * rows * max(passes.values())
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
-    mean_passes = sum(passes.values()) / len(passes)
+    per_image = 3 * forward * sum(passes.values()) // len(passes)
     return {
         "model": config.model.name,
         "codec": codec.name,
@@ -65,8 +65,8 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "params_by_group": groups,
         "flops_forward": forward,
         "flops_by_group": per_group,
-        "flops_train_per_image": 3 * forward,
-        "flops_train": int(3 * forward * training.images * mean_passes),
+        "flops_train_per_image": per_image,
+        "flops_train": per_image * training.images,
         "memory_bytes": int(copies * BYTES * total) + kept,
         "memory_bytes_activations": kept,
     }

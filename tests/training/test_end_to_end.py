@@ -1,0 +1,172 @@
+"""The physical objective: one step from zeros, decoded, against the truth (Garcia et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from stepsight.config import RunConfig
+from stepsight.data.augment import flip
+from stepsight.data.collate import collate
+from stepsight.errors import UserError
+from stepsight.models.codec import Pixels
+from stepsight.training import setup
+from stepsight.training.batches import count_of, errors_of, levels_and_noise, read_part
+from stepsight.training.console import Console
+from stepsight.training.loop import train
+from stepsight.training.setup import Setup
+from stepsight.types import Batch
+
+SEPARATE: dict[str, Any] = {"components": "separate", "cost_volume": False}
+
+
+class Bent(Pixels):
+    """Pixels seen through a curve, so that a decoder left out would be noticed."""
+
+    name = "bent"
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    def decode(self, z: Tensor, channels: int) -> Tensor:
+        self.decoded += 1
+        return z[:, :channels] + 0.5 * z[:, :channels].square()
+
+
+@pytest.fixture
+def bent(monkeypatch) -> Bent:
+    codec = Bent()
+    monkeypatch.setattr(setup, "open_codec", lambda settings: codec)
+    return codec
+
+
+def config_of(lab, tasks=("depth",), options: dict[str, Any] | None = None, **changes) -> RunConfig:
+    config = lab.config(tasks, **changes)
+    for task, values in (options or {}).items():
+        config.tasks[task] = replace(config.tasks[task], **values)
+    return replace(
+        config,
+        diffusion=replace(config.diffusion, objective="end_to_end"),
+        evaluation=replace(config.evaluation, nfe=1, members=1, sweep=False),
+    )
+
+
+def roughen(s: Setup) -> None:
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in s.net.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=draw))
+
+
+def flat(tensors) -> Tensor:
+    return torch.cat([one.detach().flatten() for one in tensors])
+
+
+def one_step(lab, config: RunConfig, folder: Path) -> tuple[Setup, Tensor, float]:
+    """The gradient "p" and the loss of the first batch, through the loop."""
+    config = replace(
+        config,
+        training=replace(config.training, images=8, clip=0.0, warmup=0, decay="constant"),
+    )
+    s, run = lab.begin(config, folder)
+    roughen(s)
+    before = flat(s.net.parameters())
+    s.optimizers = [torch.optim.SGD(s.net.parameters(), lr=1.0)]
+    train(s, run, Console(enabled=False))
+    return s, before - flat(s.net.parameters()), lab.losses(folder)[-1]
+
+
+def batch_of(lab, s: Setup) -> Batch:
+    """The first batch of a run, mirrored as drawn."""
+    draw = s.mixture.draw(0)
+    pairs = zip(lab.source.samples(draw.indices), draw.mirrored)
+    return collate([flip(one) if mirror else one for one, mirror in pairs])
+
+
+@pytest.mark.parametrize(
+    ("task", "options"), [("depth", {}), ("flow", {}), ("flow", SEPARATE), ("amodal", {})]
+)
+def test_loss_and_gradient_are_those_of_the_decoded_answer(lab, tmp_path, bent, task, options):
+    """Written out again: zeros in, the clean image out, decoded, and the task's own error."""
+    config = config_of(lab, (task,), {task: options})
+    s, gradient, loss = one_step(lab, config, tmp_path / "run")
+    fresh, _ = lab.begin(s.config, tmp_path / "again")
+    roughen(fresh)
+    batch, chosen = batch_of(lab, s), s.tasks[task]
+    condition = chosen.condition(batch)
+    cond = rearrange(condition.images.tanh(), "b n c h w -> b (n c) h w")
+    runs = []
+    for row in range(chosen.passes):
+        zeros = torch.zeros(8, chosen.channels // chosen.passes, *lab.source.size)
+        noisiest, label = torch.ones(8), torch.full((8,), row)
+        time = s.diffusion.schedule.condition(noisiest)
+        output = fresh.net(zeros, cond, time, label, condition.features)
+        z = s.diffusion.to_x0(output, zeros, noisiest)
+        runs.append(z + 0.5 * z.square())
+    expected = chosen.loss(torch.cat(runs, dim=1), batch).mean()
+    expected.backward()
+    own = flat(
+        p.grad if p.grad is not None else torch.zeros_like(p) for p in fresh.net.parameters()
+    )
+    assert own.norm() > 0.01 and bent.decoded > 0
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradient, own, atol=2e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{}, SEPARATE])
+def test_micro_batches_change_neither_loss_nor_gradient(lab, tmp_path, options):
+    _, whole, loss = one_step(lab, config_of(lab, ("flow",), {"flow": options}), tmp_path / "a")
+    config = config_of(lab, ("flow",), {"flow": options}, accumulate=4)
+    _, split, summed = one_step(lab, config, tmp_path / "b")
+    assert summed == pytest.approx(loss, abs=1e-6) and whole.norm() > 0.01
+    torch.testing.assert_close(split, whole, atol=2e-6, rtol=1e-4)
+
+
+def test_neither_noise_nor_level_matters(lab, tmp_path):
+    s, _ = lab.begin(config_of(lab), tmp_path)
+    roughen(s)
+    part = read_part(s, s.mixture.draw(0), 0, range(8))
+    t, noise = levels_and_noise(s, 0, range(8), part)
+    found = [errors_of(s, s.net, part, *pair) for pair in ((t, noise), (t / 2, -noise))]
+    assert torch.equal(found[0], found[1]) and found[0].shape == (8,)
+    assert float(count_of(s, part)) == 8  # images, however many of their pixels are valid
+
+
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_it_learns(lab, tmp_path, task):
+    """From weights that answer something: of depth only the shape counts, and a constant answer,
+    which fits none better than another, has no gradient."""
+    lab.source.count = 8
+    s, run = lab.begin(config_of(lab, (task,), images=8 * 40, flip=False), tmp_path)
+    roughen(s)
+    train(s, run, Console(enabled=False))
+    first, *_, last = lab.losses(tmp_path)
+    assert last < 0.6 * first
+
+
+def test_a_whole_run_validates_and_answers_in_one_call(lab, tmp_path):
+    config = config_of(lab, ("depth", "flow"), {"flow": SEPARATE}, images=16, first_validation=8)
+    run = lab.fit(config, tmp_path / "run")
+    rows = lab.rows(run, "val")
+    assert {(row["task"], row["nfe"]) for row in rows} == {("depth", 1), ("flow", 1)}
+    assert all(row["loss"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "evaluation", [{"nfe": 2}, {"sweep": True, "sweep_nfe": (1, 2)}], ids=["nfe", "sweep"]
+)
+def test_more_calls_than_one_are_refused_before_anything_is_written(lab, tmp_path, evaluation):
+    config = config_of(lab, evaluate=True)
+    config = replace(config, evaluation=replace(config.evaluation, **evaluation))
+    with pytest.raises(UserError, match="answers in one model call, not 2"):
+        lab.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
