@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stepsight.models.factory import activation_bytes, build, count_flops, parameter_groups
 from stepsight.models.config import HOURGLASS, DiTSize, ModelSettings
 from stepsight.models.dit import DiTBlock
+from stepsight.models.factory import activation_bytes, build, count_flops, parameter_groups
 from stepsight.models.hourglass import Block, Hourglass, ResidualConv, group_norm
 
 TARGET, COND, LABELS, FEATURES = 3, 6, 4, 9

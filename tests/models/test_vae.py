@@ -188,7 +188,9 @@ def test_sides_that_do_not_fit_are_refused_with_the_nearest(size, message):
         codec.mask(torch.ones(1, 1, *size))
 
 
-@pytest.mark.parametrize("settings", [PLAIN, CodecSettings(slicing=True), CodecSettings("", "bfloat16")])
+@pytest.mark.parametrize(
+    "settings", [PLAIN, CodecSettings(slicing=True), CodecSettings("", "bfloat16")]
+)
 def test_decoding_is_differentiable_and_weights_are_fixed(kind, settings):
     module = make(kind)
     codec = VAE(module, settings)
@@ -214,7 +216,9 @@ def test_gradients_pass_tiles():
 
 @torch.no_grad()
 def test_bfloat16_is_near_and_returns_float32(kind):
-    exact, coarse = (VAE.from_module(make(kind), CodecSettings(dtype=d)) for d in ("float32", "bfloat16"))
+    exact, coarse = (
+        VAE.from_module(make(kind), CodecSettings(dtype=d)) for d in ("float32", "bfloat16")
+    )
     z, rounded = exact.encode(image(3)), coarse.encode(image(3))
     assert rounded.dtype == torch.float32
     assert 0 < (z - rounded).norm() / z.norm() < 0.05
@@ -241,16 +245,24 @@ def test_slicing_changes_nothing(kind):
 
 @torch.no_grad()
 def test_tiling_is_near_on_an_image_larger_than_a_tile():
-    """On a pattern whose mean and deviation, which the VAE divides by, are equal in all tiles."""
+    """On noise, whose mean and deviation, which the VAE divides by, are about equal in all tiles.
+
+    Tiles differ by the zeros around them, most of all where the last ones are cut.
+    """
     torch.manual_seed(0)
-    module = build_vae("vae-tiny")  # without attention, which would look across tiles
-    pattern = image(3, 16, batch=1).tile(1, 1, 8, 8)
+    wide = VAES["vae-tiny"] | {"block_out_channels": (16, 32, 64)}
+    module = AutoencoderKL(**wide)  # without attention, which would look across tiles
+    x, z = image(3, 128, batch=1), torch.randn(1, 4, 32, 32)
     whole, tiled = (VAE.from_module(module, CodecSettings(tiling=t)) for t in (False, True))
-    z, near = whole.encode(pattern), tiled.encode(pattern)
-    assert near.shape == z.shape and not torch.equal(near, z)
-    assert (near - z).norm() / z.norm() < 0.1
-    x, close_by = whole.decode(z, 3), tiled.decode(z, 3)
-    assert close_by.shape == x.shape and (close_by - x).norm() / x.norm() < 0.1
+    for exact, near in (
+        (whole.encode(x), tiled.encode(x)),
+        (whole.decode(z, 3), tiled.decode(z, 3)),
+    ):
+        assert near.shape == exact.shape and not torch.equal(near, exact)
+        assert (near - exact).norm() / exact.norm() < 0.3
+        quarter = exact.shape[-1] // 4  # within the first tile, which is a half
+        exact, near = (part[..., 2:quarter, 2:quarter] for part in (exact, near))
+        assert (near - exact).norm() / exact.norm() < 0.15
 
 
 def test_tiling_where_the_library_cannot_is_refused():
@@ -424,7 +436,9 @@ def test_weights_that_do_not_fit_are_refused(folder):
     state = load_file(folder / WEIGHTS)
     key = "encoder.conv_in.weight"
     cases = {
-        "1 missing weights, e.g. encoder.conv_in.weight": {k: v for k, v in state.items() if k != key},
+        "1 missing weights, e.g. encoder.conv_in.weight": {
+            k: v for k, v in state.items() if k != key
+        },
         "1 unexpected weights, e.g. extra": state | {"extra": torch.zeros(1)},
         "cannot be read": state | {key: torch.zeros(2, 2)},
     }

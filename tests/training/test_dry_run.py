@@ -67,6 +67,17 @@ def test_the_largest_networks_are_described_in_no_time(name):
         assert found["params_total"] == pytest.approx(675e6, rel=0.02)  # the paper's table 1
 
 
+def test_a_task_of_two_passes_costs_twice_and_keeps_twice():
+    own = {"model": {"name": "hourglass-32"}, "data": {"scenes": {"size": [32, 32]}}}
+    flows = [{"components": one, "cost_volume": False} for one in ("joint", "separate")]
+    single, both = (describe(from_dict(own | {"tasks": {"flow": flow}})) for flow in flows)
+    assert both["flops_train_per_image"] == 2 * 3 * both["flops_forward"]
+    mixed = describe(from_dict(own | {"tasks": {"flow": flows[1], "depth": {}}}))
+    assert mixed["flops_train_per_image"] == 1.5 * 3 * mixed["flops_forward"]
+    ratio = both["memory_bytes_activations"] / single["memory_bytes_activations"]
+    assert ratio == pytest.approx(2, rel=0.05)
+
+
 def test_the_ladder_ends_where_the_paper_does():
     found = describe(config("DiT-a6/2", (32, 32)))
     assert found["params_total"] == pytest.approx(1.86e9, rel=0.005)  # its largest dense model

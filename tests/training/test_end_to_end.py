@@ -155,17 +155,25 @@ def test_it_learns(lab, tmp_path, task):
 
 def test_a_whole_run_validates_and_answers_in_one_call(lab, tmp_path):
     config = config_of(lab, ("depth", "flow"), {"flow": SEPARATE}, images=16, first_validation=8)
-    run = lab.fit(config, tmp_path / "run")
+    start = replace(config, diffusion=replace(config.diffusion, objective="denoising"))
+    start = lab.fit(start, tmp_path / "start")
+    run = lab.fit(config, tmp_path / "run", init_from=str(start))
     rows = lab.rows(run, "val")
     assert {(row["task"], row["nfe"]) for row in rows} == {("depth", 1), ("flow", 1)}
     assert all(row["loss"] > 0 for row in rows)
+
+
+def test_depth_from_scratch_is_refused(lab, tmp_path):
+    with pytest.raises(UserError, match="no depth from scratch.*--init-from"):
+        lab.fit(config_of(lab), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "evaluation", [{"nfe": 2}, {"sweep": True, "sweep_nfe": (1, 2)}], ids=["nfe", "sweep"]
 )
 def test_more_calls_than_one_are_refused_before_anything_is_written(lab, tmp_path, evaluation):
-    config = config_of(lab, evaluate=True)
+    config = config_of(lab, ("flow",), evaluate=True)
     config = replace(config, evaluation=replace(config.evaluation, **evaluation))
     with pytest.raises(UserError, match="answers in one model call, not 2"):
         lab.fit(config, tmp_path / "run")

@@ -10,7 +10,7 @@ What has the same name and shape is taken as it is. Three parts depend on the ta
   condition images of a model that has some start at zero, and change nothing.
 * outputs that are new start at zero; surplus ones, such as a learned variance, are dropped.
 
-Tasks that both runs have give the same output before and after.
+Tasks that both runs have give the same output before and after, unless the target loses channels.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class Change:
         module = name.rpartition(".")[0]
         if name in LABELS:
             return self._rows(value)
+        if module in INPUTS and _outer(value, self.old) != _outer(like, self.new):
+            return value  # another backbone's
         if module in INPUTS and name.endswith("weight"):
             return self._kernel(value, like, cond_first=module == "unet.conv_in")
         if module in INPUTS:
@@ -133,7 +135,8 @@ class Change:
         """ "r o i k" with the target's channels first, to the new channels."""
         target, cond = kernel.split([self.old.target, self.old.cond], dim=2)
         images = self.new.cond // self.slot
-        if images and not self.old.cond:  # a generator learns to look: repeat and divide
+        kept = any(map(self._shared, self.new.rows))
+        if images and not self.old.cond and not kept:  # a generator learns to look
             share = target / (1 + images)
             cond = repeat(_fitted(share, self.slot, 2), "r o i k -> r o (n i) k", n=images)
             target = share
@@ -156,12 +159,24 @@ class Change:
 
     def _outputs(self, value: Tensor, like: Tensor, cells: int) -> Tensor:
         """Rows "(k c) ..." of the last layer: the answer's channels, then those of a variance."""
+        if len(value) % (cells * self.old.target):
+            return value  # another patch side
         rows = value.unflatten(0, (cells, -1))
         answer = _fitted(rows[:, : self.old.target], self.new.target, 1)
         if len(like) > cells * self.new.target:
             variance = _fitted(rows[:, self.old.target :], self.new.target, 1)
             answer = torch.cat([answer, variance], dim=1)
         return answer.flatten(0, 1)
+
+
+def _outer(value: Tensor, layout: Layout) -> tuple[int, ...]:
+    """Outputs and kernel cells of an input convolution, "o i h w" or "r o (i k)"; of a bias,
+    "o" or "r o", its outputs."""
+    if value.ndim == 4:
+        return value.shape[0], value.shape[2:].numel()
+    if value.ndim == 3:
+        return value.shape[1], value.shape[2] // (layout.target + layout.cond)
+    return (value.shape[-1],)
 
 
 def _generates(layout: Layout) -> bool:

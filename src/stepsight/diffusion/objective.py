@@ -182,6 +182,13 @@ class Diffusion:
             eta=s.eta,
         )
 
+    def check_calls(self, nfe: int) -> None:
+        """Raise UserError for a number of model calls that `sample` could not spend."""
+        if self.settings.objective == "end_to_end":
+            _check_single(nfe)
+        else:
+            steps_for(self.settings.sampler, nfe)
+
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma, shaped to multiply x."""
         return _rows(self.schedule.alpha(t), x), _rows(self.schedule.sigma(t), x)

@@ -35,7 +35,7 @@ def build(
 
     learned = settings.setdefault("learned_variance", out_channels > in_channels)
     target = out_channels // 2 if learned else out_channels
-    if not 0 < target <= in_channels:
+    if not 0 < target <= in_channels or (learned and out_channels % 2):
         raise UserError(
             f"in_channels={in_channels}, out_channels={out_channels}: no such backbone."
         )

@@ -52,7 +52,9 @@ def describe(config: RunConfig) -> dict[str, Any]:
     rows = training.batch // (training.accumulate * max(training.processes, 1))
     kept = activation_bytes(factory, example) * rows * max(passes.values())
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
-    per_image = 3 * forward * sum(passes.values()) // len(passes)
+    weights = {name: task.weight for name, task in config.tasks.items()}
+    mean_passes = sum(weights[name] * runs for name, runs in passes.items()) / sum(weights.values())
+    per_image = int(3 * forward * mean_passes)
     return {
         "model": config.model.name,
         "codec": codec.name,

@@ -42,7 +42,7 @@ def fit(
     run = RunWriter(_agreed(run_dir, name, resume, overwrite))
     past = _past(run, config, resume)
     start = checkpoint.read(init_from) if init_from is not None and past is None else None
-    preflight(config)
+    preflight(config, begun=past is not None or start is not None)
     if _first():
         run.create(config, anew=past is None and overwrite)
         run.rewind(past.meta["step"] if past else 0)

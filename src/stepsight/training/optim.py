@@ -71,7 +71,8 @@ class Muon(torch.optim.Optimizer):
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon takes it: inner matrices and kernels; not embeddings, inputs or outputs."""
     edges = ("label", "time", "input", "output", "y_embedder", "t_embedder", "x_embedder", "final")
-    other = name.startswith(edges) or name.endswith(("bias", "gate.weight"))
+    edges += ("conv_in", "conv_out", "class")  # of a U-Net, whose names are those of diffusers
+    other = name.removeprefix("unet.").startswith(edges) or name.endswith(("bias", "gate.weight"))
     modulation = "modulation" in name or "adaLN" in name
     return parameter.ndim in (2, 4) and not other and not modulation
 

@@ -20,7 +20,6 @@ from stepsight.data.config import ScenesSettings
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.table import Source
 from stepsight.diffusion.objective import Diffusion
-from stepsight.diffusion.samplers import steps_for
 from stepsight.errors import UserError
 from stepsight.evaluation.pictures import sample_grid
 from stepsight.evaluation.run import forward_flops, open_sources, overlap, pick_sources
@@ -141,8 +140,11 @@ class Setup:
         )
 
 
-def preflight(config: RunConfig) -> None:
-    """Raise UserError for what would stop the run later, before anything is written."""
+def preflight(config: RunConfig, begun: bool = False) -> None:
+    """Raise UserError for what would stop the run later, before anything is written.
+
+    begun: whether it starts from weights that exist.
+    """
     check_processes(config.training, distributed.world())
     tasks = build_tasks(config.tasks)
     quantities = frozenset(task.needs for task in tasks.values())
@@ -167,18 +169,25 @@ def preflight(config: RunConfig) -> None:
         net = build_network(config, tasks, codec)
     sizes = {stream.task: sources[stream.source].size for stream in streams}
     check_sizes(net, sizes, codec.downsample)
-    Diffusion(config.diffusion)
+    diffusion = Diffusion(config.diffusion)
     if config.training.latents and config.diffusion.objective == "end_to_end":
         raise UserError(
             "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
             "the samples themselves. Leave training.latents empty."
+        )
+    if config.diffusion.variance == "trained" and not config.model.learned_variance:
+        raise UserError("diffusion.variance=trained needs model.learned_variance true.")
+    if config.diffusion.objective == "end_to_end" and not begun and "depth" in tasks:
+        raise UserError(
+            "diffusion.objective=end_to_end learns no depth from scratch: a new backbone answers a "
+            "constant, for which every scale fits and the loss has no slope. Give --init-from."
         )
     wanted = {
         config.evaluation.nfe,
         *(config.evaluation.sweep_nfe if config.evaluation.sweep else ()),
     }
     for nfe in sorted(wanted):
-        steps_for(config.diffusion.sampler, nfe)
+        diffusion.check_calls(nfe)
 
 
 def prepare(config: RunConfig, run: RunWriter) -> Setup:
