@@ -21,6 +21,6 @@ uv run stepsight convert upcycle --checkpoint "$out/generalist" --experts 4 --to
 uv run train.py --config configs/pipeline/upcycled.yaml "${perception[@]}" \
     --init-from "$out/upcycled" --run-dir "$out/experts"
 uv run train.py --config configs/pipeline/generalist.yaml "${perception[@]}" \
-    --training.images 64000 --run-dir "$out/scratch"
+    --training.images 44800 --training.validate-every 22400 --training.checkpoint-every 22400 --run-dir "$out/scratch"
 uv run stepsight compare "$out/pretrain" "$out/generalist" "$out/experts" "$out/scratch" \
     --out "$out/stages.md"
