@@ -12,7 +12,7 @@ here=(--codec.path "$out/vae/vae")
 perception=("${here[@]}" --training.latents "$out/latents/perception")
 
 uv run train.py --config configs/vae-tiny.yaml --run-dir "$out/vae"
-uv run train.py --config configs/pipeline/pretrain.yaml "${here[@]}" \
+uv run train.py --config configs/pretrain-scenes.yaml "${here[@]}" \
     --training.latents "$out/latents/image" --run-dir "$out/pretrain"
 uv run train.py --config configs/pipeline/generalist.yaml "${perception[@]}" \
     --init-from "$out/pretrain" --run-dir "$out/generalist"

@@ -196,6 +196,12 @@ def read(path: str | Path, prefer: str = "best") -> Checkpoint:
 
 def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
     """Load strictly: missing, extra and mis-shaped names are one error that lists them."""
+    check_weights(net, weights, where)
+    net.load_state_dict(weights)
+
+
+def check_weights(net: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
+    """Raise CheckpointError, listing what differs, unless `weights` are those of such a network."""
     own = net.state_dict()
     missing = [f"missing {name}" for name in own if name not in weights]
     extra = [f"unexpected {name}" for name in weights if name not in own]
@@ -212,7 +218,6 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str | Path) 
             f"{where} holds another model: {listing}{more}. "
             f"Use the model, tasks and diffusion settings it was trained with."
         )
-    net.load_state_dict(weights)
 
 
 def pack_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

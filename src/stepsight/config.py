@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def _parse_flags(
     command = make_dataclass("Command", [*own, *groups])
     command.__doc__ = door.__doc__ if door else RunConfig.__doc__
     parsed = tyro.cli(command, args=list(flags), prog=prog)
-    config = _checked(_assemble(parsed))
+    config = _whole(_checked(_assemble(parsed)))
     return config, door and door(**{name: getattr(parsed, name) for name, *_ in own})
 
 
@@ -256,6 +256,14 @@ def _checked(config: RunConfig) -> RunConfig:
                     f"{table}.{name}.weight={one.weight}: must be 0 or more, and finite."
                 )
     return config
+
+
+def _whole(config: RunConfig) -> RunConfig:
+    """The configuration with the U-Net it names by a file written out, so that it can move."""
+    text = config.model.unet
+    if not text or text.lstrip().startswith("{") or not Path(text).is_file():
+        return config  # what is neither is refused where it is read
+    return replace(config, model=replace(config.model, unet=Path(text).read_text()))
 
 
 def _tupled(settings: Any) -> Any:

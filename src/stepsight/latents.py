@@ -24,6 +24,7 @@ from stepsight.data.resize import resize_sample
 from stepsight.data.store import Store
 from stepsight.data.table import Source
 from stepsight.models.codec import Codec
+from stepsight.models.config import CodecSettings
 from stepsight.pipeline import Layout, Parts, encode, lay_out
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, Coded
@@ -35,7 +36,8 @@ Fields = dict[str, np.ndarray]
 class Latents:
     """Coded samples of a source, for the tasks it can serve.
 
-    fingerprint: of the samples. dtype: what floats are stored in.
+    fingerprint: of the samples. how: the codec's settings. dtype: what floats are stored in.
+    device: where the codec is.
     Raises UserError if the folder holds what was made with another codec, task or source.
     """
 
@@ -46,12 +48,15 @@ class Latents:
         fingerprint: str,
         tasks: Mapping[str, Task],
         codec: Codec,
+        how: CodecSettings,
         dtype: str,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.source, self.tasks, self.codec = source, dict(tasks), codec
+        self.source, self.tasks, self.codec, self.device = source, dict(tasks), codec, device
         self.dtype = np.dtype(dtype)
         made_with = {
             "codec": codec.name,
+            "computed_in": [how.dtype, "tiled" if how.tiling else "whole"],
             "dtype": dtype,
             "tasks": {name: _settings(task) for name, task in tasks.items()},
             "source": source.name,
@@ -87,7 +92,7 @@ class Latents:
         """The fields of some rows, with leading axes (row, mirrored)."""
         samples = [resize_sample(one, self.source.size) for one in self.source.samples(indices)]
         batches = [collate(group) for group in (samples, [flip(sample) for sample in samples])]
-        sides = [_fields(batch, self.tasks, self.codec) for batch in batches]
+        sides = [_fields(batch.to(self.device), self.tasks, self.codec) for batch in batches]
         made = {name: np.stack([side[name] for side in sides], axis=1) for name in sides[0]}
         return {n: v.astype(self.dtype) if v.dtype == np.float32 else v for n, v in made.items()}
 

@@ -156,8 +156,8 @@ class DensePipeline:
         second: Any = None,
         mask: Any = None,
         class_id: int | None = None,
-        nfe: int = 4,
-        members: int = 4,
+        nfe: int | None = None,
+        members: int | None = None,
         sampler: str | None = None,
         seed: int = 0,
         key: str = "image",
@@ -166,11 +166,11 @@ class DensePipeline:
 
         second: the next frame (flow). mask: the visible part of the object, bool "h w" or a path
         to a mask image, white on black (amodal). class_id: what to generate (image), where the
-        picture given lends its shape alone.
+        picture given lends its shape alone. nfe, members: default to the run's evaluation settings.
         Returns a Prediction on the image's own grid ("1 c h w"), with `picture` filled in.
         Raises UserError for a task the model lacks or an input the task needs.
         """
-        chosen = self.task(task)
+        chosen, usual = self.task(task), self.config.evaluation
         batch = Batch(to_tensor(image)[None], keys=[key], sources=["input"])
         if "second" in chosen.asks:
             if second is None:
@@ -189,7 +189,12 @@ class DensePipeline:
             if grid != own:
                 raise UserError(f"task {task}: the image is {own}, its {field} is {grid}.")
         prediction = self.predict(
-            batch.to(self.device), task, nfe=nfe, members=members, sampler=sampler, seed=seed
+            batch.to(self.device),
+            task,
+            nfe=usual.nfe if nfe is None else nfe,
+            members=usual.members if members is None else members,
+            sampler=sampler,
+            seed=seed,
         )
         prediction.picture = chosen.picture(prediction.values, batch.to(self.device))
         return prediction

@@ -19,7 +19,7 @@ PROTOCOLS = {"depth": "depth-affine-log", "flow": "flow-epe", "semantic": "seman
 
 
 def test_statistics_are_sums_over_the_training_samples(lab, monkeypatch):
-    whole = statistics(Flow(), lab.source).double()
+    whole = statistics({"flow": Flow()}, lab.source)["flow"].double()
     batch = collate(lab.source.samples(range(len(lab.source))))
     valid = batch.flow_valid
     expected = torch.cat(
@@ -28,14 +28,14 @@ def test_statistics_are_sums_over_the_training_samples(lab, monkeypatch):
     torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-5)
     monkeypatch.setattr(trivial, "CHUNK", 5)
     torch.testing.assert_close(
-        statistics(Flow(), lab.source).double(), expected, atol=1e-4, rtol=1e-5
+        statistics({"flow": Flow()}, lab.source)["flow"].double(), expected, atol=1e-4, rtol=1e-5
     )
 
 
 def test_only_the_first_samples_count(lab, monkeypatch):
     monkeypatch.setattr(trivial, "STATISTICS_IMAGES", 6)
     monkeypatch.setattr(trivial, "CHUNK", 4)
-    counts = statistics(Semantic(), lab.source)
+    counts = statistics({"it": Semantic()}, lab.source)["it"]
     labelled = sum(int((lab.source[i].labels != IGNORE).sum()) for i in range(6))
     assert counts.sum() == labelled
 

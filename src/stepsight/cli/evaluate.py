@@ -80,7 +80,7 @@ def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
     from stepsight.training.fit import join, leave
 
     join()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     saved = checkpoint.read(door.checkpoint)
     pipeline = DensePipeline.from_pretrained(saved.path, device)
     sources, label = _sources(door, pipeline)

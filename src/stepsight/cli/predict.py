@@ -36,8 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", default="depth")
     parser.add_argument("--second", help="the next frame (flow)")
     parser.add_argument("--mask", help="mask of the visible part, white on black (amodal)")
-    parser.add_argument("--nfe", type=int, default=4, help="model calls a member")
-    parser.add_argument("--members", type=int, default=4)
+    parser.add_argument("--class-id", type=int, help="what to generate (image)")
+    parser.add_argument("--nfe", type=int, help="model calls a member; default: the run's")
+    parser.add_argument("--members", type=int, help="default: the run's")
     parser.add_argument("--sampler", help="default: the run's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="predictions", help="folder for PNG and .npy")
@@ -61,6 +62,7 @@ def _predict(door: argparse.Namespace) -> None:
             door.task,
             second=Path(door.second) if door.second else None,
             mask=Path(door.mask) if door.mask else None,
+            class_id=door.class_id,
             nfe=door.nfe,
             members=door.members,
             sampler=door.sampler,

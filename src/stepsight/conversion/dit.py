@@ -118,10 +118,10 @@ class Trained:
                 raise UserError(f"--size: {side} is not a multiple of {cell}, the pixels a token.")
         return wishes.size or (self.side * cell, self.side * cell)
 
-    def grid(self, wishes: Wishes, codec: Codec | None) -> tuple[int, int]:
-        """ModelSettings.position_grid: the trained grid, if another is asked for."""
-        asked = self.sized(wishes, codec) != self.sized(Wishes(), codec)
-        return (self.side, self.side) if asked else (0, 0)
+    @property
+    def grid(self) -> tuple[int, int]:
+        """ModelSettings.position_grid: as trained; pictures of other shapes stretch it."""
+        return self.side, self.side
 
 
 def import_dit(weights: Weights, wishes: Wishes) -> Converted:
@@ -136,7 +136,7 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
             trained.name,
             gate_init=0.0,
             learned_variance=True,
-            position_grid=trained.grid(wishes, codec),
+            position_grid=trained.grid,
         ),
         codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
         diffusion=diffusion,
@@ -200,6 +200,7 @@ def _exportable(saved: Checkpoint) -> DiTSize:
         "model.input per_task": model.input == "per_task",
         "model.qk_norm": model.qk_norm,
         "model.shared_experts": model.shared_experts > 0,
+        "model.expert_weights renormalised": model.expert_weights == "renormalised",
         "a cost volume": layout_of(saved).features > 0,
     }
     found = [name for name, present in beyond.items() if present]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,19 @@ def compare(weights: Weights, expected: Mapping[str, Sequence[int]]) -> None:
         )
 
 
+# What torch raises for bytes that are cut off or changed.
+DAMAGE = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    OSError,
+    AssertionError,
+    struct.error,
+)
+
+
 def _check_file(path: Path) -> None:
     """Refuse what is no file of weights by how it begins."""
     if path.is_dir():
@@ -116,7 +130,7 @@ def _load_pickle(path: Path) -> Any:
             f"{path} was refused: it would run code ({found[1]}). Nothing of it was run. Ask "
             f"its author for a file of tensors alone, best as .safetensors."
         ) from None
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError) as error:
+    except DAMAGE as error:
         raise DataFormatError(f"{path}: {_damaged(error)}") from None
 
 

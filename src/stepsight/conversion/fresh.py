@@ -20,6 +20,7 @@ def copied(path: Path) -> Converted:
         saved.tensors(checkpoint.BACKBONE),
         {task: (int(height), int(width)) for task, (height, width) in saved.meta["sizes"].items()},
         own_codec(saved),
+        {"inherited_flops": saved.meta["training_flops"] + saved.meta.get("inherited_flops", 0.0)},
         statistics=saved.tensors(checkpoint.STATISTICS),
         notes=[f"the averaged weights of {saved.path}, of which no training state was taken"],
     )

@@ -105,7 +105,7 @@ def _config(
             input="per_task",
             gate_init=0.0,
             learned_variance=True,
-            position_grid=trained.grid(wishes, codec),
+            position_grid=trained.grid,
         ),
         codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
         diffusion=diffusion,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,10 +47,16 @@ def write(converted: Converted, out: Path) -> Path:
         "revision": "",
         **converted.meta,
     }
-    codec = converted.codec
-    if codec is not None:
-        meta["codec"] = codec.name
-        codec.save(out / checkpoint.CODEC)
+    if converted.codec is not None:
+        meta["codec"] = converted.codec.name
+    try:
+        return _write(converted, meta, out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _write(converted: Converted, meta: dict[str, Any], out: Path) -> Path:
     folder = out / "checkpoints"
     path = checkpoint.write(
         folder,
@@ -61,6 +68,8 @@ def write(converted: Converted, out: Path) -> Path:
             checkpoint.STATISTICS: converted.statistics,
         },
     )
+    if converted.codec is not None:
+        converted.codec.save(out / checkpoint.CODEC)
     (out / "config.yaml").write_text(converted.config.to_yaml())
     for which in ("last", "best"):
         checkpoint.mark(folder, which, path.name)

@@ -18,6 +18,7 @@ from stepsight.data.config import FileSettings
 from stepsight.data.files import FileSource
 from stepsight.data.images import read_image
 from stepsight.errors import UserError
+from stepsight.seeding import numpy_generator
 from stepsight.types import Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")  # in any case
@@ -43,7 +44,9 @@ class ImageFolder(FileSource[str]):
         for part in self._parts:
             self._check_classes(self.root / part)
         found = [path for part in self._parts for path in self._pictures(part)]
-        return self.pick(split, {split: found})
+        # Shuffled once and for all: the first so many of them must be of all classes.
+        order = numpy_generator("imagefolder", self.name).permutation(len(found))
+        return self.pick(split, {split: [found[place] for place in order]})
 
     def read(self, entry: str) -> Sample:
         path = self.root / entry

@@ -28,6 +28,7 @@ from stepsight.evaluation.run import protocol_of
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.models.codec import Codec
+from stepsight.pipeline import working_channels
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import (
     AmodalSettings,
@@ -74,9 +75,11 @@ class RoundTrip:
 
     @torch.inference_mode()
     def __call__(self, target: Target) -> Prediction:
-        """What the codec gives back of `target`, decoded."""
-        latents = self.codec.encode(target.x)
-        return self.task.decode(self.codec.decode(latents, self.task.channels))
+        """What the codec gives back of `target`, a pass at a time, decoded."""
+        passes = self.task.passes
+        latents = self.codec.encode(rearrange(target.x, "b (p c) h w -> (p b) c h w", p=passes))
+        x = self.codec.decode(latents, self.task.channels // passes)
+        return self.task.decode(rearrange(x, "(p b) c h w -> b (p c) h w", p=passes))
 
     def score(self, batch: Batch) -> tuple[Rows, Tensor]:
         """One row of scores an image; its numbers of valid pixels and of those in a loss, "b 2"."""
@@ -96,7 +99,7 @@ class RoundTrip:
             codec=self.through,
             protocol=self.protocol.id,
             channels=self.task.channels,
-            latents=self.codec.channels(self.task.channels),
+            latents=working_channels(self.task, self.codec),
             in_loss=in_loss / max(valid, 1),
             metric=self.task.metric,
             metrics=metrics_of(rows, self.protocol.name),
@@ -108,7 +111,9 @@ def variants(classes: int) -> list[tuple[str, TaskSettings]]:
     return [
         *((space, DepthSettings(space=space)) for space in ("linear", "log", "inverse")),
         ("joint", FlowSettings()),
+        ("separate", FlowSettings(components="separate")),
         ("mask", AmodalSettings()),
+        ("rgb", AmodalSettings(target="rgb")),
         *(
             (code, SemanticSettings(classes=classes, encoding=code))
             for code in ("onehot", "bits", "palette")

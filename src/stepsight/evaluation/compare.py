@@ -25,7 +25,7 @@ class Run:
     images: int
     flops: float  # of its own training
     inherited: float  # of the runs whose weights it started from
-    losses: dict[str, float]  # last validation loss by task
+    losses: dict[str, float]  # validation loss by task, of the weights that were scored
     results: dict[str, dict[str, Any]]  # entries of eval/results.json by task
 
 
@@ -41,7 +41,7 @@ def read_run(path: Path) -> Run:
         images=saved.meta["images_seen"],
         flops=saved.meta["training_flops"],
         inherited=saved.meta.get("inherited_flops", 0.0),
-        losses=saved.meta["losses"],
+        losses=checkpoint.read(path).meta["losses"],
         results={one["task"]: one for one in json.loads(scores.read_text())},
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,23 +17,23 @@ STATISTICS_IMAGES = 1024  # training samples that the learned predictors are mad
 CHUNK = 64
 
 
-def statistics(task: Task, source: Source) -> Tensor:
-    """Sums "s h w" over the first training samples, at working size."""
-    total: Tensor | None = None
+def statistics(tasks: Mapping[str, Task], source: Source) -> dict[str, Tensor]:
+    """For each task, sums "s h w" over the first training samples, at working size."""
+    totals: dict[str, Tensor] = {}
     for start in range(0, min(STATISTICS_IMAGES, len(source)), CHUNK):
         picks = range(start, min(start + CHUNK, STATISTICS_IMAGES, len(source)))
-        samples = [resize_sample(one, source.size) for one in source.samples(picks)]
-        part = task.statistics(collate(samples))
-        total = part if total is None else total + part
-    assert total is not None, "an empty source is refused when it is opened"
-    return total
+        batch = collate([resize_sample(one, source.size) for one in source.samples(picks)])
+        for name, task in tasks.items():
+            part = task.statistics(batch)
+            totals[name] = totals[name] + part if name in totals else part
+    return totals
 
 
 def trivial_metrics(
     task: Task, train: Source, held: Source, protocol: str, images: int
 ) -> dict[str, dict[str, float]]:
     """Metrics of every trivial predictor of `task` over the first `images` of `held`."""
-    learned = statistics(task, train)
+    learned = statistics({task.name: task}, train)[task.name]
     rows: dict[str, dict[str, Tensor]] = {}
     for start in range(0, min(images, len(held)), CHUNK):
         picks = range(start, min(start + CHUNK, images, len(held)))

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings
 
 
@@ -106,7 +107,10 @@ def described_codec(settings: CodecSettings, kept: Path | None = None) -> Pixels
     folder = kept if kept is not None and kept.is_dir() else Path(settings.path)
     for file in (folder / "config.json", folder / "vae" / "config.json"):
         if file.is_file():
-            return _described(settings.path, json.loads(file.read_text()))
+            try:
+                return _described(settings.path, json.loads(file.read_text()))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{file} is not the config.json of a VAE ({error!r}).") from None
     return Described(f"{settings.path} (not found: 4 channels, factor 8 assumed)", 8, 4)
 
 

@@ -66,13 +66,13 @@ def build(
 def _check_options(settings: ModelSettings, size: object, feature_channels: int) -> None:
     """Refuse an option that the chosen backbone would not read."""
     if not isinstance(size, DiTSize):
-        for option in ("qk_norm", "learned_variance", "shared_experts", "position_grid"):
+        for option in ("qk_norm", "learned_variance", "position_grid"):
             if getattr(settings, option) not in (False, 0, (0, 0)):
                 raise UserError(f"model.{option} is for DiT backbones, not '{settings.name}'.")
-    elif settings.shared_experts and not size.experts:
-        raise UserError(
-            f"model.shared_experts needs a mixture of experts, such as '{settings.name}-8E2A'."
-        )
+    for option in ("shared_experts", "expert_weights"):
+        usual = getattr(ModelSettings, option)
+        if getattr(settings, option) != usual and not getattr(size, "experts", 0):
+            raise UserError(f"model.{option} needs a mixture of experts, such as DiT-XL/2-8E2A.")
     if size is None or isinstance(size, UNetSize):
         if settings.input == "per_task":
             raise UserError(f"model.input=per_task is for DiT and hourglass, not {settings.name}.")

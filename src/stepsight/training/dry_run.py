@@ -53,7 +53,9 @@ def describe(config: RunConfig) -> dict[str, Any]:
     kept = activation_bytes(factory, example) * rows * max(passes.values())
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
     weights = {name: task.weight for name, task in config.tasks.items()}
-    mean_passes = sum(weights[name] * runs for name, runs in passes.items()) / sum(weights.values())
+    mean_passes = sum(weights[name] * runs for name, runs in passes.items()) / max(
+        sum(weights.values()), 1e-9
+    )
     per_image = int(3 * forward * mean_passes)
     return {
         "model": config.model.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ def fit(
     run = RunWriter(_agreed(run_dir, name, resume, overwrite))
     past = _past(run, config, resume)
     start = checkpoint.read(init_from) if init_from is not None and past is None else None
-    preflight(config, begun=past is not None or start is not None)
+    preflight(config, run.path, past, start)
     if _first():
         run.create(config, anew=past is None and overwrite)
         run.rewind(past.meta["step"] if past else 0)
@@ -86,8 +87,8 @@ def _set_up(
     start: Checkpoint | None,
 ) -> Setup:
     """Build the run and say what it is."""
-    s = prepare(config, run)
-    if _first():
+    s = prepare(config, run, past)
+    if _first() and not (run.path / checkpoint.CODEC).exists():
         s.codec.save(run.path / checkpoint.CODEC)
     if past is not None:
         load_run(s, past)
@@ -95,6 +96,10 @@ def _set_up(
     elif start is not None:
         initialise(s, start)
         console.note(f"starts from the weights of {start.path}")
+        for name in ("schedule", "prediction"):
+            old, new = (getattr(one.config.diffusion, name) for one in (start, s))
+            if old != new:
+                console.note(f"those answered {name} {old}, this run {new}: expect a step back")
     settings = config.training
     parameters = sum(p.numel() for p in s.net.parameters())
     flops = sum(s.forward_flops.values()) / len(s.forward_flops)
@@ -126,7 +131,11 @@ def _costs(s: Setup, console: Console) -> None:
 def join() -> None:
     """Join the processes that were launched beside this one."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():  # before the first collective, which would take device 0
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        # The others wait while one reads or codes a data set.
+        kind = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(kind, timeout=timedelta(hours=12))
 
 
 def leave() -> None:

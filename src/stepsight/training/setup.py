@@ -14,7 +14,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from stepsight import checkpoint
+from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
+from stepsight.conversion.adapt import adapt
 from stepsight.data.bank import Bank
 from stepsight.data.config import ScenesSettings
 from stepsight.data.mixture import Draw, Mixture, Stream
@@ -26,15 +29,16 @@ from stepsight.evaluation.run import forward_flops, open_sources, overlap, pick_
 from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
 from stepsight.latents import Latents
 from stepsight.models.codec import Codec, open_codec
+from stepsight.models.config import parse
 from stepsight.pipeline import DensePipeline, Layout, build_network, check_sizes
 from stepsight.tasks.base import Task
-from stepsight.tasks.config import ImageSettings, SemanticSettings
+from stepsight.tasks.config import DepthSettings, ImageSettings, SemanticSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.training import distributed
 from stepsight.training.config import TrainingSettings
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import EMA, build_optimizers
-from stepsight.training.stores import make_stores
+from stepsight.training.stores import make_stores, open_latents
 
 AHEAD = 512  # samples a bank is filled by at a time
 
@@ -140,10 +144,12 @@ class Setup:
         )
 
 
-def preflight(config: RunConfig, begun: bool = False) -> None:
+def preflight(
+    config: RunConfig, run: Path, past: Checkpoint | None = None, start: Checkpoint | None = None
+) -> None:
     """Raise UserError for what would stop the run later, before anything is written.
 
-    begun: whether it starts from weights that exist.
+    past: the checkpoint it continues. start: the one whose weights it starts from.
     """
     check_processes(config.training, distributed.world())
     tasks = build_tasks(config.tasks)
@@ -164,12 +170,47 @@ def preflight(config: RunConfig, begun: bool = False) -> None:
                 f"tasks.image.classes={task.classes}: {stream.source} has {kinds} classes. "
                 f"Use {kinds}."
             )
-    codec = open_codec(config.codec)
+    Mixture(streams, config.training.batch, config.training.seed)
+    codec = _codec_of(config, run, past)
+    if config.training.latents:
+        list(open_latents(config, tasks, codec, sources, streams, present=True))
     with torch.device("meta"):
         net = build_network(config, tasks, codec)
     sizes = {stream.task: sources[stream.source].size for stream in streams}
     check_sizes(net, sizes, codec.downsample)
+    if start is not None:
+        weights = adapt(start, net, Layout.of(tasks, codec), codec)
+        checkpoint.check_weights(net, weights, start.path)
+        same_experts(start, config)
+    _check_objective(config, begun=past is not None or start is not None)
+
+
+def _codec_of(config: RunConfig, run: Path, past: Checkpoint | None = None) -> Codec:
+    """The codec of a run: its own copy once it has one. Raises UserError if `past` had another."""
+    codec = open_codec(config.codec, kept=run / checkpoint.CODEC if past is not None else None)
+    if past is not None and past.meta.get("codec", codec.name) != codec.name:
+        raise UserError(
+            f"{past.path} was trained in the latents of {past.meta['codec']}, codec.path is "
+            f"{codec.name} now. Name the VAE it was trained with."
+        )
+    return codec
+
+
+def same_experts(start: Checkpoint, config: RunConfig) -> None:
+    """Raise UserError where the weights of experts would come to mean something else."""
+    old, new = start.config.model, config.model
+    mixed = getattr(parse(new.name), "experts", 0)
+    if mixed and old.expert_weights != new.expert_weights:
+        raise UserError(
+            f"{start.path} weighs its experts by model.expert_weights={old.expert_weights}, this "
+            f"run by {new.expert_weights}: it would answer otherwise. Set it to what it was."
+        )
+
+
+def _check_objective(config: RunConfig, begun: bool) -> None:
+    """Raise UserError for an objective that could not be trained or sampled."""
     diffusion = Diffusion(config.diffusion)
+    depth = config.tasks.get("depth")
     if config.training.latents and config.diffusion.objective == "end_to_end":
         raise UserError(
             "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
@@ -177,7 +218,8 @@ def preflight(config: RunConfig, begun: bool = False) -> None:
         )
     if config.diffusion.variance == "trained" and not config.model.learned_variance:
         raise UserError("diffusion.variance=trained needs model.learned_variance true.")
-    if config.diffusion.objective == "end_to_end" and not begun and "depth" in tasks:
+    affine = isinstance(depth, DepthSettings) and depth.range == "quantile"
+    if config.diffusion.objective == "end_to_end" and not begun and affine:
         raise UserError(
             "diffusion.objective=end_to_end learns no depth from scratch: a new backbone answers a "
             "constant, for which every scale fits and the loss has no slope. Give --init-from."
@@ -190,7 +232,7 @@ def preflight(config: RunConfig, begun: bool = False) -> None:
         diffusion.check_calls(nfe)
 
 
-def prepare(config: RunConfig, run: RunWriter) -> Setup:
+def prepare(config: RunConfig, run: RunWriter, past: Checkpoint | None = None) -> Setup:
     """Open the data, build the network, and gather the statistics of the trivial predictors."""
     accelerator = make_accelerator(config.training)
     tasks = build_tasks(config.tasks)
@@ -198,7 +240,7 @@ def prepare(config: RunConfig, run: RunWriter) -> Setup:
     sources = open_sources(config, quantities, "train")
     streams = match(tasks, sources, config)
     torch.manual_seed(config.training.seed)  # the initial weights
-    codec = open_codec(config.codec)
+    codec = _codec_of(config, run.path, past)
     net = build_network(config, tasks, codec)
     sizes = {stream.task: sources[stream.source].size for stream in reversed(streams)}
     check_sizes(net, sizes, codec.downsample)
@@ -210,7 +252,15 @@ def prepare(config: RunConfig, run: RunWriter) -> Setup:
         tasks,
         net,
         codec,
-        make_stores(config, tasks, codec.to(accelerator.device), sources, streams, run.path),
+        make_stores(
+            config,
+            tasks,
+            codec.to(accelerator.device),
+            sources,
+            streams,
+            run.path,
+            accelerator.device,
+        ),
         pick_sources(pipeline, held, list(tasks)),
         sizes,
         Mixture(streams, config.training.batch, config.training.seed),
@@ -273,9 +323,10 @@ def match(
 
 def gather_statistics(s: Setup, sources: Mapping[str, Source]) -> None:
     """Sums over training samples, for the trivial predictors that learn something."""
-    for name, task in s.tasks.items():
-        source = next(stream.source for stream in s.mixture.streams if stream.task == name)
+    first = {stream.task: stream.source for stream in reversed(s.mixture.streams)}
+    for source in sorted(set(first.values())):
+        own = {name: task for name, task in s.tasks.items() if first[name] == source}
         store = s.stores[source]
         if isinstance(store, Bank):
             s.fill(source, min(STATISTICS_IMAGES, len(store)))
-        s.statistics[name] = statistics(task, store if isinstance(store, Bank) else sources[source])
+        s.statistics |= statistics(own, store if isinstance(store, Bank) else sources[source])

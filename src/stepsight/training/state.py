@@ -55,6 +55,7 @@ def load_run(s: Setup, saved: Checkpoint) -> None:
     best = saved.meta["best"]
     s.best, s.training_flops = math.inf if best is None else best, saved.meta["training_flops"]
     s.inherited_flops = saved.meta.get("inherited_flops", 0.0)
+    s.losses = dict(saved.meta["losses"])
 
 
 def initialise(s: Setup, saved: Checkpoint) -> None:

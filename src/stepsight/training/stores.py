@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from stepsight.config import RunConfig
 from stepsight.data.bank import Bank
@@ -24,18 +26,35 @@ def make_stores(
     sources: Mapping[str, Source],
     streams: Sequence[Stream],
     run: Path,
+    device: torch.device,
 ) -> dict[str, Bank | Latents]:
     """A store for each source that is read, empty until its rows are needed."""
-    found: dict[str, Bank | Latents] = {}
+    if config.training.latents:
+        return dict(open_latents(config, tasks, codec, sources, streams, device))
+    used = sorted({stream.source for stream in streams})
+    return {name: make_bank(config, name, sources[name], run) for name in used}
+
+
+def open_latents(
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    codec: Codec,
+    sources: Mapping[str, Source],
+    streams: Sequence[Stream],
+    device: torch.device | str = "cpu",
+    present: bool = False,
+) -> Iterator[tuple[str, Latents]]:
+    """The latent cache of each source, for the tasks it serves; `present`: only where there is one.
+
+    Raises UserError for one that was made with another codec, task or source.
+    """
     for name in sorted({stream.source for stream in streams}):
-        if config.training.latents:
-            own = {one.task: tasks[one.task] for one in streams if one.source == name}
-            folder, dtype = Path(config.training.latents) / name, config.training.latents_dtype
-            samples = fingerprint(config, name, sources[name])
-            found[name] = Latents(folder, sources[name], samples, own, codec, dtype)
-        else:
-            found[name] = make_bank(config, name, sources[name], run)
-    return found
+        folder = Path(config.training.latents) / name
+        if present and not folder.exists():
+            continue
+        own = {one.task: tasks[one.task] for one in streams if one.source == name}
+        samples, dtype = fingerprint(config, name, sources[name]), config.training.latents_dtype
+        yield name, Latents(folder, sources[name], samples, own, codec, config.codec, dtype, device)
 
 
 def make_bank(config: RunConfig, name: str, source: Source, run: Path) -> Bank:
