@@ -23,12 +23,14 @@ from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
 from stepsight.latents import Latents
 from stepsight.models.codec import Codec, Pixels
+from stepsight.models.config import CodecSettings
 from stepsight.pipeline import Layout, code
 from stepsight.seeding import generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Coded
 
+HOW = CodecSettings()
 COUNT = 12
 GRIDS = ((16, 16), (20, 24))  # native sizes: the working one, and another
 INDICES = [3, 0, 11, 2, 3, 5, 10, 8]  # sample 5 has no valid pixel
@@ -91,7 +93,7 @@ def make(source, tmp_path) -> Callable[..., Latents]:
     """A filled cache of the tasks in a table."""
 
     def make(tasks: Mapping[str, Task], codec: Codec, dtype: str = "float32") -> Latents:
-        cache = Latents(tmp_path / "deep" / "cache", source, "v1", tasks, codec, dtype)
+        cache = Latents(tmp_path / "deep" / "cache", source, "v1", tasks, codec, HOW, dtype)
         cache.fill()
         return cache
 
@@ -169,7 +171,7 @@ def test_in_half_precision_the_loss_is_the_same_to_a_thousandth(make, source, ta
 def test_half_the_bytes_in_half_precision(make, source, tmp_path):
     sizes = []
     for dtype in ("float32", "float16"):
-        cache = Latents(tmp_path / dtype, source, "v1", tasks_of("depth"), Pixels(), dtype)
+        cache = Latents(tmp_path / dtype, source, "v1", tasks_of("depth"), Pixels(), HOW, dtype)
         sizes.append(cache.store.dtype.itemsize)
     assert 1.7 < sizes[0] / sizes[1] < 2
 
@@ -206,7 +208,8 @@ def test_rows_are_made_in_chunks_and_shares_alike(source, tmp_path, monkeypatch,
     monkeypatch.setattr(latents, "CHUNK", 3)
     tasks, codec = tasks_of("many"), Halves()
     caches = [
-        Latents(tmp_path / "cache", source, "v1", tasks, codec, "float32") for _ in range(world)
+        Latents(tmp_path / "cache", source, "v1", tasks, codec, HOW, "float32")
+        for _ in range(world)
     ]
     made: list[int] = []
     for rank, cache in enumerate(caches):
@@ -223,7 +226,7 @@ def test_a_killed_filling_leaves_blank_rows_and_goes_on_from_there(source, tmp_p
     tasks, codec = tasks_of("depth"), Halves()
 
     def opened() -> Latents:
-        return Latents(tmp_path / "cache", source, "v1", tasks, codec, "float32")
+        return Latents(tmp_path / "cache", source, "v1", tasks, codec, HOW, "float32")
 
     def killed(rows: int) -> None:
         raise KeyboardInterrupt
@@ -242,7 +245,7 @@ def test_a_killed_filling_leaves_blank_rows_and_goes_on_from_there(source, tmp_p
 
 
 def test_rows_beyond_those_asked_for_are_left_for_later(source, tmp_path):
-    cache = Latents(tmp_path / "cache", source, "v1", tasks_of("depth"), Halves(), "float16")
+    cache = Latents(tmp_path / "cache", source, "v1", tasks_of("depth"), Halves(), HOW, "float16")
     cache.fill(stop=5)
     assert cache.store.missing() == COUNT - 5
 
@@ -262,6 +265,8 @@ def other_codec() -> Codec:
         ({"codec": other_codec()}, "is of codec 'halves', not 'thirds'"),
         ({"tasks": {"depth": {"space": "inverse"}}}, "is of tasks .*'log'.*, not .*'inverse'"),
         ({"tasks": {"depth": {}, "flow": {}}}, "is of tasks .*, not .*'flow'"),
+        ({"how": CodecSettings(dtype="bfloat16")}, "is of computed_in .*'float32'.*'bfloat16'"),
+        ({"how": CodecSettings(tiling=True)}, "is of computed_in .*'whole'.*, not .*'tiled'"),
         ({"dtype": "float16"}, "is of dtype 'float32', not 'float16'"),
         ({"size": (16, 32)}, r"is of size \[16, 16\], not \[16, 32\]"),
         ({"samples": "v2"}, "is of samples 'v1', not 'v2'"),
@@ -274,11 +279,12 @@ def test_what_was_made_otherwise_is_refused_by_name(source, tmp_path, changes, s
         codec: Codec | None = None,
         dtype: str = "float32",
         samples: str = "v1",
+        how: CodecSettings = HOW,
         **other: Any,
     ) -> Latents:
         chosen, where = tasks_of(tasks or {"depth": {}}), tmp_path / "cache"
         own = replace(source, **other)
-        return Latents(where, own, samples, chosen, codec or Halves(), dtype)
+        return Latents(where, own, samples, chosen, codec or Halves(), how, dtype)
 
     opened().fill()
     with pytest.raises(UserError, match=said):
@@ -289,4 +295,4 @@ def test_what_was_made_otherwise_is_refused_by_name(source, tmp_path, changes, s
 def test_how_often_a_task_is_drawn_does_not_matter(source, tmp_path):
     for weight in (1.0, 3.0):
         tasks = tasks_of({"depth": {"weight": weight}})
-        Latents(tmp_path / "cache", source, "v1", tasks, Halves(), "float32").fill()
+        Latents(tmp_path / "cache", source, "v1", tasks, Halves(), HOW, "float32").fill()
