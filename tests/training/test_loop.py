@@ -176,6 +176,14 @@ def test_the_best_score_is_the_mean_log_ratio_to_the_best_rival():
     assert best_score(rows) == pytest.approx((math.log(0.5) + math.log(3)) / 2)
 
 
+def test_a_generator_goes_by_its_loss():
+    rows = [
+        {"task": "image", "loss": loss, "metrics": {"energy": energy}, "baselines": {}}
+        for loss, energy in ((0.3, 0.1), (0.2, 0.4))
+    ]
+    assert best_score(rows[1:]) < best_score(rows[:1])
+
+
 def test_of_metrics_better_when_larger_the_shortfall_counts():
     row = {
         "task": "amodal",
