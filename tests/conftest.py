@@ -173,7 +173,7 @@ class Lab:
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
         sizes = {task: size for task in tasks}
-        learned = {name: gather(task, self.source) for name, task in tasks.items()}
+        learned = gather(tasks, self.source)
         return DensePipeline(net, tasks, config, sizes, learned if statistics else None, "digest")
 
 

@@ -56,7 +56,7 @@ def test_a_vae_adds_both_dtypes_to_the_json(capsys, vae, tmp_path):
     assert found["codec"].startswith("AutoencoderKL-") and found["picture"] == "deep/a.png"
     assert (tmp_path / "deep" / "a.png").is_file()
     assert [one["codec"] for one in found["ceilings"][:3]] == ["pixels", "float32", "bfloat16"]
-    assert len(found["ceilings"]) == 27
+    assert len(found["ceilings"]) == 33
     for one in found["ceilings"]:
         assert one["metric"] in one["metrics"] and "@" in one["protocol"]
         assert one["codec"] != "pixels" or one["latents"] == one["channels"]

@@ -24,8 +24,8 @@ from stepsight.tasks.table import build_task
 
 ENCODINGS = {
     "depth": ["linear", "log", "inverse"],
-    "flow": ["joint"],
-    "amodal": ["mask"],
+    "flow": ["joint", "separate"],
+    "amodal": ["mask", "rgb"],
     "semantic": ["onehot", "bits", "palette"],
     "normals": ["vectors"],
 }
@@ -108,7 +108,7 @@ def test_only_whole_cells_are_in_the_loss(scenes, found):
 def test_protocols_are_those_of_evaluation():
     names = [protocol_of(settings).name for _, settings in variants(7)]
     assert names[:3] == ["depth-affine", "depth-affine-log", "depth-affine"]
-    assert names[3:5] == ["flow-epe", "amodal-iou"]
+    assert names[3:7] == ["flow-epe", "flow-epe", "amodal-iou", "amodal-iou"]
 
 
 def test_images_are_scored_once_at_the_working_size_whatever_their_own(lab):
@@ -139,7 +139,7 @@ def test_a_vae_in_bfloat16_is_close_to_itself_in_float32_and_both_lose(scenes):
     }
     every = ceilings(scenes, {"pixels": Pixels(), **codecs}, images=4)
     by = {(one.codec, one.task, one.encoding): one for one in every}
-    assert len(by) == 27
+    assert len(by) == 33
     assert by["float32", "semantic", "onehot"].latents == 12
     assert by["float32", "semantic", "palette"].latents == by["bfloat16", "flow", "joint"].latents
     full, half = (by[dtype, "normals", "vectors"].value for dtype in codecs)
@@ -150,7 +150,7 @@ def test_a_vae_in_bfloat16_is_close_to_itself_in_float32_and_both_lose(scenes):
 def test_the_picture_shows_truths_beside_what_is_left_of_them(lab, tmp_path):
     path = ceiling_grid(lab.held, {"pixels": Pixels(), "blur": Blur()}, tmp_path / "a.png", 2)
     page = np.asarray(Image.open(path))
-    tile, gap, encodings, columns = 128, 6, 9, 8
+    tile, gap, encodings, columns = 128, 6, 11, 8
     height, width, _ = page.shape
     assert height == 14 + 2 * gap + encodings * (tile + gap)
     left = width - columns * (tile + gap)
@@ -160,7 +160,7 @@ def test_the_picture_shows_truths_beside_what_is_left_of_them(lab, tmp_path):
         top, start = 14 + 2 * gap + row * (tile + gap), left + column * (tile + gap)
         return page[top : top + tile, start : start + tile].astype(int)
 
-    onehot = 5
+    onehot = 7
     for first in (0, 4):  # the two images
         truth, pixels, blurred = (at(onehot, first + i) for i in (1, 2, 3))
         assert np.array_equal(truth[truth[..., 0] != 38], pixels[truth[..., 0] != 38])  # not void

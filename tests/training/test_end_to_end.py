@@ -45,7 +45,7 @@ class Bent(Pixels):
 @pytest.fixture
 def bent(monkeypatch) -> Bent:
     codec = Bent()
-    monkeypatch.setattr(setup, "open_codec", lambda settings: codec)
+    monkeypatch.setattr(setup, "open_codec", lambda settings, kept=None: codec)
     return codec
 
 

@@ -99,7 +99,7 @@ class RoundTrip:
             codec=self.through,
             protocol=self.protocol.id,
             channels=self.task.channels,
-            latents=working_channels(self.task, self.codec),
+            latents=self.task.passes * working_channels(self.task, self.codec),
             in_loss=in_loss / max(valid, 1),
             metric=self.task.metric,
             metrics=metrics_of(rows, self.protocol.name),

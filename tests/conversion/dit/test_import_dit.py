@@ -140,9 +140,9 @@ def test_another_size_stretches_the_trained_positions(published, convert, vae):
     assert published.difference(ask(pipeline, z, 500.0, 7), wanted) <= 1e-5
 
 
-def test_the_trained_size_needs_no_stretching(published, convert, vae):
+def test_pictures_of_another_shape_stretch_the_trained_positions(published, convert, vae):
     folder = convert(published.dense(), "--vae", vae, "--size", 32, 32)
-    assert DensePipeline.from_pretrained(folder).config.model.position_grid == (0, 0)
+    assert DensePipeline.from_pretrained(folder).config.model.position_grid == (4, 4)
 
 
 def test_without_a_vae_one_is_put_beside_the_checkpoints(published, convert, vae, capsys):
