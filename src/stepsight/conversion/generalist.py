@@ -55,7 +55,7 @@ EXPERT = re.compile(r"(blocks\.\d+\.moe\.experts)\.(\d+)\.(fc[12]\.(?:weight|bia
 # In the order of their rows: depth, amodal completion, and u and v of the flow.
 TASKS: dict[str, TaskSettings] = {
     "depth": DepthSettings(space="linear", prompt="valid"),
-    "amodal": AmodalSettings(target="rgb"),
+    "amodal": AmodalSettings(target="rgb", threshold=230),  # a decoded white is not quite 255
     "flow": FlowSettings(components="separate", cost_volume=False, scale=75.0, grid=(384, 512)),
 }
 # scheduler/scheduler_config.json of Stable Diffusion 2, which the released code samples by.
