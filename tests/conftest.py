@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stepsight.coding import build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.data.table import QUANTITIES
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import DensePipeline, build_network
+from stepsight.pipeline import DensePipeline
 from stepsight.seeding import generator, seed_of
 from stepsight.tasks.table import build_tasks
 from stepsight.training import fit, setup

@@ -14,6 +14,7 @@ from einops import repeat
 from torch import Tensor
 
 from stepsight import latents
+from stepsight.coding import Layout, code
 from stepsight.config import from_dict
 from stepsight.data import store as store_module
 from stepsight.data.augment import flip
@@ -24,7 +25,6 @@ from stepsight.errors import UserError
 from stepsight.latents import Latents
 from stepsight.models.codec import Codec, Pixels
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import Layout, code
 from stepsight.seeding import generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks

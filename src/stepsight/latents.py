@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepsight.coding import Layout, Parts, encode, lay_out
 from stepsight.data.augment import flip
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
@@ -25,7 +26,6 @@ from stepsight.data.store import Store
 from stepsight.data.table import Source
 from stepsight.models.codec import Codec
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import Layout, Parts, encode, lay_out
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, Coded
 
@@ -99,7 +99,7 @@ class Latents:
     def coded(
         self, task: str, layout: Layout, indices: Sequence[int], mirrored: Sequence[bool]
     ) -> Coded:
-        """The samples `indices` as `pipeline.code` would give them."""
+        """The samples `indices` as `coding.code` would give them."""
         rows = self.store.read(np.asarray(indices))
         side = np.arange(len(rows)), np.asarray(mirrored, dtype=int)
         names = rows.dtype.names or ()

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from stepsight import checkpoint
+from stepsight.coding import build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import build_network
 from stepsight.tasks.table import build_tasks
 
 

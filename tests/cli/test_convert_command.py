@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from stepsight import checkpoint
 from stepsight.cli.main import main
+from stepsight.coding import build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.conversion.write import Converted, write
 from stepsight.models.codec import described_codec
-from stepsight.pipeline import DensePipeline, build_network
+from stepsight.pipeline import DensePipeline
 from stepsight.tasks.table import build_tasks
 
 GENERATOR = {

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from stepsight import checkpoint
+from stepsight.coding import build_network
 from stepsight.config import from_dict
 from stepsight.conversion.upcycle import upcycle
 from stepsight.conversion.write import Converted, write
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline, build_network
+from stepsight.pipeline import DensePipeline
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
 

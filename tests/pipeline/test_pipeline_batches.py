@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from stepsight.coding import Layout, check_sizes, code
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import Layout, check_sizes, code
 from stepsight.seeding import generator
 from stepsight.types import Batch
 

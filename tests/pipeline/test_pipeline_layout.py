@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from stepsight import checkpoint
+from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec, Described, Pixels, described_codec
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import DensePipeline, Layout, build_network
+from stepsight.pipeline import DensePipeline
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch

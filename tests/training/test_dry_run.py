@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from stepsight.coding import build_network
 from stepsight.config import from_dict
 from stepsight.errors import UserError
 from stepsight.evaluation.run import forward_flops
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import build_network
 from stepsight.tasks.table import build_tasks
 from stepsight.training.dry_run import describe, lines
 

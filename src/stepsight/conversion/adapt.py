@@ -23,8 +23,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from stepsight.checkpoint import BACKBONE, CODEC, Checkpoint, CheckpointError
+from stepsight.coding import Layout
 from stepsight.models.codec import Codec, CodecShape, described_codec
-from stepsight.pipeline import Layout
 from stepsight.tasks.table import build_tasks
 
 INPUTS = ("x_embedder.proj", "input", "unet.conv_in")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stepsight.checkpoint import BACKBONE, CODEC, Checkpoint
+from stepsight.coding import Layout
 from stepsight.config import RunConfig
 from stepsight.conversion.adapt import layout_of
 from stepsight.conversion.foreign import Weights, compare
@@ -29,7 +30,6 @@ from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.codec import Codec, Described, described_codec, open_codec
 from stepsight.models.config import DIT, CodecSettings, DiTSize, ModelSettings, parse
 from stepsight.models.layers import position_table
-from stepsight.pipeline import Layout
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import ImageSettings
 from stepsight.tasks.table import build_tasks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepsight import checkpoint
+from stepsight.coding import own_codec
 from stepsight.conversion.write import Converted
-from stepsight.pipeline import own_codec
 
 
 def copied(path: Path) -> Converted:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stepsight import checkpoint
+from stepsight.coding import build_network, own_codec
 from stepsight.config import RunConfig
 from stepsight.conversion.clip import NAME, STORED, empty_prompt
 from stepsight.conversion.folders import CONFIG, GENERATOR, INDEX, find_folder, read_json, read_part
@@ -39,7 +40,6 @@ from stepsight.models.config import CUSTOM_UNET, UNET, CodecSettings, ModelSetti
 from stepsight.models.factory import build
 from stepsight.models.unet import TextUNet, diffusers_config
 from stepsight.models.vae import VAE
-from stepsight.pipeline import build_network, own_codec
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import DepthSettings, ImageSettings, NormalsSettings, TaskSettings
 from stepsight.tasks.table import build_tasks

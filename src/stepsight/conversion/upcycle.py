@@ -23,10 +23,10 @@ from einops import repeat
 from torch import Tensor
 
 from stepsight.checkpoint import BACKBONE, STATISTICS, Checkpoint
+from stepsight.coding import own_codec
 from stepsight.conversion.write import Converted
 from stepsight.errors import UserError
 from stepsight.models.config import DiTSize, parse
-from stepsight.pipeline import own_codec
 from stepsight.seeding import generator
 
 MLP = re.compile(r"(?P<block>blocks\.\d+\.)mlp\.(?P<rest>fc[12]\.(?:weight|bias))")

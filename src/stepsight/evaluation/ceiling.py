@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from stepsight.coding import working_channels
 from stepsight.colours import colour_image
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
@@ -28,7 +29,6 @@ from stepsight.evaluation.run import protocol_of
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.models.codec import Codec
-from stepsight.pipeline import working_channels
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import (
     AmodalSettings,

@@ -15,13 +15,13 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stepsight.coding import code, working_channels
 from stepsight.data.augment import flip
 from stepsight.data.collate import collate
 from stepsight.data.mixture import Draw
 from stepsight.diffusion.noise import training_noise
 from stepsight.diffusion.objective import Network
 from stepsight.latents import Latents
-from stepsight.pipeline import code, working_channels
 from stepsight.seeding import generator, numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import ImageSettings

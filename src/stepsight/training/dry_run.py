@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig
 from stepsight.data.config import ScenesSettings
 from stepsight.models.codec import described_codec
@@ -17,7 +18,6 @@ from stepsight.models.factory import (
     flops_by_group,
     parameter_groups,
 )
-from stepsight.pipeline import Layout, build_network
 from stepsight.tasks.table import build_tasks
 
 BYTES = 4  # weights, gradients, moments and the average are kept in float32

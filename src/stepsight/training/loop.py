@@ -31,7 +31,7 @@ from stepsight.training.batches import (
 )
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
-from stepsight.training.optim import rate, set_rate
+from stepsight.training.optim import descend, rate
 from stepsight.training.setup import Setup
 from stepsight.training.state import publish
 from stepsight.training.validation import validate
@@ -93,13 +93,7 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
         stop_if_not_finite(loss_value, step, draw, run)
 
         # Update.
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(s.net.parameters(), settings.clip)
-        set_rate(s.optimizers, rate(settings, step * settings.batch))
-        for optimizer in s.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        s.ema.update(s.net)
+        descend(s.net, s.optimizers, s.ema, settings, step * settings.batch)
         s.step = step + 1
         s.training_flops += 3 * s.forward_flops[draw.stream.task] * settings.batch
 

@@ -142,3 +142,20 @@ class EMA:
             held = self.values[name].clone()
             self.values[name].copy_(p)
             p.copy_(held)
+
+
+def descend(
+    net: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    ema: EMA,
+    settings: TrainingSettings,
+    images: int,
+) -> None:
+    """One update, at the rates of `images` images: clip, step, forget the gradients, average."""
+    if settings.clip:
+        torch.nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
+    set_rate(optimizers, rate(settings, images))
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    ema.update(net)

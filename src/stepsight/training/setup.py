@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stepsight import checkpoint
 from stepsight.checkpoint import Checkpoint
+from stepsight.coding import Layout, build_network, check_sizes
 from stepsight.config import RunConfig
 from stepsight.conversion.adapt import adapt
 from stepsight.data.bank import Bank
@@ -30,7 +31,7 @@ from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
 from stepsight.latents import Latents
 from stepsight.models.codec import Codec, open_codec
 from stepsight.models.config import parse
-from stepsight.pipeline import DensePipeline, Layout, build_network, check_sizes
+from stepsight.pipeline import DensePipeline
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import DepthSettings, ImageSettings, SemanticSettings
 from stepsight.tasks.table import build_tasks

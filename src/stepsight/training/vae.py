@@ -45,7 +45,7 @@ from stepsight.training import distributed
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose
 from stepsight.training.loop import Meter, due
-from stepsight.training.optim import EMA, build_optimizers, rate, set_rate
+from stepsight.training.optim import EMA, build_optimizers, descend, rate
 from stepsight.training.setup import AHEAD, match
 from stepsight.training.stores import drop_banks, make_bank
 from stepsight.training.survival import encode_passes, survival, survival_grid
@@ -193,7 +193,7 @@ def train(s: Stage, run: RunWriter, console: Console) -> None:
         loss_value = float(loss.detach())
         stop_if_not_finite(loss_value, step, draw)
         loss.backward()
-        update(s, step)
+        descend(s.net, s.optimizers, s.ema, settings, step * settings.batch)
 
         done, seen = step + 1, (step + 1) * settings.batch
         meter.loss[draw.stream.task].append(loss_value)
@@ -223,18 +223,6 @@ def stop_if_not_finite(loss: float, step: int, draw: Draw) -> None:
             f"loss is {loss} at step {step}, task {draw.stream.task}, samples {list(draw.indices)} "
             f"of {draw.stream.source}. Lower training.lr."
         )
-
-
-def update(s: Stage, step: int) -> None:
-    """A step of the optimizer and of the averaged weights."""
-    settings = s.config.training
-    if settings.clip:
-        torch.nn.utils.clip_grad_norm_(s.net.parameters(), settings.clip)
-    set_rate(s.optimizers, rate(settings, step * settings.batch))
-    for optimizer in s.optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    s.ema.update(s.net)
 
 
 def report(s: Stage, run: RunWriter, console: Console, meter: Meter, done: int, eta: float) -> None:

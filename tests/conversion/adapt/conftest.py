@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from stepsight import checkpoint
 from stepsight.checkpoint import BACKBONE
+from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.conversion.adapt import adapt
 from stepsight.models.codec import described_codec
-from stepsight.pipeline import Layout, build_network
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
 

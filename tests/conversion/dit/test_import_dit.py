@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from stepsight import checkpoint
 from stepsight.cli.main import main
+from stepsight.coding import Layout, build_network
 from stepsight.config import from_dict
 from stepsight.conversion.dit import Wishes, expected, export_dit, import_dit, published_shapes
 from stepsight.conversion.foreign import Weights
@@ -20,7 +21,7 @@ from stepsight.conversion.write import Converted, write
 from stepsight.errors import UserError
 from stepsight.models.codec import described_codec
 from stepsight.models.layers import position_table
-from stepsight.pipeline import DensePipeline, Layout, build_network
+from stepsight.pipeline import DensePipeline
 from stepsight.tasks.table import build_tasks
 
 HEADS = {64: 2, 128: 4}

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.coding import Layout
 from stepsight.conversion.adapt import adapt
 from stepsight.conversion.clip import empty_prompt
 from stepsight.conversion.folders import find_folder
@@ -25,7 +26,7 @@ from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import open_codec
 from stepsight.models.config import UNET, CodecSettings
-from stepsight.pipeline import DensePipeline, Layout
+from stepsight.pipeline import DensePipeline
 from stepsight.tasks.config import DepthSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch

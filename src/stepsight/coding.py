@@ -1,0 +1,180 @@
+"""Between tasks, codec and backbone: which channels and label rows there are, and what fills them.
+
+`Layout` follows from the tasks and the codec of a run. A batch is coded in two halves: `encode`
+(task and codec, the costly one, whose outcome the latent cache keeps) and `lay_out` (fitted to the
+channels of the backbone); `code` is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from stepsight import checkpoint
+from stepsight.checkpoint import CheckpointError
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+from stepsight.models.codec import Codec, CodecShape, open_codec
+from stepsight.models.config import ModelSettings
+from stepsight.models.factory import build, check_size
+from stepsight.tasks.base import Task, require
+from stepsight.types import Batch, Coded
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Channels and label rows of a backbone, which follow from its tasks and its codec."""
+
+    target: int  # working channels of the noisy target: the most that any task needs
+    cond: int  # working channels of all condition images together, likewise
+    features: int
+    rows: Mapping[str, int]  # the first label row of each task
+    labels: int  # rows in all; the null row comes after them
+
+    @classmethod
+    def of(cls, tasks: Mapping[str, Task], codec: CodecShape) -> Self:
+        features = {task.feature_channels for task in tasks.values()} - {0}
+        if len(features) > 1:
+            raise UserError("two tasks of this run bring features of different kinds.")
+        rows, labels = {}, 0
+        for name, task in tasks.items():
+            rows[name], labels = labels, labels + task.rows
+        return cls(
+            target=max(working_channels(task, codec) for task in tasks.values()),
+            cond=max(task.images for task in tasks.values()) * codec.channels(3),
+            features=max(features, default=0),
+            rows=rows,
+            labels=labels,
+        )
+
+    def span(self, task: str) -> slice:
+        """The label rows of a task."""
+        later = [first for first in self.rows.values() if first > self.rows[task]]
+        return slice(self.rows[task], min(later, default=self.labels))
+
+    def build(self, settings: ModelSettings) -> nn.Module:
+        """The backbone with these channels and rows."""
+        return build(
+            settings,
+            target_channels=self.target,
+            cond_channels=self.cond,
+            labels=self.labels,
+            feature_channels=self.features,
+        )
+
+
+def working_channels(task: Task, codec: CodecShape) -> int:
+    """Channels of one run of the task's target in working space."""
+    return codec.channels(task.channels // task.passes)
+
+
+def build_network(config: RunConfig, tasks: Mapping[str, Task], codec: CodecShape) -> nn.Module:
+    """The backbone of a run. Raises UserError if its tasks do not fit one backbone."""
+    if config.model.input == "per_task":
+        for name, task in tasks.items():
+            if task.rows != task.passes:
+                raise UserError(
+                    f"model.input=per_task: task {name} has {task.rows} classes, which would get "
+                    f"an input convolution each. Use shared."
+                )
+    return Layout.of(tasks, codec).build(config.model)
+
+
+def own_codec(saved: checkpoint.Checkpoint) -> Codec:
+    """The codec a checkpoint was trained in: the copy in its run folder, else the folder named.
+
+    Raises CheckpointError if that is another VAE.
+    """
+    codec = open_codec(saved.config.codec, kept=saved.path.parent.parent / checkpoint.CODEC)
+    trained = saved.meta.get("codec", codec.name)
+    if codec.name != trained:
+        raise CheckpointError(
+            f"{saved.path} was trained in the latents of {trained}; codec.path "
+            f"{saved.config.codec.path} holds {codec.name}. Keep the run's {checkpoint.CODEC}/ "
+            f"folder beside its checkpoints."
+        )
+    return codec
+
+
+@dataclass
+class Parts:
+    """A batch of one task in working space, before it is fitted to the channels of a backbone."""
+
+    images: Tensor  # "b (n k) h w", the task's condition images
+    features: Tensor | None  # "b f h' w'"
+    label: Tensor  # int64 "b p", rows within those of the task
+    x: Tensor | None = None  # "b p c h w", the target of each pass
+    cells: Tensor | None = None  # bool "b 1 h w", where the target counts
+
+
+def encode(batch: Batch, task: Task, codec: Codec, target: bool) -> Parts:
+    """What task and codec make of a batch at working size: the costly half of `code`."""
+    condition = task.condition(batch)
+    height, width = (side // codec.downsample for side in batch.image.shape[-2:])
+    images = [codec.encode(image) for image in condition.images.unbind(1)]
+    features = condition.features
+    if features is not None and codec.downsample > 1:
+        features = F.adaptive_avg_pool2d(features, (height, width))
+    parts = Parts(
+        torch.cat([batch.image.new_zeros(len(batch), 0, height, width), *images], dim=1),
+        features,
+        label_rows(task, batch),
+    )
+    if target:
+        truth, p = task.encode(batch), task.passes
+        x = codec.encode(rearrange(truth.x, "b (p c) h w -> (b p) c h w", p=p))
+        parts.x = rearrange(x, "(b p) c h w -> b p c h w", p=p)
+        parts.cells = codec.mask(truth.valid)
+    return parts
+
+
+def lay_out(parts: Parts, task: Task, layout: Layout) -> Coded:
+    """Parts in the channels and rows of a backbone.
+
+    Rows are "(p b)": a task of several passes has all images for the first, then for the next.
+    Surplus channels of the target are zero and outside the loss; missing condition images are zero.
+    """
+
+    def each(value: Tensor) -> Tensor:
+        return value if task.passes == 1 else repeat(value, "b ... -> (p b) ...", p=task.passes)
+
+    missing = layout.cond - parts.images.shape[1]
+    x = valid = None
+    if parts.x is not None and parts.cells is not None:
+        used = parts.x.shape[2]
+        x = rearrange(parts.x, "b p c h w -> (p b) c h w")
+        x = F.pad(x, (0, 0, 0, 0, 0, layout.target - used))
+        inside = (torch.arange(layout.target, device=x.device) < used).to(x.dtype)
+        valid = each(parts.cells.to(x.dtype)) * inside[:, None, None]
+    return Coded(
+        x,
+        each(F.pad(parts.images, (0, 0, 0, 0, 0, missing))),
+        None if parts.features is None else each(parts.features),
+        valid,
+        layout.rows[task.name] + rearrange(parts.label, "b p -> (p b)"),
+    )
+
+
+def code(batch: Batch, task: Task, layout: Layout, codec: Codec, target: bool) -> Coded:
+    """Task and codec together: what the loss takes, and what the sampler is conditioned on."""
+    return lay_out(encode(batch, task, codec, target), task, layout)
+
+
+def label_rows(task: Task, batch: Batch) -> Tensor:
+    """Rows "b p" within those of the task: the number of the pass, or the class of the image."""
+    if task.rows > task.passes:
+        return require(task.name, batch, "class_id")[0][:, None]
+    rows = torch.arange(task.passes, device=batch.image.device)
+    return repeat(rows, "p -> b p", b=len(batch))
+
+
+def check_sizes(net: nn.Module, sizes: Mapping[str, tuple[int, int]], downsample: int) -> None:
+    """Raise UserError unless every task's working size fits the backbone and the codec."""
+    for task, size in sizes.items():
+        check_size(net, size, f"working size {size[0]}x{size[1]} of {task}", downsample)
