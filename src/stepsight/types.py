@@ -47,13 +47,16 @@ class Sample(Movable):
     depth_valid: Tensor | None = None  # bool "1 h w"
     flow: Tensor | None = None  # float32 "2 h w", pixels of this grid: u right, v down
     flow_valid: Tensor | None = None  # bool "1 h w"
+    occluded: Tensor | None = None  # bool "1 h w", where the second image does not show the pixel
     labels: Tensor | None = None  # int64 "h w", IGNORE where unlabelled
+    instances: Tensor | None = None  # int64 "h w", from 1 within a class; 0 stuff, -1 a crowd
     modal: Tensor | None = None  # bool "1 h w", the visible part of the chosen object
     amodal: Tensor | None = None  # bool "1 h w", the whole object; contains modal
     amodal_valid: Tensor | None = None  # bool "1 h w"; all False when no object was chosen
     whole: Tensor | None = None  # uint8 "3 h w", the chosen object unhidden, on white
     normals: Tensor | None = None  # float32 "3 h w", unit; x right, y down, z forward
     normals_valid: Tensor | None = None  # bool "1 h w"
+    order: Tensor | None = None  # int64 "n 4": row, column of a point, then of one farther away
     class_id: int | None = None
 
 
@@ -69,13 +72,16 @@ class Batch(Movable):
     depth_valid: Tensor | None = None
     flow: Tensor | None = None
     flow_valid: Tensor | None = None
+    occluded: Tensor | None = None
     labels: Tensor | None = None
+    instances: Tensor | None = None
     modal: Tensor | None = None
     amodal: Tensor | None = None
     amodal_valid: Tensor | None = None
     whole: Tensor | None = None  # float32 "b 3 h w" in [-1, 1]
     normals: Tensor | None = None
     normals_valid: Tensor | None = None
+    order: Tensor | None = None  # int64 "b n 4", rows of -1 where a sample has fewer pairs
     class_id: Tensor | None = None  # int64 "b"
 
     def __len__(self) -> int:

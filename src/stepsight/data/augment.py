@@ -15,8 +15,11 @@ def flip(sample: Sample) -> Sample:
     mirrored: dict[str, Any] = {
         field.name: value.flip(-1)
         for field in fields(sample)
-        if isinstance(value := getattr(sample, field.name), Tensor)
+        if isinstance(value := getattr(sample, field.name), Tensor) and field.name != "order"
     }
     for name in {"flow", "normals"} & mirrored.keys():
         mirrored[name][0].neg_()  # `Tensor.flip` copies, so the original keeps its values
+    if sample.order is not None:  # points: their columns count from the other side
+        mirrored["order"] = sample.order.clone()
+        mirrored["order"][:, 1::2] = sample.image.shape[-1] - 1 - sample.order[:, 1::2]
     return replace(sample, **mirrored)

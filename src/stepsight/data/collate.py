@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from stepsight.errors import UserError
 from stepsight.types import Batch, Sample, stack_optional
@@ -14,7 +15,9 @@ STACKED = (
     "depth_valid",
     "flow",
     "flow_valid",
+    "occluded",
     "labels",
+    "instances",
     "modal",
     "amodal",
     "amodal_valid",
@@ -40,9 +43,15 @@ def collate(samples: list[Sample]) -> Batch:
         keys=[sample.key for sample in samples],
         sources=[sample.source for sample in samples],
         class_id=torch.tensor(classes) if len(classes) == len(samples) else None,
+        order=_padded([sample.order for sample in samples if sample.order is not None]),
         **{name: _to_unit(x) for name, x in pictures.items() if x is not None},
         **{name: stack_optional([getattr(s, name) for s in samples]) for name in STACKED},
     )
+
+
+def _padded(orders: list[Tensor]) -> Tensor | None:
+    """Lists of pairs "n 4" of different lengths, stacked; None without any."""
+    return pad_sequence(orders, batch_first=True, padding_value=-1) if orders else None
 
 
 def _to_unit(images: Tensor) -> Tensor:

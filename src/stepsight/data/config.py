@@ -7,7 +7,7 @@ its row here and one file named by `implementation`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,91 @@ class HypersimSettings(FileSettings):
     """Hypersim in Marigold's PNG layout with its list file."""
 
     name: ClassVar[str] = "hypersim"
-    implementation: ClassVar[str] = "stepsight.data.hypersim:Hypersim"
+    implementation: ClassVar[str] = "stepsight.data.readers.hypersim:Hypersim"
+
+
+@dataclass(frozen=True)
+class HypersimRawSettings(FileSettings):
+    """Hypersim as published: HDF5, ray distance."""
+
+    name: ClassVar[str] = "hypersim_raw"
+    implementation: ClassVar[str] = "stepsight.data.readers.hypersim_raw:HypersimRaw"
+
+
+@dataclass(frozen=True)
+class VirtualKittiSettings(FileSettings):
+    """Virtual KITTI 2: depth in centimetres, dense flow."""
+
+    name: ClassVar[str] = "vkitti2"
+    implementation: ClassVar[str] = "stepsight.data.readers.vkitti:VirtualKitti"
+    camera: Literal["both", "0", "1"] = "both"
+
+
+@dataclass(frozen=True)
+class NyuSettings(FileSettings):
+    """NYUv2 extracted to PNG files, Marigold's layout."""
+
+    name: ClassVar[str] = "nyuv2"
+    implementation: ClassVar[str] = "stepsight.data.readers.nyu:Nyu"
+    depth: Literal["raw", "filled"] = "raw"
+
+
+@dataclass(frozen=True)
+class NyuMatSettings(FileSettings):
+    """NYUv2's labelled set as published, one .mat file."""
+
+    name: ClassVar[str] = "nyuv2_mat"
+    implementation: ClassVar[str] = "stepsight.data.readers.nyu_mat:NyuMat"
+    depth: Literal["raw", "filled"] = "raw"
+
+
+@dataclass(frozen=True)
+class KittiSettings(FileSettings):
+    """KITTI depth, Eigen split with the annotated ground truth."""
+
+    name: ClassVar[str] = "kitti"
+    implementation: ClassVar[str] = "stepsight.data.readers.kitti:Kitti"
+
+
+@dataclass(frozen=True)
+class Eth3dSettings(FileSettings):
+    """ETH3D high-resolution multi-view: raw float32 depth."""
+
+    name: ClassVar[str] = "eth3d"
+    implementation: ClassVar[str] = "stepsight.data.readers.eth3d:Eth3d"
+
+
+@dataclass(frozen=True)
+class ScanNetSettings(FileSettings):
+    """ScanNet's 800 validation frames, Marigold's layout."""
+
+    name: ClassVar[str] = "scannet"
+    implementation: ClassVar[str] = "stepsight.data.readers.scannet:ScanNet"
+
+
+@dataclass(frozen=True)
+class DiodeSettings(FileSettings):
+    """DIODE: laser depth with masks, .npy."""
+
+    name: ClassVar[str] = "diode"
+    implementation: ClassVar[str] = "stepsight.data.readers.diode:Diode"
+
+
+@dataclass(frozen=True)
+class SintelSettings(FileSettings):
+    """MPI-Sintel: flow with occlusions; depth where its archive is there."""
+
+    name: ClassVar[str] = "sintel"
+    implementation: ClassVar[str] = "stepsight.data.readers.sintel:Sintel"
+    render: Literal["clean", "final"] = "clean"
+
+
+@dataclass(frozen=True)
+class Da2kSettings(FileSettings):
+    """DA-2K: which of two points is closer."""
+
+    name: ClassVar[str] = "da2k"
+    implementation: ClassVar[str] = "stepsight.data.readers.da2k:Da2k"
 
 
 @dataclass(frozen=True)
@@ -62,7 +146,62 @@ class FlyingChairsSettings(FileSettings):
     """FlyingChairs: PPM pairs, .flo, and the split file."""
 
     name: ClassVar[str] = "flyingchairs"
-    implementation: ClassVar[str] = "stepsight.data.flyingchairs:FlyingChairs"
+    implementation: ClassVar[str] = "stepsight.data.readers.flyingchairs:FlyingChairs"
+
+
+@dataclass(frozen=True)
+class FlyingChairs2Settings(FileSettings):
+    """FlyingChairs2: flow both ways, occlusions."""
+
+    name: ClassVar[str] = "flyingchairs2"
+    implementation: ClassVar[str] = "stepsight.data.readers.flyingchairs2:FlyingChairs2"
+
+
+@dataclass(frozen=True)
+class FlyingThingsSettings(FileSettings):
+    """FlyingThings3D: flow into future and past, PFM."""
+
+    name: ClassVar[str] = "flyingthings3d"
+    implementation: ClassVar[str] = "stepsight.data.readers.flyingthings:FlyingThings"
+    render: Literal["clean", "final"] = "clean"
+    camera: Literal["left", "right", "both"] = "left"
+    direction: Literal["future", "past", "both"] = "both"
+
+
+@dataclass(frozen=True)
+class Kitti2012FlowSettings(FileSettings):
+    """KITTI 2012 flow: sparse."""
+
+    name: ClassVar[str] = "kitti2012"
+    implementation: ClassVar[str] = "stepsight.data.readers.kitti_flow:Kitti2012"
+    occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
+
+
+@dataclass(frozen=True)
+class Kitti2015FlowSettings(FileSettings):
+    """KITTI 2015 flow: sparse."""
+
+    name: ClassVar[str] = "kitti2015"
+    implementation: ClassVar[str] = "stepsight.data.readers.kitti_flow:Kitti2015"
+    occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
+
+
+@dataclass(frozen=True)
+class Hd1kSettings(FileSettings):
+    """HD1K: sparse flow of driving scenes."""
+
+    name: ClassVar[str] = "hd1k"
+    implementation: ClassVar[str] = "stepsight.data.readers.hd1k:Hd1k"
+
+
+@dataclass(frozen=True)
+class SpringSettings(FileSettings):
+    """Spring: HDF5 flow at twice the image size."""
+
+    name: ClassVar[str] = "spring"
+    implementation: ClassVar[str] = "stepsight.data.readers.spring:Spring"
+    camera: Literal["left", "right", "both"] = "left"
+    direction: Literal["FW", "BW", "both"] = "FW"
 
 
 @dataclass(frozen=True)
@@ -70,7 +209,71 @@ class Pix2GestaltSettings(FileSettings):
     """pix2gestalt's occlusion data: occluded image, visible mask, whole mask."""
 
     name: ClassVar[str] = "pix2gestalt"
-    implementation: ClassVar[str] = "stepsight.data.pix2gestalt:Pix2Gestalt"
+    implementation: ClassVar[str] = "stepsight.data.readers.pix2gestalt:Pix2Gestalt"
+
+
+@dataclass(frozen=True)
+class CocoaSettings(FileSettings):
+    """COCO-A: amodal regions drawn over COCO images."""
+
+    name: ClassVar[str] = "cocoa"
+    implementation: ClassVar[str] = "stepsight.data.readers.cocoa:Cocoa"
+
+
+@dataclass(frozen=True)
+class BsdsAmodalSettings(FileSettings):
+    """BSDS-A: amodal regions drawn over BSDS images."""
+
+    name: ClassVar[str] = "bsdsa"
+    implementation: ClassVar[str] = "stepsight.data.readers.cocoa:BsdsAmodal"
+
+
+@dataclass(frozen=True)
+class Mp3dAmodalSettings(FileSettings):
+    """MP3D-Amodal: rooms, in COCO-A's annotation format."""
+
+    name: ClassVar[str] = "mp3d_amodal"
+    implementation: ClassVar[str] = "stepsight.data.readers.cocoa:Mp3dAmodal"
+
+
+@dataclass(frozen=True)
+class KinsSettings(FileSettings):
+    """KINS: amodal instances on KITTI images."""
+
+    name: ClassVar[str] = "kins"
+    implementation: ClassVar[str] = "stepsight.data.readers.kins:Kins"
+
+
+@dataclass(frozen=True)
+class Ade20kSettings(FileSettings):
+    """ADE20K SceneParse150."""
+
+    name: ClassVar[str] = "ade20k"
+    implementation: ClassVar[str] = "stepsight.data.readers.ade20k:Ade20k"
+
+
+@dataclass(frozen=True)
+class CityscapesSettings(FileSettings):
+    """Cityscapes, fine annotations: 19 classes and instances."""
+
+    name: ClassVar[str] = "cityscapes"
+    implementation: ClassVar[str] = "stepsight.data.readers.cityscapes:Cityscapes"
+
+
+@dataclass(frozen=True)
+class VocSettings(FileSettings):
+    """Pascal VOC 2012 segmentation."""
+
+    name: ClassVar[str] = "voc"
+    implementation: ClassVar[str] = "stepsight.data.readers.voc:Voc"
+
+
+@dataclass(frozen=True)
+class CocoPanopticSettings(FileSettings):
+    """COCO panoptic: 133 categories with instances."""
+
+    name: ClassVar[str] = "coco_panoptic"
+    implementation: ClassVar[str] = "stepsight.data.readers.coco_panoptic:CocoPanoptic"
 
 
 @dataclass(frozen=True)
@@ -78,7 +281,26 @@ class ImageFolderSettings(FileSettings):
     """Pictures sorted into one folder a class, as ImageNet is."""
 
     name: ClassVar[str] = "imagefolder"
-    implementation: ClassVar[str] = "stepsight.data.imagefolder:ImageFolder"
+    implementation: ClassVar[str] = "stepsight.data.readers.imagefolder:ImageFolder"
+
+
+@dataclass(frozen=True)
+class FolderSettings(FileSettings):
+    """Your own pictures, with depth, flow, labels or masks beside them, or named in a list."""
+
+    name: ClassVar[str] = "folder"
+    implementation: ClassVar[str] = "stepsight.data.readers.folder:Folder"
+    depth_scale: float = 1000.0  # units of integer depth files a metre
+    classes: int = 0  # of label files; 0: the largest label of the set + 1
+    list: str = ""  # JSON lines naming the files of each sample, below root; empty: by folders
+
+
+@dataclass(frozen=True)
+class ShardsSettings(FileSettings):
+    """Tar shards written by `stepsight data shard`, with their index."""
+
+    name: ClassVar[str] = "shards"
+    implementation: ClassVar[str] = "stepsight.data.shards:Shards"
 
 
 TABLE: dict[str, type[SourceSettings]] = {
@@ -86,8 +308,34 @@ TABLE: dict[str, type[SourceSettings]] = {
     for row in (
         ScenesSettings,
         HypersimSettings,
+        HypersimRawSettings,
+        VirtualKittiSettings,
+        NyuSettings,
+        NyuMatSettings,
+        KittiSettings,
+        Eth3dSettings,
+        ScanNetSettings,
+        DiodeSettings,
+        SintelSettings,
+        Da2kSettings,
         FlyingChairsSettings,
+        FlyingChairs2Settings,
+        FlyingThingsSettings,
+        Kitti2012FlowSettings,
+        Kitti2015FlowSettings,
+        Hd1kSettings,
+        SpringSettings,
         Pix2GestaltSettings,
+        CocoaSettings,
+        BsdsAmodalSettings,
+        Mp3dAmodalSettings,
+        KinsSettings,
+        Ade20kSettings,
+        CityscapesSettings,
+        VocSettings,
+        CocoPanopticSettings,
         ImageFolderSettings,
+        FolderSettings,
+        ShardsSettings,
     )
 }

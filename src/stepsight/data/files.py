@@ -7,7 +7,7 @@ that the root is right, how a split is found, and how one entry is read.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -27,6 +27,7 @@ class FileSource(ABC, Generic[Entry]):
     classes: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     offers: ClassVar[frozenset[str]]
+    published: ClassVar[Mapping[str, int]] = {}  # split: samples of the complete data set
     marker: str  # a glob under the root that matches when the layout is right
 
     def __init__(

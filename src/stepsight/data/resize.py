@@ -19,7 +19,16 @@ from stepsight.types import Sample
 
 Size = tuple[int, int]  # height, width
 PICTURES = ("image", "second", "whole")
-PICKED = ("depth", "depth_valid", "labels", "modal", "amodal", "amodal_valid")
+PICKED = (
+    "depth",
+    "depth_valid",
+    "occluded",
+    "labels",
+    "instances",
+    "modal",
+    "amodal",
+    "amodal_valid",
+)
 
 
 def resize_sample(sample: Sample, size: Size) -> Sample:
@@ -44,6 +53,8 @@ def resize_sample(sample: Sample, size: Size) -> Sample:
     if sample.normals is not None:
         mean, changes["normals_valid"] = _average(sample.normals, sample.normals_valid, size)
         changes["normals"] = F.normalize(mean, dim=0)
+    if sample.order is not None:
+        changes["order"] = _points(sample.order, (height, width), size)
     return replace(sample, **changes)  # type: ignore[arg-type]
 
 
@@ -77,6 +88,13 @@ def _nearest(x: Tensor, size: Size) -> Tensor:
         for old, new in zip(x.shape[-2:], size)
     )
     return x[..., rows[:, None], columns]
+
+
+def _points(order: Tensor, old: Size, new: Size) -> Tensor:
+    """Points "n 4" (row, column, row, column) to the pixels of another grid that hold their
+    centres."""
+    scale = order.new_tensor([*new, *new])
+    return (2 * order + 1) * scale // (2 * order.new_tensor([*old, *old]))
 
 
 def _average(x: Tensor, valid: Tensor | None, size: Size) -> tuple[Tensor, Tensor]:

@@ -20,12 +20,21 @@ PLANES = {  # what a row stores, wide types first so that they stay aligned
     "flow": np.float32,
     "normals": np.float32,
     "class_id": np.int32,
+    "instances": np.int32,
     "image": np.uint8,
     "second": np.uint8,
     "whole": np.uint8,
     "labels": np.uint8,
 }
-MASKS = ("depth_valid", "flow_valid", "modal", "amodal", "amodal_valid", "normals_valid")
+MASKS = (
+    "depth_valid",
+    "flow_valid",
+    "occluded",
+    "modal",
+    "amodal",
+    "amodal_valid",
+    "normals_valid",
+)
 KEY_BYTES = 128
 
 
@@ -70,8 +79,8 @@ def _unpacked(rows: np.ndarray) -> dict[str, Any]:
     values: dict[str, Any] = {
         name: torch.from_numpy(rows[name]) for name in PLANES if name in _names(rows)
     }
-    if "labels" in values:
-        values["labels"] = values["labels"].long()
+    for name in {"labels", "instances"} & values.keys():
+        values[name] = values[name].long()
     if "class_id" in values:
         values["class_id"] = values["class_id"].tolist()
     if names := _mask_names(rows):

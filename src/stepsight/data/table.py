@@ -16,7 +16,9 @@ from stepsight.data.config import TABLE, FileSettings, SourceSettings
 from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
-QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "whole", "normals", "class_id"})
+QUANTITIES = frozenset(
+    {"depth", "flow", "labels", "instances", "amodal", "whole", "normals", "order", "class_id"}
+)
 
 
 class Source(Protocol):

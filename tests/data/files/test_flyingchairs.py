@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepsight.data.config import FlyingChairsSettings
-from stepsight.data.flyingchairs import FlyingChairs
+from stepsight.data.readers.flyingchairs import FlyingChairs
 from stepsight.errors import DataFormatError, UserError
 
 NUMBERS = ("00002", "00007", "00010")

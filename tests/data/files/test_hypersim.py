@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stepsight.data.config import HypersimSettings
-from stepsight.data.hypersim import Hypersim
+from stepsight.data.readers.hypersim import Hypersim
 from stepsight.errors import DataFormatError, UserError
 
 DEPTH = np.array([[0, 1, 834, 64999], [65000, 65535, 5522, 1000]], np.uint16)  # millimetres

@@ -12,7 +12,7 @@ from PIL import Image
 from stepsight.data.augment import flip
 from stepsight.data.bank import Bank
 from stepsight.data.config import ImageFolderSettings
-from stepsight.data.imagefolder import ImageFolder, centre_crop
+from stepsight.data.readers.imagefolder import ImageFolder, centre_crop
 from stepsight.errors import DataFormatError, UserError
 
 FOLDERS = ("n02123045", "n01440764", "n03000000")  # not in order; the last holds no picture

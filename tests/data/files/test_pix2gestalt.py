@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepsight.data.config import Pix2GestaltSettings
-from stepsight.data.pix2gestalt import Pix2Gestalt
+from stepsight.data.readers.pix2gestalt import Pix2Gestalt
 from stepsight.errors import DataFormatError, UserError
 
 VISIBLE = np.array([[255, 128, 0, 0], [0, 127, 0, 255]], np.uint8)
