@@ -1,56 +1,52 @@
-"""Optical flow files: Middlebury's `.flo`.
+"""Files of numbers on a pixel grid: flow, depth and plain arrays. Each is held against its size
+before anything is allocated, and every failure is a `DataFormatError` that names the file.
 
-Bytes `PIEH` (the float 202021.25), int32 width, int32 height, then height x width x (u, v) float32,
-all little-endian: 12 + 8 width height bytes. u points right and v down, in pixels. A component
-beyond 1e9 marks an unknown pixel (Baker et al. 2011, `flowIO.h`).
+`.flo` (Baker et al. 2011, `flowIO.h`) and Sintel's `.dpt` (its `sintel_io.py`) open with bytes
+`PIEH` (the float 202021.25), int32 width and int32 height; float32 pixels follow, (u, v) or depth,
+all little-endian. `.pfm` has a text header (`PF` or `Pf`, width height, a scale whose sign tells
+the byte order: negative is little-endian) and float32 rows from the bottom up. KITTI and Virtual
+KITTI 2 keep flow in 16-bit RGB PNGs, each with an encoding of its own. u points right, v down.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stepsight.data.images import read_rgb16, write_rgb16
 from stepsight.errors import DataFormatError, UserError
 
-FLO_MAGIC = b"PIEH"
-FLO_HEADER = struct.Struct("<4sii")
+PIEH = b"PIEH"
+PIEH_HEADER = struct.Struct("<4sii")
 UNKNOWN_ABOVE = 1e9
+PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s")
+NPY_MAGIC = b"\x93NUMPY"
+NPY_HEADER = re.compile(
+    r"\{'descr': '([<>|=](?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), "
+    r"'shape': \(([\d, ]*)\),? ?\}\s*"
+)
+KITTI_ZERO, KITTI_STEPS = 32768, 64  # stored value of no motion, steps a pixel
 
 
 def read_flo(path: str | Path) -> Tensor:
     """Flow float32 "2 h w" in pixels, u then v; unknown pixels keep their large values.
 
-    The header is held against the size of the file before anything is allocated. Raises
-    `DataFormatError` for a wrong magic, sizes that do not fit the file, or NaN.
+    Raises `DataFormatError` for a wrong magic, sizes that do not fit the file, or NaN.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            header = file.read(FLO_HEADER.size)
-            width, height = _flo_size(header, path.stat().st_size, path)
-            flow = np.fromfile(file, "<f4", 2 * width * height)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    if np.isnan(flow).any():
-        raise DataFormatError(f"{path}: holds NaN; unknown flow is marked by values above 1e9.")
-    planes = flow.reshape(height, width, 2).transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes, np.float32))
+    return _read_pieh(Path(path), 2, "unknown flow is marked by values above 1e9")
 
 
 def write_flo(path: str | Path, flow: Tensor) -> None:
     """Write flow "2 h w" in pixels, u then v, as float32."""
     assert flow.ndim == 3 and flow.shape[0] == 2, flow.shape
-    height, width = flow.shape[1:]
-    pixels = flow.detach().permute(1, 2, 0).cpu().float().numpy()
-    data = FLO_HEADER.pack(FLO_MAGIC, width, height) + pixels.astype("<f4").tobytes()
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
+    _write_pieh(path, flow)
 
 
 def known_flow(flow: Tensor) -> Tensor:
@@ -58,17 +54,164 @@ def known_flow(flow: Tensor) -> Tensor:
     return (flow.abs() <= UNKNOWN_ABOVE).all(dim=0, keepdim=True)
 
 
-def _flo_size(header: bytes, file_bytes: int, path: Path) -> tuple[int, int]:
-    """Width and height from the header, if they are the ones that fill the file."""
-    if len(header) < FLO_HEADER.size:
-        raise DataFormatError(f"{path}: cut off, {len(header)} bytes do not hold a .flo header.")
-    magic, width, height = FLO_HEADER.unpack(header)
-    if magic != FLO_MAGIC:
-        raise DataFormatError(f"{path}: not a .flo file, it starts with {magic!r}, not b'PIEH'.")
-    if width <= 0 or height <= 0:
-        raise DataFormatError(f"{path}: the header claims a flow of {width} x {height} pixels.")
-    expected = FLO_HEADER.size + 8 * width * height
-    if file_bytes != expected:
-        reason = f"{width} x {height} pixels need {expected} bytes, the file has {file_bytes}"
-        raise DataFormatError(f"{path}: {reason}.")
-    return width, height
+def read_dpt(path: str | Path) -> Tensor:
+    """Sintel's depth float32 "1 h w", metres along the optical axis. Raises as `read_flo` does."""
+    return _read_pieh(Path(path), 1, "depth has a value everywhere")
+
+
+def write_dpt(path: str | Path, depth: Tensor) -> None:
+    """Write depth "1 h w" in metres as float32."""
+    assert depth.ndim == 3 and depth.shape[0] == 1, depth.shape
+    _write_pieh(path, depth)
+
+
+def read_pfm(path: str | Path) -> Tensor:
+    """float32 "c h w" with c 3 or 1, first row on top. The size of the scale is left aside.
+
+    Raises `DataFormatError` for a wrong header, sizes that do not fit the file, or NaN.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        start = file.read(128)
+        match = PFM_HEADER.match(start)
+        if not match or float(match[4]) == 0:
+            raise DataFormatError(f"{path}: not a .pfm file, it starts with {start[:16]!r}.")
+        width, height, channels = int(match[2]), int(match[3]), 3 if match[1] == b"PF" else 1
+        order = "<f4" if match[4].startswith(b"-") else ">f4"
+        values = _rest(file, match.end(), (height, width, channels), order, path)
+    return _planes(values[::-1], path, "no pixel may be unset")
+
+
+def write_pfm(path: str | Path, values: Tensor) -> None:
+    """Write "c h w", c 3 or 1, as little-endian float32."""
+    assert values.ndim == 3 and values.shape[0] in (1, 3), values.shape
+    height, width = values.shape[1:]
+    magic = "PF" if len(values) == 3 else "Pf"
+    header = f"{magic}\n{width} {height}\n-1.0\n".encode()
+    _write(path, header + _pixels(values.flip(1)).tobytes())
+
+
+def read_raw_float(path: str | Path, height: int, width: int) -> Tensor:
+    """float32 "1 h w" of a file without a header: little-endian, row by row; may be infinite.
+
+    Raises `DataFormatError` unless the file holds exactly height x width values, none NaN.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        values = _rest(file, 0, (height, width, 1), "<f4", path)
+    return _planes(values, path, "missing values are infinite here")
+
+
+def read_npy(path: str | Path) -> np.ndarray:
+    """An array of numbers as `numpy.save` writes it (NEP 1), in native byte order. Never a pickle.
+
+    Raises `DataFormatError` for another header, or a shape that does not fill the file.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        magic = file.read(len(NPY_MAGIC) + 2)
+        width = 2 if magic[6:7] == b"\x01" else 4  # bytes that hold the length of the header
+        length = int.from_bytes(file.read(width), "little")
+        match = NPY_HEADER.fullmatch(file.read(min(length, 1 << 16)).decode("latin1"))
+        if not magic.startswith(NPY_MAGIC) or not match:
+            raise DataFormatError(f"{path}: not a .npy file of numbers, or a damaged one.")
+        shape = tuple(int(size) for size in match[3].split(",") if size.strip())
+        # With Fortran's order the first axis runs fastest: the transpose of what C's order gives.
+        stored = shape[::-1] if match[2] == "True" else shape
+        values = _rest(file, len(magic) + width + length, stored, match[1], path)
+    return values.T if match[2] == "True" else values
+
+
+def read_kitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
+    """KITTI's and HD1K's flow: float32 "2 h w" in pixels, 0 where unknown; valid bool "1 h w".
+
+    u = (R - 32768) / 64 and v alike from G, valid where B > 0 (KITTI development kit). Raises
+    `DataFormatError` if the file is damaged or not a 16-bit RGB PNG.
+    """
+    stored = read_rgb16(path).to(torch.float32)
+    valid = stored[2:] > 0
+    return torch.where(valid, (stored[:2] - KITTI_ZERO) / KITTI_STEPS, 0.0), valid
+
+
+def write_kitti_flow(path: str | Path, flow: Tensor, valid: Tensor) -> None:
+    """Write flow "2 h w" where valid "1 h w", rounded to 1/64 px; the rest is stored as zeros.
+
+    Raises `UserError` for valid flow outside the format's -512 .. 511.98 px.
+    """
+    stored = (flow.to(torch.float64) * KITTI_STEPS + KITTI_ZERO).round()
+    if not ((stored >= 0) & (stored <= 65535) | ~valid).all():
+        raise UserError(f"{path}: KITTI's PNG holds flow of -512 .. 511.98 px only; write .flo.")
+    stored = torch.where(valid, torch.cat([stored, torch.ones_like(stored[:1])]), 0.0)
+    write_rgb16(path, stored.to(torch.uint16))
+
+
+def read_vkitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Virtual KITTI 2's flow: float32 "2 h w" in pixels, 0 where unknown; valid bool "1 h w".
+
+    u = (2 R / 65535 - 1) (w - 1) and v = (2 G / 65535 - 1) (h - 1), invalid where B = 0 (as read by
+    Dtananaev/virtual_kitti_geometry). Raises `DataFormatError` as `read_kitti_flow` does.
+    """
+    stored = read_rgb16(path).to(torch.float32)
+    height, width = stored.shape[1:]
+    extent = torch.tensor([width - 1, height - 1]).view(2, 1, 1)
+    valid = stored[2:] > 0
+    return torch.where(valid, (2 * stored[:2] / 65535 - 1) * extent, 0.0), valid
+
+
+def _read_pieh(path: Path, channels: int, rule: str) -> Tensor:
+    with _open(path) as file:
+        header = file.read(PIEH_HEADER.size)
+        if len(header) < PIEH_HEADER.size:
+            reason = f"{len(header)} bytes do not hold a {path.suffix} header"
+            raise DataFormatError(f"{path}: cut off, {reason}.")
+        magic, width, height = PIEH_HEADER.unpack(header)
+        if magic != PIEH:
+            reason = f"not a {path.suffix} file, it starts with {magic!r}, not b'PIEH'"
+            raise DataFormatError(f"{path}: {reason}.")
+        values = _rest(file, len(header), (height, width, channels), "<f4", path)
+    return _planes(values, path, rule)
+
+
+def _write_pieh(path: str | Path, values: Tensor) -> None:
+    height, width = values.shape[1:]
+    _write(path, PIEH_HEADER.pack(PIEH, width, height) + _pixels(values).tobytes())
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _rest(file: BinaryIO, start: int, shape: tuple[int, ...], dtype: str, path: Path) -> np.ndarray:
+    """The array that fills the file from `start` on, if it does, in native byte order."""
+    size = " x ".join(map(str, shape[1::-1] + shape[2:]))
+    if min(shape, default=1) <= 0:
+        raise DataFormatError(f"{path}: the header claims {size} values.")
+    count, kind = math.prod(shape), np.dtype(dtype)
+    expected, found = start + count * kind.itemsize, path.stat().st_size
+    if found != expected:
+        raise DataFormatError(f"{path}: {size} values need {expected} bytes, the file has {found}.")
+    file.seek(start)
+    values = np.fromfile(file, kind, count).reshape(shape)
+    return values.astype(kind.newbyteorder("="), copy=False)
+
+
+def _planes(values: np.ndarray, path: Path, rule: str) -> Tensor:
+    """An array "h w c" as float32 "c h w". Raises `DataFormatError` for NaN."""
+    if np.isnan(values).any():
+        raise DataFormatError(f"{path}: holds NaN; {rule}.")
+    return torch.from_numpy(np.array(values.transpose(2, 0, 1), np.float32, order="C"))
+
+
+def _pixels(planes: Tensor) -> np.ndarray:
+    """Planes "c h w" as little-endian float32 "h w c"."""
+    return planes.detach().permute(1, 2, 0).cpu().float().contiguous().numpy().astype("<f4")
+
+
+def _write(path: str | Path, data: bytes) -> None:
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error

@@ -1,17 +1,16 @@
 """Pictures on disk <-> tensors, without trusting the disk.
 
 Native decoders are not safe on damaged bytes: some crash, most return wrong pixels without a word,
-and Pillow turns a 16-bit RGB PNG into an 8-bit one. So a PNG's chunks are checked against their CRC
-here first (PNG specification, section 5: length, type, data, CRC-32 of type and data), then Pillow
-decodes, and the bit depth and mode it found must be the ones the caller asked for. Every failure is
-a `DataFormatError` that names the file.
+and Pillow turns a 16-bit RGB PNG into an 8-bit one. So a PNG's chunks are checked first (`png`),
+then Pillow decodes, and the bit depth and mode it found must be the ones the caller asked for.
+Every failure is a `DataFormatError` that names the file.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from stepsight.data.png import SIGNATURE, PngHeader, check_png, decode_rgb16, encode_rgb16
 from stepsight.errors import DataFormatError, UserError
 
 FORMATS = ("PNG", "JPEG", "PPM", "WEBP")
 MAX_PIXELS = 1 << 26  # 8192 x 8192: a small file can claim to hold far more than memory does
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
 
 
@@ -75,6 +74,50 @@ def read_mask(path: str | Path) -> Tensor:
     return values > 127
 
 
+def read_labels(path: str | Path) -> Tensor:
+    """Label values uint8 "1 h w": 8-bit grey as written, or the indices of a palette.
+
+    Raises `DataFormatError` if the file is damaged, too large, or neither of the two.
+    """
+    image, bits = _decode(Path(path))
+    if (image.mode, bits) != ("L", 8) and image.mode != "P":
+        raise _unexpected(path, image, bits, "8-bit grey or a palette")
+    return torch.from_numpy(np.array(image))[None]
+
+
+def read_ids(path: str | Path) -> Tensor:
+    """Numbers int64 "1 h w" spread over an 8-bit RGB PNG: R + 256 G + 65536 B (COCO panoptic).
+
+    Raises `DataFormatError` if the file is damaged, too large, or not 8-bit RGB.
+    """
+    image, bits = _decode(Path(path))
+    if image.mode != "RGB" or bits != 8:
+        raise _unexpected(path, image, bits, "8-bit RGB")
+    pixels = np.array(image).astype(np.int64)
+    return torch.from_numpy(pixels @ np.array([1, 1 << 8, 1 << 16]))[None]
+
+
+def read_rgb16(path: str | Path) -> Tensor:
+    """A 16-bit RGB PNG, the container of KITTI's flow, as uint16 "3 h w" with its true values.
+
+    Raises `DataFormatError` if the file is damaged, too large, or anything but 16-bit RGB.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if not data.startswith(SIGNATURE):
+        raise DataFormatError(f"{path}: not a PNG file, it starts with {data[:12]!r}.")
+    header = check_png(data, path)
+    _check_pixels(header.width, header.height, path)
+    return decode_rgb16(data, header, path)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width from the header alone. Raises `DataFormatError` if there is none."""
+    path = Path(path)
+    with _named_errors(path), Image.open(path, formats=FORMATS) as image:
+        return image.height, image.width
+
+
 def write_image(path: str | Path, image: Tensor) -> None:
     """Write uint8 RGB "3 h w" in the format of the path's suffix."""
     assert image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3, image.shape
@@ -87,6 +130,21 @@ def write_png16(path: str | Path, values: Tensor) -> None:
     _save(path, values[0])
 
 
+def write_ids(path: str | Path, ids: Tensor) -> None:
+    """Write int64 "1 h w" in 0 .. 2^24 - 1 as 8-bit RGB, the inverse of `read_ids`."""
+    assert ids.ndim == 3 and ids.shape[0] == 1 and 0 <= ids.min() and ids.max() < 1 << 24
+    write_image(path, torch.cat([ids >> shift & 255 for shift in (0, 8, 16)]).to(torch.uint8))
+
+
+def write_rgb16(path: str | Path, pixels: Tensor) -> None:
+    """Write uint16 "3 h w" as a 16-bit RGB PNG, which neither Pillow nor torchvision can."""
+    assert pixels.dtype == torch.uint16 and pixels.ndim == 3 and pixels.shape[0] == 3, pixels.shape
+    try:
+        Path(path).write_bytes(encode_rgb16(pixels))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+
+
 def _save(path: str | Path, pixels: Tensor) -> None:
     try:
         Image.fromarray(pixels.cpu().contiguous().numpy()).save(path)
@@ -96,43 +154,42 @@ def _save(path: str | Path, pixels: Tensor) -> None:
 
 def _decode(path: Path) -> tuple[Image.Image, int]:
     """The decoded picture, and the bits of a channel in the file (in memory, unless a PNG)."""
+    data = _read_bytes(path)
+    png: PngHeader | None = check_png(data, path) if data.startswith(SIGNATURE) else None
+    with _named_errors(path):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_pixels(image.width, image.height, path)
+        image.load()
+    return image, png.bits if png else 8 if image.mode in EIGHT_BIT_MODES else 32
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    png_bits = _check_png(data, path) if data.startswith(PNG_SIGNATURE) else None
+
+
+def _check_pixels(width: int, height: int, path: Path) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataFormatError(f"{path}: {width} x {height} pixels are too many.")
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Pillow's errors as ours, with the file's name."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise DataFormatError(f"{path}: {image.width} x {image.height} pixels are too many.")
-        image.load()
+        yield
     except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        reason = f"not a readable {known} file, it starts with {data[:12]!r}"
+        known, start = ", ".join(FORMATS), _read_bytes(path)[:12]
+        reason = f"not a readable {known} file, it starts with {start!r}"
         raise DataFormatError(f"{path}: {reason}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataFormatError(f"{path}: too many pixels ({error}).") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     except (OSError, SyntaxError, ValueError) as error:  # all three are Pillow's for damaged data
         raise DataFormatError(f"{path}: damaged ({error}).") from error
-    return image, png_bits or (8 if image.mode in EIGHT_BIT_MODES else 32)
-
-
-def _check_png(data: bytes, path: Path) -> int:
-    """Walk the chunks, hold every CRC, and return the bit depth that the header declares."""
-    view, position, kind = memoryview(data), len(PNG_SIGNATURE), b""
-    while kind != b"IEND":
-        if position + 12 > len(data):
-            raise DataFormatError(f"{path}: damaged PNG, cut off after {len(data)} bytes.")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + length
-        if end + 4 > len(data):
-            raise DataFormatError(f"{path}: damaged PNG, chunk {kind!r} runs past the end.")
-        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise DataFormatError(f"{path}: damaged PNG, wrong CRC in chunk {kind!r}.")
-        position = end + 4
-    if data[12:16] != b"IHDR" or position < 33:
-        raise DataFormatError(f"{path}: damaged PNG, the header chunk does not come first.")
-    return data[24]
 
 
 def _unexpected(path: str | Path, image: Image.Image, bits: int, wanted: str) -> DataFormatError:
