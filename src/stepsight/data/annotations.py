@@ -1,0 +1,59 @@
+"""JSON annotation files, read without trust in what they hold.
+
+The file is parsed whole; `field` then takes a value out of it only if it has the type the reader
+counts on, so that a damaged file ends in an error that names it and the place in it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stepsight.errors import DataFormatError, UserError
+
+Value = TypeVar("Value")
+NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises `DataFormatError` if it is damaged, `UserError` if absent."""
+    return parse_json(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8. Raises `DataFormatError` if it is not, `UserError` if absent."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataFormatError(f"{path}: not a text file ({error}).") from error
+
+
+def parse_json(text: str, where: object) -> Any:
+    """The value a JSON text stands for. Raises `DataFormatError` that begins with `where`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # too deep a nesting is damage as well
+        raise DataFormatError(f"{where}: not JSON ({error}).") from error
+
+
+def field(record: object, name: str, kind: type[Value], where: object) -> Value:
+    """`record[name]` if it is a `kind`. Raises `DataFormatError` that begins with `where`."""
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataFormatError(f"{where}: '{name}' is missing or not {NAMES[kind]}.")
+    return value
+
+
+def image_records(annotations: object, path: Path) -> dict[int, dict[str, Any]]:
+    """COCO's list `images` by id, each with an int `height`, `width` and a str `file_name`."""
+    found = {}
+    for number, record in enumerate(field(annotations, "images", list, path)):
+        where = f"{path}, image {number}"
+        field(record, "file_name", str, where)
+        if min(field(record, "height", int, where), field(record, "width", int, where)) < 1:
+            raise DataFormatError(f"{where}: height and width must be at least 1.")
+        found[field(record, "id", int, where)] = record
+    return found
