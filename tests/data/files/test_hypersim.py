@@ -55,13 +55,24 @@ def test_quantities_not_asked_for_are_not_read(root):
         open_at(root, "val")[0]
 
 
+def test_published_names_and_third_words(root):
+    """Marigold's own lists are called filtered, and remark on frames."""
+    path = root / "filename_list_val.txt"
+    text = path.read_text()
+    path.unlink()
+    (root / "filename_list_val_filtered.txt").write_text(f"{text}  (val)")
+    (root / "filename_list_val_filtered_small_80.txt").write_text(text)
+    assert open_at(root, "val")[0].key == "val/ai_003_001/rgb_cam_00_fr0000"
+    assert len(open_at(root, "all")) == 3
+
+
 def test_empty_list(root):
     (root / "filename_list_val.txt").write_text("")
     with pytest.raises(UserError, match=r"split 'val' .* is empty \(train 2, val 0, all 2\)"):
         open_at(root, "val")
 
 
-@pytest.mark.parametrize("line", ["a.png", "a.png b.png 721.5", ""])
+@pytest.mark.parametrize("line", ["a.png", "a.png b.png 721.5 x", ""])
 def test_malformed_list(root, line):
     path = root / "filename_list_val.txt"
     path.write_text(path.read_text() + f"\n{line}\n")
