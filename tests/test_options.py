@@ -147,7 +147,7 @@ def destinations(parser: argparse.ArgumentParser) -> set[str]:
 
 DOORS = [
     (predict_door, ("cli/predict.py",)),
-    (data_door, ("cli/data.py", "cli/ceiling.py")),
+    (data_door, ("cli/data",)),
     (convert_door, ("cli/convert.py",)),
 ]
 

@@ -1,14 +1,21 @@
-"""The door of `evaluate.py`: open a checkpoint, then score it or sweep it."""
+"""The door of `evaluate.py`: open a checkpoint, then score it or sweep it; or score files."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from stepsight.cli.door import guarded, output_folder
 from stepsight.errors import UserError
 from stepsight.training import distributed
+
+if TYPE_CHECKING:  # torch is imported once the number of its threads is set
+    from stepsight.data.config import SourceSettings
+    from stepsight.data.table import Source
+    from stepsight.metrics.protocol import Protocol
+    from stepsight.pipeline import DensePipeline
 
 
 @dataclass(frozen=True)
@@ -23,16 +30,27 @@ class Data:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a checkpoint against the trivial predictors, or sweep its test-time compute."""
+    """Score a checkpoint, or predictions that another program wrote, against trivial predictors;
+    or sweep a checkpoint's test-time compute."""
 
-    checkpoint: str  # a run folder (its best checkpoint, else its last) or a step folder
+    checkpoint: str | None = None  # a run folder (its best checkpoint, else its last) or a step
+    predictions: str | None = None  # instead: a folder with a file for each image of --data.name
     task: tuple[str, ...] = ()  # may be repeated; default: all that the data has truth for
+    protocol: tuple[
+        str, ...
+    ] = ()  # may be repeated, see `stepsight protocols`; default: the task's
     data: Data = field(default_factory=Data)
     nfe: str | None = None  # model calls a member: 4, or 1,2,4,8 with --sweep
     members: str | None = None
     sampler: str | None = None  # default: the run's
     sweep: bool = False  # the grid NFE x members: sweep.csv, Pareto plots, fits, statements
-    out: str | None = None  # default: eval/ or sweep/ of the run
+    save_predictions: bool = False  # keep them, in the layout that --predictions reads
+    given: Literal["depth", "disparity", "log"] = "depth"  # what files of predicted depth hold
+    scale: float = 1000.0  # units of an integer depth file a metre
+    pattern: str | None = None  # where a prediction is, e.g. {key}_disp.npy or {name}.png
+    resize: bool = False  # predictions of another size than their image's
+    partial: bool = False  # score although predictions are missing; the scores say so
+    out: str | None = None  # default: eval/ or sweep/ of the run; with --predictions, needed
     seed: int | None = None  # of the initial noise
     batch: int | None = None  # rows (images x members) a forward pass
     processes: int = 0  # 0: one a core on CPU (at most 2)
@@ -48,6 +66,7 @@ def _run(arguments: list[str]) -> int:
     door = tyro.cli(
         Evaluate, args=arguments, prog="evaluate.py", config=(tyro.conf.UseAppendAction,)
     )
+    _refuse_contradictions(door)
     nfe, members = _numbers("--nfe", door.nfe), _numbers("--members", door.members)
     if not door.sweep and (len(nfe) > 1 or len(members) > 1):
         raise UserError("several values of --nfe or --members are a sweep: add --sweep.")
@@ -55,8 +74,31 @@ def _run(arguments: list[str]) -> int:
         if count < 0:
             raise UserError(f"{flag} {count}: give a positive number.")
     distributed.start(door.processes, [sys.argv[0], *arguments])
-    _score(door, nfe, members)
+    if door.predictions is not None:
+        from stepsight.cli.imported import score_files
+
+        score_files(door)
+    else:
+        _score(door, nfe, members)
     return 0
+
+
+def _refuse_contradictions(door: Evaluate) -> None:
+    """Raise UserError for flags that do not go together."""
+    if (door.checkpoint is None) == (door.predictions is None):
+        raise UserError("give either --checkpoint RUN or --predictions DIR.")
+    own = {"--sweep": door.sweep, "--save-predictions": door.save_predictions}
+    own |= {"--nfe": door.nfe, "--members": door.members, "--sampler": door.sampler}
+    files = {"--pattern": door.pattern, "--resize": door.resize, "--partial": door.partial}
+    files |= {"--given": door.given != "depth", "--scale": door.scale != 1000.0}
+    wrong, needed = (own, "--checkpoint") if door.predictions else (files, "--predictions")
+    for flag, value in wrong.items():
+        if value:
+            raise UserError(f"{flag} needs {needed}.")
+    if door.sweep and (door.protocol[1:] or door.save_predictions):
+        raise UserError("a sweep has one --protocol a task, and keeps no predictions.")
+    if door.predictions and (door.out is None or door.data.name is None or len(door.task) != 1):
+        raise UserError("--predictions needs --data.name, --task (one), and --out.")
 
 
 def _numbers(flag: str, text: str | None) -> list[int]:
@@ -81,9 +123,11 @@ def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
 
     join()
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    saved = checkpoint.read(door.checkpoint)
+    saved = checkpoint.read(str(door.checkpoint))
     pipeline = DensePipeline.from_pretrained(saved.path, device)
-    sources, label = _sources(door, pipeline)
+    chosen = protocols_by_task(door.protocol)
+    tasks = list(door.task) or list(chosen) or None
+    sources, split, label = _sources(door, pipeline, tasks, chosen)
     settings = pipeline.config.evaluation
     plan = evaluation.Plan(
         nfe=nfe or (settings.sweep_nfe if door.sweep else [settings.nfe]),
@@ -93,6 +137,9 @@ def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
         seed=settings.seed if door.seed is None else door.seed,
         rows=door.batch or settings.batch,
         label=label,
+        protocols=chosen,
+        split=split,
+        save=door.save_predictions,
     )
     run = saved.path.parent.parent
     out = output_folder(door.out or run / ("sweep" if door.sweep else "eval"))
@@ -109,14 +156,46 @@ def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
     leave()
 
 
-def _sources(door: Evaluate, pipeline):  # noqa: ANN202  (types are imported late)
-    """The sources to score, by task, and a label if they were trained on."""
+def protocols_by_task(names: Sequence[str]) -> dict[str, list[Protocol]]:
+    """The protocols of those names by their task. Raises UserError for an unknown name."""
+    from stepsight.metrics.protocol import get
+
+    found: dict[str, list[Protocol]] = {}
+    for name in dict.fromkeys(names):
+        rule = get(name)
+        found.setdefault(rule.task, []).append(rule)
+    return found
+
+
+def open_data(data: Data, quantities: frozenset[str]) -> tuple[Source, SourceSettings, str]:
+    """The data set named on the command line, its settings and its split. Raises UserError."""
     from stepsight.data.config import FileSettings
     from stepsight.data.table import open_source, settings_for
+
+    assert data.name is not None
+    options = {} if data.root is None else {"root": data.root}
+    settings = settings_for(data.name, **options)
+    split = data.split or (settings.eval_split if isinstance(settings, FileSettings) else "eval")
+    if isinstance(settings, FileSettings):
+        settings = settings_for(data.name, **options, eval_split=split)
+    elif split not in ("train", "eval"):
+        raise UserError(f"--data.split {split}: {data.name} has train and eval.")
+    return open_source(settings, split, quantities), settings, split
+
+
+def _sources(
+    door: Evaluate,
+    pipeline: DensePipeline,
+    tasks: list[str] | None,
+    chosen: Mapping[str, Sequence[Protocol]],
+) -> tuple[dict[str, Source], str | None, str | None]:
+    """The sources to score, by task; their split, unless it is the run's own; and a label if they
+    were trained on."""
     from stepsight.evaluation import run as evaluation
 
-    tasks = list(door.task) or None
-    quantities = frozenset(pipeline.task(task).needs for task in tasks or pipeline.tasks)
+    needed = [evaluation.truth_needed(pipeline, task, chosen) for task in tasks or pipeline.tasks]
+    quantities = frozenset().union(*needed)
+    split = None
     if door.data.name is None:
         if door.data.root is not None or door.data.split is not None:
             raise UserError("--data.root and --data.split need --data.name.")
@@ -124,14 +203,7 @@ def _sources(door: Evaluate, pipeline):  # noqa: ANN202  (types are imported lat
         opened = evaluation.open_sources(config, quantities, "eval")
         label = evaluation.overlap(config, config.data.values())
     else:
-        options = {} if door.data.root is None else {"root": door.data.root}
-        settings = settings_for(door.data.name, **options)
-        default = settings.eval_split if isinstance(settings, FileSettings) else "eval"
-        split = door.data.split or default
-        if isinstance(settings, FileSettings):
-            settings = settings_for(door.data.name, **options, eval_split=split)
-        elif split not in ("train", "eval"):
-            raise UserError(f"--data.split {split}: {door.data.name} has train and eval.")
-        opened = {door.data.name: open_source(settings, split, quantities)}
+        source, settings, split = open_data(door.data, quantities)
+        opened = {door.data.name: source}
         label = evaluation.overlap(pipeline.config, [settings])
-    return evaluation.pick_sources(pipeline, opened, tasks), label
+    return evaluation.pick_sources(pipeline, opened, tasks, chosen), split, label

@@ -10,9 +10,10 @@ from stepsight.errors import UserError, suggest
 
 COMMANDS = {
     "predict": "depth, flow, masks, classes or normals of your own pictures",
-    "data": "trivial baselines, pictures and codec ceilings of worlds and data sets",
+    "data": "check, look at, prepare and shard data sets; trivial baselines and codec ceilings",
     "scaling": "fit scaling laws to the records of one or more runs",
     "convert": "read published weights, make experts of a model's MLPs, write published layouts",
+    "protocols": "how predictions become numbers: names, ids, formulas, sources",
     "compare": "costs and scores of several runs, side by side",
     "report": "write a run's report.html anew",
 }

@@ -1,4 +1,4 @@
-"""Results as a table for the terminal."""
+"""Results as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,40 +9,73 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stepsight.evaluation.measures import headline, measure, number
+from stepsight.evaluation.measures import headline, main_metric, measure, number
+from stepsight.evaluation.page import DIFFER, differences
+
+WIDTH = 110
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:
-    """A table a protocol: the model and its trivial predictors, with intervals and ratios.
+    """A table a task and protocol: the predictor and the trivial ones, with intervals and ratios.
 
-    Scores of different protocols never share a column.
+    Scores of different protocols never share one. How far protocols differ on the same predictions
+    follows, as a list.
     """
     page = StringIO()
-    console = Console(file=page, width=110)
+    console = Console(file=page, width=WIDTH)
     for one in results:
-        names = headline(one["task"], one["metrics"])
-        title = f"{one['task']} on {one['data']}: {one['protocol']}, {one['n']} images"
-        caption = (
-            f"{one['sampler']}, {one['nfe']} NFE x {one['members']} members, worked at "
-            f"{one['size'][0]}x{one['size'][1]}, checkpoint {one['checkpoint']}. "
-            f"{one['protocol_text']}"
-        )
-        if one["label"]:
-            caption += f" {one['label']}."
-        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-        table.add_column("predictor")
-        for name in names:
-            table.add_column(measure(name).label, justify="right")
-        table.add_column("model / it", justify="right")
-        table.add_row("model", *[_score(one, name) for name in names], "")
-        if one["ceiling"]:
-            table.add_row("resize only", *[number(one["ceiling"][name]) for name in names], "")
-        for baseline, metrics in one["baselines"].items():
-            ratio = one["ratios"][baseline]
-            span = f"{number(ratio['ratio'])} [{number(ratio['lo'])}, {number(ratio['hi'])}]"
-            table.add_row(baseline, *[number(metrics[name]) for name in names], span)
-        console.print(table)
+        console.print(_scores(one))
+    for group in differences(results):
+        console.print(f"\nHow far protocols differ: {group[0]['task']} on {group[0]['data']}")
+        console.print(DIFFER)
+        for one in group:
+            console.print(f"  {_line(one)}", markup=False, highlight=False)
     return page.getvalue()
+
+
+def _scores(one: dict[str, Any]) -> Table:
+    names = headline(one["task"], one["metrics"])
+    title = f"{one['task']} on {one['data']}: {one['protocol']}, {_images(one)}"
+    table = Table(title=title, caption=_caption(one), title_justify="left", caption_justify="left")
+    table.add_column("predictor")
+    for name in names:
+        table.add_column(measure(name).label, justify="right")
+    table.add_column("model / it", justify="right")
+    table.add_row("model", *[_score(one, name) for name in names], "")
+    if one["ceiling"]:
+        table.add_row("resize only", *[number(one["ceiling"][name]) for name in names], "")
+    for baseline, metrics in one["baselines"].items():
+        ratio = one["ratios"][baseline]
+        span = f"{number(ratio['ratio'])} [{number(ratio['lo'])}, {number(ratio['hi'])}]"
+        table.add_row(baseline, *[number(metrics[name]) for name in names], span)
+    return table
+
+
+def _caption(one: dict[str, Any]) -> str:
+    parts = [
+        f"{one['sampler']}, {one['nfe']} NFE x {one['members']} members, worked at "
+        f"{one['size'][0]}x{one['size'][1]}, checkpoint {one['checkpoint']}.",
+        one["protocol_text"],
+    ]
+    if one["uncertainty"]:
+        spread = (f"{measure(name).label} {number(x)}" for name, x in one["uncertainty"].items())
+        parts.append(f"Uncertainty: {', '.join(spread)}.")
+    if one["label"]:
+        parts.append(f"{one['label']}.")
+    return " ".join(parts)
+
+
+def _line(one: dict[str, Any]) -> str:
+    """A protocol's own main metric, with what has to be said beside it."""
+    metric = main_metric(one["task"], one["metrics"])
+    shown = "-" if metric is None else f"{measure(metric).label} {_score(one, metric)}"
+    label = f" ({one['label']})" if one["label"] else ""
+    return f"{one['protocol']}: {shown}, {_images(one)}{label}"
+
+
+def _images(one: dict[str, Any]) -> str:
+    known = one["expected"] not in (None, one["n"])
+    return f"{one['n']} of {one['expected']} images" if known else f"{one['n']} images"
 
 
 def _score(one: dict[str, Any], name: str) -> str:

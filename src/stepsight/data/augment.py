@@ -1,25 +1,137 @@
-"""Augmentation of samples that keeps their truth true. Whether to apply it is the caller's draw."""
+"""Augmentation of samples that keeps their truth true.
+
+`flip` is the caller's draw. Crops and colours are drawn here: `augment` is a pure function of the
+seed and the number of the image in the run.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from stepsight.data.config import FileSettings
+from stepsight.data.resize import resize_sample
+from stepsight.seeding import numpy_generator
 from stepsight.types import Sample
+
+MASKS = ("modal", "depth_valid", "flow_valid", "normals_valid")  # of which a crop keeps something
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def augment(
+    sample: Sample,
+    settings: FileSettings,
+    size: tuple[int, int],
+    seed: int,
+    number: int,
+    mirrored: bool,
+) -> Sample:
+    """`sample` as image `number` of a run shows it: cropped, at `size`, mirrored, recoloured."""
+    if settings.crop_scale < 1:
+        rng = numpy_generator(seed, "crop", number)
+        sample = random_crop(sample, settings.crop_scale, rng)
+    sample = resize_sample(sample, size)
+    if mirrored:
+        sample = flip(sample)
+    if settings.jitter:
+        sample = jitter(sample, settings.jitter, numpy_generator(seed, "jitter", number))
+    return sample
 
 
 def flip(sample: Sample) -> Sample:
     """The world in a mirror, left and right exchanged: also u and the normals' x change sign."""
-    mirrored: dict[str, Any] = {
-        field.name: value.flip(-1)
-        for field in fields(sample)
-        if isinstance(value := getattr(sample, field.name), Tensor) and field.name != "order"
-    }
+    mirrored = _each_plane(sample, lambda plane: plane.flip(-1))
     for name in {"flow", "normals"} & mirrored.keys():
         mirrored[name][0].neg_()  # `Tensor.flip` copies, so the original keeps its values
     if sample.order is not None:  # points: their columns count from the other side
         mirrored["order"] = sample.order.clone()
         mirrored["order"][:, 1::2] = sample.image.shape[-1] - 1 - sample.order[:, 1::2]
     return replace(sample, **mirrored)
+
+
+def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
+    """A window of both frames.
+
+    Depth stays as it is: the distance along the optical axis does not depend on where the frame
+    ends. So does flow, in pixels; what it leads out of the window becomes occluded, where
+    occlusions are known. Pairs of points with one outside are dropped.
+    """
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    window = _each_plane(sample, lambda plane: plane[..., rows, columns])
+    if "occluded" in window and "flow" in window:
+        assert sample.flow_valid is not None, "flow comes with a mask"
+        leaves = _leaves(window["flow"]) & window["flow_valid"]
+        window["occluded"] = window["occluded"] | leaves
+    if sample.order is not None:
+        order = sample.order - sample.order.new_tensor([top, left, top, left])
+        ends = order.new_tensor([height, width, height, width])
+        window["order"] = order[((order >= 0) & (order < ends)).all(dim=1)]
+    return replace(sample, **window)
+
+
+def random_crop(sample: Sample, scale: float, rng: np.random.Generator) -> Sample:
+    """A window with the same share of both sides, uniform in [scale, 1], anywhere in the frame.
+
+    The sample as it is if the window held nothing of a mask that the sample has.
+    """
+    share = rng.uniform(scale, 1)
+    height, width = sample.image.shape[-2:]
+    sides = max(1, round(share * height)), max(1, round(share * width))
+    top, left = (int(rng.integers(whole - part + 1)) for whole, part in zip((height, width), sides))
+    window = crop(sample, top, left, *sides)
+    for name in MASKS:
+        before, after = getattr(sample, name), getattr(window, name)
+        if before is not None and before.any() and not after.any():
+            return sample
+    return window
+
+
+def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
+    """Random gamma, saturation, contrast and brightness, each a factor of e^u with u uniform in
+    [-strength, strength].
+
+    All pictures pass one map of colours, so that what looked alike in both frames still does. The
+    white around a whole object stays white.
+    """
+    factors = [math.exp(strength * u) for u in rng.uniform(-1, 1, 4)]
+    changed: dict[str, Any] = {"image": _recolour(sample.image, *factors)}
+    if sample.second is not None:
+        changed["second"] = _recolour(sample.second, *factors)
+    if sample.whole is not None:
+        white = (sample.whole == 255).all(dim=0)
+        changed["whole"] = _recolour(sample.whole, *factors).masked_fill(white, 255)
+    return replace(sample, **changed)
+
+
+def _recolour(
+    image: Tensor, gamma: float, saturation: float, contrast: float, brightness: float
+) -> Tensor:
+    """uint8 "3 h w": saturation about each pixel's luma, contrast about mid-grey."""
+    x = (image.to(torch.float32) / 255) ** gamma
+    grey = torch.einsum("chw,c->hw", x, x.new_tensor(LUMA))
+    x = grey + saturation * (x - grey)
+    x = brightness * (0.5 + contrast * (x - 0.5))
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _leaves(flow: Tensor) -> Tensor:
+    """bool "1 h w": where flow "2 h w" leads out of the frame."""
+    height, width = flow.shape[-2:]
+    x = torch.arange(width) + flow[0]
+    y = torch.arange(height)[:, None] + flow[1]
+    return ((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1))[None]
+
+
+def _each_plane(sample: Sample, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Every tensor of a sample that has the pixels of its image, changed."""
+    return {
+        field.name: change(value)
+        for field in fields(sample)
+        if isinstance(value := getattr(sample, field.name), Tensor) and field.name != "order"
+    }

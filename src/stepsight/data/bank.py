@@ -66,22 +66,16 @@ class Bank:
         self,
         rank: int = 0,
         world: int = 1,
-        report: Callable[[int, int], None] | None = None,
+        report: Callable[[int], None] = lambda rows: None,
         stop: int | None = None,
     ) -> None:
         """Make this process's share of the blank rows: every `world`-th block, from block `rank`.
 
-        Rows from `stop` on are left for later.
-
-        `report(made, total)` is called after each block with counts of rows of this share.
+        Rows from `stop` on are left for later. `report` hears after each block how many it made.
         """
-        blank = self.store.blank_blocks(rank, world, stop)
-        made, total = 0, sum(map(len, blank))
-        for block in blank:
+        for block in self.store.blank_blocks(rank, world, stop):
             rows = np.zeros(len(block), self.store.dtype)
             for row, sample in zip(rows, self.source.samples(block)):
                 pack(resize_sample(sample, self.size), row)
             self.store.write(block, rows)
-            made += len(block)
-            if report is not None:
-                report(made, total)
+            report(len(block))

@@ -43,15 +43,18 @@ def collate(samples: list[Sample]) -> Batch:
         keys=[sample.key for sample in samples],
         sources=[sample.source for sample in samples],
         class_id=torch.tensor(classes) if len(classes) == len(samples) else None,
-        order=_padded([sample.order for sample in samples if sample.order is not None]),
+        order=_padded([sample.order for sample in samples]),
         **{name: _to_unit(x) for name, x in pictures.items() if x is not None},
         **{name: stack_optional([getattr(s, name) for s in samples]) for name in STACKED},
     )
 
 
-def _padded(orders: list[Tensor]) -> Tensor | None:
-    """Lists of pairs "n 4" of different lengths, stacked; None without any."""
-    return pad_sequence(orders, batch_first=True, padding_value=-1) if orders else None
+def _padded(orders: list[Tensor | None]) -> Tensor | None:
+    """Lists of pairs "n 4" of different lengths, stacked; None unless all samples have one."""
+    present = [order for order in orders if order is not None]
+    if len(present) < len(orders):
+        return None
+    return pad_sequence(present, batch_first=True, padding_value=-1)
 
 
 def _to_unit(images: Tensor) -> Tensor:

@@ -27,6 +27,10 @@ class FileSettings(SourceSettings):
     split: str = "train"
     eval_split: str = "val"
     size: tuple[int, int] = (128, 128)  # working height, width
+    stream: bool = False  # read the files anew each time, instead of keeping them at working size
+    buckets: tuple[str, ...] = ()  # working sizes to train at, "HxW", by aspect ratio; () = size
+    crop_scale: float = 1.0  # smallest share of the sides that random crops keep; 1 = no crops
+    jitter: float = 0.0  # strength of random contrast, saturation, brightness and gamma
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class NyuSettings(FileSettings):
 
     name: ClassVar[str] = "nyuv2"
     implementation: ClassVar[str] = "stepsight.data.readers.nyu:Nyu"
+    eval_split: str = "test"
     depth: Literal["raw", "filled"] = "raw"
 
 
@@ -89,6 +94,7 @@ class NyuMatSettings(FileSettings):
 
     name: ClassVar[str] = "nyuv2_mat"
     implementation: ClassVar[str] = "stepsight.data.readers.nyu_mat:NyuMat"
+    eval_split: str = "test"
     depth: Literal["raw", "filled"] = "raw"
 
 
@@ -98,6 +104,7 @@ class KittiSettings(FileSettings):
 
     name: ClassVar[str] = "kitti"
     implementation: ClassVar[str] = "stepsight.data.readers.kitti:Kitti"
+    eval_split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Eth3dSettings(FileSettings):
 
     name: ClassVar[str] = "eth3d"
     implementation: ClassVar[str] = "stepsight.data.readers.eth3d:Eth3d"
+    split: str = "all"
+    eval_split: str = "all"
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,8 @@ class ScanNetSettings(FileSettings):
 
     name: ClassVar[str] = "scannet"
     implementation: ClassVar[str] = "stepsight.data.readers.scannet:ScanNet"
+    split: str = "val"
+    eval_split: str = "val"
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,8 @@ class DiodeSettings(FileSettings):
 
     name: ClassVar[str] = "diode"
     implementation: ClassVar[str] = "stepsight.data.readers.diode:Diode"
+    split: str = "val"
+    eval_split: str = "val"
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,7 @@ class SintelSettings(FileSettings):
     name: ClassVar[str] = "sintel"
     implementation: ClassVar[str] = "stepsight.data.readers.sintel:Sintel"
     render: Literal["clean", "final"] = "clean"
+    eval_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,8 @@ class Da2kSettings(FileSettings):
 
     name: ClassVar[str] = "da2k"
     implementation: ClassVar[str] = "stepsight.data.readers.da2k:Da2k"
+    split: str = "all"
+    eval_split: str = "all"
 
 
 @dataclass(frozen=True)
@@ -155,6 +171,7 @@ class FlyingChairs2Settings(FileSettings):
 
     name: ClassVar[str] = "flyingchairs2"
     implementation: ClassVar[str] = "stepsight.data.readers.flyingchairs2:FlyingChairs2"
+    direction: Literal["forward", "backward", "both"] = "forward"
 
 
 @dataclass(frozen=True)
@@ -166,6 +183,7 @@ class FlyingThingsSettings(FileSettings):
     render: Literal["clean", "final"] = "clean"
     camera: Literal["left", "right", "both"] = "left"
     direction: Literal["future", "past", "both"] = "both"
+    eval_split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -175,6 +193,7 @@ class Kitti2012FlowSettings(FileSettings):
     name: ClassVar[str] = "kitti2012"
     implementation: ClassVar[str] = "stepsight.data.readers.kitti_flow:Kitti2012"
     occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
+    eval_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -184,6 +203,7 @@ class Kitti2015FlowSettings(FileSettings):
     name: ClassVar[str] = "kitti2015"
     implementation: ClassVar[str] = "stepsight.data.readers.kitti_flow:Kitti2015"
     occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
+    eval_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -192,6 +212,7 @@ class Hd1kSettings(FileSettings):
 
     name: ClassVar[str] = "hd1k"
     implementation: ClassVar[str] = "stepsight.data.readers.hd1k:Hd1k"
+    eval_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -202,6 +223,7 @@ class SpringSettings(FileSettings):
     implementation: ClassVar[str] = "stepsight.data.readers.spring:Spring"
     camera: Literal["left", "right", "both"] = "left"
     direction: Literal["FW", "BW", "both"] = "FW"
+    eval_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -234,6 +256,7 @@ class Mp3dAmodalSettings(FileSettings):
 
     name: ClassVar[str] = "mp3d_amodal"
     implementation: ClassVar[str] = "stepsight.data.readers.cocoa:Mp3dAmodal"
+    eval_split: str = "eval"
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,10 @@ class FileSource(ABC, Generic[Entry]):
         return [self[index] for index in indices]
 
     def refuse_missing(self, paths: list[Path]) -> None:
-        """Raise `UserError` unless `paths`, the files that should be there, is empty."""
+        """Raise `DataFormatError` unless `paths`, files that should be there, is empty."""
         if paths:
             others = f" and so are {len(paths) - 1} others" if len(paths) > 1 else ""
-            raise UserError(f"{self.name}: {paths[0]} is missing{others}.")
+            raise DataFormatError(f"{self.name}: {paths[0]} is missing{others}.")
 
     def pick(self, split: str, parts: dict[str, list[Entry]]) -> list[Entry]:
         """The part of that name, or the union of all for `all`. Raises `UserError` if empty."""

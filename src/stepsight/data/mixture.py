@@ -1,23 +1,27 @@
 """Which samples make batch number s: a pure function of (seed, s), the same on every process.
 
-One batch serves one stream, a pair of a task and a source. Streams share blocks of `BLOCK` batches
-by their weights; within a block their order is shuffled. Each stream walks through its source in
-a fresh permutation every epoch, so nothing is lost or repeated within one. A source whose samples
-are independent of their index (procedural scenes) is walked in order in its first epoch, so that
-training can begin before the later samples are made.
+One batch serves one stream, a pair of a task and a source (or a bucket of it: its samples of about
+one shape). Streams share blocks of `BLOCK` batches by their weights; within a block their order is
+shuffled. Each stream walks through its source in a fresh permutation every epoch, so nothing is
+lost or repeated within one. Where samples lie in groups (the tars of a sharded source), the groups
+are shuffled and then the samples inside each, so that reads stay within one file at a time. A
+source whose samples are independent of their index (procedural scenes) is walked in order in its
+first epoch, so that training can begin before the later samples are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from stepsight.errors import UserError
 from stepsight.seeding import numpy_generator
 
+Number = TypeVar("Number", int, float)
 BLOCK = 60  # batches; divisible by 2, 3, 4, 5 and 6, so that equal weights share equally
 
 
@@ -28,8 +32,11 @@ class Stream:
     task: str
     source: str
     weight: float
-    length: int  # samples in the source
+    length: int  # samples in the source, or in this bucket of it
     independent: bool = False  # samples are independent of their index
+    groups: Sequence[Sequence[int] | np.ndarray] = field(default=(), compare=False, repr=False)
+    """Indices of samples that lie in one file; without groups, all from 0 to `length`."""
+    size: tuple[int, int] | None = None  # working height and width; None: those of the source
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,26 @@ class Mixture:
             shares[stream.task] = shares.get(stream.task, 0.0) + float(count) / BLOCK
         return shares
 
+    def declared(self) -> dict[tuple[str, str], float]:
+        """Share of the batches by task and source that the weights ask for."""
+        total = sum(stream.weight for stream in self.streams)
+        return self._by_source([stream.weight / total for stream in self.streams])
+
+    def counts(self, steps: int) -> dict[tuple[str, str], int]:
+        """Images of the first `steps` batches, by task and source."""
+        blocks, rest = divmod(steps, BLOCK)
+        begun = np.bincount(self._block(blocks)[:rest], minlength=len(self.streams))
+        batches = blocks * self._counts + begun
+        return self._by_source([int(count) * self.batch for count in batches])
+
+    def _by_source(self, values: Sequence[Number]) -> dict[tuple[str, str], Number]:
+        """Sums over the buckets of a source."""
+        sums: dict[tuple[str, str], Number] = {}
+        for stream, value in zip(self.streams, values):
+            pair = stream.task, stream.source
+            sums[pair] = sums[pair] + value if pair in sums else value
+        return sums
+
     def draw(self, step: int) -> Draw:
         """Batch number `step`, counted from 0."""
         block, slot = divmod(step, BLOCK)
@@ -93,5 +120,9 @@ class Mixture:
         stream = self.streams[which]
         if stream.independent and epoch == 0:
             return np.arange(stream.length)
-        rng = numpy_generator(self.seed, "order", stream.task, stream.source, epoch)
-        return rng.permutation(stream.length)
+        bucket = ["{}x{}".format(*stream.size)] if stream.size else []
+        rng = numpy_generator(self.seed, "order", stream.task, stream.source, *bucket, epoch)
+        if not stream.groups:
+            return rng.permutation(stream.length)
+        groups = [stream.groups[number] for number in rng.permutation(len(stream.groups))]
+        return np.concatenate([rng.permutation(np.asarray(group)) for group in groups])

@@ -12,13 +12,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from stepsight.data.config import TABLE, FileSettings, SourceSettings
+from stepsight.data.config import TABLE, FileSettings, ShardsSettings, SourceSettings
 from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
 QUANTITIES = frozenset(
     {"depth", "flow", "labels", "instances", "amodal", "whole", "normals", "order", "class_id"}
 )
+FIRST_SHARD = "shard-000000.tar"  # by which a folder of shards is known
 
 
 class Source(Protocol):
@@ -64,11 +65,36 @@ def open_source(
 ) -> Source:
     """The source that `settings` describe, offering `quantities` (None: all) as far as it has them.
 
-    A source of files looks for its root below `base`. Raises `UserError` when the files are missing
-    or laid out otherwise, or the split is unknown or empty.
+    A source of files looks for its root below `base`; where that holds tar shards of the source,
+    they are read. Raises `UserError` when the files are missing or laid out otherwise, or the split
+    is unknown or empty.
     """
     assert quantities is None or quantities <= QUANTITIES, quantities
     if isinstance(settings, FileSettings) and base:
         settings = replace(settings, root=str(Path(base) / settings.root))
+    if isinstance(settings, FileSettings) and _is_sharded(settings.root):
+        return _open_shards(settings, split, quantities)
+    return _class_of(settings)(settings, split, quantities)
+
+
+def _is_sharded(root: str) -> bool:
+    folder = Path(root).expanduser()
+    return bool(root) and any(
+        next(folder.glob(depth + FIRST_SHARD), None) is not None for depth in ("", "*/")
+    )
+
+
+def _open_shards(settings: FileSettings, split: str, quantities: frozenset[str] | None) -> Source:
+    """Shards under the name of what they hold. Raises `UserError` if that is another source."""
+    source = _class_of(ShardsSettings())(settings, split, quantities)
+    if settings.name not in (source.name, ShardsSettings.name):
+        raise UserError(
+            f"{settings.name}: {settings.root} holds shards of {source.name}. "
+            f"Use --data.{source.name}.root for them."
+        )
+    return source
+
+
+def _class_of(settings: SourceSettings) -> Any:
     module, _, name = settings.implementation.partition(":")
-    return getattr(importlib.import_module(module), name)(settings, split, quantities)
+    return getattr(importlib.import_module(module), name)

@@ -12,8 +12,17 @@ from stepsight.errors import UserError
 from stepsight.types import Batch
 
 
+def extra(seed: int) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        "occluded": torch.rand(1, 6, 10, generator=rng) < 0.5,
+        "instances": torch.randint(-1, 9, (6, 10), generator=rng),
+        "order": torch.randint(6, (4, 4), generator=rng),
+    }
+
+
 def test_every_field_is_stacked_in_order(full_sample):
-    samples = [full_sample(seed) for seed in range(3)]
+    samples = [replace(full_sample(seed), **extra(seed)) for seed in range(3)]
     batch = collate(samples)
     assert len(batch) == 3 and batch.keys == [s.key for s in samples]
     assert batch.sources == ["full"] * 3 and batch.class_id.tolist() == [0, 1, 2]
@@ -21,6 +30,16 @@ def test_every_field_is_stacked_in_order(full_sample):
     for field in {f.name for f in fields(Batch)} - special:
         expected = [getattr(sample, field) for sample in samples]
         assert torch.equal(getattr(batch, field), torch.stack(expected)), field
+
+
+def test_lists_of_pairs_are_filled_up_with_rows_of_minus_one(full_sample):
+    pairs = [torch.arange(4 * n).reshape(n, 4) for n in (2, 0, 3)]
+    samples = [replace(full_sample(n), order=one) for n, one in enumerate(pairs)]
+    order = collate(samples).order
+    assert order.shape == (3, 3, 4)
+    assert order[0, :2].tolist() == pairs[0].tolist() and order[2].tolist() == pairs[2].tolist()
+    assert order[0, 2].eq(-1).all() and order[1].eq(-1).all()
+    assert collate([*samples, full_sample(3)]).order is None
 
 
 def test_pictures_span_minus_one_to_one(full_sample):

@@ -1,4 +1,4 @@
-"""`stepsight data ceiling`: its flags, and ceilings as a table for the terminal."""
+"""The truth through every target encoding and a codec, and back: what no model can pass."""
 
 from __future__ import annotations
 
@@ -7,34 +7,43 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepsight.cli.data.opening import (
+    add_images_flag,
+    add_source_flags,
+    open_named,
+    picture_path,
+)
+
 if TYPE_CHECKING:
-    from stepsight.data.table import Source
     from stepsight.evaluation.ceiling import Ceiling
     from stepsight.models.codec import Codec
 
+IMAGES = 64
 PIXELS, FULL = "pixels", "float32"
 
 
 def add_flags(own: argparse.ArgumentParser) -> None:
+    add_source_flags(own)
+    add_images_flag(own, IMAGES)
     own.add_argument("--codec", default="", metavar="FOLDER", help="of a VAE; default: pixels only")
     own.add_argument("--out", default="ceiling.png", help="picture of the first two images")
     own.add_argument("--json", action="store_true")
 
 
-def show(door: argparse.Namespace, source: Source) -> int:
-    """Print the ceilings of `source` through pixels and the codec, and draw the picture."""
+def run(door: argparse.Namespace) -> int:
+    """Print the ceilings of a source through pixels and the codec, and draw the picture."""
     import torch
 
     from stepsight.evaluation.ceiling import ceiling_grid, ceilings
     from stepsight.evaluation.results import finite
 
+    out, source = picture_path(door.out), open_named(door, door.images)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     codecs = _codecs(door.codec, device)
     found = ceilings(source, codecs, door.images, device)
-    picture = ceiling_grid(source, codecs, Path(door.out), min(2, door.images), device)
+    picture = ceiling_grid(source, codecs, out, min(2, door.images), device)
     about = {
         "data": door.name,
         "images": min(door.images, len(source)),

@@ -1,0 +1,81 @@
+"""A picture of samples with their truth beside them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from stepsight.cli.data.opening import add_images_flag, add_source_flags, open_named, picture_path
+from stepsight.cli.data.text import ranges_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from stepsight.data.table import Source
+    from stepsight.types import Sample
+
+IMAGES = 8
+WIDTH = 256  # of a picture; larger ones are shrunk, smaller ones enlarged by whole factors
+SMALL = 128  # height up to which they are enlarged
+
+
+def add_flags(own: argparse.ArgumentParser) -> None:
+    add_source_flags(own)
+    add_images_flag(own, IMAGES)
+    own.add_argument("--out", default="grid.png")
+
+
+def run(door: argparse.Namespace) -> int:
+    from stepsight.data.check import ranges_of
+    from stepsight.evaluation.grids import compose
+
+    out = picture_path(door.out)
+    source = open_named(door, door.images)
+    samples = chosen(source, door.images, None if door.size is None else source.size)
+    pictures = [_drawn(sample) for sample in samples]
+    columns = list(dict.fromkeys(name for one in pictures for name in one))
+    rows = [_row(one, columns) for one in pictures]
+    labels = [label(sample, source) for sample in samples]
+    for sample, text in zip(samples, labels):
+        height, width = sample.image.shape[-2:]
+        print(f"{text}  {height} x {width}  {ranges_text(ranges_of(sample))}".rstrip())
+    print(f"written to {compose(rows, columns, labels, out, scale=_scale(rows))}")
+    return 0
+
+
+def chosen(source: Source, count: int, size: tuple[int, int] | None) -> list[Sample]:
+    """So many samples, spread evenly over the source, at their own size unless one is given."""
+    from stepsight.data.resize import resize_sample
+
+    count = min(count, len(source))
+    samples = source.samples([number * len(source) // count for number in range(count)])
+    return samples if size is None else [resize_sample(sample, size) for sample in samples]
+
+
+def label(sample: Sample, source: Source) -> str:
+    """The key, and the class if the sample has one."""
+    if sample.class_id is None:
+        return sample.key
+    names = source.categories
+    known = sample.class_id < len(names)
+    return f"{sample.key} ({names[sample.class_id] if known else sample.class_id})"
+
+
+def _drawn(sample: Sample) -> dict[str, Tensor]:
+    from stepsight.data.drawing import draw
+
+    return draw(sample, WIDTH)
+
+
+def _scale(rows: list[list[np.ndarray]]) -> int:
+    height, width = (max(tile.shape[axis] for row in rows for tile in row) for axis in (0, 1))
+    return max(1, min(round(SMALL / height), WIDTH // width))
+
+
+def _row(pictures: dict[str, Tensor], columns: list[str]) -> list[np.ndarray]:
+    """Tiles "h w c"; a truth that this sample lacks is left white."""
+    from torch import full_like
+
+    missing = full_like(pictures["image"], 255)
+    return [pictures.get(name, missing).permute(1, 2, 0).numpy() for name in columns]

@@ -1,0 +1,199 @@
+"""Reading samples anew each time, in the training process or ahead of it in processes of their own.
+
+What is read is fixed by the requests, which follow from the step number alone; who reads it, and
+how far ahead, changes nothing. So any number of readers gives the same batches in the same order,
+and a run that stopped anywhere begins at its next request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from stepsight.data.augment import augment
+from stepsight.data.collate import collate
+from stepsight.data.config import FileSettings
+from stepsight.data.mixture import Draw
+from stepsight.data.table import Source
+from stepsight.errors import UserError
+from stepsight.types import Batch, Sample
+
+PATIENCE = 600.0  # seconds that a batch may take before its reader counts as hung
+LOOK = 5.0  # seconds between looks whether all readers are alive
+AHEAD = 2  # requests that a reader works ahead
+
+
+@dataclass(frozen=True)
+class Request:
+    """Some rows of batch number `step`."""
+
+    step: int
+    source: str
+    size: tuple[int, int] | None  # working height and width; None: those of the source
+    indices: tuple[int, ...]
+    mirrored: tuple[bool, ...]
+    numbers: tuple[int, ...]  # of the images in the run: they seed the augmentation
+
+    @classmethod
+    def of(cls, draw: Draw, step: int, rows: range) -> Self:
+        return cls(
+            step,
+            draw.stream.source,
+            draw.stream.size,
+            tuple(draw.indices[row] for row in rows),
+            tuple(draw.mirrored[row] for row in rows),
+            tuple(step * len(draw.indices) + row for row in rows),
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader made of a request: a batch, or an error that the user can mend."""
+
+    request: Request
+    batch: Batch | None = None
+    error: UserError | None = None
+
+
+class Reader(Dataset[Answer]):
+    """Answers requests: reads, augments and stacks. A pure function, in whatever process it is."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        settings: Mapping[str, FileSettings],
+        seed: int,
+        flip: bool,
+    ) -> None:
+        self.sources, self.settings = sources, settings
+        self.seed, self.flip = seed, flip
+
+    def __getitem__(self, request: Request) -> Answer:
+        try:
+            return Answer(request, self.read(request))
+        except UserError as error:  # carried as a value: a raised one would arrive as a traceback
+            return Answer(request, error=error)
+
+    def read(self, request: Request) -> Batch:
+        """The batch. Raises `UserError` naming the sample that cannot be read."""
+        source, settings = self.sources[request.source], self.settings[request.source]
+        size, samples = request.size or source.size, []
+        for index, mirrored, number in zip(request.indices, request.mirrored, request.numbers):
+            mirrored = mirrored and self.flip
+            sample = _sample(source, index)
+            samples.append(augment(sample, settings, size, self.seed, number, mirrored))
+        return collate(samples)
+
+
+def _sample(source: Source, index: int) -> Sample:
+    try:
+        return source[index]
+    except UserError as error:
+        raise type(error)(f"{source.name}, sample {index}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{source.name}, sample {index}: cannot be read ({error}).") from error
+
+
+class Loader:
+    """Answers of a `reader`, made by `workers` processes that work ahead; 0: made when asked for.
+
+    following: the requests from a step on, in order; they must be those that will be asked for.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        following: Callable[[int], Iterator[Request]],
+        workers: int,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.reader, self.following = reader, following
+        self.workers, self.patience = workers, patience
+        self._answers: Iterator[Answer] | None = None
+        self._expected: Iterator[Request] = iter(())
+
+    def take(self, request: Request) -> Batch:
+        """The batch of a request: of the one that follows the last, or of any other to begin anew.
+
+        Raises `UserError` for a sample that cannot be read, and for a reader that died or hung.
+        """
+        answer = self._next(request) if self.workers else self.reader[request]
+        assert answer.request == request
+        if answer.error is not None:
+            self.close()
+            raise answer.error
+        assert answer.batch is not None
+        return answer.batch
+
+    def close(self) -> None:
+        """End the reader processes; the next request starts them again."""
+        self._answers = None
+
+    def _next(self, request: Request) -> Answer:
+        if self._answers is None or next(self._expected) != request:
+            self._seek(request)
+        assert self._answers is not None
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return next(self._answers)
+            except RuntimeError as error:
+                if "timed out" in str(error) and time.monotonic() < deadline:
+                    continue  # all readers are alive: torch looks whenever it times out
+                self.close()
+                if str(error).startswith("Caught"):  # a bug, with the traceback of the reader
+                    raise
+                raise UserError(self._lost(request, str(error).splitlines()[0])) from error
+
+    def _lost(self, request: Request, reason: str) -> str:
+        return (
+            f"a reader process died or hung while batch {request.step} was awaited "
+            f"({request.source}, samples {list(request.indices)}; readers work up to "
+            f"{AHEAD * self.workers} batches ahead): {reason} Lower training.workers if memory is "
+            f"short; 0 reads in the training process."
+        )
+
+    def _seek(self, request: Request) -> None:
+        """Begin anew, so that the next answer is to `request`."""
+        self.close()
+        self._expected = self._from(request)
+        assert next(self._expected) == request
+        served = DataLoader(
+            self.reader,
+            batch_size=None,  # a request is a batch already
+            sampler=_Sampler(lambda: self._from(request)),  # type: ignore[arg-type]
+            num_workers=self.workers,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            timeout=min(LOOK, self.patience),
+            prefetch_factor=AHEAD,
+            generator=torch.Generator(),  # or the global one would be drawn from
+        )
+        self._answers = iter(served)
+
+    def _from(self, request: Request) -> Iterator[Request]:
+        found = self.following(request.step)
+        for one in found:
+            assert one.step == request.step, "a request that does not follow from its step"
+            if one == request:
+                break
+        yield request
+        yield from found
+
+
+class _Sampler:
+    """An endless sequence of requests."""
+
+    def __init__(self, requests: Callable[[], Iterator[Request]]) -> None:
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[Request]:
+        return self._requests()
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer

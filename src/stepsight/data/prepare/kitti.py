@@ -1,0 +1,81 @@
+"""KITTI raw drives and annotated depth -> the frames of Eigen's lists, in the layout of the lists.
+
+Under the root: `2011_09_26/<drive>_sync/image_02/data/N.png` (raw data, synced and rectified),
+`data_depth_annotated/{train,val}/<drive>_sync/proj_depth/groundtruth/image_02/N.png` (Uhrig et al.
+2017), and lists such as `eigen_test_files_with_gt.txt` with lines `rgb depth [focal length]`, where
+depth is `None` for frames that were never annotated. Files are checked and copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from stepsight.data.annotations import read_text
+from stepsight.data.files import check_any, check_shapes
+from stepsight.data.images import read_image
+from stepsight.data.prepare.jobs import Job
+from stepsight.data.prepare.manifest import Manifest
+from stepsight.data.prepare.preparation import Listing, Preparation, Report
+from stepsight.data.readers.kitti import NO_TRUTH, Kitti
+from stepsight.data.readers.listed import read_integer_depth
+from stepsight.errors import DataFormatError, UserError
+
+ANNOTATED = "data_depth_annotated"
+
+
+def kitti(
+    root: Path, out: Path, *, report: Report, workers: int = 1, strict: bool = True
+) -> Manifest:
+    """Copy the listed frames that have ground truth. Raises `UserError`, `DataFormatError`."""
+    preparation = Preparation("kitti", root, out, {})
+    listings = [
+        Listing(match[1], path.name, read_jobs(path))
+        for path in sorted(root.glob("*.txt"))
+        if (match := Kitti.lists.fullmatch(path.name))
+    ]
+    if not listings:
+        raise UserError(
+            f"kitti: found no list in {root}; put one there, such as "
+            "eigen_test_files_with_gt.txt (lines 'rgb depth focal')."
+        )
+    return preparation.run(listings, copy_frame, report=report, workers=workers, strict=strict)
+
+
+def copy_frame(job: Job, staged: list[Path]) -> str | None:
+    """Check and copy one pair."""
+    if len(job.inputs) < 2:
+        return "no ground truth"
+    image, depth = job.inputs
+    values, valid = read_integer_depth(depth, 256)
+    check_shapes(job.inputs, read_image(image), values)
+    check_any(valid, depth, "no valid depth")
+    for source, target in zip(job.inputs, staged):
+        _copy(source, target)
+    return None
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """The frames of a list. Raises `DataFormatError` naming the line."""
+    jobs = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        names = line.split()
+        if len(names) not in (2, 3):
+            raise DataFormatError(f"{path}, line {number}: expected 'rgb depth', found {line!r}.")
+        jobs.append(_job(path.parent, line.strip(), names[0], names[1]))
+    return jobs
+
+
+def _job(root: Path, line: str, image: str, depth: str) -> Job:
+    if depth == NO_TRUTH:
+        return Job(image, (root / image,), (image,), line)
+    places = [root / ANNOTATED / part / depth for part in ("train", "val")]
+    found = next((place for place in places if place.is_file()), places[0])
+    return Job(image, (root / image, found), (image, depth), line)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error}).") from error

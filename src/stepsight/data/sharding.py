@@ -1,0 +1,218 @@
+"""Any source into tar shards, exactly: `stepsight data shard`.
+
+Each tar is written aside, together with its part of the index, and renamed when it is whole; the
+index comes last. Whoever is interrupted continues with the first missing tar, and the bytes do not
+depend on how often that happened or on how many processes wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepsight.data.members import encode, escape
+from stepsight.data.resize import resize_sample
+from stepsight.data.shard_index import (
+    ABSENT,
+    INDEX,
+    Index,
+    Tar,
+    read_index,
+    read_json,
+    tar_name,
+    write_index,
+    write_json,
+)
+from stepsight.data.table import Source
+from stepsight.data.workers import each
+from stepsight.errors import DataFormatError, UserError
+
+PARTS = ".parts"  # folder of what is not finished
+PLAN = "plan.json"
+BLOCK = 1 << 20  # bytes hashed at once
+
+
+def write_shards(
+    source: Source,
+    out: str | Path,
+    *,
+    split: str = "all",
+    per_shard: int,
+    quality: int | None = None,
+    size: tuple[int, int] | None = None,
+    workers: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> Index:
+    """Write `source` into `out` as tars of `per_shard` samples, or finish what was begun there.
+
+    split: the name under which readers find these samples. quality: of JPEG for the pictures; None
+    keeps them exactly, as PNG. size: height, width to bring the samples to; None keeps each one's
+    own. `report(written, total)` counts samples. Raises `UserError` if `out` holds anything else,
+    `DataFormatError` for samples that cannot be read or share a key.
+    """
+    assert per_shard > 0 and len(source) > 0, (per_shard, len(source))
+    made = {"size": size and list(size), "quality": quality, "per_shard": per_shard}
+    about = {**_described(source, split), **made}
+    job = _Job(source, Path(out), quality, size, per_shard)
+    with _writing(job.out):
+        if (job.out / INDEX).is_file():
+            _refuse_other(job.out, read_index(job.out / INDEX).about, about)
+        else:
+            _begin(job, about)
+            _write_missing(job, workers, report)
+            _finish(job, about)
+        shutil.rmtree(job.parts, ignore_errors=True)
+        return read_index(job.out / INDEX)
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    out: Path
+    quality: int | None
+    size: tuple[int, int] | None
+    per_shard: int
+
+    @property
+    def parts(self) -> Path:
+        return self.out / PARTS
+
+    @property
+    def count(self) -> int:
+        return -(-len(self.source) // self.per_shard)
+
+    def indices(self, number: int) -> range:
+        start = number * self.per_shard
+        return range(start, min(start + self.per_shard, len(self.source)))
+
+    def part(self, number: int) -> Path:
+        return self.parts / f"{tar_name(number)}.json"
+
+    def write(self, number: int) -> int:
+        """Write one tar and its part of the index; return the number of its samples."""
+        with _writing(self.out):
+            aside = self.parts / tar_name(number)
+            tar = self._write_tar(aside, number)
+            write_json(self.part(number), tar.as_json())
+            aside.replace(self.out / tar_name(number))
+        return len(tar)
+
+    def _write_tar(self, path: Path, number: int) -> Tar:
+        keys, sizes, members = [], [], []
+        with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+            for index in self.indices(number):
+                sample = self.source[index]
+                if self.size is not None:
+                    sample = resize_sample(sample, self.size)
+                members.append(_add(tar, escape(sample.key), encode(sample, self.quality)))
+                keys.append(sample.key)
+                sizes.append(sample.image.shape[-2:])
+            tar.close()
+            file.flush()
+            os.fsync(file.fileno())
+        suffixes = tuple(sorted({suffix for one in members for suffix in one}))
+        places = [[one.get(suffix, ABSENT) for suffix in suffixes] for one in members]
+        return Tar(
+            name=tar_name(number),
+            bytes=path.stat().st_size,
+            sha256=_sha256(path),
+            suffixes=suffixes,
+            keys=tuple(keys),
+            sizes=np.array(sizes),
+            members=np.array(places),
+        )
+
+
+def _described(source: Source, split: str) -> dict[str, Any]:
+    return {
+        "source": source.name,
+        "split": split,
+        "count": len(source),
+        "classes": list(source.classes),
+        "categories": list(source.categories),
+        "quantities": sorted(source.quantities),
+        "published": dict(getattr(source, "published", {})),
+    }
+
+
+def _begin(job: _Job, about: dict[str, Any]) -> None:
+    """Lay out the folder, or recognise what was begun there."""
+    plan = job.parts / PLAN
+    if plan.is_file():
+        return _refuse_other(job.out, read_json(plan), about)
+    if job.out.is_dir() and any(one.name != PARTS for one in job.out.iterdir()):
+        raise UserError(f"{job.out}: not empty, and no shards were begun here. Name a new folder.")
+    job.parts.mkdir(parents=True, exist_ok=True)
+    write_json(plan, about)
+
+
+def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if differing := [name for name in wanted if found.get(name) != wanted[name]]:
+        raise UserError(
+            f"{out}: holds shards that differ in {', '.join(differing)}. Name a new folder, or "
+            f"remove this one."
+        )
+
+
+def _write_missing(job: _Job, workers: int, report: Callable[[int, int], None] | None) -> None:
+    missing = [number for number in range(job.count) if not _is_whole(job, number)]
+    written = len(job.source) - sum(len(job.indices(number)) for number in missing)
+    for samples in each(job.write, missing, workers):
+        written += samples
+        if report is not None:
+            report(written, len(job.source))
+
+
+def _is_whole(job: _Job, number: int) -> bool:
+    """The tar is renamed after its part of the index was written."""
+    return job.part(number).is_file() and (job.out / tar_name(number)).is_file()
+
+
+def _finish(job: _Job, about: dict[str, Any]) -> None:
+    tars = tuple(Tar.from_json(read_json(job.part(n)), n) for n in range(job.count))
+    counts = Counter(key for tar in tars for key in tar.keys)
+    if repeated := [key for key, count in counts.items() if count > 1]:
+        raise DataFormatError(
+            f"{job.source.name}: {len(repeated)} keys are not unique, the first is {repeated[0]}."
+        )
+    write_index(job.out, Index(about, tars))
+
+
+def _add(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> dict[str, tuple[int, ...]]:
+    """Append the members of a sample; by suffix where the data start, their bytes and CRC-32."""
+    places = {}
+    for suffix, data in members.items():
+        info = tarfile.TarInfo(f"{key}.{suffix}")  # of no time and nobody: equal bytes every time
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+        start = tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        places[suffix] = (start, len(data), zlib.crc32(data))
+    return places
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{out}: shards cannot be written here ({error}).") from error

@@ -1,0 +1,49 @@
+"""The same function over many items, by this process or by several, with the results in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from stepsight.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int = 0
+) -> Iterator[Result]:
+    """`function(item)` for every item, in order, computed by so many processes (0: by this one).
+
+    A `UserError` that `function` raises is raised here, as it was, when its turn comes.
+    """
+    loader = DataLoader(
+        _Mapped(function, items), batch_size=None, num_workers=workers, collate_fn=_as_is
+    )
+    for result in loader:
+        if isinstance(result, UserError):
+            raise result
+        yield result
+
+
+class _Mapped(Dataset, Generic[Item, Result]):
+    """`function` as a dataset. Errors are values: torch would wrap them in a worker's traceback."""
+
+    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Result | UserError:
+        try:
+            return self.function(self.items[index])
+        except UserError as error:
+            return error
+
+
+def _as_is(result: Any) -> Any:
+    return result
