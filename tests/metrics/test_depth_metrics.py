@@ -107,8 +107,8 @@ def test_an_image_without_valid_pixels_is_nan_and_changes_no_mean(depths, valid)
     rows = depth_rows(*depths, emptied, AFFINE_LOG)
     others = depth_rows(*(x[[0, 2]] for x in depths), valid[[0, 2]], AFFINE_LOG)
     assert rows["n"][1] == 0 and rows["abs_rel"][1].isnan()
-    assert reduce(rows, "per_image") == pytest.approx(reduce(others, "per_image"), nan_ok=True)
-    assert reduce(rows, "per_image")["n_images"] == 2
+    assert reduce(rows, METRIC) == pytest.approx(reduce(others, METRIC), nan_ok=True)
+    assert reduce(rows, METRIC)["n_images"] == 2
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,49 @@ GOLDEN = """
 depth-affine-log@fa32a147
 depth-affine@4e7721d9
 depth-metric@b37f1681
+marigold-depth@8b2472e7
+marigold-hypersim@c8509be4
+marigold-vkitti@20657bae
+marigold-nyu@88586dd1
+marigold-kitti@b9a8b966
+marigold-eth3d@678b6fca
+marigold-scannet@0c882294
+marigold-diode@693c3ef2
+marigold-disparity@7f975310
+lotus@2cd2a887
+lotus-nyu@5b7afc07
+lotus-kitti@e279a48a
+lotus-eth3d@54e7cac2
+lotus-scannet@29b50af7
+lotus-diode@e2fc3a10
+depth-anything@ecc5f2c2
+depth-anything-metric-hypersim@17a04bcb
+depth-anything-metric-kitti@3e75655c
+midas@705cac99
+midas-nyu@1d2ffc2b
+pixel-perfect-depth@ee0076e8
+monodepth2@e538185e
+monodepth2-benchmark@5d9eaddc
+da2k@c0cc3585
+seed-release-normalised-depth@7e1ca384
 flow-epe@22967562
+raft-chairs@d20f9f0a
+raft-sintel@78f0cab9
+raft-kitti@4783eb5e
+raft-things@cc059888
+ptlflow@02086c96
+sintel@e8d9e3f2
+spring@6fede5f1
+seed-release-per-axis-affine-flow-fit@aa0e074a
 amodal-iou@bfb1af9e
+pix2gestalt-per-object@45f30aaa
+pix2gestalt-pooled@66bb9943
 semantic-miou@9b640fcb
+ade20k@85fc3028
+cityscapes@35ad3d24
+voc@9b27a7ae
+pq@b8568e78
+coco-panoptic@c284d8b4
 normals-angle@9e02e031
 image-energy@85811561
 """
@@ -27,9 +67,16 @@ def test_ids_are_stable():
 def test_the_id_follows_what_changes_a_score_and_nothing_else():
     row = get("depth-affine-log")
     assert replace(row, description="other words").id == row.id
-    changes = {"alignment": "scale", "space": "depth", "max_depth": 65.0, "averaging": "pooled"}
+    assert replace(row, source="elsewhere", metrics=("rmse",)).id == row.id
+    changes = {
+        **{"alignment": "scale", "space": "depth", "max_depth": 65.0, "averaging": "pooled"},
+        **{"crop": "kitti_benchmark", "mask": "garg", "working": 768, "pooled": ("rmse",)},
+        **{"post": "median", "data": "nyuv2", "split": "test", "count": 654, "strict": True},
+        **{"selects": False, "clip": "none", "scored_in": "disparity", "epsilon": 1e-5},
+        **{"min_valid": 10, "fit_positive": True, "fit_width": 1024},
+    }
     ids = {replace(row, **{field: value}).id for field, value in changes.items()}
-    assert len(ids | {row.id}) == 5
+    assert len(ids | {row.id}) == len(changes) + 1
 
 
 @pytest.mark.parametrize(

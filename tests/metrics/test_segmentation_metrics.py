@@ -18,6 +18,7 @@ from stepsight.metrics.segmentation import (
 from stepsight.types import IGNORE
 
 PROTOCOL = PROTOCOLS["amodal-iou"]
+PER_IMAGE, POOLED = RULES = (PROTOCOL, replace(PROTOCOL, averaging="pooled"))
 ALL_OBJECTS = replace(PROTOCOL, min_hidden=None)
 
 
@@ -79,7 +80,7 @@ def test_only_objects_hidden_by_a_tenth_are_measured():
     assert rows["n"].tolist() == [0, 10, 0]
     assert rows["iou"].isnan().tolist() == [True, False, True]
     expected = {"iou": 1, "iou_hidden": 1, "hidden": 0.1, "n_images": 1}
-    assert reduce(rows, "per_image") == pytest.approx(expected)
+    assert reduce(rows, PER_IMAGE) == pytest.approx(expected)
 
 
 def test_pooled_iou_weighs_objects_by_size():
@@ -87,11 +88,11 @@ def test_pooled_iou_weighs_objects_by_size():
     pred = torch.cat([row(1, 1, 1, 1, 1, 1, 1, 1), row(1, 0, 0, 0, 0, 0, 0, 0)])
     modal = torch.cat([row(1, 1, 0, 0, 0, 0, 0, 0), row(1, 0, 0, 0, 0, 0, 0, 0)])
     rows = amodal_rows(pred, modal, amodal, torch.ones_like(pred), PROTOCOL)
-    assert reduce(rows, "per_image")["iou"] == pytest.approx((1 + 1 / 2) / 2)
-    assert reduce(rows, "pooled")["iou"] == pytest.approx(9 / 10)
-    assert reduce(rows, "per_image")["iou_hidden"] == pytest.approx((1 + 0) / 2)
-    assert reduce(rows, "pooled")["iou_hidden"] == pytest.approx(6 / 7)
-    assert reduce(rows, "pooled")["hidden"] == pytest.approx(7 / 10)
+    assert reduce(rows, PER_IMAGE)["iou"] == pytest.approx((1 + 1 / 2) / 2)
+    assert reduce(rows, POOLED)["iou"] == pytest.approx(9 / 10)
+    assert reduce(rows, PER_IMAGE)["iou_hidden"] == pytest.approx((1 + 0) / 2)
+    assert reduce(rows, POOLED)["iou_hidden"] == pytest.approx(6 / 7)
+    assert reduce(rows, POOLED)["hidden"] == pytest.approx(7 / 10)
 
 
 @pytest.fixture
@@ -141,15 +142,15 @@ def test_ids_outside_the_classes_are_refused(bad):
 
 def test_miou_of_the_set_is_not_the_mean_of_images(maps):
     rows = semantic_rows(*maps, 4)
-    pooled, per_image = reduce(rows, "pooled"), reduce(rows, "per_image")
+    pooled, per_image = reduce(rows, POOLED), reduce(rows, PER_IMAGE)
     assert pooled["miou"] == pytest.approx(miou(rows["confusion"].sum(0)).item())
     assert per_image["miou"] == pytest.approx(miou(rows["confusion"]).mean().item())
     assert pooled["miou"] != pytest.approx(per_image["miou"])
 
 
-@pytest.mark.parametrize("averaging", ["per_image", "pooled"])
-def test_an_image_without_labels_changes_nothing(maps, averaging):
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.averaging)
+def test_an_image_without_labels_changes_nothing(maps, rule):
     pred, labels = maps
     labels[1] = IGNORE
     without = semantic_rows(pred[[0, 2]], labels[[0, 2]], 4)
-    assert reduce(semantic_rows(pred, labels, 4), averaging) == reduce(without, averaging)
+    assert reduce(semantic_rows(pred, labels, 4), rule) == reduce(without, rule)

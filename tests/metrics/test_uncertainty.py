@@ -2,11 +2,22 @@
 
 import itertools
 import math
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 import torch
 
-from stepsight.metrics.uncertainty import ause, crps, sparsification
+from stepsight.metrics.uncertainty import (
+    aurg,
+    ause,
+    coverage,
+    crps,
+    ence,
+    gaussian_interval,
+    member_interval,
+    sparsification,
+)
 
 
 @pytest.fixture
@@ -90,3 +101,66 @@ def test_crps_of_many_gaussian_members_is_the_closed_form(rng):
     members = torch.randn(2000, 1, 1, 9, 9, generator=rng)
     score = crps(members, torch.zeros(1, 1, 9, 9), torch.ones(1, 1, 9, 9, dtype=torch.bool))
     assert score.item() == pytest.approx(2 / math.sqrt(2 * math.pi) - 1 / math.sqrt(math.pi), 0.02)
+
+
+def test_random_gain_is_none_for_no_information_and_complements_the_sparsification_error(
+    errors, valid
+):
+    torch.testing.assert_close(
+        aurg(errors, torch.ones_like(errors), valid), torch.zeros(3).double()
+    )
+    by = -errors
+    best = aurg(errors, errors, valid)
+    torch.testing.assert_close(aurg(errors, by, valid) + ause(errors, by, valid), best)
+    assert (best > 0).all() and (aurg(errors, by, valid) < 0).all()
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_normal_intervals_cover_what_they_say(rng, level):
+    truth = torch.randn(2, 1, 200, 200, generator=rng, dtype=torch.float64)
+    everywhere = torch.ones_like(truth, dtype=torch.bool)
+    mean, one = torch.zeros_like(truth), torch.ones_like(truth)
+    covered = coverage(gaussian_interval(mean, one, level), truth, everywhere)
+    torch.testing.assert_close(covered, torch.full((2,), level).double(), atol=0.01, rtol=0)
+    low, high = gaussian_interval(mean, one, level)
+    assert high.max().item() == pytest.approx(NormalDist().inv_cdf((1 + level) / 2))
+    assert (low == -high).all()
+    narrow = coverage(gaussian_interval(mean, one / 2, level), truth, everywhere)
+    assert (narrow < covered - 0.1).all()
+
+
+@pytest.mark.parametrize("m", [1, 2, 7, 20])
+def test_member_intervals_are_numpys_quantiles(rng, m):
+    members = torch.randn(m, 2, 1, 3, 4, generator=rng, dtype=torch.float64)
+    low, high = member_interval(members, 0.9)
+    expected = np.quantile(members.numpy(), [0.05, 0.95], axis=0)
+    np.testing.assert_allclose(torch.stack([low, high]).numpy(), expected)
+
+
+def test_coverage_counts_valid_pixels_and_both_ends(valid, spoiled):
+    truth = spoiled(torch.ones(3, 1, 5, 7), valid)
+    ends = torch.ones(3, 1, 5, 7), torch.full((3, 1, 5, 7), 2.0)
+    assert coverage(ends, truth, valid).tolist() == [1, 1, 1]
+    above = ends[0] + 0.1, ends[1]
+    assert coverage(above, truth, valid).tolist() == [0, 0, 0]
+    two = truth.repeat(1, 2, 1, 1)
+    two[:, 1] = 5
+    wide = tuple(end.repeat(1, 2, 1, 1) for end in ends)
+    assert coverage(wide, two, valid).tolist() == [0.5] * 3  # one of two components
+
+
+def test_ence_matches_a_slow_loop_and_is_0_for_the_truth(rng, valid, spoiled):
+    deviation = spoiled(0.1 + torch.rand(3, 1, 5, 7, generator=rng), valid)
+    error = spoiled(torch.rand(3, 1, 5, 7, generator=rng), valid)
+    found = ence(error, deviation, valid)
+    for i in range(3):
+        pairs = sorted(zip(deviation[i][valid[i]].tolist(), error[i][valid[i]].tolist()))
+        parts = np.array_split(np.array(pairs), 10)
+        rmv = [math.sqrt(np.mean(part[:, 0] ** 2)) for part in parts]
+        rmse = [math.sqrt(np.mean(part[:, 1] ** 2)) for part in parts]
+        expected = np.mean([abs(a - b) / a for a, b in zip(rmv, rmse)])
+        assert found[i].item() == pytest.approx(expected, rel=1e-6)
+    assert ence(deviation, deviation, valid).tolist() == pytest.approx([0, 0, 0])
+    assert ence(error, deviation, torch.zeros_like(valid)).isnan().all()
+    certain = torch.zeros_like(error)
+    assert ence(error, certain, valid).isnan().all()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stepsight.errors import UserError
+from stepsight.metrics.protocol import default_for
 from stepsight.tasks.config import TABLE
 from stepsight.tasks.table import build_task, build_tasks
 from stepsight.types import Batch
@@ -47,14 +48,13 @@ def test_an_unknown_task_is_refused_with_the_nearest():
 @pytest.mark.parametrize("name", TABLE)
 def test_every_task_has_a_protocol_that_knows_its_main_metric(name, batch_of):
     from stepsight.evaluation.measures import MEASURES
-    from stepsight.metrics.protocol import default_for
     from stepsight.metrics.reduce import reduce
 
     task, batch = build_task(TABLE[name]()), batch_of((16, 16))
     protocol = default_for(name)
     rows = task.score(task.decode(task.encode(batch).x), batch, protocol.name)
     assert rows and all(len(value) == len(batch) for value in rows.values())
-    assert task.metric in reduce(rows, protocol.averaging)
+    assert task.metric in reduce(rows, protocol)
     assert MEASURES[task.metric].higher_is_better == task.higher_is_better
 
 
@@ -165,7 +165,8 @@ def test_a_source_without_the_truth_is_named(task, call):
     batch = Batch(torch.zeros(2, 3, 8, 8), ["a", "b"], ["barefoot", "toys"])
     arguments = [batch]
     if call == "score":
-        arguments = [task.decode(torch.zeros(2, task.channels, 8, 8)), batch, "any"]
+        protocol = default_for(task.name).name
+        arguments = [task.decode(torch.zeros(2, task.channels, 8, 8)), batch, protocol]
     if call == "loss":
         arguments = [torch.zeros(2, task.channels, 8, 8), batch]
     with pytest.raises(UserError, match=f"task {task.name} needs .*barefoot, toys does not have"):

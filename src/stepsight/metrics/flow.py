@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from stepsight.metrics import masked
+from stepsight.metrics.leastsquares import affine_fit
 from stepsight.metrics.masked import Rows
 
+SPEEDS = {"s0_10": (0.0, 10.0), "s10_40": (10.0, 40.0), "s40": (40.0, torch.inf)}  # pixels
 
-def flow_rows(pred: Tensor, truth: Tensor, valid: Tensor) -> Rows:
+
+def flow_rows(pred: Tensor, truth: Tensor, valid: Tensor, occluded: Tensor | None = None) -> Rows:
     """Scores of `pred "b 2 h w"` against `truth`, pixels, where `valid "b 1 h w"`. All are shares
     or means over an image's valid pixels of the end-point error ||pred - truth||_2:
         epe        its mean, pixels
-        below_1px  share below 1 pixel (what RAFT prints as 1px)
+        below_Npx  share below N = 1, 3, 5 pixels (what RAFT prints as Npx)
+        above_1px  share above 1 pixel, Spring's 1px
         fl_all     share of outliers, above 3 pixels and above 5 % of ||truth|| (KITTI 2015)
+        wauc       percent, see `wauc`
+        aae        mean angle between (u, v, 1) of both, degrees (Barron et al. 1994)
+    and `epe` over a part of them, counted by `n_<part>`: `matched` pixels, which the second image
+    shows (not `occluded "b 1 h w"`), `unmatched` ones, and true lengths s0_10, s10_40, s40 (below
+    10, from 10 to below 40, from 40 pixels; Butler et al. 2012). Without `occluded` two are empty.
     """
     assert pred.shape == truth.shape and valid.shape[1] == 1, (pred.shape, truth.shape, valid.shape)
     error = (pred.double() - truth.double()).norm(dim=1, keepdim=True)
@@ -21,6 +31,54 @@ def flow_rows(pred: Tensor, truth: Tensor, valid: Tensor) -> Rows:
     return {
         "n": masked.count(valid),
         "epe": masked.mean(error, valid),
-        "below_1px": masked.mean(error < 1, valid),
+        **{f"below_{n}px": masked.mean(error < n, valid) for n in (1, 3, 5)},
+        "above_1px": masked.mean(error > 1, valid),
         "fl_all": masked.mean((error > 3) & (error > 0.05 * length), valid),
+        "wauc": masked.mean(wauc(error), valid),
+        "aae": masked.mean(_angle(pred, truth), valid),
+        **_by_part(error, _parts(length, valid, occluded)),
     }
+
+
+def wauc(error: Tensor) -> Tensor:
+    """The weighted area under the inlier curve, as a value a pixel, percent (Spring, Mehl et al.
+    2023, after VIPER, Richter et al. 2017).
+
+    100 sum_i w_i [error <= i/20] / sum_i w_i with w_i = 1 - (i - 1)/100, i = 1 .. 100: from the
+    first threshold j that the error does not exceed, the sum has the closed form below.
+    """
+    first = (20 * error).ceil().clamp(min=1)
+    return torch.where(first <= 100, (101 - first) * (102 - first) / 101, 0.0)
+
+
+def axis_fit(pred: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """`pred "b 2 h w"` with u and v each fitted to its own truth by scale and shift, float64."""
+    fitted = []
+    for p, g in zip(pred.double().split(1, dim=1), truth.split(1, dim=1)):
+        scale, shift = affine_fit(p, g, valid)
+        fitted.append(masked.spread(scale, p) * p + masked.spread(shift, p))
+    return torch.cat(fitted, dim=1)
+
+
+def _angle(pred: Tensor, truth: Tensor) -> Tensor:
+    """Between (u, v, 1) of both, degrees, "b 1 h w"."""
+    dot = 1 + (pred.double() * truth.double()).sum(1, keepdim=True)
+    lengths = [(1 + x.double().square().sum(1, keepdim=True)).sqrt() for x in (pred, truth)]
+    return (dot / (lengths[0] * lengths[1])).clamp(-1, 1).acos().rad2deg()
+
+
+def _parts(length: Tensor, valid: Tensor, occluded: Tensor | None) -> dict[str, Tensor]:
+    """Bool "b 1 h w" by name: where the second image shows the pixel or not, and how fast it is."""
+    none = torch.zeros_like(valid)
+    seen = {
+        "matched": none if occluded is None else valid & ~occluded,
+        "unmatched": none if occluded is None else valid & occluded,
+    }
+    return seen | {
+        name: valid & (length >= low) & (length < high) for name, (low, high) in SPEEDS.items()
+    }
+
+
+def _by_part(error: Tensor, parts: dict[str, Tensor]) -> Rows:
+    means = {f"epe_{name}": masked.mean(error, part) for name, part in parts.items()}
+    return means | {f"n_{name}": masked.count(part) for name, part in parts.items()}

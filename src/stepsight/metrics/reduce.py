@@ -2,42 +2,64 @@
 
 `per_image`: the mean of the images' values. `pooled`: the value of all pixels of the set taken as
 one image. They differ wherever images differ in their number of valid pixels, so a protocol states
-which it means. Rows of several batches or processes are concatenated first and reduced once.
+which it means, if need be metric by metric. Rows of several batches or processes are concatenated
+first and reduced once.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from stepsight.metrics.flow import SPEEDS
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.protocol import Averaging
+from stepsight.metrics.panoptic import quality
+from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.segmentation import miou, pixel_accuracy
 
 # A value is a mean over the pixels its row of counts tells, "n" if not named here.
-WEIGHT = {"iou": "union", "iou_hidden": "union_hidden", "edge_f1": "edges"}
+WEIGHT = {"iou": "union", "iou_hidden": "union_hidden", "edge_f1": "edges"} | {
+    f"epe_{part}": f"n_{part}" for part in ("matched", "unmatched", *SPEEDS)
+}
 COUNTS = {"n", *WEIGHT.values()}
-QUADRATIC = {"rmse", "rmse_log"}  # roots of means of squares: these pool as squares
-NOT_POOLED = {"silog", "edge_f1", "median_angle", "ause"}  # no pooled value follows from the rows
+TABLES = {"confusion", "segments", "numbered"}  # counts a class and image, scored as a whole
+QUADRATIC = {
+    "rmse",
+    "irmse",
+    "rmse_log",
+    "rmse_normalised",
+}  # roots of means: these pool as squares
+# No pooled value follows from the rows of these.
+NOT_POOLED = {"silog", "silog_half", "edge_f1", "median_angle", "ause"}
 
 
-def reduce(rows: Rows, averaging: Averaging) -> dict[str, float]:
+def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
     """Metrics of a set, and `n_images`, the number of images that had anything to measure.
 
     A value is left out where its count is 0 (no valid pixel, no hidden part) and only there: a NaN
     that was measured makes the metric NaN. Pooling leaves out what cannot be pooled exactly
-    (`NOT_POOLED`). `confusion` becomes `miou` and `pixel_accuracy`.
+    (`NOT_POOLED`). `confusion` becomes `miou`, `pixel_accuracy` and, if the protocol asks for it,
+    their mean; `segments` the panoptic `quality`, which is always pooled.
     """
-    assert averaging in ("per_image", "pooled"), averaging
     metrics = {"n_images": (rows["n"] > 0).sum()}
-    for name in rows.keys() - COUNTS - {"confusion"}:
+    for name in rows.keys() - COUNTS - TABLES:
         weight = rows[WEIGHT.get(name, "n")]
-        if averaging == "per_image":
+        if protocol.averaging == "per_image" and name not in protocol.pooled:
             metrics[name] = _mean(rows[name], weight > 0)
         elif name not in NOT_POOLED:
             metrics[name] = _mean(rows[name], weight, power=2 if name in QUADRATIC else 1)
     if "confusion" in rows:
-        metrics |= _class_scores(rows["confusion"], averaging)
+        metrics |= _class_scores(rows["confusion"], protocol)
+    if "segments" in rows:
+        metrics |= quality(rows["segments"], rows["numbered"])
     return {name: float(metrics[name]) for name in sorted(metrics)}
+
+
+def reported(rows: Rows, protocol: Protocol) -> Rows:
+    """The rows of the protocol's metrics, with the counts and tables they rest on."""
+    if not protocol.metrics:
+        return rows
+    kept = {"n", *TABLES, *protocol.metrics} | {WEIGHT.get(name, "n") for name in protocol.metrics}
+    return {name: row for name, row in rows.items() if name in kept}
 
 
 def _mean(value: Tensor, weight: Tensor, power: int = 1) -> Tensor:
@@ -46,8 +68,11 @@ def _mean(value: Tensor, weight: Tensor, power: int = 1) -> Tensor:
     return ((w * v**power).sum() / w.sum()) ** (1 / power)
 
 
-def _class_scores(confusion: Tensor, averaging: Averaging) -> Rows:
-    if averaging == "pooled":
+def _class_scores(confusion: Tensor, protocol: Protocol) -> Rows:
+    if protocol.averaging == "pooled":
         confusion = confusion.sum(0, keepdim=True)
     labelled = confusion[confusion.sum((1, 2)) > 0]
-    return {"miou": miou(labelled).mean(), "pixel_accuracy": pixel_accuracy(labelled).mean()}
+    scores = {"miou": miou(labelled).mean(), "pixel_accuracy": pixel_accuracy(labelled).mean()}
+    if "mean_score" in protocol.metrics:
+        scores["mean_score"] = (scores["miou"] + scores["pixel_accuracy"]) / 2
+    return scores

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stepsight.colours import colour_mask
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.segmentation import amodal_rows
+from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import bounding_box
 from stepsight.tasks.base import masked_mean, require, resize
 from stepsight.tasks.config import AmodalSettings
@@ -82,9 +82,7 @@ class Amodal(AmodalSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        modal, amodal, valid = require(self.name, batch, "modal", "amodal", "amodal_valid")
-        rule = protocols.get(protocol, self.name)
-        return amodal_rows(prediction.values > 0.5, modal, amodal, valid, rule)
+        return score(prediction.values, batch, protocols.get(protocol, self.name))
 
     def statistics(self, batch: Batch) -> Tensor:
         return batch.image.new_zeros(0, *batch.image.shape[-2:])  # no baseline is learned

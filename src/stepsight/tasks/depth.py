@@ -20,7 +20,7 @@ from torch import Tensor
 from stepsight import ensemble
 from stepsight.colours import colour_depth
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.depth import depth_rows
+from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.tasks.base import masked_mean, require, resize, stand_in
 from stepsight.tasks.config import DepthSettings
@@ -85,8 +85,7 @@ class Depth(DepthSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        depth, valid = require(self.name, batch, "depth", "depth_valid")
-        return depth_rows(prediction.values, depth, valid, protocols.get(protocol, self.name))
+        return score(prediction.values, batch, protocols.get(protocol, self.name))
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)

@@ -21,7 +21,7 @@ from stepsight.colours import colour_flow
 from stepsight.errors import UserError
 from stepsight.matching import cost_volume
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.flow import flow_rows
+from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map, oracle_mean_flow
 from stepsight.tasks.base import masked_mean, require, resize
 from stepsight.tasks.config import FlowSettings
@@ -97,9 +97,7 @@ class Flow(FlowSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        flow, valid = require(self.name, batch, "flow", "flow_valid")
-        protocols.get(protocol, self.name)
-        return flow_rows(prediction.values, flow, valid)
+        return score(prediction.values, batch, protocols.get(protocol, self.name))
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)

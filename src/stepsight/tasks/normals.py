@@ -17,7 +17,7 @@ from torch import Tensor
 from stepsight.colours import colour_normals
 from stepsight.ensemble import merge_directions
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.normals import normals_rows
+from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.tasks.base import masked_mean, require, resize, stand_in
 from stepsight.tasks.config import NormalsSettings
@@ -67,9 +67,7 @@ class Normals(NormalsSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        normals, valid = require(self.name, batch, "normals", "normals_valid")
-        protocols.get(protocol, self.name)
-        return normals_rows(prediction.values, normals, valid)
+        return score(prediction.values, batch, protocols.get(protocol, self.name))
 
     def statistics(self, batch: Batch) -> Tensor:
         target = self.encode(batch)

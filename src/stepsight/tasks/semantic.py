@@ -20,7 +20,7 @@ from torch import Tensor
 from stepsight.colours import colour_labels
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.segmentation import semantic_rows
+from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import class_counts, prior_map
 from stepsight.tasks.base import masked_mean, require, stand_in
 from stepsight.tasks.config import SemanticSettings
@@ -90,9 +90,8 @@ class Semantic(SemanticSettings):
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        (labels,) = require(self.name, batch, "labels")
-        protocols.get(protocol, self.name)
-        return semantic_rows(prediction.values[:, 0], labels, self.classes)
+        rule = protocols.get(protocol, self.name)
+        return score(prediction.values, batch, rule, classes=self.classes)
 
     def statistics(self, batch: Batch) -> Tensor:
         (labels,) = require(self.name, batch, "labels")

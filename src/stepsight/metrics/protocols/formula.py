@@ -1,0 +1,117 @@
+"""A protocol as formulas, written from its fields: what is printed is what is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stepsight.metrics.protocols.row import Protocol
+
+# x: the prediction in the space of the fit, y: the truth there, d: true depth in metres.
+TRUTH = {"depth": "d", "log": "ln d", "log1p": "ln(1 + d)", "disparity": "1/d"}
+METRES = {
+    "depth": "s x + t",
+    "log": "exp(s x + t)",
+    "log1p": "exp(s x + t) - 1",
+    "disparity": "1 / max(s x + t, 0.001/m)",
+}
+FITS = {
+    "affine": "s, t = argmin sum_V (s x + t - y)^2",
+    "scale": "s = sum_V x y / sum_V x^2, t = 0",
+    "median": "s = median_V y / median_V x, t = 0",
+    "ransac": "s, t by RANSAC (100 pairs, threshold MAD_V y), least squares on inliers; "
+    "if s < 0: s = mean_V y / mean_V x, t = 0",
+}
+SHIFTS = {  # a factor of the depth is a shift of its logarithm
+    "scale": "s = 1, t = mean_V (y - x)",
+    "median": "s = 1, t = median_V y - median_V x",
+}
+
+
+def formula(row: Protocol) -> str:
+    """The steps of a protocol from prediction to number, `;` between them."""
+    steps = {"depth": _depth, "flow": _flow}.get(row.task, _plain)
+    return "; ".join([*steps(row), _averaged(row)])
+
+
+def _depth(row: Protocol) -> Iterator[str]:
+    if row.needs == "order":
+        yield "share of pairs (a nearer than b) with p_a < p_b"
+        return
+    if row.scored_in == "normalised":
+        yield "y = clip(2 (d - q02) / (q98 - q02) - 1, -1, 1), -1 where there is no truth"
+        yield "s, t = argmin sum_all (s x + t - y)^2, p = clip(s x + t, -1, 1)"
+        return
+    yield f"V = {_scored(row)}"
+    space = row.space or "depth"
+    if row.alignment == "none":
+        yield "p = x in metres"
+    else:
+        fits = SHIFTS if space == "log" else {}
+        yield f"y = {TRUTH[space]}, {fits.get(row.alignment, FITS[row.alignment])}{_fitted_on(row)}"
+        yield f"p = {METRES[space]}"
+    yield from _clip(row)
+    if row.scored_in == "disparity":
+        yield "metrics of 1/p against 1/d"
+    if row.epsilon:
+        yield f"AbsRel = mean |p - d| / (d + {row.epsilon:g})"
+
+
+def _scored(row: Protocol) -> str:
+    less, parts = "<" if row.strict else "<=", ["valid"]
+    if row.crop != "none":
+        parts.append(f"{row.crop} crop")
+    if row.mask != "none":
+        parts.append(f"{row.mask} region")
+    if row.selects and row.min_depth is not None:
+        upper = f" {less} {row.max_depth:g} m" if row.max_depth is not None else ""
+        parts.append(f"{row.min_depth:g} {less} d{upper}")
+    if row.min_valid is not None:
+        parts.append(f"at least {row.min_valid} of them")
+    return ", ".join(parts)
+
+
+def _fitted_on(row: Protocol) -> str:
+    parts = [" where x > 0"] if row.fit_positive else []
+    if row.fit_width is not None:
+        parts.append(f" on every row and about {row.fit_width} columns of larger images")
+    return ",".join(parts)
+
+
+def _clip(row: Protocol) -> Iterator[str]:
+    low = f"{row.min_depth or 0:g}"
+    if row.clip == "truth":
+        yield f"p clipped to [{low}, max_V d]"
+    elif row.clip == "range" and row.max_depth is not None:
+        yield f"p clipped to [{low}, {row.max_depth:g}] m"
+    elif row.clip == "range":
+        yield f"p >= {low} m"
+
+
+def _flow(row: Protocol) -> Iterator[str]:
+    if row.max_flow is not None:
+        yield f"V = valid, |f| < {row.max_flow:g} px"
+    if row.alignment == "affine":
+        yield "u and v each: s, t = argmin sum_V (s x + t - f)^2, p = s x + t"
+    yield "e = |p - f|_2"
+    if row.unit is not None:
+        yield f"epe_units = mean_V e / {row.unit:g}"
+
+
+def _plain(row: Protocol) -> Iterator[str]:
+    if row.min_hidden is not None:
+        yield f"objects with hidden/whole >= {row.min_hidden:g}"
+    yield {
+        "amodal": "IoU = |P and A| / |P or A|",
+        "semantic": "IoU_c = TP / (TP + FP + FN), mIoU = mean over c that occur",
+        "panoptic": "PQ_c = sum IoU / (TP + FP/2 + FN/2), mean over c that occur",
+        "normals": "angle = arccos(p . n / |p|)",
+        "image": "mean_i |f_i - f| - 1/2 mean_ij |f_i - f_j|",
+    }[row.task]
+
+
+def _averaged(row: Protocol) -> str:
+    if row.averaging == "pooled":
+        return "pooled over the set"
+    if row.pooled:
+        return f"mean over images; {', '.join(row.pooled)} pooled over the set"
+    return "mean over images"
