@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from itertools import accumulate, groupby, pairwise
 
 import pytest
 
+from stepsight.data.buckets import cut, parse_size
 from stepsight.data.mixture import BLOCK, Draw, Mixture, Stream
 from stepsight.errors import UserError
 
@@ -154,3 +157,114 @@ def test_a_stream_of_weight_zero_is_left_out():
 def test_mixtures_that_cannot_be_are_refused(streams, message):
     with pytest.raises(UserError, match=message):
         Mixture(streams, 4, seed=0)
+
+
+# ---------------------------------------------------------------------------- groups
+
+GROUPS = (range(0, 7), range(7, 8), range(8, 20), range(20, 25))
+
+
+def test_groups_are_walked_one_after_the_other_and_nothing_is_lost():
+    mixture = Mixture([stream(length=25, groups=GROUPS)], 5, seed=4)
+    indices = walk(mixture, "depth", 20)
+    orders = set()
+    for start in range(0, 100, 25):
+        epoch = indices[start : start + 25]
+        assert sorted(epoch) == list(range(25))
+        owners = [next(i for i, group in enumerate(GROUPS) if one in group) for one in epoch]
+        visits = tuple(owner for owner, _ in groupby(owners))
+        assert sorted(visits) == [0, 1, 2, 3]  # each group once, in one go
+        orders.add(visits)
+        assert all(epoch[i : i + 4] != sorted(epoch[i : i + 4]) for i in (0, 10))
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_epoch_over_groups_reads_every_sample_once(seed):
+    rng = random.Random(seed)
+    lengths = [rng.randint(1, 9) for _ in range(rng.randint(1, 6))]
+    batch = rng.randint(1, 7)
+    edges = [0, *accumulate(lengths)]
+    groups = [range(a, b) for a, b in pairwise(edges)]
+    mixture = Mixture([stream(length=edges[-1], groups=groups)], batch, seed)
+    indices = [i for step in range(3 * edges[-1]) for i in mixture.draw(step).indices]
+    for start in range(0, len(indices) - edges[-1], edges[-1]):
+        assert sorted(indices[start : start + edges[-1]]) == list(range(edges[-1]))
+
+
+# ---------------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize("steps", [0, 1, 59, 60, 61, 150, 1234])
+def test_counts_are_those_of_the_draws(steps):
+    streams = [*MIXED, stream("depth", 1.5, 9, source="shards", size=(4, 8)),
+               stream("depth", 1.5, 3, source="shards", size=(8, 4))]  # fmt: skip
+    mixture = Mixture(streams, 4, seed=5)
+    drawn = Counter((one.stream.task, one.stream.source) for one in draws(mixture, range(steps)))
+    found = mixture.counts(steps)
+    assert {pair: count // 4 for pair, count in found.items() if count} == drawn
+    assert sum(found.values()) == 4 * steps and len(found) == 4
+
+
+def test_declared_shares_are_the_weights():
+    found = Mixture([stream("depth", 0.7), stream("flow", 0.1), stream("flow", 0.2)], 1, 0)
+    declared = found.declared()
+    assert declared == pytest.approx({("depth", "files"): 0.7, ("flow", "files"): 0.3})
+
+
+# ---------------------------------------------------------------------------- buckets
+
+TALL, SQUARE, WIDE = (8, 4), (6, 6), (4, 8)
+
+
+def bucketed(native, buckets=(TALL, SQUARE, WIDE), least=1e-6, **more):
+    whole = stream(weight=2.0, length=len(native), **more)
+    return {one.size: one for one in cut(whole, native, buckets, least)}
+
+
+def test_samples_go_to_the_bucket_nearest_in_log_aspect_ratio():
+    native = [(100, 100), (200, 101), (90, 180), (142, 100), (100, 142), (141, 100), (100, 141)]
+    found = bucketed(native)
+    assert {size: one.groups[0].tolist() for size, one in found.items()} == {
+        SQUARE: [0, 5, 6],  # square up to a ratio of the root of two
+        TALL: [1, 3],
+        WIDE: [2, 4],
+    }
+    assert [one.length for one in found.values()] == [len(one.groups[0]) for one in found.values()]
+    assert {size: one.weight * 7 for size, one in found.items()} == pytest.approx(
+        {SQUARE: 6, TALL: 4, WIDE: 4}
+    )
+
+
+def test_a_bucket_too_small_to_get_its_share_joins_the_next():
+    native = [(50, 100)] * 50 + [(100, 100)] * 2 + [(100, 50)] * 48
+    assert bucketed(native, least=0.04).keys() == {WIDE, SQUARE, TALL}
+    found = bucketed(native, least=0.05)
+    assert found.keys() == {WIDE, TALL}
+    assert sum(one.length for one in found.values()) == 100
+    assert bucketed([(7, 9)], least=5.0).keys() == {SQUARE}  # one always remains
+
+
+def test_buckets_keep_the_groups_and_lose_no_sample():
+    native = [WIDE, TALL] * 10
+    found = bucketed(native, groups=[range(0, 1), range(1, 12), range(12, 20)])
+    assert [group.tolist() for group in found[WIDE].groups] == [
+        [0],
+        [2, 4, 6, 8, 10],
+        [12, 14, 16, 18],
+    ]
+    assert len(found[TALL].groups) == 2
+    mixture = Mixture(list(found.values()), 2, seed=0)
+    epochs = {size: [] for size in found}
+    for draw in draws(mixture, range(60)):
+        epochs[draw.stream.size] += draw.indices
+    assert sorted(epochs[WIDE][:10]) == list(range(0, 20, 2))
+    assert sorted(epochs[TALL][:10]) == list(range(1, 20, 2))
+    assert mixture.counts(60) == {("depth", "files"): 120}
+
+
+@pytest.mark.parametrize("text", ["96", "0x4", "96 x 128", "x", "-4x4", "96x128x3"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UserError, match="data.shards.buckets: '.*' is no size"):
+        parse_size(text, "data.shards.buckets")
+    assert parse_size("96x128", "") == (96, 128)

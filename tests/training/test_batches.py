@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stepsight.training.batches import levels_and_noise, micro_batches, read_part
+from stepsight.training.batches import levels_and_noise, read_part
 from stepsight.training.setup import Setup
 
 SEPARATE = {"components": "separate", "cost_volume": False}
@@ -71,7 +71,7 @@ def hidden(s: Setup, steps: range) -> list[list[bool]]:
     """Which rows have the null row, by step."""
     found = []
     for step in steps:
-        rows = [read_part(s, s.mixture.draw(step), step, rows) for rows in micro_batches(s)]
+        rows = [read_part(s, s.mixture.draw(step), step, rows) for rows in s.micro_batches()]
         label = torch.cat([part.coded.label for part in rows])
         found.append((label == s.layout.labels).tolist())
     return found

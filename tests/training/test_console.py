@@ -157,3 +157,20 @@ def test_nothing_is_written_for_none():
 
 def test_clean_keeps_letters_of_any_script():
     assert clean("δ1 日本\n\x9b2Kend") == "δ1 日本 2Kend"
+
+
+def test_work_in_between_is_counted_and_little_of_it_is_not_mentioned(tmp_path):
+    def log(total: int) -> list[dict[str, str]]:
+        terminal = rich.console.Console(file=io.StringIO(), force_terminal=True)
+        with Console(tmp_path / f"{total}.log", terminal=terminal) as console:
+            with console.counted("samples of files", total, least=64) as advance:
+                for _ in range(total // 32):
+                    advance(32)
+            talk(console)  # the bar of training comes after it
+        lines = (tmp_path / f"{total}.log").read_text().splitlines()
+        return [parse(one) for one in lines if one.startswith("event=")][:4]
+
+    first, *progress = log(96)
+    assert (first["event"], first["name"], first["total"]) == ("phase", "samples of files", "96")
+    assert [one["done"] for one in progress] == ["32", "64", "96"]
+    assert all(one.get("name") != "samples of files" for one in log(64))

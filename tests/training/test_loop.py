@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stepsight.errors import UserError
-from stepsight.training.batches import levels_and_noise, micro_batches, read_part
+from stepsight.training.batches import levels_and_noise, read_part
 from stepsight.training.console import Console
 from stepsight.training.loop import train
 from stepsight.training.setup import Setup
@@ -126,7 +126,7 @@ def test_processes_and_micro_batches_share_out_the_rows(lab, tmp_path, accumulat
     rows = []
     for rank in range(world):
         s.accelerator = type("", (), {"num_processes": world, "process_index": rank})()
-        parts = micro_batches(s)
+        parts = s.micro_batches()
         assert len(parts) == accumulate
         rows += [row for part in parts for row in part]
     assert sorted(rows) == list(range(8))

@@ -117,6 +117,11 @@ class Loader:
         self._answers: Iterator[Answer] | None = None
         self._expected: Iterator[Request] = iter(())
 
+    def begin(self, step: int) -> None:
+        """Let the readers start on the first request from `step` on, before it is asked for."""
+        if self.workers:
+            self._seek(next(self.following(step)))
+
     def take(self, request: Request) -> Batch:
         """The batch of a request: of the one that follows the last, or of any other to begin anew.
 
@@ -137,6 +142,7 @@ class Loader:
     def _next(self, request: Request) -> Answer:
         if self._answers is None or next(self._expected) != request:
             self._seek(request)
+            next(self._expected)
         assert self._answers is not None
         deadline = time.monotonic() + self.patience
         while True:
@@ -162,7 +168,6 @@ class Loader:
         """Begin anew, so that the next answer is to `request`."""
         self.close()
         self._expected = self._from(request)
-        assert next(self._expected) == request
         served = DataLoader(
             self.reader,
             batch_size=None,  # a request is a batch already

@@ -1,4 +1,4 @@
-"""Micro-batches: which rows a process takes, what they hold, and what their error is.
+"""Micro-batches: what the rows of a process hold, and what their error is.
 
 Two objectives. Denoising: the weighted squared error of the network's answer at a drawn noise
 level. End to end (Garcia et al. 2025): one step from the noisiest level, decoded, against the truth
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from stepsight.coding import code, working_channels
 from stepsight.data.augment import flip
 from stepsight.data.collate import collate
+from stepsight.data.loader import Request
 from stepsight.data.mixture import Draw
 from stepsight.diffusion.noise import training_noise
 from stepsight.diffusion.objective import Network
@@ -38,22 +39,15 @@ class Part:
     batch: Batch | None  # the truth in physical units; None when the latents come from a cache
 
 
-def micro_batches(s: Setup) -> list[range]:
-    """Row numbers of the global batch that this process takes, a range a micro-batch."""
-    parts = s.accelerator.num_processes * s.config.training.accumulate
-    size = s.config.training.batch // parts
-    first = s.accelerator.process_index
-    starts = range(first, parts, s.accelerator.num_processes)
-    return [range(one * size, (one + 1) * size) for one in starts]
-
-
 def read_part(s: Setup, draw: Draw, step: int, rows: range) -> Part:
     """Some rows of a draw: read, mirrored, stacked and coded, or taken from the latent cache."""
     name, source = draw.stream.task, draw.stream.source
     indices = [draw.indices[row] for row in rows]
     mirrored = [s.config.training.flip and draw.mirrored[row] for row in rows]
-    store = s.stores[source]
-    if isinstance(store, Latents):
+    store = s.stores.get(source)
+    if store is None:
+        part = code_part(s, name, s.loader.take(Request.of(draw, step, rows)))
+    elif isinstance(store, Latents):
         coded = store.coded(name, s.layout, indices, mirrored)
         part = Part(s.tasks[name], coded.to(s.device), None)
     else:
@@ -65,7 +59,12 @@ def read_part(s: Setup, draw: Draw, step: int, rows: range) -> Part:
 
 def stack_part(s: Setup, task: str, samples: Sequence[Sample]) -> Part:
     """Samples at working size as a micro-batch of a task."""
-    batch = collate(list(samples)).to(s.device)
+    return code_part(s, task, collate(list(samples)))
+
+
+def code_part(s: Setup, task: str, batch: Batch) -> Part:
+    """A batch at working size as a micro-batch of a task."""
+    batch = batch.to(s.device)
     return Part(s.tasks[task], code(batch, s.tasks[task], s.layout, s.codec, target=True), batch)
 
 

@@ -13,6 +13,7 @@ class TrainingSettings:
     images: int = 24000  # length of the run
     batch: int = 16  # global: over all processes and accumulation
     accumulate: int = 1  # micro-batches a step and process
+    workers: int = 0  # processes a training process that read streamed sources; 0: the loop reads
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives
     precision: Literal["no", "bf16"] = "no"
     seed: int = 0

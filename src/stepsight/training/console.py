@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -155,6 +156,21 @@ class Console:
             )
         shown = " | ".join(f"{clean(name)} {number(value)}" for name, value in figures.items())
         self._draw(phase.name, phase.done, phase.total, shown)
+
+    @contextmanager
+    def counted(self, name: str, total: int, least: int = 0) -> Iterator[Callable[[int], None]]:
+        """A phase in the middle of another piece of work: yields what to call with units done.
+
+        Nothing is said of no more than `least` units.
+        """
+        if total <= least:
+            yield lambda done: None
+            return
+        self.phase(name, total)
+        try:
+            yield self.advance
+        finally:
+            self._stop_bar()
 
     def note(self, text: str) -> None:
         """Something worth knowing."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig
+from stepsight.data.buckets import parse_size
 from stepsight.data.config import ScenesSettings
 from stepsight.models.codec import described_codec
 from stepsight.models.config import VAE_PREFIX
@@ -35,9 +37,9 @@ def describe(config: RunConfig) -> dict[str, Any]:
         net = build_network(config, tasks, codec)
     groups = parameter_groups(net)
     total = sum(groups.values())
-    sizes = {name: tuple(settings.size) for name, settings in config.data.items()}  # type: ignore[attr-defined]
-    for name, size in sizes.items():
-        check_size(net, size, f"data.{name}.size", codec.downsample)  # type: ignore[arg-type]
+    sizes = dict(_sizes(config))
+    for where, size in sizes.items():
+        check_size(net, size, where, codec.downsample)
     largest = max(sizes.values(), key=lambda size: size[0] * size[1])
     height, width = (side // codec.downsample for side in largest)
     example = _example(layout, height, width)
@@ -113,6 +115,15 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"memory    {found['memory_bytes'] / 1e9:.2f} GB for weights, gradients, optimizer and "
         f"activations ({found['memory_bytes_activations'] / 1e9:.2f} GB) on one device",
     ]
+
+
+def _sizes(config: RunConfig) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Working sizes, with the names of the settings that say so."""
+    for name, settings in config.data.items():
+        yield f"data.{name}.size", tuple(settings.size)  # type: ignore[attr-defined]
+        for text in getattr(settings, "buckets", ()):
+            where = f"data.{name}.buckets"
+            yield f"{where} {text}", parse_size(text, where)
 
 
 def _source(settings: Any) -> str:

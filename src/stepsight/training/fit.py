@@ -54,6 +54,7 @@ def fit(
             s = _set_up(config, run, console, past, start)
             s.began = began
             train(s, run, console)
+            _counts(s, console)
             _costs(s, console)
             result = run.path
             if config.training.evaluate:
@@ -87,7 +88,7 @@ def _set_up(
     start: Checkpoint | None,
 ) -> Setup:
     """Build the run and say what it is."""
-    s = prepare(config, run, past)
+    s = prepare(config, run, past, console)
     if _first() and not (run.path / checkpoint.CODEC).exists():
         s.codec.save(run.path / checkpoint.CODEC)
     if past is not None:
@@ -116,6 +117,17 @@ def _set_up(
         ]
     )
     return s
+
+
+def _counts(s: Setup, console: Console) -> None:
+    """How often each source was seen, beside what the weights declared."""
+    declared, counts = s.mixture.declared(), s.mixture.counts(s.step)
+    total = max(sum(counts.values()), 1)
+    lines = [
+        f"{task} on {source} {count} ({count / total:.1%}, declared {declared[task, source]:.1%})"
+        for (task, source), count in counts.items()
+    ]
+    console.note(f"images seen: {', '.join(lines)}")
 
 
 def _costs(s: Setup, console: Console) -> None:

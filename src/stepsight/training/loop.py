@@ -8,6 +8,7 @@ nothing depends on the number of processes.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -26,7 +27,6 @@ from stepsight.training.batches import (
     count_of,
     errors_of,
     levels_and_noise,
-    micro_batches,
     read_part,
 )
 from stepsight.training.console import Console
@@ -35,6 +35,7 @@ from stepsight.training.optim import descend, rate
 from stepsight.training.setup import Setup
 from stepsight.training.state import publish
 from stepsight.training.validation import validate
+from stepsight.training.waiting import Watch, advice
 
 
 @dataclass
@@ -65,7 +66,9 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
     """Train from `s.step` to the end, logging, validating and saving on the way."""
     settings = s.config.training
     steps = settings.images // settings.batch
-    meter, started = Meter(), time.perf_counter()
+    meter, watch, started = Meter(), Watch(), time.perf_counter()
+    if s.streamed:
+        s.loader.begin(s.step)
     s.start_up_s, s.cpu_began, s.rendering_s = s.elapsed(), time.process_time(), 0.0
 
     for step in range(s.step, steps):
@@ -73,13 +76,15 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
         clock = time.perf_counter()
         draw = s.mixture.draw(step)
         s.supply(draw)
-        parts = [read_part(s, draw, step, rows) for rows in micro_batches(s)]
-        meter.waited += time.perf_counter() - clock
+        supplied = time.perf_counter()
+        parts = [read_part(s, draw, step, rows) for rows in s.micro_batches()]
+        read = time.perf_counter()
+        meter.waited += read - clock
 
         # Loss: the error divided by what counts in the whole batch.
         count = s.summed(torch.stack([count_of(s, part) for part in parts]).sum()).clamp_min(1)
         total = torch.zeros((), device=s.device)
-        for index, (part, rows) in enumerate(zip(parts, micro_batches(s))):
+        for index, (part, rows) in enumerate(zip(parts, s.micro_batches())):
             with s.synchronised(index == len(parts) - 1):
                 t, noise = levels_and_noise(s, step, rows, part)
                 with s.accelerator.autocast():
@@ -95,7 +100,10 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
         # Update.
         descend(s.net, s.optimizers, s.ema, settings, step * settings.batch)
         s.step = step + 1
-        s.training_flops += 3 * s.forward_flops[draw.stream.task] * settings.batch
+        s.training_flops += 3 * s.flops_of(draw.stream) * settings.batch
+        share = watch.step(read - supplied, time.perf_counter() - supplied)
+        if share is not None:
+            console.warn(advice(s.config, share, len(os.sched_getaffinity(0))))
 
         # Say, look, keep.
         seen = s.step * settings.batch
@@ -109,6 +117,7 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
             meter.since += validate(s, run, console)
         if due(seen, settings.checkpoint_every) or s.is_best or last:
             save(s, run)
+    s.loader.close()
     s.accelerator.wait_for_everyone()
 
 
@@ -151,8 +160,14 @@ def report(
     )
     shares = usage_shares(s, meter)
     if s.main:
-        stamp = {"kind": "train", "step": s.step, "images_seen": seen} | shares
+        stamp = {"kind": "train", "step": s.step, "images_seen": seen} | shares | counts(s)
         run.log(stamp | row | {"lr": s.config.training.lr * factor, "seconds": s.elapsed()})
+
+
+def counts(s: Setup) -> dict[str, int]:
+    """Images so far, by task and source."""
+    seen = s.mixture.counts(s.step)
+    return {f"counts/{task}/{source}": count for (task, source), count in seen.items()}
 
 
 def usage_shares(s: Setup, meter: Meter) -> dict[str, list[list[float]]]:

@@ -21,6 +21,7 @@ from stepsight.config import RunConfig
 from stepsight.conversion.adapt import adapt
 from stepsight.data.bank import Bank
 from stepsight.data.config import ScenesSettings
+from stepsight.data.loader import Loader, Reader, Request
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.table import Source
 from stepsight.diffusion.objective import Diffusion
@@ -30,18 +31,31 @@ from stepsight.evaluation.run import forward_flops, open_sources, overlap, pick_
 from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
 from stepsight.latents import Latents
 from stepsight.models.codec import Codec, open_codec
-from stepsight.models.config import parse
 from stepsight.pipeline import DensePipeline
 from stepsight.tasks.base import Task
-from stepsight.tasks.config import DepthSettings, ImageSettings, SemanticSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.training import distributed
+from stepsight.training.checks import (
+    check_classes,
+    check_objective,
+    check_processes,
+    same_experts,
+)
 from stepsight.training.config import TrainingSettings
+from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import EMA, build_optimizers
-from stepsight.training.stores import make_stores, open_latents
+from stepsight.training.stores import (
+    check_reading,
+    cut_streams,
+    every_size,
+    make_stores,
+    open_latents,
+    streamed,
+)
 
 AHEAD = 512  # samples a bank is filled by at a time
+Size = tuple[int, int]  # height, width
 
 
 @dataclass
@@ -54,10 +68,12 @@ class Setup:
     net: nn.Module
     codec: Codec
     stores: dict[str, Bank | Latents]  # training samples by source, made as they are needed
+    streamed: dict[str, Source]  # sources that are read anew each time
     evaluation_sources: dict[str, Source]  # by task
-    sizes: dict[str, tuple[int, int]]  # by task
+    sizes: dict[str, Size]  # by task
     mixture: Mixture
     label: str | None
+    console: Console
 
     statistics: dict[str, Tensor] = field(default_factory=dict)
     forward_flops: dict[str, float] = field(default_factory=dict)
@@ -85,6 +101,10 @@ class Setup:
         self.ema = EMA(self.net, self.config.training.ema)
         pipeline = self.pipeline()
         self.forward_flops = {task: forward_flops(pipeline, task) for task in self.tasks}
+        self.bucket_flops = self._bucket_flops()
+        settings = self.config.training
+        reader = Reader(self.streamed, streamed(self.config), settings.seed, settings.flip)
+        self.loader = Loader(reader, self.requests, settings.workers)
 
     def elapsed(self) -> float:
         return time.perf_counter() - self.began
@@ -99,9 +119,37 @@ class Setup:
         """Gradients travel between processes with the last micro-batch only."""
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
+    def micro_batches(self) -> list[range]:
+        """Row numbers of the global batch that this process takes, a range a micro-batch."""
+        parts = self.accelerator.num_processes * self.config.training.accumulate
+        size = self.config.training.batch // parts
+        first = self.accelerator.process_index
+        starts = range(first, parts, self.accelerator.num_processes)
+        return [range(one * size, (one + 1) * size) for one in starts]
+
+    def requests(self, step: int) -> Iterator[Request]:
+        """What this process reads of streamed sources, from a step on."""
+        while True:
+            draw = self.mixture.draw(step)
+            if draw.stream.source in self.streamed:
+                yield from (Request.of(draw, step, rows) for rows in self.micro_batches())
+            step += 1
+
+    def flops_of(self, stream: Stream) -> float:
+        """FLOPs of the forward pass of one image of a stream."""
+        return self.bucket_flops.get((stream.task, stream.size), self.forward_flops[stream.task])
+
+    def _bucket_flops(self) -> dict[tuple[str, Size | None], float]:
+        buckets = {(one.task, one.size) for one in self.mixture.streams if one.size is not None}
+        return {
+            (task, size): forward_flops(self.pipeline(self.sizes | {task: size}), task)
+            for task, size in buckets
+        }
+
     def supply(self, draw: Draw) -> None:
         """Make the samples that a draw reads, and some ahead, if they are not there yet."""
-        self.fill(draw.stream.source, max(draw.indices) + 1)
+        if draw.stream.source in self.stores:
+            self.fill(draw.stream.source, max(draw.indices) + 1)
 
     def fill(self, name: str, wanted: int) -> None:
         """Make the leading `wanted` rows of a store; the processes share the work."""
@@ -109,15 +157,19 @@ class Setup:
         if wanted <= self.filled.get(name, 0):
             return
         upto = min(len(rows.store), -(-wanted // AHEAD) * AHEAD)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        total = sum(map(len, rows.store.blank_blocks(rank, world, upto)))
         clock = time.process_time()
-        rows.fill(self.accelerator.process_index, self.accelerator.num_processes, stop=upto)
+        with self.console.counted(f"samples of {name}", total, least=AHEAD) as advance:
+            rows.fill(rank, world, stop=upto, report=advance)
         self.rendering_s += time.process_time() - clock
         self.accelerator.wait_for_everyone()
         self.filled[name] = upto
 
-    def pipeline(self) -> DensePipeline:
+    def pipeline(self, sizes: Mapping[str, Size] | None = None) -> DensePipeline:
+        sizes = dict(sizes or self.sizes)
         return DensePipeline(
-            self.net, self.tasks, self.config, self.sizes, self.statistics, codec=self.codec
+            self.net, self.tasks, self.config, sizes, self.statistics, codec=self.codec
         )
 
     @contextmanager
@@ -153,37 +205,25 @@ def preflight(
     past: the checkpoint it continues. start: the one whose weights it starts from.
     """
     check_processes(config.training, distributed.world())
+    check_reading(config)
     tasks = build_tasks(config.tasks)
     quantities = frozenset(task.needs for task in tasks.values())
     sources = open_sources(config, quantities, "train")
     match(tasks, open_sources(config, quantities, "eval"), config)
-    streams = match(tasks, sources, config)
-    for stream in streams:
-        task, classes = tasks[stream.task], len(sources[stream.source].classes)
-        if isinstance(task, SemanticSettings) and task.classes < classes:
-            raise UserError(
-                f"tasks.{task.name}.classes={task.classes}: {stream.source} has {classes} classes. "
-                f"Use {classes}."
-            )
-        kinds = len(sources[stream.source].categories)
-        if isinstance(task, ImageSettings) and task.classes < kinds:
-            raise UserError(
-                f"tasks.image.classes={task.classes}: {stream.source} has {kinds} classes. "
-                f"Use {kinds}."
-            )
+    streams = cut_streams(match(tasks, sources, config), sources, config)
+    check_classes(streams, tasks, sources)
     Mixture(streams, config.training.batch, config.training.seed)
     codec = _codec_of(config, run, past)
     if config.training.latents:
         list(open_latents(config, tasks, codec, sources, streams, present=True))
     with torch.device("meta"):
         net = build_network(config, tasks, codec)
-    sizes = {stream.task: sources[stream.source].size for stream in streams}
-    check_sizes(net, sizes, codec.downsample)
+    check_sizes(net, every_size(streams, sources), codec.downsample)
     if start is not None:
         weights = adapt(start, net, Layout.of(tasks, codec), codec)
         checkpoint.check_weights(net, weights, start.path)
         same_experts(start, config)
-    _check_objective(config, begun=past is not None or start is not None)
+    check_objective(config, begun=past is not None or start is not None)
 
 
 def _codec_of(config: RunConfig, run: Path, past: Checkpoint | None = None) -> Codec:
@@ -197,55 +237,25 @@ def _codec_of(config: RunConfig, run: Path, past: Checkpoint | None = None) -> C
     return codec
 
 
-def same_experts(start: Checkpoint, config: RunConfig) -> None:
-    """Raise UserError where the weights of experts would come to mean something else."""
-    old, new = start.config.model, config.model
-    mixed = getattr(parse(new.name), "experts", 0)
-    if mixed and old.expert_weights != new.expert_weights:
-        raise UserError(
-            f"{start.path} weighs its experts by model.expert_weights={old.expert_weights}, this "
-            f"run by {new.expert_weights}: it would answer otherwise. Set it to what it was."
-        )
-
-
-def _check_objective(config: RunConfig, begun: bool) -> None:
-    """Raise UserError for an objective that could not be trained or sampled."""
-    diffusion = Diffusion(config.diffusion)
-    depth = config.tasks.get("depth")
-    if config.training.latents and config.diffusion.objective == "end_to_end":
-        raise UserError(
-            "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
-            "the samples themselves. Leave training.latents empty."
-        )
-    if config.diffusion.variance == "trained" and not config.model.learned_variance:
-        raise UserError("diffusion.variance=trained needs model.learned_variance true.")
-    affine = isinstance(depth, DepthSettings) and depth.range == "quantile"
-    if config.diffusion.objective == "end_to_end" and not begun and affine:
-        raise UserError(
-            "diffusion.objective=end_to_end learns no depth from scratch: a new backbone answers a "
-            "constant, for which every scale fits and the loss has no slope. Give --init-from."
-        )
-    wanted = {
-        config.evaluation.nfe,
-        *(config.evaluation.sweep_nfe if config.evaluation.sweep else ()),
-    }
-    for nfe in sorted(wanted):
-        diffusion.check_calls(nfe)
-
-
-def prepare(config: RunConfig, run: RunWriter, past: Checkpoint | None = None) -> Setup:
+def prepare(
+    config: RunConfig,
+    run: RunWriter,
+    past: Checkpoint | None = None,
+    console: Console | None = None,
+) -> Setup:
     """Open the data, build the network, and gather the statistics of the trivial predictors."""
     accelerator = make_accelerator(config.training)
     tasks = build_tasks(config.tasks)
     quantities = frozenset(task.needs for task in tasks.values())
     sources = open_sources(config, quantities, "train")
-    streams = match(tasks, sources, config)
+    streams = cut_streams(match(tasks, sources, config), sources, config)
     torch.manual_seed(config.training.seed)  # the initial weights
     codec = _codec_of(config, run.path, past)
     net = build_network(config, tasks, codec)
     sizes = {stream.task: sources[stream.source].size for stream in reversed(streams)}
     check_sizes(net, sizes, codec.downsample)
     pipeline = DensePipeline(net, tasks, config, sizes, codec=codec)
+    used = {stream.source for stream in streams if stream.weight > 0}
     held = open_sources(config, quantities, "eval")
     setup = Setup(
         config,
@@ -262,10 +272,12 @@ def prepare(config: RunConfig, run: RunWriter, past: Checkpoint | None = None) -
             run.path,
             accelerator.device,
         ),
+        {name: sources[name] for name in streamed(config) if name in used},
         pick_sources(pipeline, held, list(tasks)),
         sizes,
         Mixture(streams, config.training.batch, config.training.seed),
         overlap(config, config.data.values()),
+        console or Console(enabled=False),
     )
     gather_statistics(setup, sources)
     return setup
@@ -279,22 +291,6 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         kwargs_handlers=[unused],
         cpu=not torch.cuda.is_available(),
     )
-
-
-def check_processes(settings: TrainingSettings, world: int) -> None:
-    """There must be as many processes as asked for, and the batch must share out evenly."""
-    if settings.processes and world != settings.processes:
-        raise UserError(
-            f"expected {settings.processes} processes (training.processes), got {world}. Launch "
-            f"with torchrun --nproc-per-node {settings.processes}, or set training.processes to 0."
-        )
-    parts = settings.accumulate * world
-    if settings.batch % parts:
-        low = max(settings.batch // parts, 1) * parts
-        raise UserError(
-            f"training.batch={settings.batch} does not divide by {settings.accumulate} "
-            f"micro-batches x {world} processes. Nearest: {low}, {low + parts}."
-        )
 
 
 def match(
@@ -318,7 +314,8 @@ def match(
         for one in fitting:
             weight = task.weight * config.data[one].weight / share
             independent = isinstance(config.data[one], ScenesSettings)
-            streams.append(Stream(name, one, weight, len(sources[one]), independent))
+            groups = getattr(sources[one], "groups", ())  # of sharded sources
+            streams.append(Stream(name, one, weight, len(sources[one]), independent, groups))
     return streams
 
 
@@ -327,7 +324,10 @@ def gather_statistics(s: Setup, sources: Mapping[str, Source]) -> None:
     first = {stream.task: stream.source for stream in reversed(s.mixture.streams)}
     for source in sorted(set(first.values())):
         own = {name: task for name, task in s.tasks.items() if first[name] == source}
-        store = s.stores[source]
+        store = s.stores.get(source)
         if isinstance(store, Bank):
             s.fill(source, min(STATISTICS_IMAGES, len(store)))
+        else:
+            count = min(STATISTICS_IMAGES, len(sources[source]))
+            s.console.note(f"reads {count} samples of {source} for the trivial predictors")
         s.statistics |= statistics(own, store if isinstance(store, Bank) else sources[source])

@@ -20,10 +20,11 @@ from stepsight.tasks.config import ImageSettings
 from stepsight.training.folder import RunWriter, revision
 from stepsight.training.setup import Setup
 
-# What may differ when a run is continued: how long it is, what it says and keeps, how it is scored.
+# What may differ when a run is continued: how long it is, what it says and keeps, who reads, how
+# it is scored.
 FREE = re.compile(
     r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
-    r"tracker|processes|accumulate|latents.*)$"
+    r"tracker|processes|workers|accumulate|latents.*)$|data\.\w+\.stream$"
 )
 
 

@@ -47,7 +47,7 @@ from stepsight.training.folder import RunWriter, choose
 from stepsight.training.loop import Meter, due
 from stepsight.training.optim import EMA, build_optimizers, descend, rate
 from stepsight.training.setup import AHEAD, match
-from stepsight.training.stores import drop_banks, make_bank
+from stepsight.training.stores import check_reading, drop_banks, make_bank, streamed
 from stepsight.training.survival import encode_passes, survival, survival_grid
 from stepsight.training.tracker import Tracker
 
@@ -138,6 +138,9 @@ def check(config: RunConfig) -> None:
         raise UserError("training.accumulate: not for a VAE. Set it to 1, or lower the batch.")
     if config.codec.path:
         raise UserError("codec.path: a VAE is trained on pixels. Leave it empty.")
+    if streamed(config):
+        raise UserError("data: a VAE is trained on samples that are kept. Set stream to False.")
+    check_reading(config)
     describe_vae(config)
     for split in ("train", "eval"):
         tasks, sources = _open(config, split)

@@ -1,0 +1,87 @@
+"""What would stop a run later, found before anything is written. All raise `UserError`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stepsight.checkpoint import Checkpoint
+from stepsight.config import RunConfig
+from stepsight.data.mixture import Stream
+from stepsight.data.table import Source
+from stepsight.diffusion.objective import Diffusion
+from stepsight.errors import UserError
+from stepsight.models.config import parse
+from stepsight.tasks.base import Task
+from stepsight.tasks.config import DepthSettings, ImageSettings, SemanticSettings
+from stepsight.training.config import TrainingSettings
+
+
+def check_processes(settings: TrainingSettings, world: int) -> None:
+    """There must be as many processes as asked for, and the batch must share out evenly."""
+    if settings.processes and world != settings.processes:
+        raise UserError(
+            f"expected {settings.processes} processes (training.processes), got {world}. Launch "
+            f"with torchrun --nproc-per-node {settings.processes}, or set training.processes to 0."
+        )
+    parts = settings.accumulate * world
+    if settings.batch % parts:
+        low = max(settings.batch // parts, 1) * parts
+        raise UserError(
+            f"training.batch={settings.batch} does not divide by {settings.accumulate} "
+            f"micro-batches x {world} processes. Nearest: {low}, {low + parts}."
+        )
+
+
+def check_classes(
+    streams: Sequence[Stream], tasks: Mapping[str, Task], sources: Mapping[str, Source]
+) -> None:
+    """A task must have room for the classes of its sources."""
+    for stream in streams:
+        task, classes = tasks[stream.task], len(sources[stream.source].classes)
+        if isinstance(task, SemanticSettings) and task.classes < classes:
+            raise UserError(
+                f"tasks.{task.name}.classes={task.classes}: {stream.source} has {classes} classes. "
+                f"Use {classes}."
+            )
+        kinds = len(sources[stream.source].categories)
+        if isinstance(task, ImageSettings) and task.classes < kinds:
+            raise UserError(
+                f"tasks.image.classes={task.classes}: {stream.source} has {kinds} classes. "
+                f"Use {kinds}."
+            )
+
+
+def same_experts(start: Checkpoint, config: RunConfig) -> None:
+    """Raise UserError where the weights of experts would come to mean something else."""
+    old, new = start.config.model, config.model
+    mixed = getattr(parse(new.name), "experts", 0)
+    if mixed and old.expert_weights != new.expert_weights:
+        raise UserError(
+            f"{start.path} weighs its experts by model.expert_weights={old.expert_weights}, this "
+            f"run by {new.expert_weights}: it would answer otherwise. Set it to what it was."
+        )
+
+
+def check_objective(config: RunConfig, begun: bool) -> None:
+    """Raise UserError for an objective that could not be trained or sampled."""
+    diffusion = Diffusion(config.diffusion)
+    depth = config.tasks.get("depth")
+    if config.training.latents and config.diffusion.objective == "end_to_end":
+        raise UserError(
+            "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
+            "the samples themselves. Leave training.latents empty."
+        )
+    if config.diffusion.variance == "trained" and not config.model.learned_variance:
+        raise UserError("diffusion.variance=trained needs model.learned_variance true.")
+    affine = isinstance(depth, DepthSettings) and depth.range == "quantile"
+    if config.diffusion.objective == "end_to_end" and not begun and affine:
+        raise UserError(
+            "diffusion.objective=end_to_end learns no depth from scratch: a new backbone answers a "
+            "constant, for which every scale fits and the loss has no slope. Give --init-from."
+        )
+    wanted = {
+        config.evaluation.nfe,
+        *(config.evaluation.sweep_nfe if config.evaluation.sweep else ()),
+    }
+    for nfe in sorted(wanted):
+        diffusion.check_calls(nfe)
