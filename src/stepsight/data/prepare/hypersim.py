@@ -2,11 +2,12 @@
 
 Under the root: scene folders `ai_VVV_NNN` as `stepsight.data.readers.hypersim_raw` reads them, and
 `metadata_images_split_scene_v1.csv`. Frames that are not public, and scenes that are not there, are
-passed over. Written are `<split>/<scene>/rgb_cam_XX_frYYYY.png`, tone-mapped by the official rule,
+passed over; a scene that was prepared may be deleted from the root before the next is downloaded.
+Written are `<split>/<scene>/rgb_cam_XX_frYYYY.png`, tone-mapped by the official rule,
 `depth_plane_cam_XX_frYYYY.png`, and `filename_list_<split>.txt`.
 
-The filter rule is one that users of Marigold's training code report; the rule behind Marigold's own
-lists (53,885 / 7,370 / 7,682 frames) is not in its repository, so the counts may differ.
+The thresholds of the filter rule are those that circulate among users of the set. The rule behind
+Marigold's own lists (53,885 / 7,370 / 7,682 frames) is not in its repository, so counts may differ.
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ def hypersim(
     settings = asdict(RULE) | {"farthest": LARGEST}
     preparation = Preparation("hypersim", root, out, settings)
     views = find_views(root)
-    listings = [
-        Listing(split, f"filename_list_{split}.txt", [_job(root, split, view) for view in chosen])
-        for split, chosen in views.items()
-        if chosen
-    ]
+    parts: dict[str, list[Job]] = {}
+    for view in sorted(views):
+        job = _job(root, views[view], view)
+        if (root / view.scene).is_dir() or preparation.known(job):
+            parts.setdefault(views[view], []).append(job)
+    listings = [Listing(s, f"filename_list_{s}.txt", parts[s]) for s in SPLITS if s in parts]
     return preparation.run(listings, convert, report=report, workers=workers, strict=strict)
 
 
@@ -91,8 +93,8 @@ def convert(job: Job, staged: list[Path]) -> str | None:
     return None
 
 
-def find_views(root: Path) -> dict[str, list[View]]:
-    """The public frames of each split, of scenes whose folders are there. Raises `UserError`."""
+def find_views(root: Path) -> dict[View, str]:
+    """The split of every public frame. Raises `UserError` if the official table is not there."""
     tables = [root / folder / TABLE for folder in TABLE_FOLDERS]
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
@@ -100,10 +102,7 @@ def find_views(root: Path) -> dict[str, list[View]]:
             f"hypersim: {tables[0]} not found; put it there, from evermotion_dataset/analysis of "
             "the repository apple/ml-hypersim."
         )
-    splits = read_splits(table)
-    scenes = {scene for scene in {view.scene for view in splits} if (root / scene).is_dir()}
-    there = sorted(view for view in splits if view.scene in scenes)
-    return {split: [view for view in there if splits[view] == split] for split in SPLITS}
+    return read_splits(table)
 
 
 def _job(root: Path, split: str, view: View) -> Job:

@@ -15,7 +15,7 @@ from stepsight.data.annotations import read_text
 from stepsight.data.files import check_any, check_shapes
 from stepsight.data.images import read_image
 from stepsight.data.prepare.jobs import Job
-from stepsight.data.prepare.manifest import Manifest
+from stepsight.data.prepare.manifest import Manifest, fingerprint
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
 from stepsight.data.readers.kitti import NO_TRUTH, Kitti
 from stepsight.data.readers.listed import read_integer_depth
@@ -28,18 +28,23 @@ def kitti(
     root: Path, out: Path, *, report: Report, workers: int = 1, strict: bool = True
 ) -> Manifest:
     """Copy the listed frames that have ground truth. Raises `UserError`, `DataFormatError`."""
-    preparation = Preparation("kitti", root, out, {})
-    listings = [
-        Listing(match[1], path.name, read_jobs(path))
-        for path in sorted(root.glob("*.txt"))
-        if (match := Kitti.lists.fullmatch(path.name))
-    ]
+    lists = [path for path in sorted(root.glob("*.txt")) if Kitti.lists.fullmatch(path.name)]
+    digests = {path.name: fingerprint(path)["sha256"] for path in lists}
+    preparation = Preparation("kitti", root, out, {"lists": digests})
+    listings = [Listing(split_of(path), path.name, read_jobs(path)) for path in lists]
     if not listings:
         raise UserError(
             f"kitti: found no list in {root}; put one there, such as "
             "eigen_test_files_with_gt.txt (lines 'rgb depth focal')."
         )
     return preparation.run(listings, copy_frame, report=report, workers=workers, strict=strict)
+
+
+def split_of(path: Path) -> str:
+    """The split that the name of a list says."""
+    match = Kitti.lists.fullmatch(path.name)
+    assert match is not None, path
+    return match[1]
 
 
 def copy_frame(job: Job, staged: list[Path]) -> str | None:

@@ -9,6 +9,7 @@ the journal.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -59,6 +60,14 @@ class Preparation:
         self.damaged: dict[str, str] = {}
         self._recall()
 
+    def known(self, job: Job) -> Outcome | None:
+        """What earlier runs recorded of a job."""
+        if job.name in self.left_out:
+            return Outcome(left_out=self.left_out[job.name])
+        if all(path in self.files for path in job.outputs):
+            return Outcome({path: self.files[path] for path in job.outputs})
+        return None
+
     def run(
         self, listings: Sequence[Listing], work: Work, *, report: Report, workers: int, strict: bool
     ) -> Manifest:
@@ -82,7 +91,7 @@ class Preparation:
     def _perform(
         self, jobs: Sequence[Job], work: Work, report: Report, workers: int, strict: bool
     ) -> None:
-        known = {job.name: self._known(job) for job in jobs}
+        known = {job.name: self.known(job) for job in jobs}
         self.files, self.left_out = {}, {}
         calls = ((work, job, self.out, known[job.name]) for job in jobs)
         progress = _Progress(report, len(jobs))
@@ -146,20 +155,12 @@ class Preparation:
         if outside := next((path for path in outputs if not _stays_inside(path)), None):
             raise DataFormatError(f"{self.root}: {outside} is outside the prepared folder.")
 
-    def _known(self, job: Job) -> Outcome | None:
-        """What is on record of a job."""
-        if job.name in self.left_out:
-            return Outcome(left_out=self.left_out[job.name])
-        if all(path in self.files for path in job.outputs):
-            return Outcome({path: self.files[path] for path in job.outputs})
-        return None
-
     def _record(self, job: Job, outcome: Outcome, journal: TextIO | None) -> None:
         self.files |= outcome.files
         left_out = {job.name: outcome.left_out} if outcome.left_out else {}
         self.left_out |= left_out
         if outcome.damaged:  # not in the journal: the file may be mended before the next run
-            self.damaged[job.name] = outcome.damaged
+            self.damaged[job.name] = outcome.damaged.replace(f"{self.root}{os.sep}", "")
         elif journal:
             line = json.dumps({"files": outcome.files, "left_out": left_out})
             print(line, file=journal, flush=True)
