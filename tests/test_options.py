@@ -15,7 +15,7 @@ import pytest
 from stepsight.cli import convert as convert_door
 from stepsight.cli import data as data_door
 from stepsight.cli import predict as predict_door
-from stepsight.cli.evaluate import Data, Evaluate
+from stepsight.cli.evaluation_flags import Data, Evaluate
 from stepsight.cli.train import Train
 from stepsight.config import GROUPS, TABLES, from_dict
 from stepsight.data.config import FileSettings, ScenesSettings

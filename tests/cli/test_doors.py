@@ -231,17 +231,21 @@ def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
         (["--data.name", "scenes", "--data.split", "val"], "--data.split val"),
         (["--data.images", "-1"], "--data.images -1"),
         (["--batch", "-1"], "--batch -1"),
+        (["--protocol", "depth-afine"], "Did you mean 'depth-affine'"),
+        (["--protocol", "da2k"], "no quantity 'order'"),
+        (["--predictions", "."], "give either --checkpoint RUN or --predictions DIR"),
+        (["--pattern", "{key}.npy"], "--pattern needs --predictions"),
+        (["--sweep", "--save-predictions"], "keeps no predictions"),
     ],
 )
 def test_an_evaluation_that_cannot_be_made_is_refused(arguments, message, run, refused):
     assert message in refused(evaluate.main, *score(run, *arguments))
 
 
-@pytest.mark.parametrize("arguments", [[], ["--checkpoint", "x", "--sweeep"]])
-def test_a_wrong_flag_of_evaluate_exits_with_status_2(arguments, capsys):
+def test_a_wrong_flag_of_evaluate_exits_with_status_2(capsys):
     with pytest.raises(SystemExit) as exit:
-        evaluate.main(arguments)
-    assert exit.value.code == 2 and re.search("checkpoint|--sweep", capsys.readouterr().err)
+        evaluate.main(["--checkpoint", "x", "--sweeep"])
+    assert exit.value.code == 2 and "--sweep" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------- train

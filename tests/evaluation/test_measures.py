@@ -11,7 +11,7 @@ from stepsight.evaluation.measures import HEADLINE, duration, headline, main_met
 from stepsight.tasks.config import TABLE
 
 
-@pytest.mark.parametrize("task", sorted(HEADLINE))
+@pytest.mark.parametrize("task", sorted(TABLE))
 def test_the_main_metric_and_its_direction_are_those_of_the_task(task):
     module, name = TABLE[task].implementation.split(":")
     implemented = getattr(importlib.import_module(module), name)

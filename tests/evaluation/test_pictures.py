@@ -13,6 +13,7 @@ from stepsight.data.collate import collate
 from stepsight.evaluation import pictures
 from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.pictures import extremes_grid, sample_grid
+from stepsight.evaluation.predictors import Model
 from stepsight.metrics import protocol as protocols
 
 
@@ -41,6 +42,12 @@ def scored(lab, pipeline, task: str):
     )
 
 
+def draw_extremes(lab, pipeline, scores, path):
+    model = Model(pipeline, scores.task, [2], [2], "ddim")
+    rule = protocols.get(scores.protocol)
+    return extremes_grid(model, lab.held, scores.settings[2, 2], rule, range(6), path)
+
+
 def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, composed):
     pipeline = lab.pipeline()
     sources = {task: lab.held for task in pipeline.tasks}
@@ -66,8 +73,7 @@ def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, compos
 def test_best_median_and_worst_by_the_tasks_own_direction(lab, tmp_path, composed, task):
     pipeline = lab.pipeline()
     scores = scored(lab, pipeline, task)
-    indices = list(range(len(lab.held)))
-    extremes_grid(pipeline, lab.held, scores, (2, 2), indices, tmp_path / "grid.png")
+    draw_extremes(lab, pipeline, scores, tmp_path / "grid.png")
     ((rows, _, labels, _),) = composed
     values = scores.settings[2, 2][pipeline.task(task).metric].numpy()
     order = np.argsort(values)[: np.isfinite(values).sum()]  # nan sorts last
@@ -87,7 +93,7 @@ def test_nothing_is_drawn_where_nothing_was_measured(lab, tmp_path):
     scores = scored(lab, pipeline, "amodal")
     scores.settings[2, 2]["iou"] = torch.full((6,), torch.nan)
     path = tmp_path / "grid.png"
-    assert extremes_grid(pipeline, lab.held, scores, (2, 2), list(range(6)), path) is None
+    assert draw_extremes(lab, pipeline, scores, path) is None
     assert not path.exists()
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.grids import compose
-from stepsight.evaluation.markup import Html, join, tag
-from stepsight.evaluation.report import PICTURE_BYTES, render, write_report
+from stepsight.evaluation.markup import PICTURE_BYTES, Html, join, tag
+from stepsight.evaluation.report import render, write_report
 from stepsight.evaluation.run_folder import read_run
 
 HOSTILE = "<img src=x onerror=1>\"'&"

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,19 +14,20 @@ import torch
 
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.results import (
+    Made,
     finite,
     flat,
-    interval,
     metrics_of,
-    per_image,
     result,
     sample_rows,
     write_json,
     write_table,
 )
+from stepsight.evaluation.statistics import interval, per_image
 from stepsight.metrics import protocol as protocols
 
 SETTING = (2, 4)
+MADE = Made("ddim", "digest")
 
 
 def rows_of(values: list[float], name: str = "epe") -> dict[str, torch.Tensor]:
@@ -55,15 +57,10 @@ def confusions(n: int = 12, classes: int = 7) -> dict[str, torch.Tensor]:
     return {"n": confusion.sum((1, 2)), "confusion": confusion}
 
 
-@pytest.fixture
-def pipeline(lab):
-    return lab.pipeline(statistics=False)
-
-
-def test_a_result_says_everything_about_its_numbers(pipeline):
+def test_a_result_says_everything_about_its_numbers():
     draw = np.random.default_rng(1)
     zero = 1 + draw.random(20)
-    found = result(flow_scores(list(zero / 2), list(zero)), SETTING, pipeline, "ddim", "seen")
+    found = result(flow_scores(list(zero / 2), list(zero)), SETTING, replace(MADE, label="seen"))
     assert found["task"] == "flow" and found["data"] == "scenes" and found["label"] == "seen"
     assert found["protocol"] == protocols.get("flow-epe").id and found["protocol_text"]
     assert (found["sampler"], found["nfe"], found["members"]) == ("ddim", 2, 4)
@@ -78,11 +75,11 @@ def test_a_result_says_everything_about_its_numbers(pipeline):
     assert found["ceiling"] is None and found["seconds_per_image"] == 0.25
 
 
-def test_images_without_truth_are_left_out(pipeline):
+def test_images_without_truth_are_left_out():
     scores = flow_scores([1.0, math.nan, 3.0], [2.0, math.nan, 6.0])
     for rows in (scores.settings[SETTING], scores.baselines["zero_flow"]):
         rows["epe"] = torch.tensor([v if n else math.nan for v, n in zip(rows["epe"], rows["n"])])
-    found = result(scores, SETTING, pipeline, "ddim", None)
+    found = result(scores, SETTING, MADE)
     assert found["metrics"] == {"epe": 2.0, "n_images": 2.0}
     assert found["ratios"]["zero_flow"]["ratio"] == 0.5 and found["n"] == 3
 
@@ -90,7 +87,7 @@ def test_images_without_truth_are_left_out(pipeline):
 @pytest.mark.parametrize("metric", ["miou", "pixel_accuracy"])
 def test_a_pooled_metric_has_the_interval_of_the_pool(metric):
     rows = confusions()
-    found = interval(rows, metric)
+    found = interval(rows, metric, protocols.get("semantic-miou"))
     assert found.value == pytest.approx(metrics_of(rows, "semantic-miou")[metric])
     assert found.lo < found.value < found.hi and found.n == 12
     pooled = rows["confusion"].sum(0)
@@ -103,30 +100,30 @@ def test_a_pooled_metric_has_the_interval_of_the_pool(metric):
     assert found.value != pytest.approx(per_image(rows, metric).mean(), abs=1e-6)
 
 
-def test_a_ratio_of_pooled_metrics_is_paired(pipeline):
+def test_a_ratio_of_pooled_metrics_is_paired():
     rows = confusions()
     scores = Scores(
         "semantic", "scenes", "semantic-miou", keys=[str(i) for i in range(12)],
         settings={SETTING: rows}, baselines={"constant": rows}, seconds={SETTING: 1.0},
     )  # fmt: skip
-    found = result(scores, SETTING, pipeline, "ddim", None)
+    found = result(scores, SETTING, MADE)
     assert found["ratios"]["constant"] == {"ratio": 1, "lo": 1, "hi": 1, "metric": "miou"}
     assert set(found["intervals"]) == {"miou", "pixel_accuracy"}
 
 
-def test_one_image_has_no_interval(pipeline):
-    found = result(flow_scores([1.0], [2.0]), SETTING, pipeline, "ddim", None)
+def test_one_image_has_no_interval():
+    found = result(flow_scores([1.0], [2.0]), SETTING, MADE)
     assert found["intervals"] == {} and found["metrics"]["epe"] == 1
 
 
-def test_what_cannot_be_measured_is_null_in_the_file(pipeline, tmp_path):
+def test_what_cannot_be_measured_is_null_in_the_file(tmp_path):
     rows = {name: torch.zeros(3) for name in ("n", "union", "union_hidden")}
     rows |= {name: torch.full((3,), math.nan) for name in ("iou", "iou_hidden", "hidden")}
     scores = Scores(
         "amodal", "scenes", "amodal-iou", keys=list("abc"),
         settings={SETTING: rows}, baselines={"bounding_box": rows}, seconds={SETTING: 1.0},
     )  # fmt: skip
-    found = result(scores, SETTING, pipeline, "ddim", None)
+    found = result(scores, SETTING, MADE)
     assert math.isnan(found["metrics"]["iou"]) and found["metrics"]["n_images"] == 0
     write_json(tmp_path / "results.json", [found])
 
@@ -149,8 +146,8 @@ def test_a_table_has_the_columns_of_all_rows(tmp_path):
     assert (tmp_path / "t.csv").read_text().split() == ["task,abs_rel,epe", "depth,0.1,", "flow,,2"]
 
 
-def test_a_result_as_a_flat_row(pipeline):
-    row = flat(result(flow_scores([1.0, 2.0], [2.0, 2.0]), SETTING, pipeline, "ddim", None))
+def test_a_result_as_a_flat_row():
+    row = flat(result(flow_scores([1.0, 2.0], [2.0, 2.0]), SETTING, MADE))
     assert row["epe"] == 1.5 and row["baseline.zero_flow.epe"] == 2 and row["task"] == "flow"
     assert not any(isinstance(value, (dict, list)) for value in row.values())
 
@@ -160,7 +157,7 @@ def test_one_row_an_image_and_setting(tmp_path):
     scores.settings[4, 1] = rows_of([3.0, 2.0, 1.0])
     write_table(tmp_path / "per_sample.csv", sample_rows(scores))
     rows = list(csv.DictReader((tmp_path / "per_sample.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["task", "data", "key", "nfe", "members", "epe"]
+    assert list(rows[0]) == ["task", "data", "protocol", "key", "nfe", "members", "epe"]
     assert [(r["key"], r["nfe"], float(r["epe"])) for r in rows] == [
         ("image-0", "2", 1.0), ("image-1", "2", 2.0), ("image-2", "2", 3.0),
         ("image-0", "4", 3.0), ("image-1", "4", 2.0), ("image-2", "4", 1.0),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stepsight.evaluation.measures import headline, main_metric, measure, number
-from stepsight.evaluation.page import DIFFER, differences
+from stepsight.evaluation.page import DIFFER, differences, images_text, setting_text
 
 WIDTH = 110
 
@@ -35,13 +35,13 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
 
 def _scores(one: dict[str, Any]) -> Table:
     names = headline(one["task"], one["metrics"])
-    title = f"{one['task']} on {one['data']}: {one['protocol']}, {_images(one)}"
+    title = f"{one['task']} on {one['data']}: {one['protocol']}, {images_text(one)}"
     table = Table(title=title, caption=_caption(one), title_justify="left", caption_justify="left")
     table.add_column("predictor")
     for name in names:
         table.add_column(measure(name).label, justify="right")
-    table.add_column("model / it", justify="right")
-    table.add_row("model", *[_score(one, name) for name in names], "")
+    table.add_column("ours / it", justify="right")
+    table.add_row("model" if one["nfe"] else "files", *[_score(one, name) for name in names], "")
     if one["ceiling"]:
         table.add_row("resize only", *[number(one["ceiling"][name]) for name in names], "")
     for baseline, metrics in one["baselines"].items():
@@ -53,8 +53,8 @@ def _scores(one: dict[str, Any]) -> Table:
 
 def _caption(one: dict[str, Any]) -> str:
     parts = [
-        f"{one['sampler']}, {one['nfe']} NFE x {one['members']} members, worked at "
-        f"{one['size'][0]}x{one['size'][1]}, checkpoint {one['checkpoint']}.",
+        f"{setting_text(one)}, worked at {one['size'][0]}x{one['size'][1]}, "
+        f"{'checkpoint' if one['nfe'] else 'files'} {one['checkpoint']}.",
         one["protocol_text"],
     ]
     if one["uncertainty"]:
@@ -70,12 +70,7 @@ def _line(one: dict[str, Any]) -> str:
     metric = main_metric(one["task"], one["metrics"])
     shown = "-" if metric is None else f"{measure(metric).label} {_score(one, metric)}"
     label = f" ({one['label']})" if one["label"] else ""
-    return f"{one['protocol']}: {shown}, {_images(one)}{label}"
-
-
-def _images(one: dict[str, Any]) -> str:
-    known = one["expected"] not in (None, one["n"])
-    return f"{one['n']} of {one['expected']} images" if known else f"{one['n']} images"
+    return f"{one['protocol']}: {shown}, {images_text(one)}{label}"
 
 
 def _score(one: dict[str, Any], name: str) -> str:

@@ -26,7 +26,7 @@ class Run:
     flops: float  # of its own training
     inherited: float  # of the runs whose weights it started from
     losses: dict[str, float]  # validation loss by task, of the weights that were scored
-    results: dict[str, dict[str, Any]]  # entries of eval/results.json by task
+    results: dict[str, dict[str, Any]]  # by task, eval/results.json under its first protocol
 
 
 def read_run(path: Path) -> Run:
@@ -42,7 +42,7 @@ def read_run(path: Path) -> Run:
         flops=saved.meta["training_flops"],
         inherited=saved.meta.get("inherited_flops", 0.0),
         losses=checkpoint.read(path).meta["losses"],
-        results={one["task"]: one for one in json.loads(scores.read_text())},
+        results={one["task"]: one for one in reversed(json.loads(scores.read_text()))},
     )
 
 

@@ -1,34 +1,37 @@
-"""Scoring: every image of a source, at one or many test-time settings, against trivial predictors.
+"""Scoring: every image of a source, at one or many test-time settings, against trivial predictors,
+under one or several protocols.
 
-`score_source` is the one loop that validation, evaluation and the sweep share. It returns rows of
-numbers, one an image; means are taken once, after the rows of all processes are together.
+`score` is the one loop that validation, evaluation, the sweep and imported predictions share. It
+returns rows of numbers, one an image; means are taken once, after the rows of all processes are
+together.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from stepsight.data.collate import collate
-from stepsight.data.resize import resize_sample
+from stepsight.data.resize import Size
 from stepsight.data.table import Source
+from stepsight.evaluation.journal import Journal, Record
+from stepsight.evaluation.predictors import Answer, Model, Predictor, Setting
+from stepsight.evaluation.spread import uncertainty_rows
+from stepsight.evaluation.views import View, by_view, cropped
+from stepsight.metrics import protocol as protocols
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline
-from stepsight.tasks.base import Task
-from stepsight.types import Batch, Prediction, Sample
-
-Rows = dict[str, Tensor]
-Setting = tuple[int, int]  # NFE, members
+from stepsight.types import Batch, Sample
 
 
 @dataclass
 class Scores:
-    """Rows of every image scored, in the order of the source."""
+    """Rows of every image scored under one protocol, in the order of the source."""
 
     task: str
     source: str
@@ -37,11 +40,11 @@ class Scores:
     settings: dict[Setting, Rows] = field(default_factory=dict)
     baselines: dict[str, Rows] = field(default_factory=dict)
     ceiling: Rows = field(default_factory=dict)  # the truth of resized images, there and back
+    uncertainty: dict[Setting, Rows] = field(default_factory=dict)  # see `spread`
     seconds: dict[Setting, float] = field(default_factory=dict)  # an image
-    working: tuple[int, int] = (0, 0)
+    working: Size = (0, 0)
 
 
-@torch.inference_mode()
 def score_source(
     pipeline: DensePipeline,
     source: Source,
@@ -56,135 +59,165 @@ def score_source(
     rows: int = 64,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Scores:
-    """Score `indices` of `source` at every pair of `nfe` and `members`.
+    """A model's scores of one task under one protocol, at every pair of `nfe` and `members`."""
+    chosen = sampler or pipeline.config.diffusion.sampler
+    model = Model(pipeline, task, nfe, members, chosen, seed, rows)
+    (scores,) = score(model, source, [protocols.get(protocol, task)], indices, advance=advance)
+    return scores
 
-    Members are nested: the largest ensemble is sampled once a NFE and its prefixes are merged.
-    With several processes each takes every n-th group of images; all return the same scores.
+
+@torch.inference_mode()
+def score(
+    predictor: Predictor,
+    source: Source,
+    rules: Sequence[Protocol],
+    indices: Sequence[int],
+    *,
+    journal: Journal | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> list[Scores]:
+    """Score `indices` of `source` under each of `rules`, at every setting of the predictor.
+
+    Protocols that see an image alike (`views`) share its prediction. With several processes each
+    takes every n-th image; all return the same scores. Images in the journal are not done again.
     """
-    scores = Scores(task, source.name, protocol)
-    mine = list(range(_rank(), len(indices), _world()))
-    order: list[int] = []
-    resized: list[int] = []
-    for start in range(0, len(mine), rows):
-        part = mine[start : start + rows]
-        samples = source.samples([indices[one] for one in part])
-        for group, places in _same_size(samples, part):
-            batch = collate(group).to(pipeline.device)
-            _score_batch(scores, pipeline, batch, nfe, members, sampler, seed, rows)
-            order += places
-            if scores.working != tuple(batch.image.shape[-2:]):
-                _score_ceiling(scores, pipeline, group, batch)
-                resized += places
-        advance(len(part) * _world())
-    return _gathered(scores, order, resized)
+    mine = range(rank(), len(indices), world())
+    known = journal.records() if journal else {}
+    records = [known[place] for place in mine if place in known]
+    for start in range(0, len(mine), predictor.rows):
+        part = mine[start : start + predictor.rows]
+        todo = [place for place in part if place not in known]
+        if todo:
+            samples = source.samples([indices[place] for place in todo])
+            fresh = [Record(place, sample.key) for place, sample in zip(todo, samples)]
+            _score_part(predictor, samples, rules, fresh)
+            records += fresh
+            if journal:
+                journal.add(fresh)
+        advance(len(part) * world())
+    records = sorted(_all_gathered(records), key=lambda record: record.place)
+    assert records, "no image was scored"
+    return [_scores(predictor.name, source.name, rule.name, records) for rule in rules]
+
+
+def _score_part(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    rules: Sequence[Protocol],
+    records: Sequence[Record],
+) -> None:
+    """Fill the records of `samples`, batch by batch of images that are one size once cropped."""
+    for view, alike in by_view(rules).items():
+        looks = [cropped(sample, view.crop) for sample in samples]
+        for places in _same_size(looks):
+            group = [looks[i] for i in places]
+            sizes = [_size(samples[i]) for i in places]
+            own = [records[i] for i in places]
+            _score_batch(predictor, group, view, sizes, alike, own)
 
 
 def _score_batch(
-    scores: Scores,
-    pipeline: DensePipeline,
-    batch: Batch,
-    nfe: Sequence[int],
-    members: Sequence[int],
-    sampler: str | None,
-    seed: int,
-    rows: int,
+    predictor: Predictor,
+    samples: list[Sample],
+    view: View,
+    sizes: Sequence[Size],
+    rules: Sequence[Protocol],
+    records: Sequence[Record],
 ) -> None:
-    task = pipeline.task(scores.task)
-    scores.keys += batch.keys
-    for calls in nfe:
-        clock = _clock(pipeline.device)
-        drawn = pipeline.sample(
-            batch, task.name, nfe=calls, members=max(members), sampler=sampler, seed=seed, rows=rows
-        )
-        took = _clock(pipeline.device) - clock
-        for count in members:
-            prediction = pipeline.finish(task.merge(drawn[:count]), batch)
-            setting = (calls, count)
-            _extend(
-                scores.settings.setdefault(setting, {}), _score(scores, task, prediction, batch)
-            )
-            spent = scores.seconds.get(setting, 0.0)
-            scores.seconds[setting] = spent + took * count / max(members)
-    for name, prediction in task.baselines(batch, pipeline.statistics.get(task.name)).items():
-        _extend(scores.baselines.setdefault(name, {}), _score(scores, task, prediction, batch))
-    scores.working = (int(drawn.shape[-2]), int(drawn.shape[-1]))
+    batch = collate(samples).to(predictor.device)
+    working = None
+    for answer in predictor.answers(batch, view, sizes):
+        working = answer.working
+        for rule in rules:
+            for kind, rows in _rows(predictor, answer, batch, rule):
+                _keep(records, f"{rule.name}/{kind}/{_text(answer.setting)}", rows)
+    others = {f"baseline/{name}": one for name, one in predictor.trivial(batch).items()}
+    best = predictor.best(samples, batch, working) if working else None
+    others |= {"ceiling/": best} if best else {}
+    for table, prediction in others.items():
+        for rule in rules:
+            rows = predictor.score(prediction, batch, rule)
+            _keep(records, f"{rule.name}/{table}", rows)
 
 
-def _score_ceiling(
-    scores: Scores, pipeline: DensePipeline, samples: list[Sample], batch: Batch
-) -> None:
-    """The truth at working size, encoded, decoded and brought back: the best within reach."""
-    task = pipeline.task(scores.task)
-    small = collate([resize_sample(sample, scores.working) for sample in samples])
-    truth = task.decode(task.encode(small.to(pipeline.device)).x)
-    _extend(scores.ceiling, _score(scores, task, pipeline.finish(truth, batch), batch))
+def _rows(
+    predictor: Predictor, answer: Answer, batch: Batch, rule: Protocol
+) -> Iterator[tuple[str, Rows]]:
+    """Everything about an answer that is kept, by kind."""
+    yield "setting", predictor.score(answer.prediction, batch, rule)
+    if found := uncertainty_rows(answer, batch, rule, predictor.given):
+        yield "uncertainty", found
+    facts = torch.tensor([answer.seconds, *answer.working], dtype=torch.float64)
+    yield "cost", {"cost": facts.expand(len(batch), -1)}
 
 
-def _score(scores: Scores, task: Task, prediction: Prediction, batch: Batch) -> Rows:
-    return {k: v.cpu() for k, v in task.score(prediction, batch, scores.protocol).items()}
+def _keep(records: Sequence[Record], table: str, rows: Rows) -> None:
+    rows = {name: value.cpu() for name, value in rows.items()}
+    for i, record in enumerate(records):
+        record.tables[table] = {name: value[i].clone() for name, value in rows.items()}
 
 
-def _same_size(
-    samples: Sequence[Sample], places: Sequence[int]
-) -> list[tuple[list[Sample], list[int]]]:
-    """Samples that can share a batch, with their places."""
-    groups: dict[tuple[int, ...], tuple[list[Sample], list[int]]] = {}
-    for sample, place in zip(samples, places):
-        members = groups.setdefault(tuple(sample.image.shape), ([], []))
-        members[0].append(sample)
-        members[1].append(place)
+def _scores(task: str, source: str, protocol: str, records: Sequence[Record]) -> Scores:
+    """The rows of one protocol, from the records of all images in their order."""
+    scores = Scores(task, source, protocol, keys=[record.key for record in records])
+    tables = dict.fromkeys(table for record in records for table in record.tables)
+    for table in tables:
+        rule, kind, name = table.split("/", 2)
+        if rule != protocol:
+            continue
+        rows = _stacked([record.tables[table] for record in records if table in record.tables])
+        match kind:
+            case "setting":
+                scores.settings[_setting(name)] = rows
+            case "uncertainty":
+                scores.uncertainty[_setting(name)] = rows
+            case "baseline":
+                scores.baselines[name] = rows
+            case "ceiling":
+                scores.ceiling = rows
+            case "cost":
+                scores.seconds[_setting(name)] = float(rows["cost"][:, 0].mean())
+                scores.working = (int(rows["cost"][0, 1]), int(rows["cost"][0, 2]))
+    return scores
+
+
+def _stacked(rows: Sequence[Rows]) -> Rows:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _text(setting: Setting) -> str:
+    return "x".join(map(str, setting))
+
+
+def _setting(text: str) -> Setting:
+    calls, members = map(int, text.split("x"))
+    return calls, members
+
+
+def _size(sample: Sample) -> Size:
+    return int(sample.image.shape[-2]), int(sample.image.shape[-1])
+
+
+def _same_size(samples: Sequence[Sample]) -> list[list[int]]:
+    """Places of the samples that can share a batch."""
+    groups: dict[Size, list[int]] = {}
+    for place, sample in enumerate(samples):
+        groups.setdefault(_size(sample), []).append(place)
     return list(groups.values())
 
 
-def _extend(rows: Rows, more: Rows) -> None:
-    for name, value in more.items():
-        rows[name] = torch.cat([rows[name], value]) if name in rows else value
-
-
-def _gathered(scores: Scores, order: list[int], resized: list[int]) -> Scores:
-    """All processes' rows together, in the order of the images; each image counts once."""
-    parts = _all_gathered((order, resized, scores))
-    sort = torch.tensor([place for part, _, _ in parts for place in part]).argsort()
-    every = [part for _, _, part in parts if part.keys]
-    assert every, "no image was scored"
-    merged = Scores(scores.task, scores.source, scores.protocol, working=every[0].working)
-    keys = [key for part in every for key in part.keys]
-    merged.keys = [keys[i] for i in sort]
-    for field_name in ("settings", "baselines"):
-        tables = [getattr(part, field_name) for part in every]
-        for name in tables[0]:
-            getattr(merged, field_name)[name] = _joined([t[name] for t in tables], sort)
-    if ceilings := [part.ceiling for part in every if part.ceiling]:
-        places = torch.tensor([place for _, part, _ in parts for place in part])
-        merged.ceiling = _joined(ceilings, places.argsort())
-    for setting in every[0].seconds:
-        total = sum(part.seconds[setting] for part in every)
-        merged.seconds[setting] = total / len(keys)
-    return merged
-
-
-def _all_gathered(mine: Any) -> list[Any]:
-    """What every process holds, by rank."""
-    if _world() == 1:
-        return [mine]
-    parts: list[Any] = [None] * _world()
+def _all_gathered(mine: list[Any]) -> list[Any]:
+    """What all processes hold, together."""
+    if world() == 1:
+        return mine
+    parts: list[Any] = [None] * world()
     dist.all_gather_object(parts, mine)
-    return parts
+    return [one for part in parts for one in part]
 
 
-def _joined(tables: list[Rows], sort: Tensor) -> Rows:
-    return {name: torch.cat([table[name] for table in tables])[sort] for name in tables[0]}
-
-
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _rank() -> int:
+def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def _world() -> int:
+def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1

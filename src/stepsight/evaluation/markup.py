@@ -10,6 +10,17 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
+PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+MARKS = {
+    "beaten": ("good", "✓ beaten"),
+    "undecided": ("unsure", "~ undecided"),
+    "not beaten": ("bad", "✗ not beaten"),
+    "holds": ("good", "✓ holds"),
+    "fails": ("bad", "✗ fails"),
+    "law": ("good", "✓ law"),
+}
+
 
 class Html(str):
     """Text that is markup already."""
@@ -55,3 +66,42 @@ def picture(path: Path, caption: str) -> Html:
     data = base64.b64encode(path.read_bytes()).decode()
     image = Html(f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">')
     return tag("figure", image, tag("figcaption", caption))
+
+
+def page(title: str, body: Html) -> str:
+    """A whole page that needs no other file and may load none."""
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    head = join(
+        Html('<meta charset="utf-8">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", f"{title} - stepsight"),
+        tag("style", Html(css)),
+    )
+    whole = tag("html", tag("head", head), tag("body", body), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def note(text: str) -> Html:
+    """A line beside the matter."""
+    return tag("p", text, _class="note")
+
+
+def mark(outcome: str) -> Html:
+    """An outcome as a coloured word."""
+    style, words = MARKS.get(outcome, ("unsure", f"~ {outcome}"))
+    return tag("span", words, _class=f"mark {style}")
+
+
+class Pictures:
+    """Puts pictures into the page until their budget is spent, then names the file instead."""
+
+    def __init__(self, budget: int = PICTURE_BYTES) -> None:
+        self._left = budget
+
+    def show(self, path: Path, caption: str) -> Html:
+        size = path.stat().st_size
+        if size > self._left:
+            return note(f"{path.parent.name}/{path.name} is left out to keep this page small.")
+        self._left -= size
+        return picture(path, caption)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,21 @@ from torch import Tensor
 from stepsight.colours import colour_image, colour_spread
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
-from stepsight.evaluation.evaluator import Scores, Setting
 from stepsight.evaluation.grids import compose
-from stepsight.evaluation.measures import measure, number
-from stepsight.evaluation.results import per_image
+from stepsight.evaluation.measures import main_metric, measure, number
+from stepsight.evaluation.predictors import Model, Predictor
+from stepsight.evaluation.statistics import measured, per_image
+from stepsight.evaluation.views import View, cropped, view_of
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline
-from stepsight.types import Batch
+from stepsight.tasks.base import Task
+from stepsight.types import Batch, Prediction, Sample
 
 Tile = np.ndarray  # uint8 "h w 3"
+Tiles = dict[str, Tile | None]  # a row of the grid, by heading
+AS_IT_IS = View("none", None)
+LARGEST = 400  # pixels of a tile's longer side
 
 
 def sample_grid(
@@ -32,75 +41,78 @@ def sample_grid(
     images: int = 3,
 ) -> Path:
     """Rows: `images` of every task; columns: rgb, prompt, truth, 1 step, N x M, spread."""
-    rows: list[list[Tile | None]] = []
+    rows: list[Tiles] = []
     labels: list[str] = []
     for task, source in sources.items():
+        model = Model(pipeline, task, [nfe], [members], pipeline.config.diffusion.sampler)
         wanted = _telling(source, min(images, len(source)))
         for sample in source.samples(wanted):
-            batch = collate([sample]).to(pipeline.device)
-            rows.append(_tiles(pipeline, batch, task, nfe, members))
+            rows.append(_answered(model, sample, AS_IT_IS))
             labels.append(task)
-    return _write(rows, labels, nfe, members, path)
+    return _write(rows, labels, path)
 
 
 def extremes_grid(
-    pipeline: DensePipeline,
+    predictor: Predictor,
     source: Source,
-    scores: Scores,
-    setting: Setting,
-    indices: list[int],
+    rows: Rows,
+    rule: Protocol,
+    indices: Sequence[int],
     path: Path,
 ) -> Path | None:
-    """The best, median and worst images of a task under `setting`; None if none was measured."""
-    task = pipeline.task(scores.task)
-    values = per_image(scores.settings[setting], task.metric)
+    """The best, median and worst images by the protocol's main metric; None if none was measured.
+
+    rows: of the setting that is shown, one an image of `indices`.
+    """
+    metric = main_metric(rule.task, measured(rows))
+    values = per_image(rows, metric) if metric else np.empty(0)
     known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
+    if metric is None or not len(known):
         return None
     order = known[np.argsort(values[known])]
-    if task.higher_is_better:
+    if measure(metric).higher_is_better:
         order = order[::-1]
     places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    rows, labels = [], []
+    tiles, labels = [], []
     for name, place in places.items():
-        batch = collate(source.samples([indices[place]])).to(pipeline.device)
-        rows.append(_tiles(pipeline, batch, task.name, *setting))
-        labels.append(f"{name} {measure(task.metric).label} {number(float(values[place]))}")
-    return _write(rows, labels, *setting, path)
+        (sample,) = source.samples([indices[int(place)]])
+        tiles.append(_answered(predictor, sample, view_of(rule)))
+        labels.append(f"{name} {measure(metric).label} {number(float(values[place]))}")
+    return _write(tiles, labels, path)
 
 
-def _write(
-    rows: list[list[Tile | None]], labels: list[str], nfe: int, members: int, path: Path
-) -> Path:
-    """Compose the grid; the column of prompts is left out when no row has one."""
-    names = ["image", "prompt", "truth", "1 x 1", f"{nfe} x {members}", "spread"]
-    if all(row[1] is None for row in rows):
-        names.remove("prompt")
-        rows = [[tile for tile in row if tile is not None] for row in rows]
-    whole = [[np.full_like(row[0], 255) if t is None else t for t in row] for row in rows]
+def _write(rows: list[Tiles], labels: list[str], path: Path) -> Path:
+    """Compose the grid; a column that no row has is left out, a tile that a row lacks is white."""
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    whole = [
+        [np.full_like(row["image"], 255) if (tile := row[name]) is None else tile for name in names]
+        for row in rows
+    ]
     scale = max(1, round(128 / max(tile.shape[0] for row in whole for tile in row)))
     return compose(whole, names, labels, path, scale=scale)
 
 
 @torch.inference_mode()
-def _tiles(
-    pipeline: DensePipeline, batch: Batch, task_name: str, nfe: int, members: int
-) -> list[Tile | None]:
-    """The tiles of a row; None for the prompt of a task that has none."""
-    task = pipeline.task(task_name)
-    truth = task.truth(batch)
-    one = pipeline.predict(batch, task_name, nfe=1, members=1)
-    many = pipeline.predict(batch, task_name, nfe=nfe, members=members)
-    spread = many.uncertainty if many.uncertainty is not None else torch.zeros_like(truth[:, :1])
-    pictures = [
-        colour_image(batch.image),
-        _prompt(getattr(batch, task.asks[0])) if task.asks else None,
-        task.picture(truth, batch, like=truth),
-        task.picture(one.values, batch, like=truth),
-        task.picture(many.values, batch, like=truth),
-        colour_spread(spread.float()),
-    ]
-    return [None if picture is None else _tile(picture) for picture in pictures]
+def _answered(predictor: Predictor, sample: Sample, view: View) -> Tiles:
+    """The tiles of an image as a protocol looks at it, with what is predicted for it."""
+    batch = collate([cropped(sample, view.crop)]).to(predictor.device)
+    height, width = sample.image.shape[-2:]
+    return _tiles(predictor.task, batch, predictor.shown(batch, view, [(height, width)]))
+
+
+def _tiles(task: Task, batch: Batch, shown: Mapping[str, Prediction]) -> Tiles:
+    """The tiles of a row; None for what there is not."""
+    has_truth = getattr(batch, task.needs) is not None
+    truth = task.truth(batch) if has_truth else None
+    spread = list(shown.values())[-1].uncertainty
+    pictures = {
+        "image": colour_image(batch.image),
+        "prompt": _prompt(getattr(batch, task.asks[0])) if task.asks else None,
+        "truth": None if truth is None else task.picture(truth, batch, like=truth),
+        **{name: task.picture(one.values, batch, like=truth) for name, one in shown.items()},
+        "spread": None if spread is None else colour_spread(spread.float()),
+    }
+    return {name: None if x is None else _tile(x) for name, x in pictures.items()}
 
 
 def _prompt(asked: Tensor) -> Tensor:
@@ -116,4 +128,6 @@ def _telling(source: Source, count: int) -> list[int]:
 
 
 def _tile(picture: Tensor) -> Tile:
-    return rearrange(picture[0].cpu(), "c h w -> h w c").numpy()
+    """Of a large picture every n-th pixel."""
+    stride = math.ceil(max(picture.shape[-2:]) / LARGEST)
+    return rearrange(picture[0, :, ::stride, ::stride].cpu(), "c h w -> h w c").numpy()

@@ -7,27 +7,28 @@ page to load anything. What the run folder does not have is left out with a line
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepsight.evaluation import figures
 from stepsight.evaluation.expert_figures import expert_section
-from stepsight.evaluation.markup import Html, fold, join, listing, picture, table, tag
-from stepsight.evaluation.measures import MEASURES, duration, main_metric, measure, number
+from stepsight.evaluation.markup import (
+    Html,
+    Pictures,
+    fold,
+    join,
+    listing,
+    mark,
+    note,
+    page,
+    table,
+    tag,
+)
+from stepsight.evaluation.measures import duration, measure, number
+from stepsight.evaluation.page import interval_text, score_tables
 from stepsight.evaluation.run_folder import Row, RunFolder, read_run
-from stepsight.evaluation.verdict import Standing, next_steps, standings, verdict
-
-PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-MARKS = {
-    "beaten": ("good", "✓ beaten"),
-    "undecided": ("unsure", "~ undecided"),
-    "not beaten": ("bad", "✗ not beaten"),
-    "holds": ("good", "✓ holds"),
-    "fails": ("bad", "✗ fails"),
-    "law": ("good", "✓ law"),
-}
+from stepsight.evaluation.verdict import next_steps, verdict
 
 
 def write_report(run_dir: Path) -> Path:
@@ -42,7 +43,7 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The whole page."""
-    pictures = _Pictures(PICTURE_BYTES)
+    pictures = Pictures()
     sections = {
         "Next": ("What to try next", _next(run)),
         "Evaluation": ("Evaluation", _evaluation(run, pictures)),
@@ -65,34 +66,7 @@ def render(run: RunFolder) -> str:
             for name, (title, content) in sections.items()
         ),
     )
-    return _page(run.path.resolve().name, body)
-
-
-def _page(title: str, body: Html) -> str:
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    head = join(
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", f"{title} - stepsight"),
-        tag("style", Html(css)),
-    )
-    page = tag("html", tag("head", head), tag("body", body), lang="en")
-    return f"<!doctype html>\n{page}\n"
-
-
-class _Pictures:
-    """Puts pictures into the page until their budget is spent, then names the file instead."""
-
-    def __init__(self, budget: int) -> None:
-        self._left = budget
-
-    def show(self, path: Path, caption: str) -> Html:
-        size = path.stat().st_size
-        if size > self._left:
-            return _note(f"{path.parent.name}/{path.name} is left out to keep this page small.")
-        self._left -= size
-        return picture(path, caption)
+    return page(run.path.resolve().name, body)
 
 
 def _heading(run: RunFolder) -> Html:
@@ -109,12 +83,12 @@ def _heading(run: RunFolder) -> Html:
 
 def _next(run: RunFolder) -> Html:
     steps = next_steps(run)
-    return listing(steps) if steps else _note("Nothing stands out.")
+    return listing(steps) if steps else note("Nothing stands out.")
 
 
 def _training(run: RunFolder) -> Html:
     if not run.train:
-        return _note("No training steps are recorded.")
+        return note("No training steps are recorded.")
     rates = [row["images_per_s"] for row in run.train if row.get("images_per_s")]
     speed = f"{sum(rates) / len(rates):.0f} images/s on average. " if rates else ""
     plot = _plot(figures.training_curves(run.train), "training loss against images seen")
@@ -124,7 +98,7 @@ def _training(run: RunFolder) -> Html:
 def _validation(run: RunFolder) -> Html:
     tasks = dict.fromkeys(row["task"] for row in run.val if row["metrics"])
     if not tasks:
-        return _note("No validation is recorded.")
+        return note("No validation is recorded.")
     plots = [
         _plot(figures.validation_curves(run.val, task), f"{task} validation") for task in tasks
     ]
@@ -134,79 +108,19 @@ def _validation(run: RunFolder) -> Html:
     )
 
 
-def _evaluation(run: RunFolder, pictures: _Pictures) -> Html:
+def _evaluation(run: RunFolder, pictures: Pictures) -> Html:
     if not run.results:
-        return _note("Not evaluated yet.")
-    header = ["task, data", "protocol", "setting", "score", "against trivial predictors", "also"]
-    explained = (
-        "Scores with their 95 % intervals. A predictor counts as beaten when the whole interval of "
-        "the ratio (ours / theirs) is on the good side of 1."
-    )
+        return note("Not evaluated yet.")
     grids = [
         pictures.show(path, f"{path.stem.removeprefix('grid-')}: best, median and worst images")
         for path in run.grids
     ]
-    found = table(header, map(_result, run.results))
-    return join(tag("p", explained), found, _protocols(run.results), *grids)
+    return join(score_tables(run.results), *grids)
 
 
-def _protocols(results: list[Row]) -> Html:
-    """What the protocols mean, where the results say so."""
-    texts = {row["protocol"]: row["protocol_text"] for row in results if row.get("protocol_text")}
-    if not texts:
-        return Html()
-    return fold("Protocols", listing(f"{name}: {text}" for name, text in texts.items()))
-
-
-def _result(row: Row) -> Iterator[Html]:
-    """The cells of one evaluation."""
-    label = tag("div", f"▲ {row['label']}", _class="mark unsure") if row.get("label") else ""
-    yield join(tag("div", tag("b", row["task"])), tag("div", row["data"]), label)
-    yield tag("div", row["protocol"])
-    size = "x".join(map(str, row.get("size") or []))
-    yield join(
-        tag("div", f"{row['sampler']}, {row['nfe']} NFE x {row['members']}", _class="line"),
-        tag("div", f"{row['n']} images {size}", _class="small line"),
-        tag("div", str(row.get("checkpoint") or ""), _class="small"),
-    )
-    main = main_metric(row["task"], row["metrics"])
-    yield _score(row, main) if main else Html("-")
-    yield join(*map(_standing, standings(row))) or Html("-")
-    others = [name for name in row["metrics"] if name not in (main, "n_images")]
-    yield tag("div", " · ".join(_plain_score(row, name) for name in others), _class="small")
-
-
-def _score(row: Row, metric: str) -> Html:
-    ceiling = (row.get("ceiling") or {}).get(metric)
-    best = f"ceiling {number(ceiling)}" if ceiling is not None else ""
-    return join(
-        tag("div", f"{measure(metric).axis.split(',')[0]} {_better(metric)}", _class="small"),
-        tag("div", number(row["metrics"][metric]), _class="value"),
-        tag("div", _interval((row.get("intervals") or {}).get(metric)), _class="small line"),
-        tag("div", best, _class="small"),
-    )
-
-
-def _plain_score(row: Row, metric: str) -> str:
-    return f"{measure(metric).label} {number(row['metrics'][metric])}{_better(metric)}"
-
-
-def _standing(standing: Standing) -> Html:
-    ratio = ""
-    if standing.ratio:
-        value, *interval = standing.ratio
-        ratio = f", ratio {number(value)} {_interval(interval)}"
-    return tag(
-        "div",
-        _mark(standing.outcome),
-        f" {standing.baseline} ",
-        tag("span", f"{number(standing.other)}{ratio}", _class="small"),
-    )
-
-
-def _samples(run: RunFolder, pictures: _Pictures) -> Html:
+def _samples(run: RunFolder, pictures: Pictures) -> Html:
     if not run.samples:
-        return _note("No sample grids yet.")
+        return note("No sample grids yet.")
     *earlier, last = run.samples
     newest = pictures.show(last, f"{last.stem}: newest samples")
     if not earlier:
@@ -218,7 +132,7 @@ def _samples(run: RunFolder, pictures: _Pictures) -> Html:
 def _sweep(run: RunFolder) -> Html:
     tasks = run.swept_tasks()
     if not tasks:
-        return _note("The test-time dials have not been swept yet.")
+        return note("The test-time dials have not been swept yet.")
     return join(*(_sweep_of(run, task) for task in tasks))
 
 
@@ -230,7 +144,7 @@ def _sweep_of(run: RunFolder, task: str) -> Html:
     caption = (
         f"Best: {best['nfe']:g} NFE x {best['members']:g} with {best['sampler']}, "
         f"{measure(best['metric']).label} {number(best['value'])} "
-        f"{_interval([best['lo'], best['hi']])}, for {spent} and "
+        f"{interval_text([best['lo'], best['hi']])}, for {spent} and "
         f"{number(best['ms_per_image'])} ms an image. The map shows {variant}; "
         "the plot shows every variant."
     )
@@ -256,7 +170,7 @@ def _fullest_variant(rows: list[Row]) -> tuple[str, list[Row]]:
 def _laws(run: RunFolder) -> Html:
     rows = [_law(names, fit) for names, fit in _fits(run.fits)]
     if not rows:
-        return _note("No laws have been fitted yet.")
+        return note("No laws have been fitted yet.")
     return table(["fit", "verdict", "parameters [95 % interval]", "R²", "warnings"], rows)
 
 
@@ -274,11 +188,11 @@ def _fits(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 def _law(names: tuple[str, ...], fit: Mapping[str, Any]) -> Iterator[str]:
     formula = tag("div", str(fit.get("formula") or ""), _class="small")
     yield join(tag("div", " / ".join(names)), formula)
-    yield _mark(str(fit["verdict"]))
+    yield mark(str(fit["verdict"]))
     intervals = fit.get("intervals") or {}
     yield join(
         *(
-            tag("div", f"{name} = {_any_number(value)} {_interval(intervals.get(name))}")
+            tag("div", f"{name} = {_any_number(value)} {interval_text(intervals.get(name))}")
             for name, value in (fit.get("params") or {}).items()
         )
     )
@@ -288,11 +202,11 @@ def _law(names: tuple[str, ...], fit: Mapping[str, Any]) -> Iterator[str]:
 
 def _claims(run: RunFolder) -> Html:
     if not run.claims:
-        return _note("The claims have not been put to the test yet.")
+        return note("The claims have not been put to the test yet.")
     return table(
         ["task", "claim", "verdict", "what was measured"],
         (
-            (claim["task"], claim["statement"], _mark(claim["verdict"]), claim["sentence"])
+            (claim["task"], claim["statement"], mark(claim["verdict"]), claim["sentence"])
             for claim in run.claims
         ),
     )
@@ -300,7 +214,7 @@ def _claims(run: RunFolder) -> Html:
 
 def _configuration(run: RunFolder) -> Html:
     if not run.config:
-        return _note("The run folder has no config.yaml.")
+        return note("The run folder has no config.yaml.")
     return fold("config.yaml, with every default", tag("pre", run.config))
 
 
@@ -316,26 +230,6 @@ def _reproduce(run: RunFolder) -> Html:
 
 def _plot(figure: Any, title: str) -> Html:
     return tag("div", Html(figures.to_svg(figure, title)), _class="plot")
-
-
-def _note(text: str) -> Html:
-    return tag("p", text, _class="note")
-
-
-def _mark(outcome: str) -> Html:
-    style, words = MARKS.get(outcome, ("unsure", f"~ {outcome}"))
-    return tag("span", words, _class=f"mark {style}")
-
-
-def _better(metric: str) -> str:
-    if metric not in MEASURES:
-        return ""
-    return "↑" if measure(metric).higher_is_better else "↓"
-
-
-def _interval(ends: Iterable[float | None] | None) -> str:
-    known = [number(float(end)) for end in ends or () if end is not None]
-    return f"[{', '.join(known)}]" if len(known) == 2 else ""
 
 
 def _any_number(value: Any) -> str:

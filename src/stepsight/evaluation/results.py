@@ -1,7 +1,8 @@
 """From rows to results: metrics with intervals, ratios to trivial predictors, files.
 
-Every result carries its protocol, the sampler, NFE and members, the working size and the digest of
-the weights. Intervals are 95 % bootstrap intervals over images; ratios are paired by image.
+Every result carries its protocol, the sampler, NFE and members, the working size, how much of the
+protocol's data was scored, and the digest of the weights. Intervals are 95 % bootstrap intervals
+over images; ratios are paired by image.
 """
 
 from __future__ import annotations
@@ -10,71 +11,90 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stepsight.evaluation.evaluator import Rows, Scores, Setting
+from stepsight.evaluation.evaluator import Scores
+from stepsight.evaluation.measures import main_metric
+from stepsight.evaluation.predictors import Setting
+from stepsight.evaluation.statistics import interval, measured, per_image, ratio
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.reduce import COUNTS, reduce
-from stepsight.pipeline import DensePipeline
-from stepsight.scaling.intervals import Interval, mean_interval, pooled_interval, ratio_interval
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.reduce import reduce
+from stepsight.scaling.intervals import mean_interval
+
+
+@dataclass(frozen=True)
+class Made:
+    """How scores came about, as far as their rows do not tell."""
+
+    sampler: str
+    checkpoint: str  # digest of the weights, or the folder of imported predictions
+    split: str | None = None
+    published: int | None = None  # images of the whole split, where that is known
+    label: str | None = None  # said beside every score
 
 
 def metrics_of(rows: Rows, protocol: str) -> dict[str, float]:
     """Metrics of a set under the protocol's averaging."""
-    return reduce(rows, protocols.get(protocol).averaging)
+    return reduce(rows, protocols.get(protocol))
 
 
-def result(
-    scores: Scores, setting: Setting, pipeline: DensePipeline, sampler: str, label: str | None
-) -> dict[str, Any]:
+def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
     """One object of results.json."""
-    rows, metric = scores.settings[setting], pipeline.task(scores.task).metric
-    protocol = protocols.get(scores.protocol)
-    baselines = {name: metrics_of(own, scores.protocol) for name, own in scores.baselines.items()}
+    rows, rule = scores.settings[setting], protocols.get(scores.protocol)
+    metrics = metrics_of(rows, rule.name)
+    main = main_metric(scores.task, metrics)
+    expected, label = completeness(rule, scores.source, len(scores.keys), made)
     return {
         "task": scores.task,
         "data": scores.source,
-        "protocol": protocol.id,
-        "protocol_text": protocol.description,
-        "sampler": sampler,
+        "split": made.split,
+        "protocol": rule.id,
+        "protocol_text": rule.description,
+        "protocol_source": rule.source,
+        "sampler": made.sampler,
         "nfe": setting[0],
         "members": setting[1],
         "n": len(scores.keys),
+        "expected": expected,
         "size": list(scores.working),
-        "checkpoint": pipeline.name,
+        "checkpoint": made.checkpoint,
         "label": label,
-        "metrics": metrics_of(rows, scores.protocol),
-        "intervals": {
-            name: [found.lo, found.hi]
-            for name in _measured(rows)
-            if math.isfinite((found := interval(rows, name)).lo)
+        "metric": main,
+        "metrics": metrics,
+        "intervals": _intervals(rows, rule, metrics),
+        "uncertainty": {
+            name: mean_interval(value.numpy()).value
+            for name, value in scores.uncertainty.get(setting, {}).items()
         },
-        "baselines": baselines,
+        "baselines": {name: metrics_of(own, rule.name) for name, own in scores.baselines.items()},
         "ratios": {
-            name: _ratio(rows, own, metric) | {"metric": metric}
+            name: ratio(rows, own, main, rule) | {"metric": main}
             for name, own in scores.baselines.items()
+            if main is not None
         },
-        "ceiling": metrics_of(scores.ceiling, scores.protocol) if scores.ceiling else None,
+        "ceiling": metrics_of(scores.ceiling, rule.name) if scores.ceiling else None,
         "seconds_per_image": scores.seconds[setting],
     }
 
 
-def interval(rows: Rows, metric: str) -> Interval:
-    """The metric of a set with its bootstrap interval."""
-    if metric in _POOLED:
-        return pooled_interval(rows["confusion"].numpy(), _POOLED[metric])
-    return mean_interval(rows[metric].numpy())
-
-
-def per_image(rows: Rows, metric: str) -> np.ndarray:
-    """One number an image, for paired comparisons; pooled metrics are taken image by image."""
-    if metric in _POOLED:
-        return np.array([_POOLED[metric](one) for one in rows["confusion"].numpy()])
-    return rows[metric].numpy()
+def completeness(rule: Protocol, source: str, n: int, made: Made) -> tuple[int | None, str | None]:
+    """The images that the whole split has, and what has to be said of the `n` that were scored."""
+    notes = [made.label] if made.label else []
+    expected = made.published
+    if rule.data is not None:
+        if source == rule.data or source.startswith(f"{rule.data}_"):
+            expected = rule.count or expected
+        else:
+            notes.append(f"not the data of this protocol ({rule.data})")
+    if expected is not None and n < expected:
+        notes.append(f"partial: {n} of {expected}")
+    elif expected is not None and n > expected:
+        notes.append(f"not the split of this protocol: {n} images, not {expected}")
+    return expected, "; ".join(notes) or None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -96,56 +116,24 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 def flat(one: dict[str, Any]) -> dict[str, Any]:
     """A result as one CSV row."""
     plain = {k: v for k, v in one.items() if not isinstance(v, (dict, list))}
+    spread = {f"uncertainty.{name}": value for name, value in one["uncertainty"].items()}
     nested = {f"baseline.{name}": m for name, m in one["baselines"].items()}
-    return plain | one["metrics"] | {f"{a}.{b}": v for a, m in nested.items() for b, v in m.items()}
+    trivial = {f"{a}.{b}": v for a, m in nested.items() for b, v in m.items()}
+    return plain | one["metrics"] | spread | trivial
 
 
 def sample_rows(scores: Scores) -> list[dict[str, Any]]:
     """One CSV row an image and setting."""
     found = []
-    for (nfe, members), rows in scores.settings.items():
-        columns = {name: per_image(rows, name).tolist() for name in _measured(rows)}
+    for setting, rows in scores.settings.items():
+        columns = {name: per_image(rows, name).tolist() for name in measured(rows)}
+        spread = scores.uncertainty.get(setting, {})
+        columns |= {f"uncertainty.{name}": value.tolist() for name, value in spread.items()}
         for i, key in enumerate(scores.keys):
-            whose = {"task": scores.task, "data": scores.source, "key": key}
+            whose = {"task": scores.task, "data": scores.source, "protocol": scores.protocol}
             values = {name: column[i] for name, column in columns.items()}
-            found.append(whose | {"nfe": nfe, "members": members} | values)
+            found.append(whose | {"key": key, "nfe": setting[0], "members": setting[1]} | values)
     return found
-
-
-def _miou(confusion: np.ndarray) -> float:
-    hit = np.diagonal(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    seen = union > 0
-    return float((hit[seen] / union[seen]).mean()) if seen.any() else math.nan
-
-
-def _accuracy(confusion: np.ndarray) -> float:
-    total = confusion.sum()
-    return float(np.trace(confusion) / total) if total else math.nan
-
-
-_POOLED: dict[str, Callable[[np.ndarray], float]] = {
-    "miou": _miou,
-    "pixel_accuracy": _accuracy,
-}
-
-
-def _measured(rows: Rows) -> list[str]:
-    if "confusion" in rows:
-        return list(_POOLED)
-    return [name for name in rows if name not in COUNTS]
-
-
-def _ratio(rows: Rows, other: Rows, metric: str) -> dict[str, float]:
-    """metric / baseline's metric with a paired interval; below 1 is less."""
-    if metric in _POOLED:
-        of = _POOLED[metric]
-        both = np.stack([rows["confusion"].numpy(), other["confusion"].numpy()], axis=1)
-        found = pooled_interval(both, lambda pair: of(pair[0]) / max(of(pair[1]), 1e-12))
-    else:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = ratio_interval(rows[metric].numpy(), other[metric].numpy())
-    return {"ratio": found.value, "lo": found.lo, "hi": found.hi}
 
 
 def finite(value: Any) -> Any:
@@ -157,3 +145,9 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _intervals(rows: Rows, rule: Protocol, metrics: dict[str, float]) -> dict[str, list[float]]:
+    """The intervals of those metrics that have one: a single image has none."""
+    found = {name: interval(rows, name, rule) for name in metrics if name != "n_images"}
+    return {name: [one.lo, one.hi] for name, one in found.items() if math.isfinite(one.lo)}

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.config import FileSettings, SourceSettings
 from stepsight.data.table import Source, open_source
 from stepsight.errors import UserError
-from stepsight.evaluation.evaluator import Scores, score_source
-from stepsight.evaluation.measures import measure
-from stepsight.evaluation.pictures import extremes_grid
-from stepsight.evaluation.results import (
-    flat,
-    interval,
-    metrics_of,
-    result,
-    sample_rows,
-    write_json,
-    write_table,
-)
+from stepsight.evaluation.assess import Job, assess, score_jobs
+from stepsight.evaluation.dump import Saving
+from stepsight.evaluation.evaluator import Scores, rank
+from stepsight.evaluation.measures import main_metric, measure
+from stepsight.evaluation.predictors import Model
+from stepsight.evaluation.results import metrics_of, result, write_json
+from stepsight.evaluation.statistics import interval
 from stepsight.evaluation.sweep import write_sweep
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.protocol import Protocol
@@ -64,6 +58,9 @@ class Plan:
     seed: int
     rows: int
     label: str | None = None  # said beside every score, e.g. that the frames were trained on
+    protocols: Mapping[str, Sequence[Protocol]] = field(default_factory=dict)  # by task
+    split: str | None = None  # of the sources; None: that of the run's own
+    save: bool = False  # keep the predictions
 
 
 def score_tasks(
@@ -72,23 +69,48 @@ def score_tasks(
     plan: Plan,
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[Scores]:
-    """Scores of every task on its source, under the task's default protocol."""
-    return [
-        score_source(
-            pipeline,
-            source,
-            task,
-            protocol=protocol_of(pipeline.config.tasks[task]).name,
-            indices=range(min(plan.images or len(source), len(source))),
-            nfe=plan.nfe,
-            members=plan.members,
-            sampler=plan.sampler,
-            seed=plan.seed,
-            rows=plan.rows,
-            advance=advance,
+    """Scores of every task on its source, under its first protocol, without a journal."""
+    jobs = jobs_of(pipeline, sources, plan)
+    return [found[0] for found in score_jobs(jobs, [None] * len(jobs), advance)]
+
+
+def jobs_of(
+    pipeline: DensePipeline,
+    sources: Mapping[str, Source],
+    plan: Plan,
+    keep: bool = False,
+    save_to: Path | None = None,
+) -> list[Job]:
+    """A job a task. keep: score the uncertainty of ensembles too. save_to: keep predictions."""
+    jobs = []
+    for task, source in sources.items():
+        settings = (pipeline, task, plan.nfe, plan.members, plan.sampler, plan.seed, plan.rows)
+        model = Model(*settings, keep)
+        if save_to is not None:
+            model = Saving(*settings, keep, folder=save_to / task)
+        jobs.append(
+            Job(
+                model,
+                source,
+                protocols_of(pipeline, task, plan.protocols),
+                range(min(plan.images or len(source), len(source))),
+                plan.split or _own_split(pipeline.config, source),
+                plan.label,
+            )
         )
-        for task, source in sources.items()
-    ]
+    return jobs
+
+
+def protocols_of(
+    pipeline: DensePipeline, task: str, chosen: Mapping[str, Sequence[Protocol]]
+) -> Sequence[Protocol]:
+    """Those chosen for the task, else the one that its settings ask for."""
+    return chosen.get(task) or [protocol_of(pipeline.config.tasks[task])]
+
+
+def _own_split(config: RunConfig, source: Source) -> str | None:
+    settings = config.data.get(source.name)
+    return settings.eval_split if isinstance(settings, FileSettings) else None
 
 
 def protocol_of(settings: TaskSettings) -> Protocol:
@@ -109,24 +131,17 @@ def evaluate(
     records: Path,
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[dict[str, Any]]:
-    """Write results.json, results.csv, per_sample.csv and grids to `folder`; append the records.
+    """Write results, pictures and a page to `folder` (see `assess`); append the records.
 
     All processes take part; the first one writes. Returns the results.
     """
-    every = score_tasks(pipeline, sources, plan, advance)
-    setting = (plan.nfe[-1], plan.members[-1])
-    results = [result(scores, setting, pipeline, plan.sampler, plan.label) for scores in every]
-    if _first():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "results.json", results)
-        write_table(folder / "results.csv", [flat(one) for one in results])
-        write_table(folder / "per_sample.csv", [row for s in every for row in sample_rows(s)])
+    save_to = folder / "predictions" if plan.save else None
+    jobs = jobs_of(pipeline, sources, plan, keep=True, save_to=save_to)
+
+    def done(every: Sequence[Scores]) -> None:
         append(records, record_lines(every, pipeline, plan, identity))
-        for scores in every:
-            grid = folder / f"grid-{scores.task}.png"
-            indices = list(range(len(scores.keys)))
-            extremes_grid(pipeline, sources[scores.task], scores, setting, indices, grid)
-    return results
+
+    return assess(folder, jobs, advance, done)
 
 
 def sweep(
@@ -139,15 +154,20 @@ def sweep(
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[dict[str, Any]]:
     """Score the grid NFE x members and write it to `folder` (see `sweep.write_sweep`)."""
-    every = score_tasks(pipeline, sources, plan, advance)
-    if not _first():
+    jobs = jobs_of(pipeline, sources, plan)
+    journals = [job.journal(folder) for job in jobs]
+    every = [found[0] for found in score_jobs(jobs, journals, advance)]
+    if rank() != 0:
         return []
     flops = {task: forward_flops(pipeline, task) for task in sources}
     append(records, record_lines(every, pipeline, plan, identity))
     claims = write_sweep(folder, every, pipeline, plan.sampler, flops)
     setting = (max(plan.nfe), max(plan.members))
-    results = [result(scores, setting, pipeline, plan.sampler, plan.label) for scores in every]
+    made = [job.made(job.protocols[0]) for job in jobs]
+    results = [result(scores, setting, how) for scores, how in zip(every, made)]
     write_json(folder / "results.json", results)
+    for journal in journals:
+        journal.remove()
     return claims
 
 
@@ -157,10 +177,13 @@ def record_lines(
     """One record a task, setting and main metric."""
     lines = []
     for scores in every:
-        metric = pipeline.task(scores.task).metric
+        rule = protocols.get(scores.protocol)
         forward = forward_flops(pipeline, scores.task)
         for (nfe, members), rows in scores.settings.items():
-            found = interval(rows, metric)
+            metrics = metrics_of(rows, rule.name)
+            metric = main_metric(scores.task, metrics)
+            assert metric is not None, scores.task
+            found = interval(rows, metric, rule)
             lines.append(
                 ScalingRecord(
                     run=identity.run,
@@ -174,13 +197,13 @@ def record_lines(
                     images_seen=identity.images_seen,
                     task=scores.task,
                     dataset=scores.source,
-                    protocol=protocols.get(scores.protocol).id,
+                    protocol=rule.id,
                     sampler=plan.sampler,
                     nfe=nfe,
                     members=members,
                     inference_flops=inference_flops(forward, nfe, members),
                     metric=metric,
-                    value=metrics_of(rows, scores.protocol)[metric],
+                    value=metrics[metric],
                     images=len(scores.keys),
                     lower_is_better=not measure(metric).higher_is_better,
                     lo=found.lo,
@@ -251,19 +274,23 @@ def overlap(trained: RunConfig, scored: Iterable[SourceSettings]) -> str | None:
 
 
 def pick_sources(
-    pipeline: DensePipeline, sources: Mapping[str, Source], tasks: Sequence[str] | None
+    pipeline: DensePipeline,
+    sources: Mapping[str, Source],
+    tasks: Sequence[str] | None,
+    chosen: Mapping[str, Sequence[Protocol]] | None = None,
 ) -> dict[str, Source]:
-    """For each task (all, or those asked for) the first source that holds its truth."""
+    """For each task (all, or those asked for) the first source that holds the truth which its
+    protocols (`chosen`, by task) need."""
     found = {}
     for task in tasks or pipeline.tasks:
-        needs = pipeline.task(task).needs
-        fitting = [source for source in sources.values() if needs in source.quantities]
+        needs = truth_needed(pipeline, task, chosen or {})
+        fitting = [source for source in sources.values() if needs <= source.quantities]
         if fitting:
             found[task] = fitting[0]
         elif tasks:
             raise UserError(
-                f"task {task} needs {needs}; {', '.join(sources)} has none. "
-                f"Choose another source with --data.name, or another task."
+                f"task {task} needs {' and '.join(sorted(needs))}; {', '.join(sources)} has none. "
+                f"Choose another source with --data.name, or another task or protocol."
             )
     if not found:
         raise UserError(
@@ -273,5 +300,9 @@ def pick_sources(
     return found
 
 
-def _first() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
+def truth_needed(
+    pipeline: DensePipeline, task: str, chosen: Mapping[str, Sequence[Protocol]]
+) -> frozenset[str]:
+    """The quantities that the protocols of a task are scored against."""
+    own = pipeline.task(task).needs
+    return frozenset(rule.needs or own for rule in protocols_of(pipeline, task, chosen))

@@ -18,14 +18,9 @@ import torch
 from stepsight.evaluation import figures
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.measures import measure
-from stepsight.evaluation.results import (
-    interval,
-    metrics_of,
-    per_image,
-    sample_rows,
-    write_json,
-    write_table,
-)
+from stepsight.evaluation.results import metrics_of, sample_rows, write_json, write_table
+from stepsight.evaluation.statistics import interval, per_image
+from stepsight.metrics import protocol as protocols
 from stepsight.pipeline import DensePipeline
 from stepsight.scaling import claims
 from stepsight.scaling.fits import compare
@@ -74,7 +69,7 @@ def sweep_rows(
         for metric in metrics_of(rows, scores.protocol):
             if metric in ("n_images", "hidden"):
                 continue
-            one = interval(rows, metric)
+            one = interval(rows, metric, protocols.get(scores.protocol))
             found.append(
                 {
                     "task": scores.task,

@@ -1,0 +1,79 @@
+"""What `evaluate.py` is told: its flags, and the data and protocols that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from stepsight.errors import UserError
+
+if TYPE_CHECKING:  # torch is imported once the number of its threads is set
+    from stepsight.data.config import SourceSettings
+    from stepsight.data.table import Source
+    from stepsight.metrics.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to score on; without a name, the evaluation split of the run's own data."""
+
+    name: str | None = None
+    root: str | None = None  # folder of the data set
+    split: str | None = None  # default: the source's evaluation split
+    images: int = 0  # at most so many; 0 = all
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a checkpoint, or predictions that another program wrote, against trivial predictors;
+    or sweep a checkpoint's test-time compute."""
+
+    checkpoint: str | None = None  # a run folder (its best checkpoint, else its last) or a step
+    predictions: str | None = None  # instead: a folder with a file for each image of --data.name
+    task: tuple[str, ...] = ()  # may be repeated; default: all that the data has truth for
+    protocol: tuple[
+        str, ...
+    ] = ()  # may be repeated, see `stepsight protocols`; default: the task's
+    data: Data = field(default_factory=Data)
+    nfe: str | None = None  # model calls a member: 4, or 1,2,4,8 with --sweep
+    members: str | None = None
+    sampler: str | None = None  # default: the run's
+    sweep: bool = False  # the grid NFE x members: sweep.csv, Pareto plots, fits, statements
+    save_predictions: bool = False  # keep them, in the layout that --predictions reads
+    given: Literal["depth", "disparity", "log"] = "depth"  # what files of predicted depth hold
+    scale: float = 1000.0  # units of an integer depth file a metre
+    pattern: str | None = None  # where a prediction is, e.g. {key}_disp.npy or {name}.png
+    resize: bool = False  # predictions of another size than their image's
+    partial: bool = False  # score although predictions are missing; the scores say so
+    out: str | None = None  # default: eval/ or sweep/ of the run; with --predictions, needed
+    seed: int | None = None  # of the initial noise
+    batch: int | None = None  # rows (images x members) a forward pass
+    processes: int = 0  # 0: one a core on CPU (at most 2)
+
+
+def protocols_by_task(names: Sequence[str]) -> dict[str, list[Protocol]]:
+    """The protocols of those names by their task. Raises UserError for an unknown name."""
+    from stepsight.metrics.protocol import get
+
+    found: dict[str, list[Protocol]] = {}
+    for name in dict.fromkeys(names):
+        rule = get(name)
+        found.setdefault(rule.task, []).append(rule)
+    return found
+
+
+def open_data(data: Data, quantities: frozenset[str]) -> tuple[Source, SourceSettings, str]:
+    """The data set named on the command line, its settings and its split. Raises UserError."""
+    from stepsight.data.config import FileSettings
+    from stepsight.data.table import open_source, settings_for
+
+    assert data.name is not None
+    options = {} if data.root is None else {"root": data.root}
+    settings = settings_for(data.name, **options)
+    split = data.split or (settings.eval_split if isinstance(settings, FileSettings) else "eval")
+    if isinstance(settings, FileSettings):
+        settings = settings_for(data.name, **options, eval_split=split)
+    elif split not in ("train", "eval"):
+        raise UserError(f"--data.split {split}: {data.name} has train and eval.")
+    return open_source(settings, split, quantities), settings, split

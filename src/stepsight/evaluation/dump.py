@@ -1,0 +1,89 @@
+"""Predictions kept on disk, to be scored under other protocols later without the model.
+
+A folder holds `<key>.npy` (float32 "c h w", physical units; int64 ids) for each image, the merged
+prediction of all members; `<key>.uncertainty.npy` ("1 h w") and `<key>.members.npy` ("e c h w")
+where there are several members; and `manifest.json`, which says what made them. A key keeps its
+folders. `imported` reads this layout, and the scores are those of the model itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepsight.data.resize import Size
+from stepsight.errors import DataFormatError, UserError
+from stepsight.evaluation.predictors import Answer, Model
+from stepsight.evaluation.results import write_json
+from stepsight.evaluation.views import View
+from stepsight.types import Batch
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Saving(Model):
+    """A model whose answers are written as they are given, below `folder`, a view a subfolder."""
+
+    folder: Path = Path()
+
+    def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
+        target = self.folder / view.name
+        for answer in super().answers(batch, view, sizes):
+            write_manifest(target, self._facts(view))
+            for i, key in enumerate(batch.keys):
+                _write_answer(target, key, answer, i)
+            yield answer
+
+    def _facts(self, view: View) -> dict[str, Any]:
+        own = {"task": self.name, "crop": view.crop, "working": view.working}
+        return own | dict(self.subject) | {"keys_are": "paths below this folder"}
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Say what made the predictions. Raises UserError if others are there already."""
+    before = read_manifest(folder)
+    if before is not None and before != facts:
+        raise UserError(f"{folder} holds other predictions. Remove it, or choose another --out.")
+    if before is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / MANIFEST, facts)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What made the predictions; None where another program wrote them."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataFormatError(f"{path}: not JSON ({error}). Remove it, or predict anew.") from None
+
+
+def _write_answer(folder: Path, key: str, answer: Answer, i: int) -> None:
+    prediction = answer.prediction
+    parts = {"": prediction.values[i]}
+    if prediction.uncertainty is not None:
+        parts[".uncertainty"] = prediction.uncertainty[i]
+    if answer.members is not None:
+        parts[".members"] = answer.members[:, i]
+    for kind, values in parts.items():
+        path = folder / f"{key}{kind}.npy"
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"The key {key} leads out of {folder}; nothing is written there.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, _plain(values), allow_pickle=False)
+
+
+def _plain(values: Tensor) -> np.ndarray:
+    """Quantities as float32, ids as int64."""
+    kind = torch.float32 if values.is_floating_point() else torch.int64
+    return values.detach().cpu().to(kind).numpy()

@@ -1,0 +1,220 @@
+"""Who is scored: a model that predicts, or (`imported`) files that another program wrote.
+
+The scoring loop knows neither. It asks a predictor for answers on a batch that was cropped to what
+the protocol looks at, for trivial answers to compare with, and for the score of an answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stepsight.data.collate import collate
+from stepsight.data.resize import Size, resize_sample
+from stepsight.evaluation.views import View
+from stepsight.metrics.alignment import Space
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol as Rule
+from stepsight.pipeline import DensePipeline
+from stepsight.tasks.base import Task
+from stepsight.types import Batch, Prediction, Sample
+
+Setting = tuple[int, int]  # NFE, members
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction on the grid of the batch, and what it took."""
+
+    setting: Setting
+    prediction: Prediction
+    working: Size  # the grid it was made on
+    seconds: float = 0.0  # an image
+    members: Tensor | None = None  # "e b c h w", physical, on the grid of the batch
+
+
+class Predictor(Protocol):
+    """What can be scored."""
+
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """Lends pictures and trivial predictors."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def rows(self) -> int:
+        """Images at a time."""
+        ...
+
+    @property
+    def sampler(self) -> str: ...
+
+    @property
+    def given(self) -> Space:
+        """What predicted depths are."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of the weights, or the name of the folder of files."""
+        ...
+
+    @property
+    def subject(self) -> Mapping[str, Any]:
+        """What its answers depend on besides the image, for the journal."""
+        ...
+
+    def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
+        """Answers at every setting. `sizes`: the images' own, before `view` cropped them."""
+        ...
+
+    def score(self, prediction: Prediction, batch: Batch, rule: Rule) -> Rows:
+        """One row of numbers an image."""
+        ...
+
+    def trivial(self, batch: Batch) -> dict[str, Prediction]:
+        """Trivial predictors by name."""
+        ...
+
+    def best(self, samples: list[Sample], batch: Batch, working: Size) -> Prediction | None:
+        """The truth of `samples`, which are `batch`, through the working size and back: the best
+        within reach. None where nothing is lost, or the batch lacks the task's own truth."""
+        ...
+
+    def shown(self, batch: Batch, view: View, sizes: Sequence[Size]) -> dict[str, Prediction]:
+        """Predictions for a picture, by heading; the last one is the one that was scored."""
+        ...
+
+    def remark(self, rule: Rule) -> str | None:
+        """What has to be said beside its scores under a protocol."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A pipeline at every pair of `nfe` and `members`.
+
+    Members are nested: the largest ensemble is sampled once a NFE and its prefixes are merged.
+    keep: the members themselves are part of an answer, for the scores of uncertainty.
+    """
+
+    pipeline: DensePipeline
+    name: str
+    nfe: Sequence[int]
+    members: Sequence[int]
+    sampler: str
+    seed: int = 0
+    rows: int = 64  # images at a time, and rows (images x members) a forward pass
+    keep: bool = False
+    given: Space = "depth"
+
+    @property
+    def task(self) -> Task:
+        return self.pipeline.task(self.name)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.device
+
+    @property
+    def digest(self) -> str:
+        return self.pipeline.name
+
+    @property
+    def subject(self) -> Mapping[str, Any]:
+        settings = {"nfe": list(self.nfe), "members": list(self.members), "seed": self.seed}
+        return {"checkpoint": self.digest, "sampler": self.sampler, "kept": self.keep} | settings
+
+    def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
+        pipeline = working_at(self.pipeline, self.name, view.working, grid_of(batch))
+        for calls in self.nfe:
+            began = _clock(self.device)
+            drawn = self._draw(pipeline, batch, calls, max(self.members))
+            took = (_clock(self.device) - began) / len(batch)
+            for count in self.members:
+                yield Answer(
+                    setting=(calls, count),
+                    prediction=pipeline.finish(self.task.merge(drawn[:count]), batch),
+                    working=(int(drawn.shape[-2]), int(drawn.shape[-1])),
+                    seconds=took * count / max(self.members),
+                    members=self._members(drawn[:count], grid_of(batch)),
+                )
+
+    def score(self, prediction: Prediction, batch: Batch, rule: Rule) -> Rows:
+        return self.task.score(prediction, batch, rule.name)
+
+    def trivial(self, batch: Batch) -> dict[str, Prediction]:
+        return self.task.baselines(batch, self.pipeline.statistics.get(self.name))
+
+    def best(self, samples: list[Sample], batch: Batch, working: Size) -> Prediction | None:
+        if working == grid_of(batch) or getattr(batch, self.task.needs) is None:
+            return None
+        small = collate([resize_sample(sample, working) for sample in samples])
+        truth = self.task.decode(self.task.encode(small.to(self.device)).x)
+        return self.pipeline.finish(truth, batch)
+
+    def shown(self, batch: Batch, view: View, sizes: Sequence[Size]) -> dict[str, Prediction]:
+        pipeline = working_at(self.pipeline, self.name, view.working, grid_of(batch))
+        found = {}
+        for calls, count in ((1, 1), (self.nfe[-1], self.members[-1])):
+            merged = self.task.merge(self._draw(pipeline, batch, calls, count))
+            found[f"{calls} x {count}"] = pipeline.finish(merged, batch)
+        return found
+
+    def remark(self, rule: Rule) -> str | None:
+        return None
+
+    def _draw(self, pipeline: DensePipeline, batch: Batch, calls: int, count: int) -> Tensor:
+        return pipeline.sample(
+            batch,
+            self.name,
+            nfe=calls,
+            members=count,
+            sampler=self.sampler,
+            seed=self.seed,
+            rows=self.rows,
+        )
+
+    def _members(self, drawn: Tensor, grid: Size) -> Tensor | None:
+        if not self.keep or len(drawn) < 2:
+            return None
+        decoded = [self.task.decode(member).values for member in drawn]
+        return torch.stack([self.task.rescale(values, grid) for values in decoded])
+
+
+def working_at(
+    pipeline: DensePipeline, task: str, longest: int | None, grid: Size
+) -> DensePipeline:
+    """The pipeline at another working size: `longest` is that of the longer side, 0 the grid's own,
+    None what the task was trained at. Sides are rounded to multiples of the stride."""
+    if longest is None:
+        return pipeline
+    scale = longest / max(grid) if longest else 1.0
+    other = copy.copy(pipeline)
+    other.sizes = pipeline.sizes | {task: (round(grid[0] * scale), round(grid[1] * scale))}
+    return other
+
+
+def grid_of(batch: Batch) -> Size:
+    """Height and width of its images."""
+    return int(batch.image.shape[-2]), int(batch.image.shape[-1])
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

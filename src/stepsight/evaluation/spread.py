@@ -1,0 +1,108 @@
+"""The scores of a stated uncertainty: does it tell where, and how far, a prediction errs?
+
+    ause, aurg   of the prediction's uncertainty against the pixel's error: |p - g| / g of aligned
+                 depth, end-point error, angle, wrong class
+    coverage_90  share of the truth within the 90 % interval of a normal distribution with the
+                 members' mean and standard deviation (depth and flow)
+    crps         of the members, in metres or pixels (depth and flow)
+
+Depth that is known up to scale and shift is aligned first: the protocol's fit of the merged
+prediction is applied to every member, so that what the members disagree on is not fitted away.
+These are means over images, whatever the protocol's averaging.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+from stepsight.evaluation.predictors import Answer
+from stepsight.metrics.alignment import Space, align
+from stepsight.metrics.depth import clipped, scored_pixels
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.uncertainty import aurg, ause, coverage, crps, gaussian_interval
+from stepsight.types import IGNORE, Batch
+
+LEVEL = 0.9
+
+
+class Case(NamedTuple):
+    """A prediction beside the truth, as it is scored."""
+
+    error: Tensor  # "b 1 h w", >= 0
+    valid: Tensor  # bool "b 1 h w"
+    truth: Tensor | None = None  # "b c h w", and
+    members: Tensor | None = None  # "e b c h w" in its unit, where they can be compared
+
+
+def uncertainty_rows(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Rows:
+    """One row an image; empty without uncertainty, or where the protocol scores no pixel errors."""
+    spread = answer.prediction.uncertainty
+    case = None if spread is None else _case(answer, batch, rule, given)
+    if case is None or spread is None:
+        return {}
+    rows = {
+        "ause": ause(case.error, spread, case.valid),
+        "aurg": aurg(case.error, spread, case.valid),
+    }
+    if case.members is not None and case.truth is not None:
+        members = case.members.double()
+        interval = gaussian_interval(members.mean(0), members.std(0, correction=1), LEVEL)
+        rows["coverage_90"] = coverage(interval, case.truth, case.valid)
+        rows["crps"] = crps(members, case.truth, case.valid)
+    return rows
+
+
+def _case(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case | None:
+    values = answer.prediction.values
+    match rule.task:
+        case "depth" if rule.needs is None and rule.scored_in == "depth":
+            return _depth(answer, batch, rule, given)
+        case "flow" if rule.alignment == "none" and batch.flow is not None:
+            assert batch.flow_valid is not None
+            error = (values - batch.flow).norm(dim=1, keepdim=True)
+            return Case(error, batch.flow_valid, batch.flow, answer.members)
+        case "amodal" if batch.amodal is not None and batch.amodal_valid is not None:
+            return Case(((values > 0.5) != batch.amodal).float(), batch.amodal_valid)
+        case "semantic" if batch.labels is not None:
+            labels = batch.labels[:, None]
+            return Case((values != labels).float(), labels != IGNORE)
+        case "normals" if batch.normals is not None and batch.normals_valid is not None:
+            cosine = F.cosine_similarity(values, batch.normals, dim=1)[:, None]
+            return Case(cosine.clamp(-1, 1).arccos(), batch.normals_valid)
+    return None
+
+
+def _depth(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case | None:
+    """The merged prediction and its members, stacked below one another and aligned as one map whose
+    first part alone is fitted."""
+    if batch.depth is None or batch.depth_valid is None or rule.space is None:
+        return None
+    merged, truth = answer.prediction.values, batch.depth
+    maps = merged[None] if answer.members is None else torch.cat([merged[None], answer.members])
+    height, width = truth.shape[-2:]
+    scored = scored_pixels(truth, batch.depth_valid, rule)
+    first = torch.arange(len(maps) * height, device=truth.device)[:, None] < height
+    tall = rearrange(maps, "e b 1 h w -> b 1 (e h) w")
+    seen = first & (tall > 0) if rule.fit_positive else first.expand_as(tall)
+    longest = max(tall.shape[-2:]) / max(height, width)
+    aligned = align(
+        tall,
+        repeat(truth, "b 1 h w -> b 1 (e h) w", e=len(maps)),
+        repeat(scored, "b 1 h w -> b 1 (e h) w", e=len(maps)),
+        rule.alignment,
+        rule.space,
+        given=given,
+        fit_to=seen,
+        fit_width=None if rule.fit_width is None else round(rule.fit_width * longest),
+        keys=batch.keys,
+    )
+    aligned = rearrange(aligned, "b 1 (e h) w -> e b 1 h w", h=height)
+    p, *members = (clipped(one, truth, scored, rule) for one in aligned)
+    error = (p - truth).abs() / torch.where(scored, truth, 1.0)
+    return Case(error, scored, truth, torch.stack(members) if members else None)

@@ -1,0 +1,270 @@
+"""Predictions of other programs: found by name, read in every container, refused where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stepsight.data.formats import write_flo, write_kitti_flow, write_pfm
+from stepsight.data.images import write_ids, write_png16
+from stepsight.errors import DataFormatError, UserError
+from stepsight.evaluation.dump import Saving, read_manifest
+from stepsight.evaluation.evaluator import score
+from stepsight.evaluation.imported import Imported
+from stepsight.evaluation.prediction_files import find_files, read_prediction
+from stepsight.evaluation.predictors import Model
+from stepsight.metrics import protocol as protocols
+
+DRAW = np.random.default_rng(0)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+# ---------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "key, file",
+    [
+        ("val/ai_1/rgb_cam_00_fr0000", "val/ai_1/rgb_cam_00_fr0000.npy"),
+        ("val/ai_1/rgb_cam_00_fr0000", "ai_1/pred_cam_00_fr0000.npy"),  # Marigold, Hypersim
+        ("test/kitchen_0004/rgb_0001", "kitchen_0004/pred_0001.npy"),  # and NYU
+        ("drive/image_02/0000000005", "pred_0000000005.npy"),  # and the rest
+        ("00006", "00006.flo"),
+        ("a/b.c", "b.c.pfm"),
+    ],
+)
+def test_the_file_of_a_key(tmp_path, key, file):
+    folder = touch(tmp_path, file, "other.npy", "depth/x.png")
+    assert find_files(folder, [key, "absent"]) == {key: folder / file}
+
+
+def test_a_pattern_says_where_files_are(tmp_path):
+    folder = touch(tmp_path, "out/a/b_disp.npy", "b.npy")
+    assert find_files(folder, ["a/b"], "out/{key}_disp.npy") == {"a/b": folder / "out/a/b_disp.npy"}
+    assert find_files(folder, ["a/b"], "{name}.npy") == {"a/b": folder / "b.npy"}
+
+
+def test_a_file_that_two_keys_lead_to_is_refused(tmp_path):
+    touch(tmp_path, "rgb_0.npy")
+    with pytest.raises(UserError, match=r"rgb_0.npy fits both a/rgb_0 and b/rgb_0"):
+        find_files(tmp_path, ["a/rgb_0", "b/rgb_0"])
+    with pytest.raises(UserError, match="no such folder"):
+        find_files(tmp_path / "nowhere", ["a"])
+
+
+# ---------------------------------------------------------------------------- containers
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 3, 5), (3, 5, 1), (1, 1, 3, 5)])
+def test_depth_arrays_of_any_layout(tmp_path, shape):
+    depth = DRAW.random((3, 5)).astype(np.float64)
+    np.save(tmp_path / "a.npy", depth.reshape(shape))
+    found = read_prediction(tmp_path / "a.npy", "depth")
+    assert found.dtype == torch.float32 and found.shape == (1, 1, 3, 5)
+    np.testing.assert_allclose(found[0, 0], depth, rtol=1e-7)
+
+
+def test_flow_from_every_container(tmp_path):
+    flow = torch.from_numpy(DRAW.integers(-64, 64, (2, 3, 5)) / 64).float()
+    np.save(tmp_path / "first.npy", flow.numpy())
+    np.save(tmp_path / "last.npy", flow.permute(1, 2, 0).numpy())
+    write_flo(tmp_path / "a.flo", flow)
+    write_pfm(tmp_path / "a.pfm", torch.cat([flow, torch.zeros_like(flow[:1])]))
+    write_kitti_flow(tmp_path / "a.png", flow, torch.ones_like(flow[:1], dtype=torch.bool))
+    for name in ("first.npy", "last.npy", "a.flo", "a.pfm", "a.png"):
+        assert torch.equal(read_prediction(tmp_path / name, "flow")[0], flow), name
+
+
+def test_depth_and_ids_from_pictures(tmp_path):
+    stored = torch.from_numpy(DRAW.integers(1, 60000, (1, 3, 5))).to(torch.uint16)
+    write_png16(tmp_path / "d.png", stored)
+    found = read_prediction(tmp_path / "d.png", "depth", scale=256)
+    torch.testing.assert_close(found[0], stored.float() / 256)
+    classes, numbers = (torch.from_numpy(DRAW.integers(0, 80, (1, 3, 5))) for _ in "ci")
+    write_ids(tmp_path / "p.png", 1000 * classes + numbers)
+    found = read_prediction(tmp_path / "p.png", "panoptic")
+    assert torch.equal(found[0], torch.cat([classes, numbers]))
+
+
+def bad_nan(folder: Path) -> tuple[Path, str]:
+    np.save(folder / "bad.npy", np.array([[1.0, np.nan]]))
+    return folder / "bad.npy", "depth"
+
+
+def bad_unknown(folder: Path) -> tuple[Path, str]:
+    write_kitti_flow(folder / "bad.png", torch.zeros(2, 3, 5), torch.zeros(1, 3, 5) > 0)
+    return folder / "bad.png", "flow"
+
+
+def bad_fraction(folder: Path) -> tuple[Path, str]:
+    np.save(folder / "bad.npy", np.array([[1.0, 0.5]]))
+    return folder / "bad.npy", "semantic"
+
+
+def bad_channels(folder: Path) -> tuple[Path, str]:
+    np.save(folder / "bad.npy", np.zeros((4, 5, 6)))
+    return folder / "bad.npy", "flow"
+
+
+def bad_container(folder: Path) -> tuple[Path, str]:
+    write_flo(folder / "bad.flo", torch.zeros(2, 3, 5))
+    return folder / "bad.flo", "depth"
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (bad_nan, "1 values are NaN or infinite"),
+        (bad_unknown, "15 values are marked as unknown"),
+        (bad_fraction, "whole numbers"),
+        (bad_channels, "an array 4 x 5 x 6 is no flow, which has 2 channels"),
+        (bad_container, "no prediction of depth is read from .flo"),
+    ],
+)
+def test_files_that_cannot_be_scored_are_refused_by_name(tmp_path, make, said):
+    path, task = make(tmp_path)
+    with pytest.raises(DataFormatError, match=said) as error:
+        read_prediction(path, task)
+    assert str(path) in str(error.value)
+
+
+# ---------------------------------------------------------------------------- scores
+
+
+def rules(task: str) -> list[protocols.Protocol]:
+    names = {
+        "depth": ("depth-affine-log", "depth-affine", "marigold-depth", "midas", "depth-metric")
+    }
+    return [protocols.get(name, task) for name in names.get(task, ())] or [
+        protocols.default_for(task)
+    ]
+
+
+def imported(folder: Path, source, task: str, **options) -> Imported:
+    files = find_files(folder, [source[i].key for i in range(len(source))])
+    return Imported(task, folder, files, classes=7, **options)
+
+
+def assert_same_tables(found, expected) -> None:
+    assert found and found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("task", ["depth", "flow", "amodal", "semantic"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_dump_scores_as_the_model_did(lab, tmp_path, task, members):
+    source = replace(lab.held, grids=((16, 16), (24, 32)))
+    model = Saving(lab.pipeline(), task, [2], [members], "ddim", keep=True, folder=tmp_path)
+    direct = score(model, source, rules(task), range(6))
+    folder = tmp_path / "none"
+    again = score(imported(folder, source, task), source, rules(task), range(6))
+    for one, other in zip(again, direct):
+        assert one.keys == other.keys and one.protocol == other.protocol
+        ((setting, rows),) = one.settings.items()
+        assert setting[1] == (members if task in ("depth", "flow") or members == 1 else members)
+        assert_same_tables(rows, other.settings[2, members])
+        if members > 1:
+            assert_same_tables(one.uncertainty[setting], other.uncertainty[2, members])
+        else:
+            assert not one.uncertainty and not other.uncertainty
+    made = read_manifest(folder)
+    assert made and (made["checkpoint"], made["nfe"], made["crop"]) == ("digest", [2], "none")
+
+
+def test_protocols_of_one_view_share_the_prediction_and_others_get_their_own(lab, tmp_path):
+    source = lab.Source(count=1, seed="held", grids=((360, 1220),))
+    pipeline, seen = lab.pipeline(), []
+    sample = pipeline.sample
+
+    def counted(batch, task, **options):
+        seen.append(tuple(batch.image.shape[-2:]))
+        return sample(batch, task, **options)
+
+    pipeline.sample = counted
+    model = Model(pipeline, "depth", [1], [1], "ddim")
+    names = ("depth-affine", "depth-affine-log", "marigold-kitti", "depth-metric")
+    found = score(model, source, [protocols.get(name) for name in names], range(1))
+    assert seen == [(360, 1220), (352, 1216)]
+    assert [one.protocol for one in found] == list(names)
+    assert len({float(one.settings[1, 1]["abs_rel"][0]) for one in found}) == 4
+
+
+def truth_files(folder: Path, source, crop: bool = False) -> Path:
+    folder.mkdir()
+    for i in range(len(source)):
+        depth = source[i].depth
+        depth = depth[:, 8:, 2:1218] if crop else depth
+        np.save(folder / f"{source[i].key}.npy", depth.numpy())
+    return folder
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_prediction_is_of_the_image_or_of_its_cropped_part(lab, tmp_path, crop):
+    source = lab.Source(count=1, seed="held", grids=((360, 1220),))
+    folder = truth_files(tmp_path / "out", source, crop)
+    kitti = [protocols.get("marigold-kitti")]
+    (found,) = score(imported(folder, source, "depth"), source, kitti, range(1))
+    assert float(found.settings[0, 1]["abs_rel"][0]) < 1e-6
+    if crop:
+        with pytest.raises(
+            DataFormatError, match="352 x 1216 pixels, where its image has 360 x 1220"
+        ):
+            score(imported(folder, source, "depth"), source, rules("depth"), range(1))
+
+
+def test_predictions_of_another_size_are_resized_when_told(lab, tmp_path):
+    source = lab.Source(count=1, seed="held", grids=((24, 32),))
+    flow = source[0].flow
+    small = torch.nn.functional.avg_pool2d(flow, 2) / 2  # half the grid, half the pixels
+    np.save(tmp_path / f"{source[0].key}.npy", small.numpy())
+    with pytest.raises(DataFormatError, match="12 x 16 pixels, where its image has 24 x 32"):
+        score(imported(tmp_path, source, "flow"), source, rules("flow"), range(1))
+    (found,) = score(
+        imported(tmp_path, source, "flow", resize=True), source, rules("flow"), range(1)
+    )
+    assert 0 < float(found.settings[0, 1]["epe"][0]) < 0.1
+
+
+@pytest.mark.parametrize("given", ["disparity", "log"])
+def test_depth_may_be_given_as_disparity_or_logarithm(lab, tmp_path, given):
+    """Up to the fit: an affine map of disparity or log depth is perfect in its own space."""
+    source = lab.Source(count=2, seed="held")
+    for i in range(2):
+        depth = source[i].depth
+        values = 3 / depth - 0.1 if given == "disparity" else 2 * depth.log() - 1
+        np.save(tmp_path / f"{source[i].key}.npy", values.numpy())
+    name = "marigold-disparity" if given == "disparity" else "depth-affine-log"
+    predictor = imported(tmp_path, source, "depth", given=given)
+    (found,) = score(predictor, source, [protocols.get(name)], range(2))
+    assert found.settings[0, 1]["abs_rel"].max() < 1e-5
+    assert found.baselines["constant"]["abs_rel"].min() > 0.05
+
+
+def test_members_in_one_file_are_merged_and_their_spread_is_scored(lab, tmp_path):
+    source = lab.Source(count=2, seed="held")
+    for i in range(2):
+        noise = torch.from_numpy(DRAW.normal(size=(5, *source[i].flow.shape))).float()
+        np.save(tmp_path / f"{source[i].key}.npy", (source[i].flow + noise).numpy())
+    (found,) = score(imported(tmp_path, source, "flow"), source, rules("flow"), range(2))
+    rows = found.uncertainty[0, 5]
+    assert rows.keys() == {"ause", "aurg", "coverage_90", "crps"}
+    assert (rows["coverage_90"] > 0.7).all() and (rows["crps"] < 0.5).all()
+    assert (found.settings[0, 5]["epe"] < 0.8).all()  # sqrt(pi / 2) / sqrt(5) is .56
+
+
+def test_class_ids_without_a_class_are_refused_by_name(lab, tmp_path):
+    source = lab.Source(count=1, seed="held")
+    np.save(tmp_path / f"{source[0].key}.npy", np.full((16, 16), 7))
+    with pytest.raises(DataFormatError, match=r"npy: class ids 7 to 7, .* 0 to 6"):
+        score(imported(tmp_path, source, "semantic"), source, rules("semantic"), range(1))
