@@ -110,7 +110,7 @@ def test_every_setting_of_a_task_is_read_by_the_task(name):
 @pytest.mark.parametrize("name", TABLES["data"])
 def test_every_setting_of_a_source_is_read(name):
     kind = TABLES["data"][name]
-    own = reads("data", "evaluation", "training", by={"settings"})
+    own = reads("data", "evaluation", "training", by={"settings", "_settings"})
     assert names(kind) - own - DIALS.keys() == {"weight"}
     if issubclass(kind, FileSettings):
         assert {"split", "eval_split"} <= reads("evaluation/run.py", by={"settings"})
@@ -132,7 +132,8 @@ def test_weights_of_tasks_and_sources_are_read_where_streams_are_made():
 def test_every_flag_of_a_program_is_read():
     assert names(Train) <= reads("cli/train.py", by={"door"})
     assert names(Evaluate) <= reads("cli/evaluate.py", by={"door"})
-    assert names(Data) <= reads("cli/evaluate.py", by={"data"})
+    flags = reads("cli/evaluate.py", "cli/evaluation_flags.py", by={"data"})
+    assert names(Data) <= flags
 
 
 def destinations(parser: argparse.ArgumentParser) -> set[str]:

@@ -15,6 +15,7 @@ import torch
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.results import (
     Made,
+    completeness,
     finite,
     flat,
     metrics_of,
@@ -171,3 +172,19 @@ def test_rows_of_many_images_take_time_in_proportion():
     began = time.perf_counter()
     assert len(sample_rows(scores)) == n
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "n", "expected", "label"),
+    [
+        ("hypersim", "test", 7682, 7682, None),
+        ("hypersim", "test", 2, 7682, "partial: 2 of 7682"),
+        ("hypersim", "val", 2, 7370, "split val, not this protocol's test; partial: 2 of 7370"),
+        ("hypersim", "test", 7690, 7682, "not the split of this protocol: 7690 images, not 7682"),
+        ("scenes", "eval", 8, None, "not the data of this protocol (hypersim)"),
+    ],
+)
+def test_what_is_said_of_the_images_that_were_scored(source, split, n, expected, label):
+    published = {"val": 7370, "test": 7682}.get(split)
+    made = Made("ddim", "digest", split=split, published=published)
+    assert completeness(protocols.get("marigold-hypersim"), source, n, made) == (expected, label)

@@ -131,8 +131,8 @@ def _sources(
     quantities = frozenset().union(*needed)
     split = None
     if door.data.name is None:
-        if door.data.root is not None or door.data.split is not None:
-            raise UserError("--data.root and --data.split need --data.name.")
+        if door.data.root is not None or door.data.split is not None or door.data.option:
+            raise UserError("--data.root, --data.split and --data.option need --data.name.")
         config = pipeline.config
         opened = evaluation.open_sources(config, quantities, "eval")
         label = evaluation.overlap(config, config.data.values())

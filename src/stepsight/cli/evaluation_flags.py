@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from stepsight.cli.options import with_options
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:  # torch is imported once the number of its threads is set
@@ -21,6 +22,7 @@ class Data:
     name: str | None = None
     root: str | None = None  # folder of the data set
     split: str | None = None  # default: the source's evaluation split
+    option: tuple[str, ...] = ()  # settings of the data set, key=value; may be repeated
     images: int = 0  # at most so many; 0 = all
 
 
@@ -70,10 +72,10 @@ def open_data(data: Data, quantities: frozenset[str]) -> tuple[Source, SourceSet
 
     assert data.name is not None
     options = {} if data.root is None else {"root": data.root}
-    settings = settings_for(data.name, **options)
+    settings = with_options(settings_for(data.name, **options), data.option)
     split = data.split or (settings.eval_split if isinstance(settings, FileSettings) else "eval")
     if isinstance(settings, FileSettings):
-        settings = settings_for(data.name, **options, eval_split=split)
+        settings = replace(settings, eval_split=split)
     elif split not in ("train", "eval"):
         raise UserError(f"--data.split {split}: {data.name} has train and eval.")
     return open_source(settings, split, quantities), settings, split

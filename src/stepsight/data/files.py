@@ -33,7 +33,7 @@ class FileSource(ABC, Generic[Entry]):
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
-        self.name = settings.name
+        self.name, self.settings = settings.name, settings
         self.size = settings.size
         self.root = find_root(settings, self.marker)
         self.quantities = self.present() if quantities is None else self.offers & quantities

@@ -44,7 +44,7 @@ class Job:
     def journal(self, folder: Path) -> Journal:
         """Where its rows are kept until the results are written."""
         ends = [self.source[i].key for i in {self.indices[0], self.indices[-1]}]
-        data = [self.source.name, str(getattr(self.source, "root", "")), *sorted(ends)]
+        data = [self.source.name, repr(getattr(self.source, "settings", "")), *sorted(ends)]
         subject = dict(self.predictor.subject) | {
             "protocols": [rule.id for rule in self.protocols],
             "data": [*data, len(self.source), len(self.indices)],

@@ -85,11 +85,12 @@ def completeness(rule: Protocol, source: str, n: int, made: Made) -> tuple[int |
     """The images that the whole split has, and what has to be said of the `n` that were scored."""
     notes = [made.label] if made.label else []
     expected = made.published
-    if rule.data is not None:
-        if source == rule.data or source.startswith(f"{rule.data}_"):
-            expected = rule.count or expected
-        else:
-            notes.append(f"not the data of this protocol ({rule.data})")
+    if rule.data is not None and not (source == rule.data or source.startswith(f"{rule.data}_")):
+        notes.append(f"not the data of this protocol ({rule.data})")
+    elif rule.data is not None and made.split and rule.split and made.split != rule.split:
+        notes.append(f"split {made.split}, not this protocol's {rule.split}")
+    elif rule.data is not None:
+        expected = rule.count or expected
     if expected is not None and n < expected:
         notes.append(f"partial: {n} of {expected}")
     elif expected is not None and n > expected:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepsight.cli.options import with_options
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def add_source_flags(own: argparse.ArgumentParser) -> None:
     own.add_argument("root", nargs="?", default=None, help="folder that holds the data set")
     own.add_argument("--split", default=None, help="default: all that there is")
     own.add_argument("--size", type=int, nargs=2, default=None, metavar=("H", "W"))
+    own.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data set"
+    )
     own.add_argument("--level", default="standard", help="of the procedural worlds")
     own.add_argument("--seed", type=int, default=0, help="of the procedural worlds")
 
@@ -47,7 +51,7 @@ def settings_of(door: argparse.Namespace, images: int | None = None) -> SourceSe
         options |= {} if images is None else {"eval_count": images}
     else:
         options |= {"root": door.root or ""}
-    return settings_for(door.name, **options)
+    return with_options(settings_for(door.name, **options), door.option)
 
 
 def split_of(door: argparse.Namespace, worlds: str = "eval") -> str:
