@@ -177,6 +177,7 @@ def test_the_rule_leaves_out_frames_that_show_little(root, tmp_path, change, rea
         "rgb_range": 10,
         "invalid": 0.03,
         "farthest": 65535,
+        "rules": 1,
     }
 
 

@@ -80,6 +80,7 @@ def test_the_reader_opens_what_was_prepared(root, tmp_path):
     np.testing.assert_array_equal(sample.depth_valid[0].numpy(), truth > 0)
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_processes(root, tmp_path):
     prepare(root, tmp_path / "one")
     prepare(root, tmp_path / "two", workers=2)
@@ -142,3 +143,30 @@ def test_a_list_is_needed(root, tmp_path):
     shutil.move(root / LISTED, root / "frames.txt")
     with pytest.raises(UserError, match="found no list"):
         prepare(root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["", "train", "val", "data_depth_annotated/train"])
+def test_ground_truth_is_found_wherever_the_reader_finds_it(root, tmp_path, place):
+    for path in sorted((root / "data_depth_annotated").glob("*/*_sync/**/*.png")):
+        target = root / place / DRIVE / path.parent.relative_to(path.parents[3]) / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    assert prepare(root, tmp_path / "out").counts == {"test": 4}
+
+
+def test_a_frame_without_ground_truth_needs_no_picture(root, tmp_path):
+    (root / image_name(3)).unlink()
+    assert prepare(root, tmp_path / "out").left_out == {image_name(3): "no ground truth"}
+
+
+def test_a_folder_that_was_moved_or_an_update_is_no_reason_to_begin_anew(
+    root, tmp_path, monkeypatch
+):
+    prepare(root, tmp_path / "out")
+    monkeypatch.setattr("stepsight.data.prepare.preparation.tool", lambda: "stepsight 99")
+    moved = shutil.move(root, tmp_path / "elsewhere")
+    manifest = prepare(Path(moved), tmp_path / "out")
+    assert (manifest.source, manifest.tool) == ("elsewhere", "stepsight 99")
+    monkeypatch.setattr("stepsight.data.prepare.kitti.RULES", 99)
+    with pytest.raises(UserError, match="settings.*99"):
+        prepare(Path(moved), tmp_path / "out")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from stepsight.data.hdf5 import read_hdf5
 from stepsight.data.prepare.nyu import nyu
 from stepsight.errors import DataFormatError, UserError
 
@@ -126,3 +127,15 @@ def test_damaged_files_are_refused_by_name(root, arrays, tmp_path):
     (root / "splits.mat").unlink()
     with pytest.raises(UserError, match="splits.mat"):
         prepare(root, tmp_path / "out")
+
+
+def test_a_picture_is_decoded_once(root, tmp_path, monkeypatch):
+    read: list[str] = []
+
+    def counted(path, key, index=None):
+        read.append(key)
+        return read_hdf5(path, key, index)
+
+    monkeypatch.setattr("stepsight.data.readers.nyu_mat.read_hdf5", counted)
+    prepare(root, tmp_path / "out")
+    assert sorted(read) == sorted(["images", "rawDepths", "depths"] * 4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stepsight.errors import UserError
+from stepsight.metrics import masked
 from stepsight.metrics.alignment import align
 from stepsight.metrics.depth import depth_rows, scored_pixels
 from stepsight.metrics.normalised import normalised_rows
@@ -222,3 +223,23 @@ def test_protocols_of_one_table_differ(scene):
     }
     assert len({round(value, 6) for value in found.values()}) == len(names)
     assert max(found.values()) > 2 * min(found.values())
+
+
+@pytest.mark.parametrize("given", ["log", "log1p"])
+@pytest.mark.parametrize("name", ["marigold-disparity", "lotus-scannet"])
+def test_the_fit_asks_for_positive_disparity_however_the_prediction_is_given(scene, given, name):
+    _, truth, valid = scene
+    truth = truth / truth.mean() / 2
+    depth = 0.1 + truth.double() ** 0.7  # many within one metre, where the logarithm is negative
+    assert (depth[valid] < 1).any() and (depth[valid] > 1).any()
+    x = depth.log() if given == "log" else depth.log1p()
+    found = depth_rows(x, truth, valid, get(name), given=given)
+    torch.testing.assert_close(found, depth_rows(depth, truth, valid, get(name)), equal_nan=True)
+
+
+def test_disparity_that_is_not_positive_stays_out_of_the_fit(scene):
+    _, truth, valid = scene
+    disparity = 1 / truth.double().clamp(min=1)
+    disparity[..., ::3] = -5.0
+    rows = depth_rows(disparity, truth, valid, get("marigold-disparity"), given="disparity")
+    torch.testing.assert_close(rows["delta1"], masked.mean(disparity > 0, valid))

@@ -15,17 +15,17 @@ depth-metric@b37f1681
 marigold-depth@8b2472e7
 marigold-hypersim@c8509be4
 marigold-vkitti@20657bae
-marigold-nyu@88586dd1
-marigold-kitti@b9a8b966
+marigold-nyu@b1c421a5
+marigold-kitti@a7af8430
 marigold-eth3d@678b6fca
-marigold-scannet@0c882294
+marigold-scannet@ca359f4a
 marigold-diode@693c3ef2
 marigold-disparity@7f975310
 lotus@2cd2a887
-lotus-nyu@5b7afc07
-lotus-kitti@e279a48a
+lotus-nyu@b66f7110
+lotus-kitti@28cf7cb8
 lotus-eth3d@54e7cac2
-lotus-scannet@29b50af7
+lotus-scannet@25ce99be
 lotus-diode@e2fc3a10
 depth-anything@ecc5f2c2
 depth-anything-metric-hypersim@17a04bcb
@@ -48,7 +48,7 @@ spring@6fede5f1
 seed-release-per-axis-affine-flow-fit@aa0e074a
 amodal-iou@bfb1af9e
 pix2gestalt-per-object@45f30aaa
-pix2gestalt-pooled@66bb9943
+pix2gestalt-pooled@370dc4ff
 semantic-miou@9b640fcb
 ade20k@85fc3028
 cityscapes@35ad3d24
@@ -71,7 +71,7 @@ def test_the_id_follows_what_changes_a_score_and_nothing_else():
     changes = {
         **{"alignment": "scale", "space": "depth", "max_depth": 65.0, "averaging": "pooled"},
         **{"crop": "kitti_benchmark", "mask": "garg", "working": 768, "pooled": ("rmse",)},
-        **{"post": "median", "data": "nyuv2", "split": "test", "count": 654, "strict": True},
+        **{"full_view": True, "data": "nyuv2", "split": "test", "count": 654, "strict": True},
         **{"selects": False, "clip": "none", "scored_in": "disparity", "epsilon": 1e-5},
         **{"min_valid": 10, "fit_positive": True, "fit_width": 1024},
     }

@@ -154,3 +154,17 @@ def test_an_image_without_labels_changes_nothing(maps, rule):
     labels[1] = IGNORE
     without = semantic_rows(pred[[0, 2]], labels[[0, 2]], 4)
     assert reduce(semantic_rows(pred, labels, 4), rule) == reduce(without, rule)
+
+
+def test_false_pixels_around_objects_in_full_view_count_where_all_objects_are_summed():
+    """Deocclusion's inv_mIoU: sums of intersections and unions outside the visible masks."""
+    amodal, modal = row(1, 1, 0, 0).repeat(2, 1, 1, 1), row(1, 1, 0, 0).repeat(2, 1, 1, 1)
+    modal[0, ..., 1] = False  # half hidden, found; the other is in full view, one pixel too large
+    pred = amodal.clone()
+    pred[1, ..., 2] = True
+    rule = PROTOCOLS["pix2gestalt-pooled"]
+    rows = amodal_rows(pred, modal, amodal, torch.ones_like(pred), rule)
+    assert reduce(rows, rule)["iou_hidden"] == pytest.approx(1 / 2)
+    others = replace(rule, full_view=False)
+    rows = amodal_rows(pred, modal, amodal, torch.ones_like(pred), others)
+    assert reduce(rows, others)["iou_hidden"] == 1

@@ -4,7 +4,6 @@ import itertools
 import math
 from statistics import NormalDist
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,9 +12,7 @@ from stepsight.metrics.uncertainty import (
     ause,
     coverage,
     crps,
-    ence,
     gaussian_interval,
-    member_interval,
     sparsification,
 )
 
@@ -129,14 +126,6 @@ def test_normal_intervals_cover_what_they_say(rng, level):
     assert (narrow < covered - 0.1).all()
 
 
-@pytest.mark.parametrize("m", [1, 2, 7, 20])
-def test_member_intervals_are_numpys_quantiles(rng, m):
-    members = torch.randn(m, 2, 1, 3, 4, generator=rng, dtype=torch.float64)
-    low, high = member_interval(members, 0.9)
-    expected = np.quantile(members.numpy(), [0.05, 0.95], axis=0)
-    np.testing.assert_allclose(torch.stack([low, high]).numpy(), expected)
-
-
 def test_coverage_counts_valid_pixels_and_both_ends(valid, spoiled):
     truth = spoiled(torch.ones(3, 1, 5, 7), valid)
     ends = torch.ones(3, 1, 5, 7), torch.full((3, 1, 5, 7), 2.0)
@@ -147,20 +136,3 @@ def test_coverage_counts_valid_pixels_and_both_ends(valid, spoiled):
     two[:, 1] = 5
     wide = tuple(end.repeat(1, 2, 1, 1) for end in ends)
     assert coverage(wide, two, valid).tolist() == [0.5] * 3  # one of two components
-
-
-def test_ence_matches_a_slow_loop_and_is_0_for_the_truth(rng, valid, spoiled):
-    deviation = spoiled(0.1 + torch.rand(3, 1, 5, 7, generator=rng), valid)
-    error = spoiled(torch.rand(3, 1, 5, 7, generator=rng), valid)
-    found = ence(error, deviation, valid)
-    for i in range(3):
-        pairs = sorted(zip(deviation[i][valid[i]].tolist(), error[i][valid[i]].tolist()))
-        parts = np.array_split(np.array(pairs), 10)
-        rmv = [math.sqrt(np.mean(part[:, 0] ** 2)) for part in parts]
-        rmse = [math.sqrt(np.mean(part[:, 1] ** 2)) for part in parts]
-        expected = np.mean([abs(a - b) / a for a, b in zip(rmv, rmse)])
-        assert found[i].item() == pytest.approx(expected, rel=1e-6)
-    assert ence(deviation, deviation, valid).tolist() == pytest.approx([0, 0, 0])
-    assert ence(error, deviation, torch.zeros_like(valid)).isnan().all()
-    certain = torch.zeros_like(error)
-    assert ence(error, certain, valid).isnan().all()

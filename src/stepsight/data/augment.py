@@ -18,9 +18,9 @@ from torch import Tensor
 from stepsight.data.config import FileSettings
 from stepsight.data.resize import resize_sample
 from stepsight.seeding import numpy_generator
-from stepsight.types import Sample
+from stepsight.types import IGNORE, Sample
 
-MASKS = ("modal", "depth_valid", "flow_valid", "normals_valid")  # of which a crop keeps something
+MASKS = ("modal", "depth_valid", "flow_valid", "normals_valid")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -78,18 +78,15 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 def random_crop(sample: Sample, scale: float, rng: np.random.Generator) -> Sample:
     """A window with the same share of both sides, uniform in [scale, 1], anywhere in the frame.
 
-    The sample as it is if the window held nothing of a mask that the sample has.
+    The sample as it is if the window held nothing of a mask that the sample has, or no label.
     """
     share = rng.uniform(scale, 1)
     height, width = sample.image.shape[-2:]
     sides = max(1, round(share * height)), max(1, round(share * width))
     top, left = (int(rng.integers(whole - part + 1)) for whole, part in zip((height, width), sides))
     window = crop(sample, top, left, *sides)
-    for name in MASKS:
-        before, after = getattr(sample, name), getattr(window, name)
-        if before is not None and before.any() and not after.any():
-            return sample
-    return window
+    lost = any(b.any() and not a.any() for b, a in zip(_masks(sample), _masks(window)))
+    return sample if lost else window
 
 
 def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
@@ -118,6 +115,12 @@ def _recolour(
     x = grey + saturation * (x - grey)
     x = brightness * (0.5 + contrast * (x - 0.5))
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _masks(sample: Sample) -> list[Tensor]:
+    """What a sample has of the masks and labelled pixels of which a crop keeps something."""
+    masks = [mask for name in MASKS if (mask := getattr(sample, name)) is not None]
+    return masks if sample.labels is None else [*masks, sample.labels != IGNORE]
 
 
 def _leaves(flow: Tensor) -> Tensor:

@@ -79,12 +79,20 @@ class FileSource(ABC, Generic[Entry]):
         return parts[split]
 
 
+def root_of(text: str) -> Path:
+    """The folder that a user wrote, `~` resolved. Raises `UserError` for the home of nobody."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: there is no such home folder; write the whole path.") from error
+
+
 def find_root(settings: FileSettings, marker: str) -> Path:
     """The root as a folder in which something matches `marker`. Raises `UserError` with a hint."""
     way_out = "Set --data.root, or use the procedural worlds (--data.name scenes)."
     if not settings.root:
         raise UserError(f"{settings.name}: no folder is given. {way_out}")
-    root = Path(settings.root).expanduser()
+    root = root_of(settings.root)
     if not root.is_dir():
         raise UserError(f"{settings.name}: {root} not found. {way_out}")
     if not _matches(root, marker):

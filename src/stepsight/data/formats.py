@@ -30,17 +30,19 @@ PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?\d*\.?\d+(?:[
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER = re.compile(
     r"\{'descr': '([<>|=](?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), "
-    r"'shape': \(([\d, ]*)\),? ?\}\s*"
+    r"'shape': \(((?:\d{1,18}, ?){0,31}(?:\d{1,18})?)\),? ?\}\s*"
 )
 KITTI_ZERO, KITTI_STEPS = 32768, 64  # stored value of no motion, steps a pixel
 
 
-def read_flo(path: str | Path) -> Tensor:
+def read_flo(path: str | Path, *, unknown: bool = False) -> Tensor:
     """Flow float32 "2 h w" in pixels, u then v; unknown pixels keep their large values.
 
-    Raises `DataFormatError` for a wrong magic, sizes that do not fit the file, or NaN.
+    Raises `DataFormatError` for a wrong magic, sizes that do not fit the file, or NaN, unless that
+    may stand for `unknown`.
     """
-    return _read_pieh(Path(path), 2, "unknown flow is marked by values above 1e9")
+    rule = "unknown flow is marked by values above 1e9"
+    return _read_pieh(Path(path), 2, None if unknown else rule)
 
 
 def write_flo(path: str | Path, flow: Tensor) -> None:
@@ -54,9 +56,9 @@ def known_flow(flow: Tensor) -> Tensor:
     return (flow.abs() <= UNKNOWN_ABOVE).all(dim=0, keepdim=True)
 
 
-def read_dpt(path: str | Path) -> Tensor:
+def read_dpt(path: str | Path, *, unknown: bool = False) -> Tensor:
     """Sintel's depth float32 "1 h w", metres along the optical axis. Raises as `read_flo` does."""
-    return _read_pieh(Path(path), 1, "depth has a value everywhere")
+    return _read_pieh(Path(path), 1, None if unknown else "depth has a value everywhere")
 
 
 def write_dpt(path: str | Path, depth: Tensor) -> None:
@@ -65,10 +67,11 @@ def write_dpt(path: str | Path, depth: Tensor) -> None:
     _write_pieh(path, depth)
 
 
-def read_pfm(path: str | Path) -> Tensor:
+def read_pfm(path: str | Path, *, unknown: bool = False) -> Tensor:
     """float32 "c h w" with c 3 or 1, first row on top. The size of the scale is left aside.
 
-    Raises `DataFormatError` for a wrong header, sizes that do not fit the file, or NaN.
+    Raises `DataFormatError` for a wrong header, sizes that do not fit the file, or NaN, unless that
+    may stand for `unknown`.
     """
     path = Path(path)
     with _open(path) as file:
@@ -79,7 +82,7 @@ def read_pfm(path: str | Path) -> Tensor:
         width, height, channels = int(match[2]), int(match[3]), 3 if match[1] == b"PF" else 1
         order = "<f4" if match[4].startswith(b"-") else ">f4"
         values = _rest(file, match.end(), (height, width, channels), order, path)
-    return _planes(values[::-1], path, "no pixel may be unset")
+    return _planes(values[::-1], path, None if unknown else "no pixel may be unset")
 
 
 def write_pfm(path: str | Path, values: Tensor) -> None:
@@ -158,7 +161,7 @@ def read_vkitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
     return torch.where(valid, (2 * stored[:2] / 65535 - 1) * extent, 0.0), valid
 
 
-def _read_pieh(path: Path, channels: int, rule: str) -> Tensor:
+def _read_pieh(path: Path, channels: int, rule: str | None) -> Tensor:
     with _open(path) as file:
         header = file.read(PIEH_HEADER.size)
         if len(header) < PIEH_HEADER.size:
@@ -198,9 +201,9 @@ def _rest(file: BinaryIO, start: int, shape: tuple[int, ...], dtype: str, path: 
     return values.astype(kind.newbyteorder("="), copy=False)
 
 
-def _planes(values: np.ndarray, path: Path, rule: str) -> Tensor:
-    """An array "h w c" as float32 "c h w". Raises `DataFormatError` for NaN."""
-    if np.isnan(values).any():
+def _planes(values: np.ndarray, path: Path, rule: str | None) -> Tensor:
+    """An array "h w c" as float32 "c h w". Raises `DataFormatError` for NaN that breaks a rule."""
+    if rule and np.isnan(values).any():
         raise DataFormatError(f"{path}: holds NaN; {rule}.")
     return torch.from_numpy(np.array(values.transpose(2, 0, 1), np.float32, order="C"))
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCK = 512  # bytes MATLAB puts before the signature
 MAX_BYTES = 1 << 30
+DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
 def read_hdf5(path: str | Path, key: str, index: int | None = None) -> np.ndarray:
@@ -54,7 +55,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise DataFormatError(f"{path}: damaged HDF5 ({error}).") from error
 
 

@@ -1,9 +1,9 @@
 """Other sizes: samples to a working size, predictions back to the native one.
 
 Each quantity is resized as its meaning demands: pictures are smoothed, what must not be mixed
-(depth, labels, masks) is picked at the nearest pixel centre, and vectors are averaged over their
-valid pixels only. Flow is measured in pixels of its own grid, so u scales with the width and v with
-the height.
+(depth, labels, masks) is picked at the nearest pixel centre, and vectors are averaged where all of
+them are valid, else picked: sparse truth is never interpolated across what is unknown. Flow is
+measured in pixels of its own grid, so u scales with the width and v with the height.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PICTURES = ("image", "second", "whole")
 PICKED = (
     "depth",
     "depth_valid",
+    "flow_valid",
+    "normals_valid",
     "occluded",
     "labels",
     "instances",
@@ -34,8 +36,9 @@ PICKED = (
 def resize_sample(sample: Sample, size: Size) -> Sample:
     """`sample` at height, width = `size`; the sample itself when it has that size already.
 
-    A flow vector or normal is valid when any valid pixel lies in its area (shrinking), or when at
-    least half of its bilinear weight is valid (enlarging).
+    A flow vector or normal is valid where the pixel under its centre is. It is averaged over its
+    area (shrinking) or bilinear (enlarging) if all pixels in that are valid, and else that of the
+    pixel under its centre.
     """
     height, width = sample.image.shape[-2:]
     if (height, width) == tuple(size):
@@ -48,11 +51,11 @@ def resize_sample(sample: Sample, size: Size) -> Sample:
         if (plane := getattr(sample, name)) is not None:
             changes[name] = _nearest(plane, size)
     if sample.flow is not None:
-        flow, changes["flow_valid"] = _average(sample.flow, sample.flow_valid, size)
+        flow = _average(sample.flow, sample.flow_valid, size)
         changes["flow"] = scale_flow(flow, (height, width), size)
     if sample.normals is not None:
-        mean, changes["normals_valid"] = _average(sample.normals, sample.normals_valid, size)
-        changes["normals"] = F.normalize(mean, dim=0)
+        normals = _average(sample.normals, sample.normals_valid, size)
+        changes["normals"] = F.normalize(normals, dim=0)
     if sample.order is not None:
         changes["order"] = _points(sample.order, (height, width), size)
     return replace(sample, **changes)  # type: ignore[arg-type]
@@ -97,25 +100,21 @@ def _points(order: Tensor, old: Size, new: Size) -> Tensor:
     return (2 * order + 1) * scale // (2 * order.new_tensor([*old, *old]))
 
 
-def _average(x: Tensor, valid: Tensor | None, size: Size) -> tuple[Tensor, Tensor]:
-    """Vectors "c h w" averaged over valid pixels, 0 where there are none, and the new mask."""
+def _average(x: Tensor, valid: Tensor | None, size: Size) -> Tensor:
+    """Vectors "c h w" smoothed where all that is mixed is valid: averaged over the area (shrinking)
+    or bilinear (enlarging). Elsewhere what `_nearest` picks of them, 0 where that is invalid."""
     assert valid is not None, "flow and normals come with a mask"
     smaller = (min(x.shape[-2], size[0]), min(x.shape[-1], size[1]))
-    x, valid = _normalised(x, valid, smaller, "area", 0.0)
+    mean, whole = _smoothed(x, valid, smaller, "area")
     if smaller != tuple(size):
-        x, valid = _normalised(x, valid, size, "bilinear", 0.5)
-    return x, valid
+        mean, whole = _smoothed(mean, whole, size, "bilinear")
+    picked = torch.where(valid, x, 0.0)  # unknown values may be huge or not finite
+    return torch.where(whole, mean, _nearest(picked, size))
 
 
-def _normalised(
-    x: Tensor, valid: Tensor, size: Size, mode: str, share: float
-) -> tuple[Tensor, Tensor]:
-    """Normalised convolution (Knutsson & Westin 1993): smoothed values over smoothed validity.
-
-    Valid where that validity, in [0, 1], is positive and at least `share`.
-    """
-    known = torch.where(valid, x, 0.0)  # unknown values may be huge or not finite
-    total = F.interpolate(known[None], size, mode=mode)[0]
+def _smoothed(x: Tensor, valid: Tensor, size: Size, mode: str) -> tuple[Tensor, Tensor]:
+    """Vectors "c h w" at another size, and where nothing invalid had any weight in them."""
+    total = F.interpolate(torch.where(valid, x, 0.0)[None], size, mode=mode)[0]
     weight = F.interpolate(valid[None].to(x.dtype), size, mode=mode)[0]
-    valid = (weight > 0) & (weight >= share)
-    return torch.where(valid, total / weight.clamp_min(1e-12), 0.0), valid
+    gap = F.interpolate((~valid)[None].to(x.dtype), size, mode=mode)[0]
+    return total / weight.clamp_min(1e-12), gap == 0  # weights sum to 1 but for rounding

@@ -81,7 +81,7 @@ class Tar:
 class Index:
     """A split of a data set in tars."""
 
-    about: dict[str, Any]  # source, split, count, classes, categories, quantities, published, ...
+    about: dict[str, Any]  # source, split, count, classes, categories, quantities, settings, ...
     tars: tuple[Tar, ...]
 
     def __len__(self) -> int:
@@ -140,5 +140,7 @@ def _check_about(about: dict[str, Any], count: int) -> None:
     for name in ("classes", "categories", "quantities"):
         if not all(isinstance(one, str) for one in about[name]):
             raise ValueError(f"{name} are {about[name]!r}")
+    if not isinstance(about["settings"], dict):
+        raise ValueError(f"settings are {about['settings']!r}")
     if not all(isinstance(n, int) for n in about["published"].values()):
         raise ValueError(f"published is {about['published']!r}")

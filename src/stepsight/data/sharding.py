@@ -35,9 +35,11 @@ from stepsight.data.shard_index import (
     write_index,
     write_json,
 )
-from stepsight.data.table import Source
+from stepsight.data.shards import Shards
+from stepsight.data.table import Source, own_options
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
+from stepsight.types import Sample
 
 PARTS = ".parts"  # folder of what is not finished
 PLAN = "plan.json"
@@ -109,11 +111,20 @@ class _Job:
             aside.replace(self.out / tar_name(number))
         return len(tar)
 
+    def _read(self, index: int) -> Sample:
+        """A sample. Here, because an `OSError` of the source is none of writing."""
+        try:
+            return self.source[index]
+        except OSError as error:
+            raise UserError(
+                f"{self.source.name}, sample {index}: cannot be read ({error})."
+            ) from error
+
     def _write_tar(self, path: Path, number: int) -> Tar:
         keys, sizes, members = [], [], []
         with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for index in self.indices(number):
-                sample = self.source[index]
+                sample = self._read(index)
                 if self.size is not None:
                     sample = resize_sample(sample, self.size)
                 members.append(_add(tar, escape(sample.key), encode(sample, self.quality)))
@@ -143,8 +154,17 @@ def _described(source: Source, split: str) -> dict[str, Any]:
         "classes": list(source.classes),
         "categories": list(source.categories),
         "quantities": sorted(source.quantities),
+        "settings": _options(source),
         "published": dict(getattr(source, "published", {})),
     }
+
+
+def _options(source: Source) -> dict[str, Any]:
+    """The options of the data set; shards hand on those that they were written with."""
+    if isinstance(source, Shards):
+        return source.options
+    settings = getattr(source, "settings", None)
+    return {} if settings is None else own_options(settings)
 
 
 def _begin(job: _Job, about: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.data.config import FileSettings
-from stepsight.data.files import FileSource
+from stepsight.data.files import FileSource, root_of
 from stepsight.data.members import ABOUT, decode
 from stepsight.data.shard_index import INDEX, Index, read_index
 from stepsight.data.table import QUANTITIES
@@ -47,17 +47,18 @@ class Shards(FileSource[int]):
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
-        whole = (Path(settings.root).expanduser() / INDEX).is_file()
+        whole = (root_of(settings.root) / INDEX).is_file()
         self.marker = INDEX if whole else f"*/{INDEX}"
         self._opened: tuple[int, _OpenTar] | None = None
         super().__init__(settings, split, quantities)
-        asked = QUANTITIES if quantities is None else self.quantities
+        asked = QUANTITIES if quantities is None else quantities  # a test split has frames alone
         self._wanted = {"image", *chain(*(FIELDS[name] for name in asked))}
 
     def find(self, split: str) -> list[int]:
         indexes = {path.parent: read_index(path) for path in sorted(self.root.glob(self.marker))}
         ordered = sorted(indexes.items(), key=lambda item: (item[1].about["split"], item[0]))
-        self._describe([index for _, index in ordered])
+        self._refuse_differing([index for _, index in ordered], ("source",))
+        self.name = ordered[0][1].about["source"]
         self._tars = [(folder / tar.name, tar) for folder, index in ordered for tar in index.tars]
         self._starts = [0, *accumulate(len(tar) for _, tar in self._tars)]
         numbers = iter(range(self._starts[-1]))
@@ -66,6 +67,7 @@ class Shards(FileSource[int]):
             part = [next(numbers) for _ in range(len(index))]
             parts.setdefault(index.about["split"], []).extend(part)
         chosen = self.pick(split, parts)
+        self._describe([one for _, one in ordered if split in (one.about["split"], "all")])
         self._check_tars(chosen)
         return chosen
 
@@ -98,19 +100,24 @@ class Shards(FileSource[int]):
         return every[self.entries[0] : self.entries[-1] + 1]
 
     def _describe(self, indexes: list[Index]) -> None:
-        """Take over what the indexes say. Raises `UserError` where they are of different sets."""
+        """Take over what the indexes of the split say. Raises `UserError` where they disagree."""
+        self._refuse_differing(indexes, ("classes", "categories", "quantities", "settings"))
+        about = indexes[0].about
+        self.options: dict[str, Any] = about["settings"]
+        self.classes, self.categories = tuple(about["classes"]), tuple(about["categories"])
+        self.published = about["published"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.quantities &= frozenset(about["quantities"])
+
+    def _refuse_differing(self, indexes: list[Index], names: tuple[str, ...]) -> None:
+        """Raise `UserError` unless the indexes say the same under each of `names`."""
         about = indexes[0].about
         for other in indexes[1:]:
-            for name in ("source", "classes", "categories", "quantities"):
+            for name in names:
                 if other.about[name] != about[name]:
                     raise UserError(
                         f"shards: the folders under {self.root} differ in {name}: {about[name]}, "
                         f"{other.about[name]}. Name one of them as the root."
                     )
-        self.name = about["source"]
-        self.classes, self.categories = tuple(about["classes"]), tuple(about["categories"])
-        self.published = about["published"]  # pyright: ignore[reportAttributeAccessIssue]
-        self.quantities &= frozenset(about["quantities"])
 
     def _check_tars(self, chosen: list[int]) -> None:
         """Raise unless the chosen tars are there and as long as the index says."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from stepsight.data.config import TABLE, FileSettings, ShardsSettings, SourceSettings
+from stepsight.data.files import root_of
 from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
@@ -47,14 +48,30 @@ class Source(Protocol):
 
 
 def settings_for(name: str, **options: Any) -> SourceSettings:
-    """The settings of the source called `name`. Raises `UserError` for unknown names or options."""
+    """The settings of the source called `name`.
+
+    Raises `UserError` for unknown names and options, and for values that an option cannot take.
+    """
     if name not in TABLE:
         raise UserError(f"No data source is called '{name}'.{suggest(name, TABLE)}")
     known = {field.name for field in fields(TABLE[name])}
-    for option in options:
+    kinds = get_type_hints(TABLE[name])
+    for option, value in options.items():
         if option not in known:
             raise UserError(f"{name} has no option '{option}'.{suggest(option, known)}")
+        choices = get_args(kinds[option]) if get_origin(kinds[option]) is Literal else (value,)
+        if value not in choices:
+            raise UserError(f"{name}: {option} {value!r} is one of {', '.join(choices)}.")
     return TABLE[name](**options)
+
+
+def own_options(settings: SourceSettings) -> dict[str, Any]:
+    """The options that only this source has, by name: which samples they are and what is in them.
+
+    How samples are used does not belong to them, nor where they are found or kept.
+    """
+    shared = {field.name for field in fields(FileSettings)} | {"cache"}
+    return {name: value for name, value in asdict(settings).items() if name not in shared}
 
 
 def open_source(
@@ -78,20 +95,33 @@ def open_source(
 
 
 def _is_sharded(root: str) -> bool:
-    folder = Path(root).expanduser()
+    folder = root_of(root)
     return bool(root) and any(
         next(folder.glob(depth + FIRST_SHARD), None) is not None for depth in ("", "*/")
     )
 
 
 def _open_shards(settings: FileSettings, split: str, quantities: frozenset[str] | None) -> Source:
-    """Shards under the name of what they hold. Raises `UserError` if that is another source."""
+    """Shards under the name of what they hold, or as `shards`, whatever they hold.
+
+    Raises `UserError` if that is another source, or the same with other options.
+    """
     source = _class_of(ShardsSettings())(settings, split, quantities)
-    if settings.name not in (source.name, ShardsSettings.name):
+    if settings.name == ShardsSettings.name:
+        return source
+    if settings.name != source.name:
         raise UserError(
             f"{settings.name}: {settings.root} holds shards of {source.name}. "
             f"Use --data.{source.name}.root for them."
         )
+    given = own_options(settings)
+    for option, written in source.options.items():
+        if (value := given.get(option, written)) != written:
+            raise UserError(
+                f"{settings.name}: the shards in {settings.root} were written with {option} "
+                f"{written!r}, not {value!r}. Set --data.{settings.name}.{option} as it was, or "
+                f"write other shards."
+            )
     return source
 
 

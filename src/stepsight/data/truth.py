@@ -6,6 +6,7 @@ Ground truth may be sparse: pixels without a value become 0 and are marked inval
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,13 +106,13 @@ def _by_suffix(path: Path, readers: dict[str, Callable[[Path], Tensor]]) -> Call
 DEPTH: dict[str, Callable[[Path], Tensor]] = {
     ".png": lambda path: read_depth_png(path).to(torch.int64),
     ".npy": read_planes,
-    ".pfm": read_pfm,
-    ".dpt": read_dpt,
+    ".pfm": partial(read_pfm, unknown=True),
+    ".dpt": partial(read_dpt, unknown=True),
 }
 FLOW: dict[str, Callable[[Path], Tensor]] = {
-    ".flo": read_flo,
+    ".flo": partial(read_flo, unknown=True),
     ".npy": read_planes,
-    ".pfm": read_pfm,
+    ".pfm": partial(read_pfm, unknown=True),
     ".flo5": lambda path: _planes(read_hdf5(path, "flow"), path),
 }
 NORMALS: dict[str, Callable[[Path], Tensor]] = {".npy": read_planes}

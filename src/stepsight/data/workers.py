@@ -18,14 +18,33 @@ def each(
 ) -> Iterator[Result]:
     """`function(item)` for every item, in order, computed by so many processes (0: by this one).
 
-    A `UserError` that `function` raises is raised here, as it was, when its turn comes.
+    A `UserError` that `function` raises is raised here, as it was, when its turn comes. Raises
+    `UserError` as well for an item whose files cannot be read, and for a process that was killed.
     """
     loader = DataLoader(
         _Mapped(function, items), batch_size=None, num_workers=workers, collate_fn=_as_is
     )
-    for result in loader:
+    for result in _served(loader):
         if isinstance(result, UserError):
             raise result
+        yield result
+
+
+def _served(loader: DataLoader[Any]) -> Iterator[Any]:
+    results = iter(loader)
+    while True:
+        try:
+            result = next(results)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not loader.num_workers or str(error).startswith("Caught"):  # a bug in an item
+                raise
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"A worker process died, perhaps for want of memory: {reason} Run again with "
+                f"fewer --workers; 0 does without."
+            ) from error
         yield result
 
 
@@ -43,6 +62,8 @@ class _Mapped(Dataset, Generic[Item, Result]):
             return self.function(self.items[index])
         except UserError as error:
             return error
+        except OSError as error:
+            return UserError(f"item {index}: cannot be read or written ({error}).")
 
 
 def _as_is(result: Any) -> Any:

@@ -34,6 +34,7 @@ def align(
     *,
     given: Space = "depth",
     fit_to: Tensor | None = None,
+    fit_positive: bool = False,
     fit_width: int | None = None,
     keys: Sequence[str] = (),
 ) -> Tensor:
@@ -41,8 +42,9 @@ def align(
 
     `given` says what the predicted values are: metres, 1/metres or logarithms, if only up to the
     fit. Values given in the space of the fit enter it as they are, so affine-invariant disparity
-    may be 0 or negative. `fit_to` restricts the fit to some of the valid pixels, `fit_width` thins
-    it (`thinned`); `keys` name the images where pixels are drawn ("ransac").
+    may be 0 or negative. `fit_to` restricts the fit to some of the valid pixels, `fit_positive` to
+    those whose prediction is positive in the space of the fit, `fit_width` thins it (`thinned`);
+    `keys` name the images where pixels are drawn ("ransac").
 
     In disparity space the fitted 1/depth is floored at 1e-3 per metre (Marigold,
     `least_square_disparity`). Raises UserError where a value that is not positive, or NaN, has to
@@ -55,6 +57,8 @@ def align(
     if rule == "none":
         return x
     seen = valid if fit_to is None else valid & fit_to
+    if fit_positive:
+        seen = seen & (x > 0)
     parts = [thinned(one, fit_width) for one in (x, into(truth.double(), space), seen)]
     scale, shift = fit(parts[0], parts[1], parts[2] > 0, rule, space, keys)
     return back(masked.spread(scale, x) * x + masked.spread(shift, x), space)

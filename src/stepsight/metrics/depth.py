@@ -53,7 +53,7 @@ def depth_rows(
         protocol.alignment,
         protocol.space,
         given=given,
-        fit_to=pred > 0 if protocol.fit_positive else None,
+        fit_positive=protocol.fit_positive,
         fit_width=protocol.fit_width,
         keys=keys,
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 from stepsight.metrics import masked
 from stepsight.metrics.leastsquares import affine_fit
 from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
 
 SPEEDS = {"s0_10": (0.0, 10.0), "s10_40": (10.0, 40.0), "s40": (40.0, torch.inf)}  # pixels
 
@@ -38,6 +39,13 @@ def flow_rows(pred: Tensor, truth: Tensor, valid: Tensor, occluded: Tensor | Non
         "aae": masked.mean(_angle(pred, truth), valid),
         **_by_part(error, _parts(length, valid, occluded)),
     }
+
+
+def scored_pixels(truth: Tensor, valid: Tensor, protocol: Protocol) -> Tensor:
+    """The pixels that count, bool "b 1 h w": valid, and shorter than `max_flow`."""
+    if protocol.max_flow is None:
+        return valid
+    return valid & (truth.norm(dim=1, keepdim=True) < protocol.max_flow)
 
 
 def wauc(error: Tensor) -> Tensor:

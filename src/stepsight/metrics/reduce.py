@@ -29,7 +29,7 @@ QUADRATIC = {
     "rmse_normalised",
 }  # roots of means: these pool as squares
 # No pooled value follows from the rows of these.
-NOT_POOLED = {"silog", "silog_half", "edge_f1", "median_angle", "ause"}
+NOT_POOLED = {"silog", "silog_half", "edge_f1", "median_angle"}
 
 
 def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:

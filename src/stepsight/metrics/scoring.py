@@ -14,7 +14,7 @@ from torch import Tensor
 from stepsight.errors import UserError
 from stepsight.metrics.alignment import Space
 from stepsight.metrics.depth import depth_rows
-from stepsight.metrics.flow import axis_fit, flow_rows
+from stepsight.metrics.flow import axis_fit, flow_rows, scored_pixels
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.normalised import normalised_rows
 from stepsight.metrics.normals import normals_rows
@@ -59,8 +59,7 @@ def _depth(values: Tensor, batch: Batch, protocol: Protocol, given: Space, _: in
 
 def _flow(values: Tensor, batch: Batch, protocol: Protocol, *_: object) -> Rows:
     flow, valid = _truth(batch, protocol, "flow", "flow_valid")
-    if protocol.max_flow is not None:
-        valid = valid & (flow.norm(dim=1, keepdim=True) < protocol.max_flow)
+    valid = scored_pixels(flow, valid, protocol)
     if protocol.alignment == "affine":
         values = axis_fit(values, flow, valid)
     rows = flow_rows(values, flow, valid, batch.occluded)

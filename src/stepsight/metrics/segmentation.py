@@ -18,15 +18,18 @@ def amodal_rows(
 
         iou         |pred and amodal| / |pred or amodal|, counted by `union`
         iou_hidden  the same over pixels outside `modal`, counted by `union_hidden`;
-                    NaN where the object has no hidden part
+                    NaN where the object has no hidden part, unless the protocol keeps objects
+                    in full view: there every predicted pixel of it is wrong
         hidden      hidden share of the object's area, counted by `n`, its area in pixels
     An object hidden by less than the protocol's `min_hidden` is not measured: NaN, counts 0.
     """
     pred = pred if pred.dtype == torch.bool else pred > 0.5
     assert pred.shape == modal.shape == amodal.shape == valid.shape, pred.shape
+    valid = scored_pixels(modal, amodal, valid, protocol)
     hidden = masked.mean(~modal, amodal & valid)
-    valid = valid & masked.spread(hidden >= (protocol.min_hidden or 0.0), valid)
-    outside = valid & ~modal & masked.spread(hidden > 0, valid)
+    outside = valid & ~modal
+    if not protocol.full_view:
+        outside = outside & masked.spread(hidden > 0, valid)
     union, union_hidden = (masked.count((pred | amodal) & where) for where in (valid, outside))
     area = masked.count(amodal & valid)
     return {
@@ -37,6 +40,12 @@ def amodal_rows(
         "iou_hidden": masked.count(pred & amodal & outside) / union_hidden,
         "hidden": torch.where(area > 0, hidden, torch.nan),
     }
+
+
+def scored_pixels(modal: Tensor, amodal: Tensor, valid: Tensor, protocol: Protocol) -> Tensor:
+    """The pixels that count, bool "b 1 h w": the valid ones of objects hidden by `min_hidden`."""
+    hidden = masked.mean(~modal, amodal & valid)
+    return valid & masked.spread(hidden >= (protocol.min_hidden or 0.0), valid)
 
 
 def semantic_rows(pred: Tensor, labels: Tensor, classes: int) -> Rows:

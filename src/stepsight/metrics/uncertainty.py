@@ -1,8 +1,7 @@
-"""Is a stated uncertainty worth anything? Sparsification, coverage, calibration, CRPS.
+"""Is a stated uncertainty worth anything? Sparsification, coverage, CRPS.
 
-An uncertainty has to be in the unit of the error. Where a prediction is aligned before it is
-scored (scale s), its standard deviation is multiplied by |s| first; one stated in disparity z = 1/d
-becomes one of depth by dividing by z^2.
+Sparsification rests on the order of an image's uncertainties alone, so their scale is of no
+consequence; an interval has to be in the unit of the truth.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from torch import Tensor
 from stepsight.metrics import masked
 
 STEPS = 20  # pixels are removed in twentieths: 0, 5, ..., 95 %
-BINS = 10  # of equally many pixels, by stated uncertainty
 
 
 def ause(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
@@ -84,21 +82,6 @@ def gaussian_interval(mean: Tensor, deviation: Tensor, level: float) -> Interval
     return mean.double() - reach, mean.double() + reach
 
 
-def member_interval(members: Tensor, level: float) -> Interval:
-    """Between the quantiles (1 -+ level) / 2 of `members "m ..."`, linear between members.
-
-    Even with a perfect ensemble it covers less than `level` where members are few: take 20.
-    """
-    tails = members.new_tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    ordered, last = members.double().sort(0).values, len(members) - 1
-    place = tails * last
-    low, rest = place.floor().long(), place - place.floor()
-    ends = [
-        torch.lerp(ordered[i], ordered[min(i + 1, last)], r) for i, r in zip(low.tolist(), rest)
-    ]
-    return ends[0], ends[1]
-
-
 def coverage(interval: Interval, truth: Tensor, valid: Tensor) -> Tensor:
     """Share of valid pixels whose truth "b c h w" lies in the interval, ends included -> "b".
 
@@ -108,25 +91,3 @@ def coverage(interval: Interval, truth: Tensor, valid: Tensor) -> Tensor:
     low, high = interval
     inside = (truth >= low) & (truth <= high)
     return masked.mean(inside.double().mean(1, keepdim=True), valid)
-
-
-def ence(error: Tensor, deviation: Tensor, valid: Tensor) -> Tensor:
-    """Expected normalised calibration error (Levi et al. 2022), "b 1 h w" each -> "b"; 0 is best.
-
-    An image's valid pixels in 10 equal parts by stated standard deviation: the mean over parts of
-    |RMV - RMSE| / RMV, with RMV the root mean of the stated variances. NaN for fewer than 10
-    pixels and where a part states no uncertainty at all but errs.
-    """
-    return torch.stack([_ence(e[v], u[v]) for e, u, v in zip(error, deviation, valid)])
-
-
-def _ence(error: Tensor, deviation: Tensor) -> Tensor:
-    if len(error) < BINS:
-        return torch.full((), torch.nan, dtype=torch.float64, device=error.device)
-    stated, order = deviation.double().sort()
-    parts = zip(stated.tensor_split(BINS), error.double()[order].tensor_split(BINS))
-    means = torch.stack([torch.stack([u.square().mean(), e.square().mean()]) for u, e in parts])
-    rmv, rmse = means.sqrt().unbind(1)
-    return (
-        torch.where(rmv == rmse, 0.0, (rmv - rmse).abs() / rmv).nan_to_num(posinf=torch.nan).mean()
-    )

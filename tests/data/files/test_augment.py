@@ -12,7 +12,7 @@ from stepsight.data.augment import augment, crop, flip, jitter, random_crop
 from stepsight.data.config import FolderSettings
 from stepsight.data.resize import resize_sample
 from stepsight.seeding import numpy_generator
-from stepsight.types import Sample
+from stepsight.types import IGNORE, Sample
 
 
 def test_twice_is_the_identity(full_sample, assert_same):
@@ -206,3 +206,12 @@ def test_without_crops_and_jitter_it_is_what_a_bank_serves(full_sample, assert_s
         found = augment(sample, FolderSettings(), (6, 8), 0, 0, mirrored)
         kept = resize_sample(sample, (6, 8))
         assert_same(found, flip(kept) if mirrored else kept)
+
+
+def test_a_crop_without_any_labelled_pixel_is_not_taken():
+    labels = torch.full((20, 20), IGNORE)
+    labels[4, 5] = 2
+    sample = Sample(torch.zeros(3, 20, 20).byte(), "a", "test", labels=labels)
+    windows = [random_crop(sample, 0.3, numpy_generator(n)) for n in range(60)]
+    assert all((window.labels == 2).sum() == 1 for window in windows)
+    assert any(window is not sample for window in windows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stepsight.data.check import check
 from stepsight.data.config import DiodeSettings
 from stepsight.data.readers.diode import Diode
 from stepsight.errors import DataFormatError, UserError
@@ -56,6 +57,7 @@ def test_nan_outside_the_mask_is_harmless(root):
 def test_splits(root):
     splits = ("indoors", "outdoor", "val", "all")
     assert [len(open_at(root, split)) for split in splits] == [2, 1, 3, 3]
+    assert check(DiodeSettings(root=str(root)), "all").published == 771  # each frame once
     with pytest.raises(UserError, match=r"no split 'test' .*indoors 2, outdoor 1, all 3"):
         open_at(root, "test")
     with pytest.raises(UserError, match=rf"did you mean {root}\?"):

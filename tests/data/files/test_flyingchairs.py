@@ -83,9 +83,10 @@ def test_empty_and_unknown_splits(root):
         open_at(root, "test")
 
 
-def test_missing_frame_is_found_at_the_start(root):
-    (root / "data" / "00007_img2.ppm").unlink()
-    with pytest.raises(UserError, match="00007_img2.ppm is missing"):
+@pytest.mark.parametrize("suffix", ["img1.ppm", "img2.ppm", "flow.flo"])
+def test_missing_file_is_found_at_the_start(root, suffix):
+    (root / "data" / f"00007_{suffix}").unlink()
+    with pytest.raises(DataFormatError, match=f"00007_{suffix} is missing"):
         open_at(root)
 
 

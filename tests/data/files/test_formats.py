@@ -214,6 +214,9 @@ def test_npy_with_longer_headers(tmp_path):
         assert read_npy(tmp_path / "a.npy").tolist() == [0, 1, 2]
 
 
+NPY_SHAPE = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }"
+
+
 def npy_bytes(header: str, data: bytes) -> bytes:
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + data
 
@@ -229,6 +232,9 @@ def npy_bytes(header: str, data: bytes) -> bytes:
         (npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(7)), "need"),
         (npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", bytes(9)), "need"),
         (npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (0,), }", b""), "claims 0"),
+        (npy_bytes(NPY_SHAPE % ("9" * 5000 + ","), b""), "not a .npy"),
+        (npy_bytes(NPY_SHAPE % "2 2", bytes(88)), "not a .npy"),
+        (npy_bytes(NPY_SHAPE % ("1," * 65), bytes(4)), "not a .npy"),
         (
             npy_bytes(
                 "{'descr': '<f8', 'fortran_order': False, 'shape': (9999999, 9999999), }", b""
@@ -289,3 +295,19 @@ def test_real_formats(real_samples):
     folder = real_samples("flow_formats")
     assert read_flo(folder / "0000000-flow_01.flo").shape == (2, 50, 50)
     assert read_pfm(folder / "0000000-occ_weights_01.pfm").shape == (1, 50, 50)
+
+
+@pytest.mark.parametrize("kind", ["flo", "dpt", "pfm"])
+def test_nan_is_kept_where_it_may_stand_for_unknown(tmp_path, kind):
+    read, write = {
+        "flo": (read_flo, write_flo),
+        "dpt": (read_dpt, write_dpt),
+        "pfm": (read_pfm, write_pfm),
+    }[kind]
+    values = torch.full((2 if kind == "flo" else 1, 2, 3), 1.5)
+    values[:, 1, 2] = torch.nan
+    write(tmp_path / f"a.{kind}", values)
+    found = read(tmp_path / f"a.{kind}", unknown=True)
+    assert torch.equal(found.isnan(), values.isnan()) and found.nansum() == values.nansum()
+    with pytest.raises(DataFormatError, match="NaN"):
+        read(tmp_path / f"a.{kind}")

@@ -82,3 +82,26 @@ def test_missing_files_and_splits(root):
     (root / "hd1k_flow_gt/flow_occ/000000_0011.png").unlink()
     with pytest.raises(UserError, match="flow_occ/000000_0011.png is missing"):
         open_at(root)
+
+
+def rename(root, names):
+    """Give the frames of the first sequence other numbers."""
+    for folder in ("hd1k_input/image_2", "hd1k_flow_gt/flow_occ"):
+        for old, new in names.items():
+            (root / folder / f"000000_{old:04d}.png").rename(
+                root / folder / f"000000_{new:04d}.png"
+            )
+
+
+def test_a_gap_in_a_sequence_is_a_missing_frame(root):
+    rename(root, {12: 13})
+    with pytest.raises(DataFormatError, match="image_2/000000_0012.png is missing"):
+        open_at(root)
+
+
+def test_numbers_may_step_by_a_constant_of_the_sequence(root):
+    rename(root, {12: 20, 11: 15})
+    entries = open_at(root).entries
+    numbers = [(entry.image.stem, entry.second.stem) for entry in entries]
+    assert numbers[:2] == [("000000_0010", "000000_0015"), ("000000_0015", "000000_0020")]
+    assert numbers[2] == ("000001_0000", "000001_0001")

@@ -90,3 +90,9 @@ def test_real_hypersim_distance(real_samples):
     assert values.dtype == np.float16 and values.shape == (768, 1024)
     assert float(values.min()) == pytest.approx(2.9609, abs=1e-4)
     assert float(values.max()) == pytest.approx(13.2344, abs=1e-4)
+
+
+@pytest.mark.parametrize("error", [OverflowError, MemoryError])
+def test_what_h5py_makes_of_absurd_sizes_is_damage(path, error):
+    with pytest.raises(DataFormatError, match="a.mat: damaged HDF5"), hdf5.open_hdf5(path):
+        raise error("Python int too large")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from stepsight.data.check import check
 from stepsight.data.config import HypersimSettings
+from stepsight.data.prepare.manifest import Manifest
 from stepsight.data.readers.hypersim import Hypersim
 from stepsight.errors import DataFormatError, UserError
 
@@ -115,3 +117,12 @@ def test_real_files(real_samples):
         assert int((~valid).sum()) == int((depth == 0).sum()) == holes
         quantiles = np.quantile(depth[valid].numpy(), [0.02, 0.98])
         assert quantiles == pytest.approx([q02, q98], abs=5e-4)
+
+
+def test_a_prepared_folder_has_counts_of_its_own(root):
+    """The rule behind Marigold's lists is not public: what we prepare may well be more."""
+    Manifest("hypersim", "raw", "stepsight", {}, counts={"train": 2, "val": 1}).write(root)
+    assert dict(open_at(root).published) == {"train": 2, "val": 1}
+    report = check(HypersimSettings(root=str(root)), "train")
+    assert report.state == "complete" and report.ok
+    assert Hypersim.published["train"] == 53885

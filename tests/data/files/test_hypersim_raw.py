@@ -123,9 +123,10 @@ def test_a_frame(root):
         ids, colours = file["dataset"][()], lit["dataset"][()].astype(np.float32)
     expected = tone_map(torch.from_numpy(colours).permute(2, 0, 1), torch.from_numpy(ids)[None])
     assert torch.equal(sample.image, expected)
-    assert sample.depth_valid[0].tolist() == (~np.isnan(RAY)).tolist()
-    assert sample.depth[0, 0, 1] == 0 and sample.depth.isfinite().all()
-    for row, column in ((0, 0), (5, 3)):
+    hit = ~np.isnan(RAY) & (ids != -1)
+    assert sample.depth_valid[0].tolist() == hit.tolist() != (~np.isnan(RAY)).tolist()
+    assert (sample.depth[0][~hit] == 0).all() and sample.depth.isfinite().all()
+    for row, column in np.argwhere(hit)[[0, -1]]:
         expected = slow_planar(float(RAY[row, column]), row, column, *SIZE)
         assert sample.depth[0, row, column].item() == pytest.approx(expected, rel=1e-5)
 
@@ -136,8 +137,14 @@ def test_preview_stands_in_for_colours(root):
     Image.new("RGB", (8, 6), (200, 200, 200)).save(files["preview"])
     assert not (open_at(root)[0].image == 200).all()
     files["colour"].unlink()
+    assert not open_at(root)[0].depth_valid.all()  # the entities still say what was hit
     files["ids"].unlink()
-    assert (open_at(root)[0].image == 200).all()
+    sample = open_at(root)[0]
+    assert (sample.image == 200).all()
+    assert sample.depth_valid[0].tolist() == (~np.isnan(RAY)).tolist()
+    Image.new("RGB", (8, 5)).save(files["preview"])
+    with pytest.raises(DataFormatError, match="depth_meters.hdf5: 6 x 8 pixels"):
+        open_at(root)[0]
     files["preview"].unlink()
     with pytest.raises(UserError, match="frame.0000.color.hdf5: cannot be read"):
         open_at(root)[0]
@@ -218,7 +225,8 @@ def test_damaged_files(root, part):
 
 def test_big_endian_and_other_widths(root):
     write_hdf5(paths(root)["depth"], RAY.astype(">f4"))
-    write_hdf5(paths(root)["ids"], np.full(SIZE, 9, ">i4"))
+    for number in (0, 7):
+        write_hdf5(paths(root, number=number)["ids"], np.full(SIZE, 9, ">i4"))
     write_hdf5(
         paths(root, number=7)["depth"], np.where(np.isnan(RAY), 1e300, RAY.astype(np.float64))
     )

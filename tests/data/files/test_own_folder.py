@@ -127,6 +127,24 @@ def test_flow(pictures, flo_bytes, kind):
     assert sample.flow_valid[0].tolist() == KNOWN.tolist()
 
 
+@pytest.mark.parametrize("kind", ["pfm", "dpt", "flo"])
+def test_nan_is_unknown_in_every_format(pictures, flo_bytes, kind):
+    root, name = pictures("a", second=True), "flow" if kind == "flo" else "depth"
+    path = root / name / f"a.{kind}"
+    path.parent.mkdir()
+    sparse = np.where(KNOWN, METRES, np.nan).astype(np.float32)
+    match kind:
+        case "pfm":
+            write_pfm(path, sparse)
+        case "dpt":
+            write_floats(path, b"PIEH" + struct.pack("<ii", 3, 2), sparse)
+        case "flo":
+            path.write_bytes(flo_bytes(np.stack([sparse, sparse], axis=-1)))
+    sample = open_folder(root)[0]
+    assert getattr(sample, f"{name}_valid")[0].tolist() == KNOWN.tolist()
+    assert getattr(sample, name)[0].tolist() == np.where(KNOWN, METRES, 0).tolist()
+
+
 def test_flow_needs_the_second_picture(pictures, flo_bytes):
     root = pictures("a")
     (root / "flow").mkdir()

@@ -55,18 +55,37 @@ def test_dense_flow_shrinks_to_block_means():
 
 
 @pytest.mark.parametrize("junk", [1.6666668e9, float("inf"), float("nan")])
-def test_sparse_flow_is_averaged_over_valid_pixels_only(junk):
+def test_sparse_flow_is_averaged_only_where_all_of_a_block_is_valid(junk):
     rng = torch.Generator().manual_seed(0)
     flow = torch.randn(2, 12, 12, generator=rng)
-    valid = torch.rand(1, 12, 12, generator=rng) < 0.16  # the density of KITTI
+    valid = torch.rand(1, 12, 12, generator=rng) < 0.5
+    valid[:, :3, :6] = True
     resized = resize_sample(flow_sample(torch.where(valid, flow, junk), valid), (4, 4))
     for row in range(4):
         for column in range(4):
             block = (slice(None), slice(3 * row, 3 * row + 3), slice(3 * column, 3 * column + 3))
-            inside = flow[block][:, valid[block][0]] / 3
-            assert resized.flow_valid[0, row, column] == (inside.shape[1] > 0)
-            expected = inside.mean(dim=1) if inside.shape[1] else torch.zeros(2)
-            torch.testing.assert_close(resized.flow[:, row, column], expected)
+            centre = (slice(None), 3 * row + 1, 3 * column + 1)
+            assert resized.flow_valid[0, row, column] == valid[centre]
+            picked = flow[centre] if valid[centre] else torch.zeros(2)
+            expected = flow[block].mean(dim=(1, 2)) if valid[block].all() else picked
+            torch.testing.assert_close(resized.flow[:, row, column], expected / 3)
+
+
+@pytest.mark.parametrize("quantity", ["flow", "normals"])
+def test_nothing_is_mixed_across_an_invalid_pixel(quantity):
+    """Two walls with a hole between: at every size, only what either wall has."""
+    channels = 2 if quantity == "flow" else 3
+    vectors = torch.zeros(channels, 1, 3)
+    vectors[0, 0, 0] = vectors[1, 0, 2] = 1
+    valid = torch.tensor([[[True, False, True]]])
+    sample = blank(1, 3, **{quantity: vectors, f"{quantity}_valid": valid})
+    for width in (1, 2, 4, 5, 7, 12):
+        resized = resize_sample(sample, (1, width))
+        vectors, known = getattr(resized, quantity), getattr(resized, f"{quantity}_valid")
+        centres = [(2 * i + 1) * 3 // (2 * width) for i in range(width)]
+        assert known[0, 0].tolist() == [centre != 1 for centre in centres]
+        assert ((vectors[0] == 0) | (vectors[1] == 0)).all()
+        assert ((vectors != 0).any(dim=0) == known[0]).all()
 
 
 def test_enlarged_flow_does_not_spread_into_invalid_pixels():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import stepsight.data as data
+from stepsight.data.check import check
+from stepsight.data.config import VocSettings
 from stepsight.errors import DataFormatError, UserError
 
 INDICES = np.array([[0, 1, 255], [20, 15, 0]], np.uint8)
@@ -65,6 +67,8 @@ def test_splits(build):
     splits = ("train", "val", "trainval", "all")
     keys = {s: [sample.key for sample in data.open("voc", root, split=s)] for s in splits}
     assert keys == {"train": ["a", "b"], "val": ["c"], "trainval": [*"abc"], "all": [*"abc"]}
+    published = [check(VocSettings(root=str(root)), s).published for s in splits]
+    assert published == [1464, 1449, 2913, 2913]
     with pytest.raises(UserError, match="no split 'test' .*train 2, val 1, all 3"):
         data.open("voc", root, split="test")
 

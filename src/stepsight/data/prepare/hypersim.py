@@ -60,13 +60,14 @@ class Rule:
 
 
 RULE = Rule()
+RULES = 1  # raise when the same files come to mean another folder: what was made lapses
 
 
 def hypersim(
     root: Path, out: Path, *, report: Report, workers: int = 1, strict: bool = True
 ) -> Manifest:
     """Convert all public frames at hand. Raises `UserError`, `DataFormatError`."""
-    settings = asdict(RULE) | {"farthest": LARGEST}
+    settings = asdict(RULE) | {"farthest": LARGEST, "rules": RULES}
     preparation = Preparation("hypersim", root, out, settings)
     views = find_views(root)
     parts: dict[str, list[Job]] = {}

@@ -2,8 +2,9 @@
 
 Under the root: `2011_09_26/<drive>_sync/image_02/data/N.png` (raw data, synced and rectified),
 `data_depth_annotated/{train,val}/<drive>_sync/proj_depth/groundtruth/image_02/N.png` (Uhrig et al.
-2017), and lists such as `eigen_test_files_with_gt.txt` with lines `rgb depth [focal length]`, where
-depth is `None` for frames that were never annotated. Files are checked and copied byte for byte.
+2017; or wherever else `stepsight.data.readers.kitti` finds it), and lists such as
+`eigen_test_files_with_gt.txt` with lines `rgb depth [focal length]`, where depth is `None` for
+frames that were never annotated. Files are checked and copied byte for byte.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from stepsight.data.images import read_image
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest, fingerprint
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
-from stepsight.data.readers.kitti import NO_TRUTH, Kitti
+from stepsight.data.readers.kitti import NO_TRUTH, Kitti, place_of
 from stepsight.data.readers.listed import read_integer_depth
 from stepsight.errors import DataFormatError, UserError
 
-ANNOTATED = "data_depth_annotated"
+RULES = 1  # raise when the same files come to mean another folder: what was made lapses
 
 
 def kitti(
@@ -30,7 +31,7 @@ def kitti(
     """Copy the listed frames that have ground truth. Raises `UserError`, `DataFormatError`."""
     lists = [path for path in sorted(root.glob("*.txt")) if Kitti.lists.fullmatch(path.name)]
     digests = {path.name: fingerprint(path)["sha256"] for path in lists}
-    preparation = Preparation("kitti", root, out, {"lists": digests})
+    preparation = Preparation("kitti", root, out, {"lists": digests, "rules": RULES})
     listings = [Listing(split_of(path), path.name, read_jobs(path)) for path in lists]
     if not listings:
         raise UserError(
@@ -49,7 +50,7 @@ def split_of(path: Path) -> str:
 
 def copy_frame(job: Job, staged: list[Path]) -> str | None:
     """Check and copy one pair."""
-    if len(job.inputs) < 2:
+    if not job.inputs:
         return "no ground truth"
     image, depth = job.inputs
     values, valid = read_integer_depth(depth, 256)
@@ -73,10 +74,9 @@ def read_jobs(path: Path) -> list[Job]:
 
 def _job(root: Path, line: str, image: str, depth: str) -> Job:
     if depth == NO_TRUTH:
-        return Job(image, (root / image,), (image,), line)
-    places = [root / ANNOTATED / part / depth for part in ("train", "val")]
-    found = next((place for place in places if place.is_file()), places[0])
-    return Job(image, (root / image, found), (image, depth), line)
+        return Job(image, (), (image,), line)
+    inputs = (root / image, root / place_of(root, depth))
+    return Job(image, inputs, (image, depth), line)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -20,17 +20,18 @@ from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest
 from stepsight.data.prepare.millimetres import to_millimetres
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
-from stepsight.data.readers.nyu_mat import FRAMES, SPLITS, NyuMat, read_splits
+from stepsight.data.readers.nyu_mat import DEPTHS, FRAMES, SPLITS, NyuMat, read_splits
 from stepsight.errors import DataFormatError, UserError
 
 KINDS = ("rgb", "depth", "filled")
+RULES = 1  # raise when the same files come to mean another folder: what was made lapses
 
 
 def nyu(
     root: Path, out: Path, *, report: Report, workers: int = 1, strict: bool = True
 ) -> Manifest:
     """Extract every frame of the two splits. Raises `UserError`, `DataFormatError`."""
-    preparation = Preparation("nyuv2", root, out, {})
+    preparation = Preparation("nyuv2", root, out, {"rules": RULES})
     for name in (FRAMES, SPLITS):
         if not (root / name).is_file():
             raise UserError(f"nyuv2: {root / name} not found; it comes with the labelled set.")
@@ -49,14 +50,11 @@ def nyu(
 def extract(job: Job, staged: list[Path]) -> str | None:
     """Write picture, measured depth and filled depth of one frame."""
     root, number = job.inputs[0].parent, int(job.name)
-    raw, filled = (
-        NyuMat(NyuMatSettings(root=str(root), depth=kind), "all")[number - 1]
-        for kind in ("raw", "filled")
-    )
-    write_image(staged[0], raw.image)
-    for sample, path in zip((raw, filled), staged[1:]):
-        assert sample.depth is not None and sample.depth_valid is not None
-        write_png16(path, to_millimetres(sample.depth, sample.depth_valid))
+    source = NyuMat(NyuMatSettings(root=str(root)), "all", frozenset())
+    image = source[number - 1].image
+    write_image(staged[0], image)
+    for array, path in zip((DEPTHS["raw"], DEPTHS["filled"]), staged[1:]):
+        write_png16(path, to_millimetres(*source.depth(number, array, image)))
     return None
 
 

@@ -31,7 +31,7 @@ from stepsight.errors import DataFormatError, UserError
 
 JOURNAL = ".journal.jsonl"
 REPORT_EVERY = 5.0  # seconds
-IDENTITY = ("name", "source", "tool", "settings")  # what a resumed run must have in common
+IDENTITY = ("name", "settings")  # what a resumed run must have in common
 
 Report = Callable[[str], None]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stepsight.data.annotations import field, image_records, read_json
 from stepsight.data.config import FileSettings
-from stepsight.data.files import FileSource, check_any, check_shapes
+from stepsight.data.files import FileSource, check_any, check_shapes, root_of
 from stepsight.data.images import read_ids, read_image
 from stepsight.errors import DataFormatError
 from stepsight.types import IGNORE, Sample
@@ -51,7 +51,7 @@ class CocoPanoptic(FileSource[Annotated]):
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
-        if (Path(settings.root).expanduser() / EXAMPLES).is_file():
+        if (root_of(settings.root) / EXAMPLES).is_file():
             self.marker = EXAMPLES
         super().__init__(settings, split, quantities)
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from stepsight.data.annotations import field, image_records, read_json
 from stepsight.data.config import FileSettings
+from stepsight.data.files import root_of
 from stepsight.data.images import image_size
 from stepsight.data.readers.amodal import AmodalSource, Outline
 from stepsight.errors import DataFormatError
@@ -38,7 +39,7 @@ class Cocoa(AmodalSource):
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
-        self._pairs = pictures_with_json(Path(settings.root).expanduser())
+        self._pairs = pictures_with_json(root_of(settings.root))
         if self._pairs:
             self.marker = "*.json"
         super().__init__(settings, split, quantities)

@@ -24,7 +24,7 @@ class Diode(ListedDepth):
     """Rooms and streets at 768 x 1024. Splits: indoors, outdoor, and val, which is both."""
 
     marker = "*door*/scene_*/scan_*"
-    published = {"val": 771, "indoors": 325, "outdoor": 446}
+    published = {"val": 771, "indoors": 325, "outdoor": 446, "all": 771}
 
     def find(self, split: str) -> list[Frame]:
         return self.pick("all" if split == "val" else split, self.scan())

@@ -27,10 +27,10 @@ class FlyingChairs(FileSource[str]):
     published = {"train": 22232, "val": 640}
 
     def find(self, split: str) -> list[str]:
-        first, second, numbers = (self._numbers(suffix) for suffix in SUFFIXES)
-        for suffix, present in zip(SUFFIXES, (first, second)):
-            self.refuse_missing([self._path(n, suffix) for n in sorted(numbers - present)])
-        ordered = sorted(numbers)
+        present = {suffix: self._numbers(suffix) for suffix in SUFFIXES}
+        ordered = sorted(set().union(*present.values()))
+        for suffix, numbers in present.items():
+            self.refuse_missing([self._path(n, suffix) for n in ordered if n not in numbers])
         if split == "all":
             return ordered
         rows = self._split_rows(len(ordered))

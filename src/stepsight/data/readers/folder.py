@@ -20,11 +20,11 @@ from torch import Tensor
 
 from stepsight.data.annotations import field, parse_json, read_text
 from stepsight.data.config import FolderSettings
-from stepsight.data.files import FileSource, check_any, check_shapes
+from stepsight.data.files import FileSource, check_any, check_shapes, root_of
 from stepsight.data.images import read_image, read_labels, read_mask
 from stepsight.data.labels import read_classes
 from stepsight.data.truth import SUFFIXES, read_depth, read_flow, read_normals
-from stepsight.errors import DataFormatError, suggest
+from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.types import IGNORE, Sample
 
 PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")
@@ -67,16 +67,16 @@ class Folder(FileSource[Files]):
         self, settings: FolderSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
         self._settings = settings
-        root = Path(settings.root).expanduser()
+        root = root_of(settings.root)
         self._splits = [name for name in SPLITS if (root / name / "images").is_dir()]
         if (root / "images").is_dir() or not self._splits:
             self._splits = [""]
-        self.marker = settings.list or f"{self._splits[0]}/images/*".lstrip("/")
+        self.marker = "*" if settings.list else f"{self._splits[0]}/images/*".lstrip("/")
         super().__init__(settings, split, quantities)
 
     def find(self, split: str) -> list[Files]:
         if self._settings.list:
-            parts = read_list(self.root / self._settings.list, self.root)
+            parts = self._listed(self.root / self._settings.list)
         else:
             parts = {name or "all": self._files(self.root / name) for name in self._splits}
         found = self.pick(split, parts)
@@ -101,6 +101,12 @@ class Folder(FileSource[Files]):
                 self._check(entry, name, sample.image, values)
                 setattr(sample, name, values)
         return sample
+
+    def _listed(self, path: Path) -> dict[str, list[Files]]:
+        if not path.is_file():
+            where = f"--data.{self.name}.list names a file below the root"
+            raise UserError(f"{self.name}: {path} not found; {where}.")
+        return read_list(path, self.root)
 
     def _read(self, quantity: str, entry: Files) -> dict[str, Tensor]:
         """The fields of a sample that make up a quantity."""

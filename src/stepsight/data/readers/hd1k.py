@@ -6,18 +6,19 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from torch import Tensor
 
 from stepsight.data.formats import read_kitti_flow
-from stepsight.data.readers.pairs import Pair, PairSource
+from stepsight.data.readers.pairs import Pair, PairSource, neighbours, number_of
 
 
 class Hd1k(PairSource):
     """Sparse flow in pixels to the next frame of the sequence; its last frame is left out.
 
+    The numbers of a sequence rise by one constant step, the smallest: what it skips is missing.
     Splits: train (and all, the same); test has pairs of images and no truth.
     """
 
@@ -31,7 +32,7 @@ class Hd1k(PairSource):
         pairs = []
         for _, sequence in groupby(frames, lambda path: path.stem.rpartition("_")[0]):
             images = list(sequence)
-            pairs += [self._pair(*two) for two in zip(images, images[1:])]
+            pairs += [self._pair(*two) for two in neighbours(images, smallest_step(images))]
         return pairs
 
     def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
@@ -40,3 +41,8 @@ class Hd1k(PairSource):
     def _pair(self, image: Path, second: Path) -> Pair:
         flow = self.root / "hd1k_flow_gt" / "flow_occ" / image.name
         return Pair(image.stem, image, second, flow)
+
+
+def smallest_step(frames: list[Path]) -> int:
+    """Between the numbers of two frames in order, 1 where there is one frame alone."""
+    return min((b - a for a, b in pairwise(map(number_of, frames))), default=1)

@@ -2,7 +2,8 @@
 
 `<root>/filename_list_<split>.txt`, or Marigold's `filename_list_<split>_filtered.txt`, has a line
 `rgb depth` for each frame, relative to `<root>/<split>/`. Depth is planar, in millimetres, 16-bit
-grey PNG, 0 where there is none; Marigold counts 1e-5 m < depth < 65 m as valid.
+grey PNG, 0 where there is none; Marigold counts 1e-5 m < depth < 65 m as valid. A folder made by
+`stepsight data prepare` says in its manifest how many frames it has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from stepsight.data.prepare.manifest import FILE_NAME, Manifest
 from stepsight.data.readers.listed import Frame, ListedDepth, read_integer_depth, without_suffix
 
 NEAREST, FARTHEST = 1e-5, 65.0  # metres, both exclusive
@@ -23,6 +25,12 @@ class Hypersim(ListedDepth):
     marker = "filename_list_*.txt"
     lists = re.compile(r"filename_list_([^_]+)(?:_filtered)?\.txt")
     published = {"train": 53885, "val": 7370, "test": 7682}  # Marigold's filtered lists
+
+    def find(self, split: str) -> list[Frame]:
+        if (self.root / FILE_NAME).is_file():  # by a rule of ours, which may keep more frames
+            counts = Manifest.read(self.root).counts
+            self.published = counts  # pyright: ignore[reportAttributeAccessIssue]
+        return super().find(split)
 
     def scan(self) -> dict[str, list[Frame]]:
         return {}

@@ -94,14 +94,22 @@ class HypersimRaw(FileSource[View]):
         image = read_colour(entry, self.root)
         sample = Sample(image=image, key=entry.key, source=self.name)
         if "depth" in self.quantities:
-            path = entry.depth(self.root)
-            distance = read_plane(path, np.float32)
-            check_shapes([entry.colour(self.root), path], image, distance)
-            valid = distance.isfinite() & (distance > 0)
-            check_any(valid, path, "no valid depth")
-            sample.depth = torch.where(valid, ray_to_planar(distance), 0.0)
-            sample.depth_valid = valid
+            sample.depth, sample.depth_valid = self._depth(entry, image)
         return sample
+
+    def _depth(self, view: View, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Planar depth "1 h w" and where it is valid: known, and something was hit there, as far as
+        the entities were downloaded."""
+        path, entities = view.depth(self.root), view.entities(self.root)
+        distance = read_plane(path, np.float32)
+        check_shapes([picture_path(view, self.root), path], image, distance)
+        valid = distance.isfinite() & (distance > 0)
+        if entities.is_file():
+            ids = read_plane(entities, np.int64)
+            check_shapes([path, entities], distance, ids)
+            valid &= ids != -1
+        check_any(valid, path, "no valid depth")
+        return torch.where(valid, ray_to_planar(distance), 0.0), valid
 
 
 def ray_to_planar(distance: Tensor) -> Tensor:
@@ -148,9 +156,9 @@ def read_colour(view: View, root: Path) -> Tensor:
     Raises `UserError` if a file is missing, and `DataFormatError` for a damaged one, colours that
     are NaN, and ids of 0, which no object has.
     """
-    path, preview = view.colour(root), view.preview(root)
-    if preview.is_file() and not path.is_file():
-        return read_image(preview)
+    path = picture_path(view, root)
+    if path == view.preview(root):
+        return read_image(path)
     colours = read_hdf5(path, "dataset")
     if colours.ndim != 3 or colours.shape[2] != 3:
         raise DataFormatError(f"{path}: {_size(colours)} values are no picture in colour.")
@@ -162,6 +170,12 @@ def read_colour(view: View, root: Path) -> Tensor:
     if (ids == 0).any():
         raise DataFormatError(f"{view.entities(root)}: holds the id 0, which no object has.")
     return tone_map(rgb, ids)
+
+
+def picture_path(view: View, root: Path) -> Path:
+    """The file that the picture of a view is read from: its preview only instead of its colours."""
+    colour, preview = view.colour(root), view.preview(root)
+    return preview if preview.is_file() and not colour.is_file() else colour
 
 
 def read_plane(path: Path, kind: type[np.generic]) -> Tensor:

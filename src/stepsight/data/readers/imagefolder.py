@@ -8,6 +8,7 @@ the shape of the working size, as is usual in class-conditional generation (Dhar
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from stepsight.data.config import FileSettings
-from stepsight.data.files import FileSource
+from stepsight.data.files import FileSource, root_of
 from stepsight.data.images import read_image
 from stepsight.errors import UserError
 from stepsight.seeding import numpy_generator
@@ -34,8 +35,12 @@ class ImageFolder(FileSource[str]):
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
-        self._parts = parts_of(Path(settings.root).expanduser(), split)
-        self.marker = self._parts[0] or "*/*.[jJpPwW]*"
+        root = root_of(settings.root)
+        if Path(split).name != split or split in ("", ".."):
+            reason = f"the splits are the folders in {root}, and 'all'"
+            raise UserError(f"{settings.name}: no split '{split}'; {reason}.")
+        self._parts = parts_of(root, split)
+        self.marker = glob.escape(self._parts[0]) or "*/*.[jJpPwW]*"
         super().__init__(settings, split, quantities)
 
     def find(self, split: str) -> list[str]:

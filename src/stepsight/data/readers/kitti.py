@@ -56,9 +56,10 @@ class Kitti(ListedDepth):
 
     def _listed(self, split: str, path: Path) -> list[Frame]:
         pairs = [(image, depth) for image, depth in read_list(path) if depth != NO_TRUTH]
-        return [self.frame(split, image, self._place(depth)) for image, depth in pairs]
+        return [self.frame(split, image, place_of(self.root, depth)) for image, depth in pairs]
 
-    def _place(self, depth: str) -> str:
-        """Where below the root the depth that a list names lies."""
-        places = [f"{place}/{depth}".lstrip("/") for place in PLACES]
-        return next((place for place in places if (self.root / place).is_file()), depth)
+
+def place_of(root: Path, depth: str) -> str:
+    """Where below the root the depth that a list names lies."""
+    places = [f"{place}/{depth}".lstrip("/") for place in PLACES]
+    return next((place for place in places if (root / place).is_file()), depth)

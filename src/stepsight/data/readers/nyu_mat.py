@@ -49,16 +49,24 @@ class NyuMat(FileSource[int]):
         return self.pick(split, read_splits(path, frames))
 
     def read(self, entry: int) -> Sample:
-        path = self.root / FRAMES
         sample = Sample(self._image(entry), key=f"{entry:04d}", source=self.name)
         if "depth" in self.quantities:
-            where = Path(f"{path}, {self._depths}, frame {entry}")
-            depth = self._depth(entry, where)
-            check_shapes([path, where], sample.image, depth)
-            valid = depth.isfinite() & (depth > 0)
-            check_any(valid, where, "no valid depth")
-            sample.depth, sample.depth_valid = torch.where(valid, depth, 0.0), valid
+            found = self.depth(entry, self._depths, sample.image)
+            sample.depth, sample.depth_valid = found
         return sample
+
+    def depth(self, entry: int, array: str, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth "1 h w" of a frame in metres, one of `DEPTHS`, and where it is valid.
+
+        Raises `DataFormatError` unless it fits the frame's image and has a valid value.
+        """
+        path = self.root / FRAMES
+        where = Path(f"{path}, {array}, frame {entry}")
+        depth = self._stored_depth(entry, array, where)
+        check_shapes([path, where], image, depth)
+        valid = depth.isfinite() & (depth > 0)
+        check_any(valid, where, "no valid depth")
+        return torch.where(valid, depth, 0.0), valid
 
     def _image(self, number: int) -> Tensor:
         path = self.root / FRAMES
@@ -68,8 +76,8 @@ class NyuMat(FileSource[int]):
             raise DataFormatError(f"{path}: an image is {size} of {stored.dtype}, not 3 x w x h.")
         return upright(stored)
 
-    def _depth(self, number: int, where: Path) -> Tensor:
-        stored = read_hdf5(self.root / FRAMES, self._depths, number - 1)
+    def _stored_depth(self, number: int, array: str, where: Path) -> Tensor:
+        stored = read_hdf5(self.root / FRAMES, array, number - 1)
         if stored.ndim != 2 or stored.dtype.kind != "f":
             raise DataFormatError(
                 f"{where}: {stored.ndim} axes of {stored.dtype}, not w x h floats."

@@ -68,14 +68,20 @@ class PairSource(FileSource[Pair]):
         return white
 
 
-def neighbours(frames: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Each frame of one sequence with the next; a gap in the numbers shows as a file not there.
-
-    The number is what follows the last `_` of the stem, or the whole stem. Raises
-    `DataFormatError` where that is no number.
-    """
+def neighbours(frames: Iterable[Path], step: int = 1) -> list[tuple[Path, Path]]:
+    """Each frame of one sequence with the one whose number is `step` higher; a gap in the numbers
+    shows as a file not there. Raises `DataFormatError` as `number_of` does."""
     frames = sorted(frames)
-    return [(frame, _next(frame)) for frame in frames[:-1]]
+    return [(frame, _later(frame, step)) for frame in frames[:-1]]
+
+
+def number_of(frame: Path) -> int:
+    """What follows the last `_` of the stem, or the whole stem. Raises `DataFormatError` where that
+    is no number."""
+    number = frame.stem.rpartition("_")[2]
+    if not number.isdecimal():
+        raise DataFormatError(f"{frame}: its name does not end in the number of a frame.")
+    return int(number)
 
 
 def absent(paths: Iterable[Path]) -> list[Path]:
@@ -90,9 +96,7 @@ def absent(paths: Iterable[Path]) -> list[Path]:
     return missing
 
 
-def _next(frame: Path) -> Path:
+def _later(frame: Path, step: int) -> Path:
     head, underscore, number = frame.stem.rpartition("_")
-    if not number.isdecimal():
-        raise DataFormatError(f"{frame}: its name does not end in the number of a frame.")
-    following = f"{int(number) + 1:0{len(number)}d}"
+    following = f"{number_of(frame) + step:0{len(number)}d}"
     return frame.with_name(f"{head}{underscore}{following}{frame.suffix}")

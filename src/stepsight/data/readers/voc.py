@@ -27,7 +27,7 @@ class Voc(FileSource[str]):
     """Photographs with 21 classes. Splits: train, val, trainval, all (train and val)."""
 
     offers = frozenset({"labels"})
-    published = {"train": 1464, "val": 1449}
+    published = {"train": 1464, "val": 1449, "trainval": 2913, "all": 2913}
     classes = tuple(CLASSES)
     marker = f"{LISTS}/*.txt"
 

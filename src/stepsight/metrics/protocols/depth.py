@@ -11,7 +11,7 @@ from dataclasses import replace
 from stepsight.metrics.protocols.row import Protocol
 
 USUAL = ("abs_rel", "delta1", "delta2", "rmse", "rmse_log", "log10", "silog", "edge_f1")
-MARIGOLD = "abs_rel sq_rel rmse rmse_log log10 delta1 delta2 delta3 irmse silog".split()
+MARIGOLD = "abs_rel delta1 rmse silog sq_rel rmse_log log10 delta2 delta3 irmse".split()
 EIGEN = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
 OWN = (
@@ -100,6 +100,7 @@ BY_DATA = (
         "raw depth, rows 45:471 and columns 41:601",
         *(1e-3, 10.0),
         mask="nyu",
+        working=0,
         data="nyuv2",
         split="test",
         count=654,
@@ -110,6 +111,7 @@ BY_DATA = (
         *(1e-5, 80.0),
         crop="kitti_benchmark",
         mask="eigen",
+        working=0,
         data="kitti",
         split="test",
         count=652,
@@ -124,7 +126,15 @@ BY_DATA = (
         split="all",
         count=454,
     ),
-    _marigold("scannet", "800 frames", *(1e-3, 10.0), data="scannet", split="val", count=800),
+    _marigold(
+        "scannet",
+        "800 frames",
+        *(1e-3, 10.0),
+        working=0,
+        data="scannet",
+        split="val",
+        count=800,
+    ),
     _marigold(
         "diode",
         "DIODE's own mask alone selects, the range only clips",
@@ -141,8 +151,8 @@ DISPARITY = replace(
     ANY,
     name="marigold-disparity",
     description="Least-squares scale and shift of the prediction to 1/depth, over pixels where the "
-    "given prediction is positive; floored at 1e-3 per metre, inverted, clipped to the range; mean "
-    "over images. GenPercept's disparity models are scored so.",
+    "predicted disparity is positive; floored at 1e-3 per metre, inverted, clipped to the range; "
+    "mean over images. GenPercept's disparity models are scored so.",
     source="prs-eth/Marigold, script/depth/eval.py: least_square_disparity; GenPercept",
     space="disparity",
     fit_positive=True,
@@ -239,7 +249,8 @@ PIXEL_PERFECT = Protocol(
     task="depth",
     description="Scale and shift of ln(1 + depth) by RANSAC (a falling line: the factor of the "
     "means), clipped to [1e-3 m, the image's largest true depth]; AbsRel divides by truth + 1e-5; "
-    "mean over images. Pixels are drawn by the image's key.",
+    "mean over images. Pixels are drawn by the image's key. ETH3D is scored at its own size, not "
+    "at the source's 1360 x 2048.",
     source="gangweix/pixel-perfect-depth",
     metrics=("abs_rel", "delta1"),
     averaging="per_image",

@@ -107,6 +107,8 @@ def _plain(row: Protocol) -> Iterator[str]:
         "normals": "angle = arccos(p . n / |p|)",
         "image": "mean_i |f_i - f| - 1/2 mean_ij |f_i - f_j|",
     }[row.task]
+    if row.full_view:
+        yield "outside the visible mask: every object, those in full view included"
 
 
 def _averaged(row: Protocol) -> str:

@@ -29,13 +29,15 @@ class Protocol:
     min_depth: float | None = None  # metres: truth outside the range is not scored,
     max_depth: float | None = None  # and the aligned prediction is clipped to it
     min_hidden: float | None = None  # only objects hidden by at least this fraction of their area
+    full_view: bool = (
+        False  # objects in full view count in iou_hidden, with a union of false pixels
+    )
     source: str = ""  # paper or repository
     metrics: tuple[str, ...] = ()  # those that are reported; none named: all there are
     pooled: tuple[str, ...] = ()  # metrics pooled over pixels although images are averaged
     crop: Crop = "none"  # of image and truth, before inference
     mask: Mask = "none"  # the part of the (cropped) image that is scored
-    working: int | None = None  # longest side at which the model sees the image; None: its own
-    post: str | None = None  # what is done to a prediction before it is scored
+    working: int | None = None  # longest side the model sees; 0: native; None: as it was trained
     data: str | None = None  # the data set it is defined on, its split, and
     split: str | None = None
     count: int | None = None  # the images that the whole split has
@@ -46,7 +48,7 @@ class Protocol:
     scored_in: Literal["depth", "disparity", "normalised"] = "depth"
     epsilon: float = 0.0  # added to the truth by which abs_rel divides
     min_valid: int | None = None  # images with fewer scored pixels are left out
-    fit_positive: bool = False  # the fit sees only pixels whose given prediction is positive
+    fit_positive: bool = False  # the fit sees only pixels whose prediction is positive in its space
     fit_width: int | None = None  # columns the fit sees of larger images, see `alignment.thinned`
     max_flow: float | None = None  # pixels: longer true vectors are not scored
     unit: float | None = None  # pixels at 1 of `epe_units`

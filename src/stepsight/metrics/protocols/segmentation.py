@@ -27,9 +27,11 @@ POOLED = replace(
     PER_OBJECT,
     name="pix2gestalt-pooled",
     description="mIoU as the sum of intersections over the sum of unions of all objects, whole and "
-    "invisible part (inv_mIoU): large objects weigh more.",
+    "invisible part (inv_mIoU): large objects weigh more, and what is predicted outside "
+    "the visible mask of an object in full view counts against the invisible part.",
     source="Zhan et al. 2020, XiaohangZhan/deocclusion; Amodal Completion in the Wild",
     averaging="pooled",
+    full_view=True,
 )
 
 SEMANTIC = Protocol(
