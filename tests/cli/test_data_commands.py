@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,28 @@ def test_show_draws_any_data_set_beside_its_truth(frames, capsys, tmp_path):
     assert width > 2 * 3 * 60 and height > 2 * 3 * 40  # enlarged threefold
     assert data("show", "hypersim", frames, "--size", 20, 30, "--images", 1) == 0
     assert "20 x 30" in capsys.readouterr().out
+
+
+def stats(capsys, *arguments: object) -> dict:
+    assert data("stats", "hypersim", *arguments, "--size", 16, 24, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_stats_learn_on_the_training_split_alone(frames, capsys):
+    """Without one, or where it is what is scored, the predictors that learn are left out."""
+    alone = stats(capsys, frames)
+    assert alone["split"] == "val" and alone["learned_on"] is None and alone["images"] == 2
+    assert "mean_map" not in alone["tasks"]["depth"]["baselines"]
+    shutil.copytree(frames / "val", frames / "train")
+    (frames / "filename_list_train.txt").write_text("r0.png d0.png\n")
+    both = stats(capsys, frames)
+    assert both["split"] == "val" and both["learned_on"] == "train" and both["images"] == 2
+    assert "mean_map" in both["tasks"]["depth"]["baselines"]
+    for held in ("train", "all"):
+        seen = stats(capsys, frames, "--split", held)
+        assert seen["split"] == held and seen["learned_on"] is None
+    assert data("stats", "hypersim", frames, "--split", "train", "--size", 16, 24) == 0
+    assert "learned predictors left out: split 'train' is" in capsys.readouterr().out
 
 
 def test_large_pictures_are_shrunk_to_fit(tmp_path):

@@ -226,7 +226,7 @@ def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
         (["--data.name", "hypersin"], "Did you mean 'hypersim'"),
         (["--data.name", "hypersim", "--data.root", "/nowhere"], "/nowhere"),
         (["--data.name", "flyingchairs"], "no folder is given"),
-        (["--data.root", "/data"], "--data.root and --data.split need --data.name"),
+        (["--data.root", "/data"], "--data.option need --data.name"),
         (["--data.name", "scenes", "--data.root", "/data"], "scenes has no option 'root'"),
         (["--data.name", "scenes", "--data.split", "val"], "--data.split val"),
         (["--data.images", "-1"], "--data.images -1"),

@@ -116,6 +116,8 @@ def test_predictions_that_cannot_be_scored_are_refused(hypersim, noisy, tmp_path
     assert "KITTI's benchmark crop" in refused(
         capsys, noisy, hypersim, out, names=["marigold-kitti"]
     )
+    for flag, value in (("--scale", 0), ("--scale", "nan"), ("--seed", 1)):
+        assert flag in refused(capsys, noisy, hypersim, out, flag, value)
     assert "no such folder" in refused(capsys, tmp_path / "nowhere", hypersim, out)
 
 
@@ -124,7 +126,7 @@ def test_another_data_set_than_the_protocols_is_said(hypersim, noisy, tmp_path):
     assert score(noisy, hypersim, out, names=["marigold-scannet", "marigold-hypersim"]) == 0
     rows = json.loads((out / "results.json").read_text())
     assert "not the data of this protocol (scannet)" in rows[0]["label"]
-    assert rows[1]["label"] == f"partial: 2 of {rows[1]['expected']}"
+    assert rows[1]["label"].endswith(f"partial: 2 of {rows[1]['expected']}")
 
 
 def test_a_checkpoint_saves_predictions_that_score_the_same(run, tmp_path):
@@ -143,6 +145,27 @@ def test_a_checkpoint_saves_predictions_that_score_the_same(run, tmp_path):
         for name in ("protocol", "metrics", "intervals", "uncertainty", "checkpoint", "members"):
             assert one[name] == other[name], name
         assert one["uncertainty"].keys() == {"ause", "aurg", "coverage_90", "crps"}
+
+
+def test_a_protocol_of_a_task_that_is_not_asked_for_is_refused(run, tmp_path, capsys):
+    flags = ["--task", "depth", "--protocol", "raft-chairs", "--processes", "1"]
+    assert evaluate.main(["--checkpoint", str(run), *flags, "--out", str(tmp_path / "out")]) == 2
+    assert "raft-chairs scores flow, --task says depth" in capsys.readouterr().err
+
+
+def test_a_sweep_has_one_protocol_a_task(run, tmp_path, capsys):
+    flags = [
+        "--checkpoint",
+        str(run),
+        "--sweep",
+        "--processes",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    two = ["--protocol", "depth-affine", "--protocol", "depth-affine-log"]
+    assert evaluate.main([*flags, *two]) == 2
+    assert "one --protocol a task" in capsys.readouterr().err
 
 
 REAL = SAMPLES / "hypersim"

@@ -19,6 +19,13 @@ def test_every_protocol_is_listed_with_its_id_and_source(capsys):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_a_native_working_size_is_told(capsys):
+    assert main(["protocols", "--task", "depth"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "nyuv2 test, 654 images; the model sees the image at its native size" in text
+    assert "the model sees 756 px on the longer side" in text
+
+
 def test_one_task_for_programs(capsys):
     assert main(["protocols", "--task", "flow", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
@@ -46,6 +53,7 @@ def test_an_unknown_task_is_answered_with_the_nearest(capsys):
         ("seed-release-normalised-depth", ["sum_all", "clip(s x + t, -1, 1)"]),
         ("raft-things", ["|f| < 400 px", "pooled over the set"]),
         ("amodal-iou", ["hidden/whole >= 0.1"]),
+        ("pix2gestalt-pooled", ["those in full view included"]),
     ],
 )
 def test_formulas_say_what_the_fields_say(name, parts):

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from stepsight.data.collate import collate
-from stepsight.evaluation.evaluator import Rows, Scores, score_source
+from stepsight.errors import DataFormatError, UserError
+from stepsight.evaluation import evaluator
+from stepsight.evaluation.evaluator import Rows, Scores
+from stepsight.evaluation.journal import Record
 from stepsight.evaluation.results import metrics_of
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.reduce import COUNTS
@@ -23,7 +26,7 @@ MIXED = ((16, 16), (24, 32), (16, 16), (32, 16), (24, 32))
 
 
 def score(pipeline, source, task="flow", images=None, nfe=(1,), members=(1,), **options) -> Scores:
-    return score_source(
+    return evaluator.score_source(
         pipeline,
         source,
         task,
@@ -113,8 +116,7 @@ def test_images_of_several_sizes_stay_in_order(lab, task):
         alone = score(pipeline, source, task, images=[i], members=(2,))
         own = {name: value[i : i + 1] for name, value in found.settings[1, 2].items()}
         assert_rows(own, alone.settings[1, 2])
-    resized = [i for i in range(7) if source[i].image.shape[-2:] != (16, 16)]
-    assert all(len(value) == len(resized) for value in found.ceiling.values())
+    assert all(len(value) == 7 for value in found.ceiling.values())  # resized or not
 
 
 def test_progress_counts_every_image(lab):
@@ -169,3 +171,56 @@ def test_the_mean_of_members_errs_no_more_than_they_do_on_average(lab, settings)
     each = error(members)
     assert (error(merged) <= each.mean(0) * (1 + 1e-12)).all()
     assert (each.max(0).values > each.min(0).values)[truth.valid.flatten(1).any(1)].all()
+
+
+def test_large_images_are_read_and_scored_a_few_at_a_time(lab, monkeypatch):
+    """The budget is of pixels; what is scored with what changes nothing."""
+    pipeline, source = lab.pipeline(), lab.Source(count=6, seed="held", grids=((32, 32),))
+    whole, read = score(pipeline, source, rows=6), []
+    samples = source.samples
+    monkeypatch.setattr(evaluator, "PIXELS", 2 * 32 * 32 + 1)
+    monkeypatch.setattr(
+        source,
+        "samples",
+        lambda indices: read.append(len(indices)) or samples(indices),
+        raising=False,
+    )
+    told = []
+    assert_same(score(pipeline, source, rows=6, advance=told.append), whole)
+    assert read == told == [2, 2, 2]
+
+
+def test_images_of_one_size_share_a_batch_within_the_budget(lab, monkeypatch):
+    monkeypatch.setattr(evaluator, "PIXELS", 2 * 24 * 32)
+    samples = lab.Source(count=5, grids=((16, 16), (24, 32), (24, 32))).samples(range(5))
+    assert evaluator._same_size(samples) == [[0, 3], [1, 2], [4]]
+
+
+def test_an_error_of_any_process_is_raised_by_all(lab, monkeypatch):
+    """What the second of two processes meets, as the first one learns of it."""
+    other = DataFormatError("b.png is damaged")
+    monkeypatch.setattr(evaluator, "_all_gathered", lambda mine: [*mine, other])
+    with pytest.raises(DataFormatError, match="b.png is damaged"):
+        score(lab.pipeline(), lab.Source(count=2))
+    source, gathered = lab.Source(count=2), []
+
+    def damaged(indices):
+        raise UserError("a.png is damaged")
+
+    monkeypatch.setattr(source, "samples", damaged, raising=False)
+    monkeypatch.setattr(evaluator, "_all_gathered", lambda mine: gathered.extend(mine) or mine)
+    with pytest.raises(UserError, match="a.png is damaged"):
+        score(lab.pipeline(), source)
+    assert len(gathered) == 1, "the others would wait for ever"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [("flow-epe/setting/0x3", "b has 3 members, a"), ("flow-epe/uncertainty/0x1", "b has an unc")],
+)
+def test_a_table_that_some_images_lack_is_refused(table, said):
+    rows = {"epe": torch.tensor(1.0)}
+    records = [Record(i, key, {"flow-epe/baseline/zero_flow": rows}) for i, key in enumerate("ab")]
+    records[1].tables[table] = rows
+    with pytest.raises(UserError, match=f"{said}.* has not"):
+        evaluator._scores("flow", "scenes", "flow-epe", records)

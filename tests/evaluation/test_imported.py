@@ -90,6 +90,8 @@ def test_depth_and_ids_from_pictures(tmp_path):
     write_png16(tmp_path / "d.png", stored)
     found = read_prediction(tmp_path / "d.png", "depth", scale=256)
     torch.testing.assert_close(found[0], stored.float() / 256)
+    np.save(tmp_path / "d.npy", stored.numpy())
+    assert torch.equal(read_prediction(tmp_path / "d.npy", "depth", scale=256), found)
     classes, numbers = (torch.from_numpy(DRAW.integers(0, 80, (1, 3, 5))) for _ in "ci")
     write_ids(tmp_path / "p.png", 1000 * classes + numbers)
     found = read_prediction(tmp_path / "p.png", "panoptic")
@@ -116,6 +118,16 @@ def bad_channels(folder: Path) -> tuple[Path, str]:
     return folder / "bad.npy", "flow"
 
 
+def bad_grey(folder: Path) -> tuple[Path, str]:
+    write_pfm(folder / "bad.pfm", torch.zeros(1, 3, 5))
+    return folder / "bad.pfm", "flow"
+
+
+def bad_colour(folder: Path) -> tuple[Path, str]:
+    write_pfm(folder / "bad.pfm", torch.zeros(3, 3, 5))
+    return folder / "bad.pfm", "depth"
+
+
 def bad_container(folder: Path) -> tuple[Path, str]:
     write_flo(folder / "bad.flo", torch.zeros(2, 3, 5))
     return folder / "bad.flo", "depth"
@@ -128,6 +140,8 @@ def bad_container(folder: Path) -> tuple[Path, str]:
         (bad_unknown, "15 values are marked as unknown"),
         (bad_fraction, "whole numbers"),
         (bad_channels, "an array 4 x 5 x 6 is no flow, which has 2 channels"),
+        (bad_grey, "flow needs a .pfm of 3 channels, not 1"),
+        (bad_colour, "depth needs a .pfm of 1 channels, not 3"),
         (bad_container, "no prediction of depth is read from .flo"),
     ],
 )
@@ -266,5 +280,71 @@ def test_members_in_one_file_are_merged_and_their_spread_is_scored(lab, tmp_path
 def test_class_ids_without_a_class_are_refused_by_name(lab, tmp_path):
     source = lab.Source(count=1, seed="held")
     np.save(tmp_path / f"{source[0].key}.npy", np.full((16, 16), 7))
-    with pytest.raises(DataFormatError, match=r"npy: class ids 7 to 7, .* 0 to 6"):
+    with pytest.raises(UserError, match=f"{source[0].key}: class 7 is predicted .* 0 to 6"):
         score(imported(tmp_path, source, "semantic"), source, rules("semantic"), range(1))
+
+
+def test_what_is_predicted_where_the_truth_is_void_may_be_anything(lab, tmp_path):
+    source = lab.Source(count=1, seed="held")
+    labels = source[0].labels
+    assert (labels == 255).any()
+    np.save(tmp_path / f"{source[0].key}.npy", labels.numpy())
+    (found,) = score(imported(tmp_path, source, "semantic"), source, rules("semantic"), range(1))
+    confusion = found.settings[0, 1]["confusion"][0]
+    assert torch.equal(confusion, confusion.diagonal().diag())
+
+
+@pytest.mark.parametrize("beside", ["members", "uncertainty"])
+def test_images_that_differ_in_what_is_predicted_are_not_averaged(lab, tmp_path, beside):
+    """Also where they are scored one at a time."""
+    source = lab.Source(count=2, seed="held")
+    for i in range(2):
+        np.save(tmp_path / f"{source[i].key}.npy", source[i].flow.numpy())
+    other = source[1].flow.expand(3, -1, -1, -1) if beside == "members" else source[1].flow[:1]
+    np.save(tmp_path / f"{source[1].key}.{beside}.npy", other.numpy())
+    for rows in (1, 2):
+        with pytest.raises(UserError, match="members|uncertainty"):
+            score(imported(tmp_path, source, "flow", rows=rows), source, rules("flow"), range(2))
+
+
+def test_the_uncertainty_is_resized_with_its_prediction(lab, tmp_path):
+    source = lab.Source(count=1, seed="held", grids=((24, 32),))
+    np.save(tmp_path / f"{source[0].key}.npy", source[0].flow[:, ::2, ::2].numpy())
+    np.save(tmp_path / f"{source[0].key}.uncertainty.npy", DRAW.random((1, 12, 16)))
+    predictor = imported(tmp_path, source, "flow", resize=True)
+    (found,) = score(predictor, source, rules("flow"), range(1))
+    assert found.uncertainty[0, 1].keys() == {"ause", "aurg"}
+
+
+@pytest.mark.parametrize("text", ['{"version": 1}', "[1]", "3"])
+def test_the_manifest_of_another_program_is_left_aside(lab, tmp_path, text):
+    folder = truth_files(tmp_path / "out", lab.Source(count=1))
+    (folder / "manifest.json").write_text(text)
+    predictor = imported(folder, lab.Source(count=1), "depth")
+    assert predictor.digest == "out" and predictor.remark(rules("depth")[0]) is None
+
+
+def test_a_changed_prediction_is_another_subject(lab, tmp_path):
+    source = lab.Source(count=1)
+    folder = truth_files(tmp_path / "out", source)
+    before = imported(folder, source, "depth").subject
+    assert before == imported(folder, source, "depth").subject
+    np.save(folder / f"{source[0].key}.members.npy", np.ones((2, 1, 16, 16)))
+    after = imported(folder, source, "depth").subject
+    assert after != before
+    assert after != replace(imported(folder, source, "depth"), classes=9).subject
+
+
+def test_only_a_dump_to_the_same_folder_goes_on(lab, tmp_path):
+    settings = (lab.pipeline(), "depth", [1], [1], "ddim")
+    plain = Model(*settings).subject
+    saved = [Saving(*settings, folder=tmp_path / name).subject for name in "aba"]
+    assert saved[0] == saved[2] and plain not in saved and saved[0] != saved[1]
+
+
+def test_options_are_those_that_are_not_as_usual(lab, tmp_path):
+    source = lab.Source(count=1)
+    folder = truth_files(tmp_path / "out", source)
+    assert imported(folder, source, "depth").options == {}
+    told = imported(folder, source, "depth", given="log", scale=256.0).options
+    assert told == {"given": "log", "scale": 256.0}

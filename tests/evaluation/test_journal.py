@@ -111,3 +111,12 @@ def test_a_killed_evaluation_goes_on_from_its_last_image(lab, tmp_path, monkeypa
     assert len(drawn) == len(set(drawn)) == 12, "an image was predicted twice"
     files = sorted(path.name for path in (tmp_path / "killed").iterdir())
     assert "journal" not in files and "evaluation.html" in files
+
+
+def test_a_journal_that_was_killed_before_its_header_gets_one(tmp_path):
+    journal = Journal(tmp_path, "depth", {"seed": 1})
+    journal.add([record(0)])
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"")
+    journal.add([record(3)])
+    assert journal.records().keys() == {3}

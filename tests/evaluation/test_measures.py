@@ -7,7 +7,16 @@ import math
 
 import pytest
 
-from stepsight.evaluation.measures import HEADLINE, duration, headline, main_metric, measure, number
+from stepsight.evaluation.measures import (
+    HEADLINE,
+    duration,
+    headline,
+    main_metric,
+    main_of,
+    measure,
+    number,
+)
+from stepsight.metrics.protocol import PROTOCOLS
 from stepsight.tasks.config import TABLE
 
 
@@ -52,3 +61,21 @@ def test_unknown_tasks_and_metrics_still_have_a_name():
 def test_better_depends_on_the_direction():
     assert measure("abs_rel").beats(0.1, 0.2) and not measure("iou").beats(0.1, 0.2)
     assert not measure("iou").beats(0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("midas", ["above_1.25", "abs_rel"]),
+        ("spring", ["above_1px", "epe", "fl_all", "wauc"]),
+        ("ade20k", ["miou", "pixel_accuracy", "mean_score"]),
+        ("marigold-nyu", ["abs_rel", "delta1", "rmse", "silog"]),
+        ("pq", ["pq", "sq", "rq"]),
+    ],
+)
+def test_a_protocol_that_names_its_metrics_is_read_by_them(name, shown):
+    rule = PROTOCOLS[name]
+    offered = sorted({*rule.metrics, "abs_rel", "pq", "sq", "rq", "n_images"})
+    assert headline(rule.task, offered, rule.metrics) == shown
+    assert main_metric(rule.task, offered, rule.metrics) == shown[0]
+    assert main_of({"task": rule.task, "metric": shown[0], "metrics": offered}) == shown[0]

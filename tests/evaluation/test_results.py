@@ -148,7 +148,11 @@ def test_a_table_has_the_columns_of_all_rows(tmp_path):
 
 
 def test_a_result_as_a_flat_row():
-    row = flat(result(flow_scores([1.0, 2.0], [2.0, 2.0]), SETTING, MADE))
+    made = replace(MADE, options={"render": "final"})
+    found = result(flow_scores([1.0, 2.0], [2.0, 2.0]), SETTING, made)
+    row = flat(found)
+    assert row["option.render"] == found["options"]["render"] == "final"
+    assert [row["epe.lo"], row["epe.hi"]] == found["intervals"]["epe"]
     assert row["epe"] == 1.5 and row["baseline.zero_flow.epe"] == 2 and row["task"] == "flow"
     assert not any(isinstance(value, (dict, list)) for value in row.values())
 
@@ -188,3 +192,17 @@ def test_what_is_said_of_the_images_that_were_scored(source, split, n, expected,
     published = {"val": 7370, "test": 7682}.get(split)
     made = Made("ddim", "digest", split=split, published=published)
     assert completeness(protocols.get("marigold-hypersim"), source, n, made) == (expected, label)
+
+
+@pytest.mark.parametrize(
+    ("published", "n", "expected", "label"),
+    [
+        (None, 20, None, None),
+        (None, 5, 20, "partial: 5 of 20"),
+        (5, 5, 20, "partial: 5 of 20"),
+        (654, 5, 654, "partial: 5 of 654"),
+    ],
+)
+def test_a_subset_is_always_called_partial(published, n, expected, label):
+    made = Made("ddim", "digest", published=published, available=20)
+    assert completeness(protocols.get("flow-epe"), "scenes", n, made) == (expected, label)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from stepsight.config import from_dict
-from stepsight.data.config import FlyingChairsSettings, HypersimSettings, ScenesSettings
+from stepsight.data.config import (
+    FlyingChairsSettings,
+    HypersimSettings,
+    ScenesSettings,
+    SintelSettings,
+)
 from stepsight.errors import UserError
+from stepsight.evaluation.assess import _options
 from stepsight.evaluation.run import (
     Identity,
     Plan,
@@ -40,7 +46,8 @@ def test_an_evaluation_writes_results_tables_grids_and_records(lab, tmp_path):
     assert [row["task"] for row in read] == [row["task"] for row in found] == list(sources)
     wanted = "task protocol metrics baselines nfe members data n intervals ratios label".split()
     for row in read:
-        assert set(wanted) <= row.keys() and row["n"] == 4 and row["label"] == PLAN.label
+        assert set(wanted) <= row.keys() and row["n"] == 4
+        assert row["label"] == f"{PLAN.label}; partial: 4 of 6"
         assert row["baselines"].keys() == row["ratios"].keys()
         metric = pipeline.task(row["task"]).metric
         low, high = row["intervals"][metric]
@@ -153,3 +160,13 @@ def test_a_task_is_scored_on_the_first_source_that_holds_its_truth(lab):
         pick_sources(pipeline, {"bare": Named("bare", frozenset())}, None)
     with pytest.raises(UserError, match="asked for depht"):
         pick_sources(pipeline, both, ["depht"])
+
+
+def test_results_tell_settings_that_change_the_truth_and_no_others(lab):
+    @dataclass
+    class Opened:
+        settings: SintelSettings
+
+    usual = SintelSettings(root="/data", size=(8, 8), eval_split="all", weight=2.0)
+    assert _options(cast(Any, Opened(usual))) == _options(lab.held) == {}
+    assert _options(cast(Any, Opened(replace(usual, render="final")))) == {"render": "final"}

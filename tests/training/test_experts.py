@@ -118,6 +118,7 @@ def test_the_logged_loss_is_that_of_the_images_alone(lab, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_shared_experts(lab, tmp_path):
     """Through validation, checkpoint and evaluation: records tell the active parameters."""
     from stepsight.scaling import records

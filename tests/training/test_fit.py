@@ -199,6 +199,7 @@ def test_weights_start_a_run_of_other_tasks_but_not_of_another_backbone(lab, tmp
         lab.fit(larger, tmp_path / "other", init_from=str(whole))
 
 
+@pytest.mark.slow
 def test_a_task_that_has_not_had_its_turn_does_not_hinder_resuming(lab, tmp_path, kill_after):
     """Its own weights have no optimizer state yet."""
     config = lab.config(("depth", "flow"), images=32, checkpoint_every=8, keep=1)

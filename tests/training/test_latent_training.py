@@ -33,6 +33,7 @@ def test_training_from_the_cache_is_training(lab, tmp_path, dtype, slack):
     assert all(torch.equal(learned[0][task], learned[1][task]) for task in ("depth", "flow"))
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_nothing_anew(lab, tmp_path, monkeypatch):
     cache = str(tmp_path / "cache")
     first = training(lab, tmp_path / "first", latents=cache)

@@ -118,6 +118,7 @@ def test_a_stream_without_augmentation_is_the_bank(lab, config_of, tmp_path):
     assert lab.losses(streamed) == lab.losses(banked)
 
 
+@pytest.mark.slow
 def test_buckets_train_at_their_sizes(lab, config_of, tmp_path, monkeypatch):
     shapes = set()
     error = loop.errors_of

@@ -95,6 +95,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(fit):
     assert not all(torch.equal(states["c"][key], value) for key, value in states["a"].items())
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_images_survive_better(fit, lab):
     folder = fit(config(images=160, batch=8, log_every=8, first_validation=8, validate_every=0))
     losses = lab.losses(folder)
@@ -113,6 +114,7 @@ def test_saved_latents_of_training_pictures_have_mean_0_and_deviation_1(fit, lab
     assert float(z.std()) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_replaced_only_if_asked(fit):
     small = config(("depth",), images=4)
     folder = fit(small)
@@ -122,6 +124,7 @@ def test_an_existing_run_is_replaced_only_if_asked(fit):
     assert not (fit(small, overwrite=True) / "old").exists()
 
 
+@pytest.mark.slow
 def test_both_optimizers_bfloat16_and_separate_passes_run(fit, lab):
     fit(config(images=4, optimizer="adamw", precision="bf16", clip=0.0), "adamw")
     separate = config(("flow",), images=4)

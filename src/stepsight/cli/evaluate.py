@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -50,14 +51,17 @@ def _refuse_contradictions(door: Evaluate) -> None:
         raise UserError("give either --checkpoint RUN or --predictions DIR.")
     own = {"--sweep": door.sweep, "--save-predictions": door.save_predictions}
     own |= {"--nfe": door.nfe, "--members": door.members, "--sampler": door.sampler}
+    own |= {"--seed": door.seed is not None}
     files = {"--pattern": door.pattern, "--resize": door.resize, "--partial": door.partial}
     files |= {"--given": door.given != "depth", "--scale": door.scale != 1000.0}
     wrong, needed = (own, "--checkpoint") if door.predictions else (files, "--predictions")
     for flag, value in wrong.items():
         if value:
             raise UserError(f"{flag} needs {needed}.")
-    if door.sweep and (door.protocol[1:] or door.save_predictions):
-        raise UserError("a sweep has one --protocol a task, and keeps no predictions.")
+    if door.sweep and door.save_predictions:
+        raise UserError("a sweep keeps no predictions.")
+    if not 0 < door.scale < math.inf:
+        raise UserError(f"--scale {door.scale:g}: give a positive number.")
     if door.predictions and (door.out is None or door.data.name is None or len(door.task) != 1):
         raise UserError("--predictions needs --data.name, --task (one), and --out.")
 
@@ -86,7 +90,9 @@ def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     saved = checkpoint.read(str(door.checkpoint))
     pipeline = DensePipeline.from_pretrained(saved.path, device)
-    chosen = protocols_by_task(door.protocol)
+    chosen = protocols_by_task(door.protocol, door.task)
+    if door.sweep and any(len(rules) > 1 for rules in chosen.values()):
+        raise UserError("a sweep has one --protocol a task.")
     tasks = list(door.task) or list(chosen) or None
     sources, split, label = _sources(door, pipeline, tasks, chosen)
     settings = pipeline.config.evaluation

@@ -54,13 +54,18 @@ class Evaluate:
     processes: int = 0  # 0: one a core on CPU (at most 2)
 
 
-def protocols_by_task(names: Sequence[str]) -> dict[str, list[Protocol]]:
-    """The protocols of those names by their task. Raises UserError for an unknown name."""
+def protocols_by_task(names: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Protocol]]:
+    """The protocols of those names by their task. Raises UserError for an unknown name, or one of
+    another task than `tasks`, the tasks asked for; () is any."""
     from stepsight.metrics.protocol import get
 
     found: dict[str, list[Protocol]] = {}
     for name in dict.fromkeys(names):
         rule = get(name)
+        if tasks and rule.task not in tasks:
+            raise UserError(
+                f"--protocol {name} scores {rule.task}, --task says {' and '.join(tasks)}."
+            )
         found.setdefault(rule.task, []).append(rule)
     return found
 

@@ -70,10 +70,7 @@ def keys_of(source: Source, count: int) -> list[str]:
 
 def _protocols(door: Evaluate, task: str) -> list[Protocol]:
     task_of(task)
-    chosen = protocols_by_task(door.protocol)
-    for other in chosen.keys() - {task}:
-        raise UserError(f"--protocol {chosen[other][0].name} scores {other}, --task says {task}.")
-    return chosen.get(task) or [default_for(task)]
+    return protocols_by_task(door.protocol, [task]).get(task) or [default_for(task)]
 
 
 def _scored(keys: list[str], files: dict[str, Path], folder: Path, partial: bool) -> list[int]:

@@ -64,9 +64,15 @@ def _lines(row: Protocol) -> Iterator[str]:
     if row.data:
         where = " ".join(filter(None, [row.data, row.split]))
         size = f", {row.count} images" if row.count else ""
-        side = f"; the model sees {row.working} px on the longer side" if row.working else ""
-        yield from _wrapped(f"data: {where}{size}{side}")
+        yield from _wrapped(f"data: {where}{size}{_side(row.working)}")
     yield from _wrapped(f"source: {row.source}")
+
+
+def _side(working: int | None) -> str:
+    if working is None:
+        return ""
+    seen = f"{working} px on the longer side" if working else "the image at its native size"
+    return f"; the model sees {seen}"
 
 
 def _wrapped(text: str) -> list[str]:

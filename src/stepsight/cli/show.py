@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stepsight.evaluation.measures import headline, main_metric, measure, number
+from stepsight.evaluation.measures import headline, main_of, measure, number
 from stepsight.evaluation.page import DIFFER, differences, images_text, setting_text
+from stepsight.metrics.protocol import PROTOCOLS
 
 WIDTH = 110
 
@@ -34,7 +35,7 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _scores(one: dict[str, Any]) -> Table:
-    names = headline(one["task"], one["metrics"])
+    names = headline(one["task"], one["metrics"], _order(one["protocol"]))
     title = f"{one['task']} on {one['data']}: {one['protocol']}, {images_text(one)}"
     table = Table(title=title, caption=_caption(one), title_justify="left", caption_justify="left")
     table.add_column("predictor")
@@ -49,6 +50,12 @@ def _scores(one: dict[str, Any]) -> Table:
         span = f"{number(ratio['ratio'])} [{number(ratio['lo'])}, {number(ratio['hi'])}]"
         table.add_row(baseline, *[number(metrics[name]) for name in names], span)
     return table
+
+
+def _order(protocol: str) -> tuple[str, ...]:
+    """The metrics that the protocol of that id names, the main one first."""
+    row = PROTOCOLS.get(protocol.partition("@")[0])
+    return row.metrics if row else ()
 
 
 def _caption(one: dict[str, Any]) -> str:
@@ -67,7 +74,7 @@ def _caption(one: dict[str, Any]) -> str:
 
 def _line(one: dict[str, Any]) -> str:
     """A protocol's own main metric, with what has to be said beside it."""
-    metric = main_metric(one["task"], one["metrics"])
+    metric = main_of(one)
     shown = "-" if metric is None else f"{measure(metric).label} {_score(one, metric)}"
     label = f" ({one['label']})" if one["label"] else ""
     return f"{one['protocol']}: {shown}, {images_text(one)}{label}"

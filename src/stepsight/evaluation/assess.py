@@ -7,10 +7,11 @@ A job is one task to score: who predicts, on which images, under which protocols
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from stepsight.data.config import FileSettings, SourceSettings
 from stepsight.data.table import Source
 from stepsight.evaluation.evaluator import Scores, rank, score
 from stepsight.evaluation.journal import Journal
@@ -59,8 +60,21 @@ class Job:
             checkpoint=self.predictor.digest,
             split=self.split,
             published=published.get(self.split or ""),
+            available=len(self.source),
+            options={**_options(self.source), **self.predictor.options},
             label="; ".join(filter(None, (self.label, self.predictor.remark(rule)))) or None,
         )
+
+
+def _options(source: Source) -> dict[str, Any]:
+    """The settings by which a source offers another truth or other images than it usually does."""
+    settings = getattr(source, "settings", None)
+    if not isinstance(settings, SourceSettings):
+        return {}
+    common = {one.name for one in fields(FileSettings)} | {"cache"}
+    own = {one.name: one.default for one in fields(settings) if one.name not in common}
+    values = {name: getattr(settings, name) for name in own}
+    return {name: value for name, value in values.items() if value != own[name]}
 
 
 def score_jobs(

@@ -9,7 +9,7 @@ folders. `imported` reads this layout, and the scores are those of the model its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from stepsight.evaluation.views import View
 from stepsight.types import Batch
 
 MANIFEST = "manifest.json"
+FACTS = {"task", "crop", "working", "checkpoint"}  # by which our manifests are known
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Saving(Model):
     """A model whose answers are written as they are given, below `folder`, a view a subfolder."""
 
     folder: Path = Path()
+
+    @property
+    def subject(self) -> Mapping[str, Any]:
+        """Only an evaluation that saves to this folder goes on where this one was killed: images in
+        the journal are not predicted again."""
+        return {**super().subject, "saved": str(self.folder.resolve())}
 
     def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
         target = self.folder / view.name
@@ -44,7 +51,7 @@ class Saving(Model):
 
     def _facts(self, view: View) -> dict[str, Any]:
         own = {"task": self.name, "crop": view.crop, "working": view.working}
-        return own | dict(self.subject) | {"keys_are": "paths below this folder"}
+        return own | dict(super().subject) | {"keys_are": "paths below this folder"}
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
@@ -58,14 +65,15 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What made the predictions; None where another program wrote them."""
+    """What made the predictions; None where another program wrote them, with a manifest or not."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        read = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataFormatError(f"{path}: not JSON ({error}). Remove it, or predict anew.") from None
+    return read if isinstance(read, dict) and read.keys() >= FACTS else None
 
 
 def _write_answer(folder: Path, key: str, answer: Answer, i: int) -> None:

@@ -8,6 +8,7 @@ together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,9 @@ import torch.distributed as dist
 from stepsight.data.collate import collate
 from stepsight.data.resize import Size
 from stepsight.data.table import Source
+from stepsight.errors import UserError
 from stepsight.evaluation.journal import Journal, Record
-from stepsight.evaluation.predictors import Answer, Model, Predictor, Setting
+from stepsight.evaluation.predictors import Answer, Model, Predictor, Setting, grid_of
 from stepsight.evaluation.spread import uncertainty_rows
 from stepsight.evaluation.views import View, by_view, cropped
 from stepsight.metrics import protocol as protocols
@@ -27,6 +29,9 @@ from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline
 from stepsight.types import Batch, Sample
+
+PIXELS = 2**23  # at most so many are scored at a time, or one image: scoring copies them often
+RESIZED, NATIVE = "resized", "native"  # tables of the ceiling
 
 
 @dataclass
@@ -79,25 +84,62 @@ def score(
     """Score `indices` of `source` under each of `rules`, at every setting of the predictor.
 
     Protocols that see an image alike (`views`) share its prediction. With several processes each
-    takes every n-th image; all return the same scores. Images in the journal are not done again.
+    takes every n-th image; all return the same scores, or raise the same UserError. Images in the
+    journal are not done again.
     """
-    mine = range(rank(), len(indices), world())
-    known = journal.records() if journal else {}
-    records = [known[place] for place in mine if place in known]
-    for start in range(0, len(mine), predictor.rows):
-        part = mine[start : start + predictor.rows]
-        todo = [place for place in part if place not in known]
-        if todo:
-            samples = source.samples([indices[place] for place in todo])
-            fresh = [Record(place, sample.key) for place, sample in zip(todo, samples)]
-            _score_part(predictor, samples, rules, fresh)
-            records += fresh
-            if journal:
-                journal.add(fresh)
-        advance(len(part) * world())
-    records = sorted(_all_gathered(records), key=lambda record: record.place)
+    own: list[Record | UserError] = []
+    try:
+        for part in _scored(predictor, source, rules, indices, journal):
+            own += part
+            advance(len(part) * world())
+    except UserError as error:  # the others wait for this process, and the first one speaks
+        own.append(error)
+    found = _all_gathered(own)
+    for error in (one for one in found if isinstance(one, UserError)):
+        raise error
+    records = sorted(found, key=lambda record: record.place)
     assert records, "no image was scored"
     return [_scores(predictor.name, source.name, rule.name, records) for rule in rules]
+
+
+def _scored(
+    predictor: Predictor,
+    source: Source,
+    rules: Sequence[Protocol],
+    indices: Sequence[int],
+    journal: Journal | None,
+) -> Iterator[list[Record]]:
+    """The records of this process: those of the journal, then part by part what is scored now."""
+    mine = range(rank(), len(indices), world())
+    known = journal.records() if journal else {}
+    if done := [known[place] for place in mine if place in known]:
+        yield done
+    todo = [place for place in mine if place not in known]
+    for places, samples in _parts(source, indices, todo, predictor.rows):
+        fresh = [Record(place, sample.key) for place, sample in zip(places, samples)]
+        _score_part(predictor, samples, rules, fresh)
+        if journal:
+            journal.add(fresh)
+        yield fresh
+
+
+def _parts(
+    source: Source, indices: Sequence[int], todo: Sequence[int], rows: int
+) -> Iterator[tuple[Sequence[int], list[Sample]]]:
+    """Places and their samples, read when they are needed: at most `rows`, and no more than
+    `PIXELS` allows of images like the last ones."""
+    start, size = 0, _size(source[indices[todo[0]]]) if todo else (1, 1)
+    while start < len(todo):
+        places = todo[start : start + min(rows, _fitting(size))]
+        samples = source.samples([indices[place] for place in places])
+        yield places, samples
+        size = max(map(_size, samples), key=math.prod)
+        start += len(places)
+
+
+def _fitting(size: Size) -> int:
+    """How many images of a size are scored at a time."""
+    return max(1, PIXELS // math.prod(size))
 
 
 def _score_part(
@@ -132,8 +174,8 @@ def _score_batch(
             for kind, rows in _rows(predictor, answer, batch, rule):
                 _keep(records, f"{rule.name}/{kind}/{_text(answer.setting)}", rows)
     others = {f"baseline/{name}": one for name, one in predictor.trivial(batch).items()}
-    best = predictor.best(samples, batch, working) if working else None
-    others |= {"ceiling/": best} if best else {}
+    if working and (best := predictor.best(samples, batch, working)):
+        others[f"ceiling/{NATIVE if working == grid_of(batch) else RESIZED}"] = best
     for table, prediction in others.items():
         for rule in rules:
             rows = predictor.score(prediction, batch, rule)
@@ -158,14 +200,19 @@ def _keep(records: Sequence[Record], table: str, rows: Rows) -> None:
 
 
 def _scores(task: str, source: str, protocol: str, records: Sequence[Record]) -> Scores:
-    """The rows of one protocol, from the records of all images in their order."""
+    """The rows of one protocol, from the records of all images in their order.
+
+    Raises UserError if images differ in what was predicted for them.
+    """
     scores = Scores(task, source, protocol, keys=[record.key for record in records])
+    scores.ceiling = _ceiling(protocol, records)
     tables = dict.fromkeys(table for record in records for table in record.tables)
     for table in tables:
         rule, kind, name = table.split("/", 2)
-        if rule != protocol:
+        if rule != protocol or kind == "ceiling":
             continue
-        rows = _stacked([record.tables[table] for record in records if table in record.tables])
+        _refuse_gaps(table, records)
+        rows = _stacked([record.tables[table] for record in records])
         match kind:
             case "setting":
                 scores.settings[_setting(name)] = rows
@@ -173,12 +220,27 @@ def _scores(task: str, source: str, protocol: str, records: Sequence[Record]) ->
                 scores.uncertainty[_setting(name)] = rows
             case "baseline":
                 scores.baselines[name] = rows
-            case "ceiling":
-                scores.ceiling = rows
             case "cost":
                 scores.seconds[_setting(name)] = float(rows["cost"][:, 0].mean())
                 scores.working = (int(rows["cost"][0, 1]), int(rows["cost"][0, 2]))
     return scores
+
+
+def _ceiling(protocol: str, records: Sequence[Record]) -> Rows:
+    """The truth through the working size and back, of every image; {} where none was resized."""
+    resized, native = (f"{protocol}/ceiling/{name}" for name in (RESIZED, NATIVE))
+    if not any(resized in record.tables for record in records):
+        return {}
+    return _stacked([record.tables.get(resized) or record.tables[native] for record in records])
+
+
+def _refuse_gaps(table: str, records: Sequence[Record]) -> None:
+    """Raise UserError unless all images have a table: a mean over some of them is another score."""
+    if lacking := next((one.key for one in records if table not in one.tables), None):
+        having = next(one.key for one in records if table in one.tables)
+        _, kind, name = table.split("/", 2)
+        what = {"uncertainty": "an uncertainty"}.get(kind, f"{name.split('x')[-1]} members")
+        raise UserError(f"{having} has {what}, {lacking} has not. Score them apart.")
 
 
 def _stacked(rows: Sequence[Rows]) -> Rows:
@@ -199,11 +261,15 @@ def _size(sample: Sample) -> Size:
 
 
 def _same_size(samples: Sequence[Sample]) -> list[list[int]]:
-    """Places of the samples that can share a batch."""
+    """Places of the samples that share a batch: of one size, and no more than `PIXELS`."""
     groups: dict[Size, list[int]] = {}
     for place, sample in enumerate(samples):
         groups.setdefault(_size(sample), []).append(place)
-    return list(groups.values())
+    return [
+        group[start : start + _fitting(size)]
+        for size, group in groups.items()
+        for start in range(0, len(group), _fitting(size))
+    ]
 
 
 def _all_gathered(mine: list[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ itself is merged by their mean (ids: by vote).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from stepsight.tasks.table import build_task
 from stepsight.types import Batch, Prediction, Sample
 
 Given = Literal["depth", "disparity", "log"]
+OPTIONS = ("given", "scale", "resize")
 SHOWN_DISPARITY = 1e-2  # of the largest: what is farther is drawn as if it were there
 
 
@@ -66,9 +67,14 @@ class Imported:
 
     @property
     def subject(self) -> Mapping[str, Any]:
-        stamps = {key: path.stat().st_mtime_ns for key, path in self.files.items()}
-        options = {"given": self.given, "scale": self.scale, "resize": self.resize}
+        stamps = {key: self._stamps(path) for key, path in self.files.items()}
+        options = {name: getattr(self, name) for name in ("classes", *OPTIONS)}
         return {"folder": str(self.folder.resolve()), "files": stamps} | options
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        values = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in values.items() if value != getattr(Imported, name)}
 
     def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
         found = [self._read(key, view, size) for key, size in zip(batch.keys, sizes)]
@@ -113,11 +119,20 @@ class Imported:
             return None
         return f"predicted with crop {made['crop']}, working size {made['working'] or 'as trained'}"
 
+    def _stamps(self, path: Path) -> list[list[Any]]:
+        """By which the file of a prediction, and those beside it, are known again."""
+        kinds = (_beside(path, kind) for kind in ("members", "uncertainty"))
+        there = [path, *(one for one in kinds if one.is_file())]
+        facts = ((one, one.stat()) for one in there)
+        return [
+            [one.relative_to(self.folder).as_posix(), stat.st_size, stat.st_mtime_ns]
+            for one, stat in facts
+        ]
+
     def _read(self, key: str, view: View, size: Size) -> tuple[Tensor, Tensor, Tensor | None]:
         """Members "e c h w", their merge "c h w" and its uncertainty "1 h w"."""
         path = self.files[key]
         own = self._fitted(read_prediction(path, self.name, self.scale), path, view, size)
-        self._check_classes(own, path)
         beside = {kind: _beside(path, kind) for kind in ("members", "uncertainty")}
         if beside["members"].is_file():
             read = read_prediction(beside["members"], self.name, self.scale)
@@ -128,28 +143,28 @@ class Imported:
         spread = None
         if beside["uncertainty"].is_file():
             read = read_prediction(beside["uncertainty"], "depth")
-            spread = _cut(read, beside["uncertainty"], view, size)[0]
+            spread = self._fitted(read, beside["uncertainty"], view, size, resize_field)[0]
         elif len(members) > 1:
             spread = _spread(members, merged)
         return members, merged, spread
 
-    def _fitted(self, x: Tensor, path: Path, view: View, size: Size) -> Tensor:
+    def _fitted(
+        self,
+        x: Tensor,
+        path: Path,
+        view: View,
+        size: Size,
+        resized: Callable[[Tensor, Size], Tensor] | None = None,
+    ) -> Tensor:
         """`x` on the grid that is scored; resized first where that is allowed."""
         if self.resize and tuple(x.shape[-2:]) not in (size, window(view.crop, *size)[2:]):
-            x = self._resized(x, size)
+            x = (resized or self._resized)(x, size)
         return _cut(x, path, view, size)
 
     def _resized(self, x: Tensor, size: Size) -> Tensor:
         if self.name in WHOLE:
             return resize_field(x.float(), size, "nearest-exact").long()
         return self.task.rescale(x, size) if self.name == "flow" else resize_field(x, size)
-
-    def _check_classes(self, x: Tensor, path: Path) -> None:
-        if self.name == "semantic" and not ((x >= 0) & (x < self.classes)).all():
-            raise DataFormatError(
-                f"{path}: class ids {int(x.min())} to {int(x.max())}, where the data have the "
-                f"classes 0 to {self.classes - 1}."
-            )
 
     def _as_given(self, depth: Tensor) -> Tensor:
         if self.name != "depth" or self.given == "depth":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,11 +85,10 @@ class Journal:
         """Append records. Once this returns they outlive the process."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self._name}.{self._rank}.jsonl"
-        start = "" if path.exists() else self._header + "\n"
-        if not start and not path.read_bytes().endswith(b"\n"):
-            start = "\n"  # the last line was torn: it must not swallow the next
         with path.open("a", encoding="utf-8") as file:
-            file.write(start + "".join(record.line() + "\n" for record in records))
+            file.write(
+                _start(path, self._header) + "".join(record.line() + "\n" for record in records)
+            )
 
     def remove(self) -> None:
         """Forget this evaluation; call it once, when its results are written."""
@@ -107,6 +107,16 @@ class Journal:
             self._say(f"{self._task}: {self._folder} is of another evaluation; starting anew.")
             for path in others:
                 path.unlink(missing_ok=True)
+
+
+def _start(path: Path, header: str) -> str:
+    """What comes before the next record of an open journal."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return header + "\n"
+        file.seek(-1, os.SEEK_END)
+        # A last line that was torn must not swallow the next.
+        return "" if file.read(1) == b"\n" else "\n"
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -6,8 +6,9 @@ The one place for labels and units of metrics: console, figures and report all r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ MEASURES = {
     "rmse": Measure("RMSE", "m"),
     "irmse": Measure("iRMSE", "1/m"),
     "rmse_log": Measure("log RMSE"),
+    "log10": Measure("log10"),
     "silog": Measure("SILog"),
     "silog_half": Measure("SILog (half)"),
     "ordering": Measure("order accuracy", higher_is_better=True),
@@ -46,6 +48,12 @@ MEASURES = {
     "rmse_normalised": Measure("RMSE, normalised"),
     "edge_f1": Measure("edge F1", higher_is_better=True),
     "epe": Measure("EPE", "px"),
+    "epe_units": Measure("EPE, units"),
+    "epe_matched": Measure("EPE matched", "px"),
+    "epe_unmatched": Measure("EPE unmatched", "px"),
+    "epe_s0_10": Measure("EPE s0-10", "px"),
+    "epe_s10_40": Measure("EPE s10-40", "px"),
+    "epe_s40": Measure("EPE s40+", "px"),
     "below_1px": Measure("below 1 px", higher_is_better=True),
     "below_3px": Measure("below 3 px", higher_is_better=True),
     "below_5px": Measure("below 5 px", higher_is_better=True),
@@ -74,6 +82,7 @@ MEASURES = {
     "crps": Measure("CRPS"),
 }
 
+IN_A_LINE = 4  # metrics of a protocol
 HEADLINE = {  # the main metric of each task first
     "depth": ("abs_rel", "delta1"),
     "flow": ("epe", "fl_all"),
@@ -90,15 +99,22 @@ def measure(name: str) -> Measure:
     return MEASURES.get(name, Measure(name.replace("_", " ")))
 
 
-def headline(task: str, offered: Iterable[str]) -> list[str]:
-    """The metrics worth a place in one line, the one that stands for `task` first."""
+def headline(task: str, offered: Iterable[str], order: Sequence[str] = ()) -> list[str]:
+    """The metrics worth a place in one line, the main one first: of a protocol that names its
+    metrics, the first of that `order`, otherwise those of `task`."""
     offered = [name for name in offered if name != "n_images"]
-    return [name for name in HEADLINE.get(task, ()) if name in offered] or offered[:2]
+    own = [name for name in order if name in offered][:IN_A_LINE]
+    return own or [name for name in HEADLINE.get(task, ()) if name in offered] or offered[:2]
 
 
-def main_metric(task: str, offered: Iterable[str]) -> str | None:
-    """The metric that stands for `task` among those `offered`; None when nothing is offered."""
-    return next(iter(headline(task, offered)), None)
+def main_metric(task: str, offered: Iterable[str], order: Sequence[str] = ()) -> str | None:
+    """The first of the `headline`; None when nothing is offered."""
+    return next(iter(headline(task, offered, order)), None)
+
+
+def main_of(row: Mapping[str, Any]) -> str | None:
+    """The main metric of a row of results or of validation, the one that its ratios compare."""
+    return row.get("metric") or main_metric(row["task"], row["metrics"])
 
 
 def number(value: float, digits: int = 3) -> str:

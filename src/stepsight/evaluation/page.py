@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stepsight.evaluation.markup import Html, Pictures, join, mark, page, table, tag
-from stepsight.evaluation.measures import MEASURES, main_metric, measure, number
+from stepsight.evaluation.measures import MEASURES, main_of, measure, number
 from stepsight.evaluation.run_folder import Row
 from stepsight.evaluation.verdict import Standing, standings
 
@@ -73,7 +73,7 @@ def _differences(results: Sequence[Row]) -> Html:
 
 def _line(row: Row) -> Iterator[str]:
     yield row["protocol"]
-    metric = main_metric(row["task"], row["metrics"])
+    metric = main_of(row)
     yield _plain_score(row, metric) if metric else "-"
     yield images_text(row)
 
@@ -88,7 +88,7 @@ def _result(row: Row) -> Iterator[Html]:
         tag("div", f"{images_text(row)} {size}", _class="small line"),
         tag("div", str(row.get("checkpoint") or ""), _class="small"),
     )
-    main = main_metric(row["task"], row["metrics"])
+    main = main_of(row)
     yield _score(row, main) if main else Html("-")
     yield join(*map(_standing, standings(row))) or Html("-")
     spread = row.get("uncertainty") or {}

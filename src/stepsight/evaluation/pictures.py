@@ -64,7 +64,7 @@ def extremes_grid(
 
     rows: of the setting that is shown, one an image of `indices`.
     """
-    metric = main_metric(rule.task, measured(rows))
+    metric = main_metric(rule.task, measured(rows), rule.metrics)
     values = per_image(rows, metric) if metric else np.empty(0)
     known = np.flatnonzero(np.isfinite(values))
     if metric is None or not len(known):

@@ -2,8 +2,8 @@
 
 `read_prediction` knows the containers that programs of the field write:
 
-    depth     .npy, .pfm, 16-bit .png (value / scale)
-    flow      .npy, .flo, .pfm (the first two of its channels), KITTI's 16-bit RGB .png
+    depth     .npy, .pfm (grey), 16-bit .png; whole numbers are divided by the scale
+    flow      .npy, .flo, .pfm (the first two of its three channels), KITTI's 16-bit RGB .png
     amodal    .npy (mask or probability), 8-bit .png (white: object)
     semantic  .npy (class ids), 8-bit .png (grey or palette indices)
     panoptic  .npy ("2 h w": class, instance; or ids), RGB .png of ids; id = 1000 class + instance
@@ -83,19 +83,19 @@ def read_prediction(path: Path, task: str, scale: float = 1000.0) -> Tensor:
     scale: units of an integer depth file a metre. Raises DataFormatError naming the file if it is
     damaged, of a kind that the task has no use for, or leaves a pixel without a prediction.
     """
-    x = _array(path, task) if path.suffix == ".npy" else _picture(path, task, scale)[None]
+    x = _array(path, task) if path.suffix == ".npy" else _picture(path, task)[None]
     if task in WHOLE:
         return _ids(x, path, apart=task == "panoptic" and x.shape[1] == 1)
-    x = x.float()
+    x = x.float() if task != "depth" or x.is_floating_point() else x.float() / scale
     _refuse_gaps(torch.isfinite(x), path, "are NaN or infinite")
     return x
 
 
-def _picture(path: Path, task: str, scale: float) -> Tensor:
+def _picture(path: Path, task: str) -> Tensor:
     """ "c h w" of a file other than .npy."""
     match path.suffix, task:
         case ".png", "depth":
-            return read_depth_png(path).float() / scale
+            return read_depth_png(path)
         case ".png", "amodal":
             return read_mask(path)
         case ".png", "semantic":
@@ -111,8 +111,15 @@ def _picture(path: Path, task: str, scale: float) -> Tensor:
             _refuse_gaps(known_flow(flow), path, "are marked as unknown")
             return flow
         case ".pfm", ("depth" | "flow"):
-            return read_pfm(path)[: CHANNELS[task]]
+            return _pfm(path, task)
     raise DataFormatError(f"{path}: no prediction of {task} is read from {path.suffix} files.")
+
+
+def _pfm(path: Path, task: str) -> Tensor:
+    x, wanted = read_pfm(path), {"depth": 1, "flow": 3}[task]
+    if len(x) != wanted:
+        raise DataFormatError(f"{path}: {task} needs a .pfm of {wanted} channels, not {len(x)}.")
+    return x[: CHANNELS[task]]
 
 
 def _array(path: Path, task: str) -> Tensor:

@@ -78,6 +78,11 @@ class Predictor(Protocol):
         """What its answers depend on besides the image, for the journal."""
         ...
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What has to be told with its results because it is not as usual."""
+        ...
+
     def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
         """Answers at every setting. `sizes`: the images' own, before `view` cropped them."""
         ...
@@ -92,7 +97,7 @@ class Predictor(Protocol):
 
     def best(self, samples: list[Sample], batch: Batch, working: Size) -> Prediction | None:
         """The truth of `samples`, which are `batch`, through the working size and back: the best
-        within reach. None where nothing is lost, or the batch lacks the task's own truth."""
+        within reach. None where the batch lacks the task's own truth."""
         ...
 
     def shown(self, batch: Batch, view: View, sizes: Sequence[Size]) -> dict[str, Prediction]:
@@ -125,6 +130,10 @@ class Model:
     @property
     def task(self) -> Task:
         return self.pipeline.task(self.name)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {}
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +170,7 @@ class Model:
         return self.task.baselines(batch, self.pipeline.statistics.get(self.name))
 
     def best(self, samples: list[Sample], batch: Batch, working: Size) -> Prediction | None:
-        if working == grid_of(batch) or getattr(batch, self.task.needs) is None:
+        if getattr(batch, self.task.needs) is None:
             return None
         small = collate([resize_sample(sample, working) for sample in samples])
         truth = self.task.decode(self.task.encode(small.to(self.device)).x)

@@ -11,7 +11,8 @@ import csv
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Made:
     split: str | None = None
     published: int | None = None  # images of the whole split, where that is known
     label: str | None = None  # said beside every score
+    available: int | None = None  # images of the split that are there
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the data and of imported files
 
 
 def metrics_of(rows: Rows, protocol: str) -> dict[str, float]:
@@ -46,12 +49,13 @@ def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
     """One object of results.json."""
     rows, rule = scores.settings[setting], protocols.get(scores.protocol)
     metrics = metrics_of(rows, rule.name)
-    main = main_metric(scores.task, metrics)
+    main = main_metric(scores.task, metrics, rule.metrics)
     expected, label = completeness(rule, scores.source, len(scores.keys), made)
     return {
         "task": scores.task,
         "data": scores.source,
         "split": made.split,
+        "options": dict(made.options),
         "protocol": rule.id,
         "protocol_text": rule.description,
         "protocol_source": rule.source,
@@ -91,6 +95,8 @@ def completeness(rule: Protocol, source: str, n: int, made: Made) -> tuple[int |
         notes.append(f"split {made.split}, not this protocol's {rule.split}")
     elif rule.data is not None:
         expected = rule.count or expected
+    if made.available is not None and n < made.available:
+        expected = max(expected or 0, made.available)
     if expected is not None and n < expected:
         notes.append(f"partial: {n} of {expected}")
     elif expected is not None and n > expected:
@@ -100,7 +106,7 @@ def completeness(rule: Protocol, source: str, n: int, made: Made) -> tuple[int |
 
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all; numbers that are not finite become null."""
-    staged = path.with_name(f".{path.name}")
+    staged = path.with_name(f".{path.name}.{os.getpid()}")  # processes may write the same file
     staged.write_text(json.dumps(finite(value), indent=2) + "\n")
     os.replace(staged, path)
 
@@ -117,10 +123,16 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 def flat(one: dict[str, Any]) -> dict[str, Any]:
     """A result as one CSV row."""
     plain = {k: v for k, v in one.items() if not isinstance(v, (dict, list))}
+    options = {f"option.{name}": value for name, value in one["options"].items()}
+    ends = {
+        f"{name}.{end}": value
+        for name, pair in one["intervals"].items()
+        for end, value in zip(("lo", "hi"), pair)
+    }
     spread = {f"uncertainty.{name}": value for name, value in one["uncertainty"].items()}
     nested = {f"baseline.{name}": m for name, m in one["baselines"].items()}
     trivial = {f"{a}.{b}": v for a, m in nested.items() for b, v in m.items()}
-    return plain | one["metrics"] | spread | trivial
+    return plain | options | one["metrics"] | ends | spread | trivial
 
 
 def sample_rows(scores: Scores) -> list[dict[str, Any]]:

@@ -181,7 +181,7 @@ def record_lines(
         forward = forward_flops(pipeline, scores.task)
         for (nfe, members), rows in scores.settings.items():
             metrics = metrics_of(rows, rule.name)
-            metric = main_metric(scores.task, metrics)
+            metric = main_metric(scores.task, metrics, rule.metrics)
             assert metric is not None, scores.task
             found = interval(rows, metric, rule)
             lines.append(

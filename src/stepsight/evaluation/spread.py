@@ -8,7 +8,9 @@
 
 Depth that is known up to scale and shift is aligned first: the protocol's fit of the merged
 prediction is applied to every member, so that what the members disagree on is not fitted away.
-These are means over images, whatever the protocol's averaging.
+The stated uncertainty itself only orders the pixels of an image, in the space the values were given
+in. Pixels and objects that the protocol leaves out are left out here too. These are means over
+images, whatever the protocol's averaging.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.evaluation.predictors import Answer
+from stepsight.metrics import depth, flow, segmentation
 from stepsight.metrics.alignment import Space, align
-from stepsight.metrics.depth import clipped, scored_pixels
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.uncertainty import aurg, ause, coverage, crps, gaussian_interval
@@ -65,10 +67,14 @@ def _case(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case | 
             return _depth(answer, batch, rule, given)
         case "flow" if rule.alignment == "none" and batch.flow is not None:
             assert batch.flow_valid is not None
+            valid = flow.scored_pixels(batch.flow, batch.flow_valid, rule)
             error = (values - batch.flow).norm(dim=1, keepdim=True)
-            return Case(error, batch.flow_valid, batch.flow, answer.members)
-        case "amodal" if batch.amodal is not None and batch.amodal_valid is not None:
-            return Case(((values > 0.5) != batch.amodal).float(), batch.amodal_valid)
+            return Case(error, valid, batch.flow, answer.members)
+        case "amodal" if batch.modal is not None and batch.amodal is not None:
+            assert batch.amodal_valid is not None
+            masks = batch.modal, batch.amodal, batch.amodal_valid
+            valid = segmentation.scored_pixels(*masks, rule)
+            return Case(((values > 0.5) != batch.amodal).float(), valid)
         case "semantic" if batch.labels is not None:
             labels = batch.labels[:, None]
             return Case((values != labels).float(), labels != IGNORE)
@@ -86,10 +92,9 @@ def _depth(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case |
     merged, truth = answer.prediction.values, batch.depth
     maps = merged[None] if answer.members is None else torch.cat([merged[None], answer.members])
     height, width = truth.shape[-2:]
-    scored = scored_pixels(truth, batch.depth_valid, rule)
+    scored = depth.scored_pixels(truth, batch.depth_valid, rule)
     first = torch.arange(len(maps) * height, device=truth.device)[:, None] < height
     tall = rearrange(maps, "e b 1 h w -> b 1 (e h) w")
-    seen = first & (tall > 0) if rule.fit_positive else first.expand_as(tall)
     longest = max(tall.shape[-2:]) / max(height, width)
     aligned = align(
         tall,
@@ -98,11 +103,12 @@ def _depth(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case |
         rule.alignment,
         rule.space,
         given=given,
-        fit_to=seen,
+        fit_to=first,
+        fit_positive=rule.fit_positive,
         fit_width=None if rule.fit_width is None else round(rule.fit_width * longest),
         keys=batch.keys,
     )
     aligned = rearrange(aligned, "b 1 (e h) w -> e b 1 h w", h=height)
-    p, *members = (clipped(one, truth, scored, rule) for one in aligned)
+    p, *members = (depth.clipped(one, truth, scored, rule) for one in aligned)
     error = (p - truth).abs() / torch.where(scored, truth, 1.0)
     return Case(error, scored, truth, torch.stack(members) if members else None)

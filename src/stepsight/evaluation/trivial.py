@@ -30,10 +30,11 @@ def statistics(tasks: Mapping[str, Task], source: Source) -> dict[str, Tensor]:
 
 
 def trivial_metrics(
-    task: Task, train: Source, held: Source, protocol: str, images: int
+    task: Task, train: Source | None, held: Source, protocol: str, images: int
 ) -> dict[str, dict[str, float]]:
-    """Metrics of every trivial predictor of `task` over the first `images` of `held`."""
-    learned = statistics({task.name: task}, train)[task.name]
+    """Metrics of every trivial predictor of `task` over the first `images` of `held`; without a
+    `train`, of those that learn nothing."""
+    learned = statistics({task.name: task}, train)[task.name] if train else None
     rows: dict[str, dict[str, Tensor]] = {}
     for start in range(0, min(images, len(held)), CHUNK):
         picks = range(start, min(start + CHUNK, images, len(held)))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from stepsight.evaluation.measures import main_metric, measure, number
+from stepsight.evaluation.measures import main_metric, main_of, measure, number
 from stepsight.evaluation.run_folder import Row, RunFolder, series
 
 Outcome = Literal["beaten", "undecided", "not beaten"]
@@ -41,7 +41,7 @@ class Standing:
 
 def standings(row: Row) -> list[Standing]:
     """A results row or a validation row against each of its baselines, by the main metric."""
-    metric = main_metric(row["task"], row["metrics"])
+    metric = main_of(row)
     if metric is None:
         return []
     return [

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 WORLDS = "scenes"
 
 
-def add_source_flags(own: argparse.ArgumentParser) -> None:
+def add_source_flags(own: argparse.ArgumentParser, split: str = "all that there is") -> None:
     """NAME, ROOT and what chooses the samples."""
     own.add_argument(
         "name", nargs="?", default=WORLDS, help="of the data set; default: %(default)s"
     )
     own.add_argument("root", nargs="?", default=None, help="folder that holds the data set")
-    own.add_argument("--split", default=None, help="default: all that there is")
+    own.add_argument("--split", default=None, help=f"default: {split}")
     own.add_argument("--size", type=int, nargs=2, default=None, metavar=("H", "W"))
     own.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data set"

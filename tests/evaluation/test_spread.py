@@ -1,0 +1,71 @@
+"""Uncertainty is scored where its protocol scores: not on what it leaves out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from stepsight.evaluation.predictors import Answer
+from stepsight.evaluation.spread import uncertainty_rows
+from stepsight.metrics.alignment import Space
+from stepsight.metrics.protocol import get
+from stepsight.types import Batch, Prediction
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def answer(task, values, spread, members=None):
+    prediction = Prediction(task, values, values, spread)
+    return Answer((1, 2), prediction, values.shape[-2:], members=members)
+
+
+def batch(**truth):
+    n = len(next(iter(truth.values())))
+    return Batch(torch.zeros(n, 3, 4, 6), ["key"] * n, ["here"] * n, **truth)
+
+
+def test_long_vectors_that_are_not_scored_have_no_uncertainty_either(rng):
+    flow = torch.rand(1, 2, 4, 6, generator=rng)
+    flow[..., 0] = 500.0
+    valid = torch.ones(1, 1, 4, 6, dtype=torch.bool)
+    short = valid.clone()
+    short[..., 0] = False
+    members = flow + torch.randn(3, 1, 2, 4, 6, generator=rng)
+    members[..., 0] = 0.0
+    spread = torch.rand(1, 1, 4, 6, generator=rng)
+    given = batch(flow=flow, flow_valid=valid), batch(flow=flow, flow_valid=short)
+    found = answer("flow", members.mean(0), spread, members)
+    whole, part = (uncertainty_rows(found, one, get("raft-things"), "depth") for one in given)
+    torch.testing.assert_close(whole, part)
+    assert whole.keys() == {"ause", "aurg", "coverage_90", "crps"}
+
+
+def test_objects_that_are_hardly_hidden_have_no_uncertainty_either(rng):
+    amodal = torch.ones(2, 1, 4, 6, dtype=torch.bool)
+    modal, valid = amodal.clone(), amodal.clone()
+    modal[1, ..., :3] = False
+    values, spread = torch.rand(2, 2, 1, 4, 6, generator=rng)
+    given = batch(modal=modal, amodal=amodal, amodal_valid=valid)
+    rows = uncertainty_rows(answer("amodal", values, spread), given, get("amodal-iou"), "depth")
+    assert rows["ause"].isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("given", ["log", "log1p"])
+def test_depth_within_a_metre_is_fitted_however_it_is_given(rng, given: Space):
+    truth = 0.2 + 3 * torch.rand(1, 1, 4, 6, generator=rng)
+    valid = torch.ones_like(truth, dtype=torch.bool)
+    members = truth * (1 + 0.2 * torch.rand(3, 1, 1, 4, 6, generator=rng))
+    spread = members.std(0)
+    there = batch(depth=truth, depth_valid=valid)
+    rule = get("marigold-disparity")
+    found = []
+    ways: tuple[tuple[Space, Any], ...] = (("depth", torch.clone), (given, getattr(torch, given)))
+    for space, way in ways:
+        told = answer("depth", way(members.double().mean(0)), spread, way(members.double()))
+        found.append(uncertainty_rows(told, there, rule, space))
+    torch.testing.assert_close(*found)
