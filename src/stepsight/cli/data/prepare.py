@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepsight.cli.data.opening import at_least_one
@@ -30,6 +29,7 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 
 
 def run(door: argparse.Namespace) -> int:
+    from stepsight.data.files import root_of
     from stepsight.data.prepare import TABLE
 
     at_least_one("--workers", door.workers)
@@ -37,7 +37,7 @@ def run(door: argparse.Namespace) -> int:
         raise UserError(f"'{door.name}' needs no preparation here.{suggest(door.name, TABLE)}")
     module, _, function = TABLE[door.name].partition(":")
     manifest = getattr(import_module(module), function)(
-        Path(door.root).expanduser(),
+        root_of(door.root),
         output_folder(door.out),
         report=lambda line: print(line, flush=True) if not door.json else None,
         workers=door.workers,

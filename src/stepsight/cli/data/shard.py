@@ -6,7 +6,6 @@ Interrupted, it continues where it was when run again. One folder holds one spli
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from stepsight.cli.data.opening import (
     add_source_flags,
@@ -29,6 +28,7 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 
 
 def run(door: argparse.Namespace) -> int:
+    from stepsight.data.files import root_of
     from stepsight.data.sharding import write_shards
 
     at_least_one("--per-shard", door.per_shard)
@@ -36,7 +36,7 @@ def run(door: argparse.Namespace) -> int:
     if door.quality is not None and not 1 <= door.quality <= 95:
         raise UserError(f"--quality {door.quality}: from 1 to 95, or leave it out for PNG.")
     out = output_folder(door.out)
-    if door.root and out.resolve().is_relative_to(Path(door.root).expanduser().resolve()):
+    if door.root and out.resolve().is_relative_to(root_of(door.root).resolve()):
         raise UserError(f"--out {out}: lies in the data set. Name a folder outside {door.root}.")
     index = write_shards(
         open_named(door),
