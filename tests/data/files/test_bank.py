@@ -262,4 +262,4 @@ def test_processes_share_the_work_and_one_may_be_killed(tmp_path):
     outputs = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert all(output.endswith("complete\n") for output in outputs)
-    assert not outputs[0].startswith("64\n64")
+    assert outputs[0].count("64") < 8  # of its 8 blocks the first was there already
