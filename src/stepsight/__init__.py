@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepsight import data
     from stepsight.config import RunConfig
     from stepsight.errors import UserError
     from stepsight.pipeline import DensePipeline
@@ -26,10 +27,12 @@ _HOME = {
     "ScalingRecord": "stepsight.scaling.records",
     "UserError": "stepsight.errors",
 }
-__all__ = ["DensePipeline", "Prediction", "RunConfig", "ScalingRecord", "UserError"]
+__all__ = ["DensePipeline", "Prediction", "RunConfig", "ScalingRecord", "UserError", "data"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "data":  # the room itself, for `stepsight.data.open`
+        return import_module("stepsight.data")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'stepsight' has no attribute '{name}'")
