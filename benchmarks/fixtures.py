@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from stepsight.data.formats import write_dpt, write_flo, write_kitti_flow, write_pfm
-from stepsight.data.images import write_ids, write_rgb16
+from stepsight.data.decoding.formats import write_dpt, write_flo, write_kitti_flow, write_pfm
+from stepsight.data.decoding.images import write_ids, write_rgb16
 
 GRAIN = 3.0  # standard deviation of the noise of a sensor, of 255
 DRIVE, DAY = "2011_09_26_drive_0001_sync", "2011_09_26"

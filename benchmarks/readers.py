@@ -28,7 +28,7 @@ from stepsight.coding import Layout
 from stepsight.data.bank import Bank
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
-from stepsight.data.sharding import write_shards
+from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import Source
 from stepsight.latents import Latents
 from stepsight.models.config import CodecSettings

@@ -14,7 +14,8 @@ import yaml
 
 from stepsight import config as configuration
 from stepsight.config import RunConfig, from_dict, load
-from stepsight.data.config import FlyingChairsSettings, HypersimSettings, ScenesSettings
+from stepsight.data.config import ScenesSettings
+from stepsight.data.readers.config import FlyingChairsSettings, HypersimSettings
 from stepsight.errors import UserError
 from stepsight.tasks.config import DepthSettings, NormalsSettings, SemanticSettings
 

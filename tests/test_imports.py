@@ -80,7 +80,7 @@ def _imports(node: ast.AST, package: Package, lazy: bool) -> Iterator[Import]:
 
 def room(module: str) -> str:
     parts = module.split(".")
-    if len(parts) == 3 and parts[2] == "config":
+    if len(parts) > 2 and parts[-1] == "config":
         return "*/config"
     return parts[1] if len(parts) > 1 else parts[0]
 

@@ -20,10 +20,11 @@ from stepsight import checkpoint
 from stepsight.checkpoint import CheckpointError
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.metrics.truth import require
 from stepsight.models.codec import Codec, CodecShape, open_codec
 from stepsight.models.config import ModelSettings
 from stepsight.models.factory import build, check_size
-from stepsight.tasks.base import Task, require
+from stepsight.tasks.base import Task
 from stepsight.types import Batch, Coded
 
 

@@ -257,7 +257,7 @@ def _take(coded: Coded, picks: Tensor) -> Coded:
 def to_tensor(image: Any, grey: bool = False) -> Tensor:
     """A path, PIL image or array to float32 "3 h w" (grey: "1 h w") in [-1, 1]."""
     if isinstance(image, (str, Path)):
-        from stepsight.data.images import read_image
+        from stepsight.data.decoding.images import read_image
 
         pixels = read_image(Path(image))
     else:

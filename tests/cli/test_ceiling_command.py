@@ -9,7 +9,7 @@ import torch
 
 from stepsight.cli import main
 from stepsight.cli.data.ceiling import ceiling_text, ranking
-from stepsight.data.images import read_image
+from stepsight.data.decoding.images import read_image
 from stepsight.evaluation.ceiling import Ceiling
 from stepsight.models.vae import build_vae
 

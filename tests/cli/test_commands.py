@@ -9,7 +9,7 @@ import pytest
 
 from stepsight.cli import evaluate, main, train
 from stepsight.config import load
-from stepsight.data.images import read_image
+from stepsight.data.decoding.images import read_image
 from stepsight.pipeline import DensePipeline
 from stepsight.training.config import TrainingSettings
 

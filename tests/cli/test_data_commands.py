@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from stepsight.cli.main import main
-from stepsight.data.images import read_image
+from stepsight.data.decoding.images import read_image
 
 
 @pytest.fixture

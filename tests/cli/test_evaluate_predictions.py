@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stepsight.cli import evaluate
-from stepsight.data.images import read_depth_png, write_image, write_png16
+from stepsight.data.decoding.images import read_depth_png, write_image, write_png16
 
 SAMPLES = Path(
     os.environ.get("STEPSIGHT_SAMPLES", Path(__file__).parents[3] / "shared" / "samples")

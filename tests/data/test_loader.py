@@ -18,7 +18,7 @@ from stepsight.data.buckets import cut
 from stepsight.data.collate import collate
 from stepsight.data.loader import Loader, Reader, Request
 from stepsight.data.mixture import Mixture, Stream
-from stepsight.data.sharding import write_shards
+from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import Source, open_source, settings_for
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Batch
@@ -267,3 +267,11 @@ def test_without_augmentation_it_serves_what_the_source_holds(sources):
     native = sources["folder"].samples(range(3, 6, 3))
     found = reader.read(Request(0, "folder", native[0].image.shape[-2:], (3,), (True,), (0,)))
     assert digest(found) == digest(collate(native))
+
+
+def test_a_reader_that_dies_while_the_loop_computes_is_said_in_one_line():
+    with pytest.raises(UserError, match=r"pid 7\) is killed.*training.workers"):
+        with loader.readers_watched():
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nmore")
+    with pytest.raises(RuntimeError, match="^shapes differ$"), loader.readers_watched():
+        raise RuntimeError("shapes differ")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from stepsight.data.hdf5 import read_hdf5
+from stepsight.data.decoding.hdf5 import read_hdf5
 from stepsight.data.prepare.nyu import nyu
 from stepsight.errors import DataFormatError, UserError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.formats import write_flo, write_kitti_flow, write_pfm
-from stepsight.data.images import write_ids, write_png16
+from stepsight.data.decoding.formats import write_flo, write_kitti_flow, write_pfm
+from stepsight.data.decoding.images import write_ids, write_png16
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.dump import Saving, read_manifest
 from stepsight.evaluation.evaluator import score

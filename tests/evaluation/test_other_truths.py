@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.images import write_ids
+from stepsight.data.decoding.images import write_ids
 from stepsight.errors import UserError
 from stepsight.evaluation.assess import Job, assess
 from stepsight.evaluation.imported import Imported, truth_of

@@ -9,12 +9,8 @@ from typing import Any, cast
 import pytest
 
 from stepsight.config import from_dict
-from stepsight.data.config import (
-    FlyingChairsSettings,
-    HypersimSettings,
-    ScenesSettings,
-    SintelSettings,
-)
+from stepsight.data.config import ScenesSettings
+from stepsight.data.readers.config import FlyingChairsSettings, HypersimSettings, SintelSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.assess import _options
 from stepsight.evaluation.run import (

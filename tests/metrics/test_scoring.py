@@ -81,7 +81,7 @@ def test_semantic_scores_are_those_of_torchmetrics(rng):
 @pytest.mark.parametrize("name", ["marigold-depth", "da2k", "raft-kitti", "ade20k", "pq"])
 def test_missing_truth_is_named(name):
     batch = Batch(torch.zeros(1, 3, 4, 4), ["k"], ["barefoot"])
-    with pytest.raises(UserError, match=f"needs .* under {name}, which barefoot does not have"):
+    with pytest.raises(UserError, match=f"under {name} needs .*, which barefoot does not have"):
         score(torch.zeros(1, 2, 4, 4), batch, get(name), classes=2)
 
 

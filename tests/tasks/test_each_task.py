@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stepsight.errors import UserError
+from stepsight.metrics.truth import require
 from stepsight.seeding import generator
 from stepsight.tasks.amodal import Amodal
-from stepsight.tasks.base import require, resize
+from stepsight.tasks.base import resize
 from stepsight.tasks.depth import Depth
 from stepsight.tasks.flow import Flow
 from stepsight.tasks.normals import Normals

@@ -15,9 +15,10 @@ from torch import Tensor
 from stepsight import config as configuration
 from stepsight.coding import build_network
 from stepsight.config import from_dict, load
+from stepsight.metrics.truth import require
 from stepsight.models.codec import Pixels
 from stepsight.pipeline import DensePipeline
-from stepsight.tasks.base import require, resize
+from stepsight.tasks.base import resize
 from stepsight.tasks.config import TABLE, TaskSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch, Condition, Prediction, Target

@@ -15,7 +15,7 @@ import pytest
 
 from stepsight import checkpoint
 from stepsight.config import RunConfig
-from stepsight.data.sharding import write_shards
+from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import settings_for
 from stepsight.errors import UserError
 from stepsight.training import fit, loop
@@ -202,7 +202,7 @@ def test_a_run_that_waits_is_told_before_step_20(config_of, tmp_path, monkeypatc
     """Reading takes a hundred times as long as the rest."""
     import time
 
-    from stepsight.data.shards import Shards
+    from stepsight.data.sharded.reading import Shards
 
     read = Shards.read
     monkeypatch.setattr(

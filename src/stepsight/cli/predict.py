@@ -50,7 +50,7 @@ def _predict(door: argparse.Namespace) -> None:
     import torch
     from einops import rearrange
 
-    from stepsight.data.images import write_image
+    from stepsight.data.decoding.images import write_image
     from stepsight.pipeline import DensePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -23,7 +23,7 @@ from stepsight.conversion.adapt import layout_of
 from stepsight.conversion.foreign import Weights, compare
 from stepsight.conversion.scheduler import read_settings
 from stepsight.conversion.write import Converted
-from stepsight.data.config import ImageFolderSettings
+from stepsight.data.readers.config import ImageFolderSettings
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings

@@ -34,11 +34,11 @@ from stepsight.conversion.dit import (
 )
 from stepsight.conversion.foreign import Weights, compare
 from stepsight.conversion.write import Converted
-from stepsight.data.config import (
+from stepsight.data.config import SourceSettings
+from stepsight.data.readers.config import (
     FlyingChairsSettings,
     HypersimSettings,
     Pix2GestaltSettings,
-    SourceSettings,
 )
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.evaluation.config import EvaluationSettings

@@ -31,7 +31,8 @@ from stepsight.conversion.folders import CONFIG, GENERATOR, INDEX, find_folder, 
 from stepsight.conversion.foreign import compare
 from stepsight.conversion.scheduler import read_settings, scheduler_config
 from stepsight.conversion.write import Converted
-from stepsight.data.config import ImageFolderSettings, ScenesSettings
+from stepsight.data.config import ScenesSettings
+from stepsight.data.readers.config import ImageFolderSettings
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings

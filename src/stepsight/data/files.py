@@ -28,6 +28,8 @@ class FileSource(ABC, Generic[Entry]):
     categories: tuple[str, ...] = ()
     offers: ClassVar[frozenset[str]]
     published: ClassVar[Mapping[str, int]] = {}  # split: samples of the complete data set
+    recalled: ClassVar[bool] = False  # those counts come from memory, nobody read them
+    farthest: ClassVar[float] = 1000.0  # metres: what is beyond was read in another unit
     marker: str  # a glob under the root that matches when the layout is right
 
     def __init__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -188,6 +189,21 @@ class Loader:
                 break
         yield request
         yield from found
+
+
+@contextmanager
+def readers_watched() -> Iterator[None]:
+    """Turn torch's report of a reader that died, which may interrupt any statement of the block,
+    into a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a reader process died: {str(error).splitlines()[0]} Lower training.workers if memory "
+            f"is short; 0 reads in the training process."
+        ) from error
 
 
 class _Sampler:

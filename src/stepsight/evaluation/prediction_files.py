@@ -21,8 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.formats import known_flow, read_flo, read_kitti_flow, read_npy, read_pfm
-from stepsight.data.images import read_depth_png, read_ids, read_labels, read_mask
+from stepsight.data.decoding.formats import (
+    known_flow,
+    read_flo,
+    read_kitti_flow,
+    read_npy,
+    read_pfm,
+)
+from stepsight.data.decoding.images import read_depth_png, read_ids, read_labels, read_mask
 from stepsight.errors import DataFormatError, UserError
 
 SUFFIXES = (".npy", ".png", ".flo", ".pfm")

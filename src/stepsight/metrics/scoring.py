@@ -23,6 +23,7 @@ from stepsight.metrics.panoptic import panoptic_rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.reduce import reported
 from stepsight.metrics.segmentation import amodal_rows, semantic_rows
+from stepsight.metrics.truth import require
 from stepsight.types import IGNORE, Batch
 
 
@@ -98,15 +99,7 @@ _SCORERS: dict[str, Callable[[Tensor, Batch, Protocol, Space, int], Rows]] = {
 
 
 def _truth(batch: Batch, protocol: Protocol, *names: str) -> tuple[Tensor, ...]:
-    """The named fields of the batch. Raises UserError, naming the sources, if one is missing."""
-    missing = [name for name in names if getattr(batch, name) is None]
-    if missing:
-        sources = ", ".join(sorted(set(batch.sources)))
-        raise UserError(
-            f"task {protocol.task} needs {' and '.join(missing)} under {protocol.name}, which "
-            f"{sources} does not have. Choose another source or protocol for it."
-        )
-    return tuple(getattr(batch, name) for name in names)
+    return require(f"{protocol.task} under {protocol.name}", batch, *names)
 
 
 def _refuse_unknown(ids: Tensor, where: Tensor, classes: int, batch: Batch) -> None:

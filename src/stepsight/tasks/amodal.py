@@ -20,7 +20,8 @@ from stepsight.colours import colour_mask
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import bounding_box
-from stepsight.tasks.base import masked_mean, require, resize
+from stepsight.metrics.truth import require
+from stepsight.tasks.base import masked_mean, resize
 from stepsight.tasks.config import AmodalSettings
 from stepsight.tasks.silhouette import silhouette
 from stepsight.types import Batch, Condition, Prediction, Target

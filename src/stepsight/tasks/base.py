@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.errors import UserError
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
@@ -99,18 +98,6 @@ class Task(Protocol):
     def truth(self, batch: Batch) -> Tensor:
         """The truth in the form of Prediction.values, "b c h w"."""
         ...
-
-
-def require(task: str, batch: Batch, *names: str) -> tuple[Tensor, ...]:
-    """The named fields of the batch. Raises UserError, naming the source, if one is missing."""
-    missing = [name for name in names if getattr(batch, name) is None]
-    if missing:
-        sources = ", ".join(sorted(set(batch.sources)))
-        raise UserError(
-            f"task {task} needs {' and '.join(missing)}, which {sources} does not have. "
-            f"Choose another source for it, or leave the task out."
-        )
-    return tuple(getattr(batch, name) for name in names)
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from stepsight.colours import colour_depth
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
-from stepsight.tasks.base import masked_mean, require, resize, stand_in
+from stepsight.metrics.truth import require
+from stepsight.tasks.base import masked_mean, resize, stand_in
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 

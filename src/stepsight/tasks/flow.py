@@ -23,7 +23,8 @@ from stepsight.matching import cost_volume
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map, oracle_mean_flow
-from stepsight.tasks.base import masked_mean, require, resize
+from stepsight.metrics.truth import require
+from stepsight.tasks.base import masked_mean, resize
 from stepsight.tasks.config import FlowSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 

@@ -17,7 +17,8 @@ from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.generation import generation_rows
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
-from stepsight.tasks.base import masked_mean, require, resize, stand_in
+from stepsight.metrics.truth import require
+from stepsight.tasks.base import masked_mean, resize, stand_in
 from stepsight.tasks.config import ImageSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 

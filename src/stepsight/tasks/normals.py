@@ -19,7 +19,8 @@ from stepsight.ensemble import merge_directions
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
-from stepsight.tasks.base import masked_mean, require, resize, stand_in
+from stepsight.metrics.truth import require
+from stepsight.tasks.base import masked_mean, resize, stand_in
 from stepsight.tasks.config import NormalsSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 

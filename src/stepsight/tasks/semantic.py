@@ -22,7 +22,8 @@ from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import class_counts, prior_map
-from stepsight.tasks.base import masked_mean, require, stand_in
+from stepsight.metrics.truth import require
+from stepsight.tasks.base import masked_mean, stand_in
 from stepsight.tasks.config import SemanticSettings
 from stepsight.types import IGNORE, Batch, Condition, Prediction, Target
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from stepsight import checkpoint
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
+from stepsight.data.loader import readers_watched
 from stepsight.errors import UserError
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose, latest
@@ -53,7 +54,8 @@ def fit(
         try:
             s = _set_up(config, run, console, past, start)
             s.began = began
-            train(s, run, console)
+            with readers_watched():
+                train(s, run, console)
             _counts(s, console)
             _costs(s, console)
             result = run.path

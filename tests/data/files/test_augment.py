@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stepsight.data.augment import augment, crop, flip, jitter, random_crop
-from stepsight.data.config import FolderSettings
+from stepsight.data.readers.config import FolderSettings
 from stepsight.data.resize import resize_sample
 from stepsight.seeding import numpy_generator
 from stepsight.types import IGNORE, Sample

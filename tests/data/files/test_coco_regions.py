@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.regions import is_empty, read_region
+from stepsight.data.decoding.regions import is_empty, read_region
 from stepsight.errors import DataFormatError, UserError
 
 coco = pytest.importorskip("pycocotools.mask")
@@ -139,6 +139,6 @@ def test_polygons_without_pycocotools(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"Install stepsight\[data\]"):
+    with pytest.raises(UserError, match="uv sync --extra data"):
         read_region([1, 1, 5, 1, 5, 5], 8, 8, "")
     assert read_region({"size": [2, 2], "counts": [1, 3]}, 2, 2, "").sum() == 3

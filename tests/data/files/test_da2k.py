@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.config import Da2kSettings
+from stepsight.data.readers.config import Da2kSettings
 from stepsight.data.readers.da2k import Da2k
 from stepsight.errors import DataFormatError, UserError
 

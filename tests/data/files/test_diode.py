@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepsight.data.check import check
-from stepsight.data.config import DiodeSettings
+from stepsight.data.readers.config import DiodeSettings
 from stepsight.data.readers.diode import Diode
 from stepsight.errors import DataFormatError, UserError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stepsight.data.config import Eth3dSettings
+from stepsight.data.readers.config import Eth3dSettings
 from stepsight.data.readers.eth3d import Eth3d
 from stepsight.errors import DataFormatError, UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepsight.data.config import FlyingChairsSettings
+from stepsight.data.readers.config import FlyingChairsSettings
 from stepsight.data.readers.flyingchairs import FlyingChairs
 from stepsight.errors import DataFormatError, UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepsight.data.config import FlyingChairs2Settings
+from stepsight.data.readers.config import FlyingChairs2Settings
 from stepsight.data.readers.flyingchairs2 import FlyingChairs2
 from stepsight.errors import DataFormatError, UserError
 

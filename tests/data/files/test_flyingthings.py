@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import FlyingThings3D as Reference
 
-from stepsight.data.config import FlyingThingsSettings
+from stepsight.data.readers.config import FlyingThingsSettings
 from stepsight.data.readers.flyingthings import FlyingThings
 from stepsight.errors import DataFormatError, UserError
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepsight.data.formats import read_dpt, read_npy, read_pfm, read_vkitti_flow
-from stepsight.data.hdf5 import read_hdf5
-from stepsight.data.images import read_ids, read_labels, read_rgb16
+from stepsight.data.decoding.formats import read_dpt, read_npy, read_pfm, read_vkitti_flow
+from stepsight.data.decoding.hdf5 import read_hdf5
+from stepsight.data.decoding.images import read_ids, read_labels, read_rgb16
 from stepsight.errors import DataFormatError
 
 TRIALS = 300

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.formats import (
+from stepsight.data.decoding.formats import (
     known_flow,
     read_dpt,
     read_flo,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import HD1K as Reference
 
-from stepsight.data.config import Hd1kSettings
+from stepsight.data.readers.config import Hd1kSettings
 from stepsight.data.readers.hd1k import Hd1k
 from stepsight.errors import DataFormatError, UserError
 

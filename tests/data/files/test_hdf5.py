@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from stepsight.data import hdf5
-from stepsight.data.hdf5 import read_hdf5, shape_hdf5
+from stepsight.data.decoding import hdf5
+from stepsight.data.decoding.hdf5 import read_hdf5, shape_hdf5
 from stepsight.errors import DataFormatError, UserError
 
 h5py = pytest.importorskip("h5py")
@@ -80,7 +80,7 @@ def test_missing_file_and_missing_library(path, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="none.h5: cannot be read"):
         read_hdf5(tmp_path / "none.h5", "x")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r"h5py: pip install 'stepsight\[data\]'"):
+    with pytest.raises(UserError, match=r"h5py: uv sync --extra data"):
         read_hdf5(path, "images")
 
 

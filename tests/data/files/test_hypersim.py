@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from stepsight.data.check import check
-from stepsight.data.config import HypersimSettings
 from stepsight.data.prepare.manifest import Manifest
+from stepsight.data.readers.config import HypersimSettings
 from stepsight.data.readers.hypersim import Hypersim
 from stepsight.errors import DataFormatError, UserError
 

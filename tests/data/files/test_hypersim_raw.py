@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stepsight.data.config import HypersimRawSettings
+from stepsight.data.readers.config import HypersimRawSettings
 from stepsight.data.readers.hypersim_raw import HypersimRaw, ray_to_planar, tone_map
 from stepsight.errors import DataFormatError, UserError
 

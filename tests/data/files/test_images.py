@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stepsight.data import images
-from stepsight.data.images import (
+from stepsight.data.decoding import images
+from stepsight.data.decoding.images import (
     image_size,
     read_depth_png,
     read_gray,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.config import KittiSettings
+from stepsight.data.readers.config import KittiSettings
 from stepsight.data.readers.kitti import Kitti
 from stepsight.errors import DataFormatError, UserError
 

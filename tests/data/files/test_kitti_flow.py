@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import KittiFlow as Reference
 
-from stepsight.data.config import Kitti2012FlowSettings, Kitti2015FlowSettings
+from stepsight.data.readers.config import Kitti2012FlowSettings, Kitti2015FlowSettings
 from stepsight.data.readers.kitti_flow import Kitti2012, Kitti2015
 from stepsight.errors import DataFormatError, UserError
 

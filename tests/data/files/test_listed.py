@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.config import HypersimSettings, NyuSettings
+from stepsight.data.readers.config import HypersimSettings, NyuSettings
 from stepsight.data.readers.hypersim import Hypersim
 from stepsight.data.readers.listed import read_integer_depth, read_list, without_suffix
 from stepsight.data.readers.nyu import Nyu

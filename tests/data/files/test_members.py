@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stepsight.data.members import SUFFIXES, decode, encode, escape
+from stepsight.data.sharded.members import SUFFIXES, decode, encode, escape
 from stepsight.errors import DataFormatError
 
 SIZE = (6, 10)

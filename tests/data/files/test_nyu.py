@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stepsight.data.config import NyuSettings
+from stepsight.data.readers.config import NyuSettings
 from stepsight.data.readers.nyu import Nyu
 from stepsight.errors import DataFormatError, UserError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from stepsight.data.config import NyuMatSettings
+from stepsight.data.readers.config import NyuMatSettings
 from stepsight.data.readers.nyu_mat import NyuMat
 from stepsight.errors import DataFormatError, UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.formats import write_kitti_flow
+from stepsight.data.decoding.formats import write_kitti_flow
 from stepsight.data.table import open_source, settings_for
 from stepsight.errors import DataFormatError, UserError
 

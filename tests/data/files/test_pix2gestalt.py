@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepsight.data.config import Pix2GestaltSettings
+from stepsight.data.readers.config import Pix2GestaltSettings
 from stepsight.data.readers.pix2gestalt import Pix2Gestalt
 from stepsight.errors import DataFormatError, UserError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stepsight.data.config import ScanNetSettings
+from stepsight.data.readers.config import ScanNetSettings
 from stepsight.data.readers.scannet import ScanNet
 from stepsight.errors import DataFormatError, UserError
 

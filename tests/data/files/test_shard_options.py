@@ -12,9 +12,9 @@ import torch
 
 import stepsight.data
 from stepsight.data.config import ScenesSettings
-from stepsight.data.shard_index import INDEX
-from stepsight.data.sharding import write_shards
-from stepsight.data.shards import Shards
+from stepsight.data.sharded.index import INDEX
+from stepsight.data.sharded.reading import Shards
+from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import open_source, settings_for
 from stepsight.errors import UserError
 

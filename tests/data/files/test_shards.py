@@ -17,9 +17,9 @@ import torch
 import stepsight.data
 from stepsight.data.config import ScenesSettings, ShardsSettings
 from stepsight.data.scenes.source import Scenes
-from stepsight.data.shard_index import INDEX
-from stepsight.data.sharding import PARTS, write_shards
-from stepsight.data.shards import Shards
+from stepsight.data.sharded.index import INDEX
+from stepsight.data.sharded.reading import Shards
+from stepsight.data.sharded.writing import PARTS, write_shards
 from stepsight.data.table import QUANTITIES
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import Sintel as Reference
 
-from stepsight.data.config import SintelSettings
+from stepsight.data.readers.config import SintelSettings
 from stepsight.data.readers.sintel import Sintel
 from stepsight.errors import DataFormatError, UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepsight.data.config import SpringSettings
+from stepsight.data.readers.config import SpringSettings
 from stepsight.data.readers.spring import Spring
 from stepsight.errors import DataFormatError, UserError
 

@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 
-from stepsight.data.config import TABLE, FileSettings, HypersimSettings
+from stepsight.data.config import TABLE, FileSettings
+from stepsight.data.readers.config import HypersimSettings
 from stepsight.data.table import QUANTITIES, open_source, settings_for
 from stepsight.errors import UserError
 

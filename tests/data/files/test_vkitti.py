@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stepsight.data.config import VirtualKittiSettings
+from stepsight.data.readers.config import VirtualKittiSettings
 from stepsight.data.readers.vkitti import VirtualKitti
 from stepsight.errors import DataFormatError, UserError
 

@@ -10,7 +10,7 @@ import pytest
 
 import stepsight.data as data
 from stepsight.data.check import check
-from stepsight.data.config import VocSettings
+from stepsight.data.readers.config import VocSettings
 from stepsight.errors import DataFormatError, UserError
 
 INDICES = np.array([[0, 1, 255], [20, 15, 0]], np.uint8)

@@ -29,7 +29,7 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 
 def run(door: argparse.Namespace) -> int:
     from stepsight.data.files import root_of
-    from stepsight.data.sharding import write_shards
+    from stepsight.data.sharded.writing import write_shards
 
     at_least_one("--per-shard", door.per_shard)
     at_least_none("--workers", door.workers)

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from stepsight.data.decoding.images import write_image, write_png16
 from stepsight.data.files import check_shapes
-from stepsight.data.images import write_image, write_png16
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest
 from stepsight.data.prepare.millimetres import LARGEST, to_millimetres

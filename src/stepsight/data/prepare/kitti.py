@@ -12,9 +12,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from stepsight.data.annotations import read_text
+from stepsight.data.decoding.annotations import read_text
+from stepsight.data.decoding.images import read_image
 from stepsight.data.files import check_any, check_shapes
-from stepsight.data.images import read_image
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest, fingerprint
 from stepsight.data.prepare.preparation import Listing, Preparation, Report

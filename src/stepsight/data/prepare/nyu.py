@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from stepsight.data.config import NyuMatSettings
-from stepsight.data.hdf5 import open_hdf5, shape_hdf5
-from stepsight.data.images import write_image, write_png16
+from stepsight.data.decoding.hdf5 import open_hdf5, shape_hdf5
+from stepsight.data.decoding.images import write_image, write_png16
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest
 from stepsight.data.prepare.millimetres import to_millimetres
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
+from stepsight.data.readers.config import NyuMatSettings
 from stepsight.data.readers.nyu_mat import DEPTHS, FRAMES, SPLITS, NyuMat, read_splits
 from stepsight.errors import DataFormatError, UserError
 

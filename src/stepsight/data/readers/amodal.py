@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from stepsight.data.decoding.images import MAX_PIXELS, read_image
+from stepsight.data.decoding.regions import is_empty, read_region
 from stepsight.data.files import FileSource, check_any
-from stepsight.data.images import MAX_PIXELS, read_image
-from stepsight.data.regions import is_empty, read_region
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 

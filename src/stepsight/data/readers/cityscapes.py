@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.images import read_gray, read_image, read_labels
+from stepsight.data.decoding.labels import check_labels, lookup_table
 from stepsight.data.files import FileSource, check_shapes
-from stepsight.data.images import read_gray, read_image, read_labels
-from stepsight.data.labels import check_labels, lookup_table
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 

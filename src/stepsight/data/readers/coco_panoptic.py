@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stepsight.data.annotations import field, image_records, read_json
-from stepsight.data.config import FileSettings
+from stepsight.data.decoding.annotations import field, image_records, read_json
+from stepsight.data.decoding.images import read_ids, read_image
 from stepsight.data.files import FileSource, check_any, check_shapes, root_of
-from stepsight.data.images import read_ids, read_image
+from stepsight.data.readers.config import FileSettings
 from stepsight.errors import DataFormatError
 from stepsight.types import IGNORE, Sample
 
@@ -47,6 +47,7 @@ class CocoPanoptic(FileSource[Annotated]):
     offers = frozenset({"labels", "instances"})
     published = {"train": 118287, "val": 5000}  # recalled, not counted here
     marker = OFFICIAL
+    recalled = True
 
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None

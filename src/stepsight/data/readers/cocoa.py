@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stepsight.data.annotations import field, image_records, read_json
-from stepsight.data.config import FileSettings
+from stepsight.data.decoding.annotations import field, image_records, read_json
+from stepsight.data.decoding.images import image_size
 from stepsight.data.files import root_of
-from stepsight.data.images import image_size
 from stepsight.data.readers.amodal import AmodalSource, Outline
+from stepsight.data.readers.config import FileSettings
 from stepsight.errors import DataFormatError
 
 

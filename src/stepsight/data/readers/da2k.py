@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource
-from stepsight.data.images import read_image
 from stepsight.data.readers.listed import without_suffix
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample

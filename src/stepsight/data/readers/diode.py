@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.formats import read_npy
+from stepsight.data.decoding.formats import read_npy
 from stepsight.data.readers.listed import Frame, ListedDepth
 from stepsight.errors import DataFormatError
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stepsight.data.formats import read_raw_float
+from stepsight.data.decoding.formats import read_raw_float
 from stepsight.data.readers.listed import Frame, ListedDepth
 
 

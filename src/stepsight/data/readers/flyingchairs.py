@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepsight.data.decoding.formats import known_flow, read_flo
+from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource, check_any, check_shapes
-from stepsight.data.formats import known_flow, read_flo
-from stepsight.data.images import read_image
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 

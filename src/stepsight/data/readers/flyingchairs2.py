@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.config import FlyingChairs2Settings
-from stepsight.data.formats import known_flow, read_flo
+from stepsight.data.decoding.formats import known_flow, read_flo
+from stepsight.data.readers.config import FlyingChairs2Settings
 from stepsight.data.readers.pairs import Pair, PairSource
 from stepsight.types import Sample
 
@@ -26,6 +26,7 @@ class FlyingChairs2(PairSource):
     """
 
     marker = "*/*-img_0.png"
+    recalled = True
     splits = {"train": "train", "val": "val"}
 
     def __init__(

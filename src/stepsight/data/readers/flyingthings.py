@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.config import FlyingThingsSettings
-from stepsight.data.formats import read_pfm
+from stepsight.data.decoding.formats import read_pfm
+from stepsight.data.readers.config import FlyingThingsSettings
 from stepsight.data.readers.pairs import Pair, PairSource, neighbours
 from stepsight.errors import DataFormatError
 
@@ -26,6 +26,7 @@ class FlyingThings(PairSource):
     """Flow in pixels into the next frame and into the one before. Splits: train, test, all."""
 
     marker = "frames_*pass/*/*/*/*/*.png"
+    recalled = True
     splits = {"train": "TRAIN", "test": "TEST"}
 
     def __init__(

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stepsight.data.annotations import field, parse_json, read_text
-from stepsight.data.config import FolderSettings
+from stepsight.data.decoding.annotations import field, parse_json, read_text
+from stepsight.data.decoding.images import read_image, read_labels, read_mask
+from stepsight.data.decoding.labels import read_classes
+from stepsight.data.decoding.truth import SUFFIXES, read_depth, read_flow, read_normals
 from stepsight.data.files import FileSource, check_any, check_shapes, root_of
-from stepsight.data.images import read_image, read_labels, read_mask
-from stepsight.data.labels import read_classes
-from stepsight.data.truth import SUFFIXES, read_depth, read_flow, read_normals
+from stepsight.data.readers.config import FolderSettings
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.types import IGNORE, Sample
 

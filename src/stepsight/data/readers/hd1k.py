@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.formats import read_kitti_flow
+from stepsight.data.decoding.formats import read_kitti_flow
 from stepsight.data.readers.pairs import Pair, PairSource, neighbours, number_of
 
 
@@ -23,6 +23,7 @@ class Hd1k(PairSource):
     """
 
     marker = "hd1k_input/image_2/*.png"
+    recalled = True
     splits = {"train": "hd1k_input"}
     unscored = {"test": "hd1k_challenge"}
     published = {"train": 1047}  # 1083 frames of 36 sequences; recalled, not read

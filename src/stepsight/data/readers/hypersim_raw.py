@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.hdf5 import read_hdf5
+from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource, check_any, check_shapes
-from stepsight.data.hdf5 import read_hdf5
-from stepsight.data.images import read_image
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 

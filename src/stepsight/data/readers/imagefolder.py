@@ -15,9 +15,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.config import FileSettings
+from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource, root_of
-from stepsight.data.images import read_image
+from stepsight.data.readers.config import FileSettings
 from stepsight.errors import UserError
 from stepsight.seeding import numpy_generator
 from stepsight.types import Sample

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepsight.data.annotations import field, image_records, read_json
+from stepsight.data.decoding.annotations import field, image_records, read_json
 from stepsight.data.readers.amodal import AmodalSource, Outline
 from stepsight.errors import DataFormatError
 

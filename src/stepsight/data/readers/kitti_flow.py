@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stepsight.data.config import Kitti2012FlowSettings, Kitti2015FlowSettings
+from stepsight.data.decoding.formats import read_kitti_flow
 from stepsight.data.files import check_shapes
-from stepsight.data.formats import read_kitti_flow
+from stepsight.data.readers.config import Kitti2012FlowSettings, Kitti2015FlowSettings
 from stepsight.data.readers.pairs import Pair, PairSource
 from stepsight.types import Sample
 
@@ -27,6 +27,7 @@ class Kitti2015(PairSource):
 
     images: ClassVar[str] = "image_2"
     marker = "training/image_2/*_10.png"
+    recalled = True
     splits = {"train": "training"}
     unscored = {"test": "testing"}
     published = {"train": 200}  # recalled, not read
@@ -67,4 +68,5 @@ class Kitti2012(Kitti2015):
 
     images = "colored_0"
     marker = "training/colored_0/*_10.png"
+    recalled = True
     published = {"train": 194}  # recalled, not read

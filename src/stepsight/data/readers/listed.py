@@ -16,8 +16,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.images import read_depth_png, read_image
 from stepsight.data.files import FileSource, check_any, check_shapes
-from stepsight.data.images import read_depth_png, read_image
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 

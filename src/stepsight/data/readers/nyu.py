@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.config import NyuSettings
+from stepsight.data.readers.config import NyuSettings
 from stepsight.data.readers.listed import Frame, ListedDepth, read_integer_depth
 
 FILES = {"raw": "depth_", "filled": "filled_"}  # option: what replaces `rgb_` in the file name

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.config import NyuMatSettings
+from stepsight.data.decoding.hdf5 import read_hdf5, shape_hdf5
+from stepsight.data.decoding.mat5 import read_mat5
 from stepsight.data.files import FileSource, check_any, check_shapes
-from stepsight.data.hdf5 import read_hdf5, shape_hdf5
-from stepsight.data.mat5 import read_mat5
+from stepsight.data.readers.config import NyuMatSettings
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 

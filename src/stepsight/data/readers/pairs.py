@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource, check_any, check_shapes
-from stepsight.data.images import read_image
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 

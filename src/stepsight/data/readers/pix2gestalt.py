@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from stepsight.data.decoding.images import read_image, read_mask
 from stepsight.data.files import FileSource, check_any, check_shapes
-from stepsight.data.images import read_image, read_mask
 from stepsight.types import Sample
 
 PARTS = {  # folder: what follows the id

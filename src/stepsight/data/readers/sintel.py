@@ -7,14 +7,15 @@ the next frame (occlusions) or its flow is wrong (invalid); depth is an archive 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stepsight.data.config import SintelSettings
+from stepsight.data.decoding.formats import known_flow, read_dpt, read_flo
 from stepsight.data.files import check_any, check_shapes
-from stepsight.data.formats import known_flow, read_dpt, read_flo
+from stepsight.data.readers.config import SintelSettings
 from stepsight.data.readers.pairs import Pair, PairSource, neighbours
 from stepsight.types import Sample
 
@@ -27,6 +28,7 @@ class Sintel(PairSource):
 
     offers = frozenset({"flow", "depth"})
     marker = "training/*/*/frame_*.png"
+    farthest = math.inf  # its sky has a depth
     splits = {"train": "training"}
     unscored = {"test": "test"}
 

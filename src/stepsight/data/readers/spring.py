@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stepsight.data.config import SpringSettings
-from stepsight.data.hdf5 import read_hdf5
+from stepsight.data.decoding.hdf5 import read_hdf5
+from stepsight.data.readers.config import SpringSettings
 from stepsight.data.readers.pairs import Pair, PairSource, neighbours
 from stepsight.errors import DataFormatError
 
@@ -29,6 +29,7 @@ class Spring(PairSource):
     """
 
     marker = "*/*/frame_*/frame_*.png"
+    recalled = True
     splits = {"train": "train"}
     unscored = {"test": "test"}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stepsight.data.config import VirtualKittiSettings
+from stepsight.data.decoding.formats import read_vkitti_flow
+from stepsight.data.decoding.images import read_depth_png
 from stepsight.data.files import check_any, check_shapes
-from stepsight.data.formats import read_vkitti_flow
-from stepsight.data.images import read_depth_png
+from stepsight.data.readers.config import VirtualKittiSettings
 from stepsight.data.readers.pairs import Pair, PairSource, neighbours
 from stepsight.types import Sample
 

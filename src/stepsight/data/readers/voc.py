@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepsight.data.annotations import read_text
+from stepsight.data.decoding.annotations import read_text
+from stepsight.data.decoding.images import read_image
+from stepsight.data.decoding.labels import read_classes
 from stepsight.data.files import FileSource, check_shapes
-from stepsight.data.images import read_image
-from stepsight.data.labels import read_classes
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 

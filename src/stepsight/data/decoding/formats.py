@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.images import read_rgb16, write_rgb16
+from stepsight.data.decoding.images import read_rgb16, write_rgb16
 from stepsight.errors import DataFormatError, UserError
 
 PIEH = b"PIEH"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.images import MAX_PIXELS
+from stepsight.data.decoding.images import MAX_PIXELS
 from stepsight.errors import DataFormatError, UserError
 
 LONGEST_NUMBER = 7  # characters of 5 bits: more than any run within MAX_PIXELS needs
@@ -131,5 +131,5 @@ def _coco() -> Any:
         from pycocotools import mask
     except ImportError as error:
         reason = "polygons are drawn by pycocotools, which is not installed"
-        raise UserError(f"{reason}. Install stepsight[data].") from error
+        raise UserError(f"{reason}. Install the extra `data`: uv sync --extra data.") from error
     return mask

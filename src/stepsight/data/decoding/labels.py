@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stepsight.data.images import read_labels
+from stepsight.data.decoding.images import read_labels
 from stepsight.errors import DataFormatError
 from stepsight.types import IGNORE
 

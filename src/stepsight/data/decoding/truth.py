@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.files import check_any
-from stepsight.data.formats import (
+from stepsight.data.decoding.formats import (
     known_flow,
     read_dpt,
     read_flo,
@@ -22,8 +21,9 @@ from stepsight.data.formats import (
     read_npy,
     read_pfm,
 )
-from stepsight.data.hdf5 import read_hdf5
-from stepsight.data.images import read_depth_png, read_image
+from stepsight.data.decoding.hdf5 import read_hdf5
+from stepsight.data.decoding.images import read_depth_png, read_image
+from stepsight.data.files import check_any
 from stepsight.errors import DataFormatError
 
 SHORTEST = 0.5  # normals below this length carry no direction

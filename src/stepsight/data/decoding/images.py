@@ -18,7 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stepsight.data.png import SIGNATURE, PngHeader, check_png, decode_rgb16, encode_rgb16
+from stepsight.data.decoding.png import SIGNATURE, PngHeader, check_png, decode_rgb16, encode_rgb16
 from stepsight.errors import DataFormatError, UserError
 
 FORMATS = ("PNG", "JPEG", "PPM", "WEBP")

@@ -90,5 +90,5 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UserError("HDF5 files need h5py: pip install 'stepsight[data]'.") from error
+        raise UserError("HDF5 files need h5py: uv sync --extra data.") from error
     return h5py

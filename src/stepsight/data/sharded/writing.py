@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from stepsight.data.members import encode, escape
 from stepsight.data.resize import resize_sample
-from stepsight.data.shard_index import (
+from stepsight.data.sharded.index import (
     ABSENT,
     INDEX,
     Index,
@@ -35,7 +34,8 @@ from stepsight.data.shard_index import (
     write_index,
     write_json,
 )
-from stepsight.data.shards import Shards
+from stepsight.data.sharded.members import encode, escape
+from stepsight.data.sharded.reading import Shards
 from stepsight.data.table import Source, own_options
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError

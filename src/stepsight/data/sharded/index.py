@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from stepsight.data.images import MAX_PIXELS
-from stepsight.data.members import SUFFIXES
+from stepsight.data.decoding.images import MAX_PIXELS
+from stepsight.data.sharded.members import SUFFIXES
 from stepsight.errors import DataFormatError, UserError
 
 INDEX = "index.json"

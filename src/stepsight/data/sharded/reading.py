@@ -7,6 +7,7 @@ CRC-32 that the index gives, so that what is read is what was written.
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from bisect import bisect_right
@@ -16,8 +17,8 @@ from typing import Any
 
 from stepsight.data.config import FileSettings
 from stepsight.data.files import FileSource, root_of
-from stepsight.data.members import ABOUT, decode
-from stepsight.data.shard_index import INDEX, Index, read_index
+from stepsight.data.sharded.index import INDEX, Index, read_index
+from stepsight.data.sharded.members import ABOUT, decode
 from stepsight.data.table import QUANTITIES
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
@@ -43,6 +44,7 @@ class Shards(FileSource[int]):
     """
 
     offers = QUANTITIES
+    farthest = math.inf  # what was sharded is taken as it is
 
     def __init__(
         self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
