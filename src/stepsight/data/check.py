@@ -8,6 +8,7 @@ all keys and values: equal for two copies of a data set, whatever files they are
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +26,7 @@ from stepsight.types import IGNORE, Sample
 
 State = Literal["complete", "partial", "more", "unknown"]
 UNIT_TOLERANCE = 0.01  # by which the length of a normal may differ from 1
+DIAGONALS = 2.0  # of the image: what moves farther was read in another unit
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Report:
     samples: int
     examined: int
     published: int | None
+    recalled: bool  # that number comes from memory: a larger count is no finding
     state: State  # of the count: against the published one
     sizes: dict[str, int]  # "height x width": samples
     ranges: dict[str, Range]  # depth in metres, flow as length in pixels, labels, ...
@@ -102,7 +105,7 @@ def examine(source: Source, index: int) -> Facts:
     """Read one sample; what keeps it from being read is a problem of it."""
     try:
         return facts_of(source[index], source)
-    except UserError as error:
+    except (UserError, OSError) as error:
         return Facts(problems=(str(error),))
 
 
@@ -154,6 +157,7 @@ def _shape_problems(sample: Sample) -> Iterator[str]:
 
 def _problems(sample: Sample, source: Source) -> Iterator[str]:
     yield from _field_problems(sample)
+    yield from _range_problems(sample, getattr(source, "farthest", math.inf))
     if sample.labels is not None and source.classes:
         known = (sample.labels < len(source.classes)) & (sample.labels >= 0)
         if wrong := sample.labels[~known & (sample.labels != IGNORE)].unique().tolist():
@@ -187,6 +191,15 @@ def _field_problems(sample: Sample) -> Iterator[str]:
             yield "a point lies outside the image"
 
 
+def _range_problems(sample: Sample, farthest: float) -> Iterator[str]:
+    """Values that a wrong unit or scale explains best."""
+    ranges, diagonal = ranges_of(sample), math.hypot(*sample.image.shape[-2:])
+    if "depth" in ranges and ranges["depth"].high > farthest:
+        yield f"depth of {ranges['depth'].high:.4g} m, which nobody measured: in another unit?"
+    if "flow" in ranges and ranges["flow"].high > DIAGONALS * diagonal:
+        yield f"flow of {ranges['flow'].high:.4g} px, in an image {diagonal:.0f} px across: unit?"
+
+
 def _digest(sample: Sample) -> str:
     """A hash of every value and of the key, but not of the name of the source."""
     digest = hashlib.blake2b(sample.key.encode(), digest_size=16)
@@ -204,7 +217,8 @@ def _reported(source: Source, split: str, found: list[Facts]) -> Report:
     expected = published.get(split, sum(published.values()) if split == "all" else None) or None
     state = _state(len(source), expected, split in published)
     findings = [problem for facts in found for problem in facts.problems]
-    if state == "more":
+    recalled = bool(expected) and getattr(source, "recalled", False)
+    if state == "more" and not recalled:
         findings.append(f"{len(source)} samples, where {expected} are published")
     counts = Counter(facts.key for facts in found if facts.key)
     findings += [f"{key}: {n} samples have this key" for key, n in counts.items() if n > 1]
@@ -215,6 +229,7 @@ def _reported(source: Source, split: str, found: list[Facts]) -> Report:
         samples=len(source),
         examined=len(found),
         published=expected,
+        recalled=recalled,
         state=state,
         sizes=dict(sizes.most_common()),
         ranges=_merged([facts.ranges for facts in found if facts.ranges]),
@@ -251,4 +266,4 @@ def _fingerprint(found: list[Facts]) -> str:
 
 def _unreadable(data: str, split: str, problem: str) -> Report:
     """Of a data set that cannot even be opened."""
-    return Report(data, split, 0, 0, None, "unknown", {}, {}, (problem,), _fingerprint([]))
+    return Report(data, split, 0, 0, None, False, "unknown", {}, {}, (problem,), _fingerprint([]))

@@ -11,9 +11,10 @@ import torch
 
 from stepsight.data import check as module
 from stepsight.data.check import Range, check, facts_of, ranges_of
-from stepsight.data.config import HypersimSettings, ShardsSettings
+from stepsight.data.config import ShardsSettings
+from stepsight.data.readers.config import HypersimSettings
 from stepsight.data.readers.hypersim import Hypersim
-from stepsight.data.sharding import write_shards
+from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import open_source
 from stepsight.errors import UserError
 
@@ -183,3 +184,26 @@ def test_ranges_are_those_of_the_valid_pixels(full_sample):
     assert found["flow"] == Range(1.0, 5.0, pytest.approx(2 / 3))
     assert found["hidden"] == Range(0.5, 0.5, pytest.approx(2 / 3))
     assert module._merged([found, found])["flow"] == found["flow"]
+
+
+def test_more_than_a_recalled_count_is_no_finding(root, monkeypatch):
+    monkeypatch.setattr(Hypersim, "published", {"val": 2})
+    monkeypatch.setattr(Hypersim, "recalled", True)
+    report = check(settings(root), "val")
+    assert report.ok and report.recalled and report.state == "more"
+
+
+def test_values_in_another_unit_are_found(root):
+    sample = open_source(settings(root), "val")[0]
+    still, valid = torch.zeros(2, 4, 6), torch.ones(1, 4, 6, dtype=torch.bool)
+
+    class Near(Labelled):
+        farthest = 10.0
+
+    def problems(**changes):
+        return facts_of(replace(sample, **changes), Near()).problems
+
+    assert problems() == ()
+    assert "11 m" in problems(depth=sample.depth.clone().fill_(11.0))[0]
+    assert problems(flow=still + 9, flow_valid=valid) == ()
+    assert "141.4 px" in problems(flow=still + 100, flow_valid=valid)[0]

@@ -68,7 +68,8 @@ def report_lines(report: Report) -> Iterator[str]:
 def _count(report: Report) -> str:
     if report.state == "unknown" or report.published is None:
         return f"{report.samples} samples"
-    return f"{report.samples} samples of {report.published} published ({report.state})"
+    source = "published, by memory" if report.recalled else "published"
+    return f"{report.samples} samples of {report.published} {source} ({report.state})"
 
 
 def _more(count: int, what: str) -> Iterator[str]:
