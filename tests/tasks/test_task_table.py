@@ -47,7 +47,7 @@ def test_an_unknown_task_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize("name", TABLE)
 def test_every_task_has_a_protocol_that_knows_its_main_metric(name, batch_of):
-    from stepsight.evaluation.measures import MEASURES
+    from stepsight.measures import MEASURES
     from stepsight.metrics.reduce import reduce
 
     task, batch = build_task(TABLE[name]()), batch_of((16, 16))

@@ -13,7 +13,7 @@ from typing import Any
 
 from stepsight import checkpoint
 from stepsight.errors import UserError
-from stepsight.evaluation.measures import headline, measure, number
+from stepsight.measures import headline, measure, number
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from stepsight.evaluation.measures import HEADLINE, Measure, main_metric, measure, number
 from stepsight.evaluation.run_folder import Row, series
+from stepsight.measures import HEADLINE, Measure, main_metric, measure, number
 from stepsight.scaling.frontier import pareto
 
 Curve = Callable[[np.ndarray], np.ndarray]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stepsight.evaluation.markup import Html, Pictures, join, mark, page, table, tag
-from stepsight.evaluation.measures import MEASURES, main_of, measure, number
 from stepsight.evaluation.run_folder import Row
 from stepsight.evaluation.verdict import Standing, standings
+from stepsight.measures import MEASURES, main_of, measure, number
 
 HEADER = ("task, data", "setting", "score", "against trivial predictors", "uncertainty", "also")
 EXPLAINED = (

@@ -15,10 +15,10 @@ from stepsight.colours import colour_image, colour_spread
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
 from stepsight.evaluation.grids import compose
-from stepsight.evaluation.measures import main_metric, measure, number
 from stepsight.evaluation.predictors import Model, Predictor
 from stepsight.evaluation.statistics import measured, per_image
 from stepsight.evaluation.views import View, cropped, view_of
+from stepsight.measures import main_metric, measure, number
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline

@@ -25,10 +25,10 @@ from stepsight.evaluation.markup import (
     table,
     tag,
 )
-from stepsight.evaluation.measures import duration, measure, number
 from stepsight.evaluation.page import interval_text, score_tables
 from stepsight.evaluation.run_folder import Row, RunFolder, read_run
 from stepsight.evaluation.verdict import next_steps, verdict
+from stepsight.measures import duration, measure, number
 
 
 def write_report(run_dir: Path) -> Path:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.measures import main_metric
 from stepsight.evaluation.predictors import Setting
 from stepsight.evaluation.statistics import interval, measured, per_image, ratio
+from stepsight.measures import main_metric
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol

@@ -17,11 +17,11 @@ from stepsight.errors import UserError
 from stepsight.evaluation.assess import Job, assess, score_jobs
 from stepsight.evaluation.dump import Saving
 from stepsight.evaluation.evaluator import Scores, rank
-from stepsight.evaluation.measures import main_metric, measure
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.results import metrics_of, result, write_json
 from stepsight.evaluation.statistics import interval
 from stepsight.evaluation.sweep import write_sweep
+from stepsight.measures import main_metric, measure
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.protocol import Protocol
 from stepsight.models.factory import active_parameters, count_flops

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.errors import DataFormatError, UserError
-from stepsight.evaluation.measures import main_metric
+from stepsight.measures import main_metric
 
 Row = dict[str, Any]
 

@@ -17,9 +17,9 @@ import torch
 
 from stepsight.evaluation import figures
 from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.measures import measure
 from stepsight.evaluation.results import metrics_of, sample_rows, write_json, write_table
 from stepsight.evaluation.statistics import interval, per_image
+from stepsight.measures import measure
 from stepsight.metrics import protocol as protocols
 from stepsight.pipeline import DensePipeline
 from stepsight.scaling import claims

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from stepsight.evaluation.measures import main_metric, main_of, measure, number
 from stepsight.evaluation.run_folder import Row, RunFolder, series
+from stepsight.measures import main_metric, main_of, measure, number
 
 Outcome = Literal["beaten", "undecided", "not beaten"]
 

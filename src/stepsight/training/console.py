@@ -18,7 +18,7 @@ import rich.console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.text import Text
 
-from stepsight.evaluation.measures import duration, headline, measure, number
+from stepsight.measures import duration, headline, measure, number
 
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 _BARE = re.compile(r"[^\s\"'\\=]+")

@@ -15,7 +15,7 @@ from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.conversion.adapt import adapt
 from stepsight.errors import UserError
-from stepsight.evaluation.measures import main_metric, measure
+from stepsight.measures import main_metric, measure
 from stepsight.tasks.config import ImageSettings
 from stepsight.training.folder import RunWriter, revision
 from stepsight.training.setup import Setup

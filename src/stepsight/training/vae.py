@@ -33,8 +33,8 @@ from stepsight.data.collate import collate
 from stepsight.data.mixture import Draw, Mixture
 from stepsight.data.table import Source
 from stepsight.errors import UserError
-from stepsight.evaluation.measures import number
 from stepsight.evaluation.run import open_sources
+from stepsight.measures import number
 from stepsight.models.config import CodecSettings
 from stepsight.models.factory import activation_bytes, flops_by_group, parameter_groups
 from stepsight.models.vae import VAE, build_vae, check_sides, to_pictures

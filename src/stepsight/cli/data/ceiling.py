@@ -83,7 +83,7 @@ def ceiling_text(found: Sequence[Ceiling]) -> str:
 
 def _lines(group: Sequence[Ceiling]) -> Iterator[str]:
     """The table: an encoding a row, its main metric through each codec a column."""
-    from stepsight.evaluation.measures import measure, number
+    from stepsight.measures import measure, number
 
     yield f"{group[0].task}  ({group[0].protocol})  {measure(group[0].metric).axis}"
     codecs = list(dict.fromkeys(one.codec for one in group))
@@ -101,7 +101,7 @@ def _columns(first: str, *others: str) -> str:
 def ranking(group: Sequence[Ceiling]) -> list[str]:
     """A line on what a VAE leaves of the encodings of one protocol, in float32, the best first; of
     equal scores, as printed, the one with fewer latents. Nothing where there is no choice."""
-    from stepsight.evaluation.measures import measure, number
+    from stepsight.measures import measure, number
 
     coded = [one for one in group if one.codec == FULL and not math.isnan(one.value)]
     if len(coded) < 2:

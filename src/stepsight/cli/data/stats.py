@@ -76,7 +76,7 @@ def open_apart(settings: SourceSettings, train: str, held: str) -> tuple[Source 
 
 
 def _print_table(found: dict[str, Any]) -> None:
-    from stepsight.evaluation.measures import headline, measure, number
+    from stepsight.measures import headline, measure, number
 
     for name, one in found.items():
         print(f"{name}  ({one['protocol']})")

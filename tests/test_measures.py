@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from stepsight.evaluation.measures import (
+from stepsight.measures import (
     HEADLINE,
     duration,
     headline,
