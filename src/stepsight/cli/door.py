@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stepsight.errors import UserError
+from stepsight.training import distributed
 
 
 def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None)
     except UserError as error:
         if debug:
             raise
+        distributed.part()
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 2

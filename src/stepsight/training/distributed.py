@@ -42,6 +42,14 @@ def start(processes: int, command: Sequence[str]) -> None:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
+def part() -> None:
+    """Leave the process group, if this process is in one, without waiting for the others: the
+    threads that a group still has when the interpreter ends can abort it."""
+    group = sys.modules.get("torch.distributed")  # nothing is loaded for a program without torch
+    if group is not None and group.is_available() and group.is_initialized():
+        group.destroy_process_group()
+
+
 def _automatic() -> int:
     return 1 if _has_gpu() else min(MAX_AUTOMATIC, len(os.sched_getaffinity(0)))
 
