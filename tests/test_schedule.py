@@ -11,12 +11,12 @@ import torch
 
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
-from stepsight.schedule import LEVELS, Schedule, build_schedule
+from stepsight.schedule import LEVELS, Schedule, build_schedule, named_schedule
 
 NAMES = ["rectified_flow", "linear", "scaled_linear", "cosine"]
 PEER_NAMES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 BETAS = {"linear": (1e-4, 2e-2), "scaled_linear": (8.5e-4, 1.2e-2), "cosine": (1e-4, 2e-2)}
-SPACINGS = ["trailing", "linspace", "log_snr"]
+SPACINGS = ["trailing", "linspace", "log_snr", "karras"]
 
 
 def build(name: str, zero_terminal_snr: bool = False) -> Schedule:
@@ -203,6 +203,58 @@ def test_leading_times_equal_diffusers(diffusers, offset: int):
             different.append(steps)
         assert (times.diff() < 0).all() and times[-1] == 0
     assert different == []
+
+
+def test_karras_spacing_is_even_in_the_seventh_root():
+    schedule = build("linear")
+    times = schedule.times(20, "karras")[:-1]
+    gaps = (schedule.sigma(times) / schedule.alpha(times)).pow(1 / 7).diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps))
+    assert times[0] == 1 and times[-1].item() == pytest.approx(1 / LEVELS)
+
+
+def test_custom_times_are_visited():
+    times = build("rectified_flow").times(3, "custom", custom=(1.0, 0.7, 0.2))
+    assert times.tolist() == [1.0, 0.7, 0.2, 0.0]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("start", [0.9, 0.5, 0.01])
+def test_a_later_start_begins_there(schedule: Schedule, spacing, start: float):
+    times = schedule.times(7, spacing, start=start)
+    assert times[0] == start and times[-1] == 0 and (times.diff() < 0).all()
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading"])
+def test_a_later_start_keeps_the_proportions(spacing):
+    schedule = build("linear")
+    whole, part = (schedule.times(7, spacing, start=start) for start in (1.0, 0.3))
+    torch.testing.assert_close(part, 0.3 * whole)
+
+
+@pytest.mark.parametrize("start, final", [(0, "clean"), (1.1, "clean"), (0.001, "first_level")])
+def test_a_start_outside_the_walk_is_refused(start: float, final):
+    with pytest.raises(UserError, match=f"Cannot sample from time {start}"):
+        build("linear").times(4, "trailing", final=final, start=start)
+
+
+def test_coordinates_carry_data_and_noise(schedule: Schedule):
+    """x0 is y at r = 0, and y moves on a straight line where x0 and eps stay."""
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    scale, r = schedule.coordinates(t)
+    torch.testing.assert_close(scale * r, schedule.sigma(t))
+    assert scale[0] == 1 and r[0] == 0 and r.isfinite().all() and (r.diff() > 0).all()
+    kept = schedule.alpha(t) / scale  # of x0 in y: 1, or what r leaves
+    assert torch.allclose(kept, torch.ones_like(r)) or torch.allclose(kept, 1 - r)
+    torch.testing.assert_close(schedule.time_of_coordinate(r[1:]), t[1:])
+
+
+def test_schedules_have_full_names():
+    assert named_schedule("cosine_zero_snr") == build("cosine", True)
+    assert named_schedule("cosine") == build("cosine")
+    assert named_schedule("rectified_flow") == build("rectified_flow")
+    with pytest.raises(UserError, match="'linear_zero_sn'.*'linear_zero_snr'"):
+        named_schedule("linear_zero_sn")
 
 
 def test_leading_visits_the_published_levels():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Literal
@@ -25,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.diffusion.config import DiffusionSettings
+from stepsight.diffusion.config import DiffusionSettings, Spacing
 from stepsight.errors import UserError, suggest
 
 LEVELS = 1000  # N: tabulated noise levels, and the scale of the number the network is fed
-Spacing = Literal["trailing", "leading", "linspace", "log_snr"]
+KARRAS_RHO = 7.0  # Karras et al. 2022, below eq. 5
 Final = Literal["clean", "first_level"]
 
 
@@ -74,8 +75,29 @@ class Schedule(ABC):
         """log(alpha^2 / sigma^2): infinite at t = 0, and minus infinite where alpha = 0."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
+    def coordinates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(scale, r) with x_t = scale ((1 - r) x0 + r eps): r runs from 0 to 1, finite everywhere.
+
+        In y = x / scale the probability-flow ODE is dy/dr = eps - x0, as for rectified flow, whose
+        scale is 1 and whose r is t.
+        """
+        sigma = self.sigma(t)
+        scale = self.alpha(t) + sigma
+        return scale, sigma / scale
+
+    def time_of_coordinate(self, r: Tensor) -> Tensor:
+        """Inverse of the r of `coordinates`."""
+        return self.time_of_log_snr(2 * ((1 - r) / r).log())
+
     def times(
-        self, steps: int, spacing: Spacing, *, offset: int = 1, final: Final = "clean"
+        self,
+        steps: int,
+        spacing: Spacing,
+        *,
+        offset: int = 1,
+        final: Final = "clean",
+        custom: Sequence[float] = (),
+        start: float = 1.0,
     ) -> Tensor:
         """`steps + 1` decreasing float64 times: the visits, then the time where the walk ends.
 
@@ -87,14 +109,17 @@ class Schedule(ABC):
           visit 901, 801, ..., 1, and start there from unit noise, as published samplers do.
         * "linspace" spreads the visits evenly from the last level to the first.
         * "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
+        * "karras" spaces them evenly in (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5).
+        * "custom" visits the `steps` times of `custom`.
         All but "leading" start at t = 1.
 
         The end is t = 0 ("clean") or level 0, t = 1/1000 ("first_level": diffusers'
         `set_alpha_to_one: false`). No two times are equal, but for one case: a last visit at level
         0 before an end there. That step is a model call that moves nothing, as in diffusers.
 
-        Raises UserError for steps or an offset that the levels cannot hold, and for "leading" or
-        "first_level" where the schedule has no levels.
+        A `start` below 1 draws the visits in to between it and the end, off whole levels.
+
+        Raises UserError for what the levels cannot hold, or where there are none to name.
         """
         if not 1 <= steps <= LEVELS:
             raise UserError(f"Cannot sample in {steps} steps. Choose from 1 to {LEVELS} steps.")
@@ -103,30 +128,44 @@ class Schedule(ABC):
                 "diffusion.schedule: spacing 'leading' and final 'first_level' name levels, which"
                 " rectified_flow does not have. Choose spacing 'trailing' and final 'clean'."
             )
-        visited = self._visits(steps, spacing, offset)
-        end = visited.new_tensor([0 if final == "clean" else 1 / LEVELS])
-        return torch.cat([visited.maximum(end), end])  # rounding can leave a visit just below it
+        end = torch.tensor(0 if final == "clean" else 1 / LEVELS, dtype=torch.float64)
+        if not end < start <= 1:
+            raise UserError(f"Cannot sample from time {start} to {end}. Start above that, up to 1.")
+        part = (start - end) / (1 - end)
+        if spacing in ("log_snr", "karras"):
+            first = 1 if self.alpha(torch.ones(())) > 0 else 1 - 1 / LEVELS
+            finite = torch.tensor([first, 1 / LEVELS], dtype=torch.float64)
+            visited = self._even_levels(steps, spacing, torch.lerp(end, finite, part))
+        else:
+            visited = torch.lerp(end, self._visits(steps, spacing, offset, custom), part)
+        if spacing != "leading":
+            visited[0] = start
+        return torch.cat([visited.maximum(end), end[None]])  # rounding can leave a visit below it
 
-    def _visits(self, steps: int, spacing: Spacing, offset: int) -> Tensor:
-        if spacing == "log_snr":
-            return self._even_log_snr(steps)
+    def _visits(self, steps: int, spacing: Spacing, offset: int, custom: Sequence[float]) -> Tensor:
+        """Visits over all of time, float64."""
+        if spacing == "custom":
+            assert len(custom) == steps, "custom times are as many as the steps"
+            return torch.tensor(custom, dtype=torch.float64)
         if spacing == "trailing":
             # numpy's arange, as in diffusers: where a level ends in .5, rounding decides
             levels = self.snap(torch.from_numpy(np.arange(LEVELS, 0, -LEVELS / steps)[:steps]))
         elif spacing == "leading":
             levels = 1 + _leading(steps, offset)
         else:
+            assert spacing == "linspace", f"no spacing {spacing}"
             levels = 1 + self.snap(torch.linspace(LEVELS - 1, 0, steps, dtype=torch.float64))
         return levels / LEVELS
 
-    def _even_log_snr(self, steps: int) -> Tensor:
-        """Between the first and last level whose log SNR is finite, but starting at t = 1."""
-        first = 1 if self.alpha(torch.ones(())) > 0 else 1 - 1 / LEVELS
-        ends = torch.tensor([first, 1 / LEVELS], dtype=torch.float64)
-        low, high = self.log_snr(ends).tolist()
-        visited = self.time_of_log_snr(torch.linspace(low, high, steps, dtype=torch.float64))
-        visited[0] = 1.0
-        return visited
+    def _even_levels(self, steps: int, spacing: Spacing, ends: Tensor) -> Tensor:
+        """Visits between two times whose noise levels are finite, even in a measure of these."""
+        log_snr = self.log_snr(ends)
+        if spacing == "log_snr":
+            low, high = log_snr.tolist()
+            return self.time_of_log_snr(torch.linspace(low, high, steps, dtype=torch.float64))
+        low, high = (-log_snr / 2 / KARRAS_RHO).exp().tolist()  # (sigma / alpha)^(1 / rho)
+        roots = torch.linspace(low, high, steps, dtype=torch.float64)
+        return self.time_of_log_snr(-2 * KARRAS_RHO * roots.log())
 
 
 @dataclass(frozen=True)
@@ -197,6 +236,19 @@ class VariancePreserving(Schedule):
             below = self._angle(middle) < angle
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high.to(log_snr.dtype)
+
+    def coordinates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma / alpha), where the schedule leaves signal at t = 1: x_t = scale (x0 + r
+        eps), and dy/dr = eps (Karras et al. 2022). Else as for every schedule."""
+        if self.zero_terminal_snr:
+            return super().coordinates(t)
+        alpha = self.alpha(t)
+        return alpha, self.sigma(t) / alpha
+
+    def time_of_coordinate(self, r: Tensor) -> Tensor:
+        if self.zero_terminal_snr:
+            return super().time_of_coordinate(r)
+        return self.time_of_log_snr(-2 * r.log())
 
     def condition(self, t: Tensor) -> Tensor:
         """The level's index, continuous in t: what published networks were trained on."""
@@ -277,11 +329,21 @@ def _angle_table(name: str, zero_terminal_snr: bool, device: torch.device) -> tu
     return torch.from_numpy(angles).to(device), torch.from_numpy(slopes).to(device)
 
 
+ZERO_SNR = "_zero_snr"  # ends the names of schedules that are rescaled to zero terminal SNR
+
+
+def named_schedule(name: str) -> Schedule:
+    """A schedule by its full name. Raises UserError for an unknown name."""
+    base = name.removesuffix(ZERO_SNR)
+    if name == "rectified_flow":
+        return RectifiedFlow()
+    if base not in BETAS:
+        known = suggest(name, ["rectified_flow", *BETAS, *(one + ZERO_SNR for one in BETAS)])
+        raise UserError(f"diffusion.schedule: there is no schedule '{name}'.{known}")
+    return VariancePreserving(base, zero_terminal_snr=base != name)
+
+
 def build_schedule(settings: DiffusionSettings) -> Schedule:
     """The schedule the settings name. Raises UserError for an unknown name."""
-    if settings.schedule == "rectified_flow":
-        return RectifiedFlow()
-    if settings.schedule not in BETAS:
-        known = suggest(settings.schedule, ["rectified_flow", *BETAS])
-        raise UserError(f"diffusion.schedule: there is no schedule '{settings.schedule}'.{known}")
-    return VariancePreserving(settings.schedule, settings.zero_terminal_snr)
+    rescaled = settings.zero_terminal_snr and settings.schedule in BETAS
+    return named_schedule(settings.schedule + (ZERO_SNR if rescaled else ""))

@@ -1,9 +1,29 @@
-"""Settings of the diffusion process (standard library only)."""
+"""Settings of the diffusion process, and what samplers cost (standard library only)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from stepsight.errors import UserError, suggest
+
+Sampler = Literal[
+    "ddim", "ancestral", "euler", "heun", "midpoint", "dpmpp_2m", "unipc", "consistency"
+]
+Spacing = Literal["trailing", "leading", "linspace", "log_snr", "karras", "custom"]
+SamplingSchedule = Literal[
+    "trained",
+    "rectified_flow",
+    "linear",
+    "scaled_linear",
+    "cosine",
+    "linear_zero_snr",
+    "scaled_linear_zero_snr",
+    "cosine_zero_snr",
+]
+# These say which noise levels are visited, so that no shift may move them on.
+EXACT_SPACINGS = ("leading", "log_snr", "karras", "custom")
 
 
 @dataclass(frozen=True)
@@ -23,9 +43,97 @@ class DiffusionSettings:
     min_snr_gamma: float = 5.0
     multires_noise: float = 0.0  # strength of coarse noise added to the white noise, 0 = off
     multires_annealed: bool = True  # scale that strength by t (full at pure noise)
-    sampler: Literal["ddim", "ancestral", "euler", "heun", "dpmpp_2m"] = "ddim"
-    spacing: Literal["trailing", "leading", "linspace", "log_snr"] = "trailing"
+    sampler: Sampler = "ddim"
+    spacing: Spacing = "trailing"
     steps_offset: int = 1  # leading only: level of the last visit
+    sampling_times: tuple[float, ...] = ()  # custom only: the times visited, from 1.0 down
+    sampling_schedule: SamplingSchedule = "trained"  # or visit the noise levels of this schedule
     final: Literal["clean", "first_level"] = "clean"  # where sampling ends: t = 0, or level 0
     sampling_shift: float = 8.0  # the same map on the sampler's times; 1 leaves them as spaced
     eta: float = 0.0  # stochasticity of ddim
+
+
+def resampled(
+    settings: DiffusionSettings,
+    *,
+    sampler: str | None = None,
+    spacing: str | None = None,
+    schedule: str | None = None,
+    times: Sequence[float] = (),
+    eta: float | None = None,
+) -> DiffusionSettings:
+    """The settings of the same model, sampled in another way; None leaves a choice as it is.
+
+    `schedule` is that of the noise levels visited, `times` the custom ones, which imply the spacing
+    "custom". Where spacing or schedule say which levels are visited, the shift is switched off
+    (`sampling_shift` 1), and with another schedule the walk ends in clean data: the first level
+    that a published sampler ends at is one of the trained schedule.
+
+    Raises UserError for names that do not exist and for times that contradict the spacing.
+    """
+    changes: dict[str, Any] = {}
+    if sampler is not None:
+        changes["sampler"] = known("sampler", sampler, CALLS)
+    if times and spacing not in (None, "custom"):
+        raise UserError(f"times name what spacing '{spacing}' would choose. Give one of the two.")
+    if times or spacing is not None:
+        changes |= _spaced("custom" if times else str(spacing), times or settings.sampling_times)
+    if schedule is not None:
+        changes["sampling_schedule"] = known("schedule", schedule, get_args(SamplingSchedule))
+        if schedule != "trained":
+            changes |= {"sampling_shift": 1.0, "final": "clean"}
+    if eta is not None:
+        changes["eta"] = eta
+    return replace(settings, **changes)
+
+
+def _spaced(spacing: str, times: Sequence[float]) -> dict[str, Any]:
+    """The settings that change with the spacing."""
+    known("spacing", spacing, get_args(Spacing))
+    custom = spacing == "custom"
+    if custom and not times:
+        raise UserError("spacing 'custom' needs the times to visit, such as 1.0, 0.6, 0.2.")
+    changes = {"spacing": spacing, "sampling_times": tuple(times) if custom else ()}
+    return changes | ({"sampling_shift": 1.0} if spacing in EXACT_SPACINGS else {})
+
+
+# Model calls of n steps: a n + b. Heun's last step is Euler's, as the slope is unknown at t = 0.
+CALLS: dict[str, tuple[int, int]] = {name: (1, 0) for name in get_args(Sampler)}
+CALLS |= {"heun": (2, -1), "midpoint": (2, 0)}
+
+
+def nfe(sampler: str, steps: int) -> int:
+    """Model calls that `steps` steps of the sampler cost. Raises UserError for an unknown name."""
+    each, extra = CALLS[known("sampler", sampler, CALLS)]
+    return each * steps + extra
+
+
+def spendable(sampler: str, calls: int) -> bool:
+    """Whether some number of steps costs exactly `calls` model calls. Raises as `nfe` does."""
+    return calls >= nfe(sampler, 1) and nfe(sampler, _steps(sampler, calls)) == calls
+
+
+def steps_for(sampler: str, calls: int) -> int:
+    """The steps that cost exactly `calls` model calls.
+
+    Raises UserError, naming the nearest possible costs, when no number of steps does.
+    """
+    if spendable(sampler, calls):
+        return _steps(sampler, calls)
+    below = max(_steps(sampler, calls), 0)
+    near = [nfe(sampler, steps) for steps in (below, below + 1) if steps > 0]
+    choices = " or ".join(map(str, near))
+    raise UserError(f"{sampler} cannot spend exactly {calls} model calls. Choose {choices}.")
+
+
+def _steps(sampler: str, calls: int) -> int:
+    """The most steps that `calls` model calls pay for."""
+    each, extra = CALLS[sampler]
+    return (calls - extra) // each
+
+
+def known(what: str, name: str, choices: Sequence[str] | dict[str, Any]) -> str:
+    """`name`, when it is one of the choices. Raises UserError with a suggestion."""
+    if name not in choices:
+        raise UserError(f"There is no {what} '{name}'.{suggest(name, choices)}")
+    return name

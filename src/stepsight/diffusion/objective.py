@@ -17,20 +17,35 @@ leaves it aside, as the published perception models do; the loss can train it (`
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from stepsight.diffusion.checks import check_custom_steps, check_settings, check_single
 from stepsight.diffusion.config import DiffusionSettings
-from stepsight.diffusion.samplers import SAMPLERS, Denoise, StepNoise, steps_for
+from stepsight.diffusion.samplers import CALLS, SAMPLERS, Denoise, StepNoise, steps_for
+from stepsight.diffusion.times import shifted, visited_times
 from stepsight.diffusion.variance import BOUND_WEIGHT, variational_bound
 from stepsight.errors import UserError
-from stepsight.schedule import Schedule, build_schedule
+from stepsight.schedule import build_schedule
 from stepsight.types import Coded
 
 # (x "b c h w", cond "b k h w", time "b" float32, label "b", features=None) -> "b c h w", or
 # "b 2c h w" with a learned variance
 Network = Callable[..., Tensor]
+
+
+class Step(NamedTuple):
+    """One step of a walk: the level it starts from, and what it costs."""
+
+    index: int
+    time: float
+    condition: float  # what the network is told in its first call
+    alpha: float
+    sigma: float
+    log_snr: float
+    calls: int
 
 
 class Diffusion:
@@ -43,7 +58,7 @@ class Diffusion:
     def __init__(self, settings: DiffusionSettings) -> None:
         self.settings = settings
         self.schedule = build_schedule(settings)
-        _check(settings, self.schedule)
+        check_settings(settings, self.schedule)
 
     def draw_times(self, u: Tensor) -> Tensor:
         """Training times "b" from uniform numbers `u` "b" in (0, 1).
@@ -160,34 +175,66 @@ class Diffusion:
         assert coded.x is not None, "a loss needs a target"
         return _from_zeros(self.denoiser(net, coded), coded.x)
 
-    def sample(self, denoise: Denoise, noise: StepNoise, nfe: int) -> Tensor:
-        """Walk from pure noise to data with exactly `nfe` model calls of the settings' sampler.
+    def sample(
+        self,
+        denoise: Denoise,
+        noise: StepNoise,
+        nfe: int,
+        *,
+        start: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """Walk from noise to data with exactly `nfe` model calls of the settings' sampler.
 
         `noise(0)` "b c h w" is the start (unit variance, also where alpha(1) > 0, as published
-        samplers have it), `noise(i + 1)` the noise of step i. Objective "end_to_end" has no walk:
-        it answers as `one_step` does. Raises UserError for an `nfe` that cannot be spent.
+        samplers have it), `noise(i + 1)` the noise of step i. From a clean guess `start` "b c h w"
+        the walk begins at time `strength` in (0, 1], at alpha start + sigma noise(0) (Meng et al.
+        2022, SDEdit), and all calls are spent below that time. Objective "end_to_end" has no walk:
+        it answers as `one_step` does.
+
+        Raises UserError for an `nfe` that cannot be spent and a start that cannot be made.
         """
         s = self.settings
+        if not 0 < strength <= 1 or (start is None and strength < 1):
+            raise UserError(f"strength {strength}: give a start, and a time above 0 up to 1.")
         if s.objective == "end_to_end":
-            _check_single(nfe)
+            if start is not None:
+                raise UserError("objective 'end_to_end' answers at once: it takes no start.")
+            check_single(nfe)
             return _from_zeros(denoise, noise(0))
-        steps = steps_for(s.sampler, nfe)
-        times = self.schedule.times(steps, s.spacing, offset=s.steps_offset, final=s.final)
+        times = self.times(nfe, strength)
         return SAMPLERS[s.sampler](
             denoise,
-            noise(0),
-            shifted(times, s.sampling_shift),
+            noise(0) if start is None else self.corrupt(start, noise(0), times[:1]),
+            times,
             schedule=self.schedule,
             noise=lambda step: noise(step + 1),
             eta=s.eta,
         )
 
+    def times(self, nfe: int, strength: float = 1.0) -> Tensor:
+        """The times "n+1" of the walk that `sample` takes, float64: its visits, then its end."""
+        if self.settings.objective == "end_to_end":
+            check_single(nfe)
+            return torch.tensor([1.0, 0.0], dtype=torch.float64)
+        steps = steps_for(self.settings.sampler, nfe)
+        check_custom_steps(self.settings, steps)
+        return visited_times(self.settings, self.schedule, steps, strength)
+
+    def steps(self, nfe: int, strength: float = 1.0) -> list[Step]:
+        """The table of the walk that `sample` takes, noisiest step first."""
+        visited = self.times(nfe, strength)[:-1]
+        functions = (self.schedule.alpha, self.schedule.sigma, self.schedule.log_snr)
+        columns = [visited, self.schedule.condition(visited), *(f(visited) for f in functions)]
+        one_call = self.settings.objective == "end_to_end"
+        each, extra = (1, 0) if one_call else CALLS[self.settings.sampler]
+        calls = [each] * (len(visited) - 1) + [each + extra]
+        rows = zip(*(column.tolist() for column in columns), calls)
+        return [Step(index, *row) for index, row in enumerate(rows)]
+
     def check_calls(self, nfe: int) -> None:
         """Raise UserError for a number of model calls that `sample` could not spend."""
-        if self.settings.objective == "end_to_end":
-            _check_single(nfe)
-        else:
-            steps_for(self.settings.sampler, nfe)
+        self.times(nfe)
 
     def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma, shaped to multiply x."""
@@ -197,12 +244,6 @@ class Diffusion:
         """p and q of v = p x0 + q eps, shaped to multiply x."""
         p, q = self.schedule.velocity(t)
         return _rows(p, x), _rows(q, x)
-
-
-def shifted(t: Tensor, shift: float) -> Tensor:
-    """Times moved towards noise (shift above 1) or data: s t / (1 + (s - 1) t), which keeps the
-    ends. Esser et al. 2024, eq. 23, for resolution; here for conditions that already tell much."""
-    return shift * t / (1 + (shift - 1) * t)
 
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:
@@ -223,56 +264,3 @@ def _ask(net: Network, coded: Coded, x: Tensor, time: Tensor) -> tuple[Tensor, T
 def _from_zeros(denoise: Denoise, like: Tensor) -> Tensor:
     """The answer to zeros at the noisiest level."""
     return denoise(torch.zeros_like(like), torch.ones((), dtype=torch.float64))
-
-
-def _check(settings: DiffusionSettings, schedule: Schedule) -> None:
-    """Refuse settings under which no training or sampling could work."""
-    _check_numbers(settings)
-    _check_levels(settings, schedule)
-    if settings.prediction == "eps" and schedule.alpha(torch.ones(())) == 0:
-        raise UserError(
-            "diffusion.prediction: 'eps' says nothing about the image at t = 1, which is pure noise"
-            f" under the schedule '{settings.schedule}' with these settings. Choose prediction 'v'"
-            " or 'x', or a schedule other than rectified_flow without zero_terminal_snr."
-        )
-    if settings.variance == "trained" and settings.objective == "end_to_end":
-        raise UserError(
-            "diffusion.variance: 'trained' needs noise levels, which objective 'end_to_end' does"
-            " not draw. Choose variance 'ignored', or objective 'denoising'."
-        )
-
-
-def _check_numbers(settings: DiffusionSettings) -> None:
-    for name in ("shift", "sampling_shift"):
-        value = getattr(settings, name)
-        if value <= 0:
-            raise UserError(f"diffusion.{name}: {value} is not above 0. 1 means no shift.")
-    if not 0 <= settings.eta <= 1:
-        raise UserError(
-            f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."
-        )
-
-
-def _check_levels(settings: DiffusionSettings, schedule: Schedule) -> None:
-    """Refuse what needs whole levels where the schedule has none, or a shift moves them."""
-    # raises for a walk that the schedule does not have
-    schedule.times(1, settings.spacing, offset=settings.steps_offset, final=settings.final)
-    if settings.variance == "trained" and not schedule.tabulated:
-        raise UserError(
-            "diffusion.variance: 'trained' is defined on variance-preserving schedules. Choose"
-            " schedule linear, scaled_linear or cosine, or variance 'ignored'."
-        )
-    levels = settings.spacing == "leading" or settings.final == "first_level"
-    if levels and settings.sampling_shift != 1:
-        raise UserError(
-            f"diffusion.sampling_shift: {settings.sampling_shift} moves the levels that spacing"
-            " 'leading' and final 'first_level' name. Set it to 1."
-        )
-
-
-def _check_single(nfe: int) -> None:
-    if nfe != 1:
-        raise UserError(
-            f"diffusion.objective: 'end_to_end' answers in one model call, not {nfe}. Set"
-            " evaluation.nfe to 1, and evaluation.members too: without noise all members are equal."
-        )

@@ -1,0 +1,101 @@
+"""What settings of the diffusion process, and numbers of model calls, are refused."""
+
+from __future__ import annotations
+
+import torch
+
+from stepsight.diffusion.config import DiffusionSettings, nfe
+from stepsight.diffusion.times import visited_times
+from stepsight.errors import UserError
+from stepsight.schedule import LEVELS, Schedule
+
+
+def check_settings(settings: DiffusionSettings, schedule: Schedule) -> None:
+    """Raise UserError for settings under which no training or sampling could work."""
+    _check_numbers(settings)
+    _check_levels(settings, schedule)
+    if settings.prediction == "eps" and schedule.alpha(torch.ones(())) == 0:
+        raise UserError(
+            "diffusion.prediction: 'eps' says nothing about the image at t = 1, which is pure noise"
+            f" under the schedule '{settings.schedule}' with these settings. Choose prediction 'v'"
+            " or 'x', or a schedule other than rectified_flow without zero_terminal_snr."
+        )
+    if settings.variance == "trained" and settings.objective == "end_to_end":
+        raise UserError(
+            "diffusion.variance: 'trained' needs noise levels, which objective 'end_to_end' does"
+            " not draw. Choose variance 'ignored', or objective 'denoising'."
+        )
+
+
+def _check_numbers(settings: DiffusionSettings) -> None:
+    for name in ("shift", "sampling_shift"):
+        value = getattr(settings, name)
+        if value <= 0:
+            raise UserError(f"diffusion.{name}: {value} is not above 0. 1 means no shift.")
+    if not 0 <= settings.eta <= 1:
+        raise UserError(
+            f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."
+        )
+
+
+def _check_levels(settings: DiffusionSettings, schedule: Schedule) -> None:
+    """Refuse what needs whole levels where the schedule has none, or a shift moves them."""
+    _check_custom(settings)
+    # raises for a walk that the schedule does not have
+    visited_times(settings, schedule, len(settings.sampling_times) or 1)
+    if settings.variance == "trained" and not schedule.tabulated:
+        raise UserError(
+            "diffusion.variance: 'trained' is defined on variance-preserving schedules. Choose"
+            " schedule linear, scaled_linear or cosine, or variance 'ignored'."
+        )
+    _check_shift(settings)
+
+
+def _check_shift(settings: DiffusionSettings) -> None:
+    """Refuse a shift of noise levels that other settings name."""
+    free = {"spacing": ("trailing", "linspace", "log_snr"), "final": ("clean",)}
+    free |= {"sampling_schedule": ("trained",)}
+    for key, movable in free.items():
+        value = getattr(settings, key)
+        if value not in movable and settings.sampling_shift != 1:
+            raise UserError(
+                f"diffusion.sampling_shift: {settings.sampling_shift} moves the levels that {key}"
+                f" '{value}' names. Set it to 1."
+            )
+
+
+def _check_custom(settings: DiffusionSettings) -> None:
+    """Refuse times that make no walk, and times that no spacing reads."""
+    times = settings.sampling_times
+    if (settings.spacing == "custom") != bool(times):
+        raise UserError(
+            f"diffusion.sampling_times: {list(times)} with spacing '{settings.spacing}'. Spacing"
+            " 'custom' visits the times given there, and no other spacing reads them."
+        )
+    falling = all(later < sooner for sooner, later in zip(times, times[1:]))
+    end = 0 if settings.final == "clean" else 1 / LEVELS
+    if times and not (times[0] == 1 and falling and times[-1] > end):
+        raise UserError(
+            f"diffusion.sampling_times: {list(times)}. Give falling times, the first 1.0 and the"
+            f" last above {end}, such as 1.0, 0.6, 0.2."
+        )
+
+
+def check_custom_steps(settings: DiffusionSettings, steps: int) -> None:
+    """Raise UserError where custom times are not as many as the steps."""
+    times = settings.sampling_times
+    if times and len(times) != steps:
+        cost = nfe(settings.sampler, len(times))
+        raise UserError(
+            f"diffusion.sampling_times: the {len(times)} times cost {cost} model calls of"
+            f" {settings.sampler}, not {nfe(settings.sampler, steps)}. Ask for {cost}."
+        )
+
+
+def check_single(calls: int) -> None:
+    """Raise UserError for more than the one call of objective "end_to_end"."""
+    if calls != 1:
+        raise UserError(
+            f"diffusion.objective: 'end_to_end' answers in one model call, not {calls}. Set"
+            " evaluation.nfe to 1, and evaluation.members too: without noise all members are equal."
+        )

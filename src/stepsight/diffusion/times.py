@@ -1,0 +1,59 @@
+"""Which times a walk visits: spacing, another schedule's noise levels, part of the way, shift."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.schedule import Schedule, named_schedule
+
+
+def visited_times(
+    settings: DiffusionSettings, trained: Schedule, steps: int, strength: float = 1.0
+) -> Tensor:
+    """`steps + 1` decreasing float64 times: the visits, then the time where the walk ends.
+
+    The visits start at `strength` (spacing "leading" below it), and are spaced as `Schedule.times`
+    says; the shift moves them towards noise. With a `sampling_schedule` they have the noise levels
+    that a model of that schedule would visit, over the part of it that is no noisier than the
+    trained schedule at `strength`: another discretisation of the same noise.
+
+    Raises UserError as `Schedule.times` does.
+    """
+    s = settings
+    start = _unshifted(strength, s.sampling_shift)
+    own = s.sampling_schedule == "trained"
+    levels = trained if own else named_schedule(s.sampling_schedule)
+    begin = torch.tensor(start, dtype=torch.float64)
+    reach = begin if levels == trained else levels.time_of_log_snr(trained.log_snr(begin))
+    times = levels.times(
+        steps,
+        s.spacing,
+        offset=s.steps_offset,
+        final=s.final,
+        custom=s.sampling_times,
+        start=reach.item(),
+    )
+    if levels != trained:
+        times = _same_noise(levels, trained, times)
+        if s.spacing != "leading":
+            times[0] = start
+    return shifted(times, s.sampling_shift)
+
+
+def _same_noise(levels: Schedule, trained: Schedule, times: Tensor) -> Tensor:
+    """The times at which the trained schedule is as noisy as `levels` is at `times`."""
+    found = trained.time_of_log_snr(levels.log_snr(times))
+    return torch.where(times == 0, 0.0, found)
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Times moved towards noise (shift above 1) or data: s t / (1 + (s - 1) t), which keeps the
+    ends. Esser et al. 2024, eq. 23, for resolution; here for conditions that already tell much."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def _unshifted(t: float, shift: float) -> float:
+    """The inverse of `shifted`, exact at 1."""
+    return t / (t + shift * (1 - t))
