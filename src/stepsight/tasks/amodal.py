@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stepsight.colours import colour_mask
+from stepsight.ensemble import most_central, pick
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import bounding_box
@@ -30,7 +31,7 @@ from stepsight.types import Batch, Condition, Prediction, Target
 @dataclass(frozen=True)
 class Amodal(AmodalSettings):
     """Predictions are probabilities in [0, 1]; the mask is where they exceed one half.
-    Uncertainty: standard deviation of the members' probabilities."""
+    Uncertainty: standard deviation of the members' probabilities (of their votes, 0 or 1)."""
 
     asks: ClassVar[tuple[str, ...]] = ("modal",)
     metric: ClassVar[str] = "iou"
@@ -74,12 +75,20 @@ class Amodal(AmodalSettings):
         return error + soft_dice(self._probability(x), target.x > 0, target.valid)
 
     def merge(self, members: Tensor) -> Prediction:
-        """The members' mean probability; pictures are read one by one, not averaged and read."""
+        """The members' mean probability, the share of their masks that hold a pixel ("vote"), or
+        the most central one; pictures are read one by one, not averaged and read."""
         members = members[:, :, : self.channels].clamp(-1, 1)
         chances = torch.stack([self._probability(member) for member in members])
-        prediction = Prediction(self.name, members.mean(dim=0), chances.mean(dim=0))
-        if len(members) > 1:
-            prediction.uncertainty = chances.std(dim=0, correction=0)
+        if len(members) == 1:
+            return Prediction(self.name, members[0], chances[0])
+        if self.merge_by == "vote":
+            chances = (chances > 0.5).to(chances.dtype)
+        if self.merge_by == "medoid":
+            chosen = most_central(chances)
+            prediction = Prediction(self.name, pick(members, chosen), pick(chances, chosen))
+        else:
+            prediction = Prediction(self.name, members.mean(dim=0), chances.mean(dim=0))
+        prediction.uncertainty = chances.std(dim=0, correction=0)
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:

@@ -30,7 +30,11 @@ class DepthSettings(TaskSettings):
     low: float = 1.3  # metres at -1 (quantile: only the scale that predictions are shown in)
     high: float = 11.0  # metres at +1
     prompt: Literal["none", "valid"] = "none"  # valid: a second condition image, all ones
-    merge_by: Literal["median", "mean"] = "median"
+    # Of members aligned by the closed form: median, mean, medoid. Others, for comparison:
+    # published (Marigold's alignment), and not aligned at all.
+    merge_by: Literal[
+        "median", "mean", "medoid", "published", "unaligned_median", "unaligned_mean"
+    ] = "median"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class FlowSettings(TaskSettings):
     stride: int = 2  # pixels a cell
     window: int = 7  # cells over which costs are averaged
     sharpness: float = 60.0  # of the softmax over displacements
-    merge_by: Literal["median", "mean"] = "mean"
+    merge_by: Literal["mean", "median", "medoid"] = "mean"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class AmodalSettings(TaskSettings):
     target: Literal["mask", "rgb"] = "mask"  # rgb: the whole object's picture on white
     threshold: int = 254  # rgb: below it in any channel (0 to 255) a pixel may be the object
     background: Literal["threshold", "border"] = "border"  # rgb: or also cut off from the border
+    merge_by: Literal["mean", "vote", "medoid"] = "mean"  # mean: of the probabilities
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class SemanticSettings(TaskSettings):
     implementation: ClassVar[str] = "stepsight.tasks.semantic:Semantic"
     classes: int = 7
     encoding: Literal["onehot", "bits", "palette"] = "onehot"  # palette: colours, for VAEs
+    merge_by: Literal["mean", "vote", "medoid"] = "mean"  # mean: of the codes, before decoding
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from stepsight import ensemble
 from stepsight.colours import colour_depth
+from stepsight.ensemble import Reduce
+from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
@@ -29,13 +31,20 @@ from stepsight.types import Batch, Condition, Prediction, Target
 
 MIN_DEPTH = 1e-3  # metres; keeps log and inverse finite
 MIN_VARIANCE = 1e-6  # of a sample, whose range is about 2; keeps the fit of a constant finite
+REDUCTIONS: dict[str, Reduce] = {  # by `merge_by`, but for the published one
+    "median": "median",
+    "mean": "mean",
+    "medoid": "medoid",
+    "unaligned_median": "median",
+    "unaligned_mean": "mean",
+}
 
 
 @dataclass(frozen=True)
 class Depth(DepthSettings):
     """Predictions are metres. Affine-invariant ones are right up to scale and shift in `space`,
-    and are shown as if near and far were `low` and `high`. Uncertainty: spread of the aligned
-    members in the target space, where the whole range of an image is about 2."""
+    and are shown as if near and far were `low` and `high`. Uncertainty: spread of the members, as
+    they were merged, in the target space, where the whole range of an image is about 2."""
 
     needs: ClassVar[str] = "depth"
     asks: ClassVar[tuple[str, ...]] = ()
@@ -45,6 +54,13 @@ class Depth(DepthSettings):
     passes: ClassVar[int] = 1
     channels: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if self.range == "metric" and self.merge_by == "published":
+            raise UserError(
+                "tasks.depth.merge_by is published, which aligns the members and stretches their "
+                "median: that loses the metres of tasks.depth.range metric. Choose median or mean."
+            )
 
     @property
     def images(self) -> int:
@@ -75,14 +91,11 @@ class Depth(DepthSettings):
         return masked_mean((x - target.x).abs(), target.valid)
 
     def merge(self, members: Tensor) -> Prediction:
-        members = members[:, :, :1]
-        if self.range == "metric":
-            x = getattr(ensemble, self.merge_by)(members)
-            spread = members.std(dim=0, correction=0)
-        else:
-            x, spread = ensemble.align_and_merge(members, reduce=self.merge_by)
+        if len(members) == 1:
+            return self.decode(members[0])
+        x, spread = self._merged(members[:, :, :1])
         prediction = self.decode(x)
-        prediction.uncertainty = spread if len(members) > 1 else None
+        prediction.uncertainty = spread
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
@@ -109,6 +122,19 @@ class Depth(DepthSettings):
     def truth(self, batch: Batch) -> Tensor:
         depth, valid = require(self.name, batch, "depth", "depth_valid")
         return torch.where(valid, depth, torch.nan)
+
+    def _merged(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        """(merged, spread), "b 1 h w", of "e b 1 h w" by `merge_by`. Metres are not aligned."""
+        if self.merge_by == "published":
+            x, spread = ensemble.merge_published(members)
+            return 2 * x - 1, 2 * spread
+        reduce = REDUCTIONS[self.merge_by]
+        if self.range == "quantile" and not self.merge_by.startswith("unaligned"):
+            return ensemble.align_and_merge(members, reduce=reduce)
+        x = ensemble.REDUCE[reduce](members)
+        if self.range == "metric":
+            return x, members.std(dim=0, correction=0)
+        return x, ensemble.spread(members, x, reduce)
 
     def _curve(self, depth: Tensor) -> Tensor:
         depth = depth.clamp_min(MIN_DEPTH) if self.space != "linear" else depth

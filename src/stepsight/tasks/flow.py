@@ -90,7 +90,7 @@ class Flow(FlowSettings):
 
     def merge(self, members: Tensor) -> Prediction:
         members = members[:, :, :2]
-        prediction = self.decode(getattr(ensemble, self.merge_by)(members))
+        prediction = self.decode(ensemble.REDUCE[self.merge_by](members))
         if len(members) > 1:
             pixels = members * self._unit(members)
             variance = pixels.var(dim=0, correction=0).sum(dim=1, keepdim=True)

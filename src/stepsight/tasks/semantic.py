@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from stepsight.colours import colour_labels
+from stepsight.ensemble import most_central, pick
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
@@ -79,15 +80,20 @@ class Semantic(SemanticSettings):
         return masked_mean(error[:, None], valid[:, None])
 
     def merge(self, members: Tensor) -> Prediction:
-        """The class of the mean map: every member counts with its own confidence. Colours are not
-        averaged, as the mean of two may be a third: of a palette the class with most votes, and of
-        those with equally many the one nearest to the mean."""
-        prediction = self.decode(members.mean(dim=0))
-        if len(members) > 1:
-            votes = torch.stack([self.decode(member).values for member in members])
-            if self.encoding == "palette":
+        """ "mean": the class of the mean map, where every member counts with its own confidence.
+        "vote": the class with most votes, and of those with equally many the one nearest to the
+        mean; so are palettes merged by "mean" too, as the mean of two colours may be a third.
+        "medoid": the member whose labels differ from the others' at the fewest pixels."""
+        if len(members) == 1:
+            return self.decode(members[0])
+        votes = torch.stack([self.decode(member).values for member in members])
+        if self.merge_by == "medoid":
+            prediction = self.decode(pick(members, most_central(votes.float(), norm=0)))
+        else:
+            prediction = self.decode(members.mean(dim=0))
+            if self.merge_by == "vote" or self.encoding == "palette":
                 prediction.values = self._elected(votes, prediction.x)
-            prediction.uncertainty = (votes != prediction.values).float().mean(dim=0)
+        prediction.uncertainty = (votes != prediction.values).float().mean(dim=0)
         return prediction
 
     def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:

@@ -1,0 +1,84 @@
+"""The published alignment of an ensemble, for comparison: that of Marigold (Ke et al. 2024).
+
+It minimises, over scales and shifts, the sum over pairs of the RMS difference, plus a small penalty
+on how far the median map is from spanning [0, 1]. The optimum of that cost is the collapsed one:
+with all scales 0 every pair agrees, and nothing but the penalty, 0.02, is left to pay. The early
+stop after two iterations alone keeps the answer from it; more iterations make it worse.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REGULARISER = 0.02  # all four: diffusers' MarigoldDepthPipeline.ensemble_depth
+ITERATIONS = 2
+TOLERANCE = 1e-3
+LONGEST_SIDE = 1024
+
+
+def merge_published(members: Tensor) -> tuple[Tensor, Tensor]:
+    """Merge members "e b 1 h w": (merged in [0, 1], uncertainty in the same units), "b 1 h w"."""
+    merged = [align_published(maps[:, 0])[:2] for maps in members.unbind(1)]
+    values, deviation = (torch.stack(part)[:, None] for part in zip(*merged, strict=True))
+    return values, deviation
+
+
+def align_published(maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Merge maps "e h w": (median stretched to [0, 1], median deviation, scale "e", shift "e").
+
+    Rounding follows the original: parameters float64, maps float32, the lower of two middle values
+    as the median.
+    """
+    scale, shift = fit(_downsize(maps.float()))
+    aligned = scale.to(maps)[:, None, None] * maps + shift.to(maps)[:, None, None]
+    merged = aligned.median(dim=0).values
+    deviation = (aligned - merged).abs().median(dim=0).values
+    low = merged.min()
+    width = (merged.max() - low).clamp_min(1e-6)
+    return (
+        (merged - low) / width,
+        deviation / width,
+        scale.to(maps) / width,
+        (shift.to(maps) - low) / width,
+    )
+
+
+def fit(maps: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
+    """Scale and shift "e" float64, from every member's own range by BFGS on `cost`."""
+    from scipy.optimize import minimize  # slow to import, needed for this rule alone
+
+    low, high = maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))
+    scale = 1 / (high - low).clamp_min(1e-6)
+    start = torch.cat([scale, -scale * low]).cpu().numpy().astype(np.float64)
+    found = minimize(
+        lambda parameters: cost(parameters, maps),
+        start,
+        method="BFGS",
+        tol=TOLERANCE,
+        options={"maxiter": iterations},
+    )
+    scale, shift = torch.from_numpy(found.x).chunk(2)
+    return scale, shift
+
+
+def cost(parameters: np.ndarray, maps: Tensor) -> float:
+    """Sum over pairs of the RMS difference, plus how far the median map is from spanning [0, 1]."""
+    scale, shift = torch.from_numpy(parameters).to(maps).chunk(2)
+    aligned = scale[:, None, None] * maps + shift[:, None, None]
+    pairs = torch.combinations(torch.arange(len(maps))).tolist()
+    distance = sum((aligned[i] - aligned[j]).square().mean().sqrt().item() for i, j in pairs)
+    merged = aligned.median(dim=0).values
+    misfit = merged.min().abs().item() + (1 - merged.max()).abs().item()
+    return distance + REGULARISER * misfit
+
+
+def _downsize(maps: Tensor) -> Tensor:
+    """Nearest-neighbour to a longest side of at most LONGEST_SIDE."""
+    h, w = maps.shape[1:]
+    if max(h, w) <= LONGEST_SIDE:
+        return maps
+    size = [side * LONGEST_SIDE // max(h, w) for side in (h, w)]
+    return F.interpolate(maps[None], size=size, mode="nearest-exact")[0]
