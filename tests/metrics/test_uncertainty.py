@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from stepsight.metrics.uncertainty import (
+    LEVELS,
     aurg,
     ause,
     coverage,
     crps,
     gaussian_interval,
+    interval_calibration,
+    probability_calibration,
     sparsification,
 )
 
@@ -136,3 +139,26 @@ def test_coverage_counts_valid_pixels_and_both_ends(valid, spoiled):
     two[:, 1] = 5
     wide = tuple(end.repeat(1, 2, 1, 1) for end in ends)
     assert coverage(wide, two, valid).tolist() == [0.5] * 3  # one of two components
+
+
+def test_probabilities_fall_into_bins_that_include_their_lower_end():
+    stated = torch.tensor([0.0, 0.05, 0.1, 0.95, 1.0, 0.5]).reshape(1, 1, 2, 3)
+    happened = torch.tensor([0, 1, 1, 1, 1, 1]).bool().reshape(1, 1, 2, 3)
+    valid = torch.tensor([1, 1, 1, 1, 1, 0]).bool().reshape(1, 1, 2, 3)
+    sums = probability_calibration(stated, happened, valid)[0]
+    assert sums[0].tolist() == pytest.approx([2, 0.05, 1])
+    assert sums[1].tolist() == pytest.approx([1, 0.1, 1])
+    assert sums[9].tolist() == pytest.approx([2, 1.95, 2])
+    assert sums[2:9].abs().sum() == 0
+
+
+def test_intervals_of_an_image_without_truth_weigh_nothing(rng):
+    mean, deviation, truth = torch.rand(3, 2, 2, 4, 4, generator=rng)
+    valid = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    valid[1] = False
+    sums = interval_calibration(mean, deviation, truth, valid)
+    assert sums[1].abs().sum() == 0 and sums[0, :, 0].tolist() == [1] * len(LEVELS)
+    assert sums[0, :, 1].tolist() == pytest.approx(LEVELS)
+    covered = coverage(gaussian_interval(mean, deviation, 0.5), truth, valid)
+    assert sums[0, 4, 2] == covered[0]
+    assert (sums[0, :, 2].diff() >= 0).all()  # wider intervals cover no less

@@ -1,7 +1,11 @@
-"""Is a stated uncertainty worth anything? Sparsification, coverage, CRPS.
+"""Is a stated uncertainty worth anything? Sparsification, coverage, CRPS, calibration.
 
 Sparsification rests on the order of an image's uncertainties alone, so their scale is of no
-consequence; an interval has to be in the unit of the truth.
+consequence; an interval has to be in the unit of the truth, and a probability in [0, 1].
+
+Calibration is kept as sums, "b k 3": for each of k levels or bins the weight, the sum of what was
+stated and the sum of what came true. Sums of images add up, and quotients of the totals are the
+points of a reliability diagram.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from torch import Tensor
 from stepsight.metrics import masked
 
 STEPS = 20  # pixels are removed in twentieths: 0, 5, ..., 95 %
+LEVELS = tuple(tenth / 10 for tenth in range(1, 10))  # of central intervals
+BINS = 10  # of stated probabilities, equally wide
 
 
 def ause(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
@@ -91,3 +97,30 @@ def coverage(interval: Interval, truth: Tensor, valid: Tensor) -> Tensor:
     low, high = interval
     inside = (truth >= low) & (truth <= high)
     return masked.mean(inside.double().mean(1, keepdim=True), valid)
+
+
+def interval_calibration(mean: Tensor, deviation: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Sums "b levels 3" of the normal intervals of `LEVELS` (Kuleshov et al. 2018, eq. 9).
+
+    Every image weighs 1: stated is the level, observed the share it covers. An image without valid
+    pixels weighs 0.
+    """
+    shares = [coverage(gaussian_interval(mean, deviation, level), truth, valid) for level in LEVELS]
+    observed = torch.stack(shares, dim=1)
+    stated = torch.tensor(LEVELS, dtype=observed.dtype, device=observed.device)
+    sums = torch.stack([torch.ones_like(observed), stated.expand_as(observed), observed], dim=2)
+    return torch.where(observed.isnan()[..., None], 0.0, sums)
+
+
+def probability_calibration(stated: Tensor, happened: Tensor, valid: Tensor) -> Tensor:
+    """Sums "b bins 3" of stated probabilities in [0, 1] by bin (Guo et al. 2017, sec. 2).
+
+    `stated`, bool `happened` and `valid` are "b 1 h w". Weight: the pixels whose probability lies
+    in the bin; stated: their sum of probabilities; observed: for how many it happened.
+    """
+    p = torch.where(valid, stated.double(), 0.0).flatten(1)
+    place = (p * BINS).long().clamp(0, BINS - 1)  # the last bin includes 1
+    parts = torch.stack([torch.ones_like(p), p, happened.flatten(1).to(p)], dim=2)
+    parts = torch.where(valid.flatten(1)[..., None], parts, 0.0)
+    sums = parts.new_zeros(len(p), BINS, 3)
+    return sums.scatter_add_(1, place[..., None].expand_as(parts), parts)
