@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepsight.scaling.records import ScalingRecord
+from stepsight.scaling.sweeps import Cell
 
 DATA = Path(__file__).parents[3] / "shared" / "scaling_data"
 
@@ -57,5 +58,51 @@ def record() -> Callable[..., ScalingRecord]:
             images=128,
         )
         return ScalingRecord(**(fields | changed))
+
+    return make
+
+
+@pytest.fixture
+def cell() -> Callable[..., Cell]:
+    """A cell of a sweep with the given fields changed; its cost follows from NFE and members."""
+
+    def make(nfe: int = 4, members: int = 2, **changed: Any) -> Cell:
+        calls = nfe * members
+        fields: dict[str, Any] = dict(
+            task="depth",
+            sampler="ddim",
+            spacing="trailing",
+            schedule="trained",
+            nfe=nfe,
+            members=members,
+            total_calls=calls,
+            gflop_per_image=0.5 * calls,
+            ms_per_image=3.0 + 2.0 * calls,
+            peak_gb=0.25,
+            metric="abs_rel",
+            value=0.2,
+            lo=0.19,
+            hi=0.21,
+        )
+        return Cell(**(fields | changed))
+
+    return make
+
+
+@pytest.fixture
+def sweep(cell) -> Callable[..., list[Cell]]:
+    """Cells on a grid whose values are a function of NFE and members, intervals +-5 %."""
+
+    def make(
+        value: Callable[[int, int], float],
+        nfe: Sequence[int] = (1, 2, 4, 8, 16),
+        members: Sequence[int] = (1, 2, 4, 8),
+        **changed: Any,
+    ) -> list[Cell]:
+        return [
+            cell(t, n, value=value(t, n), lo=0.95 * value(t, n), hi=1.05 * value(t, n), **changed)
+            for t in nfe
+            for n in members
+        ]
 
     return make

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from stepsight.errors import UserError
-from stepsight.scaling.frontier import frontier_table, pareto
+from stepsight.scaling.frontier import frontier, frontier_table, frontiers, pareto
 
 
 def by_definition(cost: np.ndarray, error: np.ndarray) -> list[bool]:
@@ -59,3 +61,48 @@ def test_higher_is_better(record):
 def test_protocols_do_not_mix(record):
     with pytest.raises(UserError, match="one metric under one protocol"):
         frontier_table([record(), record(protocol="other")])
+
+
+def test_cells_of_all_families_compete(sweep):
+    cells = [
+        *sweep(lambda t, n: 0.3 - 0.01 * t * n, nfe=(1, 2), members=(1, 2), checkpoint="small"),
+        *sweep(lambda t, n: 0.25 if t * n == 2 else 0.9, nfe=(1, 2), members=(1, 2), size="64x64"),
+    ]
+    found = frontier(cells, "depth")
+    assert [(p.cell.checkpoint, p.cell.size, p.cell.setting) for p in found] == [
+        ("small", "", (1, 1)),
+        ("", "64x64", (1, 2)),
+        ("", "64x64", (2, 1)),
+    ]
+    assert [p.cost for p in found] == [1, 2, 2]
+    assert found[1].gain == pytest.approx(1 - 0.25 / 0.29) and np.isnan(found[0].gain)
+
+
+def test_cells_where_higher_is_better(sweep):
+    cells = sweep(lambda t, n: 0.5 + 0.05 * t, nfe=(1, 2, 4), members=(1,), metric="delta1")
+    found = frontier(cells, "depth", cost="gflop")
+    assert [p.cell.nfe for p in found] == [1, 2, 4]
+    assert [p.cost for p in found] == [0.5, 1.0, 2.0]
+    assert found[1].gain == pytest.approx(0.05 / 0.55)
+
+
+def test_frontier_json_has_an_object_a_task(sweep):
+    cells = [
+        *sweep(lambda t, n: 0.3 / t, nfe=(1, 2), members=(1,)),
+        *sweep(lambda t, n: 0.5, nfe=(1,), members=(1,), metric="rmse"),
+        *sweep(lambda t, n: np.nan, nfe=(1,), members=(1,), task="flow", metric="epe"),
+    ]
+    found = json.loads(json.dumps(frontiers(cells), allow_nan=False))
+    assert found.keys() == {"depth"} and found["depth"]["metric"] == "abs_rel"
+    assert [(p["nfe"], p["cost"], p["gain"]) for p in found["depth"]["points"]] == [
+        (1, 1, None),
+        (2, 2, 0.5),
+    ]
+
+
+def test_costs_that_were_not_measured_or_not_known(sweep):
+    cells = sweep(lambda t, n: 0.3, ms_per_image=np.nan)
+    with pytest.raises(UserError, match="no ms_per_image of depth"):
+        frontier(cells, "depth", cost="ms")
+    with pytest.raises(UserError, match="Did you mean 'calls'"):
+        frontier(cells, "depth", cost="call")

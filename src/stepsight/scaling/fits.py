@@ -28,6 +28,7 @@ from stepsight.scaling.diagnosis import (
     trend,
 )
 from stepsight.scaling.forms import FORMS, Array, Form, find_form, inner_of, reported
+from stepsight.scaling.plain import plain
 from stepsight.scaling.resampling import Resample, Resampler, pairs, residuals
 from stepsight.scaling.search import minimise
 
@@ -73,7 +74,7 @@ class Fit:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
 def fit(
@@ -231,11 +232,3 @@ def _unfitted(law: Form, x_range: tuple[float, float], n: int, shape: Trend) -> 
         warnings=tuple(shape_warnings(law, shape)),
         verdict="too few points",
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

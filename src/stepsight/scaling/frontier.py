@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stepsight.errors import UserError
+from stepsight.errors import UserError, suggest
+from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord, column
+from stepsight.scaling.sweeps import Cell, main_metrics, main_of, select
+
+COSTS = {"calls": "total_calls", "gflop": "gflop_per_image", "ms": "ms_per_image"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,20 @@ class FrontierPoint:
     cost: float
     value: float
     gain: float  # relative improvement over the next cheaper point; nan for the cheapest
+
+
+@dataclass(frozen=True)
+class FrontierCell:
+    """A cell of a sweep worth its cost."""
+
+    cell: Cell
+    cost: float
+    gain: float  # relative improvement over the next cheaper cell; nan for the cheapest
+
+    def to_dict(self) -> dict[str, Any]:
+        """One level of keys for JSON; nan becomes None."""
+        row = asdict(self.cell) | {"cost": self.cost, "gain": self.gain}
+        return plain(row)
 
 
 def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
@@ -40,6 +60,47 @@ def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
     return mask
 
 
+def ascending(cost: ArrayLike, error: ArrayLike) -> list[int]:
+    """The places of the points on the frontier, the cheapest first; "n" each."""
+    (kept,) = np.nonzero(pareto(cost, error))
+    return kept[np.argsort(np.asarray(cost, dtype=float)[kept], kind="stable")].tolist()
+
+
+def frontier(
+    cells: Sequence[Cell], task: str, *, metric: str | None = None, cost: str = "calls"
+) -> list[FrontierCell]:
+    """The cells of one task that are worth their cost, over all samplers, sizes and checkpoints.
+
+    cost: calls, gflop or ms, an image each. metric: the main one of the task by default.
+
+    Raises:
+        UserError: the task, metric or cost is unknown, was not measured, or mixes protocols.
+    """
+    if cost not in COSTS:
+        raise UserError(f"There is no cost '{cost}'.{suggest(cost, COSTS)}")
+    chosen = select(cells, task, metric or main_of(cells, task))
+    costs = [float(getattr(cell, COSTS[cost])) for cell in chosen]
+    if not np.isfinite(costs).any():
+        raise UserError(f"The sweep holds no {COSTS[cost]} of {task}. Use another cost.")
+    order = ascending(costs, [cell.error for cell in chosen])
+    gains = [math.nan, *(_gain(chosen[j], chosen[i]) for j, i in zip(order, order[1:]))]
+    return [FrontierCell(chosen[i], costs[i], gain) for i, gain in zip(order, gains)]
+
+
+def frontiers(cells: Sequence[Cell], *, cost: str = "calls") -> dict[str, dict[str, Any]]:
+    """frontier.json: for every task its main metric, the cost axis, and the points in order."""
+    return {
+        task: {
+            "metric": metric,
+            "cost": cost,
+            "points": [
+                point.to_dict() for point in frontier(cells, task, metric=metric, cost=cost)
+            ],
+        }
+        for task, metric in main_metrics(cells).items()
+    }
+
+
 def frontier_table(
     records: Sequence[ScalingRecord], *, cost: str = "inference_flops"
 ) -> list[FrontierPoint]:
@@ -56,10 +117,15 @@ def frontier_table(
         )
     costs, values = column(records, cost), column(records, "value")
     sign = 1.0 if all(r.lower_is_better for r in records) else -1.0
-    (kept,) = np.nonzero(pareto(costs, sign * values))
-    order = kept[np.argsort(costs[kept], kind="stable")]
+    order = ascending(costs, sign * values)
     gains = [np.nan, *(sign * (1 - values[i] / values[j]) for j, i in zip(order, order[1:]))]
     return [
         FrontierPoint(records[i], float(costs[i]), float(values[i]), float(gain))
         for i, gain in zip(order, gains)
     ]
+
+
+def _gain(cheaper: Cell, dearer: Cell) -> float:
+    """Relative to the cheaper value, positive for an improvement."""
+    scale = abs(cheaper.value) or math.nan
+    return (cheaper.error - dearer.error) / scale

@@ -1,4 +1,4 @@
-"""`stepsight scaling fit`: fit training-compute laws to the records of several runs, or to a CSV.
+"""Fit training-compute laws to the records of several runs, or to any column of a CSV.
 
 Every group of points that may share a curve (one task, one metric under one protocol and one
 test-time setting) gets its own fit of every form, its verdict and its warnings.
@@ -7,7 +7,6 @@ test-time setting) gets its own fit of every form, its verdict and its warnings.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.cli.scaling.tables import numbers, read_table
+from stepsight.errors import UserError, suggest
 from stepsight.scaling.fits import Fit, compare, fit
 from stepsight.scaling.forms import FORMS
 from stepsight.scaling.records import FILE_NAME, ScalingRecord, column, read
@@ -32,21 +32,32 @@ class Curve:
     runs: Sequence[str] | None
 
 
-def run(args: list[str]) -> int:
-    """The command's exit status; `args` is what follows `stepsight scaling`.
+def add_flags(own: argparse.ArgumentParser) -> None:
+    own.add_argument("records", nargs="*", type=Path, help=f"{FILE_NAME} files or run folders")
+    own.add_argument("--form", choices=list(FORMS), help="one form; by default all, best first")
+    own.add_argument("--x", default="training_flops", help="column on the x axis")
+    own.add_argument("--y", help="loss or value; by default both. With --csv: a column")
+    own.add_argument("--task", help="only this task")
+    own.add_argument("--metric", help="only this metric")
+    own.add_argument("--csv", type=Path, help="fit columns of this table instead of records")
+    own.add_argument("--bootstrap", type=int, default=200, help="resamples; 0 for no intervals")
+    own.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(door: argparse.Namespace) -> int:
+    """Print the fits.
 
     Raises:
         UserError: nothing to fit; the message says why.
     """
-    options = _parser().parse_args(args)
-    if options.csv:
-        curves, notes = [_csv_curve(options.csv, options.x, options.y)], []
+    if door.csv:
+        curves, notes = [_csv_curve(door.csv, door.x, door.y)], []
     else:
-        curves, notes = _record_curves(options)
+        curves, notes = _record_curves(door)
     for note in notes:
         print(note, file=sys.stderr)
-    results = [(curve, _fits(curve, options)) for curve in curves]
-    if options.json:
+    results = [(curve, _fits(curve, door)) for curve in curves]
+    if door.json:
         rows = [{"curve": curve.name, **one.to_dict()} for curve, fits in results for one in fits]
         print(json.dumps(rows, indent=2))
     else:
@@ -55,64 +66,33 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stepsight scaling", description=__doc__)
-    command = parser.add_subparsers(dest="command", required=True).add_parser(
-        "fit", help="fit laws in training compute to records, or in any column to a CSV"
-    )
-    command.add_argument("records", nargs="*", type=Path, help=f"{FILE_NAME} files or run folders")
-    command.add_argument("--form", choices=list(FORMS), help="one form; by default all, best first")
-    command.add_argument("--x", default="training_flops", help="column on the x axis")
-    command.add_argument("--y", help="loss or value; by default both. With --csv: a column")
-    command.add_argument("--task", help="only this task")
-    command.add_argument("--metric", help="only this metric")
-    command.add_argument("--csv", type=Path, help="fit columns of this table instead of records")
-    command.add_argument("--bootstrap", type=int, default=200, help="resamples; 0 for no intervals")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _fits(curve: Curve, options: argparse.Namespace) -> list[Fit]:
-    settings = {"groups": curve.runs, "bootstrap": options.bootstrap}
-    if options.form:
-        return [fit(options.form, curve.x, curve.y, **settings)]
+def _fits(curve: Curve, door: argparse.Namespace) -> list[Fit]:
+    settings = {"groups": curve.runs, "bootstrap": door.bootstrap}
+    if door.form:
+        return [fit(door.form, curve.x, curve.y, **settings)]
     return list(compare(curve.x, curve.y, **settings).values())
 
 
 def _csv_curve(path: Path, x: str, y: str | None) -> Curve:
-    if not path.exists():
-        raise UserError(f"{path} does not exist. Name a CSV file with a header line.")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise DataFormatError(f"{path}: no rows below the header.")
+    rows = read_table(path)
     if y is None:
         raise UserError(f"--csv needs --y, a column.{suggest('', rows[0])}")
-    return Curve(f"{path.name}: {y}", _numbers(path, rows, x), _numbers(path, rows, y), None)
+    return Curve(f"{path.name}: {y}", numbers(path, rows, x), numbers(path, rows, y), None)
 
 
-def _numbers(path: Path, rows: list[dict[str, str]], name: str) -> np.ndarray:
-    if name not in rows[0]:
-        raise UserError(f"{path} has no column '{name}'.{suggest(name, rows[0])}")
-    try:
-        return np.array([float(row[name]) for row in rows])
-    except (TypeError, ValueError) as error:
-        raise DataFormatError(f"{path}: column '{name}' is not numeric ({error}).") from error
-
-
-def _record_curves(options: argparse.Namespace) -> tuple[list[Curve], list[str]]:
-    records, notes = read(*options.records)
+def _record_curves(door: argparse.Namespace) -> tuple[list[Curve], list[str]]:
+    records, notes = read(*door.records)
     if not records:
         raise UserError(
-            f"No records found under {_listed(options.records) or 'no path at all'}. "
+            f"No records found under {_listed(door.records) or 'no path at all'}. "
             f"Name run folders that hold a {FILE_NAME}, which evaluation writes."
         )
     for field in ("task", "metric"):
-        records = _selected(records, field, getattr(options, field))
-    columns = [options.y] if options.y else ["loss", "value"]
-    curves = [curve for y in columns for curve in _curves(records, options.x, y, notes)]
+        records = _selected(records, field, getattr(door, field))
+    columns = [door.y] if door.y else ["loss", "value"]
+    curves = [curve for y in columns for curve in _curves(records, door.x, y, notes)]
     if not curves:
-        raise UserError(f"None of {len(records)} records has {options.x} and {_listed(columns)}.")
+        raise UserError(f"None of {len(records)} records has {door.x} and {_listed(columns)}.")
     return curves, notes
 
 
