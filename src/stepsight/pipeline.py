@@ -9,26 +9,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
-from einops import rearrange, repeat
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.adaptive import predict_adaptively
+from stepsight.budget import check_dials, plan_budget, ways
 from stepsight.coding import Layout, build_network, code, own_codec, working_channels
 from stepsight.config import RunConfig
+from stepsight.diffusion.config import resampled
 from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
-from stepsight.diffusion.samplers import SAMPLERS
 from stepsight.errors import UserError, suggest
+from stepsight.inputs import single
 from stepsight.models.codec import Codec, Pixels
 from stepsight.tasks.base import Task, resize
+from stepsight.tasks.merging import merge_rules as merge_rules
+from stepsight.tasks.merging import merging
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch, Coded, Prediction
+
+if TYPE_CHECKING:
+    from stepsight.scaling.planner import Plan
 
 
 class DensePipeline:
@@ -36,6 +45,7 @@ class DensePipeline:
 
     sizes: the working (height, width) each task was trained at.
     statistics: training statistics of the trivial predictors, by task (may be empty).
+    name: digest of the weights. home: the run folder it was opened from.
     """
 
     def __init__(
@@ -47,10 +57,11 @@ class DensePipeline:
         statistics: Mapping[str, Tensor] | None = None,
         name: str = "",
         codec: Codec | None = None,
+        home: Path | None = None,
     ) -> None:
         self.net, self.tasks, self.config, self.sizes = net, dict(tasks), config, dict(sizes)
         self.statistics = dict(statistics or {})
-        self.name = name  # digest of the weights
+        self.name, self.home = name, home
         self.diffusion = Diffusion(config.diffusion)
         self.codec = codec or Pixels()
         self.layout = Layout.of(self.tasks, self.codec)
@@ -70,7 +81,52 @@ class DensePipeline:
         statistics = saved.tensors(checkpoint.STATISTICS)
         net.to(device).eval().requires_grad_(False)
         name, codec = saved.digest(), codec.to(device)
-        return cls(net, tasks, saved.config, sizes, statistics, name, codec)
+        home = saved.path.resolve().parent.parent
+        return cls(net, tasks, saved.config, sizes, statistics, name, codec, home)
+
+    def sampling(
+        self,
+        *,
+        sampler: str | None = None,
+        spacing: str | None = None,
+        schedule: str | None = None,
+        times: tuple[float, ...] = (),
+        eta: float | None = None,
+        merge: Mapping[str, str] | str | None = None,
+    ) -> Self:
+        """A copy that samples or merges in another way; what is None stays as it is.
+
+        Weights are shared, and `config` stays that of the run. sampler, spacing, schedule, times,
+        eta: see `diffusion.config.resampled`. merge: rules by task, or one rule for all tasks that
+        have it (`tasks.merging`). Raises UserError for names that are unknown.
+        """
+        other = copy(self)
+        settings = resampled(
+            self.diffusion.settings,
+            sampler=sampler,
+            spacing=spacing,
+            schedule=schedule,
+            times=times,
+            eta=eta,
+        )
+        other.diffusion = Diffusion(settings)
+        other.tasks = merging(self.tasks, merge or {})
+        return other
+
+    def plan(self, task: str, budget: str, sweep: str | Path | None = None) -> Plan:
+        """The setting for a budget of "16nfe", "50gflop" or "200ms" an image, by a sweep.csv
+        (default: the run's own). Raises UserError where there is none."""
+        return plan_budget(self.task(task).name, budget, self.home, sweep)
+
+    def planned(self, task: str, plan: Plan) -> Self:
+        """A copy that samples, merges and sizes its work as the setting of a plan did."""
+        run = copy(self)
+        run.diffusion = Diffusion(self.config.diffusion)  # which the sweep set out from
+        other = run.sampling(**ways(plan, task, self.config.diffusion))
+        if plan.size:
+            height, width = plan.size.split("x")
+            other.sizes = self.sizes | {task: (int(height), int(width))}
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -99,42 +155,48 @@ class DensePipeline:
         sampler: str | None = None,
         seed: int = 0,
         key: str = "image",
+        budget: str | None = None,
+        sweep: str | Path | None = None,
+        tolerance: float | None = None,
     ) -> Prediction:
         """Predict for one image of any size: a path, a PIL image, or an array "h w 3" of uint8.
 
         second: the next frame (flow). mask: the visible part of the object, bool "h w" or a path
         to a mask image, white on black (amodal). class_id: what to generate (image), where the
         picture given lends its shape alone. nfe, members: default to the run's evaluation settings.
+        budget: "16nfe", "50gflop" or "200ms" an image, in place of nfe, members and sampler: what
+        the sweep (a sweep.csv; default: the run's own) says is best for it.
+        tolerance: stop adding members once the merge's standard error is that small (`adaptive`),
+        in the unit of the task's uncertainty; `members` is then the most.
         Returns a Prediction on the image's own grid ("1 c h w"), with `picture` filled in.
-        Raises UserError for a task the model lacks or an input the task needs.
+        Raises UserError for a task the model lacks, an input the task needs, or a budget that no
+        sweep can plan.
         """
-        chosen, usual = self.task(task), self.config.evaluation
-        batch = Batch(to_tensor(image)[None], keys=[key], sources=["input"])
-        if "second" in chosen.asks:
-            if second is None:
-                raise UserError(f"task {task} needs a second image (second=..., --second FILE).")
-            batch.second = to_tensor(second)[None]
-        if "modal" in chosen.asks:
-            if mask is None:
-                raise UserError(f"task {task} needs the visible mask (mask=..., --mask FILE).")
-            batch.modal = (to_tensor(mask, grey=True)[None] > 0)[:, :1]
-        if chosen.rows > chosen.passes:
-            if class_id is None or not 0 <= class_id < chosen.rows:
-                raise UserError(f"task {task} needs class_id, 0 to {chosen.rows - 1}.")
-            batch.class_id = torch.tensor([class_id])
-        for field in chosen.asks:
-            grid, own = tuple(getattr(batch, field).shape[-2:]), tuple(batch.image.shape[-2:])
-            if grid != own:
-                raise UserError(f"task {task}: the image is {own}, its {field} is {grid}.")
-        prediction = self.predict(
-            batch.to(self.device),
-            task,
-            nfe=usual.nfe if nfe is None else nfe,
-            members=usual.members if members is None else members,
-            sampler=sampler,
-            seed=seed,
+        chosen = self.task(task)
+        batch = single(image, chosen, second=second, mask=mask, class_id=class_id, key=key)
+        batch = batch.to(self.device)
+        check_dials(budget, sweep, nfe=nfe, members=members, sampler=sampler)
+        if budget is None:
+            usual = self.config.evaluation
+            own = self if sampler is None else self.sampling(sampler=sampler)
+            nfe = usual.nfe if nfe is None else nfe
+            members = usual.members if members is None else members
+        else:
+            plan = self.plan(task, budget, sweep)
+            own, nfe, members = self.planned(task, plan), plan.nfe, plan.members
+        prediction = own._answer(batch, task, nfe, members, seed, tolerance)
+        prediction.picture = chosen.picture(prediction.values, batch)
+        return prediction
+
+    def _answer(
+        self, batch: Batch, task: str, nfe: int, members: int, seed: int, tolerance: float | None
+    ) -> Prediction:
+        """A prediction by so many members, or by as few as the tolerance allows."""
+        if tolerance is None:
+            return self.predict(batch, task, nfe=nfe, members=members, seed=seed)
+        prediction, _ = predict_adaptively(
+            self, batch, task, nfe=nfe, members=members, tolerance=tolerance, seed=seed
         )
-        prediction.picture = chosen.picture(prediction.values, batch.to(self.device))
         return prediction
 
     @torch.inference_mode()
@@ -179,49 +241,66 @@ class DensePipeline:
         sampler: str | None = None,
         seed: int = 0,
         rows: int = 64,
+        first: int = 0,
+        start: Tensor | None = None,
+        strength: float = 1.0,
     ) -> Tensor:
-        """`members` samples "e b c h w" of the task's target, at its working size.
+        """Samples "e b c h w" of the task's target, at its working size: the members `first` to
+        `first + members - 1`.
 
         Noise depends on (seed, key, member, step) alone: members are nested, and a row's result
-        does not depend on what else is in the batch. `rows` bounds the forward pass.
+        does not depend on what else is in the batch. `rows` bounds the forward pass. The condition
+        is encoded once, for all members and steps.
+        start: target "b c h w" at working size from which all members set out, noised to the time
+        `strength` (`Diffusion.sample`); without one they set out from pure noise.
         """
         if members < 1:
             raise UserError(f"{members} members: an ensemble needs at least 1.")
+        own = self if sampler is None else self.sampling(sampler=sampler)
         chosen = self.task(task)
         coded = self.code(self.working(batch, task), task)
+        if start is not None:
+            coded.x = self._start(start, chosen, coded)
         keys = [
             (key, member, *([run] if run else []))  # the first run's noise is that of a single run
-            for member in range(members)
+            for member in range(first, first + members)
             for run in range(chosen.passes)
             for key in batch.keys
         ]
         used, channels = working_channels(chosen, self.codec), chosen.channels // chosen.passes
         chunks = []
-        for start in range(0, len(keys), rows):
-            part = keys[start : start + rows]
-            picks = torch.tensor([(start + i) % len(coded.label) for i in range(len(part))])
-            z = self._denoise(_take(coded, picks), part, nfe, sampler, seed)
+        for at in range(0, len(keys), rows):
+            part = keys[at : at + rows]
+            picks = torch.tensor([(at + i) % len(coded.label) for i in range(len(part))])
+            z = own._denoise(_take(coded, picks), part, nfe, seed, strength)
             chunks.append(self.codec.decode(z[:, :used], channels))
         return rearrange(
             torch.cat(chunks), "(e p b) c h w -> e b (p c) h w", e=members, p=chosen.passes
         )
 
+    def _start(self, start: Tensor, task: Task, coded: Coded) -> Tensor:
+        """A target "b c h w" in working space, rows and channels as those of the noisy target."""
+        height, width = (side * self.codec.downsample for side in coded.cond.shape[-2:])
+        fitting = (len(coded.cond) // task.passes, task.channels, height, width)
+        if start.shape != fitting:
+            raise UserError(
+                f"a start of shape {tuple(start.shape)}: {task.name} here needs one of {fitting}."
+            )
+        rows = rearrange(start.to(coded.cond), "b (p c) h w -> (p b) c h w", p=task.passes)
+        z = self.codec.encode(rows)
+        return F.pad(z, (0, 0, 0, 0, 0, self.layout.target - z.shape[1]))
+
     def _denoise(
-        self, coded: Coded, keys: list[tuple[Any, ...]], nfe: int, sampler: str | None, seed: int
+        self, coded: Coded, keys: list[tuple[Any, ...]], nfe: int, seed: int, strength: float
     ) -> Tensor:
-        settings = self.config.diffusion
-        diffusion = self.diffusion
-        if sampler is not None and sampler != settings.sampler:
-            if sampler not in SAMPLERS:
-                raise UserError(f"sampler '{sampler}' is unknown.{suggest(sampler, SAMPLERS)}")
-            diffusion = Diffusion(replace(settings, sampler=sampler))  # type: ignore[arg-type]
         shape = (self.layout.target, *coded.cond.shape[-2:])
 
         def noise(draw: int) -> Tensor:
             rows = [(seed, "sample", *key, draw) for key in keys]
             return row_noise(shape, rows).to(self.device)
 
-        return diffusion.sample(diffusion.denoiser(self.net, coded), noise, nfe)
+        denoise = self.diffusion.denoiser(self.net, coded)
+        return self.diffusion.sample(denoise, noise, nfe, start=coded.x, strength=strength)
 
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""
@@ -250,26 +329,5 @@ class DensePipeline:
 
 def _take(coded: Coded, picks: Tensor) -> Coded:
     picks = picks.to(coded.cond.device)
-    features = None if coded.features is None else coded.features[picks]
-    return Coded(None, coded.cond[picks], features, None, coded.label[picks])
-
-
-def to_tensor(image: Any, grey: bool = False) -> Tensor:
-    """A path, PIL image or array to float32 "3 h w" (grey: "1 h w") in [-1, 1]."""
-    if isinstance(image, (str, Path)):
-        from stepsight.data.decoding.images import read_image
-
-        pixels = read_image(Path(image))
-    else:
-        if getattr(image, "mode", "") in ("P", "PA", "LA", "CMYK"):  # PIL images of other colours
-            image = image.convert("RGBA").convert("RGB")
-        array = np.asarray(image)
-        array = array.astype(np.uint8) * 255 if array.dtype == bool else array
-        if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] in ((3,), (4,))):
-            raise UserError(
-                f"an image must be uint8 of shape h w or h w 3, not {array.dtype} {array.shape}."
-            )
-        array = repeat(array, "h w -> h w 3") if array.ndim == 2 else array[..., :3]
-        pixels = rearrange(torch.from_numpy(array.copy()), "h w c -> c h w")
-    x = pixels.float() / 127.5 - 1
-    return x.mean(dim=0, keepdim=True) if grey else x
+    x, features = (None if one is None else one[picks] for one in (coded.x, coded.features))
+    return Coded(x, coded.cond[picks], features, None, coded.label[picks])

@@ -3,7 +3,7 @@ that they may depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pytest
@@ -20,11 +20,15 @@ TASKS = ("depth", "flow", "amodal", "semantic", "normals")
 SIZE = (24, 32)
 
 
-def _make(sampler: str = "ddim", eta: float = 0.0, tasks: tuple[str, ...] = TASKS) -> DensePipeline:
+def _make(
+    sampler: str = "ddim", eta: float = 0.0, tasks: Iterable[str] | Mapping[str, dict] = TASKS
+) -> DensePipeline:
+    """`tasks`: names, or settings by name."""
+    settings = tasks if isinstance(tasks, Mapping) else {task: {} for task in tasks}
     config = from_dict(
         {
             "model": {"name": "hourglass-32"},
-            "tasks": {task: {} for task in tasks},
+            "tasks": dict(settings),
             "diffusion": {"sampler": sampler, "eta": eta},
         }
     )

@@ -191,6 +191,20 @@ def test_in_latents_targets_are_decoded_from_their_own_channels(vae_of):
     assert torch.equal(coded.cond, vae.encode(batch.image))
 
 
+def test_in_latents_a_start_is_encoded_into_its_own_channels(vae_of):
+    vae = vae_of(0)
+    pipeline, batch = pipeline_of({"depth": {}, "semantic": {}}, vae), batch_of(2, (16, 16))
+    start = batch.image[:, :1]
+    options: dict[str, Any] = {"nfe": 1, "members": 2, "start": start, "strength": 0.5}
+    (call,) = given(pipeline, lambda: pipeline.sample(batch, "depth", **options))
+    clean = torch.zeros(4, 12, 8, 8)
+    clean[:, :4] = vae.encode(start).repeat(2, 1, 1, 1)
+    keys = [(0, "sample", key, member, 0) for member in range(2) for key in batch.keys]
+    noise = row_noise((12, 8, 8), keys)
+    half = torch.full((4,), 0.5)
+    torch.testing.assert_close(call[0], pipeline.diffusion.corrupt(clean, noise, half))
+
+
 def test_a_cell_counts_only_as_a_whole(vae_of):
     pipeline = pipeline_of({"depth": {}}, vae_of(0))
     batch = batch_of(1, (16, 16))

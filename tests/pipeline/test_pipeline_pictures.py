@@ -9,7 +9,8 @@ from PIL import Image
 
 from stepsight import checkpoint
 from stepsight.errors import DataFormatError, UserError
-from stepsight.pipeline import DensePipeline, to_tensor
+from stepsight.inputs import to_tensor
+from stepsight.pipeline import DensePipeline
 
 TASKS = ("depth", "flow", "amodal", "semantic", "normals")
 SIZE = (24, 32)
@@ -97,7 +98,7 @@ def test_a_damaged_file_is_named(pipeline, tmp_path, picture):
         ("flow", {"second": BLACK[:, :9]}, r"the image is \(9, 10\), its second is \(9, 9\)"),
         ("amodal", {"mask": BLACK[:9, :8]}, r"the image is \(9, 10\), its modal is \(9, 8\)"),
         ("dept", {}, "asked for dept. Did you mean 'depth'"),
-        ("depth", {"sampler": "ddimm"}, "'ddimm' is unknown. Did you mean 'ddim'"),
+        ("depth", {"sampler": "ddimm"}, "no sampler 'ddimm'. Did you mean 'ddim'"),
         ("depth", {"sampler": "heun", "nfe": 4}, "heun cannot spend exactly 4.* 3 or 5"),
         ("depth", {"nfe": 0}, "cannot spend exactly 0"),
         ("depth", {"members": 0}, "0 members"),
@@ -138,6 +139,7 @@ def test_the_saved_model_is_the_live_one(pipeline, tmp_path, picture):
     assert saved.sizes == pipeline.sizes and saved.config == pipeline.config
     assert torch.equal(saved.statistics["depth"], statistics["depth"])
     assert saved.name == checkpoint.read(tmp_path).digest() and saved.device.type == "cpu"
+    assert saved.home == tmp_path.resolve() and pipeline.home is None
     assert not any(p.requires_grad for p in saved.net.parameters()) and not saved.net.training
     for task, more in (("depth", {}), ("flow", {"second": picture(37, 51)})):
         live, loaded = (

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepsight.cli.door import output_folder
 from stepsight.errors import UserError
+
+if TYPE_CHECKING:
+    from stepsight.pipeline import DensePipeline
+
+TOLERANCE = "stop adding members to an image once its merge's standard error is this small"
+BUDGET = "cost an image: the best that the run's sweep measured sets sampler, NFE and members"
 
 
 def run(arguments: list[str]) -> int:
@@ -40,6 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nfe", type=int, help="model calls a member; default: the run's")
     parser.add_argument("--members", type=int, help="default: the run's")
     parser.add_argument("--sampler", help="default: the run's")
+    parser.add_argument("--spacing", help="of the sampler's steps; default: the run's")
+    parser.add_argument("--schedule", help="whose noise levels are visited; default: trained")
+    parser.add_argument("--merge", help="rule for the members; default: the run's")
+    parser.add_argument("--tolerance", type=float, help=TOLERANCE)
+    parser.add_argument("--budget", metavar="16nfe|50gflop|200ms", help=BUDGET)
+    parser.add_argument(
+        "--sweep", metavar="FILE", help="sweep.csv for --budget; default: the run's"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="predictions", help="folder for PNG and .npy")
     return parser
@@ -55,7 +70,7 @@ def _predict(door: argparse.Namespace) -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = output_folder(door.out)
-    pipeline = DensePipeline.from_pretrained(door.checkpoint, device)
+    pipeline, nfe, members = _dialled(DensePipeline.from_pretrained(door.checkpoint, device), door)
     for name in door.images:
         found = pipeline(
             Path(name),
@@ -63,9 +78,9 @@ def _predict(door: argparse.Namespace) -> None:
             second=Path(door.second) if door.second else None,
             mask=Path(door.mask) if door.mask else None,
             class_id=door.class_id,
-            nfe=door.nfe,
-            members=door.members,
-            sampler=door.sampler,
+            nfe=nfe,
+            members=members,
+            tolerance=door.tolerance,
             seed=door.seed,
             key=Path(name).name,
         )
@@ -78,3 +93,21 @@ def _predict(door: argparse.Namespace) -> None:
             spread = rearrange(found.uncertainty, "1 1 h w -> h w").cpu().numpy()
             np.save(f"{stem}-uncertainty.npy", spread)
         print(f"{name} -> {stem}.png, {stem}.npy")
+
+
+def _dialled(
+    pipeline: DensePipeline, door: argparse.Namespace
+) -> tuple[DensePipeline, int | None, int | None]:
+    """The pipeline sampling as asked, with its NFE and members; None: the run's."""
+    from stepsight.budget import check_dials
+
+    ways = {"sampler": door.sampler, "spacing": door.spacing, "schedule": door.schedule}
+    check_dials(
+        door.budget, door.sweep, nfe=door.nfe, members=door.members, merge=door.merge, **ways
+    )
+    if door.budget is None:
+        merge = {door.task: door.merge} if door.merge else None
+        return pipeline.sampling(**ways, merge=merge), door.nfe, door.members
+    plan = pipeline.plan(door.task, door.budget, door.sweep)
+    print(f"{plan.budget}: {plan}")
+    return pipeline.planned(door.task, plan), plan.nfe, plan.members

@@ -1,0 +1,106 @@
+"""A budget in place of dials: what a measured sweep says is best for it.
+
+The sweep of a run lies in its folder, at `sweep/sweep.csv`. Its numbers hold for the model they
+were measured with, and its milliseconds for the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError
+from stepsight.scaling.sweeps import Cell, read_sweep
+
+if TYPE_CHECKING:
+    from stepsight.scaling.planner import Plan
+
+SWEEP = Path("sweep", "sweep.csv")  # in a run folder
+
+
+def plan_budget(task: str, budget: str, home: Path | None, sweep: str | Path | None) -> Plan:
+    """The setting to run `task` at for `budget`, "16nfe", "50gflop" or "200ms" an image.
+
+    home: the run folder of the model. sweep: a sweep.csv, where the run's own is not meant. A plan
+    takes seconds, so that it is kept for the next image until the file changes. Raises UserError
+    where there is no sweep, or none of this model.
+    """
+    file = _sweep_file(home, sweep)
+    version = (file.stat().st_mtime_ns, file.stat().st_ino) if file.is_file() else None
+    return _plan(task, budget, home, file, version)
+
+
+@lru_cache(maxsize=64)
+def _plan(
+    task: str, budget: str, home: Path | None, file: Path, version: tuple[int, int] | None
+) -> Plan:
+    """`plan_budget` of one version of a file."""
+    from stepsight.scaling.planner import plan  # scipy: only when there is a budget
+
+    return plan(_own(read_sweep(file), home), task, budget)
+
+
+def ways(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
+    """The arguments of `DensePipeline.sampling` that make it do as the setting of a plan did; None
+    where it does so already, as naming a spacing or a schedule sets its shift as well.
+
+    A sweep without a column `checkpoint` is an early one, whose schedule is the trained one.
+    """
+    usual = {used.sampling_schedule, *([] if plan.checkpoint else [used.schedule])}
+    return {
+        "sampler": plan.sampler,
+        "spacing": None if plan.spacing == used.spacing else plan.spacing,
+        "schedule": None if plan.schedule in usual else plan.schedule,
+        "merge": {task: plan.merge} if plan.merge else None,
+    }
+
+
+def check_dials(budget: str | None, sweep: str | Path | None, **dials: Any) -> None:
+    """Raise UserError for dials that are set although a budget sets them all, and for a sweep that
+    no budget reads."""
+    given = [name for name, value in dials.items() if value is not None]
+    if budget is None and sweep is not None:
+        raise UserError("a sweep is only read to plan a budget (budget=..., --budget 16nfe).")
+    if budget is not None and given:
+        raise UserError(
+            f"a budget sets {', '.join(dials)} itself: leave out {', '.join(given)}, or the budget."
+        )
+
+
+def _sweep_file(home: Path | None, sweep: str | Path | None) -> Path:
+    """The file named, else the run's own."""
+    if sweep is not None:
+        return Path(sweep)
+    if home is None:
+        raise UserError(
+            "a budget needs a sweep, and this model was not opened from a run folder. Name the"
+            " sweep.csv of an earlier sweep (sweep=..., --sweep FILE)."
+        )
+    if not (home / SWEEP).is_file():
+        raise UserError(
+            f"a budget needs a sweep, and {home / SWEEP} does not exist. Make it with `evaluate.py"
+            f" --checkpoint {home} --sweep`, or name another (sweep=..., --sweep FILE)."
+        )
+    return home / SWEEP
+
+
+def _own(cells: Sequence[Cell], home: Path | None) -> list[Cell]:
+    """The cells of the model at `home`, where a sweep compares several; all of them otherwise."""
+    known = {cell.checkpoint for cell in cells}
+    if len(known) < 2:
+        return list(cells)
+    own = [cell for cell in cells if home is not None and _lies_in(cell.checkpoint, home)]
+    if not own:
+        raise UserError(
+            f"the sweep is of {', '.join(sorted(known))}, none of which is {home or 'this model'}."
+        )
+    return own
+
+
+def _lies_in(checkpoint: str, home: Path) -> bool:
+    """Whether a path, as it was given to the sweep, names the run folder or a step of it."""
+    path = Path(checkpoint).resolve()
+    return path == home or home in path.parents

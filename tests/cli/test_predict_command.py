@@ -1,0 +1,108 @@
+"""`stepsight predict`: other ways of sampling and merging, budgets and tolerances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stepsight.cli import main
+from stepsight.pipeline import DensePipeline
+from stepsight.scaling.sweeps import Cell, write_sweep
+
+
+@pytest.fixture
+def predict(run, picture, capsys):
+    """Predict a picture; returns the values and what was said."""
+
+    def call(*flags: object) -> tuple[np.ndarray, str]:
+        arguments = [picture(), "--checkpoint", run, "--out", run.parent / "out", *flags]
+        assert main.main(["predict", *(str(one) for one in arguments)]) == 0
+        return np.load(run.parent / "out" / "a-depth.npy"), capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def refused(run, picture, capsys):
+    """What was said against the arguments; nothing is written."""
+
+    def call(*flags: object) -> str:
+        arguments = [picture(), "--checkpoint", run, "--out", run.parent / "out", *flags]
+        assert main.main(["predict", *(str(one) for one in arguments)]) == 2
+        assert not (run.parent / "out").exists()
+        return capsys.readouterr().err
+
+    return call
+
+
+def live(run: Path, picture: Path, way: dict[str, str], **dials: object) -> np.ndarray:
+    pipeline = DensePipeline.from_pretrained(run).sampling(**way)  # type: ignore[arg-type]
+    found = pipeline(picture, "depth", key=picture.name, **dials)  # type: ignore[arg-type]
+    return found.values[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sampler", "ancestral"),
+        ("sampler", "midpoint"),
+        ("spacing", "karras"),
+        ("schedule", "cosine"),
+        ("merge", "mean"),
+    ],
+)
+def test_every_way_reaches_the_model(name, value, predict, run, picture):
+    found, _ = predict("--nfe", 4, "--members", 3, f"--{name}", value)
+    np.testing.assert_array_equal(found, live(run, picture(), {name: value}, nfe=4, members=3))
+    usual, _ = predict("--nfe", 4, "--members", 3)
+    assert np.abs(found - usual).max() > 1e-5
+
+
+def test_a_tolerance_stops_early(predict, run, picture):
+    found, _ = predict("--nfe", 1, "--members", 5, "--tolerance", 1e9)
+    np.testing.assert_allclose(found, live(run, picture(), {}, nfe=1, members=2), rtol=1e-4)
+
+
+def sweep_file(path: Path, sampler: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    costs = {"gflop_per_image": 1.0, "ms_per_image": 1.0, "peak_gb": 1.0}
+    way = {"sampler": sampler, "spacing": "trailing", "schedule": "trained", "checkpoint": "run"}
+    rows = [
+        Cell(task="depth", nfe=nfe, members=members, total_calls=nfe * members, metric="abs_rel",
+             value=1 / (nfe + members), lo=0.0, hi=1.0, **way, **costs)
+        for nfe, members in ((1, 1), (2, 3))
+    ]  # fmt: skip
+    write_sweep(path, rows)
+    return path
+
+
+def test_a_budget_asks_the_runs_sweep_or_the_one_named(predict, run, picture, tmp_path):
+    sweep_file(run / "sweep" / "sweep.csv", "ddim")
+    found, said = predict("--budget", "6nfe")
+    np.testing.assert_array_equal(found, live(run, picture(), {}, nfe=2, members=3))
+    assert said.startswith("6nfe: ") and "NFE 2 x 3 members: " in said and "interval" in said
+    other = sweep_file(tmp_path / "other.csv", "euler")
+    found, said = predict("--budget", "6nfe", "--sweep", other)
+    expected = live(run, picture(), {"sampler": "euler"}, nfe=2, members=3)
+    np.testing.assert_array_equal(found, expected)
+    assert " euler " in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--budget", "6nfe"], "evaluate.py --checkpoint"),
+        (["--budget", "6nfe", "--nfe", "2"], "leave out nfe, or the budget"),
+        (["--budget", "6nfe", "--spacing", "karras"], "leave out spacing"),
+        (["--sweep", "sweep.csv"], "only read to plan a budget"),
+        (["--spacing", "karas"], "Did you mean 'karras'"),
+        (["--schedule", "cosin"], "Did you mean 'cosine'"),
+        (["--merge", "vote"], "depth does not merge by 'vote'"),
+        (["--tolerance", "-1"], "tolerance of -1"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(flags, message, refused):
+    said = refused(*flags)
+    assert message in said and said.count("\n") == 1
