@@ -12,6 +12,7 @@ from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation import evaluator
 from stepsight.evaluation.evaluator import Rows, Scores
 from stepsight.evaluation.journal import Record
+from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.results import metrics_of
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.reduce import COUNTS
@@ -231,3 +232,32 @@ def test_a_table_that_some_images_lack_is_refused(table, said):
     records[1].tables[table] = rows
     with pytest.raises(UserError, match=f"{said}.* has not"):
         evaluator._scores("flow", "scenes", "flow-epe", records)
+
+
+def test_several_merges_are_scores_apart(lab):
+    pipeline, source = lab.pipeline(), lab.Source(count=3, seed="held")
+    rules = [protocols.default_for("depth"), protocols.get("depth-affine")]
+    model = Model(pipeline, "depth", [2], [1, 3], "ddim", keep=True, merges=["mean", "median"])
+    found = evaluator.score(model, source, rules, range(3))
+    assert [(one.protocol, one.merge) for one in found] == [
+        (rule.name, merge) for rule in rules for merge in ("mean", "median")
+    ]
+    for one in found:
+        other = pipeline.sampling(merge={"depth": one.merge})
+        alone = Model(other, "depth", [2], [1, 3], "ddim", keep=True)
+        (expected,) = evaluator.score(alone, source, [protocols.get(one.protocol)], range(3))
+        assert_same(one, expected)
+        assert one.uncertainty.keys() == {(2, 3)} and one.baselines.keys() == BASELINES["depth"]
+        assert (
+            one.sizes == {(16, 16): 3} and one.peak_gb > 0 and set(one.seconds) == {(2, 1), (2, 3)}
+        )
+
+
+def test_a_size_is_worked_at_whatever_the_protocol_says(lab):
+    pipeline, source = lab.pipeline(), lab.Source(count=2, seed="held", grids=((32, 16),))
+    rule = [replace(protocols.default_for("depth"), working=16)]
+    sizes = [
+        evaluator.score(Model(pipeline, "depth", [1], [1], "ddim", size=size), source, rule, [0, 1])
+        for size in (None, 32)
+    ]
+    assert [one.working for (one,) in sizes] == [(16, 8), (32, 16)]

@@ -313,7 +313,7 @@ def test_the_uncertainty_is_resized_with_its_prediction(lab, tmp_path):
     np.save(tmp_path / f"{source[0].key}.uncertainty.npy", DRAW.random((1, 12, 16)))
     predictor = imported(tmp_path, source, "flow", resize=True)
     (found,) = score(predictor, source, rules("flow"), range(1))
-    assert found.uncertainty[0, 1].keys() == {"ause", "aurg"}
+    assert found.uncertainty[0, 1].keys() == {"ause", "aurg", "spread"}
 
 
 @pytest.mark.parametrize("text", ['{"version": 1}', "[1]", "3"])

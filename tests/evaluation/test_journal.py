@@ -120,3 +120,14 @@ def test_a_journal_that_was_killed_before_its_header_gets_one(tmp_path):
     path.write_bytes(b"")
     journal.add([record(3)])
     assert journal.records().keys() == {3}
+
+
+def test_variants_of_a_sweep_have_journals_of_their_own(tmp_path):
+    """Also where the name of one begins with that of another."""
+    said: list[str] = []
+    for name in ("depth.ddim", "depth.ddim.48px", "depth.ddim-2"):
+        Journal(tmp_path, name, {"nfe": [1]}).add([record(0)])
+    assert Journal(tmp_path, "depth.ddim", {"nfe": [1, 2]}, say=said.append).records() == {}
+    assert said == [f"depth.ddim: {tmp_path} is of another evaluation; starting anew."]
+    for name in ("depth.ddim.48px", "depth.ddim-2"):
+        assert Journal(tmp_path, name, {"nfe": [1]}).records().keys() == {0}

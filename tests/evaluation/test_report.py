@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.grids import compose
 from stepsight.evaluation.markup import PICTURE_BYTES, Html, join, tag
 from stepsight.evaluation.report import render, write_report
+from stepsight.evaluation.results import write_table
 from stepsight.evaluation.run_folder import read_run
+from stepsight.scaling.sweeps import Cell, write_sweep
 
 HOSTILE = "<img src=x onerror=1>\"'&"
 VOID_ELEMENTS = {"meta", "img", "br"}
+PICTURES = ("eval/grid-depth", "sweep/film-depth", "sweep/reliability-depth")
 
 
 class Page(HTMLParser):
@@ -94,17 +99,40 @@ def results(hostile: str) -> list[dict]:
     return [depth | shared, amodal | shared]
 
 
-def sweep() -> str:
-    head = "task,sampler,spacing,schedule,nfe,members,total_calls,gflop_per_image,ms_per_image"
-    lines = [f"{head},peak_gb,metric,value,lo,hi"]
-    for nfe in (1, 4):
-        for members in (1, 8):
-            calls, value = nfe * members, 0.2 - 0.002 * members
-            lines.append(
-                f"depth,ddim,trailing,rectified_flow,{nfe},{members},{calls},{0.1 * calls},"
-                f"{3 * calls},,abs_rel,{value},{value - 0.001},{value + 0.001}"
-            )
-    return "\n".join(lines) + "\n"
+def swept(hostile: str) -> list[Cell]:
+    """A grid of one task, with the CRPS of its ensembles."""
+    return [
+        Cell(
+            task="depth",
+            sampler="ddim",
+            spacing="trailing",
+            schedule="rectified_flow",
+            nfe=nfe,
+            members=members,
+            total_calls=nfe * members,
+            gflop_per_image=0.1 * nfe * members,
+            ms_per_image=3.0 * nfe * members,
+            peak_gb=math.nan,
+            metric=metric,
+            value=value,
+            lo=value - 0.001,
+            hi=value + 0.001,
+            checkpoint=f"runs/tiny{hostile}",
+        )
+        for nfe in (1, 4)
+        for members in (1, 8)
+        for metric, value in (("abs_rel", 0.2 - 0.002 * members), ("crps", 0.3 / members))
+        if metric == "abs_rel" or members > 1
+    ]
+
+
+def strategies(hostile: str) -> list[dict[str, Any]]:
+    shared = {"task": "depth", "nfe": 4, "members": 8, "total_calls": 32, "mean_calls": 32}
+    shared |= {"metric": "abs_rel", "value": 0.19, "lo": 0.18, "hi": 0.2, "images": 64}
+    merged = {"strategy": "median", "baseline": "", "difference": "", "verdict": ""}
+    best = {"strategy": f"oracle{hostile}", "baseline": "median", "difference": -0.01}
+    best |= {"difference_lo": -0.02, "difference_hi": -0.005, "verdict": "wins"}
+    return [shared | best, shared | merged]
 
 
 def write_run(path: Path, hostile: str = "") -> Path:
@@ -117,13 +145,18 @@ def write_run(path: Path, hostile: str = "") -> Path:
     lines = [json.dumps(row) for row in metrics(hostile)]
     (path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"kind":"train","st')
     tile = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    for name in ("samples/step-000020", "samples/step-000040", "samples/final", "eval/grid-depth"):
+    for name in ("samples/step-000020", "samples/step-000040", "samples/final", *PICTURES):
         compose([[tile, tile]], ["image", "truth"], ["depth"], path / f"{name}.png")
     (path / "eval" / "results.json").write_text(json.dumps(results(hostile)))
-    (path / "sweep" / "sweep.csv").write_text(sweep())
-    law = {"params": {"A": 0.2, "a": 0.02}, "intervals": {"A": [0.19, 0.21], "a": [None, None]}}
-    law |= {"formula": "y = A x^-a", "r2": 0.97, "warnings": [f"few{hostile}"], "verdict": "law"}
-    (path / "sweep" / "fit.json").write_text(json.dumps({"depth": {"compute": {"power": law}}}))
+    write_sweep(path / "sweep" / "sweep.csv", swept(hostile))
+    write_table(path / "sweep" / "strategies.csv", strategies(hostile))
+    fit = {"params": {"A": 0.2, "a": 0.02}, "intervals": {"A": [0.19, 0.21], "a": [None, None]}}
+    fit |= {"formula": "e = E + A T^-a + B N^-b", "r2": 0.97}
+    dial = {"dial": "steps", "at": 8, "points": 2, "gain": 0.07, "verdict": "saturated"}
+    family = {"checkpoint": f"runs/tiny{hostile}", "sampler": "ddim", "surface": fit}
+    family |= {"verdict": "law", "dials": [dial]}
+    laws = {"depth": {"metric": "abs_rel", "families": [family]}}
+    (path / "sweep" / "fit.json").write_text(json.dumps(laws))
     claim = {"task": "depth", "statement": f"more members help{hostile}", "verdict": "holds"}
     claim |= {"effect": 0.07, "lo": 0.05, "hi": 0.09, "n": 512, "sentence": "Eight instead of one."}
     (path / "sweep" / "claims.json").write_text(json.dumps([claim]))
@@ -144,12 +177,16 @@ def complete(tmp_path_factory) -> Path:
 def test_the_page_has_every_section_filled(complete):
     page = Page(complete.read_text(encoding="utf-8"))
     assert complete.name == "report.html" and complete.stat().st_size < 3_000_000
-    titles = "Next Evaluation Samples Training Validation Sweep Laws Claims Configuration Reproduce"
+    titles = (
+        "Next Evaluation Samples Training Validation Sweep Frontier Budget Film Uncertainty "
+        "Strategies Laws Claims Configuration Reproduce"
+    )
     ids = {a["id"] for tag, a in page.elements if tag == "section"}
     assert ids == {title.lower() for title in titles.split()}
     assert "No " not in page.text and " yet" not in page.text
-    assert page.count("svg") == 1 + 2 + 2  # training; validation of two tasks; heat map and Pareto
-    assert page.count("img") == 4
+    # training; validation of two tasks; heat map and Pareto; panels of the uncertainty
+    assert page.count("svg") == 1 + 2 + 2 + 1
+    assert page.count("img") == 6
 
 
 def test_numbers_come_with_protocol_interval_ratio_and_an_honest_mark(complete):
@@ -165,6 +202,10 @@ def test_numbers_come_with_protocol_interval_ratio_and_an_honest_mark(complete):
         "ddim, 4 NFE x 4",
         "A = 0.200 [0.190, 0.210]",
         "Eight instead of one.",
+        "steps at 8 members, +7.0% ~ saturated",
+        "1 NFE x 8 members",
+        "✓ wins",
+        "-1.0%[-2.0%, -0.5%]",
         "✓ holds",
         "uv run evaluate.py --checkpoint",
         "train.py --config tiny.yaml",
@@ -206,6 +247,7 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path):
         ("config.yaml", "command.txt", "env.json", "eval/grid-depth.png", "samples/final.png"),
         ("metrics.jsonl", "sweep/fit.json"),
         ("eval/results.json", "sweep/sweep.csv", "sweep/claims.json"),
+        ("sweep/strategies.csv", "sweep/film-depth.png", "sweep/reliability-depth.png"),
     ],
 )
 def test_any_file_may_be_missing(run, missing):
@@ -234,12 +276,8 @@ def test_no_folder_is_the_users_error(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
-def test_a_row_still_being_written_is_not_read(run):
-    whole = read_run(run)
-    with (run / "sweep" / "sweep.csv").open("a") as file:
-        file.write("depth,ddim,trailing")
-    assert len(read_run(run).sweep) == len(whole.sweep) == 4
-    assert len(whole.train) == 40
+def test_a_line_still_being_written_is_not_read(run):
+    assert len(read_run(run).train) == 40
 
 
 def test_samples_are_in_order_of_training_and_the_last_is_shown_first(run, complete):
@@ -251,7 +289,7 @@ def test_samples_are_in_order_of_training_and_the_last_is_shown_first(run, compl
 def test_pictures_beyond_the_budget_are_named_instead(run):
     (run / "samples" / "final.png").write_bytes(b"\0" * (PICTURE_BYTES + 1))
     page = Page(render(read_run(run)))
-    assert "samples/final.png is left out" in page.text and page.count("img") == 3
+    assert "samples/final.png is left out" in page.text and page.count("img") == 5
 
 
 def test_markup_escapes_everything_but_markup():

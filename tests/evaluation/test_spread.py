@@ -11,7 +11,7 @@ from stepsight.evaluation.predictors import Answer
 from stepsight.evaluation.spread import uncertainty_rows
 from stepsight.metrics.alignment import Space
 from stepsight.metrics.protocol import get
-from stepsight.types import Batch, Prediction
+from stepsight.types import IGNORE, Batch, Prediction
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_long_vectors_that_are_not_scored_have_no_uncertainty_either(rng):
     found = answer("flow", members.mean(0), spread, members)
     whole, part = (uncertainty_rows(found, one, get("raft-things"), "depth") for one in given)
     torch.testing.assert_close(whole, part)
-    assert whole.keys() == {"ause", "aurg", "coverage_90", "crps"}
+    assert whole.keys() == {"ause", "aurg", "spread", "coverage_90", "crps", "calibration"}
 
 
 def test_objects_that_are_hardly_hidden_have_no_uncertainty_either(rng):
@@ -69,3 +69,38 @@ def test_depth_within_a_metre_is_fitted_however_it_is_given(rng, given: Space):
         told = answer("depth", way(members.double().mean(0)), spread, way(members.double()))
         found.append(uncertainty_rows(told, there, rule, space))
     torch.testing.assert_close(*found)
+
+
+def test_the_spread_is_its_mean_over_the_scored_pixels(rng):
+    labels = torch.randint(0, 3, (1, 4, 6), generator=rng)
+    labels[..., 0] = IGNORE
+    spread = torch.rand(1, 1, 4, 6, generator=rng)
+    found = answer("semantic", torch.zeros(1, 1, 4, 6).long(), spread)
+    rows = uncertainty_rows(found, batch(labels=labels), get("semantic-miou"), "depth")
+    assert rows["spread"].item() == pytest.approx(spread[..., 1:].mean().item(), rel=1e-6)
+    assert "calibration" not in rows  # without members nobody knows how many agree
+
+
+def test_classes_are_calibrated_by_the_members_that_agree(rng):
+    labels = torch.randint(0, 3, (2, 4, 6), generator=rng)
+    members = torch.randint(0, 3, (4, 2, 1, 4, 6), generator=rng)
+    values = members[0]
+    found = answer("semantic", values, torch.rand(2, 1, 4, 6, generator=rng), members)
+    sums = uncertainty_rows(found, batch(labels=labels), get("semantic-miou"), "depth")[
+        "calibration"
+    ]
+    share = (members == values).double().mean(0)
+    right = (values[:, 0] == labels).sum((1, 2)).double()
+    assert sums[..., 0].sum(1).tolist() == [24, 24]
+    torch.testing.assert_close(sums[..., 1].sum(1), share.sum((1, 2, 3)))
+    torch.testing.assert_close(sums[..., 2].sum(1), right)
+
+
+def test_masks_are_calibrated_by_their_probability(rng):
+    amodal = torch.rand(1, 1, 4, 6, generator=rng) < 0.5
+    truth = batch(modal=amodal & False, amodal=amodal, amodal_valid=torch.ones_like(amodal))
+    values = torch.rand(1, 1, 4, 6, generator=rng)
+    rows = uncertainty_rows(answer("amodal", values, values), truth, get("amodal-iou"), "depth")
+    totals = rows["calibration"].sum((0, 1))
+    expected = [24.0, values.double().sum().item(), float(amodal.sum())]
+    assert totals.tolist() == pytest.approx(expected, rel=1e-6)

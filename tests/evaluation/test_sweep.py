@@ -1,27 +1,32 @@
-"""The sweep's files: what each cell costs and reaches, what is concluded, and who reads it."""
+"""The sweep's files: what each setting costs and reaches, what is concluded, and that a sweep that
+was killed goes on."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from stepsight.evaluation.evaluator import Scores
+from stepsight.evaluation.ledger import Identity, forward_flops
+from stepsight.evaluation.plan import Plan, jobs_of
 from stepsight.evaluation.report import write_report
 from stepsight.evaluation.results import metrics_of
-from stepsight.evaluation.run import Identity, Plan, forward_flops, sweep
+from stepsight.evaluation.run import sweep
 from stepsight.evaluation.run_folder import read_run
-from stepsight.evaluation.sweep import fits, statements, sweep_rows
+from stepsight.evaluation.sweep import Scored, cells_of, statements, sweep_variants
+from stepsight.evaluation.variants import Axes, Candidate, Variant, variants
+from stepsight.scaling import records
+from stepsight.scaling.sweeps import COLUMNS, read_sweep
 
-COLUMNS = (
-    "task,sampler,spacing,schedule,nfe,members,total_calls,gflop_per_image,ms_per_image,peak_gb,"
-    "metric,value,lo,hi"
-)
 GRID = [(nfe, members) for nfe in (1, 2, 4) for members in (1, 2, 4)]
 WHO = Identity("run-1", "c0ffee", "abc", 0, "hourglass-32", 1000, 1000, 5e12, 640, {})
+PLAN = Plan([1, 2], [1, 2], 5, "ddim", 0, 8)
+STATED = {"ause", "aurg", "spread"}  # scores of an uncertainty that every task has
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +35,7 @@ def swept(laboratory, tmp_path_factory):
     lab, run = laboratory(), tmp_path_factory.mktemp("run")
     pipeline = lab.pipeline()
     sources = {task: lab.held for task in pipeline.tasks}
-    plan = Plan([1, 2], [1, 2], 5, "ddim", 0, 8)
-    claims = sweep(run / "sweep", pipeline, sources, plan, WHO, run / "records.jsonl")
+    claims = sweep(run / "sweep", pipeline, sources, PLAN, WHO, run / "records.jsonl")
     return run, pipeline, claims
 
 
@@ -42,13 +46,25 @@ def table(run) -> list[dict[str, str]]:
 def test_the_columns_of_the_sweep(swept):
     run, pipeline, _ = swept
     header, *_ = (run / "sweep/sweep.csv").read_text().splitlines()
-    assert header == COLUMNS
+    assert tuple(header.split(",")) == COLUMNS
     rows = table(run)
     cells = {(r["task"], r["nfe"], r["members"], r["metric"]) for r in rows}
     assert len(cells) == len(rows)
     for task in pipeline.tasks.values():
-        assert sum((r["task"], r["metric"]) == (task.name, task.metric) for r in rows) == 4
-    assert not {"n", "n_images", "hidden", "confusion"} & {r["metric"] for r in rows}
+        own = [r for r in rows if r["task"] == task.name]
+        assert sum(r["metric"] == task.metric for r in own) == 4
+        assert {(r["merge"], r["size"], r["images"]) for r in own} == {
+            (task.merge_by, "16x16", "5")
+        }
+    assert not {"n", "n_images", "hidden", "confusion", "calibration"} & {r["metric"] for r in rows}
+
+
+def test_ensembles_have_scores_of_their_uncertainty(swept):
+    run, pipeline, _ = swept
+    for task in pipeline.tasks:
+        for members in ("1", "2"):
+            own = {r["metric"] for r in table(run) if (r["task"], r["members"]) == (task, members)}
+            assert own & STATED == (STATED if members == "2" else set())
 
 
 def test_what_a_cell_costs(swept):
@@ -60,7 +76,7 @@ def test_what_a_cell_costs(swept):
         assert int(row["total_calls"]) == calls
         assert float(row["gflop_per_image"]) == pytest.approx(flops[row["task"]] * calls / 1e9)
         assert float(row["ms_per_image"]) > 0 and float(row["peak_gb"]) > 0
-        assert (row["sampler"], row["spacing"]) == ("ddim", "trailing")
+        assert (row["sampler"], row["spacing"], row["schedule"]) == ("ddim", "trailing", "trained")
 
 
 def test_what_a_cell_reaches(swept):
@@ -69,27 +85,119 @@ def test_what_a_cell_reaches(swept):
         assert low <= value <= high or math.isnan(low)
 
 
-def test_laws_and_statements_are_kept_for_the_report(swept):
+def test_what_follows_is_kept_for_the_report(swept):
     run, pipeline, claims = swept
-    laws = json.loads((run / "sweep/fit.json").read_text())
-    assert laws.keys() == pipeline.tasks.keys()
-    for curves in laws.values():
-        assert curves.keys() == {"steps", "members", "compute"}
-        for forms in curves.values():
-            assert all({"verdict", "params", "formula"} <= law.keys() for law in forms.values())
+    for name in ("fit.json", "frontier.json"):
+        assert json.loads((run / "sweep" / name).read_text()).keys() == pipeline.tasks.keys()
     told = json.loads((run / "sweep/claims.json").read_text())
     assert len(told) == len(claims) == 3 * len(pipeline.tasks)
     assert {one["verdict"] for one in told} <= {"holds", "fails", "undecided"}
     assert {one["metric"] for one in told} == {task.metric for task in pipeline.tasks.values()}
+    pictures = {path.name for path in (run / "sweep").glob("*.png")}
+    assert pictures >= {f"{kind}-{t}.png" for kind in ("film", "pareto") for t in pipeline.tasks}
+    assert not (run / "sweep/sweep.html").exists()  # the report has its sections
 
 
 def test_the_report_reads_it(swept):
-    run, pipeline, claims = swept
-    assert read_run(run).swept_tasks() == list(pipeline.tasks)
+    run, _, claims = swept
+    assert read_run(run)
     page = write_report(run).read_text()
     for claim in claims:
         assert claim["statement"] in page
-    assert page.count("<svg") >= 2 * len(pipeline.tasks)
+
+
+def candidate(lab, tasks=("depth", "semantic"), path="runs/a", name="digest") -> Candidate:
+    pipeline = lab.pipeline(statistics=False)
+    pipeline.name = name
+    return Candidate(path, pipeline, WHO, {task: lab.held for task in tasks}, "frames of old")
+
+
+def test_every_combination_is_a_row_and_merges_share_a_draw(lab, tmp_path, monkeypatch):
+    one = candidate(lab)
+    axes = Axes(["ddim", "heun"], merges=["mean", "median", "vote"], sizes=[8, 16])
+    drawn, sample = [], type(one.pipeline).sample
+
+    def counted(self, batch, task, **options):
+        drawn.append((self.diffusion.settings.sampler, task, options["nfe"], len(batch)))
+        return sample(self, batch, task, **options)
+
+    monkeypatch.setattr(type(one.pipeline), "sample", counted)
+    plan = replace(PLAN, nfe=[1, 3])
+    found = variants([one], plan, axes).found
+    sweep_variants(tmp_path / "out", found, tmp_path / "records.jsonl")
+    assert sorted(row for row in drawn if row[-1] > 1) == sorted(  # films are of single images
+        (sampler, task, nfe, 5)
+        for sampler in ("ddim", "heun")
+        for task in ("depth", "semantic")
+        for nfe in (1, 3)
+        for _ in (8, 16)
+    )
+    rows = [c for c in read_sweep(tmp_path / "out/sweep.csv") if c.metric in ("abs_rel", "miou")]
+    merges = {"depth": {"mean", "median"}, "semantic": {"mean", "vote"}}
+    assert len(rows) == len({(c.task, c.family, c.setting) for c in rows}) == 2 * 2 * 2 * 2 * 4
+    assert {c.size for c in rows} == {"8x8", "16x16"} and {c.checkpoint for c in rows} == {"runs/a"}
+    assert all(c.merge in merges[c.task] for c in rows)
+    costs = {(c.task, c.size): c.gflop_per_image / c.total_calls for c in rows}
+    assert costs["depth", "8x8"] < 0.5 * costs["depth", "16x16"]
+    told = {(r["task"], r["sampler"], r["size"], r["merge"]) for r in per_sample(tmp_path / "out")}
+    assert len(told) == 2 * 2 * 2 * 2
+    lines, _ = records.read(tmp_path)
+    assert {line.sampler for line in lines} >= {"ddim 8px mean", "heun 16px median"}
+    assert (tmp_path / "out/sweep.html").exists()
+
+
+def per_sample(folder) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "per_sample.csv").read_text().splitlines()))
+
+
+def test_a_merge_of_a_sweep_is_that_of_the_task_alone(lab, tmp_path):
+    """Merged by one rule among several, and by a task that has this rule for its own."""
+    one = candidate(lab, ("flow",))
+    found = variants([one], PLAN, Axes(merges=["mean", "median"])).found
+    sweep_variants(tmp_path / "both", found, tmp_path / "records.jsonl", page=False)
+    other = replace(one, pipeline=one.pipeline.sampling(merge={"flow": "median"}))
+    found = variants([other], PLAN, Axes()).found
+    sweep_variants(tmp_path / "alone", found, tmp_path / "records.jsonl", page=False)
+    values = [
+        {(c.setting, c.metric): c.value for c in read_sweep(path) if c.merge == "median"}
+        for path in (tmp_path / "both/sweep.csv", tmp_path / "alone/sweep.csv")
+    ]
+    assert values[0] == pytest.approx(values[1], nan_ok=True) and len(values[0]) > 8
+
+
+class Power(KeyboardInterrupt):
+    """The machine goes down."""
+
+
+def test_a_killed_sweep_goes_on_from_its_last_image(lab, tmp_path, monkeypatch):
+    many = [candidate(lab, ("depth",), *names) for names in (("a", "aaaaaa"), ("b", "bbbbbb"))]
+    tried = variants(many, replace(PLAN, rows=2), Axes(["ddim", "euler"])).found
+
+    def result(folder):
+        sweep_variants(folder, tried, tmp_path / "records.jsonl", page=False)
+        return [replace(c, ms_per_image=0.0, peak_gb=0.0) for c in read_sweep(folder / "sweep.csv")]
+
+    whole, drawn = result(tmp_path / "whole"), []
+    sample = type(many[0].pipeline).sample
+
+    def dying(self, batch, task, **options):
+        if len(drawn) == limit:
+            raise Power
+        drawn.extend([batch.keys] if options["rows"] == 2 else [])  # a film's rows are 64
+        return sample(self, batch, task, **options)
+
+    def counted(self, batch, task, **options):
+        return dying(self, batch, task, **{"rows": 64} | options)
+
+    monkeypatch.setattr(type(many[0].pipeline), "sample", counted)
+    limit = 15  # of 4 variants, 3 batches and 2 NFE: in the third batch of the third variant
+    with pytest.raises(Power):
+        result(tmp_path / "killed")
+    assert not (tmp_path / "killed/sweep.csv").exists()
+    limit = -1
+    assert [str(cell) for cell in result(tmp_path / "killed")] == [str(cell) for cell in whole]
+    assert len(drawn) == 15 + 4 * 3 * 2 - 14, "a batch was drawn twice, but for the torn one"
+    assert not (tmp_path / "killed/journal").exists()
 
 
 def made_up(task: str, metric: str, value) -> Scores:
@@ -104,42 +212,17 @@ def made_up(task: str, metric: str, value) -> Scores:
     return scores
 
 
-def rows_of(lab, scores: Scores) -> list[dict]:
-    pipeline = lab.pipeline(statistics=False)
-    return sweep_rows(scores, pipeline, "ddim", forward_flops(pipeline, scores.task))
-
-
-def test_a_power_law_in_members_is_found(lab):
-    scores = made_up("flow", "epe", lambda nfe, members: 2.0 * members**-0.5 / nfe)
-    found = fits(rows_of(lab, scores), "flow", "epe")
-    law = found["members"]["power"]["params"]
-    assert min(abs(abs(value) - 0.5) for value in law.values()) < 1e-3
-    assert found["members"]["power"]["n"] == found["steps"]["power"]["n"] == 3
-    assert found["compute"]["power"]["n"] == 5  # 1, 2, 4, 8 and 16 calls
-
-
-def test_where_more_is_better_the_shortfall_is_fitted(lab):
-    scores = made_up("amodal", "iou", lambda nfe, members: 1.0)
-    for (nfe, members), rows in scores.settings.items():
-        rows["iou"] = torch.full((6,), 1 - 0.4 / (nfe * members), dtype=torch.float64)
-    params = fits(rows_of(lab, scores), "amodal", "iou")["members"]["power"]["params"]
-    assert min(abs(abs(value) - 1.0) for value in params.values()) < 1e-3
-
-
-@pytest.mark.parametrize("spoiled", [math.nan, 1.0])
-def test_what_has_no_logarithm_is_left_out_of_the_fits(lab, spoiled):
-    """An error of zero, or one that could not be measured."""
-    scores = made_up("amodal", "iou", lambda nfe, members: 0.9 - 0.4 / (nfe * members))
-    scores.settings[4, 4]["iou"] = torch.full((6,), spoiled)
-    found = fits(rows_of(lab, scores), "amodal", "iou")
-    assert found["members"]["power"]["n"] == 2 and found["steps"]["power"]["n"] == 3
+def scored(lab, scores: Scores) -> Scored:
+    one = candidate(lab, (scores.task,))
+    (job,) = jobs_of(one.pipeline, one.sources, PLAN)
+    return Scored(Variant(one, one.pipeline, PLAN), job, scores)
 
 
 def test_statements_follow_the_direction_of_the_metric(lab):
-    pipeline = lab.pipeline(statistics=False)
     better = made_up("amodal", "iou", lambda nfe, members: 0.5 + 0.05 * members - 0.02 * nfe)
     worse = made_up("flow", "epe", lambda nfe, members: 0.5 + 0.05 * members - 0.02 * nfe)
-    verdicts = {(c.task, c.statement): c.verdict for c in statements([better, worse], pipeline)}
+    found = statements([scored(lab, better), scored(lab, worse)])
+    verdicts = {(c["task"], c["statement"]): c["verdict"] for c in found}
     assert verdicts["amodal", "more members help"] == "holds"
     assert verdicts["amodal", "more steps alone help"] == "fails"
     assert verdicts["flow", "more members help"] == "fails"
@@ -148,6 +231,8 @@ def test_statements_follow_the_direction_of_the_metric(lab):
 
 def test_values_are_those_of_the_rows(lab):
     scores = made_up("flow", "epe", lambda nfe, members: 1.0 / (nfe + members))
-    for row in rows_of(lab, scores):
-        expected = metrics_of(scores.settings[row["nfe"], row["members"]], "flow-epe")
-        assert row["value"] == pytest.approx(expected[row["metric"]])
+    scores.uncertainty[2, 2] = {"ause": torch.full((6,), 0.25), "calibration": torch.ones(6, 3, 3)}
+    for cell in cells_of(scored(lab, scores)):
+        expected = metrics_of(scores.settings[cell.setting], "flow-epe") | {"ause": 0.25}
+        assert cell.value == pytest.approx(expected[cell.metric])
+        assert cell.ms_per_image == pytest.approx(cell.total_calls)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from stepsight.evaluation.run_folder import RunFolder
+from stepsight.evaluation.sweep_folder import SweepFolder
 from stepsight.evaluation.verdict import final_rows, loss_fall, next_steps, standings, verdict
+from stepsight.scaling.sweeps import Cell
 
 
 def result(task="depth", metric="abs_rel", value=0.2, other=0.3, lo=0.6, hi=0.72, label=None):
@@ -42,15 +44,23 @@ def train(losses, data_share=0.0):
 
 
 def cell(nfe, members, value, width=0.001):
-    return {
-        "task": "depth",
-        "metric": "abs_rel",
-        "nfe": nfe,
-        "members": members,
-        "value": value,
-        "lo": value - width,
-        "hi": value + width,
-    }
+    calls = nfe * members
+    return Cell(
+        task="depth",
+        sampler="ddim",
+        spacing="trailing",
+        schedule="cosine",
+        nfe=nfe,
+        members=members,
+        total_calls=calls,
+        gflop_per_image=0.1 * calls,
+        ms_per_image=2.0 * calls,
+        peak_gb=1.0,
+        metric="abs_rel",
+        value=value,
+        lo=value - width,
+        hi=value + width,
+    )
 
 
 def run(**parts) -> RunFolder:
@@ -130,7 +140,7 @@ def test_an_unbeaten_baseline_names_its_dial():
 
 def test_a_dial_is_recommended_when_its_gain_is_clear():
     cells = [cell(1, 1, 0.200), cell(8, 1, 0.199), cell(1, 8, 0.180), cell(8, 8, 0.1795)]
-    steps = next_steps(run(sweep=cells, results=[result()]))
+    steps = next_steps(run(sweep=SweepFolder(cells=cells), results=[result()]))
     assert steps == [
         "depth: 8 members instead of 1 improve AbsRel by 9.8% (--evaluation.members 8)."
     ]
@@ -138,7 +148,7 @@ def test_a_dial_is_recommended_when_its_gain_is_clear():
 
 def test_a_gain_within_the_intervals_is_no_recommendation():
     cells = [cell(1, 1, 0.200, 0.05), cell(1, 8, 0.180, 0.05)]
-    assert next_steps(run(sweep=cells, results=[result()])) == []
+    assert next_steps(run(sweep=SweepFolder(cells=cells), results=[result()])) == []
 
 
 def test_a_score_that_got_worse_points_at_the_best_checkpoint():

@@ -1,21 +1,28 @@
-"""The door of `evaluate.py`: open a checkpoint, then score it or sweep it; or score files."""
+"""The door of `evaluate.py`: open checkpoints, then score or sweep them; or score files."""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stepsight.cli.door import guarded, output_folder
-from stepsight.cli.evaluation_flags import Evaluate, open_data, protocols_by_task
+from stepsight.cli.evaluation_flags import Evaluate, names, numbers, open_data, protocols_by_task
 from stepsight.errors import UserError
 from stepsight.training import distributed
 
 if TYPE_CHECKING:  # torch is imported once the number of its threads is set
+    from stepsight.data.config import SourceSettings
     from stepsight.data.table import Source
+    from stepsight.evaluation.run import Candidate, Plan
     from stepsight.metrics.protocol import Protocol
     from stepsight.pipeline import DensePipeline
+    from stepsight.training.console import Console
+
+Dials = Mapping[str, list[Any]]  # by flag, the values it was given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +35,8 @@ def _run(arguments: list[str]) -> int:
     door = tyro.cli(
         Evaluate, args=arguments, prog="evaluate.py", config=(tyro.conf.UseAppendAction,)
     )
-    _refuse_contradictions(door)
-    nfe, members = _numbers("--nfe", door.nfe), _numbers("--members", door.members)
-    if not door.sweep and (len(nfe) > 1 or len(members) > 1):
-        raise UserError("several values of --nfe or --members are a sweep: add --sweep.")
+    dials = _dials(door)
+    _refuse_contradictions(door, dials)
     for flag, count in (("--batch", door.batch or 0), ("--data.images", door.data.images)):
         if count < 0:
             raise UserError(f"{flag} {count}: give a positive number.")
@@ -41,109 +46,213 @@ def _run(arguments: list[str]) -> int:
 
         score_files(door)
     else:
-        _score(door, nfe, members)
+        _score(door, dials)
     return 0
 
 
-def _refuse_contradictions(door: Evaluate) -> None:
+def _dials(door: Evaluate) -> Dials:
+    """How to sample, in the order in which the flags are told."""
+    return {
+        "nfe": numbers("--nfe", door.nfe),
+        "members": numbers("--members", door.members),
+        "sampler": names(door.sampler),
+        "spacing": names(door.spacing),
+        "schedule": names(door.schedule),
+        "size": numbers("--size", door.size),
+        "merge": names(door.merge),
+    }
+
+
+def _refuse_contradictions(door: Evaluate, dials: Dials) -> None:
     """Raise UserError for flags that do not go together."""
-    if (door.checkpoint is None) == (door.predictions is None):
+    if bool(door.checkpoint) == (door.predictions is not None):
         raise UserError("give either --checkpoint RUN or --predictions DIR.")
     own = {"--sweep": door.sweep, "--save-predictions": door.save_predictions}
-    own |= {"--nfe": door.nfe, "--members": door.members, "--sampler": door.sampler}
-    own |= {"--seed": door.seed is not None}
+    own |= {"--strategies": door.strategies, "--seed": door.seed is not None}
+    own |= {f"--{flag}": values for flag, values in dials.items()}
     files = {"--pattern": door.pattern, "--resize": door.resize, "--partial": door.partial}
     files |= {"--given": door.given != "depth", "--scale": door.scale != 1000.0}
     wrong, needed = (own, "--checkpoint") if door.predictions else (files, "--predictions")
     for flag, value in wrong.items():
         if value:
             raise UserError(f"{flag} needs {needed}.")
-    if door.sweep and door.save_predictions:
-        raise UserError("a sweep keeps no predictions.")
+    _refuse_half_a_sweep(door, dials)
     if not 0 < door.scale < math.inf:
         raise UserError(f"--scale {door.scale:g}: give a positive number.")
     if door.predictions and (door.out is None or door.data.name is None or len(door.task) != 1):
         raise UserError("--predictions needs --data.name, --task (one), and --out.")
 
 
-def _numbers(flag: str, text: str | None) -> list[int]:
-    """`1,2,4` as a list; [] when not given."""
-    if text is None:
-        return []
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"{flag} {text}: give a positive number, or several such as 1,2,4.")
-    return sorted({int(part) for part in parts})
+def _refuse_half_a_sweep(door: Evaluate, dials: Dials) -> None:
+    if door.sweep and door.save_predictions:
+        raise UserError("a sweep keeps no predictions.")
+    if door.strategies and not door.sweep:
+        raise UserError("--strategies needs --sweep.")
+    for flag, values in {"checkpoint": door.checkpoint, **dials}.items():
+        if len(values) > 1 and not door.sweep:
+            raise UserError(f"several values of --{flag} are a sweep: add --sweep.")
+    if len(door.checkpoint) > 1 and door.out is None:
+        raise UserError("several checkpoints have no common folder: say --out DIR.")
+    if len(door.checkpoint) > 1 and door.strategies:
+        raise UserError("--strategies are of one checkpoint: sweep the others without.")
 
 
-def _score(door: Evaluate, nfe: list[int], members: list[int]) -> None:
-    import torch
-
-    from stepsight import checkpoint
-    from stepsight.cli.show import results_table
-    from stepsight.evaluation import run as evaluation
-    from stepsight.pipeline import DensePipeline
+def _score(door: Evaluate, dials: Dials) -> None:
     from stepsight.training.console import Console
     from stepsight.training.fit import join, leave
 
     join()
-    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    saved = checkpoint.read(str(door.checkpoint))
-    pipeline = DensePipeline.from_pretrained(saved.path, device)
     chosen = protocols_by_task(door.protocol, door.task)
     if door.sweep and any(len(rules) > 1 for rules in chosen.values()):
         raise UserError("a sweep has one --protocol a task.")
-    tasks = list(door.task) or list(chosen) or None
-    sources, split, label = _sources(door, pipeline, tasks, chosen)
-    settings = pipeline.config.evaluation
-    plan = evaluation.Plan(
-        nfe=nfe or (settings.sweep_nfe if door.sweep else [settings.nfe]),
-        members=members or (settings.sweep_members if door.sweep else [settings.members]),
-        images=door.data.images or (settings.sweep_images if door.sweep else settings.images),
-        sampler=door.sampler or pipeline.config.diffusion.sampler,
-        seed=settings.seed if door.seed is None else door.seed,
-        rows=door.batch or settings.batch,
-        label=label,
-        protocols=chosen,
-        split=split,
-        save=door.save_predictions,
-    )
-    run = saved.path.parent.parent
+    run, candidates, split = _open(door, chosen)
+    plan = _plan(door, dials, candidates[0], chosen, split)
     out = output_folder(door.out or run / ("sweep" if door.sweep else "eval"))
-    who = evaluation.identity_of(saved, pipeline)
-    work = evaluation.sweep if door.sweep else evaluation.evaluate
+    records = (out if door.out else run) / "records.jsonl"
     with Console(enabled=distributed.rank() == 0) as console:
-        total = sum(min(plan.images or len(one), len(one)) for one in sources.values())
-        console.phase("sweep" if door.sweep else "evaluate", total)
-        records = (out if door.out else run) / "records.jsonl"
-        found = work(out, pipeline, sources, plan, who, records, console.advance)
+        if door.sweep:
+            said = _sweep(out, candidates, plan, dials, records, console, door.strategies)
+        else:
+            said = _evaluate(out, candidates[0], plan, dials, records, console)
     if distributed.rank() == 0:
-        print("\n".join(row["sentence"] for row in found) if door.sweep else results_table(found))
+        print(said)
         print(f"written to {out}")
     leave()
 
 
-def _sources(
+def _plan(
     door: Evaluate,
-    pipeline: DensePipeline,
-    tasks: list[str] | None,
+    dials: Dials,
+    first: Candidate,
     chosen: Mapping[str, Sequence[Protocol]],
-) -> tuple[dict[str, Source], str | None, str | None]:
-    """The sources to score, by task; their split, unless it is the run's own; and a label if they
-    were trained on."""
+    split: str | None,
+) -> Plan:
+    """What to score, as the flags say, else as the settings of the first checkpoint's run do."""
+    from stepsight.evaluation.run import Plan
+
+    settings = first.pipeline.config.evaluation
+    usual = (
+        (settings.sweep_nfe, settings.sweep_members)
+        if door.sweep
+        else ((settings.nfe,), (settings.members,))
+    )
+    return Plan(
+        nfe=dials["nfe"] or usual[0],
+        members=dials["members"] or usual[1],
+        images=door.data.images or (settings.sweep_images if door.sweep else settings.images),
+        sampler=first.pipeline.config.diffusion.sampler,
+        seed=settings.seed if door.seed is None else door.seed,
+        rows=door.batch or settings.batch,
+        label=first.label,
+        protocols=chosen,
+        split=split,
+        save=door.save_predictions,
+    )
+
+
+def _evaluate(
+    out: Path, candidate: Candidate, plan: Plan, dials: Dials, records: Path, console: Console
+) -> str:
+    """Score one checkpoint at one setting; the results as tables."""
+    from stepsight.cli.show import results_table
     from stepsight.evaluation import run as evaluation
 
-    needed = [evaluation.truth_needed(pipeline, task, chosen) for task in tasks or pipeline.tasks]
+    one = {flag: next(iter(values), None) for flag, values in dials.items()}
+    pipeline = candidate.pipeline.sampling(
+        sampler=one["sampler"],
+        spacing=one["spacing"],
+        schedule=one["schedule"],
+        merge=one["merge"],
+    )
+    plan = replace(plan, sampler=pipeline.diffusion.settings.sampler, size=one["size"])
+    console.phase("evaluate", evaluation.images_of([candidate], plan))
+    found = evaluation.evaluate(
+        out, pipeline, candidate.sources, plan, candidate.identity, records, console.advance
+    )
+    return results_table(found)
+
+
+def _sweep(
+    out: Path,
+    candidates: Sequence[Candidate],
+    plan: Plan,
+    dials: Dials,
+    records: Path,
+    console: Console,
+    strategies: bool,
+) -> str:
+    """Sweep checkpoints; what was found, in sentences."""
+    from stepsight.evaluation import run as evaluation
+
+    axes = evaluation.Axes(*(dials[f] for f in ("sampler", "spacing", "schedule", "size", "merge")))
+    tried = evaluation.variants(candidates, plan, axes)
+    for note in tried.left_out:
+        console.note(note)
+    scored = [one.candidate for one in tried.found]
+    if strategies:
+        scored.append(candidates[0])
+    console.phase("sweep", evaluation.images_of(scored, plan))
+    found = evaluation.sweep_variants(
+        out, tried.found, records, console.advance, with_strategies=strategies
+    )
+    return "\n".join(row["sentence"] for row in found)
+
+
+def _open(
+    door: Evaluate, chosen: Mapping[str, Sequence[Protocol]]
+) -> tuple[Path, list[Candidate], str | None]:
+    """The run of the first checkpoint, all checkpoints with what they are scored on, and its split
+    unless it is the run's own. Raises UserError for weights that are named twice."""
+    import torch
+
+    from stepsight import checkpoint
+    from stepsight.evaluation import run as evaluation
+    from stepsight.pipeline import DensePipeline
+
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    saved = [checkpoint.read(path) for path in door.checkpoint]
+    pipelines = [DensePipeline.from_pretrained(one.path, device) for one in saved]
+    named: dict[str, str] = {}
+    for path, pipeline in zip(door.checkpoint, pipelines):
+        if pipeline.name in named:
+            raise UserError(f"{path} holds the weights of {named[pipeline.name]}. Name them once.")
+        named[pipeline.name] = path
+    tasks = list(door.task) or list(chosen) or None
+    opened, settings, split = _sources(door, pipelines, tasks, chosen)
+    candidates = [
+        evaluation.Candidate(
+            path,
+            pipeline,
+            evaluation.identity_of(one, pipeline),
+            evaluation.pick_sources(pipeline, opened, tasks, chosen),
+            evaluation.overlap(pipeline.config, settings),
+        )
+        for path, one, pipeline in zip(door.checkpoint, saved, pipelines)
+    ]
+    return saved[0].path.parent.parent, candidates, split
+
+
+def _sources(
+    door: Evaluate,
+    pipelines: Sequence[DensePipeline],
+    tasks: list[str] | None,
+    chosen: Mapping[str, Sequence[Protocol]],
+) -> tuple[dict[str, Source], list[SourceSettings], str | None]:
+    """The data to score on, its settings, and its split unless it is the run's own. Checkpoints of
+    several runs are all scored on the data of the first one."""
+    from stepsight.evaluation import run as evaluation
+
+    needed = [
+        evaluation.truth_needed(pipeline, task, chosen)
+        for pipeline in pipelines
+        for task in tasks or pipeline.tasks
+    ]
     quantities = frozenset().union(*needed)
-    split = None
     if door.data.name is None:
         if door.data.root is not None or door.data.split is not None or door.data.option:
             raise UserError("--data.root, --data.split and --data.option need --data.name.")
-        config = pipeline.config
+        config = pipelines[0].config
         opened = evaluation.open_sources(config, quantities, "eval")
-        label = evaluation.overlap(config, config.data.values())
-    else:
-        source, settings, split = open_data(door.data, quantities)
-        opened = {door.data.name: source}
-        label = evaluation.overlap(pipeline.config, [settings])
-    return evaluation.pick_sources(pipeline, opened, tasks, chosen), split, label
+        return opened, list(config.data.values()), None
+    source, settings, split = open_data(door.data, quantities)
+    return {door.data.name: source}, [settings], split

@@ -29,9 +29,10 @@ class Data:
 @dataclass(frozen=True)
 class Evaluate:
     """Score a checkpoint, or predictions that another program wrote, against trivial predictors;
-    or sweep a checkpoint's test-time compute."""
+    or sweep the test-time compute of one or several checkpoints."""
 
-    checkpoint: str | None = None  # a run folder (its best checkpoint, else its last) or a step
+    # a run folder (its best checkpoint, else its last) or a step folder; repeated with --sweep
+    checkpoint: tuple[str, ...] = ()
     predictions: str | None = None  # instead: a folder with a file for each image of --data.name
     task: tuple[str, ...] = ()  # may be repeated; default: all that the data has truth for
     protocol: tuple[
@@ -40,8 +41,13 @@ class Evaluate:
     data: Data = field(default_factory=Data)
     nfe: str | None = None  # model calls a member: 4, or 1,2,4,8 with --sweep
     members: str | None = None
-    sampler: str | None = None  # default: the run's
-    sweep: bool = False  # the grid NFE x members: sweep.csv, Pareto plots, fits, statements
+    sampler: str | None = None  # this and the next four: several, separated by commas, with --sweep
+    spacing: str | None = None  # of the steps; default: the run's
+    schedule: str | None = None  # of the noise levels visited; default: the trained one
+    size: str | None = None  # longer side at work, pixels; default: as the protocol says
+    merge: str | None = None  # rules; each task takes those that it knows, default: its own
+    sweep: bool = False  # all combinations: sweep.csv, frontier, fits, statements, pictures
+    strategies: bool = False  # with --sweep: also what else could be done with the largest budget
     save_predictions: bool = False  # keep them, in the layout that --predictions reads
     given: Literal["depth", "disparity", "log"] = "depth"  # what files of predicted depth hold
     scale: float = 1000.0  # units of an integer depth file a metre
@@ -52,6 +58,21 @@ class Evaluate:
     seed: int | None = None  # of the initial noise
     batch: int | None = None  # rows (images x members) a forward pass
     processes: int = 0  # 0: one a core on CPU (at most 2)
+
+
+def numbers(flag: str, text: str | None) -> list[int]:
+    """`1,2,4` as a list; [] when not given. Raises UserError."""
+    if text is None:
+        return []
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"{flag} {text}: give a positive number, or several such as 1,2,4.")
+    return sorted({int(part) for part in parts})
+
+
+def names(text: str | None) -> list[str]:
+    """`ddim,heun` as a list, each name once; [] when not given."""
+    return list(dict.fromkeys(part.strip() for part in text.split(","))) if text else []
 
 
 def protocols_by_task(names: Sequence[str], tasks: Sequence[str]) -> dict[str, list[Protocol]]:

@@ -41,6 +41,7 @@ class Job:
     indices: Sequence[int]
     split: str | None = None
     label: str | None = None  # said beside every score
+    variant: str = ""  # of a sweep
 
     def journal(self, folder: Path) -> Journal:
         """Where its rows are kept until the results are written."""
@@ -50,7 +51,8 @@ class Job:
             "protocols": [rule.id for rule in self.protocols],
             "data": [*data, len(self.source), len(self.indices)],
         }
-        return Journal(folder / "journal", self.predictor.name, subject, rank())
+        name = ".".join(filter(None, (self.predictor.name, self.variant)))
+        return Journal(folder / "journal", name, subject, rank())
 
     def made(self, rule: Protocol) -> Made:
         """How its scores under one of its protocols came about."""

@@ -9,6 +9,7 @@ together.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,12 @@ from stepsight.types import Batch, Sample
 
 PIXELS = 2**23  # at most so many are scored at a time, or one image: scoring copies them often
 RESIZED, NATIVE = "resized", "native"  # tables of the ceiling
+BY = "@"  # between a setting and the rule that merged its members
 
 
 @dataclass
 class Scores:
-    """Rows of every image scored under one protocol, in the order of the source."""
+    """Rows of every image in the order of the source, under one protocol and one merge rule."""
 
     task: str
     source: str
@@ -46,8 +48,11 @@ class Scores:
     baselines: dict[str, Rows] = field(default_factory=dict)
     ceiling: Rows = field(default_factory=dict)  # the truth of resized images, there and back
     uncertainty: dict[Setting, Rows] = field(default_factory=dict)  # see `spread`
-    seconds: dict[Setting, float] = field(default_factory=dict)  # an image
-    working: Size = (0, 0)
+    seconds: dict[Setting, float] = field(default_factory=dict)  # an image, median over batches
+    working: Size = (0, 0)  # of most images
+    sizes: Counter[Size] = field(default_factory=Counter)  # images worked at each size
+    peak_gb: float = 0.0  # of memory
+    merge: str = ""  # the rule, where several were asked for
 
 
 def score_source(
@@ -81,7 +86,8 @@ def score(
     journal: Journal | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[Scores]:
-    """Score `indices` of `source` under each of `rules`, at every setting of the predictor.
+    """Score `indices` of `source` under each of `rules`, at every setting of the predictor; a
+    predictor that merges by several rules has that many scores under each.
 
     Protocols that see an image alike (`views`) share its prediction. With several processes each
     takes every n-th image; all return the same scores, or raise the same UserError. Images in the
@@ -99,7 +105,11 @@ def score(
         raise error
     records = sorted(found, key=lambda record: record.place)
     assert records, "no image was scored"
-    return [_scores(predictor.name, source.name, rule.name, records) for rule in rules]
+    return [
+        _scores(predictor.name, source.name, rule.name, records, merge)
+        for rule in rules
+        for merge in _merges(records)
+    ]
 
 
 def _scored(
@@ -172,7 +182,7 @@ def _score_batch(
         working = answer.working
         for rule in rules:
             for kind, rows in _rows(predictor, answer, batch, rule):
-                _keep(records, f"{rule.name}/{kind}/{_text(answer.setting)}", rows)
+                _keep(records, f"{rule.name}/{kind}/{_text(answer)}", rows)
     others = {f"baseline/{name}": one for name, one in predictor.trivial(batch).items()}
     if working and (best := predictor.best(samples, batch, working)):
         others[f"ceiling/{NATIVE if working == grid_of(batch) else RESIZED}"] = best
@@ -189,8 +199,8 @@ def _rows(
     yield "setting", predictor.score(answer.prediction, batch, rule)
     if found := uncertainty_rows(answer, batch, rule, predictor.given):
         yield "uncertainty", found
-    facts = torch.tensor([answer.seconds, *answer.working], dtype=torch.float64)
-    yield "cost", {"cost": facts.expand(len(batch), -1)}
+    facts = [answer.seconds, *answer.working, answer.peak_gb]
+    yield "cost", {"cost": torch.tensor(facts, dtype=torch.float64).expand(len(batch), -1)}
 
 
 def _keep(records: Sequence[Record], table: str, rows: Rows) -> None:
@@ -199,17 +209,25 @@ def _keep(records: Sequence[Record], table: str, rows: Rows) -> None:
         record.tables[table] = {name: value[i].clone() for name, value in rows.items()}
 
 
-def _scores(task: str, source: str, protocol: str, records: Sequence[Record]) -> Scores:
-    """The rows of one protocol, from the records of all images in their order.
+def _merges(records: Sequence[Record]) -> list[str]:
+    """The rules that members were merged by; [""] where only the task's own was."""
+    tables = (table for record in records for table in record.tables)
+    return list(dict.fromkeys(_rule(table) for table in tables if "/setting/" in table))
+
+
+def _scores(
+    task: str, source: str, protocol: str, records: Sequence[Record], merge: str = ""
+) -> Scores:
+    """The rows of one protocol and merge, from the records of all images in their order.
 
     Raises UserError if images differ in what was predicted for them.
     """
-    scores = Scores(task, source, protocol, keys=[record.key for record in records])
+    scores = Scores(task, source, protocol, keys=[record.key for record in records], merge=merge)
     scores.ceiling = _ceiling(protocol, records)
     tables = dict.fromkeys(table for record in records for table in record.tables)
     for table in tables:
         rule, kind, name = table.split("/", 2)
-        if rule != protocol or kind == "ceiling":
+        if rule != protocol or kind == "ceiling" or (kind != "baseline" and _rule(name) != merge):
             continue
         _refuse_gaps(table, records)
         rows = _stacked([record.tables[table] for record in records])
@@ -221,8 +239,11 @@ def _scores(task: str, source: str, protocol: str, records: Sequence[Record]) ->
             case "baseline":
                 scores.baselines[name] = rows
             case "cost":
-                scores.seconds[_setting(name)] = float(rows["cost"][:, 0].mean())
-                scores.working = (int(rows["cost"][0, 1]), int(rows["cost"][0, 2]))
+                seconds, height, width, peak = rows["cost"].unbind(dim=1)
+                scores.seconds[_setting(name)] = float(seconds.median())
+                scores.sizes = Counter(zip(height.int().tolist(), width.int().tolist()))
+                scores.working = scores.sizes.most_common(1)[0][0]
+                scores.peak_gb = max(scores.peak_gb, float(peak.max()))
     return scores
 
 
@@ -239,7 +260,8 @@ def _refuse_gaps(table: str, records: Sequence[Record]) -> None:
     if lacking := next((one.key for one in records if table not in one.tables), None):
         having = next(one.key for one in records if table in one.tables)
         _, kind, name = table.split("/", 2)
-        what = {"uncertainty": "an uncertainty"}.get(kind, f"{name.split('x')[-1]} members")
+        count = name.partition(BY)[0].split("x")[-1]
+        what = {"uncertainty": "an uncertainty"}.get(kind, f"{count} members")
         raise UserError(f"{having} has {what}, {lacking} has not. Score them apart.")
 
 
@@ -247,13 +269,18 @@ def _stacked(rows: Sequence[Rows]) -> Rows:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _text(setting: Setting) -> str:
-    return "x".join(map(str, setting))
+def _text(answer: Answer) -> str:
+    """Such as 4x8, or 4x8@median where members are merged by several rules."""
+    return "x".join(map(str, answer.setting)) + (BY + answer.merge if answer.merge else "")
 
 
 def _setting(text: str) -> Setting:
-    calls, members = map(int, text.split("x"))
+    calls, members = map(int, text.partition(BY)[0].split("x"))
     return calls, members
+
+
+def _rule(text: str) -> str:
+    return text.partition(BY)[2]
 
 
 def _size(sample: Sample) -> Size:

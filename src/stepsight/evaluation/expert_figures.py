@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stepsight.evaluation import figures
-from stepsight.evaluation.markup import Html, join, tag
+from stepsight.evaluation.markup import Html, join, plot, tag
 from stepsight.evaluation.run_folder import Row
 
 KEY = "experts/"
@@ -30,10 +30,10 @@ def expert_section(rows: list[Row]) -> Html:
         return Html()
     highest = max(float(share[-1].max()) for _, share in usage.values())
     maps = [
-        _plot(expert_map(share[-1], task, highest), f"experts that {task} uses")
+        plot(expert_map(share[-1], task, highest), f"experts that {task} uses")
         for task, (_, share) in usage.items()
     ]
-    curves = _plot(imbalance_curves(usage), "imbalance of the experts against images seen")
+    curves = plot(imbalance_curves(usage), "imbalance of the experts against images seen")
     return join(curves, tag("div", *maps, _class="figures"), tag("p", EXPLAINED, _class="small"))
 
 
@@ -89,7 +89,3 @@ def imbalance_curves(usage: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 def _recorded(rows: list[Row]) -> list[str]:
     found = {key for row in rows for key in row if key.startswith(KEY)}
     return sorted(found, key=figures.house_order)
-
-
-def _plot(figure: Figure, title: str) -> Html:
-    return tag("div", Html(figures.to_svg(figure, title)), _class="plot")

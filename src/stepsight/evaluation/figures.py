@@ -1,4 +1,4 @@
-"""The figures of a run, in one style: curves, sweep heat map, Pareto plot.
+"""The figures of a run, in one style: training and validation curves, and what others build on.
 
 Every function returns a matplotlib `Figure` that has never met pyplot (no global state, no window);
 `to_svg` and `to_png` write it. Colours are those of Okabe and Ito (2008), told apart by readers
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from stepsight.evaluation.run_folder import Row, series
-from stepsight.measures import HEADLINE, Measure, main_metric, measure, number
-from stepsight.scaling.frontier import pareto
-
-Curve = Callable[[np.ndarray], np.ndarray]
+from stepsight.measures import HEADLINE, main_metric, measure, number
 
 INK = "#22262b"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -122,91 +117,9 @@ def validation_curves(rows: list[Row], task: str) -> Figure:
             line = axes.axhline(values[metric], color=INK, linewidth=1.1, alpha=0.75)
             line.set(dashes=DASHES[i % len(DASHES)], label=f"{name} {number(values[metric])}")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(_count))
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-
-@matplotlib.rc_context(STYLE)
-def heat_map(rows: list[Row], title: str) -> Figure:
-    """Model calls (NFE) against members, every cell with its value and the best one framed.
-
-    `rows` are sweep rows of one metric and one sampler variant. Brighter is better.
-    """
-    nfes = sorted({row["nfe"] for row in rows})
-    members = sorted({row["members"] for row in rows})
-    kind = measure(rows[0]["metric"])
-    cells = np.full((len(members), len(nfes)), np.nan)
-    for row in rows:
-        cells[members.index(row["members"]), nfes.index(row["nfe"])] = row["value"]
-
-    size = (max(5.2, 1.0 + 0.7 * len(nfes)), 1.3 + 0.5 * len(members))
-    figure, axes = new_axes(title, "model calls per member (NFE)", "members", size=size)
-    axes.grid(False)
-    shown = axes.pcolormesh(cells, cmap="cividis" if kind.higher_is_better else "cividis_r")
-    for (y, x), value in np.ndenumerate(cells):
-        if np.isfinite(value):
-            shade = "white" if _luminance(np.asarray(shown.to_rgba(value))) < 0.45 else "black"
-            axes.text(x + 0.5, y + 0.5, number(value), ha="center", va="center", color=shade)
-    y, x = np.unravel_index(_best(cells, kind), cells.shape)
-    axes.add_patch(_frame(int(x), int(y)))
-    axes.set_xticks(np.arange(len(nfes)) + 0.5, [f"{nfe:g}" for nfe in nfes])
-    axes.set_yticks(np.arange(len(members)) + 0.5, [f"{count:g}" for count in members])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def pareto_plot(rows: list[Row], title: str, law: Curve | None = None) -> Figure:
-    """The metric against total model calls (NFE x members): what each extra call buys.
-
-    All settings are faint, the Pareto set is connected and carries its intervals. `law`, a fitted
-    curve of total calls, is drawn over the range of the measured points and no further.
-    """
-    kind = measure(rows[0]["metric"])
-    figure, axes = new_axes(
-        title, "model calls per image (NFE x members)", kind.axis, size=(5.2, 3.7)
-    )
-    for i, count in enumerate(sorted({row["members"] for row in rows})):
-        some = [row for row in rows if row["members"] == count]
-        look = {"marker": MARKERS[i % len(MARKERS)], "color": colour(i), "alpha": 0.55, "s": 26}
-        axes.scatter(*_points(some), **look, linewidths=0, label=_members(count))
-    front = pareto_set(rows)
-    calls, values = _points(front)
-    bars = np.array([_bar(row) for row in front]).T
-    axes.errorbar(calls, values, bars, color=INK, marker="o", ms=4, capsize=3, label="Pareto set")
-    if law is not None:
-        x = np.geomspace(*_range(row["total_calls"] for row in rows), 100)
-        axes.plot(x, law(x), color=colour(1), linewidth=2.2, label="fitted law")
-    axes.set_xscale("log", base=2)
-    finish(axes)
-    return figure
-
-
-def pareto_set(rows: list[Row]) -> list[Row]:
-    """The rows that no other row beats in both total calls and the metric, in order of calls."""
-    sign = -1 if measure(rows[0]["metric"]).higher_is_better else 1
-    calls, values = _points(rows)
-    kept = pareto(calls, sign * np.array(values))
-    return sorted((row for row, keep in zip(rows, kept) if keep), key=lambda r: r["total_calls"])
-
-
-def fitted_law(fits: Mapping[str, Any], metric: str) -> Curve | None:
-    """The law of total compute in the fits of one task, as a curve of total model calls.
-
-    Only a fit whose verdict is `law` is one; of several, that with the highest R². The curve is
-    y = E + A x^-a (E = 0 where the form has no floor) of the error, which for metrics where higher
-    is better is 1 - value.
-    """
-    laws = [fit for fit in fits.get("compute", {}).values() if fit.get("verdict") == "law"]
-    laws = [fit for fit in laws if {"A", "a"} <= fit["params"].keys() <= {"A", "a", "E"}]
-    if not laws:
-        return None
-    params = max(laws, key=lambda fit: fit.get("r2") or 0.0)["params"]
-    floor, amplitude, exponent = params.get("E", 0.0), params["A"], params["a"]
-    sign, offset = (-1, 1) if measure(metric).higher_is_better else (1, 0)
-    return lambda calls: offset + sign * (floor + amplitude * calls**-exponent)
 
 
 def trend(values: np.ndarray) -> np.ndarray:
@@ -229,7 +142,7 @@ def new_axes(
 
 def finish(axes: Axes, log_y: bool = False) -> None:
     """Short numbers on the axes, and the legend."""
-    axes.xaxis.set_major_formatter(FuncFormatter(_count))
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
     if log_y:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
@@ -244,7 +157,7 @@ def house_order(key: str) -> tuple[int, str]:
     return (known.index(task) if task in known else len(known), key)
 
 
-def _count(value: float, _: int | None = None) -> str:
+def short(value: float, _: int | None = None) -> str:
     """1500 as 1.5k, 2000000 as 2M."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
@@ -255,37 +168,6 @@ def _count(value: float, _: int | None = None) -> str:
 def colour(i: int) -> str:
     """The colour of line `i`."""
     return PALETTE[i % len(PALETTE)]
-
-
-def _members(count: float) -> str:
-    return f"{count:g} member{'s' if count != 1 else ''}"
-
-
-def _points(rows: list[Row]) -> tuple[list[float], list[float]]:
-    return [row["total_calls"] for row in rows], [row["value"] for row in rows]
-
-
-def _bar(row: Row) -> tuple[float, float]:
-    """Lengths of the interval below and above the value; a missing interval has none."""
-    below, above = row["value"] - row["lo"], row["hi"] - row["value"]
-    return max(0.0, np.nan_to_num(below)), max(0.0, np.nan_to_num(above))
-
-
-def _range(values: Iterable[float]) -> tuple[float, float]:
-    values = list(values)
-    return min(values), max(values)
-
-
-def _best(cells: np.ndarray, kind: Measure) -> np.intp:
-    return np.nanargmax(cells) if kind.higher_is_better else np.nanargmin(cells)
-
-
-def _luminance(rgba: np.ndarray) -> float:
-    return float(np.dot(rgba[:3], (0.299, 0.587, 0.114)))
-
-
-def _frame(x: int, y: int) -> Rectangle:
-    return Rectangle((x, y), 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=3, clip_on=False)
 
 
 def _attribute(text: str) -> str:

@@ -1,9 +1,10 @@
 """The journal of an evaluation: what is scored already, so that a killed one goes on from there.
 
-Each process appends to a file of its own, `journal/<task>-<fingerprint>.<rank>.jsonl`: a header
+Each process appends to a file of its own, `journal/<name>-<fingerprint>.<rank>.jsonl`: a header
 that says what the fingerprint covers (weights, protocols, sampler, steps, members, seed, data),
-then one line an image. Numbers come back bit for bit. An evaluation of anything else has another
-fingerprint and starts anew. The journal is removed once the results are written.
+then one line an image. Numbers come back bit for bit. The name is that of the task, in a sweep with
+the variant; an evaluation of anything else under that name has another fingerprint and starts anew.
+The journal is removed once the results are written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +56,8 @@ class Record:
 
 
 class Journal:
-    """One evaluation of one task by one of several processes.
+    """One evaluation of one task by one of several processes. `name` tells it from others that are
+    under way in the same folder.
 
     subject: everything that decides the scores, as JSON can write it. say: told about images taken
     over, and about the journal of another evaluation, which is thrown away.
@@ -63,14 +66,14 @@ class Journal:
     def __init__(
         self,
         folder: Path,
-        task: str,
+        name: str,
         subject: Mapping[str, Any],
         rank: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
         self._header = json.dumps(subject, sort_keys=True)
-        self._name = f"{task}-{hashlib.sha256(self._header.encode()).hexdigest()[:12]}"
-        self._folder, self._task, self._rank, self._say = folder, task, rank, say
+        self._own = f"{name}-{hashlib.sha256(self._header.encode()).hexdigest()[:12]}"
+        self._folder, self._name, self._rank, self._say = folder, name, rank, say
 
     def records(self) -> dict[int, Record]:
         """What all processes scored before this one started, by place."""
@@ -78,13 +81,13 @@ class Journal:
         lines = (line for path in self._files() for line in _lines(path))
         found = {record.place: record for line in lines if (record := _whole(line))}
         if found and self._rank == 0:
-            self._say(f"{self._task}: {len(found)} images were scored before; going on from there.")
+            self._say(f"{self._name}: {len(found)} images were scored before; going on from there.")
         return found
 
     def add(self, records: Iterable[Record]) -> None:
         """Append records. Once this returns they outlive the process."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._name}.{self._rank}.jsonl"
+        path = self._folder / f"{self._own}.{self._rank}.jsonl"
         with path.open("a", encoding="utf-8") as file:
             file.write(
                 _start(path, self._header) + "".join(record.line() + "\n" for record in records)
@@ -98,13 +101,15 @@ class Journal:
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._name}.*.jsonl"))
+        return sorted(self._folder.glob(f"{self._own}.*.jsonl"))
 
     def _drop_others(self) -> None:
         own = set(self._files())
-        others = [p for p in self._folder.glob(f"{self._task}-*.jsonl") if p not in own]
+        alike = re.compile(rf"{re.escape(self._name)}-[0-9a-f]{{12}}\.\d+\.jsonl")
+        named = [path for path in self._folder.glob("*.jsonl") if alike.fullmatch(path.name)]
+        others = [path for path in named if path not in own]
         if others and self._rank == 0:
-            self._say(f"{self._task}: {self._folder} is of another evaluation; starting anew.")
+            self._say(f"{self._name}: {self._folder} is of another evaluation; starting anew.")
             for path in others:
                 path.unlink(missing_ok=True)
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from stepsight.evaluation.figures import to_svg
 
 PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -19,6 +23,8 @@ MARKS = {
     "holds": ("good", "✓ holds"),
     "fails": ("bad", "✗ fails"),
     "law": ("good", "✓ law"),
+    "wins": ("good", "✓ wins"),
+    "loses": ("bad", "✗ loses"),
 }
 
 
@@ -66,6 +72,25 @@ def picture(path: Path, caption: str) -> Html:
     data = base64.b64encode(path.read_bytes()).decode()
     image = Html(f'<img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">')
     return tag("figure", image, tag("figcaption", caption))
+
+
+def plot(figure: Figure, title: str) -> Html:
+    """A figure, drawn into the page in the colours of its theme."""
+    return tag("div", Html(to_svg(figure, title)), _class="plot")
+
+
+def sections_with_links(header: Html, sections: Mapping[str, tuple[str, Html]]) -> Html:
+    """The body of a page: `header` with a link to each section, then the sections, by short name
+    their title and content. Empty ones are left out."""
+    filled = {name: found for name, found in sections.items() if found[1]}
+    links = [tag("a", name, href=f"#{name.lower()}") for name in filled]
+    return join(
+        tag("header", header, tag("nav", *links)),
+        *(
+            tag("section", tag("h2", title), content, id=name.lower())
+            for name, (title, content) in filled.items()
+        ),
+    )
 
 
 def page(title: str, body: Html) -> str:

@@ -107,16 +107,16 @@ def _tiles(task: Task, batch: Batch, shown: Mapping[str, Prediction]) -> Tiles:
     spread = list(shown.values())[-1].uncertainty
     pictures = {
         "image": colour_image(batch.image),
-        "prompt": _prompt(getattr(batch, task.asks[0])) if task.asks else None,
+        "prompt": prompt_picture(getattr(batch, task.asks[0])) if task.asks else None,
         "truth": None if truth is None else task.picture(truth, batch, like=truth),
         **{name: task.picture(one.values, batch, like=truth) for name, one in shown.items()},
         "spread": None if spread is None else colour_spread(spread.float()),
     }
-    return {name: None if x is None else _tile(x) for name, x in pictures.items()}
+    return {name: None if x is None else tile_of(x) for name, x in pictures.items()}
 
 
-def _prompt(asked: Tensor) -> Tensor:
-    """A second frame, or a mask in white on black, uint8 "b 3 h w"."""
+def prompt_picture(asked: Tensor) -> Tensor:
+    """An image or frame as it is, a mask in white on black, uint8 "b 3 h w"."""
     if asked.dtype == torch.bool:
         return (asked.to(torch.uint8) * 255).expand(-1, 3, -1, -1)
     return colour_image(asked)
@@ -127,7 +127,7 @@ def _telling(source: Source, count: int) -> list[int]:
     return [int(i) for i in np.linspace(0, len(source) - 1, count)]
 
 
-def _tile(picture: Tensor) -> Tile:
-    """Of a large picture every n-th pixel."""
+def tile_of(picture: Tensor) -> Tile:
+    """The first of pictures uint8 "b 3 h w"; of a large one every n-th pixel."""
     stride = math.ceil(max(picture.shape[-2:]) / LARGEST)
     return rearrange(picture[0, :, ::stride, ::stride].cpu(), "c h w -> h w c").numpy()

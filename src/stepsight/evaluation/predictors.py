@@ -17,6 +17,8 @@ from torch import Tensor
 
 from stepsight.data.collate import collate
 from stepsight.data.resize import Size, resize_sample
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.evaluation.memory import peak_gb, reset_peak
 from stepsight.evaluation.views import View
 from stepsight.metrics.alignment import Space
 from stepsight.metrics.masked import Rows
@@ -37,6 +39,8 @@ class Answer:
     working: Size  # the grid it was made on
     seconds: float = 0.0  # an image
     members: Tensor | None = None  # "e b c h w", physical, on the grid of the batch
+    merge: str = ""  # the rule that merged them, where several were asked for
+    peak_gb: float = 0.0  # of memory, while the members were drawn
 
 
 class Predictor(Protocol):
@@ -113,8 +117,10 @@ class Predictor(Protocol):
 class Model:
     """A pipeline at every pair of `nfe` and `members`.
 
-    Members are nested: the largest ensemble is sampled once a NFE and its prefixes are merged.
+    Members are nested: the largest ensemble is sampled once a NFE and its prefixes are merged, by
+    each of `merges` (by none: by the task's own rule).
     keep: the members themselves are part of an answer, for the scores of uncertainty.
+    size: the longer side at work, whatever the protocol says; None leaves it to the protocol.
     """
 
     pipeline: DensePipeline
@@ -126,6 +132,8 @@ class Model:
     rows: int = 64  # images at a time, and rows (images x members) a forward pass
     keep: bool = False
     given: Space = "depth"
+    merges: Sequence[str] = ()
+    size: int | None = None
 
     @property
     def task(self) -> Task:
@@ -133,7 +141,9 @@ class Model:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {}
+        config = self.pipeline.config
+        usual = _way(config.diffusion, config.tasks[self.name])
+        return {name: value for name, value in self._way().items() if value != usual.get(name)}
 
     @property
     def device(self) -> torch.device:
@@ -146,22 +156,32 @@ class Model:
     @property
     def subject(self) -> Mapping[str, Any]:
         settings = {"nfe": list(self.nfe), "members": list(self.members), "seed": self.seed}
-        return {"checkpoint": self.digest, "sampler": self.sampler, "kept": self.keep} | settings
+        own = {"checkpoint": self.digest, "sampler": self.sampler, "kept": self.keep}
+        return own | self._way() | {"merges": list(self.merges)} | settings
 
     def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
-        pipeline = working_at(self.pipeline, self.name, view.working, grid_of(batch))
+        pipeline, grid = self._working(batch, view), grid_of(batch)
         for calls in self.nfe:
+            reset_peak(self.device)
             began = _clock(self.device)
             drawn = self._draw(pipeline, batch, calls, max(self.members))
-            took = (_clock(self.device) - began) / len(batch)
-            for count in self.members:
-                yield Answer(
-                    setting=(calls, count),
-                    prediction=pipeline.finish(self.task.merge(drawn[:count]), batch),
-                    working=(int(drawn.shape[-2]), int(drawn.shape[-1])),
-                    seconds=took * count / max(self.members),
-                    members=self._members(drawn[:count], grid_of(batch)),
-                )
+            took = _clock(self.device) - began
+            peak = peak_gb(self.device)
+            members = self._members(drawn, grid)
+            for rule, task in self._merging().items():
+                for count in self.members:
+                    began = _clock(self.device)
+                    merged = pipeline.finish(task.merge(drawn[:count]), batch)
+                    spent = took * count / max(self.members) + _clock(self.device) - began
+                    yield Answer(
+                        setting=(calls, count),
+                        prediction=merged,
+                        working=(int(drawn.shape[-2]), int(drawn.shape[-1])),
+                        seconds=spent / len(batch),
+                        members=members[:count] if members is not None and count > 1 else None,
+                        merge=rule,
+                        peak_gb=peak,
+                    )
 
     def score(self, prediction: Prediction, batch: Batch, rule: Rule) -> Rows:
         return self.task.score(prediction, batch, rule.name)
@@ -177,7 +197,7 @@ class Model:
         return self.pipeline.finish(truth, batch)
 
     def shown(self, batch: Batch, view: View, sizes: Sequence[Size]) -> dict[str, Prediction]:
-        pipeline = working_at(self.pipeline, self.name, view.working, grid_of(batch))
+        pipeline = self._working(batch, view)
         found = {}
         for calls, count in ((1, 1), (self.nfe[-1], self.members[-1])):
             merged = self.task.merge(self._draw(pipeline, batch, calls, count))
@@ -186,6 +206,20 @@ class Model:
 
     def remark(self, rule: Rule) -> str | None:
         return None
+
+    def _way(self) -> dict[str, Any]:
+        """How it samples and merges, besides the sampler."""
+        return _way(self.pipeline.diffusion.settings, self.task) | {"size": self.size}
+
+    def _working(self, batch: Batch, view: View) -> DensePipeline:
+        longest = view.working if self.size is None else self.size
+        return working_at(self.pipeline, self.name, longest, grid_of(batch))
+
+    def _merging(self) -> dict[str, Task]:
+        """The task once for each rule that members are merged by; "" is its own."""
+        name, pipeline = self.name, self.pipeline
+        tasks = {rule: pipeline.sampling(merge={name: rule}).task(name) for rule in self.merges}
+        return tasks or {"": self.task}
 
     def _draw(self, pipeline: DensePipeline, batch: Batch, calls: int, count: int) -> Tensor:
         return pipeline.sample(
@@ -203,6 +237,11 @@ class Model:
             return None
         decoded = [self.task.decode(member).values for member in drawn]
         return torch.stack([self.task.rescale(values, grid) for values in decoded])
+
+
+def _way(diffusion: DiffusionSettings, task: object) -> dict[str, Any]:
+    found = {"spacing": diffusion.spacing, "schedule": diffusion.sampling_schedule}
+    return found | {"merge": getattr(task, "merge_by", None)}
 
 
 def working_at(

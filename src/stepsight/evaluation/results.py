@@ -72,7 +72,7 @@ def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
         "intervals": _intervals(rows, rule, metrics),
         "uncertainty": {
             name: mean_interval(value.numpy()).value
-            for name, value in scores.uncertainty.get(setting, {}).items()
+            for name, value in uncertainties(scores, setting).items()
         },
         "baselines": {name: metrics_of(own, rule.name) for name, own in scores.baselines.items()},
         "ratios": {
@@ -83,6 +83,12 @@ def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
         "ceiling": metrics_of(scores.ceiling, rule.name) if scores.ceiling else None,
         "seconds_per_image": scores.seconds[setting],
     }
+
+
+def uncertainties(scores: Scores, setting: Setting) -> Rows:
+    """The scores "b" of the uncertainty at a setting; without the sums behind a diagram."""
+    found = scores.uncertainty.get(setting, {})
+    return {name: value for name, value in found.items() if value.ndim == 1}
 
 
 def completeness(rule: Protocol, source: str, n: int, made: Made) -> tuple[int | None, str | None]:
@@ -140,7 +146,7 @@ def sample_rows(scores: Scores) -> list[dict[str, Any]]:
     found = []
     for setting, rows in scores.settings.items():
         columns = {name: per_image(rows, name).tolist() for name in measured(rows)}
-        spread = scores.uncertainty.get(setting, {})
+        spread = uncertainties(scores, setting)
         columns |= {f"uncertainty.{name}": value.tolist() for name, value in spread.items()}
         for i, key in enumerate(scores.keys):
             whose = {"task": scores.task, "data": scores.source, "protocol": scores.protocol}

@@ -5,7 +5,6 @@ A run may be looked at while it works or after it died, so an unfinished last li
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.errors import DataFormatError, UserError
-from stepsight.measures import main_metric
+from stepsight.evaluation.reading import read_json, read_text
+from stepsight.evaluation.sweep_folder import SweepFolder, read_sweep_folder
 
 Row = dict[str, Any]
 
 _NUMBERS = ("metrics", "baselines", "ratios")  # fields of results and validation rows
-_TEXT_COLUMNS = ("task", "sampler", "spacing", "schedule", "metric")
 
 
 @dataclass(frozen=True)
@@ -36,19 +35,7 @@ class RunFolder:
     samples: list[Path] = field(default_factory=list)
     results: list[Row] = field(default_factory=list)
     grids: list[Path] = field(default_factory=list)
-    sweep: list[Row] = field(default_factory=list)
-    fits: dict[str, Any] = field(default_factory=dict)
-    claims: list[Row] = field(default_factory=list)
-
-    def sweep_of(self, task: str) -> list[Row]:
-        """The sweep's rows for the main metric of `task` that could be measured."""
-        rows = [r for r in self.sweep if r["task"] == task and not math.isnan(r["value"])]
-        metric = main_metric(task, [row["metric"] for row in rows])
-        return [row for row in rows if row["metric"] == metric]
-
-    def swept_tasks(self) -> list[str]:
-        """Tasks that `sweep_of` has rows for, in order of appearance."""
-        return [t for t in dict.fromkeys(row["task"] for row in self.sweep) if self.sweep_of(t)]
+    sweep: SweepFolder = field(default_factory=SweepFolder)
 
 
 def read_run(path: Path) -> RunFolder:
@@ -61,17 +48,15 @@ def read_run(path: Path) -> RunFolder:
     metrics = list(_json_lines(path / "metrics.jsonl"))
     return RunFolder(
         path=path,
-        config=_text(path / "config.yaml"),
-        command=_text(path / "command.txt").strip(),
-        environment=_json(path / "env.json", {}),
+        config=read_text(path / "config.yaml"),
+        command=read_text(path / "command.txt").strip(),
+        environment=read_json(path / "env.json", {}),
         train=[row for row in metrics if row.get("kind") == "train"],
         val=[_measured(row) for row in metrics if row.get("kind") == "val"],
         samples=sorted((path / "samples").glob("*.png"), key=_when),
-        results=[_measured(row) for row in _json(path / "eval" / "results.json", [])],
+        results=[_measured(row) for row in read_json(path / "eval" / "results.json", [])],
         grids=sorted((path / "eval").glob("grid-*.png")),
-        sweep=list(_table(path / "sweep" / "sweep.csv")),
-        fits=_json(path / "sweep" / "fit.json", {}),
-        claims=_json(path / "sweep" / "claims.json", []),
+        sweep=read_sweep_folder(path / "sweep"),
     )
 
 
@@ -94,43 +79,14 @@ def _nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _json(path: Path, absent: Any) -> Any:
-    if not path.is_file():
-        return absent
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataFormatError(
-            f"{path}: not JSON ({error}). Run the step that writes it again."
-        ) from None
-    if not isinstance(content, type(absent)):
-        raise DataFormatError(f"{path}: expected a JSON {type(absent).__name__}. Write it again.")
-    return content
-
-
 def _json_lines(path: Path) -> Iterator[Row]:
-    lines = _text(path).splitlines()
+    lines = read_text(path).splitlines()
     for i, line in enumerate(lines):
         try:
             yield json.loads(line)
         except ValueError:
             if i < len(lines) - 1:  # the last line may still be on its way to the disk
                 raise DataFormatError(f"{path}:{i + 1}: not JSON. Remove the line.") from None
-
-
-def _table(path: Path) -> Iterator[Row]:
-    """Rows of a CSV: names as text, everything else as floats (empty: NaN)."""
-    for row in csv.DictReader(_text(path).splitlines()):
-        if None in row.values():  # fewer cells than columns: still on its way to the disk
-            continue
-        try:
-            yield {k: v if k in _TEXT_COLUMNS else float(v or "nan") for k, v in row.items()}
-        except ValueError as error:
-            raise DataFormatError(f"{path}: {error} in {row}. Remove the row.") from None
 
 
 def _when(path: Path) -> tuple[float, str]:

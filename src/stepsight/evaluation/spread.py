@@ -2,9 +2,13 @@
 
     ause, aurg   of the prediction's uncertainty against the pixel's error: |p - g| / g of aligned
                  depth, end-point error, angle, wrong class
+    spread       mean of that uncertainty over the scored pixels
     coverage_90  share of the truth within the 90 % interval of a normal distribution with the
                  members' mean and standard deviation (depth and flow)
     crps         of the members, in metres or pixels (depth and flow)
+    calibration  sums "b k 3" behind a reliability diagram (`metrics.uncertainty`): of such
+                 intervals at nine levels (depth and flow), of the probability of the object
+                 (amodal), of the share of members that vote for the answer (semantic)
 
 Depth that is known up to scale and shift is aligned first: the protocol's fit of the merged
 prediction is applied to every member, so that what the members disagree on is not fitted away.
@@ -23,11 +27,19 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.evaluation.predictors import Answer
-from stepsight.metrics import depth, flow, segmentation
+from stepsight.metrics import depth, flow, masked, segmentation
 from stepsight.metrics.alignment import Space, align
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.uncertainty import aurg, ause, coverage, crps, gaussian_interval
+from stepsight.metrics.uncertainty import (
+    aurg,
+    ause,
+    coverage,
+    crps,
+    gaussian_interval,
+    interval_calibration,
+    probability_calibration,
+)
 from stepsight.types import IGNORE, Batch
 
 LEVEL = 0.9
@@ -40,6 +52,8 @@ class Case(NamedTuple):
     valid: Tensor  # bool "b 1 h w"
     truth: Tensor | None = None  # "b c h w", and
     members: Tensor | None = None  # "e b c h w" in its unit, where they can be compared
+    stated: Tensor | None = None  # a probability "b 1 h w", and
+    happened: Tensor | None = None  # bool "b 1 h w", whether what it speaks of is so
 
 
 def uncertainty_rows(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Rows:
@@ -51,13 +65,24 @@ def uncertainty_rows(answer: Answer, batch: Batch, rule: Protocol, given: Space)
     rows = {
         "ause": ause(case.error, spread, case.valid),
         "aurg": aurg(case.error, spread, case.valid),
+        "spread": masked.mean(spread, case.valid),
     }
     if case.members is not None and case.truth is not None:
-        members = case.members.double()
-        interval = gaussian_interval(members.mean(0), members.std(0, correction=1), LEVEL)
-        rows["coverage_90"] = coverage(interval, case.truth, case.valid)
-        rows["crps"] = crps(members, case.truth, case.valid)
+        rows |= _of_members(case.members.double(), case.truth, case.valid)
+    if case.stated is not None and case.happened is not None:
+        sums = probability_calibration(case.stated, case.happened, case.valid)
+        rows["calibration"] = sums
     return rows
+
+
+def _of_members(members: Tensor, truth: Tensor, valid: Tensor) -> Rows:
+    """The rows that rest on the members "e b c h w" themselves."""
+    mean, deviation = members.mean(0), members.std(0, correction=1)
+    return {
+        "coverage_90": coverage(gaussian_interval(mean, deviation, LEVEL), truth, valid),
+        "crps": crps(members, truth, valid),
+        "calibration": interval_calibration(mean, deviation, truth, valid),
+    }
 
 
 def _case(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case | None:
@@ -74,10 +99,13 @@ def _case(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case | 
             assert batch.amodal_valid is not None
             masks = batch.modal, batch.amodal, batch.amodal_valid
             valid = segmentation.scored_pixels(*masks, rule)
-            return Case(((values > 0.5) != batch.amodal).float(), valid)
+            error = ((values > 0.5) != batch.amodal).float()
+            return Case(error, valid, stated=values, happened=batch.amodal)
         case "semantic" if batch.labels is not None:
             labels = batch.labels[:, None]
-            return Case((values != labels).float(), labels != IGNORE)
+            wrong, votes = values != labels, answer.members
+            share = None if votes is None else (votes == values).double().mean(0)
+            return Case(wrong.float(), labels != IGNORE, stated=share, happened=~wrong)
         case "normals" if batch.normals is not None and batch.normals_valid is not None:
             cosine = F.cosine_similarity(values, batch.normals, dim=1)[:, None]
             return Case(cosine.clamp(-1, 1).arccos(), batch.normals_valid)

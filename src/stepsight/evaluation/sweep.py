@@ -1,148 +1,238 @@
-"""The test-time sweep: NFE x members, what each cell costs and reaches, and what follows from it.
+"""The test-time sweep: what each setting costs and reaches, and what follows from it.
 
-Written under `sweep/`: sweep.csv (one row a cell and metric), per_sample.csv, fit.json (power law
-with and without floor, with a verdict), claims.json (three statements decided on paired intervals)
-and pareto-<task>.png.
+Every variant is scored over the grid NFE x members, with a journal of its own, so that a sweep that
+was killed goes on from its last image. Members are nested: a column of one NFE costs its largest
+ensemble, and further rules for merging cost nothing more.
+
+The folder: sweep.csv (one row a setting and metric, `scaling.sweeps`), per_sample.csv, results.json
+(the largest settings), frontier.json (settings worth their cost), fit.json (what each dial is
+worth), claims.json (three statements decided on paired intervals), pictures, and sweep.html.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 
-from stepsight.evaluation import figures
-from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.results import metrics_of, sample_rows, write_json, write_table
+from stepsight.evaluation import strategies, sweep_page
+from stepsight.evaluation.assess import Job, score_jobs
+from stepsight.evaluation.evaluator import Scores, rank
+from stepsight.evaluation.film import film_strip
+from stepsight.evaluation.journal import Journal
+from stepsight.evaluation.ledger import answer_flops, record_lines
+from stepsight.evaluation.plan import jobs_of
+from stepsight.evaluation.predictors import Setting, working_at
+from stepsight.evaluation.reliability import write_reliability
+from stepsight.evaluation.results import (
+    finite,
+    metrics_of,
+    result,
+    sample_rows,
+    uncertainties,
+    write_json,
+    write_table,
+)
 from stepsight.evaluation.statistics import interval, per_image
+from stepsight.evaluation.variants import Variant
 from stepsight.measures import measure
 from stepsight.metrics import protocol as protocols
-from stepsight.pipeline import DensePipeline
 from stepsight.scaling import claims
-from stepsight.scaling.fits import compare
+from stepsight.scaling.dials import surfaces
+from stepsight.scaling.frontier import frontiers
+from stepsight.scaling.intervals import mean_interval
+from stepsight.scaling.records import ScalingRecord, append
+from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sweeps import write_sweep as write_cells
 
-RESAMPLES = 50  # of each fit: a dozen curves are fitted at the end of every run
+UNMEASURED = ("n_images", "hidden")  # counts among the metrics
 
 
-def write_sweep(
+class Scored(NamedTuple):
+    """The scores of one task in one variant, members merged by one rule."""
+
+    variant: Variant
+    job: Job
+    scores: Scores
+
+    @property
+    def merge(self) -> str:
+        """The rule that merged the members; "" where a task knows but one."""
+        return self.scores.merge or getattr(self.job.predictor.task, "merge_by", "")
+
+    @property
+    def size(self) -> str:
+        return "x".join(map(str, self.scores.working))
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The largest NFE with the most members."""
+        return max(self.scores.settings)
+
+
+def sweep_variants(
     folder: Path,
-    every: Sequence[Scores],
-    pipeline: DensePipeline,
-    sampler: str,
-    flops: Mapping[str, float],
+    tried: Sequence[Variant],
+    records: Path,
+    advance: Callable[[int], None] = lambda images: None,
+    *,
+    with_strategies: bool = False,
+    page: bool = True,
 ) -> list[dict[str, Any]]:
-    """Write the sweep of several tasks; returns the claims.
+    """Score every variant and write it all to `folder`; append the records. Returns the claims.
 
-    flops: of one forward pass of one row, by task.
+    All processes take part; the first one writes, and forgets the journals. with_strategies: also
+    try what else the first variant could do with its largest budget (`strategies`). page: False
+    where the report of a run has its sections.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        row for scores in every for row in sweep_rows(scores, pipeline, sampler, flops[scores.task])
-    ]
-    write_table(folder / "sweep.csv", rows)
-    write_table(folder / "per_sample.csv", [row for s in every for row in sample_rows(s)])
-    mains = {scores.task: pipeline.task(scores.task).metric for scores in every}
-    write_json(folder / "fit.json", {task: fits(rows, task, main) for task, main in mains.items()})
-    decided = [asdict(claim) for claim in statements(every, pipeline)]
-    write_json(folder / "claims.json", decided)
-    for task, main in mains.items():
-        cells = [row for row in rows if (row["task"], row["metric"]) == (task, main)]
-        cells = [row for row in cells if math.isfinite(row["value"])]
-        title = f"{task}: {measure(main).label} against test-time compute"
-        if cells:
-            figures.to_png(figures.pareto_plot(cells, title), folder / f"pareto-{task}.png")
+    every: list[Scored] = []
+    journals: list[Journal] = []
+    for variant in tried:
+        sources = variant.candidate.sources
+        jobs = jobs_of(variant.pipeline, sources, variant.plan, keep=True, variant=variant.name)
+        own = [job.journal(folder) for job in jobs]
+        scored = zip(jobs, score_jobs(jobs, own, advance))
+        every += [Scored(variant, job, one) for job, found in scored for one in found]
+        journals += own
+    if rank() != 0:
+        return []
+    append(records, [line for one in every for line in _records(one)])
+    decided = write_sweep(folder, every)
+    if with_strategies:
+        one = tried[0]
+        strategies.run(folder, one.pipeline, one.candidate.sources, one.plan, advance)
+    sweep_page.write(folder, page)
+    for journal in journals:
+        journal.remove()
     return decided
 
 
-def sweep_rows(
-    scores: Scores, pipeline: DensePipeline, sampler: str, flops: float
-) -> list[dict[str, Any]]:
-    """One row a cell and metric, in the columns of sweep.csv."""
-    diffusion = pipeline.config.diffusion
-    peak = _peak_gb(pipeline.device)
-    found = []
+def _records(one: Scored) -> list[ScalingRecord]:
+    label = one.variant.label(one.scores.merge)
+    return record_lines([one.scores], one.variant.pipeline, label, one.variant.candidate.identity)
+
+
+def write_sweep(folder: Path, every: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Write tables, what follows from them, and pictures; returns the claims."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [cell for one in every for cell in cells_of(one)]
+    write_cells(folder / "sweep.csv", cells)
+    write_table(folder / "per_sample.csv", [row for one in every for row in _sample_rows(one)])
+    write_json(folder / "results.json", [_result(one) for one in every])
+    write_json(folder / "frontier.json", finite(frontiers(cells)))
+    write_json(folder / "fit.json", surfaces(cells))
+    decided = statements(every)
+    write_json(folder / "claims.json", decided)
+    for task in dict.fromkeys(one.scores.task for one in every):
+        _show(folder, _best([one for one in every if one.scores.task == task]))
+    return decided
+
+
+def cells_of(one: Scored) -> Iterator[Cell]:
+    """One row a setting and metric; the scores of the uncertainty are metrics too."""
+    scores, rule = one.scores, protocols.get(one.scores.protocol)
+    forward = answer_flops(one.variant.pipeline, scores)
     for (nfe, members), rows in scores.settings.items():
-        for metric in metrics_of(rows, scores.protocol):
-            if metric in ("n_images", "hidden"):
-                continue
-            one = interval(rows, metric, protocols.get(scores.protocol))
-            found.append(
-                {
-                    "task": scores.task,
-                    "sampler": sampler,
-                    "spacing": diffusion.spacing,
-                    "schedule": diffusion.schedule,
-                    "nfe": nfe,
-                    "members": members,
-                    "total_calls": nfe * members,
-                    "gflop_per_image": flops * nfe * members / 1e9,
-                    "ms_per_image": scores.seconds[nfe, members] * 1e3,
-                    "peak_gb": peak,
-                    "metric": metric,
-                    "value": one.value,
-                    "lo": one.lo,
-                    "hi": one.hi,
-                }
+        found = {name: interval(rows, name, rule) for name in _metrics(scores, (nfe, members))}
+        stated = uncertainties(scores, (nfe, members))
+        found |= {name: mean_interval(value.numpy()) for name, value in stated.items()}
+        for metric, value in found.items():
+            yield Cell(
+                task=scores.task,
+                **one.variant.columns,
+                nfe=nfe,
+                members=members,
+                total_calls=nfe * members,
+                gflop_per_image=forward * nfe * members / 1e9,
+                ms_per_image=scores.seconds[nfe, members] * 1e3,
+                peak_gb=scores.peak_gb,
+                metric=metric,
+                value=value.value,
+                lo=value.lo,
+                hi=value.hi,
+                size=one.size,
+                merge=one.merge,
+                dataset=scores.source,
+                protocol=rule.id,
+                images=len(scores.keys),
             )
+
+
+def _metrics(scores: Scores, setting: Setting) -> list[str]:
+    found = metrics_of(scores.settings[setting], scores.protocol)
+    return [name for name in found if name not in UNMEASURED]
+
+
+def _sample_rows(one: Scored) -> Iterator[dict[str, Any]]:
+    """One row an image and setting, which says how it was sampled."""
+    for row in sample_rows(one.scores):
+        yield row | one.variant.columns | {"size": one.size, "merge": one.merge}
+
+
+def _result(one: Scored) -> dict[str, Any]:
+    """The largest setting as evaluations tell theirs."""
+    told = result(one.scores, one.largest, one.job.made(one.job.protocols[0]))
+    return told | {"options": told["options"] | ({"merge": m} if (m := one.scores.merge) else {})}
+
+
+def statements(every: Sequence[Scored]) -> list[dict[str, Any]]:
+    """The three statements of test-time compute for each task's main metric, variant by variant."""
+    several = {name for name, n in Counter(one.scores.task for one in every).items() if n > 1}
+    found = []
+    for one in every:
+        task = one.variant.pipeline.task(one.scores.task)
+        decided = claims.decide(_image_scores(one), {task.metric: not task.higher_is_better})
+        own = one.variant.columns | {"size": one.size, "merge": one.merge}
+        label = f"[{one.variant.label(one.scores.merge)}] " if task.name in several else ""
+        found += [asdict(c) | own | {"sentence": label + c.sentence} for c in decided]
     return found
 
 
-def fits(rows: list[dict[str, Any]], task: str, metric: str) -> dict[str, Any]:
-    """Power laws, with and without floor, of the error of `task` in its main `metric`.
-
-    Against NFE at one member, members at the largest NFE, and the best error of each total number
-    of calls. A metric that is better when larger is fitted as 1 - metric. Cells without an error,
-    or with one of 0, have no logarithm and are left out.
-    """
-    flip = measure(metric).higher_is_better
-    error = {
-        (row["nfe"], row["members"]): 1 - row["value"] if flip else row["value"]
-        for row in rows
-        if (row["task"], row["metric"]) == (task, metric)
-    }
-    most = max(nfe for nfe, _ in error)
-    error = {cell: value for cell, value in error.items() if math.isfinite(value) and value > 0}
-    calls: dict[int, float] = {}
-    for (nfe, members), value in error.items():
-        calls[nfe * members] = min(value, calls.get(nfe * members, value))
-    curves = {
-        "steps": {nfe: value for (nfe, members), value in error.items() if members == 1},
-        "members": {members: value for (nfe, members), value in error.items() if nfe == most},
-        "compute": calls,
-    }
-    return {name: _both_forms(curve) for name, curve in curves.items() if len(curve) > 1}
+def _image_scores(one: Scored) -> Iterator[claims.ImageScore]:
+    task, scores = one.variant.pipeline.task(one.scores.task), one.scores
+    for (nfe, members), rows in scores.settings.items():
+        for key, value in zip(scores.keys, per_image(rows, task.metric)):
+            yield claims.ImageScore(task.name, task.metric, nfe, members, key, float(value))
 
 
-def _both_forms(curve: dict[int, float]) -> dict[str, Any]:
-    x = sorted(curve)
-    y = [curve[one] for one in x]
-    return {form: fit.to_dict() for form, fit in compare(x, y, bootstrap=RESAMPLES).items()}
+def _best(every: Sequence[Scored]) -> Scored:
+    """The one whose largest setting scores best; the first one where none was measured."""
+
+    def error(one: Scored) -> float:
+        metric = one.job.predictor.task.metric
+        value = metrics_of(one.scores.settings[one.largest], one.scores.protocol)[metric]
+        value = -value if measure(metric).higher_is_better else value
+        return value if math.isfinite(value) else math.inf
+
+    return min(every, key=error)
 
 
-def statements(every: Sequence[Scores], pipeline: DensePipeline) -> list[claims.Claim]:
-    """The three statements of test-time compute for each task's main metric."""
-    scored = []
-    direction = {}
-    for scores in every:
-        task = pipeline.task(scores.task)
-        direction[task.metric] = not task.higher_is_better
-        for (nfe, members), rows in scores.settings.items():
-            values = per_image(rows, task.metric)
-            scored += [
-                claims.ImageScore(task.name, task.metric, nfe, members, key, float(value))
-                for key, value in zip(scores.keys, values)
-            ]
-    return claims.decide(scored, direction)
+def _show(folder: Path, one: Scored) -> None:
+    """The film strip of the median image, and the reliability of the largest ensemble."""
+    task, plan, rule = one.scores.task, one.variant.plan, one.job.protocols[0]
+    stated = one.scores.uncertainty.get(one.largest, {})
+    write_reliability(folder / f"reliability-{task}.png", task, stated, one.largest[1])
+    index = one.job.indices[_median_place(one)]
+    sample = one.job.source[index]
+    longest = rule.working if plan.size is None else plan.size
+    grid = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+    pipeline = working_at(one.variant.pipeline, task, longest, grid)
+    if one.scores.merge:
+        pipeline = pipeline.sampling(merge={task: one.scores.merge})
+    path = folder / f"film-{task}.png"
+    film_strip(
+        pipeline, one.job.source, task, index, plan.nfe, plan.members, rule, path, seed=plan.seed
+    )
 
 
-def _peak_gb(device: torch.device) -> float:
-    """Peak memory of this process in GB: on the GPU, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def _median_place(one: Scored) -> int:
+    """Where the image of median score at the largest setting is; 0 where none was scored."""
+    rows = one.scores.settings[one.largest]
+    values = per_image(rows, one.job.predictor.task.metric)
+    known = np.flatnonzero(np.isfinite(values))
+    return int(known[np.argsort(values[known])[len(known) // 2]]) if len(known) else 0

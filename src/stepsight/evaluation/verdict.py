@@ -15,7 +15,9 @@ from typing import Literal
 import numpy as np
 
 from stepsight.evaluation.run_folder import Row, RunFolder, series
+from stepsight.evaluation.sweep_folder import fullest
 from stepsight.measures import main_metric, main_of, measure, number
+from stepsight.scaling.sweeps import Cell
 
 Outcome = Literal["beaten", "undecided", "not beaten"]
 
@@ -114,7 +116,7 @@ def next_steps(run: RunFolder) -> list[str]:
     steps = [*_longer(run), *_waiting(run), *_worsening(run), *_unbeaten(run), *_dials(run)]
     if not run.results:
         steps.append(f"Not evaluated yet: uv run evaluate.py --checkpoint {run.path}")
-    if not run.sweep:
+    if not run.sweep.cells:
         steps.append(f"Dials not swept yet: uv run evaluate.py --checkpoint {run.path} --sweep")
     return steps
 
@@ -175,31 +177,30 @@ def _unbeaten(run: RunFolder) -> Iterator[str]:
 
 
 def _dials(run: RunFolder) -> Iterator[str]:
-    """Which of the two test-time dials pays, from the ends of the sweep."""
-    for task in run.swept_tasks():
-        rows = run.sweep_of(task)
+    """Which of the two test-time dials pays, from the ends of the fullest grid of the sweep."""
+    for task in run.sweep.tasks:
+        _, cells = fullest(run.sweep.main(task))
         for dial, words in (("members", "members"), ("nfe", "model calls")):
-            low, high = _ends(rows, dial)
+            low, high = _ends(cells, dial)
             gain = _gain(low, high)
             if gain > NOTICEABLE and not _overlap(low, high):
                 yield (
-                    f"{task}: {high[dial]:g} {words} instead of {low[dial]:g} improve "
-                    f"{measure(low['metric']).label} by {gain:.1%} "
-                    f"(--evaluation.{dial} {high[dial]:g})."
+                    f"{task}: {getattr(high, dial)} {words} instead of {getattr(low, dial)} "
+                    f"improve {measure(low.metric).label} by {gain:.1%} "
+                    f"(--evaluation.{dial} {getattr(high, dial)})."
                 )
 
 
-def _ends(rows: list[Row], dial: str) -> tuple[Row, Row]:
-    """The best row at the lowest setting of `dial`, and the best row at any."""
-    lowest = min(row[dial] for row in rows)
-    sign = -1 if measure(rows[0]["metric"]).higher_is_better else 1
-    ranked = sorted(rows, key=lambda row: sign * row["value"])
-    return next(row for row in ranked if row[dial] == lowest), ranked[0]
+def _ends(cells: list[Cell], dial: str) -> tuple[Cell, Cell]:
+    """The best cell at the lowest setting of `dial`, and the best cell at any."""
+    lowest = min(getattr(cell, dial) for cell in cells)
+    ranked = sorted(cells, key=lambda cell: cell.error)
+    return next(cell for cell in ranked if getattr(cell, dial) == lowest), ranked[0]
 
 
-def _gain(low: Row, high: Row) -> float:
-    return abs(high["value"] - low["value"]) / max(abs(low["value"]), 1e-12)
+def _gain(low: Cell, high: Cell) -> float:
+    return abs(high.value - low.value) / max(abs(low.value), 1e-12)
 
 
-def _overlap(a: Row, b: Row) -> bool:
-    return a["lo"] <= b["hi"] and b["lo"] <= a["hi"]
+def _overlap(a: Cell, b: Cell) -> bool:
+    return a.lo <= b.hi and b.lo <= a.hi

@@ -1,0 +1,169 @@
+"""The ways of sampling that a sweep tries: all combinations of what was named.
+
+NFE and members are a grid within each of them, and rules for merging members cost nothing more, so
+that a variant is a checkpoint with a sampler, a spacing, a schedule and a working size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import get_args
+
+from stepsight.data.table import Source
+from stepsight.diffusion.config import Sampler, SamplingSchedule, Spacing, known
+from stepsight.errors import UserError
+from stepsight.evaluation.ledger import Identity
+from stepsight.evaluation.plan import Plan
+from stepsight.pipeline import DensePipeline, merge_rules
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint, and what it is scored on."""
+
+    path: str  # as it was given
+    pipeline: DensePipeline
+    identity: Identity
+    sources: Mapping[str, Source]  # by task
+    label: str | None = None  # said beside every score
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What is varied besides NFE and members; nothing named leaves it as the run has it."""
+
+    samplers: Sequence[str] = ()
+    spacings: Sequence[str] = ()
+    schedules: Sequence[str] = ()
+    sizes: Sequence[int] = ()  # the longer side at work
+    merges: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of sampling."""
+
+    candidate: Candidate
+    pipeline: DensePipeline  # the candidate's, sampling this way
+    plan: Plan  # with the NFE that the sampler can spend, in this working size
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """How tables call it."""
+        used = self.pipeline.diffusion.settings
+        names = {"sampler": used.sampler, "spacing": used.spacing}
+        return names | {"schedule": used.sampling_schedule, "checkpoint": self.candidate.path}
+
+    @property
+    def name(self) -> str:
+        """For the name of a file: no other variant of a sweep has it."""
+        used, size = self.pipeline.diffusion.settings, self.plan.size
+        parts = [used.sampler, used.spacing, used.sampling_schedule, self.pipeline.name[:6]]
+        return ".".join([*parts, *([f"{size}px"] if size else [])])
+
+    def label(self, merge: str = "") -> str:
+        """The sampler, what else differs from the way the run itself samples, and the merge rule
+        where several were asked for."""
+        used, usual = self.pipeline.diffusion.settings, self.candidate.pipeline.config.diffusion
+        names = [used.spacing] if used.spacing != usual.spacing else []
+        names += [used.sampling_schedule] if used.sampling_schedule != "trained" else []
+        names += [f"{self.plan.size}px"] if self.plan.size else []
+        return " ".join([used.sampler, *names, *([merge] if merge else [])])
+
+
+@dataclass
+class Variants:
+    """What a sweep tries, and what is left out of it for which reason."""
+
+    found: list[Variant] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def variants(candidates: Sequence[Candidate], plan: Plan, axes: Axes) -> Variants:
+    """Every combination of `axes` for every candidate.
+
+    An NFE that a sampler cannot spend is left out, and so is a combination that cannot be, provided
+    that several were asked for. Raises UserError where there is but one, where nothing is left, and
+    for names that are unknown.
+    """
+    _refuse_unknown(candidates, axes)
+    ways = list(
+        product(
+            axes.samplers or [None],
+            axes.spacings or [None],
+            axes.schedules or [None],
+            axes.sizes or [plan.size],
+        )
+    )
+    both = Variants()
+    for candidate, way in product(candidates, ways):
+        try:
+            both.found.append(_variant(candidate, plan, axes, *way, both.left_out))
+        except UserError as error:
+            if len(ways) == 1:
+                raise
+            both.left_out.append(f"{_said(way)} is left out: {error}")
+    if not both.found:
+        raise UserError(f"nothing is left to sweep. {both.left_out[0]}")
+    return both
+
+
+def _variant(
+    candidate: Candidate,
+    plan: Plan,
+    axes: Axes,
+    sampler: str | None,
+    spacing: str | None,
+    schedule: str | None,
+    size: int | None,
+    left_out: list[str],
+) -> Variant:
+    pipeline = candidate.pipeline.sampling(sampler=sampler, spacing=spacing, schedule=schedule)
+    nfe = _spendable(pipeline, plan.nfe, left_out if len(axes.samplers) > 1 else None)
+    chosen = pipeline.diffusion.settings.sampler
+    own = replace(
+        plan, nfe=nfe, size=size, sampler=chosen, merges=axes.merges, label=candidate.label
+    )
+    return Variant(candidate, pipeline, own)
+
+
+def _spendable(
+    pipeline: DensePipeline, wanted: Sequence[int], left_out: list[str] | None
+) -> list[int]:
+    """The NFE that the sampler can spend. The others are noted in `left_out`; without one, or where
+    all are others, UserError is raised for them."""
+    found, refused = [], None
+    for nfe in wanted:
+        try:
+            pipeline.diffusion.check_calls(nfe)
+            found.append(nfe)
+        except UserError as error:
+            refused = error
+            if left_out is None:
+                raise
+            note = f"{nfe} NFE is left out of {pipeline.diffusion.settings.sampler}: {error}"
+            left_out += [note] if note not in left_out else []
+    if not found:
+        assert refused is not None, "a plan names at least one NFE"
+        raise refused
+    return found
+
+
+def _refuse_unknown(candidates: Sequence[Candidate], axes: Axes) -> None:
+    scored = [one.pipeline.task(task) for one in candidates for task in one.sources]
+    rules = dict.fromkeys(rule for task in scored for rule in merge_rules(task))
+    choices = {
+        "sampler": (axes.samplers, get_args(Sampler)),
+        "spacing": (axes.spacings, get_args(Spacing)),
+        "schedule": (axes.schedules, get_args(SamplingSchedule)),
+        "merge rule": (axes.merges, rules),
+    }
+    for what, (names, offered) in choices.items():
+        for name in names:
+            known(what, name, offered)
+
+
+def _said(way: Iterable[object]) -> str:
+    return " ".join(str(part) for part in way if part is not None)

@@ -1,0 +1,84 @@
+"""The ways of sampling that a sweep tries, and those that are left out or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from stepsight.errors import UserError
+from stepsight.evaluation.ledger import Identity
+from stepsight.evaluation.plan import Plan
+from stepsight.evaluation.variants import Axes, Candidate, variants
+
+WHO = Identity("run-1", "c0ffee", "abc", 0, "hourglass-32", 1000, 1000, 5e12, 640, {})
+PLAN = Plan([1, 2, 3, 4], [1], 0, "ddim", 0, 8)
+
+
+@pytest.fixture
+def candidate(lab) -> Candidate:
+    return Candidate("runs/a", lab.pipeline(statistics=False), WHO, {"depth": lab.held}, "old")
+
+
+def test_the_product_of_all_axes(candidate):
+    other = replace(candidate, path="runs/b")
+    axes = Axes(["ddim", "euler"], ["trailing", "karras"], ["trained", "cosine"], [8, 16])
+    found = variants([candidate, other], PLAN, axes).found
+    told = {(*one.columns.values(), one.plan.size) for one in found}
+    assert len(found) == len(told) == 2**5
+    for one in found:
+        used = one.pipeline.diffusion.settings
+        assert (used.sampler, used.spacing) == (one.columns["sampler"], one.columns["spacing"])
+        assert used.sampling_schedule == one.columns["schedule"] and one.plan.label == "old"
+        assert one.plan.sampler == used.sampler and one.plan.nfe == [1, 2, 3, 4]
+
+
+def test_without_axes_a_run_samples_as_it_does(candidate):
+    (one,) = variants([candidate], PLAN, Axes()).found
+    assert one.pipeline.diffusion.settings == candidate.pipeline.config.diffusion
+    assert one.label() == "ddim" and one.plan.size is None
+
+
+def test_names_tell_variants_apart(candidate):
+    axes = Axes(["ddim", "euler"], ["trailing", "karras"], ["trained", "cosine"], [8, 16])
+    found = variants([candidate], PLAN, axes).found
+    assert len({one.name for one in found}) == len({one.label() for one in found}) == 16
+    assert found[-1].label("mean") == "euler karras cosine 16px mean"
+
+
+def test_what_a_sampler_cannot_spend_is_left_out_and_said(candidate):
+    tried = variants([candidate], PLAN, Axes(["ddim", "heun", "midpoint"]))
+    assert [one.plan.nfe for one in tried.found] == [[1, 2, 3, 4], [1, 3], [2, 4]]
+    assert len(tried.left_out) == 4 and "2 NFE is left out of heun" in tried.left_out[0]
+
+
+def test_a_sampler_with_nothing_left_is_left_out(candidate):
+    tried = variants([candidate], replace(PLAN, nfe=[2, 4]), Axes(["heun", "ddim"]))
+    assert [one.plan.sampler for one in tried.found] == ["ddim"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        (Axes(["heun"]), "cannot spend exactly 2"),
+        (Axes(["heun"], ["trailing", "karras"]), "cannot spend exactly 2"),
+        (Axes(["ddimm"]), "Did you mean 'ddim'"),
+        (Axes(["ddim", "huen"]), "Did you mean 'heun'"),
+        (Axes(spacings=["traling"]), "Did you mean 'trailing'"),
+        (Axes(schedules=["cosin"]), "Did you mean 'cosine'"),
+        (Axes(merges=["meen"]), "Did you mean 'mean'"),
+        (Axes(merges=["vote"]), "vote"),  # of masks and labels, none of which is swept
+        (Axes(spacings=["custom"]), "custom"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused(candidate, axes, said):
+    with pytest.raises(UserError, match=said):
+        variants([candidate], PLAN, axes)
+
+
+def test_a_combination_that_cannot_be_is_left_out_among_others(candidate):
+    tried = variants([candidate], PLAN, Axes(spacings=["custom", "linspace"]))
+    assert [one.columns["spacing"] for one in tried.found] == ["linspace"]
+    assert len(tried.left_out) == 1 and tried.left_out[0].startswith("custom is left out")
+    with pytest.raises(UserError, match="nothing is left to sweep"):
+        variants([candidate], PLAN, Axes(["ddim", "euler"], ["custom"]))
