@@ -25,6 +25,7 @@ ROWS = (
     ("config", "schedule", "metrics", "ensemble", "matching", "scaling", "colours"),
     ("tasks", "data", "models", "checkpoint"),
     ("diffusion", "coding"),
+    ("adaptive", "budget", "inputs"),
     ("pipeline", "conversion", "latents"),
     ("evaluation",),
     ("training",),

@@ -15,11 +15,14 @@ import pytest
 from stepsight.cli import convert as convert_door
 from stepsight.cli import data as data_door
 from stepsight.cli import predict as predict_door
+from stepsight.cli import scaling as scaling_door
+from stepsight.cli import steps as steps_door
 from stepsight.cli.evaluation_flags import Data, Evaluate
 from stepsight.cli.train import Train
 from stepsight.config import GROUPS, TABLES, from_dict
 from stepsight.data.config import FileSettings, ScenesSettings
 from stepsight.data.scenes.levels import level_of
+from stepsight.diffusion.config import EXACT_SPACINGS
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.samplers import SAMPLERS
 from stepsight.errors import UserError
@@ -150,10 +153,12 @@ DOORS = [
     (predict_door, ("cli/predict.py",)),
     (data_door, ("cli/data",)),
     (convert_door, ("cli/convert.py",)),
+    (scaling_door, ("cli/scaling",)),
+    (steps_door, ("cli/steps.py",)),
 ]
 
 
-@pytest.mark.parametrize(("door", "files"), DOORS, ids=["predict", "data", "convert"])
+@pytest.mark.parametrize(("door", "files"), DOORS, ids=["predict", "data", "convert", "scaling", "steps"])
 def test_every_argument_of_a_command_is_read(door, files):
     assert destinations(door._parser()) <= reads(*files, by={"door"})
 
@@ -176,6 +181,10 @@ def test_the_choices_of_samplers_are_the_samplers():
 )
 def test_every_choice_of_the_diffusion_process_builds(name, choice):
     values = {name: choice}
+    if choice in EXACT_SPACINGS or (name == "sampling_schedule" and choice != "trained"):
+        values |= {"sampling_shift": 1.0}  # they name the levels that a shift would move
+    if choice == "custom":
+        values |= {"sampling_times": [1.0, 0.5]}
     if choice in ("eps", "leading", "first_level", "trained"):  # rectified flow cannot have these
         values |= {"schedule": "cosine", "sampling_shift": 1.0}
     Diffusion(from_dict({"diffusion": values}).diffusion)

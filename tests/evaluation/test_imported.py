@@ -272,7 +272,7 @@ def test_members_in_one_file_are_merged_and_their_spread_is_scored(lab, tmp_path
         np.save(tmp_path / f"{source[i].key}.npy", (source[i].flow + noise).numpy())
     (found,) = score(imported(tmp_path, source, "flow"), source, rules("flow"), range(2))
     rows = found.uncertainty[0, 5]
-    assert rows.keys() == {"ause", "aurg", "coverage_90", "crps"}
+    assert rows.keys() == {"ause", "aurg", "coverage_90", "crps", "spread", "calibration"}
     assert (rows["coverage_90"] > 0.7).all() and (rows["crps"] < 0.5).all()
     assert (found.settings[0, 5]["epe"] < 0.8).all()  # sqrt(pi / 2) / sqrt(5) is .56
 

@@ -11,7 +11,8 @@ from stepsight.errors import UserError, suggest
 COMMANDS = {
     "predict": "depth, flow, masks, classes or normals of your own pictures",
     "data": "check, look at, prepare and shard data sets; trivial baselines and codec ceilings",
-    "scaling": "fit scaling laws to the records of one or more runs",
+    "steps": "the noise levels that a sampler visits, call by call",
+    "scaling": "what training and sampling compute buy: laws, frontiers, plans",
     "convert": "read published weights, make experts of a model's MLPs, write published layouts",
     "protocols": "how predictions become numbers: names, ids, formulas, sources",
     "compare": "costs and scores of several runs, side by side",
