@@ -21,26 +21,29 @@ if TYPE_CHECKING:
 SWEEP = Path("sweep", "sweep.csv")  # in a run folder
 
 
-def plan_budget(task: str, budget: str, home: Path | None, sweep: str | Path | None) -> Plan:
+def plan_budget(
+    task: str, budget: str, home: Path | None, sweep: str | Path | None, weights: str
+) -> Plan:
     """The setting to run `task` at for `budget`, "16nfe", "50gflop" or "200ms" an image.
 
-    home: the run folder of the model. sweep: a sweep.csv, where the run's own is not meant. A plan
-    takes seconds, so that it is kept for the next image until the file changes. Raises UserError
-    where there is no sweep, or none of this model.
+    home: the run folder of the model. sweep: a sweep.csv, where the run's own is not meant.
+    weights: digest of those that will run; cells of others are not planned with. A plan takes
+    seconds, so that it is kept for the next image until the file changes. Raises UserError where
+    there is no sweep, or none of this model.
     """
     file = _sweep_file(home, sweep)
     version = (file.stat().st_mtime_ns, file.stat().st_ino) if file.is_file() else None
-    return _plan(task, budget, home, file, version)
+    return _plan(task, budget, weights, file, version)
 
 
 @lru_cache(maxsize=64)
 def _plan(
-    task: str, budget: str, home: Path | None, file: Path, version: tuple[int, int] | None
+    task: str, budget: str, weights: str, file: Path, version: tuple[int, int] | None
 ) -> Plan:
     """`plan_budget` of one version of a file."""
     from stepsight.scaling.planner import plan  # scipy: only when there is a budget
 
-    return plan(_own(read_sweep(file), home), task, budget)
+    return plan(_own(read_sweep(file), weights), task, budget)
 
 
 def ways(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
@@ -87,20 +90,15 @@ def _sweep_file(home: Path | None, sweep: str | Path | None) -> Path:
     return home / SWEEP
 
 
-def _own(cells: Sequence[Cell], home: Path | None) -> list[Cell]:
-    """The cells of the model at `home`, where a sweep compares several; all of them otherwise."""
-    known = {cell.checkpoint for cell in cells}
-    if len(known) < 2:
+def _own(cells: Sequence[Cell], weights: str) -> list[Cell]:
+    """The cells of these weights; all of them where a file does not say whose they are."""
+    if {cell.weights for cell in cells} <= {""}:
         return list(cells)
-    own = [cell for cell in cells if home is not None and _lies_in(cell.checkpoint, home)]
+    own = [cell for cell in cells if cell.weights == weights]
     if not own:
+        known = ", ".join(sorted({cell.checkpoint for cell in cells}))
         raise UserError(
-            f"the sweep is of {', '.join(sorted(known))}, none of which is {home or 'this model'}."
+            f"the sweep is of {known}, whose weights are not those of this model. Sweep this one "
+            "with evaluate.py --sweep, or name the sweep.csv of these weights (sweep=..., --sweep)."
         )
     return own
-
-
-def _lies_in(checkpoint: str, home: Path) -> bool:
-    """Whether a path, as it was given to the sweep, names the run folder or a step of it."""
-    path = Path(checkpoint).resolve()
-    return path == home or home in path.parents

@@ -80,6 +80,8 @@ MEASURES = {
     "aurg": Measure("AURG", higher_is_better=True),
     "coverage_90": Measure("coverage of 90 %"),
     "crps": Measure("CRPS"),
+    "brier": Measure("Brier score"),
+    "spread": Measure("spread"),
 }
 
 IN_A_LINE = 4  # metrics of a protocol

@@ -116,7 +116,7 @@ class DensePipeline:
     def plan(self, task: str, budget: str, sweep: str | Path | None = None) -> Plan:
         """The setting for a budget of "16nfe", "50gflop" or "200ms" an image, by a sweep.csv
         (default: the run's own). Raises UserError where there is none."""
-        return plan_budget(self.task(task).name, budget, self.home, sweep)
+        return plan_budget(self.task(task).name, budget, self.home, sweep, self.name)
 
     def planned(self, task: str, plan: Plan) -> Self:
         """A copy that samples, merges and sizes its work as the setting of a plan did."""

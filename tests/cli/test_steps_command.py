@@ -9,6 +9,7 @@ import pytest
 
 from stepsight.cli.door import guarded
 from stepsight.cli.steps import run
+from stepsight.errors import UserError
 
 
 def table(capsys, *arguments: str) -> list[dict]:
@@ -68,7 +69,8 @@ def test_mistakes_are_one_line(capsys, flags, message: str):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--nfe", "2", "--times", "a,b"], []])
-def test_wrong_flags_exit(flags):
+def test_wrong_flags_are_refused():
     with pytest.raises(SystemExit):
-        run(flags)
+        run([])
+    with pytest.raises(UserError, match="--times a,b: give falling times"):
+        run(["--nfe", "2", "--times", "a,b"])

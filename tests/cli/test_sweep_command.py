@@ -33,7 +33,7 @@ def test_every_flag_reaches_the_sampler(run, tmp_path):
     """Each flag changes the score of an evaluation, which says how it was sampled."""
     flags = ["--checkpoint", run, "--task", "depth", "--nfe", 3, "--members", 3]
     ways = {"sampler": "heun", "spacing": "karras", "schedule": "cosine"}
-    ways |= {"size": "16", "merge": "mean"}
+    ways |= {"size": "16", "merge": "mean", "eta": "1.0"}
     found = {}
     for name, value in {"": "", **ways}.items():
         out = tmp_path / (name or "usual")
@@ -43,13 +43,29 @@ def test_every_flag_reaches_the_sampler(run, tmp_path):
     told = {name: one["options"].get(name, one["sampler"]) for name, one in found.items() if name}
     assert {name: str(value) for name, value in told.items()} == ways
     assert not found[""]["options"].keys() & ways.keys()
-    (line,) = (tmp_path / "spacing/records.jsonl").read_text().splitlines()
+    line, *_ = (tmp_path / "spacing/records.jsonl").read_text().splitlines()
     assert json.loads(line)["sampler"] == "ddim karras"
+
+
+def test_a_sampler_that_cannot_spend_one_call_is_scored_and_drawn(run, tmp_path):
+    flags = ["--checkpoint", run, "--task", "depth", "--data.images", 1, "--members", 2]
+    assert score(*flags, "--sampler", "midpoint", "--nfe", 2, "--out", tmp_path) == 0
+    assert list(tmp_path.glob("*.png"))
+
+
+def test_named_times_set_the_calls(run, tmp_path):
+    flags = ["--checkpoint", run, "--task", "depth", "--data.images", 1]
+    assert score(*flags, "--times", "1.0,0.6,0.2", "--out", tmp_path) == 0
+    (found,) = json.loads((tmp_path / "results.json").read_text())
+    assert found["nfe"] == 3 and found["options"]["times"] == [1.0, 0.6, 0.2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--sweep", "--eta", "1"], "--times and --eta are of one setting"),
+        (["--times", "1.0,few"], "--times 1.0,few: give falling times"),
+        (["--times", "1.0,0.5", "--nfe", "3"], "Ask for 2"),
         (["--sampler", "ddim,heun"], "several values of --sampler are a sweep"),
         (["--merge", "mean,median"], "several values of --merge are a sweep"),
         (["--size", "24,48"], "several values of --size are a sweep"),

@@ -248,9 +248,8 @@ def test_several_merges_are_scores_apart(lab):
         (expected,) = evaluator.score(alone, source, [protocols.get(one.protocol)], range(3))
         assert_same(one, expected)
         assert one.uncertainty.keys() == {(2, 3)} and one.baselines.keys() == BASELINES["depth"]
-        assert (
-            one.sizes == {(16, 16): 3} and one.peak_gb > 0 and set(one.seconds) == {(2, 1), (2, 3)}
-        )
+        assert one.sizes == {(16, 16): 3} and min(one.peak_gb.values()) > 0
+        assert set(one.seconds) == set(one.peak_gb) == {(2, 1), (2, 3)}
 
 
 def test_a_size_is_worked_at_whatever_the_protocol_says(lab):

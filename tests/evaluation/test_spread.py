@@ -104,3 +104,34 @@ def test_masks_are_calibrated_by_their_probability(rng):
     totals = rows["calibration"].sum((0, 1))
     expected = [24.0, values.double().sum().item(), float(amodal.sum())]
     assert totals.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_outlines_and_probabilities_of_masks(rng):
+    amodal = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
+    amodal[..., 3:] = True
+    valid = torch.ones_like(amodal)
+    given = batch(modal=amodal, amodal=amodal, amodal_valid=valid)
+    rule, spread = get("pix2gestalt-per-object"), torch.rand(1, 1, 4, 6, generator=rng)
+    right, unsure = amodal.float(), torch.full((1, 1, 4, 6), 0.3)
+    rows = uncertainty_rows(answer("amodal", right, spread), given, rule, "depth")
+    assert rows["edge_f1"].item() == 1 and rows["brier"].item() == 0
+    rows = uncertainty_rows(answer("amodal", unsure, spread), given, rule, "depth")
+    assert rows["edge_f1"].item() == 0
+    assert rows["brier"].item() == pytest.approx((0.3**2 + 0.7**2) / 2)
+
+
+def test_outlines_of_classes_are_judged_where_all_around_is_labelled(rng):
+    labels = torch.zeros(1, 6, 8, dtype=torch.long)
+    labels[..., 4:] = 2
+    moved = labels.roll(2, dims=-1)  # the outline is two pixels off, and there is a second one
+    spread = torch.rand(1, 1, 6, 8, generator=rng)
+    rule = get("semantic-miou")
+    scores = []
+    for ignored in (False, True):
+        truth = labels.clone()
+        truth[..., :2] = IGNORE if ignored else truth[..., :2]
+        told = answer("semantic", moved[:, None], spread)
+        scores.append(uncertainty_rows(told, batch(labels=truth), rule, "depth")["edge_f1"].item())
+    # Predicted edges: columns 1, 2, 5, 6; true ones: 3, 4. Within a pixel: 2, 5; 3, 4. Of those
+    # judged beside ignored columns, 5, 6 and 3, 4: 5; 4.
+    assert scores == pytest.approx([2 * 0.5 * 1 / 1.5, 0.5])

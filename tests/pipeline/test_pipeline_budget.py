@@ -115,15 +115,14 @@ def test_early_sweeps_name_the_trained_schedule(swept):
     assert own.diffusion.settings.sampling_schedule == "rectified_flow"
 
 
-@pytest.mark.parametrize("step", ["", "checkpoints/step-000009"])
-def test_of_several_checkpoints_a_model_goes_by_its_own(step, swept, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    own = cells(checkpoint=str(Path("run", step)), sampler="euler")
-    write_sweep(swept.home / SWEEP, [*cells(penalty=-0.09, checkpoint="better"), *own])
+def test_of_several_checkpoints_a_model_goes_by_its_own_weights(swept, tmp_path):
+    """Also where they are steps of one run, whose folder says nothing of which."""
+    own = cells(weights=swept.name, sampler="euler")
+    write_sweep(swept.home / SWEEP, [*cells(penalty=-0.09, weights="better"), *own])
     assert swept.plan("depth", "8nfe").sampler == "euler"
-    swept.home = tmp_path / "third"
-    with pytest.raises(UserError, match=f"of better, run.*, none of which is {swept.home}"):
-        swept.plan("depth", "8nfe", tmp_path / "run" / SWEEP)
+    write_sweep(swept.home / SWEEP, cells(weights="better", checkpoint="runs/better"))
+    with pytest.raises(UserError, match="of runs/better, whose weights are not those"):
+        swept.plan("depth", "8nfe")
 
 
 def test_a_budget_that_buys_nothing_is_refused(swept):

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepsight.cli.door import guarded, output_folder
-from stepsight.cli.evaluation_flags import Evaluate, names, numbers, open_data, protocols_by_task
+from stepsight.cli.evaluation_flags import (
+    Evaluate,
+    names,
+    numbers,
+    open_data,
+    protocols_by_task,
+    times,
+)
 from stepsight.errors import UserError
 from stepsight.training import distributed
 
@@ -69,6 +76,7 @@ def _refuse_contradictions(door: Evaluate, dials: Dials) -> None:
         raise UserError("give either --checkpoint RUN or --predictions DIR.")
     own = {"--sweep": door.sweep, "--save-predictions": door.save_predictions}
     own |= {"--strategies": door.strategies, "--seed": door.seed is not None}
+    own |= {"--times": door.times, "--eta": door.eta is not None}
     own |= {f"--{flag}": values for flag, values in dials.items()}
     files = {"--pattern": door.pattern, "--resize": door.resize, "--partial": door.partial}
     files |= {"--given": door.given != "depth", "--scale": door.scale != 1000.0}
@@ -86,6 +94,8 @@ def _refuse_contradictions(door: Evaluate, dials: Dials) -> None:
 def _refuse_half_a_sweep(door: Evaluate, dials: Dials) -> None:
     if door.sweep and door.save_predictions:
         raise UserError("a sweep keeps no predictions.")
+    if door.sweep and (door.times or door.eta is not None):
+        raise UserError("--times and --eta are of one setting: leave them out of a sweep.")
     if door.strategies and not door.sweep:
         raise UserError("--strategies needs --sweep.")
     for flag, values in {"checkpoint": door.checkpoint, **dials}.items():
@@ -113,7 +123,8 @@ def _score(door: Evaluate, dials: Dials) -> None:
         if door.sweep:
             said = _sweep(out, candidates, plan, dials, records, console, door.strategies)
         else:
-            said = _evaluate(out, candidates[0], plan, dials, records, console)
+            visits, eta = times(door.times), door.eta
+            said = _evaluate(out, candidates[0], plan, dials, records, console, visits, eta)
     if distributed.rank() == 0:
         print(said)
         print(f"written to {out}")
@@ -151,10 +162,18 @@ def _plan(
 
 
 def _evaluate(
-    out: Path, candidate: Candidate, plan: Plan, dials: Dials, records: Path, console: Console
+    out: Path,
+    candidate: Candidate,
+    plan: Plan,
+    dials: Dials,
+    records: Path,
+    console: Console,
+    visits: tuple[float, ...],
+    eta: float | None,
 ) -> str:
     """Score one checkpoint at one setting; the results as tables."""
     from stepsight.cli.show import results_table
+    from stepsight.diffusion.config import nfe
     from stepsight.evaluation import run as evaluation
 
     one = {flag: next(iter(values), None) for flag, values in dials.items()}
@@ -163,8 +182,13 @@ def _evaluate(
         spacing=one["spacing"],
         schedule=one["schedule"],
         merge=one["merge"],
+        times=visits,
+        eta=eta,
     )
-    plan = replace(plan, sampler=pipeline.diffusion.settings.sampler, size=one["size"])
+    sampler = pipeline.diffusion.settings.sampler
+    plan = replace(plan, sampler=sampler, size=one["size"])
+    if visits and not dials["nfe"]:
+        plan = replace(plan, nfe=[nfe(sampler, len(visits))])
     console.phase("evaluate", evaluation.images_of([candidate], plan))
     found = evaluation.evaluate(
         out, pipeline, candidate.sources, plan, candidate.identity, records, console.advance

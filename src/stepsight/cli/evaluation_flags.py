@@ -44,6 +44,8 @@ class Evaluate:
     sampler: str | None = None  # this and the next four: several, separated by commas, with --sweep
     spacing: str | None = None  # of the steps; default: the run's
     schedule: str | None = None  # of the noise levels visited; default: the trained one
+    times: str | None = None  # visit these, such as 1.0,0.6,0.2, in place of a spacing
+    eta: float | None = None  # stochasticity of ddim, 0 to 1
     size: str | None = None  # longer side at work, pixels; default: as the protocol says
     merge: str | None = None  # rules; each task takes those that it knows, default: its own
     sweep: bool = False  # all combinations: sweep.csv, frontier, fits, statements, pictures
@@ -68,6 +70,14 @@ def numbers(flag: str, text: str | None) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"{flag} {text}: give a positive number, or several such as 1,2,4.")
     return sorted({int(part) for part in parts})
+
+
+def times(text: str | None) -> tuple[float, ...]:
+    """`1.0,0.6,0.2` as numbers; () when not given. Raises UserError."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UserError(f"--times {text}: give falling times such as 1.0,0.6,0.2.") from error
 
 
 def names(text: str | None) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepsight.cli.door import output_folder
+from stepsight.cli.evaluation_flags import times
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", help="default: the run's")
     parser.add_argument("--spacing", help="of the sampler's steps; default: the run's")
     parser.add_argument("--schedule", help="whose noise levels are visited; default: trained")
+    parser.add_argument("--times", help="visit these times, such as 1.0,0.6,0.2; NFE follows")
+    parser.add_argument("--eta", type=float, help="stochasticity of ddim, 0 to 1")
     parser.add_argument("--merge", help="rule for the members; default: the run's")
     parser.add_argument("--tolerance", type=float, help=TOLERANCE)
     parser.add_argument("--budget", metavar="16nfe|50gflop|200ms", help=BUDGET)
@@ -100,14 +103,18 @@ def _dialled(
 ) -> tuple[DensePipeline, int | None, int | None]:
     """The pipeline sampling as asked, with its NFE and members; None: the run's."""
     from stepsight.budget import check_dials
+    from stepsight.diffusion.config import nfe
 
     ways = {"sampler": door.sampler, "spacing": door.spacing, "schedule": door.schedule}
-    check_dials(
-        door.budget, door.sweep, nfe=door.nfe, members=door.members, merge=door.merge, **ways
-    )
+    ways |= {"eta": door.eta}
+    dials = ways | {"nfe": door.nfe, "members": door.members, "times": door.times}
+    check_dials(door.budget, door.sweep, merge=door.merge, **dials)
     if door.budget is None:
         merge = {door.task: door.merge} if door.merge else None
-        return pipeline.sampling(**ways, merge=merge), door.nfe, door.members
+        visits = times(door.times)
+        own = pipeline.sampling(**ways, times=visits, merge=merge)
+        usual = nfe(own.diffusion.settings.sampler, len(visits)) if visits else None
+        return own, door.nfe or usual, door.members
     plan = pipeline.plan(door.task, door.budget, door.sweep)
     print(f"{plan.budget}: {plan}")
     return pipeline.planned(door.task, plan), plan.nfe, plan.members

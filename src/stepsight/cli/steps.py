@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from stepsight import config as configuration
+from stepsight.cli.evaluation_flags import times
 from stepsight.diffusion.config import DiffusionSettings, resampled
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def run(arguments: list[str]) -> int:
         sampler=door.sampler,
         spacing=door.spacing,
         schedule=door.schedule,
-        times=door.times,
+        times=times(door.times),
         eta=door.eta,
     )
     from stepsight.diffusion.objective import Diffusion
@@ -49,15 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", help="default: the settings', as for all below")
     parser.add_argument("--spacing")
     parser.add_argument("--schedule", help="visit the noise levels of this schedule")
-    parser.add_argument("--times", type=_numbers, default=(), help="custom: 1.0,0.6,0.2")
+    parser.add_argument("--times", help="visit these, such as 1.0,0.6,0.2")
     parser.add_argument("--eta", type=float)
     parser.add_argument("--strength", type=float, default=1.0, help="begin at this time")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(","))
 
 
 def _settings(door: argparse.Namespace) -> DiffusionSettings:

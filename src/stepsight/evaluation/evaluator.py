@@ -51,7 +51,7 @@ class Scores:
     seconds: dict[Setting, float] = field(default_factory=dict)  # an image, median over batches
     working: Size = (0, 0)  # of most images
     sizes: Counter[Size] = field(default_factory=Counter)  # images worked at each size
-    peak_gb: float = 0.0  # of memory
+    peak_gb: dict[Setting, float] = field(default_factory=dict)  # of memory
     merge: str = ""  # the rule, where several were asked for
 
 
@@ -243,7 +243,7 @@ def _scores(
                 scores.seconds[_setting(name)] = float(seconds.median())
                 scores.sizes = Counter(zip(height.int().tolist(), width.int().tolist()))
                 scores.working = scores.sizes.most_common(1)[0][0]
-                scores.peak_gb = max(scores.peak_gb, float(peak.max()))
+                scores.peak_gb[_setting(name)] = float(peak.max())
     return scores
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from stepsight.data.collate import collate
 from stepsight.data.resize import Size, resize_sample
 from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError
 from stepsight.evaluation.memory import peak_gb, reset_peak
 from stepsight.evaluation.views import View
 from stepsight.metrics.alignment import Space
@@ -199,13 +200,24 @@ class Model:
     def shown(self, batch: Batch, view: View, sizes: Sequence[Size]) -> dict[str, Prediction]:
         pipeline = self._working(batch, view)
         found = {}
-        for calls, count in ((1, 1), (self.nfe[-1], self.members[-1])):
+        for calls, count in ((self._fewest(), 1), (self.nfe[-1], self.members[-1])):
             merged = self.task.merge(self._draw(pipeline, batch, calls, count))
             found[f"{calls} x {count}"] = pipeline.finish(merged, batch)
         return found
 
     def remark(self, rule: Rule) -> str | None:
         return None
+
+    def _fewest(self) -> int:
+        """The fewest calls that its sampler can spend, of those worth trying."""
+        diffusion = self.pipeline.sampling(sampler=self.sampler).diffusion
+        for calls in (1, 2):
+            try:
+                diffusion.check_calls(calls)
+                return calls
+            except UserError:
+                continue
+        return self.nfe[0]
 
     def _way(self) -> dict[str, Any]:
         """How it samples and merges, besides the sampler."""
@@ -241,6 +253,7 @@ class Model:
 
 def _way(diffusion: DiffusionSettings, task: object) -> dict[str, Any]:
     found = {"spacing": diffusion.spacing, "schedule": diffusion.sampling_schedule}
+    found |= {"eta": diffusion.eta, "times": list(diffusion.sampling_times)}
     return found | {"merge": getattr(task, "merge_by", None)}
 
 

@@ -6,6 +6,9 @@
     coverage_90  share of the truth within the 90 % interval of a normal distribution with the
                  members' mean and standard deviation (depth and flow)
     crps         of the members, in metres or pixels (depth and flow)
+    brier        mean square of a probability less what happened: of the object (amodal), of the
+                 answer being right by the share of members that vote for it (semantic)
+    edge_f1      of outlines, within a pixel (amodal, semantic; depth has a metric of that name)
     calibration  sums "b k 3" behind a reliability diagram (`metrics.uncertainty`): of such
                  intervals at nine levels (depth and flow), of the probability of the object
                  (amodal), of the share of members that vote for the answer (semantic)
@@ -29,6 +32,7 @@ from torch import Tensor
 from stepsight.evaluation.predictors import Answer
 from stepsight.metrics import depth, flow, masked, segmentation
 from stepsight.metrics.alignment import Space, align
+from stepsight.metrics.edges import outline_rows
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.uncertainty import (
@@ -54,6 +58,7 @@ class Case(NamedTuple):
     members: Tensor | None = None  # "e b c h w" in its unit, where they can be compared
     stated: Tensor | None = None  # a probability "b 1 h w", and
     happened: Tensor | None = None  # bool "b 1 h w", whether what it speaks of is so
+    outlines: tuple[Tensor, Tensor] | None = None  # masks or classes "b 1 h w", predicted and true
 
 
 def uncertainty_rows(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Rows:
@@ -69,7 +74,11 @@ def uncertainty_rows(answer: Answer, batch: Batch, rule: Protocol, given: Space)
     }
     if case.members is not None and case.truth is not None:
         rows |= _of_members(case.members.double(), case.truth, case.valid)
+    if case.outlines is not None:
+        rows["edge_f1"] = outline_rows(*case.outlines, case.valid)["edge_f1"]
     if case.stated is not None and case.happened is not None:
+        squares = (case.stated.double() - case.happened.double()).square()
+        rows["brier"] = masked.mean(squares, case.valid)
         sums = probability_calibration(case.stated, case.happened, case.valid)
         rows["calibration"] = sums
     return rows
@@ -99,13 +108,17 @@ def _case(answer: Answer, batch: Batch, rule: Protocol, given: Space) -> Case | 
             assert batch.amodal_valid is not None
             masks = batch.modal, batch.amodal, batch.amodal_valid
             valid = segmentation.scored_pixels(*masks, rule)
-            error = ((values > 0.5) != batch.amodal).float()
-            return Case(error, valid, stated=values, happened=batch.amodal)
+            found = values > 0.5
+            error, outlines = (found != batch.amodal).float(), (found, batch.amodal)
+            return Case(error, valid, stated=values, happened=batch.amodal, outlines=outlines)
         case "semantic" if batch.labels is not None:
             labels = batch.labels[:, None]
             wrong, votes = values != labels, answer.members
             share = None if votes is None else (votes == values).double().mean(0)
-            return Case(wrong.float(), labels != IGNORE, stated=share, happened=~wrong)
+            outlines = values, labels
+            return Case(
+                wrong.float(), labels != IGNORE, stated=share, happened=~wrong, outlines=outlines
+            )
         case "normals" if batch.normals is not None and batch.normals_valid is not None:
             cosine = F.cosine_similarity(values, batch.normals, dim=1)[:, None]
             return Case(cosine.clamp(-1, 1).arccos(), batch.normals_valid)

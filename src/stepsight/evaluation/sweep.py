@@ -150,7 +150,7 @@ def cells_of(one: Scored) -> Iterator[Cell]:
                 total_calls=nfe * members,
                 gflop_per_image=forward * nfe * members / 1e9,
                 ms_per_image=scores.seconds[nfe, members] * 1e3,
-                peak_gb=scores.peak_gb,
+                peak_gb=scores.peak_gb[nfe, members],
                 metric=metric,
                 value=value.value,
                 lo=value.lo,
@@ -160,6 +160,7 @@ def cells_of(one: Scored) -> Iterator[Cell]:
                 dataset=scores.source,
                 protocol=rule.id,
                 images=len(scores.keys),
+                weights=one.variant.pipeline.name,
             )
 
 

@@ -37,7 +37,7 @@ from stepsight.scaling.sweeps import Cell
 
 Sections = dict[str, tuple[str, Html]]  # short name to title and content
 
-PANELS = ("edge_f1", "crps", "ause", "coverage_90", "spread")  # beside the main metric
+PANELS = ("edge_f1", "crps", "brier", "ause", "coverage_90", "spread")  # beside the main metric
 FILM = (
     "one image over model calls and members, each tile with its score, the best one framed; last "
     "row: how far the members lie apart"

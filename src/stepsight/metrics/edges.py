@@ -1,4 +1,4 @@
-"""Are depth discontinuities where they should be? F1 of depth edges within one pixel.
+"""Are discontinuities where they should be? F1 of depth edges, and of outlines, within one pixel.
 
 Mean errors hardly notice a blurred outline; this is the number that does.
 """
@@ -22,8 +22,19 @@ def edge_rows(pred: Tensor, truth: Tensor, valid: Tensor) -> Rows:
     converse, F1 = 2PR / (P + R); NaN where neither has an edge (`edges`, the number of edge pixels
     of both, is 0 there). A pixel is judged only if its whole neighbourhood is valid.
     """
+    return _agreement(depth_edges(pred, valid), depth_edges(truth, valid), valid)
+
+
+def outline_rows(pred: Tensor, truth: Tensor, valid: Tensor) -> Rows:
+    """The same for outlines of masks or class maps, integer or bool "b 1 h w": pixels that have
+    another value in their 3 x 3 neighbourhood."""
+    return _agreement(_outline(pred), _outline(truth), valid)
+
+
+def _agreement(p: Tensor, g: Tensor, valid: Tensor) -> Rows:
+    """F1 of predicted and true edge pixels, bool "b 1 h w", where all around is valid."""
     judged = ~_near(~valid)
-    p, g = depth_edges(pred, valid) & judged, depth_edges(truth, valid) & judged
+    p, g = p & judged, g & judged
     p_hits, g_hits = masked.count(p & _near(g)), masked.count(g & _near(p))
     p_all, g_all = masked.count(p), masked.count(g)
     # 2PR / (P + R) in whole numbers: the denominator is 0 only where nothing hits, and F1 is 0.
@@ -38,6 +49,12 @@ def depth_edges(depth: Tensor, valid: Tensor) -> Tensor:
     kernels = torch.stack([across, across.T])[:, None]
     slope = F.conv2d(F.pad(log, (1, 1, 1, 1), mode="replicate"), kernels)
     return slope.norm(dim=1, keepdim=True) >= JUMP / 2  # a step is spread over two pixels
+
+
+def _outline(labels: Tensor) -> Tensor:
+    values = F.pad(labels.float(), (1, 1, 1, 1), mode="replicate")
+    highest, lowest = (F.max_pool2d(sign * values, kernel_size=3, stride=1) for sign in (1, -1))
+    return highest != -lowest
 
 
 def _near(mask: Tensor) -> Tensor:

@@ -101,9 +101,10 @@ class Landscape:
         if not (measured or math.isfinite(interpolate(self.errors, at) + doubt)):
             return None
         one, error = self.cells[0], predictor(at)
-        value = 1 - error if measure(one.metric).higher_is_better else error
         sampling = 2 * interpolate(self._deviations, at) ** 2 if fresh else 0.0
         half = Z90 * math.sqrt(sampling + doubt**2)
+        least = max(error - half, min(error, 0.0))  # no error is below 0
+        value, *ends = (self._value(end) for end in (error, least, error + half))
         return Choice(
             **one.family._asdict(),
             nfe=at[0],
@@ -113,11 +114,15 @@ class Landscape:
             ms_per_image=interpolate(self._ms, at, axis=float),
             metric=one.metric,
             expected=value,
-            lo=value - half,
-            hi=value + half,
+            lo=min(ends),
+            hi=max(ends),
             level=LEVEL,
             measured=measured,
         )
+
+    def _value(self, error: float) -> float:
+        """The metric of an error."""
+        return 1 - error if measure(self.cells[0].metric).higher_is_better else error
 
     @cached_property
     def verdict(self) -> Verdict:

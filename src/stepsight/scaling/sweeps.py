@@ -56,6 +56,7 @@ class Cell:
     dataset: str = ""
     protocol: str = ""  # name@hash; values of different ones never mix
     images: int | None = None  # scored
+    weights: str = ""  # digest of the checkpoint's
 
     @property
     def family(self) -> Family:
