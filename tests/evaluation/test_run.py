@@ -53,13 +53,16 @@ def test_an_evaluation_writes_results_tables_grids_and_records(lab, tmp_path):
     grids = sorted(path.name for path in (tmp_path / "eval").glob("*.png"))
     assert grids == sorted(f"grid-{task}.png" for task in sources)
     lines, notes = records.read(ledger)
-    assert not notes and [line.task for line in lines] == list(sources)
+    assert not notes and list(dict.fromkeys(line.task for line in lines)) == list(sources)
+    assert {line.metric for line in lines if line.task == "depth"} >= {"abs_rel", "delta1"}
     depth = lines[0]
     assert (depth.run, depth.config, depth.seed, depth.images_seen) == ("run-1", "c0ffee", 3, 640)
     assert depth.value == pytest.approx(read[0]["metrics"]["abs_rel"]) and depth.loss == 0.2
     assert depth.inference_flops == 4 * forward_flops(pipeline, "depth") and depth.images == 4
-    directions = {line.task: line.lower_is_better for line in lines}
-    assert directions == {"depth": True, "flow": True, "amodal": False, "semantic": False}
+    directions = {(line.task, line.metric): line.lower_is_better for line in lines}
+    assert directions["depth", "abs_rel"] and not directions["depth", "delta1"]
+    assert directions["flow", "epe"] and not directions["semantic", "miou"]
+    assert len(directions) == len(lines) and all(line.time for line in lines)
 
 
 def test_a_sweep_has_one_record_a_task_and_setting(lab, tmp_path):
@@ -69,9 +72,11 @@ def test_a_sweep_has_one_record_a_task_and_setting(lab, tmp_path):
     sweep(tmp_path / "sweep", pipeline, sources, plan, WHO, tmp_path / "records.jsonl")
     lines, _ = records.read(tmp_path)
     settings = [(1, 1), (1, 3), (2, 1), (2, 3)]
-    assert sorted((line.task, line.nfe, line.members) for line in lines) == [
+    main = [line for line in lines if line.metric in ("abs_rel", "miou")]
+    assert sorted((line.task, line.nfe, line.members) for line in main) == [
         (task, *setting) for task in ("depth", "semantic") for setting in settings
     ]
+    assert len(lines) > len(main)
     assert {line.images for line in lines} == {len(lab.held)}
     read = json.loads((tmp_path / "sweep/results.json").read_text(), parse_constant=refuse)
     assert [(row["nfe"], row["members"]) for row in read] == [(2, 3)] * 2

@@ -83,6 +83,13 @@ class Mixture:
         total = sum(stream.weight for stream in self.streams)
         return self._by_source([stream.weight / total for stream in self.streams])
 
+    def distinct(self) -> dict[str, int]:
+        """How many different samples each task draws from."""
+        found = dict.fromkeys((stream.task for stream in self.streams), 0)
+        for stream in self.streams:
+            found[stream.task] += stream.length
+        return found
+
     def counts(self, steps: int) -> dict[tuple[str, str], int]:
         """Images of the first `steps` batches, by task and source."""
         blocks, rest = divmod(steps, BLOCK)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import torch
 
@@ -12,7 +13,7 @@ from stepsight.data.resize import Size
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import interval
-from stepsight.measures import main_metric, measure
+from stepsight.measures import headline, measure
 from stepsight.metrics import protocol as protocols
 from stepsight.models.factory import active_parameters, count_flops
 from stepsight.pipeline import DensePipeline
@@ -34,6 +35,11 @@ class Identity:
     training_flops: float
     images_seen: int
     losses: Mapping[str, float]  # validation loss by task
+    loss_bins: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by task
+    tokens: float | None = None
+    samples: Mapping[str, int] = field(default_factory=dict)  # distinct training ones by task
+    parent: str = ""
+    inherited_flops: float | None = None
 
 
 def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
@@ -50,52 +56,72 @@ def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
         training_flops=saved.meta["training_flops"],
         images_seen=saved.meta["images_seen"],
         losses=saved.meta["losses"],
+        loss_bins=saved.meta.get("loss_bins", {}),
+        tokens=saved.meta["images_seen"] * _tokens(pipeline),
+        samples=saved.meta.get("samples", {}),
+        parent=saved.meta.get("parent", ""),
+        inherited_flops=saved.meta.get("inherited_flops", 0.0),
     )
+
+
+def _tokens(pipeline: DensePipeline) -> float:
+    """Cells of the backbone's coarsest grid an image, the mean over tasks."""
+    stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
+    counts = [(height // stride) * (width // stride) for height, width in pipeline.sizes.values()]
+    return sum(counts) / len(counts)
 
 
 def record_lines(
     every: Sequence[Scores], pipeline: DensePipeline, sampler: str, identity: Identity
 ) -> list[ScalingRecord]:
-    """One record a task, setting and main metric. `sampler` also says what else is unusual about
-    the way of sampling, so that records of different ways are not taken for the same."""
-    lines = []
-    for scores in every:
-        rule = protocols.get(scores.protocol)
-        forward = answer_flops(pipeline, scores)
-        for (nfe, members), rows in scores.settings.items():
-            metrics = metrics_of(rows, rule.name)
-            metric = main_metric(scores.task, metrics, rule.metrics)
-            assert metric is not None, scores.task
+    """One record a task, setting and headline metric. `sampler` also says what else is unusual
+    about the way of sampling, so that records of different ways are not taken for the same."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [line for one in every for line in _lines_of(one, pipeline, sampler, identity, now)]
+
+
+def _lines_of(
+    scores: Scores, pipeline: DensePipeline, sampler: str, identity: Identity, now: str
+) -> Iterator[ScalingRecord]:
+    rule, forward = protocols.get(scores.protocol), answer_flops(pipeline, scores)
+    task = scores.task
+    for (nfe, members), rows in scores.settings.items():
+        metrics = metrics_of(rows, rule.name)
+        for metric in headline(task, metrics, rule.metrics):
             found = interval(rows, metric, rule)
-            lines.append(
-                ScalingRecord(
-                    run=identity.run,
-                    config=identity.config,
-                    revision=identity.revision,
-                    seed=identity.seed,
-                    model=identity.model,
-                    params_total=identity.parameters,
-                    params_active=identity.active,
-                    training_flops=identity.training_flops,
-                    images_seen=identity.images_seen,
-                    task=scores.task,
-                    dataset=scores.source,
-                    protocol=rule.id,
-                    sampler=sampler,
-                    nfe=nfe,
-                    members=members,
-                    inference_flops=inference_flops(forward, nfe, members),
-                    metric=metric,
-                    value=metrics[metric],
-                    images=len(scores.keys),
-                    lower_is_better=not measure(metric).higher_is_better,
-                    lo=found.lo,
-                    hi=found.hi,
-                    seconds=scores.seconds[nfe, members],
-                    loss=identity.losses.get(scores.task),
-                )
+            yield ScalingRecord(
+                run=identity.run,
+                config=identity.config,
+                revision=identity.revision,
+                seed=identity.seed,
+                model=identity.model,
+                params_total=identity.parameters,
+                params_active=identity.active,
+                training_flops=identity.training_flops,
+                images_seen=identity.images_seen,
+                task=task,
+                dataset=scores.source,
+                protocol=rule.id,
+                sampler=sampler,
+                nfe=nfe,
+                members=members,
+                inference_flops=inference_flops(forward, nfe, members),
+                metric=metric,
+                value=metrics[metric],
+                images=len(scores.keys),
+                lower_is_better=not measure(metric).higher_is_better,
+                lo=found.lo,
+                hi=found.hi,
+                seconds=scores.seconds[nfe, members],
+                loss=identity.losses.get(task),
+                loss_bins=tuple(identity.loss_bins.get(task, ())),
+                tokens=identity.tokens,
+                samples=identity.samples.get(task),
+                size="x".join(map(str, scores.working)),
+                parent=identity.parent,
+                inherited_flops=identity.inherited_flops,
+                time=now,
             )
-    return lines
 
 
 def answer_flops(pipeline: DensePipeline, scores: Scores) -> float:

@@ -1,7 +1,8 @@
 """Settings of the backbone and the codec, and the table of sizes (standard library only).
 
 A size is a row: the registry name, and the numbers that define the network. `parse` turns a name
-such as `DiT-S/2`, `DiT-XL/2-8E2A` (8 experts, 2 active), `hourglass-64` or `unet-sd2` into its row.
+such as `DiT-S/2`, `DiT-96x4/8` (96 wide, 4 blocks), `DiT-XL/2-8E2A` (8 experts, 2 active),
+`hourglass-64` or `unet-sd2` into its row.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ CUSTOM_UNET = "unet"  # of the configuration in ModelSettings.unet
 DENSE = tuple(f"{base}/{patch}" for base in DIT for patch in PATCHES)
 NAMES = (*HOURGLASS, *UNET, CUSTOM_UNET, *DENSE, "DiT-XL/2-8E2A")
 VAE_PREFIX = "vae-"  # model.name of a run that trains a codec: models.vae.VAES lists them
+SHAPE = re.compile(r"DiT-(?P<width>\d+)x(?P<depth>\d+)/(?P<patch>\d+)")  # a rung of a ladder
+HEAD_WIDTH = 32  # of models named by their shape
 EXPERTS = re.compile(r"(?P<dense>.+)-(?P<experts>\d+)E(?P<active>\d+)A")
 
 
@@ -130,13 +133,31 @@ def parse(name: str) -> DiTSize | HourglassSize | UNetSize | None:
         return HOURGLASS[name] if name in HOURGLASS else UNET[name]
     mixed = EXPERTS.fullmatch(name)
     dense = mixed["dense"] if mixed else name
-    if dense not in DENSE:
+    size = _shaped(dense)
+    if size is None and dense not in DENSE:
         raise UserError(f"model.name '{name}' is unknown.{suggest(name, NAMES)}")
-    base, _, patch = dense.partition("/")
-    size = DiTSize(*DIT[base], patch=int(patch))
+    if size is None:
+        base, _, patch = dense.partition("/")
+        size = DiTSize(*DIT[base], patch=int(patch))
     if mixed is None:
         return size
     experts, active = int(mixed["experts"]), int(mixed["active"])
     if not 1 <= active <= experts:
         raise UserError(f"model.name '{name}': {active} of {experts} experts cannot be active.")
     return replace(size, experts=experts, active=active)
+
+
+def _shaped(name: str) -> DiTSize | None:
+    """The row of a name that says width, blocks and patch; None for other names. Raises `UserError`
+    for a shape that no DiT has."""
+    found = SHAPE.fullmatch(name)
+    if found is None:
+        return None
+    width, depth, patch = (int(found[part]) for part in ("width", "depth", "patch"))
+    if patch not in PATCHES or depth < 1 or width < 4 or width % min(width, HEAD_WIDTH):
+        patches = ", ".join(map(str, PATCHES))
+        raise UserError(
+            f"model.name '{name}': the width must be a multiple of {HEAD_WIDTH}, or less, with at "
+            f"least one block and a patch of {patches}, such as DiT-96x4/8."
+        )
+    return DiTSize(width, depth, max(1, width // HEAD_WIDTH), patch=patch)

@@ -21,7 +21,7 @@ import numpy as np
 from stepsight.errors import DataFormatError, UserError, suggest
 
 FILE_NAME = "records.jsonl"
-SCHEMA = 1
+SCHEMA = 2  # 2: tokens, samples, working size, parent, time; several metrics a setting
 BIN = "loss_bin_"
 _BIN = re.compile(rf"{BIN}\d+")
 
@@ -56,8 +56,14 @@ class ScalingRecord:
     lo: float | None = None  # ends of the 95 % interval of `value`
     hi: float | None = None
     seconds: float | None = None  # one image
-    loss: float | None = None  # validation denoising loss of the task
+    loss: float | None = None  # validation loss of the task on noise that all checkpoints share
     loss_bins: tuple[float | None, ...] = ()  # the same in bins of the noise level, clean to noisy
+    tokens: float | None = None  # images seen x cells of the backbone's coarsest grid
+    samples: int | None = None  # distinct training samples of the task
+    size: str = ""  # working size, HxW
+    parent: str = ""  # run whose weights it started from
+    inherited_flops: float | None = None  # spent on those, and on what they started from
+    time: str = ""  # of the evaluation, ISO 8601, UTC
     schema: int = SCHEMA
 
     def flat(self) -> dict[str, Any]:
@@ -137,6 +143,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "bool": (bool,),
     "int": (int,),
+    "int | None": (int, type(None)),
     "float": (float, int),
     "float | None": (float, int, type(None)),
 }

@@ -80,10 +80,15 @@ def hide_classes(s: Setup, part: Part, step: int, rows: range) -> None:
 
 def count_of(s: Setup, part: Part) -> Tensor:
     """What the summed error of a part is divided by, before it is known for the whole batch."""
+    return counts_of(s, part).sum()
+
+
+def counts_of(s: Setup, part: Part) -> Tensor:
+    """The share of each row "b" of `errors_of` in `count_of`: its valid entries, or 1 an image."""
     assert part.coded.valid is not None
     if s.config.diffusion.objective == "end_to_end":
-        return part.coded.valid.new_tensor(float(len(part.coded.label) // part.task.passes))
-    return part.coded.valid.sum()
+        return part.coded.valid.new_ones(len(part.coded.label) // part.task.passes)
+    return part.coded.valid.flatten(1).sum(dim=1)
 
 
 def errors_of(s: Setup, net: Network, part: Part, t: Tensor, noise: Tensor) -> Tensor:

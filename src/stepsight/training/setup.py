@@ -84,6 +84,8 @@ class Setup:
     best: float = math.inf
     is_best: bool = False
     losses: dict[str, float] = field(default_factory=dict)  # validation loss by task
+    loss_bins: dict[str, list[float]] = field(default_factory=dict)  # by noise level, and task
+    parent: str = ""  # run that the weights started from
     filled: dict[str, int] = field(default_factory=dict)  # leading rows of each store that are made
     rendering_s: float = 0.0  # processor seconds spent on making samples
     began: float = field(default_factory=time.perf_counter)

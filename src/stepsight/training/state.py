@@ -57,7 +57,8 @@ def load_run(s: Setup, saved: Checkpoint) -> None:
     best = saved.meta["best"]
     s.best, s.training_flops = math.inf if best is None else best, saved.meta["training_flops"]
     s.inherited_flops = saved.meta.get("inherited_flops", 0.0)
-    s.losses = dict(saved.meta["losses"])
+    s.losses, s.loss_bins = dict(saved.meta["losses"]), dict(saved.meta.get("loss_bins", {}))
+    s.parent = saved.meta.get("parent", "")
 
 
 def initialise(s: Setup, saved: Checkpoint) -> None:
@@ -66,6 +67,7 @@ def initialise(s: Setup, saved: Checkpoint) -> None:
     checkpoint.load_weights(s.net, weights, saved.path)
     s.ema.load(weights, s.device)
     s.inherited_flops = saved.meta["training_flops"] + saved.meta.get("inherited_flops", 0.0)
+    s.parent = saved.meta["run"]
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -91,6 +93,9 @@ def publish(s: Setup, run: RunWriter) -> None:
             "tasks": list(s.tasks),
             "codec": s.codec.name,
             "losses": s.losses,
+            "loss_bins": s.loss_bins,
+            "samples": s.mixture.distinct(),
+            "parent": s.parent,
             "run": run.path.name,
             "revision": revision(),
         },

@@ -13,13 +13,14 @@ from stepsight.diffusion.noise import row_noise
 from stepsight.evaluation import run as evaluation
 from stepsight.evaluation.evaluator import Scores, Setting
 from stepsight.evaluation.results import metrics_of
-from stepsight.training.batches import count_of, errors_of, stack_part
+from stepsight.training.batches import counts_of, errors_of, stack_part
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.setup import Setup
 from stepsight.training.state import best_score
 
 CHUNK = 32  # images whose loss is taken together
+BINS = 4  # of the noise levels
 
 
 def validate(s: Setup, run: RunWriter, console: Console) -> float:
@@ -51,8 +52,8 @@ def validate(s: Setup, run: RunWriter, console: Console) -> float:
 
 def validation_row(s: Setup, scores: Scores, setting: Setting) -> dict[str, Any]:
     """A `val` line of metrics.jsonl."""
-    loss = validation_loss(s, scores.task)
-    s.losses[scores.task] = loss
+    loss, bins = validation_loss(s, scores.task)
+    s.losses[scores.task], s.loss_bins[scores.task] = loss, bins
     names = scores.baselines.items()
     return {
         "kind": "val",
@@ -64,6 +65,7 @@ def validation_row(s: Setup, scores: Scores, setting: Setting) -> dict[str, Any]
         "members": setting[1],
         "n": len(scores.keys),
         "loss": loss,
+        "loss_bins": bins,
         "metrics": metrics_of(scores.settings[setting], scores.protocol),
         "baselines": {name: metrics_of(own, scores.protocol) for name, own in names},
         "seconds": s.elapsed(),
@@ -71,11 +73,14 @@ def validation_row(s: Setup, scores: Scores, setting: Setting) -> dict[str, Any]
 
 
 @torch.inference_mode()
-def validation_loss(s: Setup, task: str) -> float:
-    """The training loss of the network as it is on fixed images, noise levels and noise."""
+def validation_loss(s: Setup, task: str) -> tuple[float, list[float]]:
+    """The training loss of the network as it is, and the same in `BINS` equal shares of the noise
+    levels drawn, clean to noisy. Images, levels and noise are the same for every checkpoint of
+    every run, and the levels are stratified. The objective "end_to_end" has one level, so no bins.
+    """
     source = s.evaluation_sources[task]
     count = min(s.config.training.validation_images, len(source))
-    total = valid = 0.0
+    errors, counts = torch.zeros(BINS, dtype=torch.float64), torch.zeros(BINS, dtype=torch.float64)
     for start in range(0, count, CHUNK):
         picks = range(start, min(start + CHUNK, count))
         samples = [resize_sample(one, s.sizes[task]) for one in source.samples(picks)]
@@ -90,6 +95,11 @@ def validation_loss(s: Setup, task: str) -> float:
         ]
         noise = row_noise(part.coded.x.shape[1:], keys).to(s.device)
         times = s.diffusion.draw_times(u.clamp(1e-3, 1 - 1e-3)).to(s.device)
-        total += float(errors_of(s, s.net, part, times, noise).sum())
-        valid += float(count_of(s, part))
-    return total / max(valid, 1.0)
+        each = errors_of(s, s.net, part, times, noise).double().cpu()
+        bins = (u * BINS).long().clamp_max(BINS - 1)[: len(each)]
+        errors.index_add_(0, bins, each)
+        counts.index_add_(0, bins, counts_of(s, part).double().cpu())
+    loss = float(errors.sum() / counts.sum().clamp_min(1))
+    if s.config.diffusion.objective == "end_to_end":
+        return loss, []
+    return loss, (errors / counts).tolist()
