@@ -61,9 +61,13 @@ def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
 
 
 def ascending(cost: ArrayLike, error: ArrayLike) -> list[int]:
-    """The places of the points on the frontier, the cheapest first; "n" each."""
+    """The places of the points on the frontier, the cheapest first; "n" each. Of equal points, as
+    of two samplers whose first step is the same, the first one stands for all."""
+    cost = np.asarray(cost, dtype=float)
     (kept,) = np.nonzero(pareto(cost, error))
-    return kept[np.argsort(np.asarray(cost, dtype=float)[kept], kind="stable")].tolist()
+    order = kept[np.argsort(cost[kept], kind="stable")]
+    _, first = np.unique(cost[order], return_index=True)  # equal cost here is equal error too
+    return order[first].tolist()
 
 
 def frontier(
