@@ -61,13 +61,9 @@ def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
 
 
 def ascending(cost: ArrayLike, error: ArrayLike) -> list[int]:
-    """The places of the points on the frontier, the cheapest first; "n" each. Of equal points, as
-    of two samplers whose first step is the same, the first one stands for all."""
-    cost = np.asarray(cost, dtype=float)
+    """The places of the points on the frontier, the cheapest first; "n" each."""
     (kept,) = np.nonzero(pareto(cost, error))
-    order = kept[np.argsort(cost[kept], kind="stable")]
-    _, first = np.unique(cost[order], return_index=True)  # equal cost here is equal error too
-    return order[first].tolist()
+    return kept[np.argsort(np.asarray(cost, dtype=float)[kept], kind="stable")].tolist()
 
 
 def frontier(
@@ -86,7 +82,11 @@ def frontier(
     costs = [float(getattr(cell, COSTS[cost])) for cell in chosen]
     if not np.isfinite(costs).any():
         raise UserError(f"The sweep holds no {COSTS[cost]} of {task}. Use another cost.")
-    order = ascending(costs, [cell.error for cell in chosen])
+    # Of cells that cost and err the same, as two samplers do in their first step, one is enough.
+    order = list(
+        {costs[i]: i for i in reversed(ascending(costs, [c.error for c in chosen]))}.values()
+    )
+    order.reverse()
     gains = [math.nan, *(_gain(chosen[j], chosen[i]) for j, i in zip(order, order[1:]))]
     return [FrontierCell(chosen[i], costs[i], gain) for i, gain in zip(order, gains)]
 
