@@ -102,8 +102,10 @@ def test_a_table_of_numbers(tmp_path, capsys):
     path = tmp_path / "points.csv"
     lines = [f"{x},{4.0 * x**-0.1},name" for x in FLOPS]
     path.write_text("\n".join(["macs,error,model", *lines]))
-    rows = fitted(capsys, "--csv", str(path), "--x", "macs", "--y", "error", "--form", "power")
-    assert rows[0]["params"] == pytest.approx({"A": 4.0, "a": 0.1}, rel=1e-5)
+    rows = fitted(capsys, "--csv", str(path), "--x", "macs", "--y", "error")
+    assert rows[0]["form"] == "power" and rows[0]["params"] == pytest.approx(
+        {"A": 4.0, "a": 0.1}, rel=1e-5
+    )
     with pytest.raises(UserError, match="no column 'mac'. Did you mean 'macs'"):
         run(["fit", "--csv", str(path), "--x", "mac", "--y", "error"])
     with pytest.raises(UserError, match="needs --y"):
@@ -124,3 +126,109 @@ def test_nothing_to_fit(tmp_path, runs):
         run(["fit", str(runs), "--x", "seconds"])
     with pytest.raises(SystemExit, match="2"):
         run(["fit", str(runs), "--form", "cubic"])
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    """Six sizes on six amounts of data by two recipes, of which the second is worse by a tenth."""
+    lines = ["params,tokens,recipe,run,error"]
+    for recipe, factor in (("a", 1.0), ("b", 1.1)):
+        for i, n in enumerate(np.geomspace(1e7, 1e10, 6)):
+            for d in np.geomspace(1e8, 1e12, 6):
+                error = factor * (1.69 + 406.4 / n**0.34 + 410.7 / d**0.28)
+                lines.append(f"{n},{d},{recipe},{i},{error}")
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def one_object(capsys, *args: str) -> dict:
+    assert run(["fit", *args, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_one_form_of_a_table_is_one_object(table, capsys):
+    flags = ["--form", "chinchilla", "--csv", str(table), "--y", "error", "--where", "recipe=a"]
+    found = one_object(capsys, *flags, "--bootstrap", "20")
+    wanted = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
+    assert found["params"] == pytest.approx(wanted, rel=1e-4)
+    assert {"form", "formula", "intervals", "objective", "r2", "aicc", "n", "x_range"} <= set(found)
+    assert found["verdict"] == "law" and found["warnings"] == [] and found["n"] == 36
+    assert found["x_range"]["params"] == pytest.approx([1e7, 1e10])
+    swapped = one_object(capsys, *flags, "--x", "tokens,params", "--bootstrap", "0")
+    assert swapped["params"]["alpha"] == pytest.approx(0.28, rel=1e-4)
+
+
+def test_rows_are_chosen(table, capsys):
+    flags = ["--form", "chinchilla", "--csv", str(table), "--y", "error", "--bootstrap", "0"]
+
+    def left(*conditions: str) -> dict:
+        return one_object(capsys, *flags, *(f"--where={text}" for text in conditions))
+
+    assert left("recipe!=a")["params"]["E"] == pytest.approx(1.1 * 1.69, rel=1e-4)
+    assert left("recipe=a", "params<5e9", "tokens>2e8")["n"] == 25
+    assert left("recipe=a", "run=2.0")["n"] == 6  # numbers are compared as numbers
+    with pytest.raises(UserError, match="no row is left where recipe=c"):
+        left("recipe=c")
+    with pytest.raises(UserError, match="no column 'recip'. Did you mean 'recipe'"):
+        left("recip=a")
+    with pytest.raises(UserError, match="write COL=VALUE"):
+        left("recipe")
+    with pytest.raises(UserError, match="'many' is not a number"):
+        left("params<many")
+
+
+def test_intervals_level_and_loss_are_chosen(table, capsys):
+    flags = ["--form", "chinchilla", "--csv", str(table), "--y", "error", "--bootstrap", "20"]
+    runs = one_object(capsys, *flags, "--groups", "run", "--level", "0.8")
+    assert (runs["method"], runs["resampling"], runs["level"]) == ("bootstrap", "runs", 0.8)
+    profile = one_object(capsys, *flags, "--intervals", "profile", "--huber", "inf")
+    assert profile["method"] == "profile" and profile["huber"] is None
+    assert profile["objective"] > runs["objective"]
+    assert run(["fit", *flags, "--intervals", "profile", "--level", "0.9"]) == 0
+    shown = capsys.readouterr().out
+    assert "90% intervals by profile" in shown and "params, tokens" in shown and "beta" in shown
+
+
+def test_records_in_two_inputs(runs, capsys):
+    flags = ["--y", "value", "--metric", "absrel", "--form", "members", "--x", "nfe,members"]
+    rows = fitted(capsys, str(runs), *flags)
+    assert [row["verdict"] for row in rows] == ["too few points"] * 2
+    with pytest.raises(UserError, match="needs --x with 2 columns, params, tokens"):
+        run(["fit", str(runs), "--form", "chinchilla"])
+
+
+def test_an_elbow_in_a_table(tmp_path, capsys):
+    lines = ["loss,images,score"]
+    for loss in np.linspace(2.25, 1.9, 8):
+        for images in 64.0 * 4.0 ** np.arange(5):
+            elbow = 0.06 * np.log(images) ** 0.9 + 1.8
+            lines.append(f"{loss},{images},{0.45 * max(0, elbow - loss) + 0.25}")
+    path = tmp_path / "elbow.csv"
+    path.write_text("\n".join(lines))
+    flags = ["--form", "emergence", "--csv", str(path), "--y", "score", "--bootstrap", "10"]
+    found = one_object(capsys, *flags, "--base", "0.25")
+    assert {"params", "intervals", "objective", "warnings", "verdict"} <= set(found)
+    assert found["params"]["B"] == 0.25 and found["params"]["C"] == pytest.approx(1.8, abs=1e-3)
+    assert run(["fit", *flags]) == 0
+    assert "resample models" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--intervals is not for --form emergence"):
+        run(["fit", *flags, "--intervals", "profile"])
+    with pytest.raises(UserError, match="name one with --csv"):
+        run(["fit", str(tmp_path), "--form", "emergence"])
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--base", "0.2"], "--base is the score"),
+        (["--where", "a=1"], "--where chooses among the columns"),
+        (["--groups", "run"], "--groups chooses among the columns"),
+        (["--level", "90"], "--level 90: give a share"),
+        (["--bootstrap", "-1"], "--bootstrap -1"),
+        (["--huber", "0"], "--huber 0: give a positive number"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(runs, flags: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        run(["fit", str(runs), *flags])

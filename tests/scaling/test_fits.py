@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import approx_fprime, least_squares
+from scipy.optimize import least_squares
 
 from stepsight.errors import UserError
 from stepsight.scaling.fits import Fit, compare, fit
-from stepsight.scaling.forms import FORMS
 
+CURVES = ("power", "power_floor")
 X = np.geomspace(1e4, 1e10, 9)
 TRUE = {"E": 0.12, "A": 4.0, "a": 0.25}
 
@@ -41,16 +41,6 @@ def test_exact_points_give_exact_parameters(name: str, params: dict[str, float],
     for key, value in scaled.items():
         assert one.params[key] == pytest.approx(value, rel=1e-6)
     np.testing.assert_allclose(one.predict(X * unit), curve(X, **params), rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_jacobians_of_the_forms(name: str):
-    law = FORMS[name]
-    u, log_y = np.log(X) - np.log(X).mean(), np.log(curve(X, **TRUE))
-    for theta in law.starts(u, log_y):
-        slopes = law.jacobian(law.inner(theta), u) @ law.chain(theta)
-        numeric = approx_fprime(theta, lambda t: law.log_curve(law.inner(t), u), 1e-7)
-        np.testing.assert_allclose(slopes, numeric, rtol=1e-3, atol=1e-4)
 
 
 def test_objective_is_the_sum_of_huber_losses():
@@ -87,10 +77,13 @@ def test_least_squares_equals_a_straight_line_in_logs():
     assert sum(one.residuals) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_floor_stays_below_the_points():
-    y = np.array([1.0, 0.5, 0.3, 0.21, 0.2, 0.205, 0.2])
-    one = fit("power_floor", np.geomspace(1, 200, 7), y, bootstrap=0)
-    assert 0 <= one.params["E"] < 0.2
+def test_the_floor_lies_within_the_points_of_a_plateau():
+    """Not below all of them: noise carries some of them under it."""
+    scatter = np.exp(0.02 * np.array([0, 0, 0, 1, -1, 0.5, -0.5, 1.5, -1.5]))
+    x = np.geomspace(1, 1e6, 9)
+    one = fit("power_floor", x, (0.2 + 0.8 * x**-1.0) * scatter, bootstrap=0, huber=math.inf)
+    assert one.params["E"] == pytest.approx(0.2, rel=0.005)
+    assert one.params["E"] > 0.2 * scatter.min()
 
 
 def test_comparison_prefers_the_form_that_made_the_points():
@@ -156,7 +149,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", CURVES)
 def test_verdicts(name: str, kind: str):
     assert fit(name, X, KINDS[kind], bootstrap=20).verdict == kind
 
@@ -192,10 +185,12 @@ def test_warnings_say_what_is_wrong():
     assert warned(fit("power_floor", X, curve(X, 4.0, 0.1), bootstrap=0), "E is at its bound 0")
     assert warned(fit("power_floor", X, curve(X, 1.0, 0.005), bootstrap=0), "ill-conditioned")
     assert not fit("power", X, KINDS["law"], bootstrap=0).warnings
+    steep = fit("power", [1.0, 2.0, 4.0, 8.0], [1.0, 1e-4, 1e-8, 1e-12], bootstrap=0)
+    assert warned(steep, "a is at its bound 10") and steep.verdict == "improves but no law"
 
 
 def test_a_search_cut_short_says_so(monkeypatch):
-    monkeypatch.setattr("stepsight.scaling.search.MAX_EVALUATIONS", 2)
+    monkeypatch.setattr("stepsight.scaling.search.MAX_STEPS", 2)
     assert warned(fit("power_floor", X, KINDS["saturated"], bootstrap=0), "not converged")
 
 
@@ -223,8 +218,30 @@ def test_far_extrapolation_warns():
         one.predict(X[-1] * 31)
 
 
+def test_held_out_is_the_error_at_the_top_of_a_fit_that_does_not_see_it():
+    y = noisy(curve(X, 4.0, 0.1), seed=4)
+    whole, part = fit("power", X, y, bootstrap=0), fit("power", X[:6], y[:6], bootstrap=0)
+    errors = np.log(part.params["A"] * X[6:] ** -part.params["a"] / y[6:])
+    assert whole.held_out == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-6)
+    assert math.isnan(fit("power_floor", X[:3], y[:3]).held_out)
+
+
+def test_held_out_tells_forms_apart():
+    y = noisy(curve(X, **TRUE), seed=2)
+    fits = compare(X, y, forms=("power", "power_floor", "power_shifted"), bootstrap=0)
+    assert fits["power_floor"].held_out < 0.3 * fits["power"].held_out
+    assert next(iter(fits)) == "power_floor"
+
+
+def test_a_level_widens_the_intervals():
+    y = noisy(curve(X, 4.0, 0.1), seed=5)
+    narrow, wide = (fit("power", X, y, level=level).intervals["a"] for level in (0.5, 0.95))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
 def test_fits_are_json():
     full = fit("power_floor", X, noisy(curve(X, **TRUE), 0), bootstrap=10).to_dict()
     empty = fit("power_floor", X[:1], X[:1]).to_dict()
     assert json.loads(json.dumps(full, allow_nan=False)) == full
     assert json.loads(json.dumps(empty, allow_nan=False))["params"]["A"] is None
+    assert full["x_range"] == [1e4, 1e10] and not {"draws", "natural"} & full.keys()

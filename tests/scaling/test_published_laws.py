@@ -1,4 +1,6 @@
-"""Laws and points published for diffusion perception (arXiv:2411.08034), as printed and as read."""
+"""Published laws and points: diffusion perception (arXiv:2411.08034), as printed and as read; the
+training runs behind Hoffmann's law, and those of loss-to-loss prediction (arXiv:2411.12925).
+"""
 
 from __future__ import annotations
 
@@ -60,3 +62,57 @@ def test_ensembles_improve(published, model: str):
     assert one.intervals["a"][0] > 0
     assert one.verdict in ("law", "improves but no law")
     assert any("decades" in warning for warning in one.warnings)
+
+
+@pytest.fixture
+def chinchilla(published) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters and tokens, "n 2", and losses of the runs of Hoffmann et al. as Besiroglu et al.
+    read them (arXiv:2404.10102), without the five highest losses, as they left them out."""
+    n, d, loss = columns(published("chinchilla_epoch_svg_points.csv"), "params", "tokens", "loss")
+    kept = np.sort(np.argsort(loss)[:-5])
+    return np.stack([n, d], axis=1)[kept], loss[kept]
+
+
+def test_hoffmanns_runs_give_the_constants_of_the_replication(chinchilla):
+    one = fit("chinchilla", *chinchilla, huber=1e-3, bootstrap=200)
+    assert one.objective <= 0.0010184 and one.n == 240
+    assert one.params["E"] == pytest.approx(1.817, abs=0.01)
+    assert one.params["alpha"] == pytest.approx(0.348, abs=0.005)
+    assert one.params["beta"] == pytest.approx(0.366, abs=0.005)
+    assert one.params["A"] == pytest.approx(482, rel=0.05)
+    assert one.params["B"] == pytest.approx(2085, rel=0.10)
+    assert one.verdict == "law" and one.warnings == ()
+    e, _, alpha, _, beta = np.array(one.draws).T
+    assert e.std() == pytest.approx(0.026, rel=0.25)
+    assert alpha.std() == pytest.approx(0.015, rel=0.25)
+    assert beta.std() == pytest.approx(0.021, rel=0.25)
+    assert np.mean(beta / (alpha + beta)) == pytest.approx(0.513, abs=0.02)
+
+
+def test_profile_intervals_of_hoffmanns_runs(chinchilla):
+    """At 95 % they hold the replication's estimates, and not the constants first published."""
+    one = fit("chinchilla", *chinchilla, huber=1e-3, bootstrap=0, intervals="profile")
+    replication = {"E": 1.8169, "A": 482.01, "alpha": 0.3478, "B": 2085.43, "beta": 0.3659}
+    for name, value in replication.items():
+        lo, hi = one.intervals[name]
+        assert lo < value < hi
+    assert one.intervals["E"][0] > 1.69 and one.intervals["beta"][0] > 0.28
+
+
+@pytest.mark.parametrize(
+    "form, r2, floor", [("chinchilla", 0.997, 2.002), ("kaplan", 0.987, 1.967)]
+)
+def test_own_losses_of_six_corpora(published, form: str, r2: float, floor: float):
+    rows, laws = published("l2l_sweep.csv"), published("l2l_published_scaling_fits.csv")
+    floors = {
+        law["data"]: float(law["E"])
+        for law in laws
+        if law["loss_name"] == "val_loss" and (law["kaplan_form"] == "True") == (form == "kaplan")
+    }
+    assert len(floors) == 6 and floors["fineweb-edu-100b"] == pytest.approx(floor, abs=1e-3)
+    for data, wanted in floors.items():
+        own = [row for row in rows if row["data"] == data]
+        n, d, loss = columns(own, "params", "tokens", "val_loss")
+        one = fit(form, np.stack([n, d], axis=1), loss, huber=1e-3, bootstrap=0)
+        assert one.params["E"] == pytest.approx(wanted, abs=0.02)
+        assert one.r2 >= r2 and one.verdict == "law"

@@ -19,38 +19,40 @@ class Resampler:
     """One way to draw a data set that could have been measured instead."""
 
     kind: str  # points, runs or residuals
-    draw: Callable[[np.random.Generator], tuple[Array, Array]]  # -> u "m", log_y "m"
+    draw: Callable[[np.random.Generator], tuple[Array, Array]]  # -> weights "n", log_y "n"
 
 
-def pairs(u: Array, log_y: Array, groups: Sequence[Hashable] | None) -> Resampler:
+def pairs(log_y: Array, groups: Sequence[Hashable] | None) -> Resampler:
     """Points drawn with replacement, or whole groups of them when there are at least three.
 
-    Fewer groups say nothing about the scatter between groups, so points are drawn instead.
+    Fewer groups say nothing about the scatter between groups, so points are drawn instead. A draw
+    is how often each point is in it.
     """
-    labels: list[Hashable] = [*range(len(u))] if groups is None else [*groups]
-    members = [np.flatnonzero([label == other for other in labels]) for label in _unique(labels)]
-    by_run = groups is not None and len(members) >= MIN_RUNS
+    labels: list[Hashable] = [*range(len(log_y))] if groups is None else [*groups]
+    by_run = groups is not None and len(set(labels)) >= MIN_RUNS
     if not by_run:
-        members = list(np.arange(len(u))[:, None])
+        labels = [*range(len(log_y))]
+    places = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    owner, count = np.array([places[label] for label in labels]), len(places)
 
     def draw(rng: np.random.Generator) -> tuple[Array, Array]:
-        index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        return u[index], log_y[index]
+        times = np.bincount(rng.integers(count, size=count), minlength=count)
+        return times[owner].astype(float), log_y
 
     return Resampler("runs" if by_run else "points", draw)
 
 
-def residuals(u: Array, log_curve: Array, scatter: Array, parameters: int) -> Resampler:
-    """The same x, the curve plus residuals drawn with replacement, "n" each.
+def residuals(log_curve: Array, scatter: Array, parameters: int) -> Resampler:
+    """The same x, the curve plus residuals drawn with replacement, "n" each."""
+    n, around = len(log_curve), widened(scatter, parameters)
+    return Resampler("residuals", lambda rng: (np.ones(n), log_curve + rng.choice(around, size=n)))
 
-    Residuals are centred and widened by sqrt(n / (n - k)), since a fit of k parameters has
-    pulled the curve towards the points (Efron & Tibshirani 1993, sec. 9.4).
+
+def widened(scatter: Array, parameters: int) -> Array:
+    """Residuals "n" as large as the errors that they stand for.
+
+    Centred, and times sqrt(n / (n - k)), since a fit of k parameters has pulled the curve towards
+    the points (Efron & Tibshirani 1993, sec. 9.4).
     """
-    n = len(u)
-    widened = (scatter - scatter.mean()) * np.sqrt(n / max(n - parameters, 1))
-    return Resampler("residuals", lambda rng: (u, log_curve + rng.choice(widened, size=n)))
-
-
-def _unique(labels: list[Hashable]) -> list[Hashable]:
-    """In order of appearance."""
-    return list(dict.fromkeys(labels))
+    n = len(scatter)
+    return (scatter - scatter.mean()) * np.sqrt(n / max(n - parameters, 1))

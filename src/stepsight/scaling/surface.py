@@ -223,7 +223,7 @@ def _intervals(
         return dict.fromkeys(form.parameters, (math.nan, math.nan))
     curve = _curve(form, data, theta) * data.weight
     scatter = data.error * data.weight - curve
-    resampler = residuals(np.arange(len(curve), dtype=float), curve, scatter, len(theta))
+    resampler = residuals(curve, scatter, len(theta))
     rng = np.random.default_rng(seed)
     draws = [
         _fit(form, data._replace(error=resampler.draw(rng)[1] / data.weight), theta[-2:])
