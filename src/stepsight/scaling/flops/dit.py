@@ -1,16 +1,12 @@
-"""Floating-point operations and parameters of a DiT, in closed form.
+"""Floating-point operations and parameters of a DiT, dense or with experts, in closed form.
 
-One convention for the whole project: a multiply-accumulate (MAC) is two FLOPs, and only matrix
-products are counted. Norms, activations, softmax and additions are left out, as in the counts
-printed by Peebles & Xie 2023 (arXiv:2212.09748), whose "Gflops" are GMACs.
+The "Gflops" that Peebles & Xie 2023 (arXiv:2212.09748) print are GMACs of this form.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FLOPS_PER_MAC = 2
-TRAINING_FORWARDS = 3  # a backward pass costs two forward passes: one for inputs, one for weights
 FREQUENCIES = 256  # width of the sinusoidal embedding of the noise level
 
 
@@ -43,40 +39,15 @@ class DiTShape:
         """Tokens of a working grid of `height` x `width` cells."""
         return (height // self.patch) * (width // self.patch)
 
+    def macs(self, height: int, width: int) -> int:
+        tokens = self.tokens(height, width)
+        return _token_macs(self, tokens) + _attention_macs(self, tokens) + _sample_macs(self)
 
-def forward_macs(shape: DiTShape, height: int, width: int) -> int:
-    """MACs of one forward pass for one sample on a working grid of `height` x `width` cells."""
-    tokens = shape.tokens(height, width)
-    return _token_macs(shape, tokens) + _attention_macs(shape, tokens) + _sample_macs(shape)
+    def stored(self) -> int:
+        return _parameters(self, self.mlps, self.routes)
 
-
-def forward_flops(shape: DiTShape, height: int, width: int) -> int:
-    """FLOPs of one forward pass for one sample; one model call (NFE) of one member."""
-    return FLOPS_PER_MAC * forward_macs(shape, height, width)
-
-
-def training_flops(forward: float, images: int) -> float:
-    """FLOPs of training on `images` samples, each costing `forward` FLOPs in the forward pass.
-
-    Work that an implementation repeats (recomputed activations or attention scores) is not model
-    work and is not counted.
-    """
-    return TRAINING_FORWARDS * forward * images
-
-
-def inference_flops(forward: float, nfe: int, members: int) -> float:
-    """FLOPs of one answer: `members` samples of `nfe` model calls, each costing `forward` FLOPs."""
-    return forward * nfe * members
-
-
-def parameters(shape: DiTShape) -> int:
-    """Trainable parameters; the sinusoidal position table is fixed and not counted."""
-    return _parameters(shape, shape.mlps, shape.routes)
-
-
-def active_parameters(shape: DiTShape) -> int:
-    """Parameters without those of the experts and patch embeddings that a token does not pass."""
-    return _parameters(shape, shape.active_mlps, routes=1)
+    def passed(self) -> int:
+        return _parameters(self, self.active_mlps, routes=1)
 
 
 def _parameters(shape: DiTShape, mlps: int, routes: int) -> int:
