@@ -3,6 +3,10 @@
 fit       laws in training compute, from the records of runs or any table
 frontier  the settings of a sweep, or of a published table, that are worth their cost
 plan      what to run with a budget of model calls, FLOPs or milliseconds
+allocate  parameters or samples, training or sampling: how to spend compute
+loss-to-loss  one loss or error of a model from another
+ladder    train a family of models, and forecast a larger one
+report    one page on a ladder: laws, forecasts against outcomes, what failed
 """
 
 from __future__ import annotations
@@ -10,9 +14,17 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from stepsight.cli.scaling import fit, frontier, plan
+from stepsight.cli.scaling import allocate, fit, frontier, ladder, loss_to_loss, plan, report
 
-VERBS: dict[str, ModuleType] = {"fit": fit, "frontier": frontier, "plan": plan}
+VERBS: dict[str, ModuleType] = {
+    "fit": fit,
+    "frontier": frontier,
+    "plan": plan,
+    "ladder": ladder,
+    "allocate": allocate,
+    "loss-to-loss": loss_to_loss,
+    "report": report,
+}
 
 
 def run(arguments: list[str]) -> int:

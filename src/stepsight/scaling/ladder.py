@@ -1,0 +1,288 @@
+"""Ladders: families of training runs that differ in what scales, told in one file.
+
+A ladder has stages, a stage has rungs, a rung is one `train.py` run. The axes are settings of
+`train.py` by their dotted names: `model.name` (size, experts), `training.images`,
+`data.<source>.count` (distinct samples), `data.<source>.size` (resolution), `training.seed`. Each
+rung of a later stage starts from the weights of each rung of the stage before, so that pretraining
+images and amounts of fine-tuning are axes too.
+
+    out: runs/ladder-depth
+    config: {tasks: {depth: {}}, ...}      # settings of all rungs, as in a config of train.py
+    stages:
+      train:
+        tune: {by: model.name, factors: [0.5, 1, 2], images: 4000}
+        grid:                              # blocks; in each, every combination of its lists
+          - {model.name: [DiT-32x2/8, DiT-64x3/8], training.images: [4000, 16000]}
+    held_out:                              # of the last stage: forecast first, then run
+      - {model.name: DiT-160x5/8, training.images: 96000}
+
+Learning rates are not guessed: with `tune`, short runs at several factors of them come first for
+each value of `by`, and the factor with the lowest validation loss is kept for all its rungs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepsight.errors import UserError, suggest
+from stepsight.training.config import TrainingSettings
+
+Settings = dict[str, Any]  # by dotted name
+RATES = ("lr", "muon_lr")  # of training: what a factor multiplies
+KEYS = {
+    "ladder": ("out", "at_once", "config", "stages", "held_out", "slurm"),
+    "stage": ("config", "grid", "tune"),
+    "tune": ("by", "factors", "images"),
+}
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Short runs that choose the factor of the learning rates for each value of `by`."""
+
+    by: str
+    factors: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that share all but what the grid varies."""
+
+    name: str
+    config: dict[str, Any]
+    settings: tuple[Settings, ...]  # what each rung sets, the grid multiplied out
+    tune: Tune | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One run of `train.py`."""
+
+    name: str  # folder below that of the ladder
+    config: dict[str, Any]
+    parent: str = ""  # rung whose weights it starts from
+    settings: Settings = field(default_factory=dict)  # what tells it from its siblings
+    factor: float = 1.0  # of the learning rates
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A ladder as its file tells it."""
+
+    out: Path
+    stages: tuple[Stage, ...]
+    held_out: tuple[Settings, ...] = ()
+    at_once: int = 2  # rungs at a time on CPUs; on GPUs one each
+    slurm: Mapping[str, Any] = field(default_factory=dict)  # parameters of submitit's executor
+
+
+def read_ladder(path: str | Path) -> Ladder:
+    """The ladder of a YAML file.
+
+    Raises:
+        UserError: the file does not exist, or says something that no ladder has.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--config {path} does not exist. Name a ladder, such as configs/ladder-*.")
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
+    told = _known(told, "ladder", str(path))
+    for key in ("out", "stages"):
+        if not told.get(key):
+            raise UserError(f"{path}: lacks '{key}'.")
+    common = told.get("config") or {}
+    stages = _mapping(told["stages"], f"{path}: stages")
+    found = [_stage(name, one, common, f"{path}: stages.{name}") for name, one in stages.items()]
+    held_out = [s for s in _multiplied(told.get("held_out") or [{}], f"{path}: held_out") if s]
+    at_once = told.get("at_once", 2)
+    if type(at_once) is not int or at_once < 1:
+        raise UserError(f"{path}: at_once {at_once}: give a positive number.")
+    slurm = _mapping(told.get("slurm") or {}, f"{path}: slurm")
+    return Ladder(Path(told["out"]), tuple(found), tuple(held_out), at_once, slurm)
+
+
+def rungs(
+    stage: Stage, parents: Sequence[Rung] = (), factors: Mapping[Any, float] | None = None
+) -> list[Rung]:
+    """The runs of a stage, from each of `parents`. factors: of the learning rates, by the value of
+    what they were tuned by (`best_factors`); values without one keep theirs."""
+    return [
+        _rung(stage, settings, parent, factors or {})
+        for parent, settings in product(parents or [None], stage.settings)
+    ]
+
+
+def held_out(
+    ladder: Ladder, parents: Sequence[Rung] = (), factors: Mapping[Any, float] | None = None
+) -> list[Rung]:
+    """The runs that a forecast is made for. A size that was not tuned takes the factor of the
+    nearest one in the order of the grid, the last: that of the largest."""
+    last = ladder.stages[-1]
+    stage = replace(last, name="held-out", settings=ladder.held_out)
+    known = dict(factors or {})
+    if last.tune and known:
+        largest = list(known.values())[-1]
+        known |= {
+            settings.get(last.tune.by): known.get(settings.get(last.tune.by), largest)
+            for settings in ladder.held_out
+        }
+    return rungs(stage, parents, known)
+
+
+def tuning_rungs(stage: Stage) -> list[Rung]:
+    """The short runs that choose learning rates: no evaluation, the loss is enough."""
+    if stage.tune is None:
+        return []
+    tune = stage.tune
+    first: dict[Any, Settings] = {}
+    for settings in stage.settings:
+        first.setdefault(settings.get(tune.by), settings)
+    short = {"training.images": tune.images, "training.evaluate": False}
+    found = []
+    for settings, factor in product(first.values(), tune.factors):
+        own = replace(stage, name=f"tune-{stage.name}")
+        value = settings.get(tune.by)
+        one = _rung(own, settings | short, None, {value: factor})
+        found.append(replace(one, name=f"tune-{stage.name}/{_slug({tune.by: value})}-x{factor:g}"))
+    return found
+
+
+def best_factors(stage: Stage, losses: Mapping[str, float]) -> dict[Any, float]:
+    """The factor of the lowest loss for each value of `tune.by`, given the losses of the tuning
+    runs by name; runs that failed have none."""
+    found: dict[Any, tuple[float, float]] = {}
+    for one in tuning_rungs(stage):
+        assert stage.tune is not None
+        value, loss = one.settings.get(stage.tune.by), losses.get(one.name)
+        if loss is not None and loss < found.get(value, (float("inf"), 1.0))[0]:
+            found[value] = (loss, one.factor)
+    return {value: factor for value, (_, factor) in found.items()}
+
+
+def last_loss(folder: Path, images: int) -> float | None:
+    """Mean validation loss over tasks of a run after `images` images; None before then."""
+    file = folder / "metrics.jsonl"
+    if not file.is_file():
+        return None
+    lines = (line for line in file.read_text(encoding="utf-8").split("\n") if line.endswith("}"))
+    rows = [json.loads(line) for line in lines]
+    losses = [
+        row["loss"]
+        for row in rows
+        if row.get("kind") == "val" and row["images_seen"] >= images and row["loss"] is not None
+    ]
+    return sum(losses) / len(losses) if losses else None
+
+
+def images_of(config: Mapping[str, Any]) -> int:
+    """How many images a run of these settings sees: whole batches."""
+    own, usual = config.get("training", {}), TrainingSettings()
+    batch = int(own.get("batch", usual.batch))
+    return int(own.get("images", usual.images)) // batch * batch
+
+
+def _stage(name: str, told: Any, common: Mapping[str, Any], where: str) -> Stage:
+    told = _known(told, "stage", where)
+    config = merged(common, told.get("config") or {})
+    settings = _multiplied(told.get("grid") or [{}], f"{where}.grid")
+    tune = told.get("tune")
+    return Stage(name, config, tuple(settings), _tune(tune, settings, where) if tune else None)
+
+
+def _tune(told: Any, settings: Sequence[Settings], where: str) -> Tune:
+    told = _known(told, "tune", f"{where}.tune")
+    if missing := [key for key in KEYS["tune"] if key not in told]:
+        raise UserError(f"{where}.tune: lacks {', '.join(missing)}.")
+    if not all(told["by"] in one for one in settings):
+        raise UserError(f"{where}.tune: {told['by']} is not varied by every block of the grid.")
+    return Tune(told["by"], tuple(float(one) for one in told["factors"]), int(told["images"]))
+
+
+def _multiplied(blocks: Any, where: str) -> list[Settings]:
+    """Every combination of the lists in each block."""
+    if not isinstance(blocks, list):
+        raise UserError(f"{where}: give a list of blocks, each with dotted names of settings.")
+    found: list[Settings] = []
+    for block in blocks:
+        block = _mapping(block, where)
+        choices = [value if isinstance(value, list) else [value] for value in block.values()]
+        found += [dict(zip(block, combination)) for combination in product(*choices)]
+    names = [_slug(one) for one in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{where}: {min(twice)} comes twice.")
+    return found
+
+
+def _rung(
+    stage: Stage, settings: Settings, parent: Rung | None, factors: Mapping[Any, float]
+) -> Rung:
+    config = merged(stage.config, nested(settings))
+    factor = factors.get(settings.get(stage.tune.by), 1.0) if stage.tune else 1.0
+    if factor != 1:
+        usual, own = TrainingSettings(), config.setdefault("training", {})
+        own |= {name: factor * own.get(name, getattr(usual, name)) for name in RATES}
+    if parent is not None and "name" not in config.get("model", {}):
+        config["model"] = config.get("model", {}) | parent.config.get("model", {})
+    slug = _slug(settings) or "run"
+    place = f"{parent.name.rpartition('/')[2]}+{slug}" if parent else slug
+    name = f"{stage.name}/{place}"
+    return Rung(name, config, parent.name if parent else "", settings, factor)
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    """Dotted names as nested tables."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        here = found
+        for part in path:
+            here = here.setdefault(part, {})
+        here[last] = value
+    return found
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables, the second over the first."""
+    found = deepcopy(dict(first))
+    for key, value in second.items():
+        inner = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = merged(found[key], value) if inner else deepcopy(value)
+    return found
+
+
+def _slug(settings: Settings) -> str:
+    """Such as `DiT-32x2-8_images-4000`: short, and safe as the name of a folder."""
+    return "_".join(_parts(settings))
+
+
+def _parts(settings: Settings) -> Iterator[str]:
+    for name, value in settings.items():
+        text = re.sub(r"[^\w.]+", "-", str(value)).strip("-")
+        yield text if name == "model.name" else f"{name.rpartition('.')[2]}-{text}"
+
+
+def _known(told: Any, kind: str, where: str) -> dict[str, Any]:
+    found = _mapping(told, where)
+    for key in found:
+        if key not in KEYS[kind]:
+            raise UserError(f"{where}: '{key}' is unknown.{suggest(key, KEYS[kind])}")
+    return found
+
+
+def _mapping(told: Any, where: str) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        raise UserError(f"{where}: expected a table of settings, found {type(told).__name__}.")
+    return told
