@@ -1,0 +1,122 @@
+"""What a report on scaling says in words: numbers, laws, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from stepsight.measures import measure, number
+from stepsight.scaling.fits import Fit
+from stepsight.scaling.forecast import LOSS, Forecast, Quantity, Scored
+from stepsight.scaling.forms import FORMS
+
+FORETOLD = 0.1  # error at the points left out, beyond which a law does not reach past its points
+
+
+def count(value: float) -> str:
+    """A number of parameters or images with three digits: 1.6M, 16.4k."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{_plain(value / unit)}{letter}"
+    return _plain(value)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def flops(value: float) -> str:
+    """Compute, such as 1.1e13."""
+    return f"{value:.1e}".replace("e+", "e")
+
+
+def named(quantity: Quantity) -> str:
+    """A quantity with its metric as people read it."""
+    label = LOSS if quantity.metric == LOSS else measure(quantity.metric).label
+    return str(quantity).replace(f" {quantity.metric}", f" {label}", 1)
+
+
+def shortly(warning: str) -> str:
+    """A warning without its explanation."""
+    return warning.partition(";")[0]
+
+
+def span(values: Iterable[float], written=count) -> str:
+    """`8.19k to 65.5k`, or the one value."""
+    known = sorted(set(values))
+    return " to ".join(dict.fromkeys(written(one) for one in (known[0], known[-1])))
+
+
+def reservations(fit: Fit) -> list[str]:
+    """What speaks against reading a fit as a law; [] for a clean one."""
+    told = fit.verdict == "law" or any(note.startswith(fit.verdict) for note in fit.warnings)
+    found = [*([] if told else [fit.verdict]), *fit.warnings]
+    if math.expm1(fit.held_out) > FORETOLD:
+        found.append(f"the top of the points is foretold no better than to {FORETOLD:.0%}")
+    return found
+
+
+def clean(fit: Fit) -> bool:
+    """Whether a law may be read without reservations."""
+    return fit.verdict == "law" and not reservations(fit)
+
+
+def judgement(fit: Fit) -> str:
+    """What a fit is worth, in a sentence that does not flatter it."""
+    return _sentence(fit, reservations(fit))
+
+
+def briefly(fit: Fit) -> str:
+    """Exponents and floor of a law, and what it is worth in short."""
+    left = [text for text in parameters(fit) if text.partition(" ")[0] not in FORMS[fit.form].logs]
+    told = f"{fit.formula}, {', '.join(left)}. " if fit.residuals else ""
+    return told + _sentence(fit, [shortly(note) for note in reservations(fit)])
+
+
+def _sentence(fit: Fit, against: Sequence[str]) -> str:
+    worth = "" if math.isnan(fit.r2) else f" (R² {fit.r2:.3f}, {left_out(fit)})"
+    if fit.verdict != "law":
+        return f"Not a clean law{worth}: {'; '.join(against)}."
+    if against:
+        return f"A law, but not a clean one{worth}: {'; '.join(against)}."
+    return f"A clean law{worth}."
+
+
+def left_out(fit: Fit) -> str:
+    """The error at the top quarter of the points, of a fit that did not see them."""
+    if math.isnan(fit.held_out):
+        return "too few points to leave some out"
+    return f"held-out error {math.expm1(fit.held_out):.1%}"
+
+
+def parameters(fit: Fit) -> list[str]:
+    """`a = 0.21 [0.19, 0.23]`, each."""
+    return [
+        f"{name} = {number(value)} {interval(*fit.intervals[name])}".strip()
+        for name, value in fit.params.items()
+    ]
+
+
+def interval(lo: float, hi: float) -> str:
+    """`[low, high]`, empty where an end is unknown."""
+    known = math.isfinite(lo) and math.isfinite(hi)
+    return f"[{number(lo)}, {number(hi)}]" if known else ""
+
+
+def day(moment: str) -> str:
+    """The day and minute of an ISO 8601 moment."""
+    return moment[:16].replace("T", " ")
+
+
+def forecast_summary(settled: Iterable[Scored], waiting: Iterable[Forecast]) -> str:
+    """How forecasts have done, in a sentence; "" where there are none."""
+    settled, waiting = list(settled), list(waiting)
+    parts = []
+    if settled:
+        inside = sum(one.inside for one in settled)
+        errors = [abs(one.error) for one in settled if math.isfinite(one.error)]
+        mean = f", mean error {sum(errors) / len(errors):.1%}" if errors else ""
+        parts.append(f"{inside} of {len(settled)} outcomes inside their forecast interval{mean}")
+    if waiting:
+        parts.append(f"{len(waiting)} forecast{'s' * (len(waiting) > 1)} waiting for an outcome")
+    return "; ".join(parts)
