@@ -20,7 +20,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -111,11 +111,12 @@ def table(merges: dict[str, Merge], count: int, size: int, repeats: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def heading(today: str, size: int, repeats: int) -> str:
+def heading(today: str, size: int, members: Sequence[int], repeats: int) -> str:
     machine = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    counts = " ".join(map(str, members))
     return (
         f"# {today}, merging depth maps, {machine}\n\n"
-        f"`python benchmarks/ensemble.py --size {size} --repeats {repeats}`, "
+        f"`python benchmarks/ensemble.py --size {size} --members {counts} --repeats {repeats}`, "
         f"torch {torch.__version__}, float32; turns timed: {repeats}.\n"
     )
 
@@ -128,7 +129,7 @@ def main() -> None:
     today = datetime.date.today().isoformat()
     parser.add_argument("--out", type=Path, default=RESULTS / f"{today}-ensemble.md")
     options = parser.parse_args()
-    merges, parts = rules(), [heading(today, options.size, options.repeats)]
+    merges, parts = rules(), [heading(today, options.size, options.members, options.repeats)]
     for count in options.members:
         parts.append(table(merges, count, options.size, options.repeats))
         print(parts[-1], flush=True)

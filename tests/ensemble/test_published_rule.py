@@ -118,5 +118,5 @@ def test_closed_form_at_full_size_is_no_worse_and_faster(
     theirs, other = took(lambda: released(members[:, None])[0][0, 0])
     published, _ = took(lambda: merge_affine(members, "published")[0])
     assert misfit(closed, truth) <= misfit(other, truth) * (1 + 1e-3)
-    if count == 10:  # far less than a quiet machine shows
-        assert theirs > 8 * ours and published > 15 * ours
+    if count == 10:  # a quiet machine shows some 110 for both
+        assert theirs > 8 * ours and published > 30 * ours
