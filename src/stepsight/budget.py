@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
-from stepsight.scaling.sweeps import Cell, read_sweep
+from stepsight.scaling.sampling.sweeps import Cell, read_sweep
 
 if TYPE_CHECKING:
-    from stepsight.scaling.planner import Plan
+    from stepsight.scaling.sampling.planner import Plan
 
 SWEEP = Path("sweep", "sweep.csv")  # in a run folder
 
@@ -41,7 +41,7 @@ def _plan(
     task: str, budget: str, weights: str, file: Path, version: tuple[int, int] | None
 ) -> Plan:
     """`plan_budget` of one version of a file."""
-    from stepsight.scaling.planner import plan  # scipy: only when there is a budget
+    from stepsight.scaling.sampling.planner import plan  # scipy: only when there is a budget
 
     return plan(_own(read_sweep(file), weights), task, budget)
 

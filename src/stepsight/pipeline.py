@@ -37,7 +37,7 @@ from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch, Coded, Prediction
 
 if TYPE_CHECKING:
-    from stepsight.scaling.planner import Plan
+    from stepsight.scaling.sampling.planner import Plan
 
 
 class DensePipeline:

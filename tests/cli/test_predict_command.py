@@ -9,7 +9,7 @@ import pytest
 
 from stepsight.cli import main
 from stepsight.pipeline import DensePipeline
-from stepsight.scaling.sweeps import Cell, write_sweep
+from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from stepsight.cli.scaling import run
 from stepsight.errors import UserError
-from stepsight.scaling.allocation import TrainingLaw, allocate
-from stepsight.scaling.serving import SamplingLaw, serve
+from stepsight.scaling.spending.allocation import TrainingLaw, allocate
+from stepsight.scaling.spending.serving import SamplingLaw, serve
 
 LAW = TrainingLaw(E=0.05, A=40.0, alpha=0.33, B=60.0, beta=0.29)
 TEXT = "E=.05,A=40,alpha=.33,B=60,beta=.29"

@@ -10,7 +10,7 @@ import pytest
 
 from stepsight.cli.scaling import run
 from stepsight.errors import DataFormatError, UserError
-from stepsight.scaling.sweeps import Cell, write_sweep
+from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
 
 def cell(nfe: int, members: int, scale: float = 1.0, **changed) -> Cell:

@@ -11,7 +11,7 @@ import pytest
 from stepsight.cli.main import main
 from stepsight.cli.scaling.report import target_of
 from stepsight.errors import UserError
-from stepsight.scaling.forecast import FILE_NAME
+from stepsight.scaling.ladders.forecast import FILE_NAME
 from stepsight.scaling.records import ScalingRecord, append
 
 SIZES, AMOUNTS = (10_000, 100_000, 1_000_000), (1_000, 10_000, 100_000)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from stepsight.cli import evaluate
-from stepsight.scaling.sweeps import read_sweep
+from stepsight.scaling.sampling.sweeps import read_sweep
 
 
 def score(*arguments: object) -> int:

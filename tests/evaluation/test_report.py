@@ -18,7 +18,7 @@ from stepsight.evaluation.markup import PICTURE_BYTES, Html, join, tag
 from stepsight.evaluation.report import render, write_report
 from stepsight.evaluation.results import write_table
 from stepsight.evaluation.run_folder import read_run
-from stepsight.scaling.sweeps import Cell, write_sweep
+from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
 HOSTILE = "<img src=x onerror=1>\"'&"
 VOID_ELEMENTS = {"meta", "img", "br"}

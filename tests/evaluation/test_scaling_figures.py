@@ -11,7 +11,7 @@ from stepsight.evaluation import figures, scaling_figures
 from stepsight.evaluation.scaling_curves import IMAGES, PARAMS, Curve
 from stepsight.evaluation.scaling_figures import REACH, Mark
 from stepsight.evaluation.scaling_laws import CurveLaws, laws_of
-from stepsight.scaling.forecast import LOSS, Quantity
+from stepsight.scaling.ladders.forecast import LOSS, Quantity
 from stepsight.scaling.records import ScalingRecord
 
 SIZES, AMOUNTS = (10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000)

@@ -27,7 +27,7 @@ from stepsight.evaluation.scaling_words import (
     judgement,
     span,
 )
-from stepsight.scaling.forecast import FILE_NAME, Target, append_forecasts, forecasts
+from stepsight.scaling.ladders.forecast import FILE_NAME, Target, append_forecasts, forecasts
 from stepsight.scaling.records import ScalingRecord, append
 
 SIZES = (100_000, 1_000_000, 10_000_000)

@@ -21,7 +21,7 @@ from stepsight.evaluation.run_folder import read_run
 from stepsight.evaluation.sweep import Scored, cells_of, statements, sweep_variants
 from stepsight.evaluation.variants import Axes, Candidate, Variant, variants
 from stepsight.scaling import records
-from stepsight.scaling.sweeps import COLUMNS, read_sweep
+from stepsight.scaling.sampling.sweeps import COLUMNS, read_sweep
 
 GRID = [(nfe, members) for nfe in (1, 2, 4) for members in (1, 2, 4)]
 WHO = Identity("run-1", "c0ffee", "abc", 0, "hourglass-32", 1000, 1000, 5e12, 640, {})

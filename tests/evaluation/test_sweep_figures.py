@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stepsight.evaluation import figures, sweep_figures
-from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import Cell
 
 HOSTILE = "<img src=x onerror=1> $\\frac{1$ & co"
 SHARED: dict[str, Any] = {"task": "depth", "spacing": "trailing", "schedule": "cosine"}

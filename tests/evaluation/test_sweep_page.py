@@ -7,7 +7,7 @@ from typing import Any
 
 from stepsight.evaluation import sweep_page
 from stepsight.evaluation.sweep_folder import differing, fullest, read_sweep_folder
-from stepsight.scaling.sweeps import REQUIRED, Cell, write_sweep
+from stepsight.scaling.sampling.sweeps import REQUIRED, Cell, write_sweep
 
 SHARED: dict[str, Any] = {"spacing": "trailing", "schedule": "cosine", "metric": "abs_rel"}
 

@@ -10,7 +10,7 @@ import pytest
 from stepsight.evaluation.run_folder import RunFolder
 from stepsight.evaluation.sweep_folder import SweepFolder
 from stepsight.evaluation.verdict import final_rows, loss_fall, next_steps, standings, verdict
-from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import Cell
 
 
 def result(task="depth", metric="abs_rel", value=0.2, other=0.3, lo=0.6, hi=0.72, label=None):

@@ -16,7 +16,7 @@ from stepsight import budget as budget_module
 from stepsight.budget import SWEEP
 from stepsight.errors import UserError
 from stepsight.pipeline import DensePipeline
-from stepsight.scaling.sweeps import Cell, read_sweep, write_sweep
+from stepsight.scaling.sampling.sweeps import Cell, read_sweep, write_sweep
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 

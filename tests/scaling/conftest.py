@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stepsight.scaling.records import ScalingRecord
-from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import Cell
 
 DATA = Path(__file__).parents[3] / "shared" / "scaling_data"
 

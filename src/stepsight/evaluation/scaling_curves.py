@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stepsight.evaluation.scaling_words import named
 from stepsight.measures import main_metric, measure
-from stepsight.scaling.forecast import LOSS, Quantity, by_quantity, errors_of
+from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity, errors_of
 from stepsight.scaling.records import ScalingRecord, column
 
 Array = NDArray[np.float64]

@@ -16,12 +16,12 @@ import numpy as np
 from stepsight.errors import UserError
 from stepsight.evaluation.scaling_curves import Array
 from stepsight.evaluation.scaling_words import named
-from stepsight.scaling.emergence import EmergenceFit, fit_columns
-from stepsight.scaling.emergence_companion import Judged, fit_companion, judge
-from stepsight.scaling.forecast import LOSS, Quantity, by_quantity
-from stepsight.scaling.pairs import PRETRAINING_TASK
+from stepsight.scaling.emergence.companion import Judged, fit_companion, judge
+from stepsight.scaling.emergence.elbow import EmergenceFit, fit_columns
+from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord
+from stepsight.scaling.transfer.pairs import PRETRAINING_TASK
 
 LEVELS, MODELS = 3, 4  # fewest amounts of samples, and pretrained models, that show an elbow
 COLUMNS: tuple[str, ...] = ("loss", "samples", "value")

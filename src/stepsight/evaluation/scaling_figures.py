@@ -22,8 +22,8 @@ from stepsight.evaluation.scaling_curves import IMAGES, PARAMS, Array, Curve
 from stepsight.evaluation.scaling_laws import CurveLaws, Law
 from stepsight.evaluation.scaling_words import count
 from stepsight.measures import number
-from stepsight.scaling.fits import Fit
-from stepsight.scaling.fitted import MAX_EXTRAPOLATION
+from stepsight.scaling.laws.fits import Fit
+from stepsight.scaling.laws.fitted import MAX_EXTRAPOLATION
 
 SIZE = (5.6, 4.0)
 REACH = 10.0  # how far a law is drawn beyond its points where nothing was forecast

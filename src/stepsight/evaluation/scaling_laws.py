@@ -17,11 +17,11 @@ from scipy.stats import kendalltau
 
 from stepsight.evaluation.scaling_curves import IMAGES, PARAMS, Array, Curve
 from stepsight.evaluation.scaling_words import count
-from stepsight.scaling.fits import COMPARED, Fit, compare, fit
-from stepsight.scaling.forecast import size_and_data
-from stepsight.scaling.forms import FORMS
-from stepsight.scaling.frontier import pareto
+from stepsight.scaling.ladders.forecast import size_and_data
+from stepsight.scaling.laws.fits import COMPARED, Fit, compare, fit
+from stepsight.scaling.laws.forms import FORMS
 from stepsight.scaling.plain import plain
+from stepsight.scaling.sampling.frontier import pareto
 
 WORDS = {PARAMS: "parameters", IMAGES: "images"}
 JOINT = "chinchilla"

@@ -49,7 +49,7 @@ from stepsight.evaluation.scaling_words import (
     span,
 )
 from stepsight.measures import measure
-from stepsight.scaling.forecast import Forecast
+from stepsight.scaling.ladders.forecast import Forecast
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import column, to_csv
 

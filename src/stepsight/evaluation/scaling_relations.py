@@ -1,6 +1,6 @@
 """Relations of a report on scaling: one loss or error of a model read off another one.
 
-Each hook of `scaling.pairs` that the records allow: loss to metric, task to task, pretraining to
+Each hook of `scaling.transfer.pairs` that the records allow: loss to metric, task to task, pretraining to
 fine-tuning, synthetic to real. Floors are those of the joint laws where these were found, and
 fitted otherwise.
 """
@@ -17,10 +17,10 @@ import numpy as np
 from stepsight.errors import UserError
 from stepsight.evaluation.scaling_curves import Array, Curve
 from stepsight.evaluation.scaling_laws import CurveLaws
-from stepsight.scaling.forecast import LOSS
-from stepsight.scaling.loss_to_loss import Floor, Relation, relate
-from stepsight.scaling.pairs import HOOKS, VALUE_KIND, Pairing, Where, pair
+from stepsight.scaling.ladders.forecast import LOSS
 from stepsight.scaling.records import ScalingRecord
+from stepsight.scaling.transfer.loss_to_loss import Floor, Relation, relate
+from stepsight.scaling.transfer.pairs import HOOKS, VALUE_KIND, Pairing, Where, pair
 
 SYNTHETIC = "scenes"
 FEWEST = 4  # pairs that are worth a figure

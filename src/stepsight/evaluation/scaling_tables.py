@@ -26,9 +26,9 @@ from stepsight.evaluation.scaling_words import (
     shortly,
 )
 from stepsight.measures import duration, number
-from stepsight.scaling.allocation import TrainingLaw, allocate
-from stepsight.scaling.fits import ROUNDING
-from stepsight.scaling.forecast import Forecast, Scored
+from stepsight.scaling.ladders.forecast import Forecast, Scored
+from stepsight.scaling.laws.fits import ROUNDING
+from stepsight.scaling.spending.allocation import TrainingLaw, allocate
 
 FORECAST_TEXT = (
     "Said before the run was made and not changed since; a record of that size and amount scores "

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from stepsight.measures import measure, number
-from stepsight.scaling.fits import Fit
-from stepsight.scaling.forecast import LOSS, Forecast, Quantity, Scored
-from stepsight.scaling.forms import FORMS
+from stepsight.scaling.ladders.forecast import LOSS, Forecast, Quantity, Scored
+from stepsight.scaling.laws.fits import Fit
+from stepsight.scaling.laws.forms import FORMS
 
 FORETOLD = 0.1  # error at the points left out, beyond which a law does not reach past its points
 

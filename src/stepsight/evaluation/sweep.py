@@ -4,7 +4,7 @@ Every variant is scored over the grid NFE x members, with a journal of its own, 
 was killed goes on from its last image. Members are nested: a column of one NFE costs its largest
 ensemble, and further rules for merging cost nothing more.
 
-The folder: sweep.csv (one row a setting and metric, `scaling.sweeps`), per_sample.csv, results.json
+The folder: sweep.csv (one row a setting and metric, `scaling.sampling.sweeps`), per_sample.csv, results.json
 (the largest settings), frontier.json (settings worth their cost), fit.json (what each dial is
 worth), claims.json (three statements decided on paired intervals), pictures, and sweep.html.
 """
@@ -42,13 +42,13 @@ from stepsight.evaluation.statistics import interval, per_image
 from stepsight.evaluation.variants import Variant
 from stepsight.measures import measure
 from stepsight.metrics import protocol as protocols
-from stepsight.scaling import claims
-from stepsight.scaling.dials import surfaces
-from stepsight.scaling.frontier import frontiers
 from stepsight.scaling.intervals import mean_interval
 from stepsight.scaling.records import ScalingRecord, append
-from stepsight.scaling.sweeps import Cell
-from stepsight.scaling.sweeps import write_sweep as write_cells
+from stepsight.scaling.sampling import claims
+from stepsight.scaling.sampling.dials import surfaces
+from stepsight.scaling.sampling.frontier import frontiers
+from stepsight.scaling.sampling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import write_sweep as write_cells
 
 UNMEASURED = ("n_images", "hidden")  # counts among the metrics
 

@@ -18,9 +18,9 @@ from stepsight.evaluation import figures
 from stepsight.evaluation.figures import DASHES, INK, MARKERS, PALETTE, STYLE, colour
 from stepsight.evaluation.sweep_folder import differing
 from stepsight.measures import Measure, measure, number
-from stepsight.scaling.dials import by_family
-from stepsight.scaling.frontier import COSTS, FrontierCell, frontier
-from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.frontier import COSTS, FrontierCell, frontier
+from stepsight.scaling.sampling.sweeps import Cell
 
 COST_AXES = {
     "calls": "model calls per image (NFE x members)",
@@ -63,7 +63,7 @@ def heat_map(cells: Sequence[Cell], title: str) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figure:
-    """The metric against the cost of an image (`scaling.frontier.COSTS`): what compute buys.
+    """The metric against the cost of an image (`scaling.sampling.frontier.COSTS`): what compute buys.
 
     All settings are faint, told apart by sampler, checkpoint and the like where there are several,
     else by members. The measured Pareto set is connected and carries its settings and intervals.

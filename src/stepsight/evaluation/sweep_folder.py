@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.evaluation.reading import read_json, read_text
-from stepsight.scaling.dials import by_family
-from stepsight.scaling.sweeps import Cell, Family, main_of, read_sweep
+from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.sweeps import Cell, Family, main_of, read_sweep
 
 
 @dataclass(frozen=True)

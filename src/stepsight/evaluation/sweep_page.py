@@ -33,7 +33,7 @@ from stepsight.evaluation.sweep_tables import (
     strategy_section,
 )
 from stepsight.measures import measure, number
-from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import Cell
 
 Sections = dict[str, tuple[str, Html]]  # short name to title and content
 

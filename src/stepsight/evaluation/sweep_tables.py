@@ -14,10 +14,10 @@ from stepsight.evaluation.markup import Html, fold, join, mark, note, table, tag
 from stepsight.evaluation.page import interval_text
 from stepsight.evaluation.sweep_folder import SweepFolder, differing
 from stepsight.measures import measure, number
-from stepsight.scaling.dials import by_family
-from stepsight.scaling.frontier import FrontierCell, frontier
-from stepsight.scaling.planner import Plan, plan
-from stepsight.scaling.sweeps import Cell, Family
+from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.frontier import FrontierCell, frontier
+from stepsight.scaling.sampling.planner import Plan, plan
+from stepsight.scaling.sampling.sweeps import Cell, Family
 
 BUDGETS = (4, 16, 64, 256)  # model calls; those between the cheapest and the largest are shown
 Names = Mapping[Family, str]

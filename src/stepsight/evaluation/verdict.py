@@ -17,7 +17,7 @@ import numpy as np
 from stepsight.evaluation.run_folder import Row, RunFolder, series
 from stepsight.evaluation.sweep_folder import fullest
 from stepsight.measures import main_metric, main_of, measure, number
-from stepsight.scaling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import Cell
 
 Outcome = Literal["beaten", "undecided", "not beaten"]
 

@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stepsight.scaling.columns import fit
+    from stepsight.scaling.laws.columns import fit
 
 __all__ = ["fit"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "fit":  # imported when it is first used
-        return import_module("stepsight.scaling.columns").fit
+        return import_module("stepsight.scaling.laws.columns").fit
     raise AttributeError(f"module 'stepsight.scaling' has no attribute '{name}'")

@@ -24,11 +24,11 @@ from stepsight.cli.scaling.assignments import constants
 from stepsight.cli.scaling.rows import where
 from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
 from stepsight.errors import UserError
-from stepsight.scaling.allocation import FORMS, TRAINING_FACTOR, TrainingLaw, allocate
-from stepsight.scaling.interpolation import Setting
-from stepsight.scaling.isoflop import isoflop
 from stepsight.scaling.plain import plain
-from stepsight.scaling.serving import LEAST, MOST, SamplingLaw, cheapest_ranges, serve
+from stepsight.scaling.sampling.interpolation import Setting
+from stepsight.scaling.spending.allocation import FORMS, TRAINING_FACTOR, TrainingLaw, allocate
+from stepsight.scaling.spending.isoflop import isoflop
+from stepsight.scaling.spending.serving import LEAST, MOST, SamplingLaw, cheapest_ranges, serve
 
 MAX_EXTRAPOLATION = 30.0
 BOOTSTRAP = 200
@@ -117,7 +117,7 @@ def _of_law(door: argparse.Namespace) -> dict[str, Any]:
 
 
 def _of_points(door: argparse.Namespace) -> dict[str, Any]:
-    from stepsight.scaling.fits import fit
+    from stepsight.scaling.laws.fits import fit
 
     _need(door, "params", "samples", "loss")
     rows = _rows(door, door.points)

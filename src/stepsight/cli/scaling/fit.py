@@ -20,12 +20,12 @@ import numpy as np
 from stepsight.cli.scaling.rows import where
 from stepsight.cli.scaling.tables import numbers, read_table, texts
 from stepsight.errors import UserError, suggest
-from stepsight.scaling import columns
-from stepsight.scaling.fits import LEVEL, Fit, compare
+from stepsight.scaling.laws import columns
+from stepsight.scaling.laws.fits import LEVEL, Fit, compare
 from stepsight.scaling.records import FILE_NAME, ScalingRecord, column, read
 
 if TYPE_CHECKING:
-    from stepsight.scaling.emergence import EmergenceFit
+    from stepsight.scaling.emergence.elbow import EmergenceFit
 
     AnyFit = Fit | EmergenceFit
 

@@ -17,11 +17,11 @@ from typing import Any
 from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
 from stepsight.errors import UserError
 from stepsight.measures import measure, number
-from stepsight.scaling.dials import dials, surfaces
-from stepsight.scaling.frontier import COSTS, ascending, frontier
-from stepsight.scaling.interpolation import Setting
 from stepsight.scaling.plain import plain
-from stepsight.scaling.sweeps import Family, main_metrics, main_of, read_sweep
+from stepsight.scaling.sampling.dials import dials, surfaces
+from stepsight.scaling.sampling.frontier import COSTS, ascending, frontier
+from stepsight.scaling.sampling.interpolation import Setting
+from stepsight.scaling.sampling.sweeps import Family, main_metrics, main_of, read_sweep
 
 
 def add_flags(own: argparse.ArgumentParser) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 from stepsight import config as configuration
 from stepsight.errors import UserError
 from stepsight.measures import duration, number
-from stepsight.scaling import ladder as ladders
-from stepsight.scaling import launch
-from stepsight.scaling.forecast import (
+from stepsight.scaling.ladders import ladder as ladders
+from stepsight.scaling.ladders import launch
+from stepsight.scaling.ladders.forecast import (
     FILE_NAME,
     Target,
     append_forecasts,
@@ -26,8 +26,8 @@ from stepsight.scaling.forecast import (
     read_forecasts,
     scored,
 )
-from stepsight.scaling.ladder import Ladder, Rung, Stage
-from stepsight.scaling.launch import Job, Outcome
+from stepsight.scaling.ladders.ladder import Ladder, Rung, Stage
+from stepsight.scaling.ladders.launch import Job, Outcome
 from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stepsight.errors import UserError
-from stepsight.scaling.interpolation import Setting
 from stepsight.scaling.plain import plain
-from stepsight.scaling.planner import WITHIN, Plan, expect, plan
-from stepsight.scaling.sweeps import read_sweep
+from stepsight.scaling.sampling.interpolation import Setting
+from stepsight.scaling.sampling.planner import WITHIN, Plan, expect, plan
+from stepsight.scaling.sampling.sweeps import read_sweep
 
 
 def add_flags(own: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import argparse
 from stepsight.cli.door import output_folder
 from stepsight.errors import UserError, suggest
 from stepsight.measures import number
-from stepsight.scaling.forecast import Forecast, Target
+from stepsight.scaling.ladders.forecast import Forecast, Target
 
 PLACE = ("params", "images", "name")
 EXAMPLE = "params=2.5e6,images=96000,name=large"

@@ -1,0 +1,1 @@
+"""Thresholds foreseen by fine-tuning small models."""

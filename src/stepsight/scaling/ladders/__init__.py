@@ -1,0 +1,1 @@
+"""Families of runs: what they are, how they run, and what they forecast."""

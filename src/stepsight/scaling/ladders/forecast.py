@@ -1,0 +1,261 @@
+"""What a larger run will reach, said before it is made, dated, and scored once it is there.
+
+A forecast is one line of `forecasts.jsonl`: a loss or metric under one protocol and test-time
+setting, at a number of parameters and images, with its interval. It keeps when it was made and on
+how many points, and is never changed afterwards; a record of that size and amount scores it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stepsight.errors import DataFormatError
+from stepsight.scaling.laws.fits import fit
+from stepsight.scaling.plain import plain
+from stepsight.scaling.records import ScalingRecord
+
+FILE_NAME = "forecasts.jsonl"
+LEVEL = 0.9
+FORM = "chinchilla"
+LOSS = "loss"  # what the validation loss is called among metrics
+
+
+class Target(NamedTuple):
+    """A run that has not been made."""
+
+    name: str
+    params_active: int
+    images_seen: int
+
+
+class Quantity(NamedTuple):
+    """What was measured, and how; numbers of different ones never share a curve."""
+
+    task: str
+    metric: str  # or `LOSS`
+    lower_is_better: bool
+    dataset: str
+    protocol: str
+    sampler: str
+    nfe: int
+    members: int
+    size: str  # worked at
+    tuned: bool  # from the weights of another run, and not from scratch
+
+    def __str__(self) -> str:
+        if self.metric == LOSS:
+            return f"{self.task} {LOSS}"
+        return f"{self.task} {self.metric}, {self.sampler} {self.nfe} x {self.members}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """One number that a run is expected to reach, and the interval that should hold it."""
+
+    made: str  # ISO 8601, UTC
+    run: str  # name of the target
+    params_active: int
+    images_seen: int
+    task: str
+    metric: str
+    lower_is_better: bool
+    dataset: str
+    protocol: str
+    sampler: str
+    nfe: int
+    members: int
+    size: str
+    tuned: bool
+    form: str
+    formula: str
+    points: int  # that the law was fitted to
+    runs: int
+    reach: float  # training FLOPs of the target by N x D, over the largest point's
+    value: float
+    lo: float
+    hi: float
+    level: float
+    verdict: str
+    warnings: tuple[str, ...]
+
+    @property
+    def quantity(self) -> Quantity:
+        return Quantity(*(getattr(self, name) for name in Quantity._fields))
+
+
+class Scored(NamedTuple):
+    """A forecast beside what came of it."""
+
+    forecast: Forecast
+    outcome: float
+    time: str  # when it was measured
+    inside: bool
+
+    @property
+    def error(self) -> float:
+        """Relative to the outcome."""
+        return self.forecast.value / self.outcome - 1 if self.outcome else math.nan
+
+
+def by_quantity(records: Iterable[ScalingRecord]) -> dict[Quantity, list[ScalingRecord]]:
+    """Records by what was measured. Losses belong to a checkpoint and its task, so each checkpoint
+    counts once among them; of a setting measured twice the later one counts."""
+    found: dict[Quantity, dict[object, ScalingRecord]] = {}
+    for one in sorted(records, key=lambda record: record.time):
+        checkpoint = (one.run, one.config, one.seed, one.images_seen, one.params_total)
+        if one.loss is not None:
+            loss = Quantity(one.task, LOSS, True, one.dataset, "", "", 0, 0, *_start(one))
+            found.setdefault(loss, {})[checkpoint] = one
+        if one.value is not None:
+            own = Quantity(
+                one.task,
+                one.metric,
+                one.lower_is_better,
+                one.dataset,
+                one.protocol,
+                one.sampler,
+                one.nfe,
+                one.members,
+                *_start(one),
+            )
+            found.setdefault(own, {})[checkpoint] = one
+    return {quantity: list(rows.values()) for quantity, rows in found.items()}
+
+
+def _start(one: ScalingRecord) -> tuple[str, bool]:
+    """Where it works, and whether it began from other weights."""
+    return one.size, bool(one.inherited_flops)
+
+
+def errors_of(quantity: Quantity, records: Sequence[ScalingRecord]) -> np.ndarray:
+    """The column to fit, "n": the loss, the metric, or 1 - it where higher is better."""
+    if quantity.metric == LOSS:
+        return np.array([one.loss for one in records], dtype=float)
+    values = np.array([one.value for one in records], dtype=float)
+    return values if quantity.lower_is_better else 1 - values
+
+
+def size_and_data(records: Sequence[ScalingRecord]) -> np.ndarray:
+    """Active parameters and images seen, "n 2"."""
+    return np.array([(one.params_active, one.images_seen) for one in records], dtype=float)
+
+
+def forecasts(
+    records: Sequence[ScalingRecord],
+    target: Target,
+    *,
+    form: str = FORM,
+    level: float = LEVEL,
+    bootstrap: int = 400,
+    seed: int = 0,
+) -> Iterator[Forecast]:
+    """What each quantity of the records will be at the target, by a law in parameters and images.
+
+    Quantities with too few points for the law are left out, and so are points without a logarithm.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for quantity, rows in by_quantity(records).items():
+        errors = errors_of(quantity, rows)
+        rows = [one for one, error in zip(rows, errors) if error > 0]
+        if len(rows) < 2:
+            continue
+        x, runs = size_and_data(rows), [one.run for one in rows]
+        law = fit(
+            form,
+            x,
+            errors[errors > 0],
+            groups=runs,
+            bootstrap=bootstrap,
+            seed=seed,
+            inputs=["params", "images"],
+        )
+        if law.verdict == "too few points":
+            continue
+        at = {"params": float(target.params_active), "images": float(target.images_seen)}
+        said = law.forecast(list(at.values()), level=level)
+        ends = [said.value, said.lo, said.hi]
+        if not quantity.lower_is_better:
+            ends = [1 - said.value, 1 - said.hi, 1 - said.lo]
+        yield Forecast(
+            made=now,
+            run=target.name,
+            params_active=target.params_active,
+            images_seen=target.images_seen,
+            **quantity._asdict(),
+            form=law.form,
+            formula=law.formula,
+            points=law.n,
+            runs=len(set(runs)),
+            reach=float(math.prod(at.values()) / x.prod(axis=1).max()),
+            value=ends[0],
+            lo=ends[1],
+            hi=ends[2],
+            level=level,
+            verdict=law.verdict,
+            warnings=(*law.warnings, *said.warnings),
+        )
+
+
+def scored(
+    forecasts: Iterable[Forecast], records: Sequence[ScalingRecord]
+) -> tuple[list[Scored], list[Forecast]]:
+    """Forecasts with their outcome, and those that still wait for one. A record counts that was
+    measured after the forecast was made, on a run of that size and amount."""
+    known = by_quantity(records)
+    settled, waiting = [], []
+    for one in forecasts:
+        place = (one.params_active, one.images_seen)
+        later = [
+            record
+            for record in known.get(one.quantity, [])
+            if (record.params_active, record.images_seen) == place and record.time >= one.made
+        ]
+        if not later:
+            waiting.append(one)
+            continue
+        outcome = later[-1].loss if one.metric == LOSS else later[-1].value
+        assert outcome is not None
+        inside = one.lo <= outcome <= one.hi
+        settled.append(Scored(one, outcome, later[-1].time, inside))
+    return settled, waiting
+
+
+def append_forecasts(path: str | Path, made: Iterable[Forecast]) -> None:
+    """Add lines to a ledger of forecasts."""
+    lines = "".join(json.dumps(plain(asdict(one)), allow_nan=False) + "\n" for one in made)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write(lines.encode())
+        os.fsync(file.fileno())
+
+
+def read_forecasts(path: str | Path) -> list[Forecast]:
+    """The forecasts of a ledger; [] where there is none.
+
+    Raises:
+        DataFormatError: a line is no forecast; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            row |= {key: math.nan for key, value in row.items() if value is None}
+            found.append(Forecast(**row | {"warnings": tuple(row["warnings"])}))
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise DataFormatError(f"{path}:{number}: not a forecast ({error}).") from error
+    return found

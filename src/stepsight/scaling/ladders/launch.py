@@ -1,0 +1,202 @@
+"""Run the rungs of a ladder: here, a few at a time, or as a job array of a SLURM cluster.
+
+A rung is done when its folder says so, so a ladder that was stopped, or whose rungs failed, goes on
+with what is left when it is started again. What fails is told, and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import yaml
+
+from stepsight.errors import UserError
+from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of, last_loss
+
+State = Literal["done", "failed", "left out"]
+STATUS = "ladder.json"
+GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
+Run = Callable[[Sequence["Job"]], list["Outcome"]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A rung as a command."""
+
+    name: str
+    folder: Path  # of the run
+    command: tuple[str, ...]
+    log: Path
+    images: int
+    evaluated: bool  # whether it ends with an evaluation
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended well."""
+        if self.evaluated:
+            return (self.folder / "report.html").is_file()
+        return last_loss(self.folder, self.images) is not None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a rung."""
+
+    name: str
+    state: State
+    seconds: float = 0.0  # of this start; 0 for one that was done already
+    core_seconds: float = 0.0  # processor time of the same
+    why: str = ""  # what a failed one said last
+
+
+def prepare(ladder: Ladder, rungs: Sequence[Rung], program: str | Path = "train.py") -> list[Job]:
+    """The commands, with their configurations written. Every rung continues where it stopped."""
+    return [_job(ladder, rung, program) for rung in rungs]
+
+
+def _job(ladder: Ladder, rung: Rung, program: str | Path) -> Job:
+    folder = ladder.out / rung.name
+    config = ladder.out / "configs" / f"{rung.name.replace('/', '--')}.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(rung.config, sort_keys=False), encoding="utf-8")
+    command = [sys.executable, str(program), "--config", str(config), "--run-dir", str(folder)]
+    command += ["--resume", "auto"]
+    command += ["--init-from", str(ladder.out / rung.parent)] if rung.parent else []
+    log = ladder.out / "logs" / f"{rung.name.replace('/', '--')}.log"
+    evaluated = rung.config.get("training", {}).get("evaluate", True)
+    return Job(rung.name, folder, tuple(command), log, images_of(rung.config), evaluated)
+
+
+def run_local(jobs: Sequence[Job], at_once: int, told: Callable[[Outcome], None]) -> list[Outcome]:
+    """Run what is not done, a job a GPU, or `at_once` single-thread jobs on CPUs."""
+    devices = _gpus()
+    slots: SimpleQueue[str] = SimpleQueue()
+    for slot in devices or [""] * at_once:
+        slots.put(slot)
+
+    def run(job: Job) -> Outcome:
+        slot = slots.get()
+        try:
+            outcome = run_job(job, _environment(slot))
+        finally:
+            slots.put(slot)
+        told(outcome)
+        return outcome
+
+    with ThreadPoolExecutor(max_workers=slots.qsize()) as pool:
+        return list(pool.map(run, jobs))
+
+
+def run_slurm(
+    jobs: Sequence[Job],
+    folder: Path,
+    parameters: dict[str, Any],
+    told: Callable[[Outcome], None],
+    cluster: str = "slurm",
+) -> list[Outcome]:
+    """Run what is not done as one job array, and wait for it. `parameters` are those of submitit's
+    executor (timeout_min, gpus_per_node, slurm_partition, ...).
+
+    Raises:
+        UserError: submitit is not installed, or there is no such cluster.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            "--launcher slurm needs submitit: uv sync --extra cluster, or pip install submitit."
+        ) from error
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    except RuntimeError as error:
+        raise UserError(f"--launcher slurm: {error}") from error
+    executor.update_parameters(**parameters)
+    left = [job for job in jobs if not job.done]
+    handles = executor.map_array(run_job, left) if left else []
+    found = {job.name: Outcome(job.name, "done") for job in jobs if job.done}
+    for job, handle in zip(left, handles):
+        found[job.name] = _result(job, handle)
+        told(found[job.name])
+    return [found[job.name] for job in jobs]
+
+
+def _result(job: Job, handle: Any) -> Outcome:
+    """What a job of the cluster came to, also where the cluster ended it."""
+    error = handle.exception()
+    if error is None:
+        return handle.result()
+    return Outcome(job.name, "failed", why=str(error).strip().rpartition("\n")[2])
+
+
+def run_job(job: Job, environment: dict[str, str] | None = None) -> Outcome:
+    """Run one job to its end, its output in its log."""
+    if job.done:
+        return Outcome(job.name, "done")
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with job.log.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(job.command, stdout=log, stderr=log, env=environment)
+        try:
+            _, ended, usage = os.wait4(process.pid, 0)
+        except BaseException:  # a ladder that is interrupted takes its rungs with it
+            process.terminate()
+            process.wait()
+            raise
+    process.returncode = status = os.waitstatus_to_exitcode(ended)
+    took = time.monotonic() - began, usage.ru_utime + usage.ru_stime
+    if status == 0 and job.done:
+        return Outcome(job.name, "done", *took)
+    return Outcome(job.name, "failed", *took, _last_line(job.log) or f"exit status {status}")
+
+
+def write_status(ladder: Ladder, rungs: Sequence[Rung], outcomes: Sequence[Outcome]) -> None:
+    """Add to ladder.json: every rung with its settings and what came of it."""
+    path = ladder.out / STATUS
+    known = read_status(ladder.out)
+    for rung, outcome in zip(rungs, outcomes):
+        row = asdict(outcome) | {"settings": rung.settings, "factor": rung.factor}
+        row["parent"] = rung.parent
+        if not outcome.seconds and rung.name in known:  # done at an earlier start
+            row |= {name: known[rung.name].get(name, 0.0) for name in ("seconds", "core_seconds")}
+        known[rung.name] = row
+    staged = path.with_suffix(".part")
+    staged.write_text(json.dumps(list(known.values()), indent=1) + "\n", encoding="utf-8")
+    os.replace(staged, path)
+
+
+def read_status(out: Path) -> dict[str, dict[str, Any]]:
+    """The rows of ladder.json by rung; {} where there is none."""
+    path = out / STATUS
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return {row["name"]: row for row in rows}
+
+
+def _environment(device: str) -> dict[str, str]:
+    """That of this process, without a process group, on one device."""
+    own = {key: value for key, value in os.environ.items() if key not in GROUP}
+    if device:
+        return own | {"CUDA_VISIBLE_DEVICES": device}
+    return own | {"OMP_NUM_THREADS": "1"}
+
+
+def _gpus() -> list[str]:
+    """The GPUs that may be used, without loading what would claim them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [one for one in chosen.split(",") if one.strip() not in ("", "-1")]
+    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,1 @@
+"""Forms of laws, fits, intervals, and what a fit is worth."""

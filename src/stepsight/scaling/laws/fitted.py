@@ -1,0 +1,140 @@
+"""What a fit leaves behind: a law with its worth, to predict and to forecast with."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stepsight.errors import UserError, suggest
+from stepsight.scaling.laws.diagnosis import Verdict
+from stepsight.scaling.laws.forms import FORMS, Array
+from stepsight.scaling.laws.resampling import widened
+from stepsight.scaling.plain import plain
+
+LEVEL = 0.95
+MAX_EXTRAPOLATION = 30.0
+Range = tuple[float, float]
+At = ArrayLike | Mapping[str, ArrayLike]  # where a law is evaluated
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a measurement at one place is expected to give. nan where that is not known."""
+
+    value: float  # the law
+    lo: float
+    hi: float
+    level: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law and what it is worth. Unknown numbers are nan."""
+
+    form: str
+    formula: str
+    params: dict[str, float]
+    intervals: dict[str, Range]
+    level: float  # of the intervals
+    method: str  # how they were found: bootstrap (percentiles), profile, or none
+    resampling: str  # what the bootstrap drew: points, runs, residuals, or none
+    objective: float  # sum of Huber losses
+    huber: float  # where they turn linear
+    r2: float  # in log space
+    aicc: float  # comparable between forms on the same points
+    held_out: float  # root mean square of log errors at the top of the data, left out
+    residuals: tuple[float, ...]  # log y - log of the law, in the order of the points
+    inputs: tuple[str, ...]
+    ranges: dict[str, Range]  # of the inputs
+    n: int
+    warnings: tuple[str, ...]
+    verdict: Verdict
+    natural: tuple[float, ...] = field(default=(), repr=False)  # params, amplitudes as logarithms
+    draws: tuple[tuple[float, ...], ...] = field(default=(), repr=False)  # the same of resamples
+
+    @property
+    def x_range(self) -> Range | dict[str, Range]:
+        """Of the one input, or of each by name."""
+        return self.ranges[self.inputs[0]] if len(self.inputs) == 1 else self.ranges
+
+    def predict(self, x: At) -> Array:
+        """The law at `x`: of any shape for one input, "... d" for several, or columns by name.
+
+        Warns beyond 30 times the range of the data.
+        """
+        points = self._points(x)
+        for text in self._beyond(points):
+            warnings.warn(text, stacklevel=2)
+        return np.exp(self._log_curves([self.natural], points)[0]).reshape(points.shape[:-1])
+
+    def forecast(self, at: At, level: float = 0.9) -> Forecast:
+        """The law at one place, and where a new measurement there should fall.
+
+        The interval holds the uncertainty of the parameters, which the resamples kept in the fit
+        show, and the scatter of the points around the law: its ends are quantiles over every
+        resample plus every residual, widened for the parameters fitted. `warnings` says where the
+        place lies beyond 30 times the range of the data, or what the interval lacks.
+        """
+        points = self._points(at)
+        assert points.size == len(self.inputs), "a forecast is for one place"
+        notes = self._beyond(points)
+        value = float(np.exp(self._log_curves([self.natural], points)[0, 0]))
+        if not self.draws:
+            notes.append("no interval: the law was fitted without resamples (bootstrap)")
+            return Forecast(value, math.nan, math.nan, level, tuple(notes))
+        scatter = widened(np.array(self.residuals), len(self.params))
+        spread = self._log_curves(self.draws, points) + scatter
+        lo, hi = np.exp(np.quantile(spread, [(1 - level) / 2, (1 + level) / 2]))
+        return Forecast(value, float(lo), float(hi), level, tuple(notes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: nan and infinity become None. Without the resamples."""
+        found = asdict(self) | {"x_range": self.x_range}
+        for name in ("natural", "draws", "ranges"):
+            del found[name]
+        return plain(found)
+
+    def _log_curves(self, natural: Any, points: Array) -> Array:
+        """log y of each law at each point, "b n"."""
+        log_x = np.log(points.reshape(-1, len(self.inputs)))
+        return FORMS[self.form].evaluate(np.array(natural).reshape(-1, len(self.params)), log_x)
+
+    def _points(self, x: At) -> Array:
+        """Inputs side by side, "... d"."""
+        if isinstance(x, Mapping):
+            columns = [self._column(x, *names) for names in zip(self.inputs, self._roles)]
+            return np.stack(np.broadcast_arrays(*columns), axis=-1)
+        points = np.asarray(x, dtype=float)
+        if len(self.inputs) == 1:
+            return points[..., None]
+        if points.ndim == 0 or points.shape[-1] != len(self.inputs):
+            raise UserError(f"{self.form} is evaluated at columns {', '.join(self.inputs)}.")
+        return points
+
+    @property
+    def _roles(self) -> tuple[str, ...]:
+        return FORMS[self.form].inputs
+
+    def _column(self, x: Mapping[str, ArrayLike], *names: str) -> Array:
+        """By the name of the data's column, or by its role in the form."""
+        for name in names:
+            if name in x:
+                return np.asarray(x[name], dtype=float)
+        raise UserError(f"There is no value of '{names[0]}'.{suggest(names[0], x)}")
+
+    def _beyond(self, points: Array) -> list[str]:
+        """What lies too far outside of the data."""
+        notes = []
+        for name, column in zip(self.inputs, np.moveaxis(points, -1, 0)):
+            lo, hi = self.ranges[name]
+            if np.any((column > MAX_EXTRAPOLATION * hi) | (column < lo / MAX_EXTRAPOLATION)):
+                where = f"the data ({name} {lo:.3g} to {hi:.3g})"
+                notes.append(f"extrapolating beyond {MAX_EXTRAPOLATION:g} times {where}")
+        return notes

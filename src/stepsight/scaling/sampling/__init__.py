@@ -1,0 +1,1 @@
+"""Test-time compute: sweeps, frontier, dials, planner."""

@@ -1,0 +1,135 @@
+"""The measured Pareto frontier: settings that no other setting beats in both cost and error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stepsight.errors import UserError, suggest
+from stepsight.scaling.plain import plain
+from stepsight.scaling.records import ScalingRecord, column
+from stepsight.scaling.sampling.sweeps import Cell, main_metrics, main_of, select
+
+COSTS = {"calls": "total_calls", "gflop": "gflop_per_image", "ms": "ms_per_image"}
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """A measured setting worth its cost."""
+
+    record: ScalingRecord
+    cost: float
+    value: float
+    gain: float  # relative improvement over the next cheaper point; nan for the cheapest
+
+
+@dataclass(frozen=True)
+class FrontierCell:
+    """A cell of a sweep worth its cost."""
+
+    cell: Cell
+    cost: float
+    gain: float  # relative improvement over the next cheaper cell; nan for the cheapest
+
+    def to_dict(self) -> dict[str, Any]:
+        """One level of keys for JSON; nan becomes None."""
+        row = asdict(self.cell) | {"cost": self.cost, "gain": self.gain}
+        return plain(row)
+
+
+def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other point dominates; lower is better in both, "n" each -> "n".
+
+    A point is dominated by one that is no worse in both and better in one. Equal points do not
+    dominate each other. Points that are not finite are never on the frontier.
+    """
+    cost, error = np.asarray(cost, dtype=float), np.asarray(error, dtype=float)
+    assert cost.shape == error.shape and cost.ndim == 1
+    measured = np.isfinite(cost) & np.isfinite(error)
+    mask = np.zeros(cost.shape, dtype=bool)
+    best, best_cost = np.inf, np.inf
+    for index in np.lexsort((error, cost)):
+        ties = (error[index], cost[index]) == (best, best_cost)
+        if measured[index] and (error[index] < best or ties):
+            mask[index], best, best_cost = True, error[index], cost[index]
+    return mask
+
+
+def ascending(cost: ArrayLike, error: ArrayLike) -> list[int]:
+    """The places of the points on the frontier, the cheapest first; "n" each."""
+    (kept,) = np.nonzero(pareto(cost, error))
+    return kept[np.argsort(np.asarray(cost, dtype=float)[kept], kind="stable")].tolist()
+
+
+def frontier(
+    cells: Sequence[Cell], task: str, *, metric: str | None = None, cost: str = "calls"
+) -> list[FrontierCell]:
+    """The cells of one task that are worth their cost, over all samplers, sizes and checkpoints.
+
+    cost: calls, gflop or ms, an image each. metric: the main one of the task by default.
+
+    Raises:
+        UserError: the task, metric or cost is unknown, was not measured, or mixes protocols.
+    """
+    if cost not in COSTS:
+        raise UserError(f"There is no cost '{cost}'.{suggest(cost, COSTS)}")
+    chosen = select(cells, task, metric or main_of(cells, task))
+    costs = [float(getattr(cell, COSTS[cost])) for cell in chosen]
+    if not np.isfinite(costs).any():
+        raise UserError(f"The sweep holds no {COSTS[cost]} of {task}. Use another cost.")
+    # Of cells that cost and err the same, as two samplers do in their first step, one is enough.
+    order = list(
+        {costs[i]: i for i in reversed(ascending(costs, [c.error for c in chosen]))}.values()
+    )
+    order.reverse()
+    gains = [math.nan, *(_gain(chosen[j], chosen[i]) for j, i in zip(order, order[1:]))]
+    return [FrontierCell(chosen[i], costs[i], gain) for i, gain in zip(order, gains)]
+
+
+def frontiers(cells: Sequence[Cell], *, cost: str = "calls") -> dict[str, dict[str, Any]]:
+    """frontier.json: for every task its main metric, the cost axis, and the points in order."""
+    return {
+        task: {
+            "metric": metric,
+            "cost": cost,
+            "points": [
+                point.to_dict() for point in frontier(cells, task, metric=metric, cost=cost)
+            ],
+        }
+        for task, metric in main_metrics(cells).items()
+    }
+
+
+def frontier_table(
+    records: Sequence[ScalingRecord], *, cost: str = "inference_flops"
+) -> list[FrontierPoint]:
+    """The non-dominated records in order of cost (any numeric field of the records).
+
+    Raises:
+        UserError: the records mix tasks, data, protocols or metrics, or lack the cost column.
+    """
+    kinds = {(r.task, r.dataset, r.protocol, r.metric, r.lower_is_better) for r in records}
+    if len(kinds) > 1:
+        raise UserError(
+            f"A frontier compares one metric under one protocol, these records hold {len(kinds)}: "
+            f"{sorted(' '.join(kind[:4]) for kind in kinds)}. Select one of them."
+        )
+    costs, values = column(records, cost), column(records, "value")
+    sign = 1.0 if all(r.lower_is_better for r in records) else -1.0
+    order = ascending(costs, sign * values)
+    gains = [np.nan, *(sign * (1 - values[i] / values[j]) for j, i in zip(order, order[1:]))]
+    return [
+        FrontierPoint(records[i], float(costs[i]), float(values[i]), float(gain))
+        for i, gain in zip(order, gains)
+    ]
+
+
+def _gain(cheaper: Cell, dearer: Cell) -> float:
+    """Relative to the cheaper value, positive for an improvement."""
+    scale = abs(cheaper.value) or math.nan
+    return (cheaper.error - dearer.error) / scale

@@ -1,0 +1,1 @@
+"""How to spend compute: parameters or samples, training or sampling."""

@@ -1,0 +1,1 @@
+"""Losses carried from one data set, task or stage to another."""

@@ -1,0 +1,149 @@
+"""Ladders: what a file multiplies out to, learning rates, and files that are no ladders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stepsight.errors import UserError
+from stepsight.scaling.ladders import ladder as ladders
+from stepsight.scaling.ladders.ladder import read_ladder
+from stepsight.training.config import TrainingSettings
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+GRID = [
+    {"model.name": ["DiT-32x2/8", "DiT-64x3/8"], "training.images": [4096, 8192]},
+    {"model.name": "DiT-96x4/8", "training.images": 8192},
+]
+TOLD = {
+    "out": "runs/here",
+    "config": {"tasks": {"depth": {}}, "training": {"lr": 1e-3, "batch": 8}},
+    "stages": {"train": {"grid": GRID}},
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def of(**changed: Any) -> ladders.Ladder:
+        file = tmp_path / "ladder.yaml"
+        file.write_text(yaml.safe_dump(TOLD | changed, sort_keys=False))
+        return read_ladder(file)
+
+    return of
+
+
+def test_the_grid_is_multiplied_out_block_by_block(read):
+    (stage,) = read().stages
+    rungs = ladders.rungs(stage)
+    assert [rung.name for rung in rungs] == [
+        "train/DiT-32x2-8_images-4096",
+        "train/DiT-32x2-8_images-8192",
+        "train/DiT-64x3-8_images-4096",
+        "train/DiT-64x3-8_images-8192",
+        "train/DiT-96x4-8_images-8192",
+    ]
+    last = rungs[-1].config
+    assert last["model"] == {"name": "DiT-96x4/8"} and last["tasks"] == {"depth": {}}
+    assert last["training"] == {"lr": 1e-3, "batch": 8, "images": 8192}
+    assert ladders.images_of(last) == 8192
+
+
+def test_a_stage_starts_from_every_rung_of_the_one_before(read):
+    tune = {"config": {"training": {"batch": 16}}, "grid": [{"data.scenes.count": [16, 64]}]}
+    first, second = read(stages={"pre": {"grid": GRID[1:]}, "fine": tune}).stages
+    parents = ladders.rungs(first)
+    rungs = ladders.rungs(second, parents)
+    assert [(rung.name, rung.parent) for rung in rungs] == [
+        ("fine/DiT-96x4-8_images-8192+count-16", "pre/DiT-96x4-8_images-8192"),
+        ("fine/DiT-96x4-8_images-8192+count-64", "pre/DiT-96x4-8_images-8192"),
+    ]
+    assert rungs[0].config["model"] == {"name": "DiT-96x4/8"}  # that of what it starts from
+    assert rungs[0].config["training"] == {"lr": 1e-3, "batch": 16}
+    assert rungs[0].config["data"] == {"scenes": {"count": 16}}
+
+
+def test_tuned_factors_multiply_the_learning_rates(read):
+    tune = {"by": "model.name", "factors": [0.5, 1, 2], "images": 1024}
+    ladder = read(
+        stages={"train": {"grid": GRID, "tune": tune}},
+        held_out=[{"model.name": "DiT-160x5/8", "training.images": 16384}],
+    )
+    (stage,) = ladder.stages
+    short = ladders.tuning_rungs(stage)
+    assert len(short) == 3 * 3 and len({one.name for one in short}) == 9
+    assert all(one.config["training"]["images"] == 1024 for one in short)
+    assert not any(one.config["training"]["evaluate"] for one in short)
+    losses = {one.name: 0.3 - 0.01 * one.factor for one in short if "DiT-32x2" in one.name}
+    losses |= {one.name: 0.3 + 0.01 * one.factor for one in short if "DiT-64x3" in one.name}
+    factors = ladders.best_factors(stage, losses)  # runs of the third size failed
+    assert factors == {"DiT-32x2/8": 2.0, "DiT-64x3/8": 0.5}
+    rungs = ladders.rungs(stage, (), factors)
+    usual = TrainingSettings()
+    assert rungs[0].config["training"]["lr"] == pytest.approx(2e-3)
+    assert rungs[0].config["training"]["muon_lr"] == pytest.approx(2 * usual.muon_lr)
+    assert rungs[2].config["training"]["lr"] == pytest.approx(0.5e-3)
+    assert "muon_lr" not in rungs[-1].config["training"]
+    (held,) = ladders.held_out(ladder, (), factors)
+    assert held.name == "held-out/DiT-160x5-8_images-16384" and held.factor == 0.5
+
+
+def test_a_loss_counts_once_the_run_has_seen_its_images(tmp_path):
+    assert ladders.last_loss(tmp_path, 64) is None
+    rows = [
+        {"kind": "train", "images_seen": 64, "loss": 0.9},
+        {"kind": "val", "images_seen": 32, "loss": 0.5, "task": "depth"},
+        {"kind": "val", "images_seen": 64, "loss": 0.2, "task": "depth"},
+        {"kind": "val", "images_seen": 64, "loss": 0.4, "task": "flow"},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "val", "images_se')
+    assert ladders.last_loss(tmp_path, 64) == pytest.approx(0.3)
+    assert ladders.last_loss(tmp_path, 65) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"outt": "x"}, "'outt' is unknown.*'out'"),
+        ({"out": ""}, "lacks 'out'"),
+        ({"stages": {}}, "lacks 'stages'"),
+        ({"stages": {"train": {"grdi": []}}}, "stages.train: 'grdi' is unknown.*'grid'"),
+        ({"stages": {"train": {"grid": {"a": 1}}}}, "grid: give a list of blocks"),
+        ({"stages": {"train": {"grid": [*GRID, GRID[1]]}}}, "DiT-96x4-8_images-8192 comes twice"),
+        ({"stages": {"train": {"grid": GRID, "tune": {"by": "x"}}}}, "tune: lacks factors, images"),
+        (
+            {"stages": {"t": {"grid": GRID, "tune": {"by": "x", "factors": [1], "images": 9}}}},
+            "x is not varied by every block",
+        ),
+        ({"at_once": 0}, "at_once 0: give a positive number"),
+        ({"slurm": [1]}, "slurm: expected a table"),
+    ],
+)
+def test_what_no_ladder_has_is_refused(read, changed, message):
+    with pytest.raises(UserError, match=message):
+        read(**changed)
+
+
+def test_a_file_that_is_not_there_or_not_yaml(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_ladder(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("out: [")
+    with pytest.raises(UserError, match="not YAML"):
+        read_ladder(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ladder-*.yaml")), ids=lambda path: path.stem)
+def test_every_ladder_of_the_project_is_one(path):
+    from stepsight.config import from_dict
+
+    ladder = read_ladder(path)
+    parents: list[ladders.Rung] = []
+    for stage in ladder.stages:
+        parents = ladders.rungs(stage, parents)
+        for rung in parents:
+            from_dict(rung.config, rung.name)
+    assert len({rung.name for rung in parents}) == len(parents) > 10

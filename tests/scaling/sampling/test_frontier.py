@@ -1,0 +1,107 @@
+"""The Pareto frontier against its definition."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from stepsight.errors import UserError
+from stepsight.scaling.sampling.frontier import frontier, frontier_table, frontiers, pareto
+
+
+def by_definition(cost: np.ndarray, error: np.ndarray) -> list[bool]:
+    points = list(zip(cost, error))
+    return [
+        not any((c <= cost_i and e <= error_i) and (c, e) != (cost_i, error_i) for c, e in points)
+        for cost_i, error_i in points
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_against_all_pairs_with_many_ties(seed: int):
+    rng = np.random.default_rng(seed)
+    cost, error = rng.integers(0, 6, (2, 25)).astype(float)
+    assert pareto(cost, error).tolist() == by_definition(cost, error)
+
+
+def test_without_ties():
+    cost, error = np.random.default_rng(0).random((2, 200))
+    assert pareto(cost, error).tolist() == by_definition(cost, error)
+
+
+def test_points_that_are_not_finite_are_off():
+    mask = pareto([1.0, 2.0, np.nan, 3.0], [0.5, np.nan, 0.1, 0.4])
+    assert mask.tolist() == [True, False, False, True]
+    assert pareto([], []).tolist() == []
+
+
+def test_table_is_in_order_of_cost(record):
+    settings = [(8, 4, 0.20), (1, 1, 0.25), (8, 1, 0.26), (4, 1, 0.22)]
+    records = [
+        record(nfe=nfe, members=members, inference_flops=1e9 * nfe * members, value=value)
+        for nfe, members, value in settings
+    ]
+    table = frontier_table(records)
+    assert [(p.record.nfe, p.record.members) for p in table] == [(1, 1), (4, 1), (8, 4)]
+    assert [p.gain for p in table[1:]] == pytest.approx([1 - 0.22 / 0.25, 1 - 0.20 / 0.22])
+    assert np.isnan(table[0].gain)
+
+
+def test_higher_is_better(record):
+    better = dict(metric="delta1", lower_is_better=False)
+    records = [record(inference_flops=c, value=v, **better) for c, v in ((1, 0.6), (2, 0.5))]
+    records.append(record(inference_flops=4.0, value=0.75, **better))
+    table = frontier_table(records)
+    assert [p.value for p in table] == [0.6, 0.75]
+    assert table[1].gain == pytest.approx(0.25)
+
+
+def test_protocols_do_not_mix(record):
+    with pytest.raises(UserError, match="one metric under one protocol"):
+        frontier_table([record(), record(protocol="other")])
+
+
+def test_cells_of_all_families_compete(sweep):
+    cells = [
+        *sweep(lambda t, n: 0.3 - 0.01 * t * n, nfe=(1, 2), members=(1, 2), checkpoint="small"),
+        *sweep(lambda t, n: 0.25 if t * n == 2 else 0.9, nfe=(1, 2), members=(1, 2), size="64x64"),
+    ]
+    found = frontier(cells, "depth")
+    assert [(p.cell.checkpoint, p.cell.size, p.cell.setting) for p in found] == [
+        ("small", "", (1, 1)),
+        ("", "64x64", (1, 2)),  # and not (2, 1), which costs and errs the same
+    ]
+    assert [p.cost for p in found] == [1, 2]
+    assert found[1].gain == pytest.approx(1 - 0.25 / 0.29) and np.isnan(found[0].gain)
+
+
+def test_cells_where_higher_is_better(sweep):
+    cells = sweep(lambda t, n: 0.5 + 0.05 * t, nfe=(1, 2, 4), members=(1,), metric="delta1")
+    found = frontier(cells, "depth", cost="gflop")
+    assert [p.cell.nfe for p in found] == [1, 2, 4]
+    assert [p.cost for p in found] == [0.5, 1.0, 2.0]
+    assert found[1].gain == pytest.approx(0.05 / 0.55)
+
+
+def test_frontier_json_has_an_object_a_task(sweep):
+    cells = [
+        *sweep(lambda t, n: 0.3 / t, nfe=(1, 2), members=(1,)),
+        *sweep(lambda t, n: 0.5, nfe=(1,), members=(1,), metric="rmse"),
+        *sweep(lambda t, n: np.nan, nfe=(1,), members=(1,), task="flow", metric="epe"),
+    ]
+    found = json.loads(json.dumps(frontiers(cells), allow_nan=False))
+    assert found.keys() == {"depth"} and found["depth"]["metric"] == "abs_rel"
+    assert [(p["nfe"], p["cost"], p["gain"]) for p in found["depth"]["points"]] == [
+        (1, 1, None),
+        (2, 2, 0.5),
+    ]
+
+
+def test_costs_that_were_not_measured_or_not_known(sweep):
+    cells = sweep(lambda t, n: 0.3, ms_per_image=np.nan)
+    with pytest.raises(UserError, match="no ms_per_image of depth"):
+        frontier(cells, "depth", cost="ms")
+    with pytest.raises(UserError, match="Did you mean 'calls'"):
+        frontier(cells, "depth", cost="call")

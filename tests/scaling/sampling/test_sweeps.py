@@ -1,0 +1,104 @@
+"""sweep.csv: what is written reads back, and what is no sweep is refused by name."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+
+from stepsight.errors import DataFormatError, UserError
+from stepsight.scaling.sampling.sweeps import (
+    COLUMNS,
+    REQUIRED,
+    main_metrics,
+    main_of,
+    read_sweep,
+    select,
+    write_sweep,
+)
+
+INTERFACE = (
+    "task,sampler,spacing,schedule,nfe,members,total_calls,gflop_per_image,ms_per_image,"
+    "peak_gb,metric,value,lo,hi"
+)
+
+
+def test_round_trip_to_the_last_bit(tmp_path, cell):
+    known = dict(
+        checkpoint="runs/a b,c", size="48x64", merge="median", protocol="depth@1", images=9
+    )
+    cells = [cell(value=0.1 + 0.2, lo=1 / 3, hi=math.inf), cell(nfe=7, **known)]
+    write_sweep(tmp_path / "sweep.csv", cells)
+    assert read_sweep(tmp_path / "sweep.csv") == cells
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
+
+
+def test_the_interface_comes_first_and_is_enough(tmp_path, cell):
+    assert ",".join(REQUIRED) == INTERFACE and COLUMNS[: len(REQUIRED)] == REQUIRED
+    path = tmp_path / "sweep.csv"
+    path.write_text(
+        f"{INTERFACE},note\ndepth,ddim,trailing,trained,4,2,8,1.5,20,,abs_rel,.2,,,hm\n"
+    )
+    (one,) = read_sweep(path)
+    assert (one.nfe, one.members, one.value, one.images, one.checkpoint) == (4, 2, 0.2, None, "")
+    assert math.isnan(one.peak_gb) and math.isnan(one.lo)
+
+
+def test_unknown_numbers_stay_unknown(tmp_path, cell):
+    write_sweep(tmp_path / "sweep.csv", [cell(value=math.nan, ms_per_image=math.nan)])
+    (one,) = read_sweep(tmp_path / "sweep.csv")
+    assert math.isnan(one.value) and math.isnan(one.ms_per_image)
+
+
+def test_errors_point_one_way(cell):
+    assert cell(metric="abs_rel", value=0.2).error == 0.2
+    assert cell(metric="iou", value=0.7).error == pytest.approx(0.3)
+
+
+def test_refusals_name_the_place(tmp_path, cell):
+    path = tmp_path / "sweep.csv"
+    with pytest.raises(UserError, match="does not exist"):
+        read_sweep(path)
+    path.write_text("task,nfe\ndepth,1\n")
+    with pytest.raises(DataFormatError, match="lacks sampler"):
+        read_sweep(path)
+    for column, text, reason in (("nfe", "four", "nfe cannot be 'four'"), ("members", "", "empty")):
+        write_sweep(path, [cell()])
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        rows[0][column] = text
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        with pytest.raises(DataFormatError, match=f"sweep.csv:2: .*{reason}"):
+            read_sweep(path)
+
+
+def test_selection(cell):
+    cells = [cell(), cell(metric="delta1"), cell(task="flow", metric="epe", value=math.nan)]
+    assert select(cells, "depth", "delta1") == cells[1:2]
+    with pytest.raises(UserError, match="Did you mean 'depth'"):
+        select(cells, "dept", "abs_rel")
+    with pytest.raises(UserError, match="no 'rmse' of depth"):
+        select(cells, "depth", "rmse")
+    with pytest.raises(UserError, match="no 'epe' of flow"):
+        select(cells, "flow", "epe")
+    with pytest.raises(UserError, match="2 data sets or protocols"):
+        select([cells[0], replace(cells[0], protocol="other")], "depth", "abs_rel")
+
+
+def test_main_metrics_are_those_measured(cell):
+    cells = [cell(metric="rmse"), cell(metric="delta1"), cell(metric="abs_rel")]
+    assert main_of(cells, "depth") == "abs_rel"
+    assert (
+        main_of([cell(metric="abs_rel", value=math.nan), cell(metric="delta1")], "depth")
+        == "delta1"
+    )
+    assert main_metrics([*cells, cell(task="flow", metric="epe")]) == {
+        "depth": "abs_rel",
+        "flow": "epe",
+    }
+    assert main_of([], "depth") == ""
