@@ -1,25 +1,34 @@
 """The planner against what was measured: its expectations at settings that it has not seen.
 
     python benchmarks/planner.py RUN/sweep/sweep.csv HELD-OUT/sweep.csv [--images fresh] [--out CSV]
+    python benchmarks/planner.py RUN/sweep/sweep.csv FRESH/sweep.csv --budgets 1 2 4 8 16 32
 
 The second sweep has other settings, and is made by the same command otherwise. Each of its cells is
 expected from the first sweep alone, with a 90 % interval, and then looked up. On the same images
 the interval is that of the interpolation; fresh images add their own sampling and that of the
 first sweep's, and settings of the first sweep are asked for too. Nothing is expected of cells
 outside of its range.
+
+With --budgets (model calls), what the planner answers for each of them is looked up instead. It
+picks the best of many settings, whose luck it takes for merit, so that its expectations are too
+good by some part of the noise of one setting; this measures how much. Answers between the settings
+measured can be looked up only if the second sweep has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stepsight.scaling.dials import by_family
-from stepsight.scaling.landscape import Landscape
-from stepsight.scaling.sweeps import Cell, Family, main_metrics, read_sweep, select
+from stepsight.measures import measure
+from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.landscape import Landscape
+from stepsight.scaling.sampling.planner import plan
+from stepsight.scaling.sampling.sweeps import Cell, Family, main_metrics, read_sweep, select
 
 
 class Answer(NamedTuple):
@@ -50,6 +59,21 @@ def answers(known: Sequence[Cell], held_out: Iterable[Cell], fresh: bool) -> lis
     return found
 
 
+def planned(
+    known: Sequence[Cell], held_out: Iterable[Cell], budgets: Sequence[int]
+) -> list[Answer]:
+    """The planner's answers for every task and budget, beside what fresh images give."""
+    looked_up = {(c.task, c.metric, c.sampler, c.setting): c for c in held_out}
+    found = []
+    for task, metric in main_metrics(known).items():
+        for budget in budgets:
+            best = plan(known, task, f"{budget}nfe")
+            cell = looked_up.get((task, metric, best.sampler, (best.nfe, best.members)))
+            if cell is not None:
+                found.append(_answer(cell, best.expected, best.lo, best.hi))
+    return found
+
+
 def _landscapes(cells: Sequence[Cell]) -> dict[tuple[str, str, Family], Landscape]:
     return {
         (task, metric, family): Landscape(own)
@@ -75,6 +99,10 @@ def _print(found: Sequence[Answer]) -> None:
     for task in dict.fromkeys(one.task for one in found):
         own = [one.inside for one in found if one.task == task]
         print(f"{task}: {sum(own)} of {len(own)} inside")
+    better = [measure(one.metric).higher_is_better for one in found]
+    signs = [1 if higher else -1 for higher in better]
+    off = [sign * (one.expected / one.measured - 1) for sign, one in zip(signs, found)]
+    print(f"expectations are better than the outcome by {statistics.mean(off):+.2%} on average")
     share = sum(one.inside for one in found) / len(found)
     print(f"all: {sum(one.inside for one in found)} of {len(found)} inside, {share:.0%}")
 
@@ -84,9 +112,14 @@ def main() -> None:
     parser.add_argument("sweep", type=Path)
     parser.add_argument("held_out", type=Path)
     parser.add_argument("--images", choices=("same", "fresh"), default="fresh", help="held out")
+    parser.add_argument("--budgets", type=int, nargs="+", help="look up the planner's answers")
     parser.add_argument("--out", type=Path, help="CSV of every cell")
     door = parser.parse_args()
-    found = answers(read_sweep(door.sweep), read_sweep(door.held_out), door.images == "fresh")
+    known, held_out = read_sweep(door.sweep), read_sweep(door.held_out)
+    if door.budgets:
+        found = planned(known, held_out, door.budgets)
+    else:
+        found = answers(known, held_out, door.images == "fresh")
     if not found:
         parser.error("no held-out cell lies within the range of the sweep and matches its columns")
     _print(found)
