@@ -42,6 +42,21 @@ def test_fine_tuning_laws(published, error: str, own: float, printed: float):
     assert robust.resampling == "runs" and robust.verdict == "law"
 
 
+def test_the_pretraining_law_is_that_of_the_last_losses_of_five_models(published):
+    """Printed: 0.23 C^-0.0098, from 5e17 on. The smallest model ends above that line, and with it
+    the exponent is half as large again."""
+    curves: dict[str, tuple[float, float]] = {}
+    for row in published("seed_pretrain_loss_curves.csv"):
+        point = float(row["macs_as_plotted"]), float(row["loss"])
+        curves[row["model"]] = max(point, curves.get(row["model"], point))
+    x, y = np.array([curves[f"a{i}"] for i in range(1, 7)]).T
+    own = fit("power", x[1:], y[1:], huber=math.inf, bootstrap=0)
+    assert own.params["a"] == pytest.approx(0.0098, abs=0.002)
+    assert own.params["A"] == pytest.approx(0.23, abs=0.01)
+    every = fit("power", x, y, huber=math.inf, bootstrap=0)
+    assert every.params["a"] == pytest.approx(0.0140, abs=0.001)
+
+
 @pytest.mark.parametrize("model", ["a2", "a4", "a6"])
 def test_sampling_steps_saturate(published, model: str):
     rows = [row for row in published("seed_test_time_steps.csv") if row["model"] == model]
