@@ -201,7 +201,8 @@ def test_a_program_has_flags_of_its_own_beside_the_settings():
 
 
 def shipped() -> list[Path]:
-    return sorted(CONFIGS.glob("**/*.yaml"))
+    every = sorted(CONFIGS.glob("**/*.yaml"))
+    return [one for one in every if not one.name.startswith("ladder-")]  # those hold many runs
 
 
 def test_there_are_files_to_check():

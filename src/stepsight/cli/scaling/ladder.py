@@ -193,12 +193,15 @@ def _table(rungs: Sequence[Rung]) -> list[str]:
     from stepsight.training.dry_run import describe
 
     lines = [DRY.format("rung", "parameters", "images", "PFLOP", "factor")]
+    known: dict[str, dict[str, Any]] = {}  # rungs that differ in images alone are alike
     total = 0.0
     for rung in rungs:
-        found = describe(configuration.from_dict(rung.config))
-        total += found["flops_train"]
-        cells = (f"{found['params_total']:,}", f"{ladders.images_of(rung.config):,}")
-        lines.append(
-            DRY.format(rung.name, *cells, f"{found['flops_train'] / 1e15:.4f}", f"{rung.factor:g}")
-        )
+        kind = repr({key: value for key, value in rung.config.items() if key != "training"})
+        if kind not in known:
+            known[kind] = describe(configuration.from_dict(rung.config))
+        images = ladders.images_of(rung.config)
+        flops = known[kind]["flops_train_per_image"] * images
+        total += flops
+        cells = (f"{known[kind]['params_total']:,}", f"{images:,}", f"{flops / 1e15:.4f}")
+        lines.append(DRY.format(rung.name, *cells, f"{rung.factor:g}"))
     return [*lines, f"{len(rungs)} runs, {total / 1e15:.3f} PFLOP, learning rates before tuning"]
