@@ -113,8 +113,12 @@ def test_a_dry_run_lists_every_rung_and_starts_nothing(ladder, capsys):
 
 
 @pytest.mark.parametrize("name", ["ladder-depth", "ladder-emergence"])
-def test_shipped_ladders_describe_themselves(name, capsys):
+def test_shipped_ladders_describe_themselves(name, capsys, tmp_path, monkeypatch):
     path = ROOT / "configs" / f"{name}.yaml"
+    monkeypatch.chdir(tmp_path)
+    for start in yaml.safe_load(path.read_text())["stages"].get("finetune", {}).get("from", []):
+        (tmp_path / start).mkdir(parents=True)
+        (tmp_path / start / "config.yaml").write_text("model: {name: DiT-64x4/8}")
     assert climb("--config", path, "--dry-run") == 0
     assert "PFLOP" in capsys.readouterr().out
     first = path.read_text().splitlines()[0]

@@ -1,8 +1,8 @@
 """Relations of a report on scaling: one loss or error of a model read off another one.
 
-Each hook of `scaling.transfer.pairs` that the records allow: loss to metric, task to task, pretraining to
-fine-tuning, synthetic to real. Floors are those of the joint laws where these were found, and
-fitted otherwise.
+Each hook of `scaling.transfer.pairs` that the records allow: loss to metric, task to task,
+pretraining to fine-tuning, synthetic to real. Floors are those of the joint laws where these were
+found, and fitted otherwise.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Every variant is scored over the grid NFE x members, with a journal of its own, 
 was killed goes on from its last image. Members are nested: a column of one NFE costs its largest
 ensemble, and further rules for merging cost nothing more.
 
-The folder: sweep.csv (one row a setting and metric, `scaling.sampling.sweeps`), per_sample.csv, results.json
-(the largest settings), frontier.json (settings worth their cost), fit.json (what each dial is
-worth), claims.json (three statements decided on paired intervals), pictures, and sweep.html.
+The folder: sweep.csv (one row a setting and metric, `scaling.sampling.sweeps`), per_sample.csv,
+results.json (the largest settings), frontier.json (settings worth their cost), fit.json (what each
+dial is worth), claims.json (three statements decided on paired intervals), pictures, sweep.html.
 """
 
 from __future__ import annotations

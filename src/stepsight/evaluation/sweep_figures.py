@@ -63,7 +63,7 @@ def heat_map(cells: Sequence[Cell], title: str) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figure:
-    """The metric against the cost of an image (`scaling.sampling.frontier.COSTS`): what compute buys.
+    """The metric against the cost of an image (`frontier.COSTS`): what compute buys.
 
     All settings are faint, told apart by sampler, checkpoint and the like where there are several,
     else by members. The measured Pareto set is connected and carries its settings and intervals.

@@ -105,6 +105,28 @@ def test_a_loss_counts_once_the_run_has_seen_its_images(tmp_path):
     assert ladders.last_loss(tmp_path, 65) is None
 
 
+def test_a_first_stage_may_start_from_runs_that_are_there(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fine = {"from": ["runs/other/*"], "grid": [{"data.scenes.count": [16, 64]}]}
+    (stage,) = read(stages={"fine": fine}).stages
+    with pytest.raises(UserError, match="stages.fine.from: there is no run runs/other/"):
+        ladders.rungs(stage)
+    for name in ("a", "b"):
+        run = tmp_path / "runs" / "other" / name
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text("model: {name: DiT-64x4/8, gate_init: 0.5}")
+    (tmp_path / "runs/other/logs").mkdir()  # no run
+    rungs = ladders.rungs(stage)
+    assert [rung.name for rung in rungs] == [
+        "fine/a+count-16",
+        "fine/a+count-64",
+        "fine/b+count-16",
+        "fine/b+count-64",
+    ]
+    assert rungs[0].parent == str(tmp_path / "runs/other/a")
+    assert rungs[0].config["model"] == {"name": "DiT-64x4/8", "gate_init": 0.5}
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -119,6 +141,8 @@ def test_a_loss_counts_once_the_run_has_seen_its_images(tmp_path):
             {"stages": {"t": {"grid": GRID, "tune": {"by": "x", "factors": [1], "images": 9}}}},
             "x is not varied by every block",
         ),
+        ({"stages": {"t": {"from": "runs/a"}}}, "from: give a list of run folders"),
+        ({"stages": {"t": {}, "u": {"from": ["runs/a"]}}}, "only the first stage starts 'from'"),
         ({"at_once": 0}, "at_once 0: give a positive number"),
         ({"slurm": [1]}, "slurm: expected a table"),
     ],
@@ -137,10 +161,14 @@ def test_a_file_that_is_not_there_or_not_yaml(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("ladder-*.yaml")), ids=lambda path: path.stem)
-def test_every_ladder_of_the_project_is_one(path):
+def test_every_ladder_of_the_project_is_one(path, tmp_path, monkeypatch):
     from stepsight.config import from_dict
 
+    monkeypatch.chdir(tmp_path)
     ladder = read_ladder(path)
+    for run in (tmp_path / start for stage in ladder.stages for start in stage.start):
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text("model: {name: DiT-64x4/8}")
     parents: list[ladders.Rung] = []
     for stage in ladder.stages:
         parents = ladders.rungs(stage, parents)

@@ -4,7 +4,8 @@ A ladder has stages, a stage has rungs, a rung is one `train.py` run. The axes a
 `train.py` by their dotted names: `model.name` (size, experts), `training.images`,
 `data.<source>.count` (distinct samples), `data.<source>.size` (resolution), `training.seed`. Each
 rung of a later stage starts from the weights of each rung of the stage before, so that pretraining
-images and amounts of fine-tuning are axes too.
+images and amounts of fine-tuning are axes too; a first stage may start from runs that are there
+already (`from: [runs/ladder-depth/train/*]`).
 
     out: runs/ladder-depth
     config: {tasks: {depth: {}}, ...}      # settings of all rungs, as in a config of train.py
@@ -37,10 +38,11 @@ from stepsight.errors import UserError, suggest
 from stepsight.training.config import TrainingSettings
 
 Settings = dict[str, Any]  # by dotted name
+CONFIG = "config.yaml"  # of a run
 RATES = ("lr", "muon_lr")  # of training: what a factor multiplies
 KEYS = {
     "ladder": ("out", "at_once", "config", "stages", "held_out", "slurm"),
-    "stage": ("config", "grid", "tune"),
+    "stage": ("config", "grid", "tune", "from"),
     "tune": ("by", "factors", "images"),
 }
 
@@ -62,6 +64,7 @@ class Stage:
     config: dict[str, Any]
     settings: tuple[Settings, ...]  # what each rung sets, the grid multiplied out
     tune: Tune | None = None
+    start: tuple[str, ...] = ()  # runs that the first stage starts from; may be patterns
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Rung:
 
     name: str  # folder below that of the ladder
     config: dict[str, Any]
-    parent: str = ""  # rung whose weights it starts from
+    parent: str = ""  # rung, or folder of a run, whose weights it starts from
     settings: Settings = field(default_factory=dict)  # what tells it from its siblings
     factor: float = 1.0  # of the learning rates
 
@@ -106,6 +109,8 @@ def read_ladder(path: str | Path) -> Ladder:
     common = told.get("config") or {}
     stages = _mapping(told["stages"], f"{path}: stages")
     found = [_stage(name, one, common, f"{path}: stages.{name}") for name, one in stages.items()]
+    if any(stage.start for stage in found[1:]):
+        raise UserError(f"{path}: only the first stage starts 'from' runs; others from the last.")
     held_out = [s for s in _multiplied(told.get("held_out") or [{}], f"{path}: held_out") if s]
     at_once = told.get("at_once", 2)
     if type(at_once) is not int or at_once < 1:
@@ -117,12 +122,31 @@ def read_ladder(path: str | Path) -> Ladder:
 def rungs(
     stage: Stage, parents: Sequence[Rung] = (), factors: Mapping[Any, float] | None = None
 ) -> list[Rung]:
-    """The runs of a stage, from each of `parents`. factors: of the learning rates, by the value of
-    what they were tuned by (`best_factors`); values without one keep theirs."""
+    """The runs of a stage, from each of `parents`, or of the runs that it names.
+
+    factors: of the learning rates, by the value of what they were tuned by (`best_factors`); values
+    without one keep theirs.
+
+    Raises:
+        UserError: a run to start from is not there.
+    """
     return [
         _rung(stage, settings, parent, factors or {})
-        for parent, settings in product(parents or [None], stage.settings)
+        for parent, settings in product(parents or _starts(stage) or [None], stage.settings)
     ]
+
+
+def _starts(stage: Stage) -> list[Rung]:
+    """The runs that a stage starts from, as rungs whose names are their folders."""
+    found: list[Rung] = []
+    for pattern in stage.start:
+        folders = sorted(path for path in Path().glob(pattern) if (path / CONFIG).is_file())
+        if not folders:
+            raise UserError(f"stages.{stage.name}.from: there is no run {pattern}. Make it first.")
+        for folder in folders:
+            config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+            found.append(Rung(str(folder.absolute()), {"model": config.get("model", {})}))
+    return found
 
 
 def held_out(
@@ -198,8 +222,11 @@ def _stage(name: str, told: Any, common: Mapping[str, Any], where: str) -> Stage
     told = _known(told, "stage", where)
     config = merged(common, told.get("config") or {})
     settings = _multiplied(told.get("grid") or [{}], f"{where}.grid")
-    tune = told.get("tune")
-    return Stage(name, config, tuple(settings), _tune(tune, settings, where) if tune else None)
+    tune, start = told.get("tune"), told.get("from") or []
+    if not isinstance(start, list) or any(Path(str(one)).is_absolute() for one in start):
+        raise UserError(f"{where}.from: give a list of run folders, relative to where you are.")
+    tuned = _tune(tune, settings, where) if tune else None
+    return Stage(name, config, tuple(settings), tuned, tuple(start))
 
 
 def _tune(told: Any, settings: Sequence[Settings], where: str) -> Tune:
