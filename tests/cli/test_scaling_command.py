@@ -88,7 +88,7 @@ def test_selection(runs, capsys):
 def test_points_without_numbers_are_left_out_with_a_note(runs, capsys):
     append(runs / "run-9" / "records.jsonl", [record(7, run="run-9", value=None)])
     assert run(["fit", str(runs), "--metric", "absrel", "--y", "value", "--bootstrap", "0"]) == 0
-    assert "left out 1 points" in capsys.readouterr().err
+    assert "left out 1 points that were not measured" in capsys.readouterr().err
 
 
 def test_table_shows_parameters_and_verdict(runs, capsys):

@@ -100,15 +100,60 @@ def test_failed_rungs_are_listed_and_the_rest_is_done(ladder, capsys):
     assert climb("--config", ladder, "--held-out", "--at-once", 3) == 1
     told = capsys.readouterr()
     assert told.err.count("failed: ") == 2 + 3 and "error: out of memory" in told.err
+    assert "no forecast: it wants all of the ladder" in told.err
     assert not Path("out/forecasts.jsonl").exists()  # no forecast from half a ladder
     states = [row["state"] for row in read_status(Path("out")).values()]
     assert states.count("done") == 3 * 2 + 9
 
 
+def test_a_factor_that_fails_is_one_not_chosen(ladder, capsys):
+    program = Path("train.py").read_text()
+    burst = 'if settings.get("lr") == 0.004 and not settings.get("evaluate", True):\n'
+    burst += '    sys.exit("error: loss is nan")\nrun.mkdir('
+    Path("train.py").write_text(program.replace("run.mkdir(", burst, 1))
+    assert climb("--config", ladder, "--held-out") == 0
+    told = capsys.readouterr().out
+    assert told.count("failed tune-train/") == 4 and told.count("learning rates x 0.5") == 4
+    assert read_forecasts("out/forecasts.jsonl")
+
+
+def test_rungs_of_a_failed_parent_are_left_out(ladder, capsys):
+    told = yaml.safe_load(ladder.read_text())
+    grid = told["stages"]["train"]["grid"][0] | {"training.images": [2048]}
+    fine = {"grid": [{"data.scenes.count": [16, 64]}]}
+    stages = {"train": {"grid": [grid]}, "fine": fine}
+    ladder.write_text(yaml.safe_dump(told | {"stages": stages}, sort_keys=False))
+    params = json.loads(Path("params.json").read_text())
+    del params["DiT-64x4/8"]
+    Path("params.json").write_text(json.dumps(params))
+    assert climb("--config", ladder) == 1
+    states = {name: row["state"] for name, row in read_status(Path("out")).items()}
+    assert [name for name, state in states.items() if state == "left out"] == [
+        "fine/DiT-64x4-8_images-2048+count-16",
+        "fine/DiT-64x4-8_images-2048+count-64",
+    ]
+    assert "train/DiT-64x4-8_images-2048 failed" in capsys.readouterr().err
+
+
+def test_a_changed_ladder_is_refused(ladder, capsys):
+    assert climb("--config", ladder) == 0
+    run = Path("out/train/DiT-32x2-8_images-2048")
+    config = next(Path("out/configs").glob("train--DiT-32x2-8_images-2048.yaml"))
+    (run / "config.yaml").write_text(config.read_text())  # as train.py writes it
+    assert climb("--config", ladder) == 0
+    told = yaml.safe_load(ladder.read_text())
+    told["config"]["training"]["batch"] = 8
+    ladder.write_text(yaml.safe_dump(told, sort_keys=False))
+    capsys.readouterr()
+    assert climb("--config", ladder) == 2
+    error = capsys.readouterr().err
+    assert f"{run} was run with other settings: training.batch 16 -> 8" in error
+
+
 def test_a_dry_run_lists_every_rung_and_starts_nothing(ladder, capsys):
     assert climb("--config", ladder, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 12 + 1 + 1 and "13 runs" in lines[-1]
+    assert len(lines) == 1 + 8 + 12 + 1 + 1 and "21 runs" in lines[-1]
     assert not Path("out").exists()
 
 

@@ -200,7 +200,7 @@ def test_a_forecast_needs_points(tmp_path):
     append(tmp_path / "records.jsonl", grid()[:3])
     found = read_scaling([tmp_path], tmp_path / "report")
     with pytest.raises(UserError, match="3 records are too few points"):
-        new_forecasts(found, BIG, tmp_path / "report", bootstrap=0)
+        new_forecasts(found, BIG, tmp_path / "report", bootstrap=20)
 
 
 def test_a_law_that_is_not_clean_is_said_to_be_none(tmp_path):

@@ -106,7 +106,7 @@ def score(
     records = sorted(found, key=lambda record: record.place)
     assert records, "no image was scored"
     return [
-        _scores(predictor.name, source.name, rule.name, records, merge)
+        _scores(predictor.name, getattr(source, "title", source.name), rule.name, records, merge)
         for rule in rules
         for merge in _merges(records)
     ]

@@ -85,10 +85,13 @@ def _lines_of(
 ) -> Iterator[ScalingRecord]:
     rule, forward = protocols.get(scores.protocol), answer_flops(pipeline, scores)
     task = scores.task
+    trivial = [metrics_of(rows, rule.name) for rows in scores.baselines.values()]
     for (nfe, members), rows in scores.settings.items():
         metrics = metrics_of(rows, rule.name)
         for metric in headline(task, metrics, rule.metrics):
             found = interval(rows, metric, rule)
+            best = max if measure(metric).higher_is_better else min
+            rivals = [own[metric] for own in trivial if metric in own]
             yield ScalingRecord(
                 run=identity.run,
                 config=identity.config,
@@ -115,6 +118,7 @@ def _lines_of(
                 seconds=scores.seconds[nfe, members],
                 loss=identity.losses.get(task),
                 loss_bins=tuple(identity.loss_bins.get(task, ())),
+                trivial=best(rivals, default=None),
                 tokens=identity.tokens,
                 samples=identity.samples.get(task),
                 size="x".join(map(str, scores.working)),

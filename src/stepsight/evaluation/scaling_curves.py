@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepsight.evaluation.scaling_words import named
 from stepsight.measures import main_metric, measure
-from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity, errors_of
+from stepsight.scaling.ladders.forecast import (
+    LOSS,
+    Quantity,
+    by_quantity,
+    errors_of,
+    most_samples,
+    settled,
+)
 from stepsight.scaling.records import ScalingRecord, column
 
 Array = NDArray[np.float64]
@@ -67,13 +73,8 @@ class Curve:
 
     @property
     def settles(self) -> bool:
-        """Whether parameters and images say what a point is: where runs started from weights of
-        several pretraining budgets, they do not."""
-        budgets = defaultdict(set)
-        for one in self.records:
-            inherited = f"{one.inherited_flops or 0.0:.6g}"  # sums round
-            budgets[one.params_active, one.images_seen].add(inherited)
-        return all(len(own) == 1 for own in budgets.values())
+        """Whether parameters and images say what a point is."""
+        return settled(self.records)
 
     def column(self, name: str) -> Array:
         return column(self.records, name)
@@ -87,15 +88,12 @@ def curves(records: Iterable[ScalingRecord]) -> tuple[list[Curve], list[str]]:
     """
     found, notes = [], []
     for quantity, rows in by_quantity(records).items():
-        groups: dict[Hashable, list[ScalingRecord]] = defaultdict(list)
-        for one in rows:
-            groups[_kind(one)].append(one)
-        for kind, group in groups.items():
-            known = [one for one, error in zip(group, errors_of(quantity, group)) if error > 0]
-            most = _most_samples(known)
-            curve = Curve(quantity, _differing(kind, groups), tuple(most), _errors(quantity, most))
-            notes += _left_out(curve, len(group) - len(known), len(known) - len(most))
-            found += [curve] if most else []
+        known = [one for one, error in zip(rows, errors_of(quantity, rows)) if error > 0]
+        most = most_samples(known)
+        curve = Curve(quantity, "", tuple(most), _errors(quantity, most))
+        notes += _left_out(curve, len(rows) - len(known), len(known) - len(most))
+        found += [curve] if most else []
+    found = _kinds(found)
     order = list(dict.fromkeys(one.quantity.task for one in found))
     found.sort(key=lambda c: (order.index(c.quantity.task), c.quantity.metric != LOSS))
     return _told_apart(_without_copies(found)), list(dict.fromkeys(notes))
@@ -106,8 +104,9 @@ def _without_copies(found: Sequence[Curve]) -> list[Curve]:
     once."""
     kept: list[Curve] = []
     for one in found:
-        losses = [c for c in kept if c.quantity.metric == LOSS == one.quantity.metric]
-        same = [c for c in losses if (c.quantity.task, c.kind) == (one.quantity.task, one.kind)]
+        own = one.quantity._replace(dataset="")
+        losses = [c for c in kept if c.quantity.metric == LOSS]
+        same = [c for c in losses if c.quantity._replace(dataset="") == own]
         if not any(one.points <= other.points for other in same):
             kept.append(one)
     return kept
@@ -142,28 +141,27 @@ def headline(every: Sequence[Curve]) -> list[Curve]:
     return found
 
 
-def _kind(record: ScalingRecord) -> tuple[str, ...]:
-    """What may not differ along a curve, beyond the quantity."""
-    return record.size, "fine-tuned" if record.parent else "from scratch"
+def _kinds(found: Sequence[Curve]) -> list[Curve]:
+    """The curves with what tells them apart within a quantity: working size, and where they began
+    from."""
+    families: dict[Quantity, list[Curve]] = defaultdict(list)
+    for one in found:
+        families[one.quantity._replace(size="", tuned=False)].append(one)
+    parts = {
+        one.quantity: (one.quantity.size, "fine-tuned" if one.quantity.tuned else "from scratch")
+        for one in found
+    }
+    return [
+        replace(one, kind=_differing(parts[one.quantity], [parts[c.quantity] for c in family]))
+        for family in families.values()
+        for one in family
+    ]
 
 
-def _differing(kind: Hashable, groups: Iterable[Any]) -> str:
+def _differing(kind: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
     """The parts of a kind in which not all groups agree."""
-    assert isinstance(kind, tuple)
     unlike = [len(set(parts)) > 1 for parts in zip(*groups)]
     return ", ".join(part for part, differs in zip(kind, unlike) if differs and part)
-
-
-def _most_samples(records: Sequence[ScalingRecord]) -> list[ScalingRecord]:
-    """Of records that differ in distinct samples alone, those with the most."""
-    most: dict[Hashable, int] = Counter()
-    for one in records:
-        most[_place(one)] = max(most[_place(one)], one.samples or 0)
-    return [one for one in records if (one.samples or 0) == most[_place(one)]]
-
-
-def _place(record: ScalingRecord) -> Hashable:
-    return record.model, record.params_active, record.images_seen, record.inherited_flops
 
 
 def _errors(quantity: Quantity, records: Sequence[ScalingRecord]) -> tuple[float, ...]:

@@ -62,9 +62,16 @@ def emergences(records: Sequence[ScalingRecord], bootstrap: int) -> Iterator[Eme
     datasets = {quantity.dataset for quantity in tables}
     for quantity, columns in tables.items():
         if not quantity.lower_is_better:
-            fitted = fit_columns(columns, COLUMNS[:2], COLUMNS[2], bootstrap=bootstrap)
+            base = _base(records, quantity)
+            fitted = fit_columns(columns, COLUMNS[:2], COLUMNS[2], bootstrap=bootstrap, base=base)
             dataset = quantity.dataset if len(datasets) > 1 else ""
             yield Emergence(quantity, dataset, columns, fitted, _judged(quantity, fitted, tables))
+
+
+def _base(records: Sequence[ScalingRecord], quantity: Quantity) -> float | None:
+    """The score of the trivial predictor, where the records of a quantity agree on it."""
+    known = {one.trivial for one in by_quantity(records)[quantity]}
+    return known.pop() if len(known) == 1 else None
 
 
 def _columns(rows: Sequence[ScalingRecord], records: Sequence[ScalingRecord]) -> Columns:

@@ -131,8 +131,7 @@ def _tuned(records: Sequence[ScalingRecord]) -> Iterator[_Wish]:
         most = max(one.samples or 0 for one in own)
         own = [one for one in own if (one.samples or 0) == most]
         for before in dict.fromkeys(one.task for one in parents if one.loss is not None):
-            if before != task:
-                yield _Wish("pretrain-finetune", [*parents, *own], {"task": before}, {"task": task})
+            yield _Wish("pretrain-finetune", [*parents, *own], {"task": before}, {"task": task})
 
 
 def floor_of(found: CurveLaws) -> Floor | None:

@@ -58,6 +58,7 @@ class ScalingRecord:
     seconds: float | None = None  # one image
     loss: float | None = None  # validation loss of the task on noise that all checkpoints share
     loss_bins: tuple[float | None, ...] = ()  # the same in bins of the noise level, clean to noisy
+    trivial: float | None = None  # the metric of the best trivial predictor
     tokens: float | None = None  # images seen x cells of the backbone's coarsest grid
     samples: int | None = None  # distinct training samples of the task
     size: str = ""  # working size, HxW
@@ -89,7 +90,7 @@ def append(path: str | Path, records: Iterable[ScalingRecord]) -> None:
     path = Path(path)
     lines = "".join(json.dumps(record.flat(), allow_nan=False) + "\n" for record in records)
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = "" if _ends_cleanly(path) else "\n"
+    start = "" if ends_cleanly(path) else "\n"
     with path.open("ab", buffering=0) as file:
         file.write((start + lines).encode())
         os.fsync(file.fileno())
@@ -158,7 +159,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _ends_cleanly(path: Path) -> bool:
+def ends_cleanly(path: Path) -> bool:
     """Whether a new line can start at the end of the file."""
     if not path.exists() or path.stat().st_size == 0:
         return True

@@ -34,17 +34,22 @@ def same_settings(saved: Checkpoint, config: RunConfig) -> None:
     A longer run may be continued from a shorter one; with a decaying learning rate its past then
     had the rates of the shorter run.
     """
-    before, after = _leaves(saved.config.to_dict()), _leaves(config.to_dict())
-    changed = [
-        f"{key} {before.get(key)} -> {after.get(key)}"
-        for key in sorted(before | after)
-        if before.get(key) != after.get(key) and not FREE.match(key)
-    ]
+    changed = differing(saved.config, config)
     if changed:
         raise UserError(
             f"{saved.path} was made with other settings: {', '.join(changed[:6])}. "
             f"Resume with the settings of its config.yaml, or use --init-from."
         )
+
+
+def differing(before: RunConfig, after: RunConfig) -> list[str]:
+    """Settings that shape the weights and are not the same, as `key old -> new`."""
+    old, new = _leaves(before.to_dict()), _leaves(after.to_dict())
+    return [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key) and not FREE.match(key)
+    ]
 
 
 def load_run(s: Setup, saved: Checkpoint) -> None:

@@ -35,7 +35,7 @@ def measured(record):
         loss = law(params, images) * np.exp(noise)
         place = {"run": f"{params}-{images}", "params_active": params, "params_total": params}
         common = place | {"images_seen": images, "training_flops": 384.0 * params * images}
-        common |= {"time": BEFORE, "size": "64x64", "inherited_flops": 0.0} | more
+        common |= {"time": BEFORE, "size": "64x64", "inherited_flops": 0.0, "samples": 32768} | more
         yield record(metric="abs_rel", value=2 * loss, loss=loss, **common)
         yield record(metric="delta1", value=1 - loss, lower_is_better=False, loss=loss, **common)
 
@@ -103,6 +103,38 @@ def test_an_outcome_that_is_not_as_forecast_is_outside(ladder, measured):
 def test_too_few_points_make_no_forecast(ladder):
     few = [one for one in ladder if one.params_active == 60_000]
     assert list(forecasts(few, Target("larger", *PLACE), bootstrap=20)) == []
+
+
+def test_points_that_saw_fewer_samples_make_no_forecast_worse(ladder, measured):
+    few = [
+        one
+        for params in (60_000, 200_000, 350_000)
+        for one in measured(params, 8_000, 0.8, samples=16, run=f"few-{params}")
+    ]
+    target = Target("larger", *PLACE)
+    full, mixed = (list(forecasts(rows, target, bootstrap=20)) for rows in (ladder, ladder + few))
+    assert [one.points for one in mixed] == [one.points for one in full]
+    assert [one.value for one in mixed] == [one.value for one in full]
+
+
+def test_what_parameters_and_images_do_not_settle_has_no_forecast(ladder, measured):
+    tuned = [
+        one
+        for budget in (1e12, 2e12)
+        for params in (60_000, 200_000, 350_000, 750_000)
+        for images in (4_000, 8_000, 16_000)
+        for one in measured(params, images, inherited_flops=budget, run=f"{params}{images}{budget}")
+    ]
+    assert list(forecasts(tuned, Target("larger", *PLACE), bootstrap=20)) == []
+
+
+def test_a_line_cut_short_is_left_out_and_the_next_one_is_whole(ladder, tmp_path):
+    made = list(forecasts(ladder, Target("larger", *PLACE), bootstrap=20))
+    path = tmp_path / "forecasts.jsonl"
+    append_forecasts(path, made[:1])
+    path.write_text(path.read_text() + '{"made": "2026')
+    append_forecasts(path, made[1:])
+    assert read_forecasts(path) == made
 
 
 def test_a_ledger_that_is_none(tmp_path):

@@ -19,6 +19,7 @@ GRID = [
     {"model.name": ["DiT-32x2/8", "DiT-64x3/8"], "training.images": [4096, 8192]},
     {"model.name": "DiT-96x4/8", "training.images": 8192},
 ]
+TUNE = {"by": "model.name", "factors": [0.5, 1, 2], "images": 1024}
 TOLD = {
     "out": "runs/here",
     "config": {"tasks": {"depth": {}}, "training": {"lr": 1e-3, "batch": 8}},
@@ -48,7 +49,8 @@ def test_the_grid_is_multiplied_out_block_by_block(read):
     ]
     last = rungs[-1].config
     assert last["model"] == {"name": "DiT-96x4/8"} and last["tasks"] == {"depth": {}}
-    assert last["training"] == {"lr": 1e-3, "batch": 8, "images": 8192}
+    quiet = {"first_validation": 0, "validate_every": 0}  # the end alone is judged
+    assert last["training"] == {"lr": 1e-3, "batch": 8, "images": 8192} | quiet
     assert ladders.images_of(last) == 8192
 
 
@@ -62,14 +64,13 @@ def test_a_stage_starts_from_every_rung_of_the_one_before(read):
         ("fine/DiT-96x4-8_images-8192+count-64", "pre/DiT-96x4-8_images-8192"),
     ]
     assert rungs[0].config["model"] == {"name": "DiT-96x4/8"}  # that of what it starts from
-    assert rungs[0].config["training"] == {"lr": 1e-3, "batch": 16}
+    assert rungs[0].config["training"]["batch"] == 16
     assert rungs[0].config["data"] == {"scenes": {"count": 16}}
 
 
 def test_tuned_factors_multiply_the_learning_rates(read):
-    tune = {"by": "model.name", "factors": [0.5, 1, 2], "images": 1024}
     ladder = read(
-        stages={"train": {"grid": GRID, "tune": tune}},
+        stages={"train": {"grid": GRID, "tune": TUNE}},
         held_out=[{"model.name": "DiT-160x5/8", "training.images": 16384}],
     )
     (stage,) = ladder.stages
@@ -80,14 +81,15 @@ def test_tuned_factors_multiply_the_learning_rates(read):
     losses = {one.name: 0.3 - 0.01 * one.factor for one in short if "DiT-32x2" in one.name}
     losses |= {one.name: 0.3 + 0.01 * one.factor for one in short if "DiT-64x3" in one.name}
     factors = ladders.best_factors(stage, losses)  # runs of the third size failed
+    assert ladders.untuned(stage, factors) == ["DiT-96x4/8"]
     assert factors == {"DiT-32x2/8": 2.0, "DiT-64x3/8": 0.5}
-    rungs = ladders.rungs(stage, (), factors)
+    rungs = ladders.rungs(stage, None, factors)
     usual = TrainingSettings()
     assert rungs[0].config["training"]["lr"] == pytest.approx(2e-3)
     assert rungs[0].config["training"]["muon_lr"] == pytest.approx(2 * usual.muon_lr)
     assert rungs[2].config["training"]["lr"] == pytest.approx(0.5e-3)
     assert "muon_lr" not in rungs[-1].config["training"]
-    (held,) = ladders.held_out(ladder, (), factors)
+    (held,) = ladders.held_out(ladder, None, factors)
     assert held.name == "held-out/DiT-160x5-8_images-16384" and held.factor == 0.5
 
 
@@ -143,6 +145,23 @@ def test_a_first_stage_may_start_from_runs_that_are_there(read, tmp_path, monkey
         ),
         ({"stages": {"t": {"from": "runs/a"}}}, "from: give a list of run folders"),
         ({"stages": {"t": {}, "u": {"from": ["runs/a"]}}}, "only the first stage starts 'from'"),
+        ({"config": [1]}, "config: expected a table"),
+        (
+            {"stages": {"t": {"grid": GRID, "tune": TUNE | {"factors": [1, "2"]}}}},
+            "tune.factors: .*give a list",
+        ),
+        (
+            {"stages": {"t": {"grid": GRID, "tune": TUNE | {"factors": [1, 1]}}}},
+            "tune.factors: .*give a list",
+        ),
+        (
+            {"stages": {"t": {"grid": GRID, "tune": TUNE | {"images": "many"}}}},
+            "tune.images: many: give a number",
+        ),
+        (
+            {"stages": {"t": {"grid": GRID}, "u": {"grid": GRID, "tune": TUNE}}},
+            "'tune' is for stages that train from scratch",
+        ),
         ({"at_once": 0}, "at_once 0: give a positive number"),
         ({"slurm": [1]}, "slurm: expected a table"),
     ],
@@ -150,6 +169,27 @@ def test_a_first_stage_may_start_from_runs_that_are_there(read, tmp_path, monkey
 def test_what_no_ladder_has_is_refused(read, changed, message):
     with pytest.raises(UserError, match=message):
         read(**changed)
+
+
+def test_what_would_score_an_earlier_checkpoint_or_train_at_no_rate_is_refused(read):
+    early = {"config": {"training": {"validate_every": 800}}, "grid": GRID}
+    with pytest.raises(UserError, match="training.validate_every 800: a rung is validated at its"):
+        ladders.rungs(read(stages={"train": early}).stages[0])
+    text = {"config": {"training": {"lr": "1e-3"}}, "grid": GRID, "tune": TUNE}  # as YAML reads it
+    rung = ladders.tuning_rungs(read(stages={"train": text}).stages[0])[0]
+    assert rung.config["training"]["lr"] == pytest.approx(0.5e-3)
+    text["config"] = {"training": {"lr": "fast"}}
+    with pytest.raises(UserError, match="training.lr fast: give a number"):
+        ladders.tuning_rungs(read(stages={"train": text}).stages[0])
+
+
+def test_without_survivors_a_stage_has_no_rungs(read):
+    fine = {"grid": [{"data.scenes.count": [16, 64]}]}
+    first, second = read(stages={"pre": {"grid": GRID[1:]}, "fine": fine}).stages
+    assert ladders.rungs(second, []) == []  # and not from scratch
+    twins = ladders.rungs(first)
+    with pytest.raises(UserError, match="two rungs would be called fine/DiT-96x4-8"):
+        ladders.rungs(second, twins * 2)
 
 
 def test_a_file_that_is_not_there_or_not_yaml(tmp_path):
@@ -171,7 +211,7 @@ def test_every_ladder_of_the_project_is_one(path, tmp_path, monkeypatch):
         (run / "config.yaml").write_text("model: {name: DiT-64x4/8}")
     parents: list[ladders.Rung] = []
     for stage in ladder.stages:
-        parents = ladders.rungs(stage, parents)
+        parents = ladders.rungs(stage, parents or None)
         for rung in parents:
             from_dict(rung.config, rung.name)
     assert len({rung.name for rung in parents}) == len(parents) > 10

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,17 +60,21 @@ def test_rungs_run_once_and_failures_are_told(ladder, tmp_path):
     assert found[1].why == "error: loss is nan at step 3" and len(told) == 4
     assert all(one.seconds > 0 and one.core_seconds > 0 for one in found)
     assert starts(ladder, "fine/c") == [str(ladder.out / "pre/a")]
-    launch.write_status(ladder, rungs, found)
+    for one, came in zip(rungs, found):
+        launch.write_status(ladder, one, came)
 
     (ladder.out / "train/b/mended").touch()
     again = launch.run_local(jobs, 1, told.append)
     assert [one.state for one in again] == ["done"] * 4
     assert [one.seconds > 0 for one in again] == [False, True, False, False]
-    launch.write_status(ladder, rungs, again)
+    for one, came in zip(rungs, again):
+        launch.write_status(ladder, one, came)
     assert [len(starts(ladder, one.name)) for one in rungs] == [1, 2, 1, 1]
     status = launch.read_status(ladder.out)
     assert [row["state"] for row in status.values()] == ["done"] * 4
     assert status["train/a"]["seconds"] == pytest.approx(found[0].seconds)  # of when it ran
+    both = found[1].seconds + again[1].seconds
+    assert status["train/b"]["seconds"] == pytest.approx(both)
     assert status["fine/c"]["parent"] == "pre/a"
     assert status["train/b"]["settings"] == {"model.name": "train/b"}
 
@@ -102,10 +109,42 @@ def test_a_job_array_does_the_same(ladder, tmp_path):
     assert found == [launch.Outcome("train/a", "done")] and len(told) == 2
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({}, "needs a time limit: slurm: {timeout_min"), ({"timeout_min": 5, "gpus": 1}, "gpus")],
+)
+def test_what_a_cluster_does_not_take_is_refused(ladder, tmp_path, parameters, message):
+    pytest.importorskip("submitit")
+    with pytest.raises(UserError, match=message):
+        launch.run_slurm([], tmp_path, parameters, lambda one: None, cluster="debug")
+
+
+def test_a_rung_that_another_process_runs_is_left_alone(ladder, tmp_path):
+    (job,) = launch.prepare(ladder, [rung("train/a")], tmp_path / "program.py")
+    job.log.parent.mkdir(parents=True)
+    with job.log.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = launch.run_job(job)
+        assert found.state == "failed" and "another process" in found.why
+    assert launch.run_job(job).state == "done" and len(starts(ladder, "train/a")) == 1
+
+
+def test_an_interrupted_ladder_ends_its_rungs(ladder, tmp_path):
+    (tmp_path / "program.py").write_text("import time; time.sleep(60)")
+    jobs = launch.prepare(ladder, [rung("train/a"), rung("train/b")], tmp_path / "program.py")
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_local(jobs, 1, lambda one: None)
+    assert time.monotonic() - began < 20 and not launch.RUNNING
+    assert not (ladder.out / "logs/train--b.log").exists()  # which was not begun
+
+
 def test_without_a_cluster_it_is_said(ladder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="needs submitit.*--extra cluster"):
-        launch.run_slurm([], tmp_path, {}, lambda one: None)
+        launch.run_slurm([], tmp_path, {"timeout_min": 5}, lambda one: None)
 
 
 def test_a_rung_knows_its_device_and_no_process_group(monkeypatch):
@@ -122,7 +161,6 @@ def test_a_rung_knows_its_device_and_no_process_group(monkeypatch):
 def test_the_status_of_a_ladder_is_plain_json(ladder, tmp_path):
     assert launch.read_status(tmp_path) == {}
     rungs = [rung("train/a")]
-    ladder.out.mkdir()
-    launch.write_status(ladder, rungs, [launch.Outcome("train/a", "failed", 1.0, 0.5, "why")])
+    launch.write_status(ladder, rungs[0], launch.Outcome("train/a", "failed", 1.0, 0.5, "why"))
     (row,) = json.loads((ladder.out / launch.STATUS).read_text())
     assert row["state"] == "failed" and row["why"] == "why" and row["factor"] == 1.0

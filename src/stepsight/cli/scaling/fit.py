@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from stepsight.cli.scaling.rows import where
 from stepsight.cli.scaling.tables import numbers, read_table, texts
 from stepsight.errors import UserError, suggest
+from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity
 from stepsight.scaling.laws import columns
 from stepsight.scaling.laws.fits import LEVEL, Fit, compare
 from stepsight.scaling.records import FILE_NAME, ScalingRecord, column, read
@@ -112,6 +114,10 @@ def _check(door: argparse.Namespace) -> None:
     for flag, value in (("--where", door.where), ("--groups", door.groups)):
         if value and not door.csv:
             raise UserError(f"{flag} chooses among the columns of a table; name one with --csv.")
+    idle = {"records": door.records, "--task": door.task, "--metric": door.metric}
+    for flag, value in idle.items():
+        if value and door.csv:
+            raise UserError(f"{flag} chooses among records, not columns of --csv. Use --where.")
     if elbow and not door.csv:
         raise UserError(f"--form {columns.EMERGENCE} fits columns of a table; name one with --csv.")
     if not 0 < door.level < 1:
@@ -190,6 +196,8 @@ def _curves(
     records: list[ScalingRecord], inputs: list[str], y: str, notes: list[str]
 ) -> Iterable[Curve]:
     """One curve for every group whose points have all numbers; `notes` says what was left out."""
+    if y == "value" and (lost := sum(record.value is None for record in records)):
+        notes.append(f"left out {lost} points that were not measured")
     for name, group in _groups(records, y).items():
         xs, ys = {x: column(group, x) for x in inputs}, column(group, y)
         if y == "value" and not group[0].lower_is_better:
@@ -204,21 +212,28 @@ def _curves(
 
 
 def _groups(records: list[ScalingRecord], y: str) -> dict[str, list[ScalingRecord]]:
-    """Scores are split by all that may not vary along a curve.
+    """Records that may share a curve. What is no score belongs to a checkpoint and its task,
+    whatever was measured on it, and so counts once."""
+    found = by_quantity(records).items()
+    groups = [(one, rows) for one, rows in found if (one.metric == LOSS) == (y != "value")]
+    short = Counter(_short(one, y) for one, _ in groups)
+    return {
+        _short(one, y) if short[_short(one, y)] == 1 else _long(one, y): rows
+        for one, rows in groups
+    }
 
-    Losses belong to a checkpoint and its task, whatever was measured on it, so they count once.
-    """
-    groups: dict[str, dict[object, ScalingRecord]] = {}
-    for r in records:
-        if y == "value":
-            name = (
-                f"{r.task} {r.dataset} {r.protocol} {r.metric}, {r.sampler} {r.nfe} x {r.members}"
-            )
-            groups.setdefault(name, {})[r] = r
-        else:
-            checkpoint = (r.run, r.config, r.seed, r.images_seen)
-            groups.setdefault(f"{r.task} {y}", {}).setdefault(checkpoint, r)
-    return {name: list(group.values()) for name, group in groups.items()}
+
+def _short(one: Quantity, y: str) -> str:
+    if y != "value":
+        return f"{one.task} {y}"
+    setting = f"{one.sampler} {one.nfe} x {one.members}"
+    return f"{one.task} {one.dataset} {one.protocol} {one.metric}, {setting}"
+
+
+def _long(one: Quantity, y: str) -> str:
+    """Told apart from curves of the same short name."""
+    start = "fine-tuned" if one.tuned else "from scratch"
+    return ", ".join(filter(None, [_short(one, y), one.dataset, one.size, start]))
 
 
 def _listed(names: Iterable[object]) -> str:

@@ -8,8 +8,9 @@ Learning rates are tuned first where the ladder says so, then the rungs run, sta
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +52,27 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 def run(door: argparse.Namespace) -> int:
     """Exit status 1 when rungs failed. Raises UserError for a ladder that cannot be."""
     ladder = ladders.read_ladder(door.config)
-    stages = [_checked(rungs, door.config) for rungs in _stages(ladder)]
-    held_out = _checked(ladders.held_out(ladder, _parents(stages)), door.config)
+    stages = _stages(ladder)
+    held_out = ladders.held_out(ladder, stages[-2] if len(stages) > 1 else None)
+    short = [one for stage in ladder.stages for one in ladders.tuning_rungs(stage)]
+    every = _checked([*short, *(one for rungs in stages for one in rungs), *held_out], door.config)
     if door.held_out and not held_out:
         raise UserError(f"{door.config}: holds no run out. Name some under 'held_out'.")
     if door.dry_run:
-        print("\n".join(_table([*(one for rungs in stages for one in rungs), *held_out])))
+        print("\n".join(_table(every)))
         return 0
     if not Path(door.program).is_file():
         raise UserError(f"{door.program} does not exist. Start this where train.py is.")
     if door.at_once is not None and door.at_once < 1:
         raise UserError(f"--at-once {door.at_once}: give a positive number.")
     climb = Climb(ladder, door)
-    climb.run()
-    if door.held_out and not climb.failed:
-        climb.hold_out()
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends the rungs too
+    try:
+        climb.run()
+        if door.held_out:
+            climb.hold_out()
+    finally:
+        signal.signal(signal.SIGTERM, usual)
     return climb.close()
 
 
@@ -75,22 +82,24 @@ class Climb:
     def __init__(self, ladder: Ladder, door: argparse.Namespace) -> None:
         self.ladder, self.door = ladder, door
         self.failed: list[Outcome] = []
-        self.parents: list[Rung] = []  # what the last stage started from
+        self.parents: list[Rung] | None = None  # what the last stage started from
         self.last: list[Rung] = []  # its rungs
         self.factors: dict[Any, float] = {}
 
     def run(self) -> None:
         """Every stage after the one it starts from."""
-        parents: list[Rung] = []
         for stage in self.ladder.stages:
             self.factors = self._tuned(stage)
+            parents = self.last or None
             rungs = ladders.rungs(stage, parents, self.factors)
-            done = self._start(rungs)
+            self.failed += [one for one in self._start(rungs) if one.state != "done"]
             self.parents, self.last = parents, rungs
-            parents = [rung for rung, one in zip(rungs, done) if one.state == "done"]
 
     def hold_out(self) -> None:
         """Forecast the runs that are held out, before they are made, and make them."""
+        if self.failed:
+            print("no forecast: it wants all of the ladder, and rungs failed", file=sys.stderr)
+            return
         rungs = ladders.held_out(self.ladder, self.parents, self.factors)
         records = read(*(self.ladder.out / rung.name / RECORDS for rung in self.last)).records
         path = self.ladder.out / FILE_NAME
@@ -98,11 +107,15 @@ class Climb:
         for rung in rungs:
             if rung.name in known:
                 continue
+            if (self.ladder.out / rung.name / RECORDS).exists():
+                raise UserError(
+                    f"{rung.name} has been run, and was not forecast. Hold out another."
+                )
             found = list(forecasts(records, _target(rung)))
             if not found:
                 raise UserError(f"{len(records)} records do not determine a law: add rungs.")
             append_forecasts(path, found)
-        self._start(rungs)
+        self.failed += [one for one in self._start(rungs) if one.state != "done"]
         self._score(rungs)
 
     def _score(self, rungs: Sequence[Rung]) -> None:
@@ -123,62 +136,87 @@ class Climb:
 
     def close(self) -> int:
         for one in self.failed:
-            print(f"failed: {one.name}: {one.why}", file=sys.stderr)
+            print(f"{one.state}: {one.name}: {one.why}", file=sys.stderr)
         out = self.ladder.out
         print(f"written to {out}; next: stepsight scaling report {out} --out {out}/report")
         return 1 if self.failed else 0
 
     def _tuned(self, stage: Stage) -> dict[Any, float]:
-        """The factors of the learning rates, from short runs."""
+        """The factors of the learning rates, from short runs. A factor under which a run fails is
+        one that is not chosen; a size of which all fail has failed."""
         rungs = ladders.tuning_rungs(stage)
-        if not rungs:
-            return {}
-        self._start(rungs)
+        found = self._start(rungs)
         losses = {}
         for rung in rungs:
-            found = ladders.last_loss(self.ladder.out / rung.name, ladders.images_of(rung.config))
-            losses |= {} if found is None else {rung.name: found}
+            loss = ladders.last_loss(self.ladder.out / rung.name, ladders.images_of(rung.config))
+            losses |= {} if loss is None else {rung.name: loss}
         factors = ladders.best_factors(stage, losses)
         for value, factor in factors.items():
             print(f"{value}: learning rates x {factor:g}")
+        lost = ladders.untuned(stage, factors)
+        self.failed += [
+            one
+            for rung, one in zip(rungs, found)
+            if stage.tune and rung.settings.get(stage.tune.by) in lost
+        ]
         return factors
 
     def _start(self, rungs: Sequence[Rung]) -> list[Outcome]:
-        jobs = launch.prepare(self.ladder, rungs, self.door.program)
-        found = self._launched(jobs)
-        launch.write_status(self.ladder, rungs, found)
-        self.failed += [one for one in found if one.state == "failed"]
-        return found
+        """Run the rungs whose parent is there; what came of each, in their order."""
+        _refuse_changed(self.ladder, rungs)
+        lost = {one.name for one in self.failed}
+        orphans = [rung for rung in rungs if rung.parent in lost]
+        jobs = launch.prepare(
+            self.ladder, [rung for rung in rungs if rung not in orphans], self.door.program
+        )
+        by_name = {rung.name: rung for rung in rungs}
 
-    def _launched(self, jobs: Sequence[Job]) -> list[Outcome]:
+        def tell(one: Outcome) -> None:
+            launch.write_status(self.ladder, by_name[one.name], one)
+            took = duration(one.seconds) if one.seconds else "before"
+            print(f"{one.state} {one.name} ({took}){': ' + one.why if one.why else ''}", flush=True)
+
+        left_out = [Outcome(one.name, "left out", why=f"{one.parent} failed") for one in orphans]
+        for one in left_out:
+            tell(one)
+        found = {one.name: one for one in [*left_out, *self._launched(jobs, tell)]}
+        return [found[rung.name] for rung in rungs]
+
+    def _launched(self, jobs: Sequence[Job], tell: Callable[[Outcome], None]) -> list[Outcome]:
         if self.door.launcher == "slurm":
             folder = self.ladder.out / "slurm"
-            return launch.run_slurm(jobs, folder, dict(self.ladder.slurm), _tell)
-        return launch.run_local(jobs, self.door.at_once or self.ladder.at_once, _tell)
+            return launch.run_slurm(jobs, folder, dict(self.ladder.slurm), tell)
+        return launch.run_local(jobs, self.door.at_once or self.ladder.at_once, tell)
 
 
-def _tell(one: Outcome) -> None:
-    took = duration(one.seconds) if one.seconds else "before"
-    print(f"{one.state} {one.name} ({took}){': ' + one.why if one.why else ''}", flush=True)
+def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
+    """Raise UserError for a rung that was run with other settings than it has now."""
+    from stepsight.training.state import differing
+
+    for rung in rungs:
+        path = ladder.out / rung.name / "config.yaml"
+        if path.is_file():
+            before = configuration.load([str(path)])[0]
+            if changed := differing(before, configuration.from_dict(rung.config)):
+                raise UserError(
+                    f"{path.parent} was run with other settings: {', '.join(changed[:4])}. Remove "
+                    "that folder, or give the ladder another 'out'."
+                )
 
 
 def _stages(ladder: Ladder) -> list[list[Rung]]:
     """The rungs of every stage, as if all went well."""
     found: list[list[Rung]] = []
     for stage in ladder.stages:
-        found.append(ladders.rungs(stage, found[-1] if found else ()))
+        found.append(ladders.rungs(stage, found[-1] if found else None))
     return found
 
 
-def _parents(stages: Sequence[Sequence[Rung]]) -> Sequence[Rung]:
-    return stages[-2] if len(stages) > 1 else ()
-
-
-def _checked(rungs: Sequence[Rung], where: str) -> Sequence[Rung]:
+def _checked(rungs: Sequence[Rung], where: str) -> list[Rung]:
     """The rungs, once all of their configurations are known to be right."""
     for rung in rungs:
         configuration.from_dict(rung.config, f"{where}: {rung.name}")
-    return rungs
+    return list(rungs)
 
 
 def _target(rung: Rung) -> Target:

@@ -39,6 +39,8 @@ def run(door: argparse.Namespace) -> int:
     out = output_folder(door.out)
     if door.bootstrap < 0:
         raise UserError(f"--bootstrap {door.bootstrap}: give 0 or more.")
+    if door.forecast and not door.bootstrap:
+        raise UserError("--forecast needs resamples for its interval: leave out --bootstrap 0.")
     targets = [target_of(text) for text in door.forecast]
     found = read_scaling(door.records, out)
     for target in targets:

@@ -74,7 +74,7 @@ LEVELS: dict[str, Level] = {
     ),
 }
 
-_DIALS = ("objects", "occlusion", "texture", "displacement", "thin", "camera_only")
+DIALS = ("objects", "occlusion", "texture", "displacement", "thin", "camera_only")
 
 
 def level_of(settings: ScenesSettings) -> Level:
@@ -83,7 +83,7 @@ def level_of(settings: ScenesSettings) -> Level:
         raise UserError(
             f"data.scenes.level: no level '{settings.level}'.{suggest(settings.level, LEVELS)}"
         )
-    turned = {dial: getattr(settings, dial) for dial in _DIALS}
+    turned = {dial: getattr(settings, dial) for dial in DIALS}
     level = replace(LEVELS[settings.level], **{k: v for k, v in turned.items() if v is not None})
     _check(level)
     return level
@@ -94,5 +94,5 @@ def _check(level: Level) -> None:
     limits = {"objects": float(SLOTS), "displacement": 100.0}
     for dial in fields(level):
         value, limit = getattr(level, dial.name), limits.get(dial.name, 1.0)
-        if dial.name in _DIALS and not 0 <= value <= limit:
+        if dial.name in DIALS and not 0 <= value <= limit:
             raise UserError(f"data.scenes.{dial.name}: {value} is not between 0 and {limit:g}.")

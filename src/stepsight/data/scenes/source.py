@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.kinds import CLASSES, TYPES
-from stepsight.data.scenes.levels import level_of
+from stepsight.data.scenes.levels import DIALS, level_of
 from stepsight.data.scenes.parameters import draw_world
 from stepsight.data.scenes.render import Frames, Rendering
 from stepsight.errors import UserError, suggest
@@ -48,6 +48,16 @@ class Scenes:
         for quantity in self.quantities - QUANTITIES:
             hint = suggest(quantity, QUANTITIES)
             raise UserError(f"data.scenes: worlds have no quantity '{quantity}'.{hint}")
+
+    @property
+    def title(self) -> str:
+        """What scores are told to be of: `scenes`, and how these differ from the usual ones."""
+        usual, own = ScenesSettings(), self.settings
+        turned = [(name, getattr(own, name)) for name in DIALS]
+        dials = [f"{name}-{value:g}" for name, value in turned if value is not None]
+        level = [own.level] if own.level != usual.level else []
+        seed = [f"seed-{own.seed}"] if own.seed != usual.seed else []
+        return "-".join([self.name, *level, *dials, *seed])
 
     @property
     def fingerprint(self) -> str:

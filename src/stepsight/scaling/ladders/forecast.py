@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ import numpy as np
 from stepsight.errors import DataFormatError
 from stepsight.scaling.laws.fits import fit
 from stepsight.scaling.plain import plain
-from stepsight.scaling.records import ScalingRecord
+from stepsight.scaling.records import ScalingRecord, ends_cleanly
 
 FILE_NAME = "forecasts.jsonl"
 LEVEL = 0.9
@@ -48,8 +49,8 @@ class Quantity(NamedTuple):
     sampler: str
     nfe: int
     members: int
-    size: str  # worked at
-    tuned: bool  # from the weights of another run, and not from scratch
+    size: str = ""  # worked at
+    tuned: bool = False  # from the weights of another run, and not from scratch
 
     def __str__(self) -> str:
         if self.metric == LOSS:
@@ -133,7 +134,7 @@ def by_quantity(records: Iterable[ScalingRecord]) -> dict[Quantity, list[Scaling
 
 def _start(one: ScalingRecord) -> tuple[str, bool]:
     """Where it works, and whether it began from other weights."""
-    return one.size, bool(one.inherited_flops)
+    return one.size, bool(one.parent or one.inherited_flops)
 
 
 def errors_of(quantity: Quantity, records: Sequence[ScalingRecord]) -> np.ndarray:
@@ -142,6 +143,29 @@ def errors_of(quantity: Quantity, records: Sequence[ScalingRecord]) -> np.ndarra
         return np.array([one.loss for one in records], dtype=float)
     values = np.array([one.value for one in records], dtype=float)
     return values if quantity.lower_is_better else 1 - values
+
+
+def most_samples(records: Sequence[ScalingRecord]) -> list[ScalingRecord]:
+    """Of records that differ in distinct samples alone, those with the most: the others saw the
+    same images more often."""
+    most: dict[object, int] = Counter()
+    for one in records:
+        most[_place(one)] = max(most[_place(one)], one.samples or 0)
+    return [one for one in records if (one.samples or 0) == most[_place(one)]]
+
+
+def _place(one: ScalingRecord) -> tuple[object, ...]:
+    return one.model, one.params_active, one.images_seen, one.inherited_flops
+
+
+def settled(records: Sequence[ScalingRecord]) -> bool:
+    """Whether parameters and images say what a point is: where runs started from weights of several
+    pretraining budgets, they do not."""
+    budgets: dict[object, set[str]] = defaultdict(set)
+    for one in records:
+        inherited = f"{one.inherited_flops or 0.0:.6g}"  # sums round
+        budgets[one.params_active, one.images_seen].add(inherited)
+    return all(len(own) == 1 for own in budgets.values())
 
 
 def size_and_data(records: Sequence[ScalingRecord]) -> np.ndarray:
@@ -160,19 +184,22 @@ def forecasts(
 ) -> Iterator[Forecast]:
     """What each quantity of the records will be at the target, by a law in parameters and images.
 
-    Quantities with too few points for the law are left out, and so are points without a logarithm.
+    Quantities with too few points for the law are left out, and so are points without a logarithm,
+    points with fewer distinct samples than another one of their place, and quantities that
+    parameters and images do not settle.
     """
+    assert bootstrap > 0, "a forecast has an interval"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for quantity, rows in by_quantity(records).items():
-        errors = errors_of(quantity, rows)
-        rows = [one for one, error in zip(rows, errors) if error > 0]
-        if len(rows) < 2:
+        rows = most_samples([one for one, e in zip(rows, errors_of(quantity, rows)) if e > 0])
+        if len(rows) < 2 or not settled(rows):
             continue
+        errors = errors_of(quantity, rows)
         x, runs = size_and_data(rows), [one.run for one in rows]
         law = fit(
             form,
             x,
-            errors[errors > 0],
+            errors,
             groups=runs,
             bootstrap=bootstrap,
             seed=seed,
@@ -211,7 +238,7 @@ def scored(
     """Forecasts with their outcome, and those that still wait for one. A record counts that was
     measured after the forecast was made, on a run of that size and amount."""
     known = by_quantity(records)
-    settled, waiting = [], []
+    known_outcomes, waiting = [], []
     for one in forecasts:
         place = (one.params_active, one.images_seen)
         later = [
@@ -225,8 +252,8 @@ def scored(
         outcome = later[-1].loss if one.metric == LOSS else later[-1].value
         assert outcome is not None
         inside = one.lo <= outcome <= one.hi
-        settled.append(Scored(one, outcome, later[-1].time, inside))
-    return settled, waiting
+        known_outcomes.append(Scored(one, outcome, later[-1].time, inside))
+    return known_outcomes, waiting
 
 
 def append_forecasts(path: str | Path, made: Iterable[Forecast]) -> None:
@@ -234,13 +261,14 @@ def append_forecasts(path: str | Path, made: Iterable[Forecast]) -> None:
     lines = "".join(json.dumps(plain(asdict(one)), allow_nan=False) + "\n" for one in made)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    start = "" if ends_cleanly(path) else "\n"
     with path.open("ab", buffering=0) as file:
-        file.write(lines.encode())
+        file.write((start + lines).encode())
         os.fsync(file.fileno())
 
 
 def read_forecasts(path: str | Path) -> list[Forecast]:
-    """The forecasts of a ledger; [] where there is none.
+    """The forecasts of a ledger; [] where there is none. A line cut short by a crash is left out.
 
     Raises:
         DataFormatError: a line is no forecast; the message names it.
@@ -250,7 +278,7 @@ def read_forecasts(path: str | Path) -> list[Forecast]:
         return []
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
+        if not line.strip() or (line.startswith("{") and not line.rstrip().endswith("}")):
             continue
         try:
             row = json.loads(line)

@@ -18,13 +18,15 @@ already (`from: [runs/ladder-depth/train/*]`).
       - {model.name: DiT-160x5/8, training.images: 96000}
 
 Learning rates are not guessed: with `tune`, short runs at several factors of them come first for
-each value of `by`, and the factor with the lowest validation loss is kept for all its rungs.
+each value of `by`, and the factor with the lowest validation loss is kept for all its rungs. A rung
+is validated once, at its end, so that what is scored has seen all of its images.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -40,6 +42,7 @@ from stepsight.training.config import TrainingSettings
 Settings = dict[str, Any]  # by dotted name
 CONFIG = "config.yaml"  # of a run
 RATES = ("lr", "muon_lr")  # of training: what a factor multiplies
+AT_END = ("first_validation", "validate_every")  # of training: 0, so that the end alone is judged
 KEYS = {
     "ladder": ("out", "at_once", "config", "stages", "held_out", "slurm"),
     "stage": ("config", "grid", "tune", "from"),
@@ -103,26 +106,31 @@ def read_ladder(path: str | Path) -> Ladder:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
     told = _known(told, "ladder", str(path))
+    common = _mapping(told.get("config") or {}, f"{path}: config")
     for key in ("out", "stages"):
         if not told.get(key):
             raise UserError(f"{path}: lacks '{key}'.")
-    common = told.get("config") or {}
     stages = _mapping(told["stages"], f"{path}: stages")
     found = [_stage(name, one, common, f"{path}: stages.{name}") for name, one in stages.items()]
     if any(stage.start for stage in found[1:]):
         raise UserError(f"{path}: only the first stage starts 'from' runs; others from the last.")
+    if any(stage.tune for stage in found[1:]) or found[0].tune and found[0].start:
+        raise UserError(f"{path}: 'tune' is for stages that train from scratch.")
     held_out = [s for s in _multiplied(told.get("held_out") or [{}], f"{path}: held_out") if s]
     at_once = told.get("at_once", 2)
     if type(at_once) is not int or at_once < 1:
         raise UserError(f"{path}: at_once {at_once}: give a positive number.")
     slurm = _mapping(told.get("slurm") or {}, f"{path}: slurm")
-    return Ladder(Path(told["out"]), tuple(found), tuple(held_out), at_once, slurm)
+    return Ladder(Path(str(told["out"])), tuple(found), tuple(held_out), at_once, slurm)
 
 
 def rungs(
-    stage: Stage, parents: Sequence[Rung] = (), factors: Mapping[Any, float] | None = None
+    stage: Stage,
+    parents: Sequence[Rung] | None = None,
+    factors: Mapping[Any, float] | None = None,
 ) -> list[Rung]:
-    """The runs of a stage, from each of `parents`, or of the runs that it names.
+    """The runs of a stage, from each of `parents`; None: from each of the runs that the stage
+    names, or from scratch.
 
     factors: of the learning rates, by the value of what they were tuned by (`best_factors`); values
     without one keep theirs.
@@ -130,10 +138,15 @@ def rungs(
     Raises:
         UserError: a run to start from is not there.
     """
-    return [
+    starts = (_starts(stage) or [None]) if parents is None else parents
+    found = [
         _rung(stage, settings, parent, factors or {})
-        for parent, settings in product(parents or _starts(stage) or [None], stage.settings)
+        for parent, settings in product(starts, stage.settings)
     ]
+    names = Counter(rung.name for rung in found)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"two rungs would be called {twice[0]}: rename one of the runs it is from.")
+    return found
 
 
 def _starts(stage: Stage) -> list[Rung]:
@@ -150,10 +163,12 @@ def _starts(stage: Stage) -> list[Rung]:
 
 
 def held_out(
-    ladder: Ladder, parents: Sequence[Rung] = (), factors: Mapping[Any, float] | None = None
+    ladder: Ladder,
+    parents: Sequence[Rung] | None = None,
+    factors: Mapping[Any, float] | None = None,
 ) -> list[Rung]:
-    """The runs that a forecast is made for. A size that was not tuned takes the factor of the
-    nearest one in the order of the grid, the last: that of the largest."""
+    """The runs that a forecast is made for. A size that was not tuned takes the factor of the last
+    one of the grid."""
     last = ladder.stages[-1]
     stage = replace(last, name="held-out", settings=ladder.held_out)
     known = dict(factors or {})
@@ -164,6 +179,14 @@ def held_out(
             for settings in ladder.held_out
         }
     return rungs(stage, parents, known)
+
+
+def untuned(stage: Stage, factors: Mapping[Any, float]) -> list[Any]:
+    """The values of `tune.by` none of whose short runs came to a loss."""
+    if stage.tune is None:
+        return []
+    values = dict.fromkeys(settings.get(stage.tune.by) for settings in stage.settings)
+    return [value for value in values if value not in factors]
 
 
 def tuning_rungs(stage: Stage) -> list[Rung]:
@@ -220,7 +243,7 @@ def images_of(config: Mapping[str, Any]) -> int:
 
 def _stage(name: str, told: Any, common: Mapping[str, Any], where: str) -> Stage:
     told = _known(told, "stage", where)
-    config = merged(common, told.get("config") or {})
+    config = merged(common, _mapping(told.get("config") or {}, f"{where}.config"))
     settings = _multiplied(told.get("grid") or [{}], f"{where}.grid")
     tune, start = told.get("tune"), told.get("from") or []
     if not isinstance(start, list) or any(Path(str(one)).is_absolute() for one in start):
@@ -230,12 +253,19 @@ def _stage(name: str, told: Any, common: Mapping[str, Any], where: str) -> Stage
 
 
 def _tune(told: Any, settings: Sequence[Settings], where: str) -> Tune:
+    """What to tune. Raises UserError for what cannot be."""
     told = _known(told, "tune", f"{where}.tune")
     if missing := [key for key in KEYS["tune"] if key not in told]:
         raise UserError(f"{where}.tune: lacks {', '.join(missing)}.")
     if not all(told["by"] in one for one in settings):
         raise UserError(f"{where}.tune: {told['by']} is not varied by every block of the grid.")
-    return Tune(told["by"], tuple(float(one) for one in told["factors"]), int(told["images"]))
+    factors, images = told["factors"], told["images"]
+    numbers = isinstance(factors, list) and all(isinstance(one, int | float) for one in factors)
+    if not numbers or not all(one > 0 for one in factors) or len({*factors}) < len(factors):
+        raise UserError(f"{where}.tune.factors: {factors}: give a list such as [0.5, 1, 2].")
+    if type(images) is not int or images < 1:
+        raise UserError(f"{where}.tune.images: {images}: give a number of images.")
+    return Tune(told["by"], tuple(map(float, factors)), images)
 
 
 def _multiplied(blocks: Any, where: str) -> list[Settings]:
@@ -257,10 +287,16 @@ def _rung(
     stage: Stage, settings: Settings, parent: Rung | None, factors: Mapping[Any, float]
 ) -> Rung:
     config = merged(stage.config, nested(settings))
+    own = config["training"] = dict(config.get("training") or {})
+    if early := [name for name in AT_END if own.setdefault(name, 0)]:
+        raise UserError(
+            f"stages.{stage.name}: training.{early[0]} {own[early[0]]}: a rung is validated at its "
+            "end alone, or an earlier checkpoint could be scored in its place. Leave it out."
+        )
     factor = factors.get(settings.get(stage.tune.by), 1.0) if stage.tune else 1.0
     if factor != 1:
-        usual, own = TrainingSettings(), config.setdefault("training", {})
-        own |= {name: factor * own.get(name, getattr(usual, name)) for name in RATES}
+        usual = TrainingSettings()
+        own |= {name: factor * _rate(own.get(name, getattr(usual, name)), name) for name in RATES}
     if parent is not None and "name" not in config.get("model", {}):
         config["model"] = config.get("model", {}) | parent.config.get("model", {})
     slug = _slug(settings) or "run"
@@ -269,11 +305,19 @@ def _rung(
     return Rung(name, config, parent.name if parent else "", settings, factor)
 
 
+def _rate(value: Any, name: str) -> float:
+    """A learning rate; YAML takes 1e-3 for text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"training.{name} {value}: give a number.") from error
+
+
 def nested(settings: Settings) -> dict[str, Any]:
     """Dotted names as nested tables."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        *path, last = name.split(".")
+        *path, last = str(name).split(".")
         here = found
         for part in path:
             here = here.setdefault(part, {})

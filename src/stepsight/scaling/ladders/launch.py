@@ -6,6 +6,7 @@ with what is left when it is started again. What fails is told, and does not sto
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Literal
 
 import yaml
@@ -25,8 +27,8 @@ from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of, last_loss
 
 State = Literal["done", "failed", "left out"]
 STATUS = "ladder.json"
+RUNNING: set[subprocess.Popen[bytes]] = set()  # the rungs of this process
 GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
-Run = Callable[[Sequence["Job"]], list["Outcome"]]
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ def _job(ladder: Ladder, rung: Rung, program: str | Path) -> Job:
 
 
 def run_local(jobs: Sequence[Job], at_once: int, told: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run what is not done, a job a GPU, or `at_once` single-thread jobs on CPUs."""
+    """Run what is not done, a job a GPU, or `at_once` single-thread jobs on CPUs. What interrupts
+    this ends the jobs as well."""
     devices = _gpus()
     slots: SimpleQueue[str] = SimpleQueue()
+    turn = Lock()
     for slot in devices or [""] * at_once:
         slots.put(slot)
 
@@ -90,11 +94,20 @@ def run_local(jobs: Sequence[Job], at_once: int, told: Callable[[Outcome], None]
             outcome = run_job(job, _environment(slot))
         finally:
             slots.put(slot)
-        told(outcome)
+        with turn:
+            told(outcome)
         return outcome
 
-    with ThreadPoolExecutor(max_workers=slots.qsize()) as pool:
+    pool = ThreadPoolExecutor(max_workers=slots.qsize())
+    try:
         return list(pool.map(run, jobs))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in tuple(RUNNING):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def run_slurm(
@@ -108,8 +121,13 @@ def run_slurm(
     executor (timeout_min, gpus_per_node, slurm_partition, ...).
 
     Raises:
-        UserError: submitit is not installed, or there is no such cluster.
+        UserError: submitit is not installed, there is no such cluster, or it takes no such
+            parameters.
     """
+    if "timeout_min" not in parameters:
+        raise UserError(
+            "--launcher slurm needs a time limit: slurm: {timeout_min: 600} in the file."
+        )
     try:
         import submitit
     except ImportError as error:
@@ -118,9 +136,9 @@ def run_slurm(
         ) from error
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-    except RuntimeError as error:
+        executor.update_parameters(**parameters)
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"--launcher slurm: {error}") from error
-    executor.update_parameters(**parameters)
     left = [job for job in jobs if not job.done]
     handles = executor.map_array(run_job, left) if left else []
     found = {job.name: Outcome(job.name, "done") for job in jobs if job.done}
@@ -139,19 +157,28 @@ def _result(job: Job, handle: Any) -> Outcome:
 
 
 def run_job(job: Job, environment: dict[str, str] | None = None) -> Outcome:
-    """Run one job to its end, its output in its log."""
+    """Run one job to its end, its output in its log; by default where a cluster put this process.
+
+    A job that another process is running, as after a ladder was started twice, is not touched.
+    """
     if job.done:
         return Outcome(job.name, "done")
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return Outcome(job.name, "failed", why="another process is running it")
+        return _run(job, _environment(None) if environment is None else environment)
+
+
+def _run(job: Job, environment: dict[str, str]) -> Outcome:
     began = time.monotonic()
     with job.log.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(job.command, stdout=log, stderr=log, env=environment)
-        try:
-            _, ended, usage = os.wait4(process.pid, 0)
-        except BaseException:  # a ladder that is interrupted takes its rungs with it
-            process.terminate()
-            process.wait()
-            raise
+        RUNNING.add(process)
+        _, ended, usage = os.wait4(process.pid, 0)
+        RUNNING.discard(process)
     process.returncode = status = os.waitstatus_to_exitcode(ended)
     took = time.monotonic() - began, usage.ru_utime + usage.ru_stime
     if status == 0 and job.done:
@@ -159,16 +186,16 @@ def run_job(job: Job, environment: dict[str, str] | None = None) -> Outcome:
     return Outcome(job.name, "failed", *took, _last_line(job.log) or f"exit status {status}")
 
 
-def write_status(ladder: Ladder, rungs: Sequence[Rung], outcomes: Sequence[Outcome]) -> None:
-    """Add to ladder.json: every rung with its settings and what came of it."""
+def write_status(ladder: Ladder, rung: Rung, outcome: Outcome) -> None:
+    """Add to ladder.json: a rung with its settings and what came of it. Times of several starts add
+    up."""
     path = ladder.out / STATUS
+    path.parent.mkdir(parents=True, exist_ok=True)
     known = read_status(ladder.out)
-    for rung, outcome in zip(rungs, outcomes):
-        row = asdict(outcome) | {"settings": rung.settings, "factor": rung.factor}
-        row["parent"] = rung.parent
-        if not outcome.seconds and rung.name in known:  # done at an earlier start
-            row |= {name: known[rung.name].get(name, 0.0) for name in ("seconds", "core_seconds")}
-        known[rung.name] = row
+    row = asdict(outcome) | {"settings": rung.settings, "factor": rung.factor}
+    for name in ("seconds", "core_seconds"):
+        row[name] += known.get(rung.name, {}).get(name, 0.0)
+    known[rung.name] = row | {"parent": rung.parent}
     staged = path.with_suffix(".part")
     staged.write_text(json.dumps(list(known.values()), indent=1) + "\n", encoding="utf-8")
     os.replace(staged, path)
@@ -181,12 +208,13 @@ def read_status(out: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in rows}
 
 
-def _environment(device: str) -> dict[str, str]:
-    """That of this process, without a process group, on one device."""
+def _environment(device: str | None) -> dict[str, str]:
+    """That of this process, without a process group: on one GPU, "" for none, None for those that
+    there are."""
     own = {key: value for key, value in os.environ.items() if key not in GROUP}
-    if device:
-        return own | {"CUDA_VISIBLE_DEVICES": device}
-    return own | {"OMP_NUM_THREADS": "1"}
+    if device is None and _gpus():
+        return own
+    return own | ({"CUDA_VISIBLE_DEVICES": device} if device else {"OMP_NUM_THREADS": "1"})
 
 
 def _gpus() -> list[str]:

@@ -118,7 +118,10 @@ def pair(
     lefts = _select(records, {**chosen.x_where, **(x_where or {})}, "x", axes[0])
     rights = _select(records, y_where or {}, "y", axes[1])
     names = [_named(own[0], axis) for own, axis in zip((lefts, rights), axes)]
-    if names[0] == names[1]:
+    if names[0] == names[1] and chosen.pairing == "parent":
+        lefts, rights = _before_and_after(lefts, rights)
+        names = [f"{names[0]}, before", f"{names[1]}, after"]
+    if names[0] == names[1] or not (lefts and rights):
         raise UserError(f"Both axes are {names[0]}. Choose what differs with --x-where, --y-where.")
     if chosen.pairing == "parent":
         rights, notes = _equally_tuned(rights)
@@ -134,6 +137,15 @@ def pair(
     notes += _unpaired(*table)
     ordered = tuple(sorted(pairs, key=lambda one: one.x))
     return Pairing(ordered, names[0], names[1], tuple(notes))
+
+
+def _before_and_after(
+    lefts: Sequence[ScalingRecord], rights: Sequence[ScalingRecord]
+) -> tuple[list[ScalingRecord], list[ScalingRecord]]:
+    """Of records of one task: the runs that others started from, and those others."""
+    tuned = [record for record in rights if record.parent]
+    parents = {record.parent for record in tuned}
+    return [record for record in lefts if record.run in parents], tuned
 
 
 def _checkpoint(record: ScalingRecord) -> tuple[Hashable, str]:
