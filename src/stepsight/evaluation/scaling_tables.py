@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -32,8 +33,7 @@ from stepsight.scaling.spending.allocation import TrainingLaw, allocate
 
 FORECAST_TEXT = (
     "Said before the run was made and not changed since; a record of that size and amount scores "
-    "it. Of 90 % intervals nine in ten should hold the outcome. Reach is the run's parameters x "
-    "images over those of the largest one that the forecast was made from."
+    "it. Of 90 % intervals nine in ten should hold the outcome."
 )
 LAW_TEXT = (
     "95 % intervals resample runs. Held-out error is that of the top quarter of the points, by a "
@@ -54,12 +54,37 @@ STATES = {
 
 
 def forecast_section(folder: ScalingFolder) -> Html:
-    """Forecasts against outcomes, then those that wait for one."""
-    if not (folder.settled or folder.waiting):
+    """Run by run, forecasts against outcomes, then those that wait for one."""
+    settled: dict[str, list[Scored]] = defaultdict(list)
+    waiting: dict[str, list[Forecast]] = defaultdict(list)
+    for one in folder.settled:
+        settled[one.forecast.run].append(one)
+    for said in folder.waiting:
+        waiting[said.run].append(said)
+    runs = list(dict.fromkeys([*settled, *waiting]))
+    if not runs:
         return Html()
-    header = ["run", "of", "forecast", "made", "outcome", "measured", "inside?", "error", "reach"]
-    rows = [*map(_settled, folder.settled), *map(_waiting, folder.waiting)]
-    return join(table(header, rows), tag("p", FORECAST_TEXT, _class="small"))
+    parts = [_forecasts(settled.get(run, []), waiting.get(run, [])) for run in runs]
+    return join(*parts, tag("p", FORECAST_TEXT, _class="small"))
+
+
+def _forecasts(settled: Sequence[Scored], waiting: Sequence[Forecast]) -> Html:
+    """The forecasts of one run."""
+    every = [*(one.forecast for one in settled), *waiting]
+    first = every[0]
+    size = f"{count(first.params_active)} parameters, {count(first.images_seen)} images"
+    header = ["of", "forecast", "made", "outcome", "measured", "inside?", "error"]
+    against = dict.fromkeys(shortly(text) for one in every for text in one.warnings)
+    return join(
+        tag("h3", first.run),
+        tag(
+            "p", f"{size}, {first.reach:.2g} times the largest run by their product", _class="small"
+        ),
+        table(header, [*map(_settled, settled), *map(_waiting, waiting)]),
+        tag("p", f"What stands against these laws: {'; '.join(against)}.", _class="small")
+        if against
+        else "",
+    )
 
 
 def _settled(one: Scored) -> Iterator[str]:
@@ -68,22 +93,16 @@ def _settled(one: Scored) -> Iterator[str]:
     yield day(one.time)
     yield _state("inside" if one.inside else "outside")
     yield f"{one.error:+.1%}"
-    yield f"{one.forecast.reach:.2g} x"
 
 
 def _waiting(one: Forecast) -> Iterator[str]:
     yield from _said(one)
-    yield from (tag("span", "waiting", _class="note"), "", "", "", f"{one.reach:.2g} x")
+    yield from (tag("span", "waiting", _class="note"), "", "", "")
 
 
 def _said(one: Forecast) -> Iterator[str]:
-    size = f"{count(one.params_active)} parameters, {count(one.images_seen)} images"
-    yield join(tag("div", tag("b", one.run)), tag("div", size, _class="small"))
-    by = [f"{one.points} points of {one.runs} runs, {one.verdict}", *map(shortly, one.warnings)]
-    yield join(
-        tag("div", named(one.quantity)),
-        tag("div", ", ".join(dict.fromkeys(by)), _class="small"),
-    )
+    by = f"{one.form}, {one.points} points of {one.runs} runs, {one.verdict}"
+    yield join(tag("div", named(one.quantity)), tag("div", by, _class="small"))
     yield join(
         tag("span", number(one.value), _class="value"),
         tag("div", f"{interval(one.lo, one.hi)} {one.level:.0%}", _class="small line"),
