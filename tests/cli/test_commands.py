@@ -63,7 +63,8 @@ def test_evaluate_writes_results_beside_the_run(run, capsys):
         assert (one["nfe"], one["members"], one["n"], one["sampler"]) == (1, 2, 2, "ddim")
         assert one["baselines"] and np.isfinite(list(one["metrics"].values())).all()
     records = (run / "records.jsonl").read_text().splitlines()
-    assert len(records) == 2 and json.loads(records[0])["nfe"] == 1
+    assert {json.loads(one)["task"] for one in records} == {one["task"] for one in results}
+    assert json.loads(records[0])["nfe"] == 1
     assert "written to" in capsys.readouterr().out
 
 

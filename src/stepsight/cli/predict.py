@@ -114,7 +114,7 @@ def _dialled(
         visits = times(door.times)
         own = pipeline.sampling(**ways, times=visits, merge=merge)
         usual = nfe(own.diffusion.settings.sampler, len(visits)) if visits else None
-        return own, door.nfe or usual, door.members
+        return own, usual if door.nfe is None else door.nfe, door.members
     plan = pipeline.plan(door.task, door.budget, door.sweep)
     print(f"{plan.budget}: {plan}")
     return pipeline.planned(door.task, plan), plan.nfe, plan.members
