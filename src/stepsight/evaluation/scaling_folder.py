@@ -16,8 +16,7 @@ from stepsight.evaluation.reading import read_json
 from stepsight.scaling import records
 from stepsight.scaling.ladders import forecast
 from stepsight.scaling.ladders.forecast import Forecast, Scored, Target
-from stepsight.scaling.ladders.ladder import last_loss
-from stepsight.scaling.ladders.launch import STATUS
+from stepsight.scaling.ladders.launch import STATUS, last_loss
 from stepsight.scaling.records import ScalingRecord
 
 TUNING = "tune-"  # how the names of stages of short runs begin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -91,20 +90,6 @@ def test_tuned_factors_multiply_the_learning_rates(read):
     assert "muon_lr" not in rungs[-1].config["training"]
     (held,) = ladders.held_out(ladder, None, factors)
     assert held.name == "held-out/DiT-160x5-8_images-16384" and held.factor == 0.5
-
-
-def test_a_loss_counts_once_the_run_has_seen_its_images(tmp_path):
-    assert ladders.last_loss(tmp_path, 64) is None
-    rows = [
-        {"kind": "train", "images_seen": 64, "loss": 0.9},
-        {"kind": "val", "images_seen": 32, "loss": 0.5, "task": "depth"},
-        {"kind": "val", "images_seen": 64, "loss": 0.2, "task": "depth"},
-        {"kind": "val", "images_seen": 64, "loss": 0.4, "task": "flow"},
-    ]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "val", "images_se')
-    assert ladders.last_loss(tmp_path, 64) == pytest.approx(0.3)
-    assert ladders.last_loss(tmp_path, 65) is None
 
 
 def test_a_first_stage_may_start_from_runs_that_are_there(read, tmp_path, monkeypatch):

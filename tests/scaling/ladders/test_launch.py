@@ -164,3 +164,17 @@ def test_the_status_of_a_ladder_is_plain_json(ladder, tmp_path):
     launch.write_status(ladder, rungs[0], launch.Outcome("train/a", "failed", 1.0, 0.5, "why"))
     (row,) = json.loads((ladder.out / launch.STATUS).read_text())
     assert row["state"] == "failed" and row["why"] == "why" and row["factor"] == 1.0
+
+
+def test_a_loss_counts_once_the_run_has_seen_its_images(tmp_path):
+    assert launch.last_loss(tmp_path, 64) is None
+    rows = [
+        {"kind": "train", "images_seen": 64, "loss": 0.9},
+        {"kind": "val", "images_seen": 32, "loss": 0.5, "task": "depth"},
+        {"kind": "val", "images_seen": 64, "loss": 0.2, "task": "depth"},
+        {"kind": "val", "images_seen": 64, "loss": 0.4, "task": "flow"},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "val", "images_se')
+    assert launch.last_loss(tmp_path, 64) == pytest.approx(0.3)
+    assert launch.last_loss(tmp_path, 65) is None

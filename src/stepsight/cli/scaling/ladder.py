@@ -148,7 +148,7 @@ class Climb:
         found = self._start(rungs)
         losses = {}
         for rung in rungs:
-            loss = ladders.last_loss(self.ladder.out / rung.name, ladders.images_of(rung.config))
+            loss = launch.last_loss(self.ladder.out / rung.name, ladders.images_of(rung.config))
             losses |= {} if loss is None else {rung.name: loss}
         factors = ladders.best_factors(stage, losses)
         for value, factor in factors.items():

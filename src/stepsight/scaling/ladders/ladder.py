@@ -24,7 +24,6 @@ is validated once, at its end, so that what is scored has seen all of its images
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,21 +216,6 @@ def best_factors(stage: Stage, losses: Mapping[str, float]) -> dict[Any, float]:
         if loss is not None and loss < found.get(value, (float("inf"), 1.0))[0]:
             found[value] = (loss, one.factor)
     return {value: factor for value, (_, factor) in found.items()}
-
-
-def last_loss(folder: Path, images: int) -> float | None:
-    """Mean validation loss over tasks of a run after `images` images; None before then."""
-    file = folder / "metrics.jsonl"
-    if not file.is_file():
-        return None
-    lines = (line for line in file.read_text(encoding="utf-8").split("\n") if line.endswith("}"))
-    rows = [json.loads(line) for line in lines]
-    losses = [
-        row["loss"]
-        for row in rows
-        if row.get("kind") == "val" and row["images_seen"] >= images and row["loss"] is not None
-    ]
-    return sum(losses) / len(losses) if losses else None
 
 
 def images_of(config: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from stepsight.errors import UserError
-from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of, last_loss
+from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of
 
 State = Literal["done", "failed", "left out"]
 STATUS = "ladder.json"
@@ -59,6 +59,21 @@ class Outcome:
     seconds: float = 0.0  # of this start; 0 for one that was done already
     core_seconds: float = 0.0  # processor time of the same
     why: str = ""  # what a failed one said last
+
+
+def last_loss(folder: Path, images: int) -> float | None:
+    """Mean validation loss over tasks of a run after `images` images; None before then."""
+    file = folder / "metrics.jsonl"
+    if not file.is_file():
+        return None
+    lines = (line for line in file.read_text(encoding="utf-8").split("\n") if line.endswith("}"))
+    rows = [json.loads(line) for line in lines]
+    losses = [
+        row["loss"]
+        for row in rows
+        if row.get("kind") == "val" and row["images_seen"] >= images and row["loss"] is not None
+    ]
+    return sum(losses) / len(losses) if losses else None
 
 
 def prepare(ladder: Ladder, rungs: Sequence[Rung], program: str | Path = "train.py") -> list[Job]:

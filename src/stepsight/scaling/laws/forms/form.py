@@ -14,6 +14,7 @@ a value by solving for its inner one, which is how profiles pin it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ MAX_LOG = 700.0
 
 
 @dataclass(frozen=True)
-class Form:
+class Form(ABC):
     """Curves y(x), positive for positive x.
 
     Shapes: b curves at once, n points, d inputs, k parameters; `q` "b k" are inner parameters, `u`
@@ -40,29 +41,29 @@ class Form:
     logs: tuple[str, ...]  # amplitudes and places, positive, moved as logarithms
     fewest: int = 0  # distinct points that the form demands whatever its number of parameters
 
+    @abstractmethod
     def log_curve(self, q: Array, u: Array) -> Array:
         """log y, centred, "b n"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def jacobian(self, q: Array, u: Array) -> Array:
         """d log y / d inner, "b n k"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def natural(self, q: Array, centre: Array) -> Array:
         """Natural parameters, "b k"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def natural_jacobian(self, q: Array, centre: Array) -> Array:
         """d natural / d inner, "b k k"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
         """Lower and upper inner parameters, "k" each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def starts(self, u: Array, v: Array) -> Array:
         """Where searches may begin, inner, "s k"."""
-        raise NotImplementedError
 
     def canonical(self, q: Array) -> Array:
         """Of several inner parameters "b k" for the same curve, those to report."""
