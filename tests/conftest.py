@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -25,7 +26,7 @@ from stepsight.models.config import CodecSettings
 from stepsight.pipeline import DensePipeline
 from stepsight.seeding import generator, seed_of
 from stepsight.tasks.table import build_tasks
-from stepsight.training import fit, setup
+from stepsight.training import fit, setup, tuning
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.loop import train
@@ -104,6 +105,10 @@ class Lab:
     """Tiny runs on synthetic samples: the smallest network, 16 x 16 pixels, batches of 8."""
 
     Source = Synthetic
+    plain: ClassVar[dict[str, Any]] = {  # training settings: noised truth and squared errors alone
+        "rows": {"start": 0.0, "rollout": 0.0, "denoise": 1.0},
+        "loss": "squared",
+    }
 
     def __init__(self) -> None:
         self.source = Synthetic(count=32, seed="train")
@@ -113,10 +118,12 @@ class Lab:
         """A run of 8 batches that logs each of them; `changes` are training settings."""
         training = {"images": 64, "batch": 8, "warmup": 16, "log_every": 8, "validation_images": 4}
         training |= {"validate_every": 0, "first_validation": 0, "checkpoint_every": 0}
+        training |= {"precision": "no"}  # the same numbers on every processor
         small = {"nfe": 2, "members": 2, "sweep_nfe": [1, 2], "sweep_members": [1, 2]}
+        small |= {"tuning_images": 3}
         return from_dict(
             {
-                "model": {"name": "hourglass-32"},
+                "model": {"name": "split-8"},
                 "tasks": {task: {} for task in tasks},
                 "data": {"scenes": {"size": list(self.source.size)}},
                 "training": training | {"evaluate": False} | changes,
@@ -124,13 +131,18 @@ class Lab:
             }
         )
 
-    def serving(self) -> Any:
+    @contextmanager
+    def serving(self) -> Iterator[None]:
         """While the block lasts, runs read the synthetic sources."""
 
         def opened(config: RunConfig, quantities: frozenset[str], split: str) -> dict[str, Any]:
             return {"scenes": self.source if split == "train" else self.held}
 
-        return mock.patch.object(setup, "open_sources", opened)
+        with (
+            mock.patch.object(setup, "open_sources", opened),
+            mock.patch.object(tuning, "open_sources", opened),
+        ):
+            yield
 
     def begin(self, config: RunConfig, folder: Path) -> tuple[setup.Setup, RunWriter]:
         """A run that has not made a step."""

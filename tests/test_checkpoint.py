@@ -47,7 +47,7 @@ def write(folder: Path, step: int = 3, seed: int = 0, **more) -> Path:
 
 
 def config(**changes) -> RunConfig:
-    return from_dict({"model": {"name": "hourglass-32"}, **changes})
+    return from_dict({"model": {"name": "split-8"}, **changes})
 
 
 @pytest.fixture

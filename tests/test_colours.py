@@ -19,9 +19,9 @@ def spectral(unit: float) -> tuple[int, ...]:
     return tuple(int(v) for v in colormaps["Spectral"](round(unit * 255), bytes=True)[:3])
 
 
-def test_depth_runs_from_spectral_red_near_to_its_blue_far():
-    depth = torch.tensor([2.0, 4.0, 6.0]).view(1, 1, 1, 3)
-    picture = colours.colour_depth(depth, lo=2.0, hi=6.0)
+def test_depth_runs_from_spectral_red_near_to_its_blue_far_by_its_logarithm():
+    depth = torch.tensor([2.0, 4.0, 8.0]).view(1, 1, 1, 3)
+    picture = colours.colour_depth(depth, lo=2.0, hi=8.0)
     assert picture.dtype == torch.uint8 and picture.shape == (1, 3, 1, 3)
     assert [pixel(picture, 0, x) for x in range(3)] == [spectral(u) for u in (0, 0.5, 1)]
     red, _, blue = pixel(picture)
@@ -67,6 +67,58 @@ def test_invalid_and_unfinite_pixels_are_void(paint, channels):
     assert picture.shape == (2, 3, 5, 7) and picture.dtype == torch.uint8
 
 
+def test_depth_that_is_not_positive_is_the_nearest():
+    depth = torch.tensor([-1.0, 0.0, 2.0, 8.0]).view(1, 1, 1, 4)
+    picture = colours.colour_depth(depth, lo=2.0, hi=8.0)
+    assert [pixel(picture, 0, x) for x in range(3)] == [spectral(0)] * 3
+
+
+def test_a_veil_fades_what_no_truth_judges_and_nothing_else():
+    picture = torch.full((1, 3, 1, 2), 8, dtype=torch.uint8)
+    known = torch.tensor([True, False]).view(1, 1, 1, 2)
+    faded = round(0.4 * 8 + 0.6 * colours.VOID[0])
+    assert colours.veil(picture, known)[0, 0, 0].tolist() == [8, faded]
+    unknown = colours.colour_depth(torch.full((1, 1, 1, 2), torch.nan))
+    assert torch.equal(colours.veil(unknown, known), unknown)  # a truth's grey stays that grey
+
+
+def test_a_range_is_lent_by_what_is_known_image_by_image():
+    values, like = torch.ones(2, 1, 2, 2), torch.full((2, 1, 2, 2), torch.nan)
+    like[0, 0, 0, 0] = 5.0
+    lent = colours.reference(like, values)
+    assert lent[0, 0, 0, 0] == 5 and lent[0].isnan().sum() == 3 and torch.equal(lent[1], values[1])
+    assert colours.reference(None, values) is values
+
+
+def test_the_legend_of_depth_is_its_range_in_metres():
+    depth = torch.linspace(2.0, 10.0, 101).view(1, 1, 1, -1)
+    legend = colours.depth_legend(depth)
+    assert (legend.bottom, legend.top) == ("2.16 m", "9.84 m")
+    column = legend.picture[:, :, 0]
+    assert tuple(column[:, 0].tolist()) == spectral(1) and tuple(
+        column[:, -1].tolist()
+    ) == spectral(0)
+
+
+def test_the_legend_of_flow_is_the_wheel_of_its_longest_vector():
+    flow = torch.zeros(1, 2, 2, 2)
+    flow[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    flow[0, :, 1, 1] = torch.nan
+    legend = colours.flow_legend(flow)
+    assert legend.bottom == "5.00 px"
+    down = colours.colour_flow(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), 1.0)
+    middle = legend.picture.shape[2] // 2
+    assert torch.equal(legend.picture[:, -1, middle], down[0, :, 0, 0])
+    assert legend.picture[:, 0, 0].tolist() == [255] * 3  # paper in the corner
+
+
+def test_the_legend_of_masks_shows_both_parts():
+    legend = colours.mask_legend()
+    assert (legend.top, legend.bottom) == ("hidden", "visible")
+    ends = legend.picture[:, 0, 0], legend.picture[:, -1, 0]
+    assert [tuple(end.tolist()) for end in ends] == [colours.HIDDEN, colours.VISIBLE]
+
+
 def test_flow_equals_torchvision_where_its_scale_is_ours():
     flow = torch.randn(1, 2, 6, 6)
     longest = flow.norm(dim=1).max().item()
@@ -98,7 +150,7 @@ def test_masks_tell_visible_hidden_and_nothing_apart():
     amodal = torch.tensor([True, True, False]).view(1, 1, 1, 3)
     picture = colours.colour_mask(modal, amodal)
     painted = [pixel(picture, 0, x) for x in range(3)]
-    assert painted == [colours.VISIBLE, colours.HIDDEN, colours.VOID]
+    assert painted == [colours.VISIBLE, colours.HIDDEN, colours.NOTHING]
 
 
 def test_a_wall_facing_the_camera_is_blue_and_a_floor_green():

@@ -22,10 +22,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "stepsight"
 ROWS = (
     ("types", "errors", "seeding", "measures"),
     ("*/config",),
-    ("config", "schedule", "metrics", "ensemble", "matching", "scaling", "colours"),
+    ("config", "usual", "schedule", "metrics", "ensemble", "matching", "scaling", "colours"),
     ("tasks", "data", "models", "checkpoint"),
     ("diffusion", "coding"),
-    ("adaptive", "budget", "inputs"),
+    ("adaptive", "budget", "inputs", "walking"),
     ("pipeline", "conversion", "latents"),
     ("evaluation",),
     ("training",),

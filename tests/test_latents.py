@@ -113,8 +113,10 @@ def assert_close(found: Coded, expected: Coded, slack: float = 0.0) -> None:
     for field in fields(Coded):
         one, other = getattr(found, field.name), getattr(expected, field.name)
         assert (one is None) == (other is None), field.name
-        if one is not None:
+        if isinstance(one, Tensor):
             torch.testing.assert_close(one, other, atol=slack, rtol=slack, msg=field.name)
+        else:
+            assert one == other, field.name
 
 
 def loss_of(coded: Coded) -> float:

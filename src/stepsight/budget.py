@@ -51,12 +51,15 @@ def ways(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
     where it does so already, as naming a spacing or a schedule sets its shift as well.
 
     A sweep without a column `checkpoint` is an early one, whose schedule is the trained one.
+    Temperature and views are always named, as a run's own may be others by now.
     """
     usual = {used.sampling_schedule, *([] if plan.checkpoint else [used.schedule])}
     return {
         "sampler": plan.sampler,
         "spacing": None if plan.spacing == used.spacing else plan.spacing,
         "schedule": None if plan.schedule in usual else plan.schedule,
+        "temperature": float(plan.temperature),
+        "views": plan.views,
         "merge": {task: plan.merge} if plan.merge else None,
     }
 

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stepsight.config import RunConfig, from_dict
+from stepsight.config import RunConfig, as_it_was, from_dict
 from stepsight.errors import UserError
 
 FORMAT = 1
@@ -108,6 +108,27 @@ def write(
     _put(staged, final)
     _flush(folder)
     return final
+
+
+def amend(path: Path, **facts: Any) -> None:
+    """Add facts to the meta data of a complete checkpoint, whole or not at all."""
+    staged = path.with_name(f".staged-{path.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(path, staged, copy_function=os.link)  # names of the same files: no copies
+    manifest = _json(path / "manifest.json")
+    meta = staged / "stepsight.json"
+    _rewrite(meta, _json(path / meta.name) | facts)
+    manifest[meta.name] = {"bytes": meta.stat().st_size, "sha256": _sha256(meta)}
+    _rewrite(staged / "manifest.json", manifest)
+    _flush(staged)
+    _put(staged, path)
+    _flush(path.parent)
+
+
+def _rewrite(path: Path, values: dict[str, Any]) -> None:
+    path.unlink()
+    path.write_text(json.dumps(values, indent=2) + "\n")
+    _flush(path)
 
 
 def _put(staged: Path, final: Path) -> None:
@@ -290,7 +311,8 @@ def _verify(folder: Path) -> None:
 def _config(path: Path) -> RunConfig:
     from omegaconf import OmegaConf
 
-    return from_dict(OmegaConf.to_container(OmegaConf.load(path)), str(path))  # type: ignore[arg-type]
+    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return from_dict(as_it_was(values), str(path))
 
 
 def _json(path: Path) -> dict[str, Any]:

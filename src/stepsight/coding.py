@@ -8,7 +8,7 @@ channels of the backbone); `code` is both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -35,23 +35,29 @@ class Layout:
     target: int  # working channels of the noisy target: the most that any task needs
     cond: int  # working channels of all condition images together, likewise
     features: int
-    rows: Mapping[str, int]  # the first label row of each task
+    rows: Mapping[str, int] = field(hash=False)  # the first label row of each task
     labels: int  # rows in all; the null row comes after them
+    looked: int = 0  # channels that a task sees anew at every call
+    used: tuple[int, ...] = ()  # working channels of the target by label row
 
     @classmethod
     def of(cls, tasks: Mapping[str, Task], codec: CodecShape) -> Self:
         features = {task.feature_channels for task in tasks.values()} - {0}
         if len(features) > 1:
             raise UserError("two tasks of this run bring features of different kinds.")
-        rows, labels = {}, 0
+        looked = max(task.look_channels for task in tasks.values()) if codec.downsample == 1 else 0
+        rows, labels, used = {}, 0, []
         for name, task in tasks.items():
             rows[name], labels = labels, labels + task.rows
+            used += [working_channels(task, codec)] * task.rows
         return cls(
             target=max(working_channels(task, codec) for task in tasks.values()),
             cond=max(task.images for task in tasks.values()) * codec.channels(3),
             features=max(features, default=0),
             rows=rows,
             labels=labels,
+            looked=looked,
+            used=tuple(used),
         )
 
     def span(self, task: str) -> slice:
@@ -67,6 +73,8 @@ class Layout:
             cond_channels=self.cond,
             labels=self.labels,
             feature_channels=self.features,
+            looked_channels=self.looked,
+            used=self.used,
         )
 
 
@@ -159,6 +167,7 @@ def lay_out(parts: Parts, task: Task, layout: Layout) -> Coded:
         None if parts.features is None else each(parts.features),
         valid,
         layout.rows[task.name] + rearrange(parts.label, "b p -> (p b)"),
+        look=task.look_at if layout.looked and task.look_channels else None,  # type: ignore[attr-defined]
     )
 
 

@@ -1,27 +1,59 @@
 """From values to colours: how depth, flow, labels, masks, normals and spread look in every picture.
 
 All functions map tensors "b ... h w" to uint8 "b 3 h w" on the same device. Pictures meant to be
-compared (truth beside prediction) share their scale by passing the same limits.
-Legend: b = images, h w = pixels. Pixels that are invalid or not finite are painted `VOID`.
+compared (truth beside prediction) share their scale by passing the same limits, and are painted
+alike where there is no truth (`veil`). A `Legend` says what the colours of a picture stand for.
+Shapes: b = images, h w = pixels. Pixels that are invalid or not finite are painted `VOID`.
 """
 
 from __future__ import annotations
 
 import colorsys
 from functools import cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from stepsight.measures import number
 from stepsight.types import IGNORE
 
-VOID = (38, 38, 44)
+VOID = (208, 208, 208)
+NOTHING = (38, 38, 44)  # beside the object of a mask
 VISIBLE = (86, 180, 233)  # Okabe-Ito sky blue
 HIDDEN = (230, 159, 0)  # Okabe-Ito orange
 
+VEIL = 0.6  # how far a prediction fades to `VOID` where no truth judges it
+NEAREST = 1e-3  # metres; keeps the logarithm of a depth finite
+BAR, WHEEL = (96, 12), (49, 49)  # height and width of legends, pixels
+
 Limit = float | Tensor  # one for all images, or "b 1 1 1"
+
+
+class Legend(NamedTuple):
+    """What the colours of a picture stand for."""
+
+    picture: Tensor  # uint8 "3 h w"
+    top: str  # said above it, of its upper end
+    bottom: str
+
+
+def veil(picture: Tensor, known: Tensor) -> Tensor:
+    """A picture uint8 "b 3 h w" of values faded to grey except where `known "b 1 h w"`: what is
+    predicted there (a sky without depth) can be seen, but neither praised nor blamed."""
+    faded = (1 - VEIL) * picture.float() + VEIL * _flat(VOID, picture).float()
+    return torch.where(known, picture, faded.round().to(torch.uint8))
+
+
+def reference(like: Tensor | None, values: Tensor) -> Tensor:
+    """The map "b c h w" whose colour range `values` are shown in: `like`, or themselves in images
+    where it is not given or knows no pixel."""
+    if like is None:
+        return values
+    known = like.isfinite().flatten(1).any(dim=1)
+    return torch.where(rearrange(known, "b -> b 1 1 1"), like, values)
 
 
 def colour_image(image: Tensor) -> Tensor:
@@ -44,13 +76,21 @@ def colour_depth(
     lo: Limit | None = None,
     hi: Limit | None = None,
 ) -> Tensor:
-    """Depth "b 1 h w" in matplotlib's Spectral, near red and far blue.
+    """Depth "b 1 h w" in matplotlib's Spectral, near red and far blue, by its logarithm.
 
     `lo` and `hi` are the depths at the two ends; left out, they are `depth_limits(depth, valid)`.
     """
     nearest, farthest = depth_limits(depth, valid)
     lo, hi = nearest if lo is None else lo, farthest if hi is None else hi
-    return _void(_lookup("Spectral", _unit(depth.float(), lo, hi)), _usable(depth, valid))
+    unit = _unit(*(_log(one, depth) for one in (depth, lo, hi)))
+    return _void(_lookup("Spectral", unit), _usable(depth, valid))
+
+
+def depth_legend(depth: Tensor) -> Legend:
+    """A bar from the nearest depth of the first image of "b 1 h w" (below) to its farthest."""
+    lo, hi = (float(limit[0]) for limit in depth_limits(depth))
+    shares = torch.linspace(1, 0, BAR[0]).view(1, 1, -1, 1).expand(1, 1, *BAR)
+    return Legend(_lookup("Spectral", shares)[0], f"{number(hi)} m", f"{number(lo)} m")
 
 
 def colour_flow(flow: Tensor, longest: Limit | None = None, valid: Tensor | None = None) -> Tensor:
@@ -68,6 +108,16 @@ def colour_flow(flow: Tensor, longest: Limit | None = None, valid: Tensor | None
     return _void(_colour_wheel(flow / torch.maximum(length, longest)), usable)
 
 
+def flow_legend(flow: Tensor) -> Legend:
+    """The colour wheel, as wide as the longest vector of the first image of "b 2 h w"."""
+    longest = float(flow[0].nan_to_num().norm(dim=0).max())
+    v, u = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in WHEEL), indexing="ij")
+    wheel = torch.stack([u, v])[None]
+    inside = wheel.norm(dim=1, keepdim=True) <= 1
+    painted = torch.where(inside, colour_flow(wheel, 1.0), 255)
+    return Legend(painted[0], "motion", f"{number(longest)} px")
+
+
 def colour_labels(labels: Tensor) -> Tensor:
     """Class ids "b h w" in the colours of `palette`; `IGNORE` is void."""
     colours = palette().to(labels.device)[labels.long().clamp(0, 255)]
@@ -76,8 +126,14 @@ def colour_labels(labels: Tensor) -> Tensor:
 
 def colour_mask(modal: Tensor, amodal: Tensor) -> Tensor:
     """Bool masks "b 1 h w": the visible part sky blue, what is claimed behind it orange."""
-    painted = torch.where(amodal.bool(), _flat(HIDDEN, modal), _flat(VOID, modal))
+    painted = torch.where(amodal.bool(), _flat(HIDDEN, modal), _flat(NOTHING, modal))
     return torch.where(modal.bool(), _flat(VISIBLE, modal), painted)
+
+
+def mask_legend() -> Legend:
+    """The two colours of a mask."""
+    parts = [torch.tensor(one, dtype=torch.uint8).view(3, 1, 1) for one in (HIDDEN, VISIBLE)]
+    return Legend(torch.cat([one.expand(3, 16, 24) for one in parts], dim=1), "hidden", "visible")
 
 
 def colour_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -91,13 +147,18 @@ def colour_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def colour_spread(spread: Tensor, hi: Limit | None = None, valid: Tensor | None = None) -> Tensor:
-    """Disagreement of members "b 1 h w" in matplotlib's inferno from 0 (dark) to `hi` (bright).
+    """Error, or disagreement of members, "b 1 h w" in matplotlib's inferno from 0 (dark) to `hi`.
 
     Left out, `hi` is the 98th percentile of each image.
     """
     if hi is None:
-        hi = _quantiles(spread, valid, 0.98)[0].nan_to_num(1.0)
+        hi = spread_limit(spread, valid)
     return _void(_lookup("inferno", _unit(spread.float(), 0.0, hi)), _usable(spread, valid))
+
+
+def spread_limit(spread: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The spread painted brightest, "b 1 1 1": the 98th percentile of each image."""
+    return _quantiles(spread, valid, 0.98)[0].nan_to_num(1.0)
 
 
 @cache
@@ -123,6 +184,10 @@ def _quantiles(values: Tensor, valid: Tensor | None, *levels: float) -> tuple[Te
     at = torch.tensor(levels, device=values.device)
     found = torch.nanquantile(rearrange(known, "b 1 h w -> b (h w)"), at, dim=1)
     return tuple(rearrange(row, "b -> b 1 1 1") for row in found)
+
+
+def _log(depth: Limit, like: Tensor) -> Tensor:
+    return torch.as_tensor(depth, device=like.device).float().clamp_min(NEAREST).log()
 
 
 def _unit(values: Tensor, lo: Limit, hi: Limit) -> Tensor:

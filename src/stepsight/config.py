@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,31 @@ def from_dict(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     """A RunConfig from nested plain values. Raises UserError naming `where` and the key."""
     _refuse_unknown(values, _shape(values, where), where)
     return _checked(_compose(_shape(values, where), [(where, values)]))
+
+
+# Settings that are younger than some checkpoints, with what those did: a stored configuration is
+# complete, so that one without such a key is older than it.
+BEFORE: dict[tuple[str, ...], Any] = {
+    ("tasks", "flow", "fine_window"): 0,
+    ("tasks", "flow", "costs"): False,
+    ("tasks", "flow", "look"): False,
+    ("training", "rows"): {"start": 0.0, "rollout": 0.0, "denoise": 1.0},
+    ("training", "loss"): "squared",
+    ("evaluation", "temperature"): 1.0,
+    ("evaluation", "views"): "none",
+}
+
+
+def as_it_was(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the settings that its version did not have yet."""
+    whole = deepcopy(dict(values))
+    for (*path, key), value in BEFORE.items():
+        node: Any = whole
+        for name in path:
+            node = node.get(name) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(key, deepcopy(value))
+    return whole
 
 
 def load(
@@ -241,6 +267,17 @@ def _checked(config: RunConfig) -> RunConfig:
                 f"training.{key}={value} is not a multiple of training.batch={training.batch}. "
                 f"Use {near}."
             )
+    shares = {f.name: getattr(training.rows, f.name) for f in fields(training.rows)}
+    for key, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"training.rows.{key}={value}: a share, from 0 to 1.")
+    if not training.rows.start + training.rows.denoise:
+        raise UserError("training.rows: start and denoise are both 0. Give one of them a share.")
+    if training.rows.rollout > training.rows.start:
+        raise UserError(
+            f"training.rows.rollout={training.rows.rollout}: walks go on from starts, of which "
+            f"there are {training.rows.start}. Use that or less."
+        )
     for key in ("nfe", "members", "batch"):
         if getattr(config.evaluation, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config.evaluation, key)}: at least 1.")

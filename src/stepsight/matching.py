@@ -1,4 +1,4 @@
-"""A local cost volume between two frames, without parameters: which shift explains each place?
+"""Local cost volumes between two frames, without parameters: which shift explains each place?
 
 Networks that see two frames side by side do not learn to match them from little data; the answer to
 "how well does the second frame, shifted by (dx, dy), fit here?" is easily computed and enough.
@@ -6,8 +6,12 @@ Networks that see two frames side by side do not learn to match them from little
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
+
+COLOUR_RANGE = 2  # of [-1, 1], against the 1 of the cost's definition
 
 
 def cost_volume(
@@ -31,13 +35,24 @@ def cost_volume(
     and dy down: there `first` at (x, y) looks like `second` at (x + dx, y + dy), a flow of
     (stride dx, stride dy) pixels. Beyond the frame the second image repeats its edge.
     """
+    costs = mean_costs(first, second, [window], stride=stride, radius=radius)[0]
+    return scores(costs, sharpness, gain)
+
+
+def mean_costs(
+    first: Tensor, second: Tensor, windows: Sequence[int], *, stride: int = 2, radius: int = 4
+) -> list[Tensor]:
+    """The costs of `cost_volume`, "b k h/stride w/stride" in [0, 3], averaged over each window."""
     assert first.shape == second.shape, "frames of one size"
     assert first.shape[2] % stride == 0 and first.shape[3] % stride == 0, "whole cells"
-    assert window % 2 == 1, "a window has a centre"
+    assert all(window % 2 == 1 for window in windows), "a window has a centre"
     costs = _differences(F.avg_pool2d(first, stride), F.avg_pool2d(second, stride), radius)
-    totals = _box_sum(costs, window)
-    colour_range = 2  # of [-1, 1], against the 1 of the cost's definition
-    return totals.mul_(-sharpness / (colour_range * window**2)).softmax(dim=1).mul_(gain)
+    return [_box_sum(costs, window) / (COLOUR_RANGE * window**2) for window in windows]
+
+
+def scores(costs: Tensor, sharpness: float, gain: float = 4.0) -> Tensor:
+    """Softmax over the shifts "b k h w" of the negative costs, times `gain`."""
+    return (costs * -sharpness).softmax(dim=1) * gain
 
 
 def _differences(first: Tensor, second: Tensor, radius: int) -> Tensor:

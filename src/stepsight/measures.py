@@ -78,8 +78,11 @@ MEASURES = {
     "rq": Measure("RQ", higher_is_better=True),
     "ause": Measure("AUSE"),
     "aurg": Measure("AURG", higher_is_better=True),
+    "spread_error": Measure("rank correlation with the error", higher_is_better=True),
     "coverage_90": Measure("coverage of 90 %"),
+    "coverage_90_raw": Measure("coverage of 90 %, raw"),
     "crps": Measure("CRPS"),
+    "crps_calibrated": Measure("CRPS, calibrated"),
     "brier": Measure("Brier score"),
     "spread": Measure("spread"),
 }

@@ -8,9 +8,10 @@ is seeded per image and member, and the merged prediction is brought back to the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,13 +29,16 @@ from stepsight.diffusion.config import resampled
 from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError, suggest
-from stepsight.inputs import single
+from stepsight.inputs import content_keys, single
 from stepsight.models.codec import Codec, Pixels
 from stepsight.tasks.base import Task, resize
+from stepsight.tasks.config import ImageSettings
 from stepsight.tasks.merging import merge_rules as merge_rules
 from stepsight.tasks.merging import merging
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch, Coded, Prediction
+from stepsight.usual import Usual
+from stepsight.walking import VIEWS, Frame, averaging
 
 if TYPE_CHECKING:
     from stepsight.scaling.sampling.planner import Plan
@@ -46,6 +50,8 @@ class DensePipeline:
     sizes: the working (height, width) each task was trained at.
     statistics: training statistics of the trivial predictors, by task (may be empty).
     name: digest of the weights. home: the run folder it was opened from.
+    chosen: the usual setting of each task, where the run chose one. calibration: by task, what was
+    fitted of its uncertainty, with its "scale".
     """
 
     def __init__(
@@ -58,10 +64,14 @@ class DensePipeline:
         name: str = "",
         codec: Codec | None = None,
         home: Path | None = None,
+        chosen: Mapping[str, Mapping[str, Any]] | None = None,
+        calibration: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.net, self.tasks, self.config, self.sizes = net, dict(tasks), config, dict(sizes)
         self.statistics = dict(statistics or {})
         self.name, self.home = name, home
+        self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
+        self._told: dict[str, Any] = {}  # starts and views that `sampling` was told
         self.diffusion = Diffusion(config.diffusion)
         self.codec = codec or Pixels()
         self.layout = Layout.of(self.tasks, self.codec)
@@ -82,7 +92,39 @@ class DensePipeline:
         net.to(device).eval().requires_grad_(False)
         name, codec = saved.digest(), codec.to(device)
         home = saved.path.resolve().parent.parent
-        return cls(net, tasks, saved.config, sizes, statistics, name, codec, home)
+        tuned = saved.meta.get("sampling"), saved.meta.get("calibration")
+        return cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
+
+    @property
+    def calibration(self) -> dict[str, float]:
+        """What the members' deviation is multiplied by, for tasks where that was fitted."""
+        return {task: one["scale"] for task, one in self.fitted.items() if one.get("scale")}
+
+    def usual(self, task: str) -> Usual:
+        """How a task is answered unless something else is asked for."""
+        return Usual.of(self.config.evaluation, self.chosen.get(self.task(task).name))
+
+    def setting(
+        self,
+        task: str,
+        nfe: int | None = None,
+        members: int | None = None,
+        temperature: float | None = None,
+        views: str | None = None,
+    ) -> Usual:
+        """The usual setting of a task but for what is given (`Usual.told`). What `sampling` was told
+        counts as given. Pictures are generated from noise, whatever the number of members."""
+        temperature = self._told.get("temperature") if temperature is None else temperature
+        views = self._told.get("views") if views is None else views
+        if isinstance(self.tasks[task], ImageSettings):
+            temperature, views = 1.0 if temperature is None else temperature, views or "none"
+        return self.usual(task).told(nfe, members, temperature, views)
+
+    def set_to(self, usual: Usual) -> Self:
+        """A copy that starts and looks as `usual` says; views where its sampler can have them."""
+        used = self.diffusion.settings
+        averaged = usual.views if used.sampler == "ddim" and not used.eta else "none"
+        return self.sampling(temperature=usual.temperature, views=averaged)
 
     def sampling(
         self,
@@ -92,13 +134,16 @@ class DensePipeline:
         schedule: str | None = None,
         times: tuple[float, ...] = (),
         eta: float | None = None,
+        temperature: float | None = None,
+        starts: str | None = None,
+        views: str | None = None,
         merge: Mapping[str, str] | str | None = None,
     ) -> Self:
         """A copy that samples or merges in another way; what is None stays as it is.
 
-        Weights are shared, and `config` stays that of the run. sampler, spacing, schedule, times,
-        eta: see `diffusion.config.resampled`. merge: rules by task, or one rule for all tasks that
-        have it (`tasks.merging`). Raises UserError for names that are unknown.
+        Weights are shared, and `config` stays that of the run. merge: rules by task, or one rule
+        for all tasks that have it (`tasks.merging`); the others: see `diffusion.config.resampled`.
+        Raises UserError for names that are unknown.
         """
         other = copy(self)
         settings = resampled(
@@ -108,8 +153,13 @@ class DensePipeline:
             schedule=schedule,
             times=times,
             eta=eta,
+            temperature=temperature,
+            starts=starts,
+            views=views,
         )
         other.diffusion = Diffusion(settings)
+        told = {"temperature": temperature, "views": views}
+        other._told = self._told | {name: x for name, x in told.items() if x is not None}
         other.tasks = merging(self.tasks, merge or {})
         return other
 
@@ -152,6 +202,8 @@ class DensePipeline:
         class_id: int | None = None,
         nfe: int | None = None,
         members: int | None = None,
+        temperature: float | None = None,
+        views: str | None = None,
         sampler: str | None = None,
         seed: int = 0,
         key: str = "image",
@@ -163,7 +215,9 @@ class DensePipeline:
 
         second: the next frame (flow). mask: the visible part of the object, bool "h w" or a path
         to a mask image, white on black (amodal). class_id: what to generate (image), where the
-        picture given lends its shape alone. nfe, members: default to the run's evaluation settings.
+        picture given lends its shape alone. nfe, members, temperature, views: default to what the
+        run chose for the task (`usual`); other numbers of members start from zeros if it is one,
+        from the diffusion's own noise if they are several, whose spread is the uncertainty.
         budget: "16nfe", "50gflop" or "200ms" an image, in place of nfe, members and sampler: what
         the sweep (a sweep.csv; default: the run's own) says is best for it.
         tolerance: stop adding members once the merge's standard error is that small (`adaptive`),
@@ -175,12 +229,13 @@ class DensePipeline:
         chosen = self.task(task)
         batch = single(image, chosen, second=second, mask=mask, class_id=class_id, key=key)
         batch = batch.to(self.device)
-        check_dials(budget, sweep, nfe=nfe, members=members, sampler=sampler)
+        dials = {"nfe": nfe, "members": members, "temperature": temperature, "views": views}
+        check_dials(budget, sweep, **dials, sampler=sampler)
         if budget is None:
-            usual = self.config.evaluation
+            usual = self.setting(task, nfe, members, temperature, views)
             own = self if sampler is None else self.sampling(sampler=sampler)
-            nfe = usual.nfe if nfe is None else nfe
-            members = usual.members if members is None else members
+            own, nfe, members = own.set_to(usual), usual.nfe, usual.members
+            own = own if views is None else own.sampling(views=views)
         else:
             plan = self.plan(task, budget, sweep)
             own, nfe, members = self.planned(task, plan), plan.nfe, plan.members
@@ -218,10 +273,13 @@ class DensePipeline:
         return self.finish(self.task(task).merge(samples), batch)
 
     def finish(self, prediction: Prediction, batch: Batch) -> Prediction:
-        """A prediction at working size brought to the grid of `batch`."""
+        """A prediction at working size brought to the grid of `batch`, its uncertainty scaled as
+        the run's calibration says."""
         grid = (int(batch.image.shape[-2]), int(batch.image.shape[-1]))
         task = self.tasks[prediction.task]
         spread = prediction.uncertainty
+        if spread is not None:
+            spread = spread * self.calibration.get(task.name, 1.0)
         if spread is not None and task.name == "flow":  # a length, which grows with the grid
             spread = spread * math.sqrt(grid[0] * grid[1] / math.prod(spread.shape[-2:]))
         return replace(
@@ -248,9 +306,10 @@ class DensePipeline:
         """Samples "e b c h w" of the task's target, at its working size: the members `first` to
         `first + members - 1`.
 
-        Noise depends on (seed, key, member, step) alone: members are nested, and a row's result
-        does not depend on what else is in the batch. `rows` bounds the forward pass. The condition
-        is encoded once, for all members and steps.
+        Noise depends on (seed, the picture's pixels, member, step) alone: members are nested, and
+        a row's result does not depend on what else is in the batch, nor on the picture's name.
+        `rows` bounds the forward pass. The condition is encoded once a view, for all members and
+        steps.
         start: target "b c h w" at working size from which all members set out, noised to the time
         `strength` (`Diffusion.sample`); without one they set out from pure noise.
         """
@@ -258,21 +317,26 @@ class DensePipeline:
             raise UserError(f"{members} members: an ensemble needs at least 1.")
         own = self if sampler is None else self.sampling(sampler=sampler)
         chosen = self.task(task)
-        coded = self.code(self.working(batch, task), task)
+        own.check_setting(first + members, nfe)
+        working = self.working(batch, task)
+        seen = own._seen(working, task, nfe)
         if start is not None:
-            coded.x = self._start(start, chosen, coded)
+            seen[0].x = self._start(start, chosen, seen[0])
+        pictures = content_keys(batch.image)
         keys = [
             (key, member, *([run] if run else []))  # the first run's noise is that of a single run
             for member in range(first, first + members)
             for run in range(chosen.passes)
-            for key in batch.keys
+            for key in pictures
         ]
         used, channels = working_channels(chosen, self.codec), chosen.channels // chosen.passes
+        frame = Frame(chosen, self.codec)
         chunks = []
         for at in range(0, len(keys), rows):
             part = keys[at : at + rows]
-            picks = torch.tensor([(at + i) % len(coded.label) for i in range(len(part))])
-            z = own._denoise(_take(coded, picks), part, nfe, seed, strength)
+            picks = torch.tensor([(at + i) % len(seen[0].label) for i in range(len(part))])
+            some = [one.rows(picks) for one in seen]
+            z = own._denoise(some, frame, part, nfe, seed, strength)
             chunks.append(self.codec.decode(z[:, :used], channels))
         return rearrange(
             torch.cat(chunks), "(e p b) c h w -> e b (p c) h w", e=members, p=chosen.passes
@@ -290,17 +354,63 @@ class DensePipeline:
         z = self.codec.encode(rows)
         return F.pad(z, (0, 0, 0, 0, 0, self.layout.target - z.shape[1]))
 
-    def _denoise(
-        self, coded: Coded, keys: list[tuple[Any, ...]], nfe: int, seed: int, strength: float
-    ) -> Tensor:
-        shape = (self.layout.target, *coded.cond.shape[-2:])
+    def _seen(self, batch: Batch, task: str, nfe: int) -> list[Coded]:
+        """The condition of a batch at working size in each view that the walk takes, encoded."""
+        views = VIEWS[self.diffusion.settings.views][:nfe]
+        coded = [self.code(view.batch(batch, self.codec.downsample), task) for view in views]
+        for one in coded:
+            if encode := getattr(self.net, "encode", None):
+                one.encoded = encode(one.cond, one.label, one.features)
+            one.temperature = one.cond.new_full(
+                (len(one.label),), self.diffusion.settings.temperature
+            )
+        return coded
 
+    def _denoise(
+        self,
+        seen: Sequence[Coded],
+        frame: Frame,
+        keys: list[tuple[Any, ...]],
+        nfe: int,
+        seed: int,
+        strength: float,
+    ) -> Tensor:
+        shape = (self.layout.target, *seen[0].cond.shape[-2:])
+        settings = self.diffusion.settings
+
+        @cache
         def noise(draw: int) -> Tensor:
             rows = [(seed, "sample", *key, draw) for key in keys]
-            return row_noise(shape, rows).to(self.device)
+            if draw:
+                return row_noise(shape, rows).to(self.device)
+            if not settings.temperature:
+                return torch.zeros(len(keys), *shape, device=self.device)
+            if settings.starts == "independent":
+                return row_noise(shape, rows).to(self.device) * settings.temperature
+            pairs = [(seed, "sample", key[0], key[1] // 2, *key[2:], 0) for key in keys]
+            signs = torch.tensor([1 - 2 * (key[1] % 2) for key in keys]) * settings.temperature
+            return (row_noise(shape, pairs) * signs[:, None, None, None]).to(self.device)
 
-        denoise = self.diffusion.denoiser(self.net, coded)
-        return self.diffusion.sample(denoise, noise, nfe, start=coded.x, strength=strength)
+        denoisers = [self.diffusion.denoiser(self.net, one) for one in seen]
+        denoise = denoisers[0]
+        if len(seen) > 1:
+            views = VIEWS[settings.views]
+            denoise = averaging(denoisers, views, frame, noise(0), self.diffusion.levels)
+        return self.diffusion.sample(denoise, noise, nfe, start=seen[0].x, strength=strength)
+
+    def check_setting(self, members: int, nfe: int) -> None:
+        """Raise UserError for members that would all be equal, and for views that cannot be."""
+        settings = self.diffusion.settings
+        if members > 1 and not settings.temperature and settings.deterministic:
+            raise UserError(
+                f"{members} members that start from zeros (temperature 0) are all the same. Ask for"
+                f" one member, or give a temperature, such as 1."
+            )
+        if settings.views != "none" and nfe > 1 and (settings.sampler != "ddim" or settings.eta):
+            raise UserError(
+                f"views {settings.views} average the answers of ddim's walk (eta 0), not those of "
+                f"{settings.sampler}. Sample with ddim, or with views none."
+            )
 
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""
@@ -325,9 +435,3 @@ class DensePipeline:
     def code(self, batch: Batch, task: str, target: bool = False) -> Coded:
         """A batch at working size in the working space; with its target when asked."""
         return code(batch, self.tasks[task], self.layout, self.codec, target)
-
-
-def _take(coded: Coded, picks: Tensor) -> Coded:
-    picks = picks.to(coded.cond.device)
-    x, features = (None if one is None else one[picks] for one in (coded.x, coded.features))
-    return Coded(x, coded.cond[picks], features, None, coded.label[picks])

@@ -8,6 +8,7 @@ Shapes are einops strings; `b` is the batch, `h w` the pixel grid of the image t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -104,15 +105,48 @@ class Target(Movable):
     valid: Tensor  # bool "b 1 h w"
 
 
+# (estimate of the target "m c h w", condition images "m k h w") -> "m g h2 w2"
+Look = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass
 class Coded(Movable):
-    """A batch in the codec's working space: what the loss takes."""
+    """A batch in the codec's working space: what the loss takes.
+
+    Rows of several tasks may stand below one another; then `featured` says which have features.
+    """
 
     x: Tensor | None  # "b c h w" clean target, None when there is none to learn from
     cond: Tensor  # "b k h w" condition images, channels concatenated
     features: Tensor | None  # "b f h' w'"
     valid: Tensor | None  # float32 "b c h w" in {0, 1}: entries inside the loss
     label: Tensor  # int64 "b": task or class row of the backbone's embedding
+    featured: Tensor | None = None  # int64 "m", rows that `features` "m ..." are of; None: all
+    pictures: Tensor | None = None  # int64 "b", equal for rows that show the same picture
+    look: Look | None = None  # what `featured` rows see anew at every call
+    temperature: Tensor | None = None  # "b", scale of the noise that x starts from; None: 1
+    encoded: tuple[Tensor, ...] | None = None  # what the backbone made of it, once for all calls
+
+    def rows(self, picks: Tensor) -> Self:
+        """Some rows of one task, again with what was encoded."""
+        picks = picks.to(self.label.device)
+
+        def of(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[picks]
+
+        assert self.featured is None, "rows of several tasks are picked where they are joined"
+        encoded = self.encoded and tuple(one[picks] for one in self.encoded)
+        return replace(
+            self,
+            x=of(self.x),
+            cond=self.cond[picks],
+            features=of(self.features),
+            valid=of(self.valid),
+            label=self.label[picks],
+            pictures=of(self.pictures),
+            temperature=of(self.temperature),
+            encoded=encoded,
+        )
 
 
 @dataclass

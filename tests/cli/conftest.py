@@ -20,7 +20,7 @@ from stepsight.tasks.table import build_tasks
 def tiny() -> RunConfig:
     return from_dict(
         {
-            "model": {"name": "hourglass-32"},
+            "model": {"name": "split-8"},
             "tasks": {task: {} for task in ("depth", "flow", "amodal")},
             "data": {"scenes": {"level": "easy", "size": [16, 24], "count": 8, "eval_count": 3}},
             "training": {"images": 16, "log_every": 16, "first_validation": 0},

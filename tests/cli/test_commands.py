@@ -94,7 +94,7 @@ def test_a_printed_config_reads_as_the_same_run(capsys, tmp_path):
     assert load([str(file)])[0] == load([], flags)[0]
 
 
-@pytest.mark.parametrize("name", ["hourglass-64", "DiT-S/2"])
+@pytest.mark.parametrize("name", ["split-32", "DiT-S/2"])
 def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(name, capsys, tmp_path):
     assert train.main(["--dry-run", "--model.name", name]) == 0
     text = capsys.readouterr().out

@@ -23,7 +23,7 @@ GENERATOR = {
     "codec": {"path": "vae"},
     "diffusion": {"schedule": "linear", "prediction": "eps", "sampling_shift": 1.0, "shift": 1.0},
 }
-PIXELS = {"model": {"name": "hourglass-32"}, "tasks": {"depth": {}, "amodal": {}}}
+PIXELS = {"model": {"name": "split-8"}, "tasks": {"depth": {}, "amodal": {}}}
 
 
 def made(folder: Path, values: dict, size: tuple[int, int]) -> Path:
@@ -92,9 +92,9 @@ def test_upcycling_is_called_with_what_was_asked(tmp_path):
         (("import", "PIXELS", "--out", "PIXELS/config.yaml"), "is a file"),
         (("import", "PIXELS", "--vae", "v", "--out", "new"), "--vae is for DiT weights"),
         (("import", "PIXELS", "--size", "8", "8", "--out", "new"), "--size is for DiT weights"),
-        (("export", "--checkpoint", "PIXELS", "--format", "dit", "--out", "new"), "hourglass-32"),
+        (("export", "--checkpoint", "PIXELS", "--format", "dit", "--out", "new"), "split-8"),
         (("export", "--checkpoint", "absent", "--format", "dit", "--out", "new"), "not found"),
-        (("upcycle", "--checkpoint", "PIXELS", "--out", "new"), "hourglass-32"),
+        (("upcycle", "--checkpoint", "PIXELS", "--out", "new"), "split-8"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_writes_nothing(pixels, capsys, arguments, message):

@@ -257,7 +257,7 @@ def test_a_wrong_flag_of_evaluate_exits_with_status_2(capsys):
         (["--config", "none.yaml"], "none.yaml not found"),
         (["--training.images", "100"], "training.images=100 is not a multiple"),
         (["--dry-run", "--data.scenes.size", "60", "64"], "H=60 .* Use 56 or 64"),
-        (["--dry-run", "--model.name", "hourglas-64"], "Did you mean 'hourglass-64'"),
+        (["--dry-run", "--model.name", "spilt-32"], "Did you mean 'split-32'"),
         (["--dry-run", "--model.qk-norm", "True"], "model.qk_norm is for DiT"),
         (["--dry-run", "--model.name", "DiT-Ti/8", "--data.scenes.size", "64", "4"], "W=4"),
     ],

@@ -95,7 +95,7 @@ def test_frontier_of_a_sweep(sweep, capsys):
     (only,) = answered(capsys, "frontier", "--sweep", sweep, "--task", "flow", "--cost", "ms")
     assert only["points"][0]["cost"] == 2.0 and only["points"][-1]["members"] == 4
     text = printed(capsys, "frontier", "--sweep", sweep, "--task", "depth")
-    assert "ddim trailing trained: steps at 1 member" in text and "0.150" in text
+    assert "ddim trailing trained T 1: steps at 1 member" in text and "0.150" in text
     with pytest.raises(UserError, match="no task 'normals'"):
         run(["frontier", "--sweep", sweep, "--task", "normals"])
 

@@ -13,8 +13,9 @@ from stepsight.data.mixture import BLOCK, Draw, Mixture, Stream
 from stepsight.errors import UserError
 
 
-def stream(task: str = "depth", weight: float = 1.0, length: int = 10, **more) -> Stream:
-    return Stream(task, more.pop("source", "files"), weight, length, **more)
+def stream(tasks: str = "depth", weight: float = 1.0, length: int = 10, **more) -> Stream:
+    """A stream of tasks, such as "depth" or "depth flow"."""
+    return Stream(tuple(tasks.split()), more.pop("source", "files"), weight, length, **more)
 
 
 def draws(mixture: Mixture, steps: range) -> list[Draw]:
@@ -26,7 +27,7 @@ def walk(mixture: Mixture, task: str, batches: int) -> list[int]:
     found: list[int] = []
     for step in range(10_000):
         draw = mixture.draw(step)
-        if draw.stream.task == task:
+        if task in draw.stream.tasks:
             found += draw.indices
             batches -= 1
         if not batches:
@@ -58,7 +59,7 @@ def test_other_seeds_make_other_batches():
 def test_batches_never_change():
     """A change here changes every training run: weights of old and new runs are not comparable."""
     found = draws(Mixture(MIXED, 4, seed=0), range(4))
-    assert [(draw.stream.task, draw.indices) for draw in found] == [
+    assert [(draw.stream.label, draw.indices) for draw in found] == [
         ("depth", (1, 2, 3, 4)),
         ("flow", (0, 1, 2, 3)),
         ("depth", (0, 5, 6, 1)),
@@ -85,7 +86,7 @@ def test_every_block_realises_the_weights_exactly(weights, counts):
     mixture = Mixture([stream(t, w) for t, w in zip(tasks, weights)], 2, seed=3)
     for block in (0, 1, 77):
         steps = range(block * BLOCK, (block + 1) * BLOCK)
-        found = Counter(draw.stream.task for draw in draws(mixture, steps))
+        found = Counter(draw.stream.label for draw in draws(mixture, steps))
         assert tuple(found[task] for task in tasks) == counts
     shares = mixture.shares()
     assert [shares[task] for task in tasks] == pytest.approx([one / BLOCK for one in counts])
@@ -94,7 +95,7 @@ def test_every_block_realises_the_weights_exactly(weights, counts):
 @pytest.mark.parametrize("count", [7, 11, 13, 60])
 def test_weights_that_do_not_divide_a_block_come_within_one_batch(count):
     mixture = Mixture([stream(f"task{i}") for i in range(count)], 1, seed=0)
-    found = Counter(draw.stream.task for draw in draws(mixture, range(BLOCK)))
+    found = Counter(draw.stream.label for draw in draws(mixture, range(BLOCK)))
     assert sum(found.values()) == BLOCK and len(found) == count
     assert max(found.values()) - min(found.values()) <= 1
 
@@ -102,7 +103,7 @@ def test_weights_that_do_not_divide_a_block_come_within_one_batch(count):
 def test_the_order_of_the_streams_differs_from_block_to_block():
     mixture = Mixture(MIXED, 1, seed=0)
     orders = [
-        tuple(draw.stream.task for draw in draws(mixture, range(b * BLOCK, (b + 1) * BLOCK)))
+        tuple(draw.stream.label for draw in draws(mixture, range(b * BLOCK, (b + 1) * BLOCK)))
         for b in range(3)
     ]
     assert len(set(orders)) == 3
@@ -141,7 +142,7 @@ def test_about_half_of_the_rows_are_mirrored():
 
 def test_a_stream_of_weight_zero_is_left_out():
     mixture = Mixture([stream("depth"), stream("flow", 0, 0)], 2, seed=0)
-    assert {draw.stream.task for draw in draws(mixture, range(BLOCK))} == {"depth"}
+    assert {draw.stream.label for draw in draws(mixture, range(BLOCK))} == {"depth"}
     assert mixture.shares() == {"depth": 1.0}
 
 
@@ -200,7 +201,7 @@ def test_counts_are_those_of_the_draws(steps):
     streams = [*MIXED, stream("depth", 1.5, 9, source="shards", size=(4, 8)),
                stream("depth", 1.5, 3, source="shards", size=(8, 4))]  # fmt: skip
     mixture = Mixture(streams, 4, seed=5)
-    drawn = Counter((one.stream.task, one.stream.source) for one in draws(mixture, range(steps)))
+    drawn = Counter((one.stream.label, one.stream.source) for one in draws(mixture, range(steps)))
     found = mixture.counts(steps)
     assert {pair: count // 4 for pair, count in found.items() if count} == drawn
     assert sum(found.values()) == 4 * steps and len(found) == 4
@@ -210,6 +211,39 @@ def test_declared_shares_are_the_weights():
     found = Mixture([stream("depth", 0.7), stream("flow", 0.1), stream("flow", 0.2)], 1, 0)
     declared = found.declared()
     assert declared == pytest.approx({("depth", "files"): 0.7, ("flow", "files"): 0.3})
+
+
+# ---------------------------------------------------------------------------- several tasks
+
+SCENES = stream("depth flow amodal", 3, 40, source="scenes")
+PHOTOS = stream("depth", 1, 7, source="photos")
+
+
+def test_a_batch_of_several_tasks_counts_for_each_of_them():
+    mixture = Mixture([SCENES, PHOTOS], 4, seed=6)
+    for steps in (0, 1, 61, 200):
+        drawn = Counter(one.stream.source for one in draws(mixture, range(steps)))
+        assert mixture.counts(steps) == {
+            ("depth", "scenes"): 4 * drawn["scenes"],
+            ("flow", "scenes"): 4 * drawn["scenes"],
+            ("amodal", "scenes"): 4 * drawn["scenes"],
+            ("depth", "photos"): 4 * drawn["photos"],
+        }
+    assert SCENES.label == "depth+flow+amodal" and PHOTOS.label == "depth"
+
+
+def test_shares_of_several_tasks_need_not_add_up_to_one():
+    mixture = Mixture([SCENES, PHOTOS], 4, seed=6)
+    assert mixture.shares() == pytest.approx({"depth": 1.0, "flow": 0.75, "amodal": 0.75})
+    assert mixture.declared()["depth", "scenes"] == pytest.approx(0.75)
+    assert mixture.declared()["depth", "photos"] == pytest.approx(0.25)
+    assert mixture.distinct() == {"depth": 47, "flow": 40, "amodal": 40}
+
+
+def test_several_tasks_read_the_same_pictures():
+    mixture = Mixture([SCENES], 5, seed=7)
+    indices = walk(mixture, "flow", 8)
+    assert indices == walk(mixture, "depth", 8) and sorted(indices) == list(range(40))
 
 
 # ---------------------------------------------------------------------------- buckets

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from stepsight.colours import Legend
 from stepsight.evaluation.grids import GAP, PAPER, compose
 
 
@@ -51,6 +53,40 @@ def test_escapes_and_line_breaks_in_names_do_no_harm(tmp_path):
     one = compose([[tile(1, 64, 64)]], [hostile], [hostile], tmp_path / "one.png")
     two = compose([[tile(1, 64, 64)]], [tame], [tame], tmp_path / "two.png")
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_legend_stands_between_its_texts_beside_its_row(tmp_path):
+    bar = torch.full((3, 20, 12), 77, dtype=torch.uint8)
+    legends = [None, Legend(bar, "9 m", "1 m")]
+    rows, path = [[tile(1, 64, 64)], [tile(2, 64, 64)]], tmp_path / "g.png"
+    plain, page = (
+        read(compose(rows, ["x"], None, path)),
+        read(compose(rows, ["x"], None, path, legends=legends)),
+    )
+    assert np.array_equal(page[:, : plain.shape[1]], plain)
+    beside = page[:, plain.shape[1] :]
+    ys, xs = np.nonzero((beside == 77).all(-1))
+    assert (len(ys), xs.max()) == (20 * 12, 11) and np.ptp(ys) == 19
+    second = beside.shape[0] // 2
+    assert ys.min() > second and beside[second : ys.min()].min() < 77  # the upper text
+    assert beside[ys.max() + 1 :].min() < 77 and beside[: second - 20].min() == 255
+
+
+def test_a_tall_legend_shrinks_to_its_row(tmp_path):
+    legend = Legend(torch.zeros(3, 400, 40, dtype=torch.uint8), "", "")
+    page = read(compose([[tile(255, 64, 64)]], [""], None, tmp_path / "g.png", legends=[legend]))
+    dark = np.nonzero((page < 40).all(-1))
+    assert np.ptp(dark[0]) < 128 and np.ptp(dark[1]) < 12
+
+
+def test_labels_of_several_lines_and_a_note(tmp_path):
+    rows, names = [[tile(255, 64, 64)]], [""]
+    one = read(compose(rows, names, ["depth"], tmp_path / "one.png"))
+    two = read(compose(rows, names, [("depth", "error")], tmp_path / "two.png"))
+    noted = read(compose(rows, names, ["depth"], tmp_path / "n.png", note="grey: no truth"))
+    heights = [np.ptp(np.nonzero((page < 128).all(-1))[0]) for page in (one, two)]
+    assert heights[1] > heights[0] + 10
+    assert np.array_equal(noted[: len(one)], one) and noted[len(one) :].min() < 128
 
 
 def test_tiles_of_different_sizes_share_a_column(tmp_path):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from stepsight.colours import VOID, palette
 from stepsight.data.collate import collate
 from stepsight.evaluation import pictures
 from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.pictures import extremes_grid, sample_grid
 from stepsight.evaluation.predictors import Model
 from stepsight.metrics import protocol as protocols
+from stepsight.pipeline import DensePipeline
+from stepsight.tasks.config import DepthSettings, FlowSettings
+from stepsight.tasks.table import build_task
+from stepsight.types import IGNORE
 
 
 @pytest.fixture
@@ -22,8 +28,9 @@ def composed(monkeypatch):
     """What was handed to the drawing of the page, instead of a page."""
     calls = []
 
-    def compose(rows, names, labels, path, scale):
-        calls.append((rows, names, labels, scale))
+    def compose(rows, names, labels, path, scale, legends, note):
+        assert note == "grey: no truth"
+        calls.append((rows, names, labels, scale, legends))
         return path
 
     monkeypatch.setattr(pictures, "compose", compose)
@@ -52,12 +59,13 @@ def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, compos
     pipeline = lab.pipeline()
     sources = {task: lab.held for task in pipeline.tasks}
     sample_grid(pipeline, sources, tmp_path / "grid.png", nfe=2, members=3, images=2)
-    ((rows, names, labels, scale),) = composed
-    assert names == ["image", "prompt", "truth", "1 x 1", "2 x 3", "spread"]
-    assert labels == [task for task in sources for _ in range(2)]
+    ((rows, names, labels, scale, legends),) = composed
+    assert names == ["image", "prompt", "truth", "1 x 1", "answer", "error", "spread"]
+    tasks = [task for task in sources for _ in range(2)]
+    assert [label[:2] for label in labels] == [(task, "2 x 3, T 1") for task in tasks]
     assert all(tile.shape == (16, 16, 3) and tile.dtype == np.uint8 for row in rows for tile in row)
     assert scale == 8  # small tiles are enlarged to about 128 pixels
-    for row, task, index in zip(rows, labels, [0, 5] * 4):
+    for row, task, index, legend in zip(rows, tasks, [0, 5] * 4, legends):
         sample = lab.held[index]
         assert np.array_equal(row[0], sample.image.permute(1, 2, 0).numpy())
         second = sample.second.permute(1, 2, 0).numpy()
@@ -66,7 +74,85 @@ def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, compos
             assert np.array_equal(row[1][..., 0] > 0, sample.modal[0].numpy())
         if task in ("depth", "semantic"):
             assert row[1].min() == 255  # no prompt
-        assert row[5].std() > 0  # members differ
+        assert row[6].std() > 0  # members differ
+        assert (legend is None) == (task == "semantic")
+
+
+def test_where_no_truth_is_the_truth_is_grey_and_the_prediction_fades(lab, tmp_path, composed):
+    pipeline = lab.pipeline()
+    tasks = {"depth": "depth_valid", "flow": "flow_valid", "normals": "normals_valid"}
+    config = lab.config(tasks=[*tasks, "semantic"])
+    pipeline = lab.pipeline(config)
+    sources = {task: lab.held for task in config.tasks}
+    sample_grid(pipeline, sources, tmp_path / "grid.png", nfe=1, members=1, images=1)
+    ((rows, names, labels, _, _),) = composed
+    sample, grey = lab.held[0], np.array(VOID)
+    for (_, truth, _, predicted, error), (task, *_) in zip(
+        ([tile for name, tile in zip(names, row) if name != "prompt"] for row in rows), labels
+    ):
+        known = sample.labels != IGNORE if task == "semantic" else getattr(sample, tasks[task])
+        known = known.reshape(16, 16).numpy()
+        assert np.array_equal((truth == grey).all(-1), ~known) and not known.all()
+        assert np.array_equal((error == grey).all(-1), ~known)
+        distance = np.abs(predicted[~known].astype(int) - grey).max()
+        assert distance <= np.ceil(0.4 * grey[0])
+        if task == "semantic":
+            colours = {tuple(colour) for colour in palette().tolist()}
+            assert {tuple(colour) for colour in predicted[known].tolist()} <= colours
+
+
+def test_tasks_answer_as_they_usually_do(lab, tmp_path, composed, monkeypatch):
+    pipeline, asked = lab.pipeline(), ("depth", "semantic")
+    ways = {
+        "depth": SimpleNamespace(nfe=2, members=1, temperature=0.0, views="none"),
+        "semantic": SimpleNamespace(nfe=1, members=2, temperature=1.0, views="none"),
+    }
+    monkeypatch.setattr(DensePipeline, "usual", lambda self, task: ways[task], raising=False)
+    sample_grid(pipeline, dict.fromkeys(asked, lab.held), tmp_path / "grid.png", images=1)
+    ((rows, names, labels, _, _),) = composed
+    assert [label[1] for label in labels] == ["2 x 1, T 0", "1 x 2, T 1"]
+    batch = collate([lab.held[0]])
+    for row, (name, way) in zip(rows, ways.items()):
+        own, task = pipeline.sampling(temperature=way.temperature), pipeline.task(name)
+        found = own.predict(batch, name, nfe=way.nfe, members=way.members)
+        picture = task.picture(found.values, batch, like=task.truth(batch))[0]
+        assert np.array_equal(row[names.index("answer")], picture.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("space", ["log", "inverse", "linear"])
+def test_depth_up_to_scale_and_shift_is_coloured_as_the_truth(lab, space):
+    sample = lab.held[1]
+    batch, task = collate([sample]), build_task(DepthSettings(space=space))
+    truth = task.truth(batch)
+    spaces = {"log": (torch.log, torch.exp), "linear": (lambda x: x, lambda x: x)}
+    into, back = spaces.get(space, (lambda x: -1 / x, lambda x: -1 / x))
+    distorted = back(0.3 * into(batch.depth) + (0.7 if space == "linear" else -0.2))
+    pictures = [task.picture(x, batch, like=truth)[0].int() for x in (truth, distorted)]
+    known = sample.depth_valid.expand(3, -1, -1)
+    assert (pictures[0] - pictures[1])[known].abs().max() <= 4  # rounding, a step of the map
+    alone = task.picture(distorted, batch)[0].int()
+    differs = (alone - pictures[0])[known].abs().max() > 4
+    assert differs == (space != "log")  # in whose logarithm colours run
+
+
+def test_metres_are_not_fitted_before_they_are_coloured(lab):
+    batch = collate([lab.held[1]])
+    task = build_task(DepthSettings(range="metric"))
+    truth = task.truth(batch)
+    known = batch.depth_valid[0].expand(3, -1, -1)
+    twice = task.picture(2 * batch.depth, batch, like=truth)[0].int()
+    assert (twice - task.picture(truth, batch, like=truth)[0].int())[known].abs().max() > 20
+
+
+def test_flow_twice_as_long_is_shown_in_the_truths_range(lab):
+    batch = collate([lab.held[1]])
+    task = build_task(FlowSettings())
+    truth = task.truth(batch)
+    known = batch.flow_valid[0].expand(3, -1, -1)
+    half = task.picture(batch.flow / 2, batch, like=truth)[0]
+    whole = task.picture(truth, batch, like=truth)[0]
+    assert half[known].float().mean() > whole[known].float().mean() + 20  # shorter is paler
+    assert torch.equal(task.picture(batch.flow / 2, batch), task.picture(batch.flow, batch))
 
 
 @pytest.mark.parametrize("task", ["depth", "amodal"])
@@ -74,18 +160,18 @@ def test_best_median_and_worst_by_the_tasks_own_direction(lab, tmp_path, compose
     pipeline = lab.pipeline()
     scores = scored(lab, pipeline, task)
     draw_extremes(lab, pipeline, scores, tmp_path / "grid.png")
-    ((rows, _, labels, _),) = composed
+    ((rows, _, labels, _, _),) = composed
     values = scores.settings[2, 2][pipeline.task(task).metric].numpy()
     order = np.argsort(values)[: np.isfinite(values).sum()]  # nan sorts last
     order = order[::-1] if task == "amodal" else order
-    assert [label.split()[0] for label in labels] == ["best", "median", "worst"]
+    assert [label[0].split()[0] for label in labels] == ["best", "median", "worst"]
     for row, place in zip(rows, (order[0], order[len(order) // 2], order[-1])):
         assert np.array_equal(row[0], lab.held[int(place)].image.permute(1, 2, 0).numpy())
     batch = collate([lab.held[int(order[0])]])
     predicted = pipeline.predict(batch, task, nfe=2, members=2)
     truth = pipeline.task(task).truth(batch)
     picture = pipeline.task(task).picture(predicted.values, batch, like=truth)[0]
-    assert np.array_equal(rows[0][-2], picture.permute(1, 2, 0).numpy())
+    assert np.array_equal(rows[0][-3], picture.permute(1, 2, 0).numpy())
 
 
 def test_nothing_is_drawn_where_nothing_was_measured(lab, tmp_path):

@@ -19,12 +19,13 @@ from stepsight.metrics.uncertainty import (
 )
 
 
-def ensemble_sums(members: int, images: int = 40):
-    """Truth and members are draws from one normal distribution at every pixel."""
+def ensemble_sums(members: int, images: int = 40, scale: float = 1.0):
+    """Truth and members are draws from one normal distribution at every pixel; intervals are
+    `scale` times as wide as the members say."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(members + 1, images, 1, 24, 24, generator=draw, dtype=torch.float64)
     valid = torch.ones_like(x[0], dtype=torch.bool)
-    mean, deviation = x[1:].mean(0), x[1:].std(0, correction=1)
+    mean, deviation = x[1:].mean(0), scale * x[1:].std(0, correction=1)
     return interval_calibration(mean, deviation, x[0], valid)
 
 
@@ -72,6 +73,23 @@ def test_probabilities_show_how_much_stands_where(task, panels):
     assert len(figure.axes) == panels
     labels = [line.get_label() for line in figure.axes[0].lines]
     assert ("perfect, of 4 members" in labels) == (task == "flow")
+
+
+def test_calibrated_intervals_stand_beside_those_of_the_raw_members():
+    points, raw = (reliability(ensemble_sums(8, 4, scale).numpy()) for scale in (1.0, 0.3))
+    figure = reliability_diagram(points, "depth", 8, raw)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    told = [
+        f"raw members, ECE {100 * raw.error:.1f} %",
+        f"calibrated, ECE {100 * points.error:.1f} %",
+    ]
+    assert labels == ["perfect", *told] and raw.error > 5 * points.error
+
+
+def test_the_axis_of_one_answer_is_its_own_probability():
+    figure = reliability_diagram(reliability(ensemble_sums(4, 3).numpy()), "semantic", 1)
+    assert figure.axes[1].get_xlabel() == "stated probability of the answer"
+    assert figure.axes[0].get_title(loc="left") == "semantic: reliability of one answer"
 
 
 def test_rows_without_calibration_draw_nothing(tmp_path):

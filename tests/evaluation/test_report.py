@@ -157,8 +157,14 @@ def write_run(path: Path, hostile: str = "") -> Path:
     family |= {"verdict": "law", "dials": [dial]}
     laws = {"depth": {"metric": "abs_rel", "families": [family]}}
     (path / "sweep" / "fit.json").write_text(json.dumps(laws))
-    claim = {"task": "depth", "statement": f"more members help{hostile}", "verdict": "holds"}
-    claim |= {"effect": 0.07, "lo": 0.05, "hi": 0.09, "n": 512, "sentence": "Eight instead of one."}
+    claim = {"task": "depth", "metric": "abs_rel", "averaging": "per image", "main": True}
+    claim |= {"statement": f"more members help{hostile}", "given": "calls 4", "verdict": "holds"}
+    claim |= {"value": 0.07, "lo": 0.05, "hi": 0.09, "n": 512, "sentence": "Eight instead of one."}
+    claim |= {"cost": 32, "base_cost": 4, "sampler": "ddim", "spacing": "trailing"}
+    sides = {"base": 1, "other": 8}
+    claim |= {
+        s: {"nfe": 4, "members": n, "temperature": 1.0, "views": "none"} for s, n in sides.items()
+    }
     (path / "sweep" / "claims.json").write_text(json.dumps([claim]))
     return path
 
@@ -201,7 +207,7 @@ def test_numbers_come_with_protocol_interval_ratio_and_an_honest_mark(complete):
         "δ1 0.720↑",
         "ddim, 4 NFE x 4",
         "A = 0.200 [0.190, 0.210]",
-        "Eight instead of one.",
+        "4x1 → 4x8",
         "steps at 8 members, +7.0% ~ saturated",
         "1 NFE x 8 members",
         "✓ wins",

@@ -29,6 +29,7 @@ from stepsight.metrics import protocol as protocols
 
 SETTING = (2, 4)
 MADE = Made("ddim", "digest")
+RECORD = {"scale": 2.26, "images": 64}
 
 
 def rows_of(values: list[float], name: str = "epe") -> dict[str, torch.Tensor]:
@@ -74,6 +75,22 @@ def test_a_result_says_everything_about_its_numbers():
     assert ratio["metric"] == "epe"
     assert [ratio[k] for k in ("ratio", "lo", "hi")] == pytest.approx([0.5] * 3)  # paired
     assert found["ceiling"] is None and found["seconds_per_image"] == 0.25
+
+
+def test_a_result_tells_temperature_and_whether_its_intervals_are_to_be_believed():
+    scores = flow_scores([1.0, 2.0], [2.0, 2.0])
+    point = result(scores, SETTING, MADE)
+    assert point["temperature"] is None and point["calibration"] is None
+    scores.uncertainty[SETTING] = {
+        "coverage_90": torch.tensor([0.88, 0.92]), "coverage_90_raw": torch.tensor([0.3, 0.5]),
+        "calibration": torch.ones(2, 9, 3), "spread_error": torch.tensor([0.2, 0.4]),
+    }  # fmt: skip
+    found = result(scores, SETTING, replace(MADE, temperature=1.0, calibration=RECORD))
+    assert found["temperature"] == 1 and flat(found)["temperature"] == 1
+    told = found["calibration"]
+    assert (told["scale"], told["images"], told["verdict"]) == (2.26, 64, "calibrated")
+    assert "(raw members: 40.0 %): calibrated" in told["sentence"]
+    assert "calibration" not in found["uncertainty"] and "calibration" not in flat(found)
 
 
 def test_images_without_truth_are_left_out():

@@ -12,15 +12,17 @@ import pytest
 import torch
 
 from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.ledger import Identity, forward_flops
+from stepsight.evaluation.ledger import Identity, cost_of
 from stepsight.evaluation.plan import Plan, jobs_of
 from stepsight.evaluation.report import write_report
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.run import sweep
 from stepsight.evaluation.run_folder import read_run
-from stepsight.evaluation.sweep import Scored, cells_of, statements, sweep_variants
+from stepsight.evaluation.sweep import Scored, cells_of, sweep_variants, tables_of
 from stepsight.evaluation.variants import Axes, Candidate, Variant, variants
 from stepsight.scaling import records
+from stepsight.scaling.sampling.claims import decide
+from stepsight.scaling.sampling.questions import CALLS, MEMBERS
 from stepsight.scaling.sampling.sweeps import COLUMNS, read_sweep
 
 GRID = [(nfe, members) for nfe in (1, 2, 4) for members in (1, 2, 4)]
@@ -48,11 +50,13 @@ def test_the_columns_of_the_sweep(swept):
     header, *_ = (run / "sweep/sweep.csv").read_text().splitlines()
     assert tuple(header.split(",")) == COLUMNS
     rows = table(run)
-    cells = {(r["task"], r["nfe"], r["members"], r["metric"]) for r in rows}
-    assert len(cells) == len(rows)
+    names = "task temperature views nfe members metric".split()
+    assert len({tuple(r[name] for name in names) for r in rows}) == len(rows)
+    starts = {(r["temperature"], r["views"]) for r in rows}
+    assert starts == {("0.0", "none"), ("0.0", "mirror"), ("1.0", "none")}
     for task in pipeline.tasks.values():
         own = [r for r in rows if r["task"] == task.name]
-        assert sum(r["metric"] == task.metric for r in own) == 4
+        assert sum(r["metric"] == task.metric for r in own) == 2 + 2 + 4  # from zeros one member
         assert {(r["merge"], r["size"], r["images"]) for r in own} == {
             (task.merge_by, "16x16", "5")
         }
@@ -64,17 +68,20 @@ def test_ensembles_have_scores_of_their_uncertainty(swept):
     for task in pipeline.tasks:
         for members in ("1", "2"):
             own = {r["metric"] for r in table(run) if (r["task"], r["members"]) == (task, members)}
-            assert own & STATED == (STATED if members == "2" else set())
+            alone = task in ("amodal", "semantic")  # they state probabilities without an ensemble
+            assert own & STATED == (STATED if members == "2" or alone else set())
 
 
 def test_what_a_cell_costs(swept):
     run, pipeline, _ = swept
-    flops = {task: forward_flops(pipeline, task) for task in pipeline.tasks}
-    assert flops["flow"] > flops["depth"]
+    costs = {task: cost_of(pipeline, task) for task in pipeline.tasks}
+    assert costs["flow"].call + costs["flow"].encode > costs["depth"].call + costs["depth"].encode
     for row in table(run):
         calls = int(row["nfe"]) * int(row["members"])
         assert int(row["total_calls"]) == calls
-        assert float(row["gflop_per_image"]) == pytest.approx(flops[row["task"]] * calls / 1e9)
+        cost, views = costs[row["task"]], 2 if row["views"] == "mirror" and row["nfe"] == "2" else 1
+        flops = views * cost.encode + calls * cost.call  # encoded once a view for all members
+        assert float(row["gflop_per_image"]) == pytest.approx(flops / 1e9)
         assert float(row["ms_per_image"]) > 0 and float(row["peak_gb"]) > 0
         assert (row["sampler"], row["spacing"], row["schedule"]) == ("ddim", "trailing", "trained")
 
@@ -90,9 +97,14 @@ def test_what_follows_is_kept_for_the_report(swept):
     for name in ("fit.json", "frontier.json"):
         assert json.loads((run / "sweep" / name).read_text()).keys() == pipeline.tasks.keys()
     told = json.loads((run / "sweep/claims.json").read_text())
-    assert len(told) == len(claims) == 3 * len(pipeline.tasks)
-    assert {one["verdict"] for one in told} <= {"holds", "fails", "undecided"}
-    assert {one["metric"] for one in told} == {task.metric for task in pipeline.tasks.values()}
+    assert told == json.loads(json.dumps(claims)) and told
+    assert {one["verdict"] for one in told} == {"undecided"}, "of five images nothing is decided"
+    assert {one["metric"] for one in told if one["main"]} == {
+        task.metric for task in pipeline.tasks.values()
+    }
+    assert {"crps", "brier", "edge_f1"} <= {one["metric"] for one in told}
+    averaged = {one["task"]: one["averaging"] for one in told if one["main"]}
+    assert averaged["semantic"] == "pooled" and averaged["depth"] == "per image"
     pictures = {path.name for path in (run / "sweep").glob("*.png")}
     assert pictures >= {f"{kind}-{t}.png" for kind in ("film", "pareto") for t in pipeline.tasks}
     assert not (run / "sweep/sweep.html").exists()  # the report has its sections
@@ -200,14 +212,14 @@ def test_a_killed_sweep_goes_on_from_its_last_image(lab, tmp_path, monkeypatch):
     assert not (tmp_path / "killed/journal").exists()
 
 
-def made_up(task: str, metric: str, value) -> Scores:
-    """Scores of six images: `value(nfe, members)`, some images harder than others by a factor."""
-    hard = torch.linspace(0.9, 1.1, 6, dtype=torch.float64)
+def made_up(task: str, metric: str, value, images: int = 12) -> Scores:
+    """Scores of some images: `value(nfe, members)`, some harder than others by a factor."""
+    hard = torch.linspace(0.9, 1.1, images, dtype=torch.float64)
     scores = Scores(task, "scenes", {"flow": "flow-epe", "amodal": "amodal-iou"}[task])
-    scores.keys = list("abcdef")
+    scores.keys = [f"scene {i}" for i in range(images)]
     for setting in GRID:
-        rows = {"n": torch.ones(6), metric: value(*setting) * hard}
-        scores.settings[setting] = rows | {"union": torch.ones(6)}
+        rows = {"n": torch.ones(images), metric: value(*setting) * hard}
+        scores.settings[setting] = rows | {"union": torch.ones(images)}
         scores.seconds[setting] = 0.001 * setting[0] * setting[1]
         scores.peak_gb[setting] = 1.0
     return scores
@@ -219,20 +231,83 @@ def scored(lab, scores: Scores) -> Scored:
     return Scored(Variant(one, one.pipeline, PLAN), job, scores)
 
 
-def test_statements_follow_the_direction_of_the_metric(lab):
-    better = made_up("amodal", "iou", lambda nfe, members: 0.5 + 0.05 * members - 0.02 * nfe)
-    worse = made_up("flow", "epe", lambda nfe, members: 0.5 + 0.05 * members - 0.02 * nfe)
-    found = statements([scored(lab, better), scored(lab, worse)])
-    verdicts = {(c["task"], c["statement"]): c["verdict"] for c in found}
-    assert verdicts["amodal", "more members help"] == "holds"
-    assert verdicts["amodal", "more steps alone help"] == "fails"
-    assert verdicts["flow", "more members help"] == "fails"
-    assert verdicts["flow", "more steps alone help"] == "holds"
+def verdicts(lab, *every: Scores) -> dict[tuple[str, str], set[str]]:
+    found = decide([table for one in every for table in tables_of(scored(lab, one))])
+    return {
+        (task, statement): {
+            one.verdict for one in found if (one.task, one.statement) == (task, statement)
+        }
+        for task in {one.task for one in found}
+        for statement in (CALLS, MEMBERS)
+    }
+
+
+def test_claims_follow_the_direction_of_the_metric(lab):
+    def value(nfe: int, members: int) -> float:
+        return 0.5 + 0.05 * members - 0.02 * nfe
+
+    found = verdicts(lab, made_up("amodal", "iou", value), made_up("flow", "epe", value))
+    assert found["amodal", MEMBERS] == found["flow", CALLS] == {"holds"}
+    assert found["amodal", CALLS] == found["flow", MEMBERS] == {"fails"}
+
+
+def test_a_model_no_better_than_a_constant_makes_no_claims(lab):
+    scores = made_up("flow", "epe", lambda nfe, members: 1.0 / nfe)
+    scores.baselines["constant"] = {"n": torch.ones(12), "epe": torch.full((12,), 0.9)}
+    assert verdicts(lab, scores)["flow", CALLS] == {"broken sampler"}
+    scores.baselines["constant"]["epe"] = torch.full((12,), 2.0)
+    assert verdicts(lab, scores)["flow", CALLS] == {"holds"}
+
+
+def test_settings_without_a_number_are_no_part_of_the_comparisons(lab):
+    scores = made_up("flow", "epe", lambda nfe, members: math.nan if nfe == 4 else 1.0 / nfe)
+    (table,) = tables_of(scored(lab, scores))
+    assert {nfe for nfe, _ in table.settings} == {1, 2} and not table.constant
+    (one,) = (c for c in decide([table]) if c.statement == CALLS and c.other.members == 1)
+    assert (one.other.nfe, one.n, one.value) == (2, 12, -0.5)
+
+
+def test_starts_and_views_are_axes_of_a_sweep(lab, tmp_path):
+    one = candidate(lab, ("depth",))
+    axes = Axes(["ddim"], temperatures=[0.0, 1.0], views=["none", "mirror"])
+    found = variants([one], PLAN, axes).found
+    sweep_variants(tmp_path / "out", found, tmp_path / "records.jsonl", page=False)
+    cells = [c for c in read_sweep(tmp_path / "out/sweep.csv") if c.metric == "abs_rel"]
+    told = {(c.temperature, c.views, c.nfe, c.members) for c in cells}
+    assert told == {
+        (temperature, views, nfe, members)
+        for temperature in (0.0, 1.0)
+        for views in ("none", "mirror")
+        for nfe in (1, 2)
+        for members in ((1, 2) if temperature else (1,))
+    }
+    values = {(c.temperature, c.views, c.setting): c.value for c in cells}
+    assert (
+        values[0.0, "none", (1, 1)] == values[0.0, "mirror", (1, 1)] != values[1.0, "none", (1, 1)]
+    )
+    assert values[0.0, "none", (2, 1)] != values[0.0, "mirror", (2, 1)]
+    rows = {(r["temperature"], r["views"], r["members"]) for r in per_sample(tmp_path / "out")}
+    assert rows == {
+        (t, v, m) for t, v, m in ((str(c.temperature), c.views, str(c.members)) for c in cells)
+    }
+    lines, _ = records.read(tmp_path)
+    assert {line.sampler for line in lines} == {
+        "ddim T 0",
+        "ddim T 0 mirror views",
+        "ddim",
+        "ddim mirror views",
+    }
+    claims = json.loads((tmp_path / "out/claims.json").read_text())
+    members = [one for one in claims if one["statement"] == MEMBERS]
+    assert {one["temperature"] for one in members} == {1.0}
 
 
 def test_values_are_those_of_the_rows(lab):
     scores = made_up("flow", "epe", lambda nfe, members: 1.0 / (nfe + members))
-    scores.uncertainty[2, 2] = {"ause": torch.full((6,), 0.25), "calibration": torch.ones(6, 3, 3)}
+    scores.uncertainty[2, 2] = {
+        "ause": torch.full((12,), 0.25),
+        "calibration": torch.ones(12, 3, 3),
+    }
     for cell in cells_of(scored(lab, scores)):
         expected = metrics_of(scores.settings[cell.setting], "flow-epe") | {"ause": 0.25}
         assert cell.value == pytest.approx(expected[cell.metric])

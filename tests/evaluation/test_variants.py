@@ -23,9 +23,10 @@ def candidate(lab) -> Candidate:
 def test_the_product_of_all_axes(candidate):
     other = replace(candidate, path="runs/b")
     axes = Axes(["ddim", "euler"], ["trailing", "karras"], ["trained", "cosine"], [8, 16])
+    axes = replace(axes, temperatures=[0.0, 0.5])
     found = variants([candidate, other], PLAN, axes).found
     told = {(*one.columns.values(), one.plan.size) for one in found}
-    assert len(found) == len(told) == 2**5
+    assert len(found) == len(told) == 2**6
     for one in found:
         used = one.pipeline.diffusion.settings
         assert (used.sampler, used.spacing) == (one.columns["sampler"], one.columns["spacing"])
@@ -44,6 +45,38 @@ def test_names_tell_variants_apart(candidate):
     found = variants([candidate], PLAN, axes).found
     assert len({one.name for one in found}) == len({one.label() for one in found}) == 16
     assert found[-1].label("mean") == "euler karras cosine 16px mean"
+    starts = Axes(temperatures=[0.0, 0.5, 1.0], views=["none", "mirror"])
+    found = variants([candidate], PLAN, starts).found
+    assert len({one.name for one in found}) == len({one.label() for one in found}) == 6
+    assert found[0].label() == "ddim T 0" and found[1].label() == "ddim T 0 mirror views"
+    assert found[1].columns["views"] == "mirror" and found[-1].label() == "ddim mirror views"
+
+
+def test_without_start_noise_there_is_one_member(candidate):
+    """All members of a deterministic sampler are the same from zeros; not those of another."""
+    several = replace(PLAN, members=[1, 4])
+    axes = Axes(["ddim", "euler", "ancestral"], temperatures=[0.0, 1.0])
+    tried = variants([candidate], several, axes)
+    members = {
+        (one.plan.sampler, one.columns["temperature"]): one.plan.members for one in tried.found
+    }
+    assert members["ddim", 0.0] == members["euler", 0.0] == (1,)
+    assert members["ddim", 1.0] == members["ancestral", 0.0] == [1, 4]
+    assert len(tried.left_out) == 2 and "more than 1 member is left out" in tried.left_out[0]
+    assert variants([candidate], PLAN, axes).left_out == [], "nobody asked for more"
+
+
+def test_stochastic_ddim_keeps_its_members_at_temperature_0(candidate):
+    stochastic = replace(candidate, pipeline=candidate.pipeline.sampling(eta=0.5))
+    (one,) = variants([stochastic], replace(PLAN, members=[1, 4]), Axes(temperatures=[0.0])).found
+    assert one.plan.members == [1, 4]
+
+
+def test_views_that_a_sampler_cannot_walk_are_left_out(candidate):
+    tried = variants([candidate], PLAN, Axes(["ddim", "euler"], views=["none", "mirror"]))
+    told = [(one.plan.sampler, one.columns["views"]) for one in tried.found]
+    assert told == [("ddim", "none"), ("ddim", "mirror"), ("euler", "none")]
+    assert len(tried.left_out) == 1 and "mirror" in tried.left_out[0]
 
 
 def test_what_a_sampler_cannot_spend_is_left_out_and_said(candidate):
@@ -69,6 +102,10 @@ def test_a_sampler_with_nothing_left_is_left_out(candidate):
         (Axes(merges=["meen"]), "Did you mean 'mean'"),
         (Axes(merges=["vote"]), "vote"),  # of masks and labels, none of which is swept
         (Axes(spacings=["custom"]), "custom"),
+        (Axes(temperatures=[-0.1]), "from 0, which starts from zeros, to 10"),
+        (Axes(temperatures=[1.0, 10.5]), "temperature of 10.5 cannot be"),
+        (Axes(temperatures=[float("nan")]), "temperature of nan cannot be"),
+        (Axes(views=["miror"]), "Did you mean 'mirror'"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(candidate, axes, said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -138,17 +139,57 @@ def test_an_unbeaten_baseline_names_its_dial():
     assert any("longer training" in s for s in next_steps(run(results=lost, train=falling)))
 
 
-def test_a_dial_is_recommended_when_its_gain_is_clear():
-    cells = [cell(1, 1, 0.200), cell(8, 1, 0.199), cell(1, 8, 0.180), cell(8, 8, 0.1795)]
-    steps = next_steps(run(sweep=SweepFolder(cells=cells), results=[result()]))
-    assert steps == [
-        "depth: 8 members instead of 1 improve AbsRel by 9.8% (--evaluation.members 8)."
+def swept(*points: tuple[int, int, float], gains=(), **changed) -> SweepFolder:
+    """A sweep whose frontier has the intervals of `gains`, from point to point."""
+    cells = [replace(cell(*point), **changed) for point in points]
+    rows = [asdict(one) | {"gain_lo": None, "gain_hi": None} for one in cells]
+    for row, (lo, hi) in zip(rows[1:], gains):
+        row |= {"gain_lo": lo, "gain_hi": hi}
+    return SweepFolder(cells=cells, fronts={"depth": {"points": rows}})
+
+
+SCORED = result() | {"nfe": 4, "members": 1}
+POINTS = ((1, 1, 0.210), (4, 1, 0.200), (8, 1, 0.190), (8, 2, 0.180))
+
+
+def test_the_next_point_of_the_frontier_is_offered_with_its_gain():
+    sweep = swept(*POINTS, gains=[(0.01, 0.08), (0.03, 0.07), (0.04, 0.06)])
+    assert next_steps(run(sweep=sweep, results=[SCORED])) == [
+        "depth: 8 calls (8 x 1, T 1) improve AbsRel by 5.0% (95 % interval 3.0% to 7.0%) on "
+        "4 calls (4 x 1, T 1): uv run evaluate.py --checkpoint runs/x --task depth --nfe 8 "
+        "--members 1 --temperature 1 --views none"
     ]
 
 
-def test_a_gain_within_the_intervals_is_no_recommendation():
-    cells = [cell(1, 1, 0.200, 0.05), cell(1, 8, 0.180, 0.05)]
-    assert next_steps(run(sweep=SweepFolder(cells=cells), results=[result()])) == []
+def test_the_offer_names_how_the_point_samples():
+    cells = swept(*POINTS, gains=[(0.01, 0.08), (0.03, 0.07)], temperature=0.0, views="mirror")
+    other = replace(cell(1, 8, 0.5), sampler="euler")
+    sweep = replace(cells, cells=[*cells.cells, other])
+    (step,) = next_steps(run(sweep=sweep, results=[SCORED]))
+    assert "8 calls (8 x 1, T 0, mirror views)" in step
+    assert step.endswith(
+        "--temperature 0 --views mirror --sampler ddim --spacing trailing --schedule cosine"
+    )
+
+
+@pytest.mark.parametrize("ends", [(-0.01, 0.11), (0.0, 0.1)])
+def test_a_step_that_may_be_luck_is_not_offered(ends):
+    sweep = swept(*POINTS, gains=[(0.01, 0.08), ends, (0.04, 0.06)])
+    assert next_steps(run(sweep=sweep, results=[SCORED])) == []
+
+
+def test_without_the_images_only_a_noticeable_step_is_offered():
+    (step,) = next_steps(run(sweep=swept(*POINTS), results=[SCORED]))
+    assert "its interval is not known" in step
+    flat = swept((4, 1, 0.200), (8, 1, 0.199))
+    assert next_steps(run(sweep=flat, results=[SCORED])) == []
+
+
+def test_at_the_end_of_the_frontier_nothing_is_offered():
+    sweep = swept(*POINTS, gains=[(0.01, 0.08)] * 3)
+    scored = result() | {"nfe": 8, "members": 2}
+    assert next_steps(run(sweep=sweep, results=[scored])) == []
+    assert next_steps(run(sweep=sweep, results=[result()])) == [], "of unknown cost"
 
 
 def test_a_score_that_got_worse_points_at_the_best_checkpoint():

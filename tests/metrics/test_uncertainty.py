@@ -6,17 +6,23 @@ from statistics import NormalDist
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from stepsight.metrics.uncertainty import (
     LEVELS,
     aurg,
     ause,
+    calibration_error,
     coverage,
     crps,
     gaussian_interval,
+    half_width,
     interval_calibration,
+    moments,
     probability_calibration,
+    rank_correlation,
     sparsification,
+    widened,
 )
 
 
@@ -75,6 +81,25 @@ def test_perfect_and_empty_images():
     everywhere = torch.ones_like(by, dtype=torch.bool)
     assert ause(nothing, by, everywhere).item() == 0
     assert ause(by, by, ~everywhere).isnan().all()
+
+
+@pytest.mark.parametrize("levels", [0, 3])
+def test_the_rank_correlation_is_scipys_with_and_without_ties(errors, valid, rng, spoiled, levels):
+    noise = torch.rand(3, 1, 5, 7, generator=rng)
+    by = torch.where(valid, errors, 0.0) + 0.5 * noise
+    by = spoiled((by * levels).round() if levels else by, valid)
+    found = rank_correlation(errors, by, valid)
+    for i in range(3):
+        inside = valid[i, 0]
+        expected = spearmanr(errors[i, 0][inside].numpy(), by[i, 0][inside].numpy()).statistic
+        assert 0.2 < expected < 0.99 and found[i].item() == pytest.approx(expected)
+
+
+def test_the_rank_correlation_knows_order_alone_and_nothing_of_a_constant(errors, valid):
+    assert rank_correlation(errors, errors.exp(), valid).tolist() == pytest.approx([1, 1, 1])
+    assert rank_correlation(errors, -errors, valid).tolist() == pytest.approx([-1, -1, -1])
+    assert rank_correlation(errors, torch.ones_like(errors), valid).isnan().all()
+    assert rank_correlation(errors, errors, valid & False).isnan().all()
 
 
 @pytest.mark.parametrize("m", [1, 2, 5])
@@ -162,3 +187,28 @@ def test_intervals_of_an_image_without_truth_weigh_nothing(rng):
     covered = coverage(gaussian_interval(mean, deviation, 0.5), truth, valid)
     assert sums[0, 4, 2] == covered[0]
     assert (sums[0, :, 2].diff() >= 0).all()  # wider intervals cover no less
+
+
+def test_widened_members_keep_their_mean_and_scale_their_deviation(rng):
+    members = torch.randn(5, 2, 1, 3, 3, generator=rng, dtype=torch.float64)
+    (mean, deviation), (same, wider) = moments(members), moments(widened(members, 2.5))
+    torch.testing.assert_close(mean, same)
+    torch.testing.assert_close(2.5 * deviation, wider)
+    assert half_width(0.9) == pytest.approx(1.6448536)
+
+
+def test_members_that_agree_too_much_have_a_better_crps_once_widened(rng):
+    """Of truth N(0, 1) and members N(0, 1/9): the CRPS of N(0, s) is least at s = 1."""
+    truth = torch.randn(1, 1, 60, 60, generator=rng, dtype=torch.float64)
+    members = torch.randn(20, 1, 1, 60, 60, generator=rng, dtype=torch.float64) / 3
+    everywhere = torch.ones_like(truth, dtype=torch.bool)
+    scores = [crps(widened(members, a), truth, everywhere).item() for a in (1, 3, 9)]
+    assert scores[1] < scores[0] - 0.05 and scores[1] < scores[2] - 0.05
+
+
+def test_the_calibration_error_weighs_bins_of_all_images():
+    sums = torch.zeros(2, 3, 3)
+    sums[0, 0], sums[1, 0] = torch.tensor([3, 0.3, 0]), torch.tensor([1, 0.1, 2])
+    sums[0, 2] = torch.tensor([4, 3.6, 1])
+    assert calibration_error(sums) == pytest.approx((0.4 + 0.65) / 2)
+    assert math.isnan(calibration_error(torch.zeros(2, 3, 3)))

@@ -12,6 +12,7 @@ from stepsight.models.layers import (
     FREQUENCIES,
     LabelEmbedder,
     RoutedConv2d,
+    SplitConv2d,
     TimestepEmbedder,
     modulate,
     position_table,
@@ -103,3 +104,30 @@ def test_routed_weights_start_in_the_range_of_torchs_convolution():
     drawn = routed.weight.detach()
     assert float(drawn.abs().max()) == pytest.approx(1 / math.sqrt(6 * 9), rel=0.01)
     assert float(drawn.std()) == pytest.approx(float(plain.weight.detach().std()), rel=0.1)
+
+
+def test_a_split_convolution_is_torchs_own_and_starts_as_it():
+    torch.manual_seed(0)
+    split, x = SplitConv2d(5, 7, 3, stride=2, padding=1), torch.randn(2, 5, 8, 12)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 7, 3, stride=2, padding=1)
+    assert all(map(torch.equal, split.parameters(), plain.parameters()))
+    assert torch.equal(split(x), plain(x))
+
+
+@pytest.mark.parametrize("bias_of", [0, 1, 2])
+@pytest.mark.parametrize("routed", [False, True])
+def test_the_answers_to_parts_of_the_channels_add_up(bias_of: int, routed: bool):
+    """One part may be empty; the bias goes with any of them, and the null label has none."""
+    torch.manual_seed(0)
+    net = RoutedConv2d(2, 5, 7, 3, 1) if routed else SplitConv2d(5, 7, 3, padding=1)
+    nn.init.normal_(net.bias)  # type: ignore[arg-type]
+    x, label = torch.randn(4, 5, 8, 12), torch.tensor([1, 0, 2, 1])
+    told = (label,) if routed else ()
+    parts = zip((0, 2, 2), x.split([2, 0, 3], dim=1))
+    answers = [
+        net.part(part, *told, first=first, bias=place == bias_of)
+        for place, (first, part) in enumerate(parts)
+    ]
+    assert answers[1].shape == (4, 7, 1, 1) and answers[2].shape == (4, 7, 8, 12)
+    torch.testing.assert_close(sum(answers), net(x, *told), atol=1e-5, rtol=1e-5)

@@ -80,7 +80,8 @@ def test_values_and_gradients_are_those_of_a_loop_over_tokens(
     x.requires_grad_()
     y, expected = moe(x), by_token(moe, x)
     assert moe.balance is not None and moe.usage is not None
-    assert (moe.usage == 0).any() == (
+    assert moe.usage.shape == (len(x), experts)
+    assert (moe.usage.sum(dim=0) == 0).any() == (
         dodged and experts > active or x.shape[1] == 1 < experts > active
     )
     torch.testing.assert_close((y, moe.balance), expected, atol=1e-5, rtol=1e-5)
@@ -94,7 +95,7 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero():
     moe = make()
     x = without_expert(moe, 3, tokens_of(2, 20))
     moe(x).square().mean().backward()
-    assert moe.usage is not None and moe.usage[3] == 0
+    assert moe.usage is not None and not moe.usage[:, 3].any()
     for parameter in moe.experts.parameters():
         assert parameter.grad is not None
         assert not parameter.grad[3].any() and parameter.grad.flatten(1).any(dim=1).sum() == 7
@@ -191,10 +192,10 @@ def test_balance_is_one_for_an_even_load_and_the_number_of_experts_for_one():
     with torch.no_grad():
         moe.gate.weight.copy_(100 * torch.eye(4, WIDTH))
     moe(x)
-    assert moe.usage is not None and moe.usage.tolist() == [2, 2, 2, 2]
+    assert moe.usage is not None and moe.usage.tolist() == [[2, 2, 2, 2]]
     torch.testing.assert_close(balance_loss(moe), torch.tensor(1.0))
     moe(x[:, :1])
-    assert moe.usage.tolist() == [1, 0, 0, 0]
+    assert moe.usage.tolist() == [[1, 0, 0, 0]]
     torch.testing.assert_close(balance_loss(moe), torch.tensor(4.0))
 
 
@@ -204,13 +205,13 @@ def test_descending_the_balance_loss_evens_the_load():
     optimizer = torch.optim.SGD([moe.gate.weight], lr=1.0)
     moe(x)
     assert moe.usage is not None
-    before = moe.usage.float().std()
+    before = moe.usage.sum(dim=0).float().std()
     for _ in range(20):
         optimizer.zero_grad()
         moe(x)
         balance_loss(moe).backward()
         optimizer.step()
-    assert moe.usage.float().std() < 0.5 * before
+    assert moe.usage.sum(dim=0).float().std() < 0.5 * before
 
 
 def test_losses_and_usage_of_a_network():
@@ -219,7 +220,7 @@ def test_losses_and_usage_of_a_network():
     net(tokens_of(3, 7))
     first, last = net[0], net[2]
     usage = expert_usage(net)
-    assert usage is not None and usage.shape == (2, 8) and (usage.sum(dim=1) == 3 * 7 * 2).all()
+    assert usage is not None and usage.shape == (2, 3, 8) and (usage.sum(dim=2) == 7 * 2).all()
     assert torch.equal(usage[1], last.usage)
     torch.testing.assert_close(balance_loss(net), first.balance + last.balance)
     balance_loss(net).backward()

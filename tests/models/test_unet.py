@@ -44,6 +44,8 @@ CLASS: dict[str, Any] = {
     "attention_head_dim": 8,
 }
 
+SKIPS = {"down_block_types": ["DownBlock2D", "DownBlock2D", "SkipDownBlock2D"]}
+
 
 def custom(config: dict[str, Any] | str) -> TextUNet | ClassUNet:
     text = config if isinstance(config, str) else json.dumps(config)
@@ -89,7 +91,7 @@ def test_the_text_unet_is_that_of_diffusers_with_the_condition_first():
     prompt = net.prompt[label]
     assert prompt.shape == (3, TOKENS, TEXT["cross_attention_dim"])
     expected = peer(torch.cat([cond, x], 1), time, encoder_hidden_states=prompt).sample
-    assert torch.equal(net(x, cond, time, label), expected)
+    torch.testing.assert_close(net(x, cond, time, label), expected, rtol=1e-5, atol=1e-5)
     swapped = peer(torch.cat([x, cond], 1), time, encoder_hidden_states=prompt).sample
     assert (swapped - expected).abs().max() > 1e-2
 
@@ -101,7 +103,18 @@ def test_the_class_unet_is_that_of_diffusers_with_the_condition_first():
     peer = UNet2DModel(in_channels=COND + TARGET, out_channels=TARGET, **arguments)
     peer.load_state_dict(net.unet.state_dict())
     expected = peer(torch.cat([cond, x], 1), time, class_labels=label).sample
-    assert torch.equal(net(x, cond, time, label), expected)
+    torch.testing.assert_close(net(x, cond, time, label), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_it_starts_with_the_weights_that_diffusers_draws():
+    """Names and order included, and nothing more is drawn."""
+    net, left = class_net(), torch.rand(1)
+    torch.manual_seed(0)
+    arguments = {k: v for k, v in CLASS.items() if k[0] != "_"} | {"num_class_embeds": LABELS + 1}
+    peer = UNet2DModel(in_channels=COND + TARGET, out_channels=TARGET, **arguments)
+    assert torch.equal(torch.rand(1), left)
+    own, published = net.unet.state_dict(), peer.state_dict()
+    assert list(own) == list(published) and all(map(torch.equal, own.values(), published.values()))
 
 
 @torch.no_grad()
@@ -291,6 +304,8 @@ def test_the_memory_of_training_is_known_without_it():
         (TEXT | {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
         (TEXT | {"num_class_embeds": 1000}, "num_class_embeds is 1000, but has to be null"),
         (CLASS | {"time_embedding_type": "learned"}, 'has to be "positional"'),
+        (TEXT | {"center_input_sample": True}, "center_input_sample is not supported"),
+        (CLASS | SKIPS, "SkipDownBlock2D is not supported"),
     ],
 )
 def test_a_configuration_that_is_none_is_refused(config, said):

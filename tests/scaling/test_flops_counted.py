@@ -9,13 +9,21 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from stepsight.models.config import HOURGLASS, UNET, DiTSize, ModelSettings, parse
+from stepsight.models.config import SPLIT, UNET, DiTSize, ModelSettings, parse
 from stepsight.models.factory import active_parameters as active_of
 from stepsight.models.factory import build, count_flops
 from stepsight.models.vae import VAES, build_vae
 from stepsight.scaling import flops
-from stepsight.scaling.flops import DiTShape, HourglassShape, KLShape, TinyShape, UNetShape
+from stepsight.scaling.flops import (
+    DiTShape,
+    KLShape,
+    SplitShape,
+    TinyShape,
+    UNetShape,
+    split_flops,
+)
 from stepsight.scaling.flops.accounting import Shape
 from stepsight.scaling.flops.vae import AutoencoderShape
 
@@ -36,12 +44,12 @@ def backbone(name: str, features: int = 0, **settings: Any) -> Factory:
     )
 
 
-def example(height: int, width: int, features: int = 0) -> tuple[Tensor | None, ...]:
-    def images(channels: int) -> Tensor:
-        return torch.empty(1, channels, height, width, device="meta")
-
-    volume = torch.empty(1, features, height // 2, width // 2) if features else None
-    return images(TARGET), images(COND), torch.zeros(1), torch.zeros(1, dtype=torch.long), volume
+def example(height: int, width: int, features: int = 0, cond: int = COND) -> tuple[Any, ...]:
+    """x, the condition, time, label and features, without memory."""
+    with torch.device("meta"):
+        x, images = (torch.empty(1, channels, height, width) for channels in (TARGET, cond))
+        volume = torch.empty(1, features, height // 2, width // 2) if features else None
+        return x, images, torch.zeros(1), torch.zeros(1, dtype=torch.long), volume
 
 
 def meta(factory: Factory) -> nn.Module:
@@ -71,18 +79,59 @@ def test_dit_and_experts(name: str):
     assert flops.active_parameters(shape) == active_of(meta(backbone(name)))
 
 
-@pytest.mark.parametrize("name", HOURGLASS)
-@pytest.mark.parametrize("features, input", [(0, "shared"), (FEATURES, "per_task")])
-def test_hourglass(name: str, features: int, input: str):
-    size = HOURGLASS[name]
-    shape = HourglassShape(
-        *(size.channels, size.width, size.depth, size.down, size.up, *CHANNELS, LABELS + 1),
-        features=features,
-        routes=LABELS if input == "per_task" else 1,
+@pytest.mark.parametrize("name", SPLIT)
+@pytest.mark.parametrize("features, looked, cond", [(0, 0, COND), (FEATURES, 5, COND), (0, 0, 3)])
+def test_the_halves_of_a_split_backbone(name: str, features: int, looked: int, cond: int):
+    """Read, encoded and called, each counted by itself: for a task that has what there is, and for
+    one beside it that has neither features nor anything to look at again."""
+    shape = split_shape(name, features, looked, cond)
+    net: Any = meta(lambda: layered(name, features, looked, cond))
+    assert flops.parameters(shape) == sum(p.numel() for p in net.parameters())
+    for height, width in [*SIZES, (8, 40)]:
+        x, images, time, label, volume = example(height, width, features, cond)
+        again = torch.empty(1, looked, height // 2, width // 2, device="meta") if looked else None
+        totals = []
+        for own, anew in ((volume, again), (None, None)):
+            seen = {} if anew is None else {"looked": (anew, None)}
+            encoded = net.encode(images, label, own)
+            found = split_flops(
+                shape, height, width, features=own is not None, looked=anew is not None
+            )
+            assert found.read == counted(lambda: net.read(images))
+            assert found.encode == counted(lambda: net.encode(images, label, own))
+            assert found.call == counted(lambda: net(x, encoded, time, label, **seen))
+            totals.append(found.encode + found.call)
+        assert flops.forward_flops(shape, height, width) == totals[0]
+        assert totals[0] - totals[1] == 2 * extra(shape, height * width)
+
+
+def extra(shape: SplitShape, cells: int) -> int:
+    """MACs of features and of looking again, by hand."""
+    fine = (shape.features + shape.looked) * shape.channels[0] * cells // 4
+    return fine + shape.features * shape.width * cells // 64
+
+
+def split_shape(name: str, features: int, looked: int, cond: int) -> SplitShape:
+    size = SPLIT[name]
+    sizes = (size.channels, size.width, size.encoder, size.trunk, size.blocks, size.decoder)
+    return SplitShape(*sizes, TARGET, cond, LABELS + 1, features, looked)
+
+
+def layered(name: str, features: int, looked: int, cond: int) -> nn.Module:
+    return build(
+        ModelSettings(name=name),
+        target_channels=TARGET,
+        cond_channels=cond,
+        labels=LABELS,
+        feature_channels=features,
+        looked_channels=looked,
     )
-    check(shape, backbone(name, features, input=input), features=features)
-    without = (LABELS - 1) * size.channels[0] * (9 * CHANNELS[0] + 1) if features else 0
-    assert flops.parameters(shape) - flops.active_parameters(shape) == without
+
+
+def counted(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
 
 
 def unet_shape(name: str, channels: tuple[int, int], labels: int) -> UNetShape:

@@ -54,7 +54,7 @@ def test_ratio_of_means():
 
 
 def test_pool_of_one_ratio_is_the_ratio_of_means():
-    pooled = pooled_interval(np.stack([B, A], axis=1), lambda sums: float(sums[0] / sums[1]))
+    pooled = pooled_interval(np.stack([B, A], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
     ratio = ratio_interval(B, A)
     assert (pooled.value, pooled.lo, pooled.hi) == pytest.approx((ratio.value, ratio.lo, ratio.hi))
 
@@ -62,9 +62,9 @@ def test_pool_of_one_ratio_is_the_ratio_of_means():
 def test_pool_of_confusion_matrices():
     """mIoU: rows keep their shape, and the pooled value is that of the summed matrix."""
 
-    def miou(confusion: np.ndarray) -> float:
-        hit = np.diag(confusion)
-        return float(np.mean(hit / (confusion.sum(0) + confusion.sum(1) - hit)))
+    def miou(confusion: np.ndarray) -> np.ndarray:
+        hit = np.diagonal(confusion, axis1=-2, axis2=-1)
+        return np.mean(hit / (confusion.sum(-1) + confusion.sum(-2) - hit), axis=-1)
 
     matrices = RNG.integers(1, 50, size=(60, 3, 3)) + 100 * np.eye(3, dtype=int)
     one = pooled_interval(matrices, miou, resamples=300)

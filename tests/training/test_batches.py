@@ -8,16 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-from stepsight.training.batches import levels_and_noise, read_part
+from stepsight.training.batches import Part, codings_of, importance_of, levels_and_noise, read_parts
 from stepsight.training.setup import Setup
 
 SEPARATE = {"components": "separate", "cost_volume": False}
 
 
 def begin(lab, folder, task: str, options: dict[str, Any] | None = None, **changes: Any) -> Setup:
-    config = lab.config((task,), **changes)
+    config = lab.config((task,), **lab.plain | changes)
     config.tasks[task] = replace(config.tasks[task], **(options or {}))
     return lab.begin(config, folder)[0]
+
+
+def part_of(s: Setup, step: int, rows: range) -> Part:
+    """Some rows of a batch of one task."""
+    (part,) = read_parts(s, s.mixture.draw(step), step, rows)
+    return part
 
 
 # ---------------------------------------------------------------------------- several passes
@@ -26,8 +32,8 @@ def begin(lab, folder, task: str, options: dict[str, Any] | None = None, **chang
 def test_rows_of_two_passes_are_all_images_of_one_and_then_of_the_other(lab, tmp_path):
     joint = begin(lab, tmp_path / "joint", "flow", {"cost_volume": False})
     s = begin(lab, tmp_path / "separate", "flow", SEPARATE)
-    coded = read_part(s, s.mixture.draw(0), 0, range(2, 6)).coded
-    both = read_part(joint, joint.mixture.draw(0), 0, range(2, 6)).coded
+    coded = part_of(s, 0, range(2, 6)).coded
+    both = part_of(joint, 0, range(2, 6)).coded
     assert coded.x is not None and both.x is not None
     assert coded.valid is not None and both.valid is not None
     assert coded.x.shape == (8, 1, 16, 16) and both.x.shape == (4, 2, 16, 16)
@@ -43,20 +49,20 @@ def test_rows_of_two_passes_are_all_images_of_one_and_then_of_the_other(lab, tmp
 def test_the_noise_of_the_first_pass_is_that_of_a_single_one(lab, tmp_path):
     s = begin(lab, tmp_path / "separate", "flow", SEPARATE)
     single = begin(lab, tmp_path / "single", "depth")  # one channel as well
-    parts = [read_part(one, one.mixture.draw(3), 3, range(2, 6)) for one in (s, single)]
+    parts = [part_of(one, 3, range(2, 6)) for one in (s, single)]
     t, noise = levels_and_noise(s, 3, range(2, 6), parts[0])
     single_t, single_noise = levels_and_noise(single, 3, range(2, 6), parts[1])
     assert torch.equal(noise[:4], single_noise)
     assert torch.equal(t[:4], single_t) and torch.equal(t[4:], single_t)  # of an image: one level
     assert (noise[:4] - noise[4:]).abs().amax(dim=(1, 2, 3)).min() > 0.1
-    whole = read_part(s, s.mixture.draw(3), 3, range(8))
+    whole = part_of(s, 3, range(8))
     _, every = levels_and_noise(s, 3, range(8), whole)
     assert torch.equal(every.unflatten(0, (2, 8))[:, 2:6], noise.unflatten(0, (2, 4)))
 
 
 def test_micro_batches_of_two_passes_cost_what_the_batch_costs(lab, tmp_path):
     def losses(name: str, **changes: Any) -> list[float]:
-        config = lab.config(("flow",), **changes)
+        config = lab.config(("flow",), **changes)  # with starts and walks
         config.tasks["flow"] = replace(config.tasks["flow"], **SEPARATE)
         lab.train(config, tmp_path / name)
         return lab.losses(tmp_path / name)
@@ -71,8 +77,7 @@ def hidden(s: Setup, steps: range) -> list[list[bool]]:
     """Which rows have the null row, by step."""
     found = []
     for step in steps:
-        rows = [read_part(s, s.mixture.draw(step), step, rows) for rows in s.micro_batches()]
-        label = torch.cat([part.coded.label for part in rows])
+        label = torch.cat([part_of(s, step, rows).coded.label for rows in s.micro_batches()])
         found.append((label == s.layout.labels).tolist())
     return found
 
@@ -97,7 +102,7 @@ def test_which_are_hidden_is_a_function_of_seed_and_number(lab, tmp_path):
 def test_other_rows_keep_their_class(lab, tmp_path):
     s = begin(lab, tmp_path, "image", {"dropout": 0.5})
     draw = s.mixture.draw(0)
-    label = read_part(s, draw, 0, range(8)).coded.label
+    label = part_of(s, 0, range(8)).coded.label
     classes = torch.tensor([lab.source[index].class_id for index in draw.indices])
     shown = label != s.layout.labels
     assert 0 < shown.sum() < 8 and torch.equal(label[shown], classes[shown])

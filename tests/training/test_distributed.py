@@ -157,7 +157,7 @@ def test_asked_for_one_process_it_stays_alone(copies):
 
 
 TINY = (
-    "--model.name hourglass-32 --data.scenes.size 16 16 --data.scenes.count 64 "
+    "--model.name split-8 --data.scenes.size 16 16 --data.scenes.count 64 "
     "--training.images 64 --training.batch 8 --training.warmup 16 --training.log-every 8 "
     "--training.validate-every 0 --training.first-validation 0 --training.checkpoint-every 0 "
     "--training.validation-images 4 --training.evaluate False --training.processes 2"

@@ -32,7 +32,7 @@ def config(name: str, size=(64, 64), tasks=("depth", "flow"), **training):
 
 
 def test_numbers_agree_with_the_network_and_with_each_other(lab):
-    run = config("hourglass-32", (16, 16), images=640, batch=16)
+    run = config("split-8", (16, 16), images=640, batch=16)
     found = describe(run)
     tasks = build_tasks(run.tasks)
     net = build_network(run, tasks, Pixels())
@@ -47,17 +47,17 @@ def test_numbers_agree_with_the_network_and_with_each_other(lab):
 
 
 def test_memory_counts_weights_moments_and_activations():
-    muon, adamw = (describe(config("hourglass-32", optimizer=name)) for name in ("muon", "adamw"))
+    muon, adamw = (describe(config("split-8", optimizer=name)) for name in ("muon", "adamw"))
     kept = adamw["memory_bytes_activations"]
     assert kept > 0 and adamw["memory_bytes"] == kept + 5 * 4 * adamw["params_total"]
     assert kept < muon["memory_bytes"] < adamw["memory_bytes"]
-    halved = describe(config("hourglass-32", accumulate=2))["memory_bytes_activations"]
+    halved = describe(config("split-8", accumulate=2))["memory_bytes_activations"]
     assert halved == pytest.approx(kept / 2, rel=0.01)
-    larger = describe(config("hourglass-32", (128, 128)))["memory_bytes_activations"]
+    larger = describe(config("split-8", (128, 128)))["memory_bytes_activations"]
     assert larger > 3 * kept
 
 
-@pytest.mark.parametrize("name", ["hourglass-64", "hourglass-256", "DiT-S/8", "DiT-XL/2"])
+@pytest.mark.parametrize("name", ["split-32", "split-64", "DiT-S/8", "DiT-XL/2"])
 def test_the_largest_networks_are_described_in_no_time(name):
     began = time.perf_counter()
     found = describe(config(name))
@@ -68,7 +68,7 @@ def test_the_largest_networks_are_described_in_no_time(name):
 
 
 def test_a_task_of_two_passes_costs_twice_and_keeps_twice():
-    own = {"model": {"name": "hourglass-32"}, "data": {"scenes": {"size": [32, 32]}}}
+    own = {"model": {"name": "split-8"}, "data": {"scenes": {"size": [32, 32]}}}
     flows = [{"components": one, "cost_volume": False} for one in ("joint", "separate")]
     single, both = (describe(from_dict(own | {"tasks": {"flow": flow}})) for flow in flows)
     assert both["flops_train_per_image"] == 2 * 3 * both["flops_forward"]
@@ -119,13 +119,13 @@ def test_weights_too_large_for_this_machine_are_described_without_being_made(tmp
 
 
 def test_people_and_programs_read_the_same():
-    found = describe(config("hourglass-64"))
+    found = describe(config("split-32"))
     text = "\n".join(lines(json.loads(json.dumps(found))))
-    assert f"{found['params_total']:,}" in text and "hourglass-64" in text
+    assert f"{found['params_total']:,}" in text and "split-32" in text
     assert "64x64" in text and "depth: 1 channels" in text
     assert all(f"{count:,}" in text for count in found["params_by_group"].values())
 
 
 def test_a_size_that_does_not_fit_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"data\.scenes\.size: H=60 .* 56 or 64"):
-        describe(config("hourglass-64", (60, 64)))
+        describe(config("split-32", (60, 64)))

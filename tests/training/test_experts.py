@@ -13,7 +13,13 @@ from torch import Tensor
 from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.moe import balance_loss
-from stepsight.training.batches import errors_of, levels_and_noise, read_part
+from stepsight.training.batches import (
+    codings_of,
+    counts_of,
+    errors_of,
+    levels_and_noise,
+    read_parts,
+)
 from stepsight.training.console import Console
 from stepsight.training.loop import train
 from stepsight.training.setup import Setup
@@ -23,7 +29,8 @@ LAYERS, EXPERTS = 3, 4
 
 def config_of(lab, tasks=("depth",), **changes: Any) -> RunConfig:
     model = {key: changes.pop(key) for key in ("balance", "shared_experts") if key in changes}
-    config = lab.config(tasks, **changes)
+    """Of noised truth alone, unless `rows` say otherwise."""
+    config = lab.config(tasks, **lab.plain | changes)
     return replace(config, model=replace(config.model, name="DiT-Ti/8-4E2A", **model))
 
 
@@ -66,21 +73,62 @@ def test_the_shares_of_the_experts_are_logged_by_task_and_layer(lab, tmp_path):
     assert seen == {"depth", "flow"}
 
 
-def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path):
-    """Counted again batch by batch, with the weights standing still."""
-    config = config_of(lab, lr=0.0, muon_lr=0.0, log_every=16, images=16, accumulate=2)
+ROWS = [("plain", 16), ("walks", 2 * (5 + 5))]  # rows of 16 pictures
+
+
+@pytest.mark.parametrize(("kind", "count"), ROWS)
+def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path, kind, count):
+    """Counted again call by call, with the weights standing still."""
+    rows = {"rows": {"deep": 1.0}} if kind == "walks" else {}
+    config = config_of(lab, lr=0.0, muon_lr=0.0, log_every=16, images=16, accumulate=2, **rows)
     s, run = lab.begin(config, tmp_path)
     roughen(s)
-    usage: list[Tensor] = []
-    layers = [block.moe for block in s.net.blocks]  # type: ignore[union-attr]
-    for layer in layers:
-        layer.register_forward_hook(lambda moe, *_: usage.append(moe.usage.clone()))
+    usage: list[list[Tensor]] = [[] for _ in range(LAYERS)]
+    for layer, seen in enumerate(usage):
+
+        def note(moe: Any, *_: Any, seen: list[Tensor] = seen) -> None:
+            if moe.training and torch.is_grad_enabled():
+                seen.append(moe.usage.sum(dim=0))
+
+        s.net.blocks[layer].moe.register_forward_hook(note)  # type: ignore[union-attr, index]
     train(s, run, Console(enabled=False))
-    training = torch.stack(usage[: 2 * 2 * LAYERS]).unflatten(0, (4, LAYERS)).sum(dim=0)
+    training = torch.stack([torch.stack(one).sum(dim=0) for one in usage])
     expected = training / training.sum(dim=1, keepdim=True)
-    assert training.sum() == 16 * 4 * 2 * LAYERS  # images, tokens, experts a token
+    assert training.sum() == count * 4 * 2 * LAYERS  # rows, tokens, experts a token
     (row,) = lab.rows(tmp_path)
     torch.testing.assert_close(torch.tensor(row["experts/depth"]), expected, atol=6e-5, rtol=0)
+
+
+def test_tasks_that_share_a_batch_are_counted_apart(lab, tmp_path):
+    s, _ = lab.begin(config_of(lab, ("depth", "flow"), rows={"deep": 1.0}), tmp_path)
+    roughen(s)
+    parts = read_parts(s, s.mixture.draw(0), 0, range(8))
+    s.objective(codings_of(s, parts, 0, range(8)), s.rows(0, range(8)))
+    depth, flow = s.objective.usage["depth"], s.objective.usage["flow"]
+    for usage in (depth, flow):
+        assert (usage.sum(dim=1) == (5 + 5) * 4 * 2).all()  # rows, tokens, experts a token
+    assert not torch.equal(depth, flow)
+
+
+def test_the_balance_of_a_batch_is_the_mean_over_its_rows(lab, tmp_path):
+    """Calls of the first kind and of the second; not those on the way, which have no gradient."""
+    s, _ = lab.begin(config_of(lab, ("depth", "flow"), rows={"deep": 1.0}), tmp_path)
+    roughen(s)
+    calls: list[tuple[int, Tensor]] = []
+    for block in s.net.blocks:  # type: ignore[union-attr]
+        block.moe.register_forward_hook(  # type: ignore[union-attr]
+            lambda moe, inputs, _: (
+                calls.append((len(inputs[0]), moe.balance)) if torch.is_grad_enabled() else None
+            )
+        )
+    parts = read_parts(s, s.mixture.draw(0), 0, range(3))
+    rows = s.rows(0, range(3))
+    s.objective(codings_of(s, parts, 0, range(3)), rows)
+    counts = [count for count, _ in calls]
+    sizes = [2 * len(rows.start), 2 * len(rows.later)]
+    assert counts == [sizes[0]] * LAYERS + [sizes[1]] * LAYERS and min(sizes)
+    expected = sum(count * balance for count, balance in calls) / sum(sizes)
+    torch.testing.assert_close(s.objective.balance, expected)
 
 
 def test_without_experts_there_is_no_such_line(lab, tmp_path):
@@ -99,7 +147,7 @@ def test_the_balance_loss_enters_the_gradient_with_its_weight(lab, tmp_path, acc
     size = 8 // accumulate
     for start in range(0, 8, size):
         rows = range(start, start + size)
-        part = read_part(s, s.mixture.draw(0), 0, rows)
+        (part,) = read_parts(s, s.mixture.draw(0), 0, rows)
         errors_of(s, s.net, part, *levels_and_noise(s, 0, rows, part))
         (0.7 * balance_loss(s.net) / accumulate).backward()
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in s.net.parameters()]
@@ -136,7 +184,8 @@ def test_a_whole_run_with_shared_experts(lab, tmp_path):
 def test_the_usual_loss_is_the_diffusions_own(lab, tmp_path):
     s, _ = lab.begin(config_of(lab), tmp_path)
     roughen(s)
-    part = read_part(s, s.mixture.draw(0), 0, range(8))
+    (part,) = read_parts(s, s.mixture.draw(0), 0, range(8))
     t, noise = levels_and_noise(s, 0, range(8), part)
-    own, _ = Diffusion(s.config.diffusion).loss(s.net, part.coded, t, noise)
+    own, count = Diffusion(s.config.diffusion).loss(s.net, part.coded, t, noise)
     assert torch.equal(errors_of(s, s.net, part, t, noise), own)
+    assert torch.equal(counts_of(s, part), count)

@@ -27,14 +27,14 @@ class Killed(Exception):
 def kill_after(monkeypatch):
     """Runs die when they begin batch number `step`, until told None."""
     limit: list[int | None] = [None]
-    read = loop.read_part
+    read = loop.read_parts
 
     def dying(s, draw, step, rows):
         if limit[0] is not None and s.step >= limit[0]:
             raise Killed
         return read(s, draw, step, rows)
 
-    monkeypatch.setattr(loop, "read_part", dying)
+    monkeypatch.setattr(loop, "read_parts", dying)
 
     def at(step: int | None) -> None:
         limit[0] = step
@@ -194,7 +194,7 @@ def test_weights_start_a_run_of_other_tasks_but_not_of_another_backbone(lab, tmp
         copied["label.embedding_table.weight"][0], source["label.embedding_table.weight"][0]
     )
     assert torch.equal(copied["output.weight"], source["output.weight"][:3])
-    larger = replace(config, model=replace(config.model, name="hourglass-64"))
+    larger = replace(config, model=replace(config.model, name="split-32"))
     with pytest.raises(UserError, match="another model"):
         lab.fit(larger, tmp_path / "other", init_from=str(whole))
 

@@ -126,8 +126,8 @@ def network(name: str, **settings) -> nn.Module:
 
 
 NETWORKS = [
-    ("hourglass-64", {}),
-    ("hourglass-32", {"input": "per_task"}),
+    ("split-32", {}),
+    ("split-8", {"input": "per_task"}),
     ("DiT-Ti/2", {}),
 ]
 EXPERTS = ("DiT-Ti/2-4E2A", {"shared_experts": 1})

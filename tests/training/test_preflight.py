@@ -31,7 +31,7 @@ def in_latents(config, folder):
 def test_weights_of_another_backbone_do_not_cost_the_run_that_would_be_overwritten(lab, old):
     before = contents(old)
     config = lab.config(("depth",))
-    wider = replace(config, model=replace(config.model, name="hourglass-64"))
+    wider = replace(config, model=replace(config.model, name="split-32"))
     with pytest.raises(UserError, match="another model"):
         lab.fit(wider, old, init_from=str(old), overwrite=True)
     assert contents(old) == before

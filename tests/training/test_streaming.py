@@ -96,14 +96,14 @@ def test_workers_change_no_bit_of_training(lab, config_of, alone, tmp_path):
 
 def test_a_streamed_run_continues_where_it_was_killed(lab, config_of, alone, tmp_path, monkeypatch):
     """After five steps, with workers before and none after; the counts go on too."""
-    read = loop.read_part
+    read = loop.read_parts
 
     def dying(s, draw, step, rows):
         if step == 5:
             raise KeyboardInterrupt
         return read(s, draw, step, rows)
 
-    monkeypatch.setattr(loop, "read_part", dying)
+    monkeypatch.setattr(loop, "read_parts", dying)
     with pytest.raises(KeyboardInterrupt):
         train(config_of(workers=1, checkpoint_every=8), tmp_path / "halves")
     monkeypatch.undo()

@@ -229,7 +229,7 @@ def test_the_description_is_that_of_a_backbone():
     assert found["memory_bytes"] > 20 * found["params_total"]
     single = describe(config(("depth",)))
     assert found["flops_forward"] == 2 * single["flops_forward"]
-    assert found.keys() == describe(from_dict({"model": {"name": "hourglass-32"}})).keys()
+    assert found.keys() == describe(from_dict({"model": {"name": "split-8"}})).keys()
     assert "vae-tiny" in "\n".join(lines(json.loads(json.dumps(found))))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stepsight.cli.door import guarded, output_folder
 from stepsight.cli.evaluation_flags import (
     Evaluate,
+    fractions,
     names,
     numbers,
     open_data,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:  # torch is imported once the number of its threads is set
     from stepsight.training.console import Console
 
 Dials = Mapping[str, list[Any]]  # by flag, the values it was given
+
+
+AXES = ("sampler", "spacing", "schedule", "size", "merge", "temperature", "views")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +71,8 @@ def _dials(door: Evaluate) -> Dials:
         "schedule": names(door.schedule),
         "size": numbers("--size", door.size),
         "merge": names(door.merge),
+        "temperature": fractions("--temperature", door.temperature),
+        "views": names(door.views),
     }
 
 
@@ -76,7 +82,7 @@ def _refuse_contradictions(door: Evaluate, dials: Dials) -> None:
         raise UserError("give either --checkpoint RUN or --predictions DIR.")
     own = {"--sweep": door.sweep, "--save-predictions": door.save_predictions}
     own |= {"--strategies": door.strategies, "--seed": door.seed is not None}
-    own |= {"--times": door.times, "--eta": door.eta is not None}
+    own |= {"--times": door.times, "--eta": door.eta is not None, "--starts": door.starts}
     own |= {f"--{flag}": values for flag, values in dials.items()}
     files = {"--pattern": door.pattern, "--resize": door.resize, "--partial": door.partial}
     files |= {"--given": door.given != "depth", "--scale": door.scale != 1000.0}
@@ -121,10 +127,11 @@ def _score(door: Evaluate, dials: Dials) -> None:
     records = (out if door.out else run) / "records.jsonl"
     with Console(enabled=distributed.rank() == 0) as console:
         if door.sweep:
+            candidates = [_starting(one, door.starts) for one in candidates]
             said = _sweep(out, candidates, plan, dials, records, console, door.strategies)
         else:
-            visits, eta = times(door.times), door.eta
-            said = _evaluate(out, candidates[0], plan, dials, records, console, visits, eta)
+            ways = times(door.times), door.eta, door.starts
+            said = _evaluate(out, candidates[0], plan, dials, records, console, *ways)
     if distributed.rank() == 0:
         print(said)
         print(f"written to {out}")
@@ -142,12 +149,9 @@ def _plan(
     from stepsight.evaluation.run import Plan
 
     settings = first.pipeline.config.evaluation
-    usual = (
-        (settings.sweep_nfe, settings.sweep_members)
-        if door.sweep
-        else ((settings.nfe,), (settings.members,))
-    )
+    usual = (settings.sweep_nfe, settings.sweep_members) if door.sweep else ((), ())
     return Plan(
+        usual=not door.sweep,
         nfe=dials["nfe"] or usual[0],
         members=dials["members"] or usual[1],
         images=door.data.images or (settings.sweep_images if door.sweep else settings.images),
@@ -170,6 +174,7 @@ def _evaluate(
     console: Console,
     visits: tuple[float, ...],
     eta: float | None,
+    starts: str | None,
 ) -> str:
     """Score one checkpoint at one setting; the results as tables."""
     from stepsight.cli.show import results_table
@@ -184,9 +189,16 @@ def _evaluate(
         merge=one["merge"],
         times=visits,
         eta=eta,
+        starts=starts,
     )
     sampler = pipeline.diffusion.settings.sampler
-    plan = replace(plan, sampler=sampler, size=one["size"])
+    plan = replace(
+        plan,
+        sampler=sampler,
+        size=one["size"],
+        temperature=one["temperature"],
+        views=one["views"],
+    )
     if visits and not dials["nfe"]:
         plan = replace(plan, nfe=[nfe(sampler, len(visits))])
     console.phase("evaluate", evaluation.images_of([candidate], plan))
@@ -207,8 +219,9 @@ def _sweep(
 ) -> str:
     """Sweep checkpoints; what was found, in sentences."""
     from stepsight.evaluation import run as evaluation
+    from stepsight.evaluation.sweep_claims import spoken
 
-    axes = evaluation.Axes(*(dials[f] for f in ("sampler", "spacing", "schedule", "size", "merge")))
+    axes = evaluation.Axes(*(dials[flag] for flag in AXES))
     tried = evaluation.variants(candidates, plan, axes)
     for note in tried.left_out:
         console.note(note)
@@ -219,7 +232,11 @@ def _sweep(
     found = evaluation.sweep_variants(
         out, tried.found, records, console.advance, with_strategies=strategies
     )
-    return "\n".join(row["sentence"] for row in found)
+    return "\n".join(spoken(found))
+
+
+def _starting(candidate: Candidate, starts: str | None) -> Candidate:
+    return replace(candidate, pipeline=candidate.pipeline.sampling(starts=starts))
 
 
 def _open(

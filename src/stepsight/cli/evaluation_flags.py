@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -41,11 +42,14 @@ class Evaluate:
     data: Data = field(default_factory=Data)
     nfe: str | None = None  # model calls a member: 4, or 1,2,4,8 with --sweep
     members: str | None = None
-    sampler: str | None = None  # this and the next four: several, separated by commas, with --sweep
+    sampler: str | None = None  # these may be several, separated by commas, with --sweep
     spacing: str | None = None  # of the steps; default: the run's
     schedule: str | None = None  # of the noise levels visited; default: the trained one
     times: str | None = None  # visit these, such as 1.0,0.6,0.2, in place of a spacing
     eta: float | None = None  # stochasticity of ddim, 0 to 1
+    temperature: str | None = None  # of the start noise: 0 from zeros, 1 the diffusion's own
+    views: str | None = None  # of further calls: none, mirror, mirror+shift
+    starts: Literal["independent", "antithetic"] | None = None  # of members
     size: str | None = None  # longer side at work, pixels; default: as the protocol says
     merge: str | None = None  # rules; each task takes those that it knows, default: its own
     sweep: bool = False  # all combinations: sweep.csv, frontier, fits, statements, pictures
@@ -70,6 +74,17 @@ def numbers(flag: str, text: str | None) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"{flag} {text}: give a positive number, or several such as 1,2,4.")
     return sorted({int(part) for part in parts})
+
+
+def fractions(flag: str, text: str | None) -> list[float]:
+    """`0,0.5,1` as a list; [] when not given. Raises UserError."""
+    try:
+        found = sorted({float(part) for part in text.split(",")}) if text else []
+    except ValueError:
+        found = [math.nan]
+    if not all(0 <= one < math.inf for one in found):
+        raise UserError(f"{flag} {text}: give a number from 0 up, or several such as 0,1.")
+    return found
 
 
 def times(text: str | None) -> tuple[float, ...]:

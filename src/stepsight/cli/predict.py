@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--schedule", help="whose noise levels are visited; default: trained")
     parser.add_argument("--times", help="visit these times, such as 1.0,0.6,0.2; NFE follows")
     parser.add_argument("--eta", type=float, help="stochasticity of ddim, 0 to 1")
+    parser.add_argument("--temperature", type=float, help="of the start noise; 0: from zeros")
+    parser.add_argument("--views", help="what further calls see: none, mirror, mirror+shift")
     parser.add_argument("--merge", help="rule for the members; default: the run's")
     parser.add_argument("--tolerance", type=float, help=TOLERANCE)
     parser.add_argument("--budget", metavar="16nfe|50gflop|200ms", help=BUDGET)
@@ -83,6 +85,8 @@ def _predict(door: argparse.Namespace) -> None:
             class_id=door.class_id,
             nfe=nfe,
             members=members,
+            temperature=door.temperature,
+            views=door.views,
             tolerance=door.tolerance,
             seed=door.seed,
             key=Path(name).name,
@@ -107,7 +111,8 @@ def _dialled(
 
     ways = {"sampler": door.sampler, "spacing": door.spacing, "schedule": door.schedule}
     ways |= {"eta": door.eta}
-    dials = ways | {"nfe": door.nfe, "members": door.members, "times": door.times}
+    looks = {"temperature": door.temperature, "views": door.views}
+    dials = ways | looks | {"nfe": door.nfe, "members": door.members, "times": door.times}
     check_dials(door.budget, door.sweep, merge=door.merge, **dials)
     if door.budget is None:
         merge = {door.task: door.merge} if door.merge else None

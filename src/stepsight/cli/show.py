@@ -67,6 +67,8 @@ def _caption(one: dict[str, Any]) -> str:
     if one["uncertainty"]:
         spread = (f"{measure(name).label} {number(x)}" for name, x in one["uncertainty"].items())
         parts.append(f"Uncertainty: {', '.join(spread)}.")
+    if told := one.get("calibration"):
+        parts.append(told["sentence"])
     if one["label"]:
         parts.append(f"{one['label']}.")
     return " ".join(parts)

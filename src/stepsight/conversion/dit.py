@@ -140,7 +140,7 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
         ),
         codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
         diffusion=diffusion,
-        evaluation=EvaluationSettings(nfe=250),
+        evaluation=EvaluationSettings(nfe=250, members=4, temperature=1.0, views="none"),
     )
     compare(weights, published_shapes(expected(config, codec), trained.side))
     notes = [

@@ -109,7 +109,7 @@ def _config(
         ),
         codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
         diffusion=diffusion,
-        evaluation=EvaluationSettings(nfe=50),
+        evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
     )
 
 

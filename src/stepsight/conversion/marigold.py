@@ -125,7 +125,7 @@ class Source:
             model=unet_settings(self.unet, tokens),
             codec=CodecSettings(str(self.path / "vae")),
             diffusion=diffusion,
-            evaluation=EvaluationSettings(nfe=self.steps),
+            evaluation=EvaluationSettings(nfe=self.steps, members=4, temperature=1.0, views="none"),
         )
 
     @property

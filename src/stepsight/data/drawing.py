@@ -27,7 +27,7 @@ STRIDE = 61  # between the colours of neighbouring instance numbers; 61 and 255 
 def draw(sample: Sample, width: int | None = None) -> dict[str, Tensor]:
     """Pictures uint8 "3 h w" by name, at most `width` wide: of the image and whatever truth it has.
 
-    Pixels whose truth is unknown are dark.
+    Pixels whose truth is unknown are light grey.
     """
     return dict(_pictures(_fitted(sample, width)))
 
@@ -72,7 +72,7 @@ def _mask(modal: Tensor, amodal: Tensor) -> Tensor:
 
 
 def _instances(instances: Tensor, labels: Tensor | None) -> Tensor:
-    """Each object "h w" in a colour of its own; stuff and crowds are dark."""
+    """Each object "h w" in a colour of its own; stuff and crowds are light grey."""
     classes = 0 if labels is None else labels
     numbers = (STRIDE * instances + classes) % IGNORE
     return colour_labels(torch.where(instances > 0, numbers, IGNORE)[None])[0]

@@ -1,12 +1,13 @@
 """Which samples make batch number s: a pure function of (seed, s), the same on every process.
 
-One batch serves one stream, a pair of a task and a source (or a bucket of it: its samples of about
-one shape). Streams share blocks of `BLOCK` batches by their weights; within a block their order is
-shuffled. Each stream walks through its source in a fresh permutation every epoch, so nothing is
-lost or repeated within one. Where samples lie in groups (the tars of a sharded source), the groups
-are shuffled and then the samples inside each, so that reads stay within one file at a time. A
-source whose samples are independent of their index (procedural scenes) is walked in order in its
-first epoch, so that training can begin before the later samples are made.
+One batch is of one stream: a source (or a bucket of it: its samples of about one shape), and the
+tasks whose truth its samples have, all of which learn from every sample. Streams share blocks of
+`BLOCK` batches by their weights; within a block their order is shuffled. Each stream walks through
+its source in a fresh permutation every epoch, so nothing is lost or repeated within one. Where
+samples lie in groups (the tars of a sharded source), the groups are shuffled and then the samples
+inside each, so that reads stay within one file at a time. A source whose samples are independent of
+their index (procedural scenes) is walked in order in its first epoch, so that training can begin
+before the later samples are made.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ BLOCK = 60  # batches; divisible by 2, 3, 4, 5 and 6, so that equal weights shar
 
 @dataclass(frozen=True)
 class Stream:
-    """A source read for a task."""
+    """A source read for the tasks that it serves."""
 
-    task: str
+    tasks: tuple[str, ...]
     source: str
     weight: float
     length: int  # samples in the source, or in this bucket of it
@@ -37,6 +38,11 @@ class Stream:
     groups: Sequence[Sequence[int] | np.ndarray] = field(default=(), compare=False, repr=False)
     """Indices of samples that lie in one file; without groups, all from 0 to `length`."""
     size: tuple[int, int] | None = None  # working height and width; None: those of the source
+
+    @property
+    def label(self) -> str:
+        """Its tasks in a word."""
+        return "+".join(self.tasks)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Mixture:
             raise UserError("no task with a positive weight has a source with its truth.")
         for stream in self.streams:
             if not stream.length:
-                raise UserError(f"{stream.source}: no samples for task {stream.task}.")
+                raise UserError(f"{stream.source}: no samples for task {stream.label}.")
         self.batch, self.seed = batch, seed
         edges = np.cumsum([stream.weight for stream in self.streams])
         slots = (np.arange(BLOCK) + 0.5) / BLOCK * edges[-1]
@@ -66,28 +72,31 @@ class Mixture:
         for stream, count in zip(self.streams, self._counts):
             if not count:
                 raise UserError(
-                    f"the weight of {stream.task} on {stream.source} is under 1/{BLOCK}."
+                    f"the weight of {stream.label} on {stream.source} is under 1/{BLOCK}."
                 )
         self._block = lru_cache(maxsize=4)(self._shuffled_block)
         self._order = lru_cache(maxsize=2 * len(self.streams))(self._permutation)
 
     def shares(self) -> dict[str, float]:
-        """Realised share of the batches by task, over whole blocks."""
+        """Realised share of the batches that each task learns from, over whole blocks."""
         shares: dict[str, float] = {}
         for stream, count in zip(self.streams, self._counts):
-            shares[stream.task] = shares.get(stream.task, 0.0) + float(count) / BLOCK
+            for task in stream.tasks:
+                shares[task] = shares.get(task, 0.0) + float(count) / BLOCK
         return shares
 
     def declared(self) -> dict[tuple[str, str], float]:
-        """Share of the batches by task and source that the weights ask for."""
+        """Share of the batches by task and source that the weights ask for; a batch counts for
+        each of its tasks."""
         total = sum(stream.weight for stream in self.streams)
         return self._by_source([stream.weight / total for stream in self.streams])
 
     def distinct(self) -> dict[str, int]:
         """How many different samples each task draws from."""
-        found = dict.fromkeys((stream.task for stream in self.streams), 0)
+        found: dict[str, int] = {}
         for stream in self.streams:
-            found[stream.task] += stream.length
+            for task in stream.tasks:
+                found[task] = found.get(task, 0) + stream.length
         return found
 
     def counts(self, steps: int) -> dict[tuple[str, str], int]:
@@ -101,8 +110,9 @@ class Mixture:
         """Sums over the buckets of a source."""
         sums: dict[tuple[str, str], Number] = {}
         for stream, value in zip(self.streams, values):
-            pair = stream.task, stream.source
-            sums[pair] = sums[pair] + value if pair in sums else value
+            for task in stream.tasks:
+                pair = task, stream.source
+                sums[pair] = sums[pair] + value if pair in sums else value
         return sums
 
     def draw(self, step: int) -> Draw:
@@ -128,7 +138,7 @@ class Mixture:
         if stream.independent and epoch == 0:
             return np.arange(stream.length)
         bucket = ["{}x{}".format(*stream.size)] if stream.size else []
-        rng = numpy_generator(self.seed, "order", stream.task, stream.source, *bucket, epoch)
+        rng = numpy_generator(self.seed, "order", stream.label, stream.source, *bucket, epoch)
         if not stream.groups:
             return rng.permutation(stream.length)
         groups = [stream.groups[number] for number in rng.permutation(len(stream.groups))]

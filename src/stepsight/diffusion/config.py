@@ -22,6 +22,8 @@ SamplingSchedule = Literal[
     "scaled_linear_zero_snr",
     "cosine_zero_snr",
 ]
+Starts = Literal["independent", "antithetic"]
+Views = Literal["none", "mirror", "mirror+shift"]
 # These say which noise levels are visited, so that no shift may move them on.
 EXACT_SPACINGS = ("leading", "log_snr", "karras", "custom")
 
@@ -36,7 +38,7 @@ class DiffusionSettings:
     density: Literal["uniform", "logit_normal"] = "uniform"  # of u, before the shift
     density_mean: float = 0.0  # logit_normal only
     density_std: float = 1.0
-    shift: float = 4.0  # t = shift u / (1 + (shift - 1) u): above 1 moves towards noise
+    shift: float = 1.5  # t = shift u / (1 + (shift - 1) u): above 1 moves towards noise
     objective: Literal["denoising", "end_to_end"] = "denoising"  # end_to_end: see docs/recipes.md
     variance: Literal["ignored", "trained"] = "ignored"  # learned variance, where the model has one
     weighting: Literal["uniform", "min_snr"] = "uniform"
@@ -49,8 +51,18 @@ class DiffusionSettings:
     sampling_times: tuple[float, ...] = ()  # custom only: the times visited, from 1.0 down
     sampling_schedule: SamplingSchedule = "trained"  # or visit the noise levels of this schedule
     final: Literal["clean", "first_level"] = "clean"  # where sampling ends: t = 0, or level 0
-    sampling_shift: float = 8.0  # the same map on the sampler's times; 1 leaves them as spaced
+    sampling_shift: float = 4.0  # the same map on the sampler's times; 1 leaves them as spaced
     eta: float = 0.0  # stochasticity of ddim
+    temperature: float = 1.0  # of the start noise; 0 starts from zeros
+    starts: Starts = "independent"  # of members; antithetic: in pairs x, -x
+    views: Views = "none"  # further calls see the picture mirrored or shifted, and are averaged
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a sample follows from its start alone."""
+        return self.sampler not in ("ancestral", "consistency") and not (
+            self.sampler == "ddim" and self.eta
+        )
 
 
 def resampled(
@@ -61,13 +73,17 @@ def resampled(
     schedule: str | None = None,
     times: Sequence[float] = (),
     eta: float | None = None,
+    temperature: float | None = None,
+    starts: str | None = None,
+    views: str | None = None,
 ) -> DiffusionSettings:
     """The settings of the same model, sampled in another way; None leaves a choice as it is.
 
     `schedule` is that of the noise levels visited, `times` the custom ones, which imply the spacing
-    "custom". Where spacing or schedule say which levels are visited, the shift is switched off
-    (`sampling_shift` 1), and with another schedule the walk ends in clean data: the first level
-    that a published sampler ends at is one of the trained schedule.
+    "custom"; the others are as the settings name them. Where spacing or schedule say which levels
+    are visited, the shift is switched off (`sampling_shift` 1), and with another schedule the walk
+    ends in clean data: the first level that a published sampler ends at is one of the trained
+    schedule.
 
     Raises UserError for names that do not exist and for times that contradict the spacing.
     """
@@ -84,6 +100,12 @@ def resampled(
             changes |= {"sampling_shift": 1.0, "final": "clean"}
     if eta is not None:
         changes["eta"] = eta
+    if temperature is not None:
+        changes["temperature"] = temperature
+    if starts is not None:
+        changes["starts"] = known("starts", starts, get_args(Starts))
+    if views is not None:
+        changes["views"] = known("views", views, get_args(Views))
     return replace(settings, **changes)
 
 

@@ -17,7 +17,7 @@ leaves it aside, as the published perception models do; the loss can train it (`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Diffusion:
 
     def corrupt(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha x0 + sigma eps."""
-        alpha, sigma = self._levels(t, x0)
+        alpha, sigma = self.levels(t, x0)
         return alpha * x0 + sigma * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Diffusion:
 
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The clean image that the network's output stands for."""
-        alpha, sigma = self._levels(t, x_t)
+        alpha, sigma = self.levels(t, x_t)
         if self.settings.prediction == "x":
             return output.to(x_t.dtype)
         if self.settings.prediction == "eps":
@@ -95,7 +95,7 @@ class Diffusion:
 
     def to_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise that the output stands for; undefined at t = 0 for "x"."""
-        alpha, sigma = self._levels(t, x_t)
+        alpha, sigma = self.levels(t, x_t)
         if self.settings.prediction == "x":
             return (x_t - alpha * output) / sigma
         if self.settings.prediction == "eps":
@@ -104,7 +104,7 @@ class Diffusion:
 
     def to_v(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The velocity that the output stands for; undefined at t = 0 for "x"."""
-        alpha, sigma = self._levels(t, x_t)
+        alpha, sigma = self.levels(t, x_t)
         p, q = self._velocity(t, x_t)
         if self.settings.prediction == "x":
             return (q * x_t - output) / sigma
@@ -135,16 +135,61 @@ class Diffusion:
         which `weight` leaves alone. The caller divides by the count of the whole batch, over all
         processes. Raises UserError where a variance is to be trained that the network lacks.
         """
+        assert coded.x is not None, "a loss needs a target"
+        return self.errors(net, coded, self.corrupt(coded.x, noise, t), t, noise)[1:]
+
+    def errors(
+        self, net: Network, coded: Coded, x_t: Tensor, t: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The answer x0 "b c h w" at any x_t "b c h w", and its `loss` and count.
+
+        noise: what x_t holds besides alpha x0; without it, what that comes to.
+        """
         assert coded.x is not None and coded.valid is not None, "a loss needs a target"
-        x_t = self.corrupt(coded.x, noise, t)
-        output, variance = _ask(net, coded, x_t, self.schedule.condition(t))
+        if noise is None:
+            alpha, sigma = self.levels(t, x_t)
+            noise = (x_t - alpha * coded.x) / sigma
+        output, variance = self._ask(net, coded, x_t, t)
+        x0 = self.to_x0(output, x_t, t)
         error = (output - self.target(coded.x, noise, t)).square() * coded.valid
         total = error.sum(dim=(1, 2, 3))
         total = total * self.weight(t).to(total)
         if self.settings.variance == "trained":
             x0_error = coded.x - self.to_x0(output.detach(), x_t, t)
             total = total + self._bound(x0_error, variance, t, coded.valid)
-        return total, coded.valid.sum(dim=(1, 2, 3))
+        return x0, total, coded.valid.sum(dim=(1, 2, 3))
+
+    def estimate(self, x: Tensor, t: Tensor, temperature: Tensor | None = None) -> Tensor:
+        """What x_t "b c h w" says of x0 by itself: its mean if x0 is N(0, 1) and the noise is
+        `temperature` "b" times the diffusion's own. Without noise it is x / alpha; 0 at alpha 0."""
+        alpha, sigma = self.levels(t, x)
+        scale = 1.0 if temperature is None else _rows(temperature, x)
+        return alpha * x / (alpha**2 + (scale * sigma) ** 2).clamp_min(1e-12)
+
+    def answer(self, net: Network, coded: Coded, x: Tensor, t: Tensor) -> Tensor:
+        """The clean image "b c h w" that the network answers to x "b c h w" at times "b"."""
+        return self.to_x0(self._ask(net, coded, x, t)[0], x, t)
+
+    def _ask(
+        self, net: Network, coded: Coded, x: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The network's prediction "b c h w", and its variance output where it has one."""
+        time = self.schedule.condition(t).to(x.device)
+        more: dict[str, Any] = {}
+        if coded.look is not None and getattr(net, "looks", False):
+            rows = coded.featured
+            seen = self.estimate(x, t, coded.temperature)
+            some = (seen, coded.cond) if rows is None else (seen[rows], coded.cond[rows])
+            more = {"looked": (coded.look(*some), rows)}
+        if coded.encoded is None:
+            output = net(x, coded.cond, time, coded.label, features=coded.features, **more)
+        else:
+            output = net(x, coded.encoded, time, coded.label, **more)
+        channels = x.shape[1]
+        if output.shape[1] == channels:
+            return output, None
+        assert output.shape[1] == 2 * channels, "a network answers the target's channels, or twice"
+        return output[:, :channels], output[:, channels:]
 
     def _bound(self, error: Tensor, variance: Tensor | None, t: Tensor, valid: Tensor) -> Tensor:
         """The variational bound's share of the loss "b"."""
@@ -160,9 +205,7 @@ class Diffusion:
         """`denoise(x, t) -> x0` for samplers: t is a scalar or "b"."""
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            t = t.expand(len(x))
-            output, _ = _ask(net, coded, x, self.schedule.condition(t))
-            return self.to_x0(output, x, t)
+            return self.answer(net, coded, x, t.expand(len(x)))
 
         return denoise
 
@@ -236,7 +279,7 @@ class Diffusion:
         """Raise UserError for a number of model calls that `sample` could not spend."""
         self.times(nfe)
 
-    def _levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def levels(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma, shaped to multiply x."""
         return _rows(self.schedule.alpha(t), x), _rows(self.schedule.sigma(t), x)
 
@@ -249,16 +292,6 @@ class Diffusion:
 def _rows(value: Tensor, x: Tensor) -> Tensor:
     """One number per row "b" -> "b 1 1 1" of x's dtype and device."""
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _ask(net: Network, coded: Coded, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The network's prediction "b c h w", and its variance output where it has one."""
-    output = net(x, coded.cond, time.to(x.device), coded.label, features=coded.features)
-    channels = x.shape[1]
-    if output.shape[1] == channels:
-        return output, None
-    assert output.shape[1] == 2 * channels, "a network answers the target's channels, or twice them"
-    return output[:, :channels], output[:, channels:]
 
 
 def _from_zeros(denoise: Denoise, like: Tensor) -> Tensor:

@@ -65,6 +65,8 @@ class Job:
             available=len(self.source),
             options={**_options(self.source), **self.predictor.options},
             label="; ".join(filter(None, (self.label, self.predictor.remark(rule)))) or None,
+            temperature=self.predictor.temperature,
+            calibration=self.predictor.calibration,
         )
 
 

@@ -3,7 +3,8 @@
 A folder holds `<key>.npy` (float32 "c h w", physical units; int64 ids) for each image, the merged
 prediction of all members; `<key>.uncertainty.npy` ("1 h w") and `<key>.members.npy` ("e c h w")
 where there are several members; and `manifest.json`, which says what made them. A key keeps its
-folders. `imported` reads this layout, and the scores are those of the model itself.
+folders. `imported` reads this layout, and the scores are those of the model itself, but for those
+of probabilities that it states beside its answer (`Answer.chances`): they are not kept.
 """
 
 from __future__ import annotations

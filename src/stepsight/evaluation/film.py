@@ -1,247 +1,224 @@
-"""The film strip: one image at every NFE and number of members, beside its truth.
+"""The film strip: one image in several ways of sampling, chosen and captioned by the whole set.
 
-Columns are model calls a member, rows are members; each tile carries the image's own score, and the
-best one is framed. Members are nested, so that a column is one ensemble that grows. The last row is
-the spread of the largest ensemble, on one scale for all columns.
+The image is the one whose gain from the cheapest setting to the one that is best over the set is
+nearest to the median gain, so that the strip shows what usually happens. Captions are the values of
+the set, and the framed tile is the best one there, whatever this image says.
+
+Rows are ways of sampling and their fewest members, and of the way with the best ensemble all
+members, which are nested: a column there is one ensemble that grows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, get_args
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stepsight.colours import colour_spread
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
+from stepsight.diffusion.config import Views
 from stepsight.evaluation import figures
-from stepsight.evaluation.pictures import Tile, prompt_picture, tile_of
+from stepsight.evaluation.film_figure import Film, Shot, draw
+from stepsight.evaluation.pictures import Tile, legend_of, prompt_picture, tile_of, truth_of
 from stepsight.evaluation.predictors import Setting
+from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import measured, per_image
 from stepsight.evaluation.views import cropped
-from stepsight.measures import main_metric, measure, number
+from stepsight.measures import main_metric, measure
+from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline
+from stepsight.tasks.base import Task
 from stepsight.types import Batch, Prediction
 
 BRIGHTEST = 0.98  # quantile of all spreads that is painted brightest
-TILE, GAP, CAPTION = 1.28, 0.12, 0.26  # inches, of which there are 150 dots: 64 pixels are 192
-HEADING, MARGIN = 0.56, 0.34
+_PROMPTS = {"second": "next frame", "modal": "visible part"}
 
 
-@dataclass(frozen=True)
-class Film:
-    """What a film strip shows of one image of a task."""
+class Way(NamedTuple):
+    """A way of sampling, and how it scores on the set."""
 
-    task: str
-    key: str
-    metric: str | None
-    given: dict[str, Tile]  # input, prompt and truth, by caption
-    tiles: dict[Setting, Tile]
-    values: dict[Setting, float]  # the image's metric
-    spreads: dict[int, Tile]  # of the most members, by NFE; empty for single members
-    brightest: float  # the spread painted brightest
+    pipeline: DensePipeline
+    settings: Mapping[Setting, Rows]  # one row an image
 
     @property
-    def nfe(self) -> list[int]:
-        return sorted({nfe for nfe, _ in self.tiles})
+    def label(self) -> str:
+        """Temperature, and views where there are some: "T 0, mirror"."""
+        used = self.pipeline.diffusion.settings
+        views = f", {used.views}" if used.views != "none" else ""
+        return f"T {used.temperature:g}{views}"
 
     @property
-    def members(self) -> list[int]:
-        return sorted({members for _, members in self.tiles})
+    def order(self) -> tuple[float, int]:
+        """The plainest first."""
+        used = self.pipeline.diffusion.settings
+        return used.temperature, get_args(Views).index(used.views)
+
+
+class Place(NamedTuple):
+    """A setting of one of the ways."""
+
+    way: int
+    nfe: int
+    members: int
 
     @property
-    def best(self) -> Setting | None:
-        """The setting with the best score of this image; None where none was measured."""
-        known = {one: value for one, value in self.values.items() if np.isfinite(value)}
-        if self.metric is None or not known:
-            return None
+    def calls(self) -> int:
+        return self.nfe * self.members
+
+
+class Standing(NamedTuple):
+    """What the set says of every setting, by the protocol's main metric."""
+
+    metric: str
+    values: dict[Place, float]  # of the set, under the protocol's averaging
+    images: dict[Place, NDArray[np.float64]]  # image by image
+
+    def best(self, places: Sequence[Place] | None = None) -> Place | None:
+        """The best of `places`, of equals the cheapest; None where none was measured."""
+        known = [at for at in places or self.values if np.isfinite(self.values[at])]
         sign = -1 if measure(self.metric).higher_is_better else 1
-        return min(known, key=lambda setting: sign * known[setting])
+        return min(known, key=lambda at: (sign * self.values[at], at.calls), default=None)
+
+    @property
+    def telling(self) -> int:
+        """The image of median gain from the cheapest setting to the best one over the set; of
+        median score where they are the same."""
+        best, cheapest = self.best(), min(self.values, key=lambda at: at.calls)
+        if best is None:
+            return 0
+        gains = self.images[best] - (self.images[cheapest] if best != cheapest else 0.0)
+        distance = np.abs(gains - np.nanmedian(gains)) if np.isfinite(gains).any() else gains
+        return int(np.argmin(np.where(np.isfinite(distance), distance, np.inf)))
 
 
 def film_strip(
-    pipeline: DensePipeline,
-    source: Source,
-    task: str,
-    index: int,
-    nfe: Sequence[int],
-    members: Sequence[int],
-    rule: Protocol,
     path: Path,
+    task: str,
+    ways: Sequence[Way],
+    source: Source,
+    indices: Sequence[int],
+    rule: Protocol,
     *,
     seed: int = 0,
     rows: int = 8,
 ) -> Path:
-    """Predict image `index` of `source` at every pair of `nfe` and `members`, and draw the strip.
+    """Draw the strip of the telling image of a set, `indices` of `source`, to `path`.
 
-    The pipeline samples as it is set up; a column costs its largest ensemble, of which `rows` pass
-    the backbone at a time.
+    Every way samples as its pipeline is set up, with the noise that was scored if `seed` is the
+    same; `rows` images x members pass the backbone at a time.
     """
-    film = shoot(pipeline, source, task, index, nfe, members, rule, seed=seed, rows=rows)
+    film = shoot(task, ways, source, indices, rule, seed=seed, rows=rows)
     return figures.to_png(draw(film), path)
+
+
+def standing(task: str, ways: Sequence[Way], rule: Protocol) -> Standing | None:
+    """How the ways stand; None where the protocol measured nothing."""
+    scored = {
+        Place(number, *setting): rows
+        for number, way in enumerate(ways)
+        for setting, rows in sorted(way.settings.items())
+    }
+    metric = main_metric(task, measured(next(iter(scored.values()))), rule.metrics)
+    if metric is None:
+        return None
+    values = {at: metrics_of(rows, rule.name).get(metric, np.nan) for at, rows in scored.items()}
+    return Standing(metric, values, {at: per_image(rows, metric) for at, rows in scored.items()})
 
 
 @torch.inference_mode()
 def shoot(
-    pipeline: DensePipeline,
-    source: Source,
     task: str,
-    index: int,
-    nfe: Sequence[int],
-    members: Sequence[int],
+    ways: Sequence[Way],
+    source: Source,
+    indices: Sequence[int],
     rule: Protocol,
     *,
     seed: int = 0,
     rows: int = 8,
 ) -> Film:
-    """The tiles and scores of a strip."""
-    (sample,) = source.samples([index])
-    batch = collate([cropped(sample, rule.crop)]).to(pipeline.device)
-    chosen, most = pipeline.task(task), max(members)
-    found: dict[Setting, Prediction] = {}
-    for calls in nfe:
-        drawn = pipeline.sample(batch, task, nfe=calls, members=most, seed=seed, rows=rows)
-        for count in members:
-            found[calls, count] = pipeline.finish(chosen.merge(drawn[:count]), batch)
-    truth = chosen.truth(batch) if getattr(batch, chosen.needs) is not None else None
-    shown = {one: chosen.picture(x.values, batch, like=truth) for one, x in found.items()}
-    metric, values = _scores(pipeline, batch, task, found, rule)
-    spreads, brightest = _spreads({c: found[c, most].uncertainty for c in nfe})
-    given = {"input": batch.image}
-    if chosen.asks:
-        given[_PROMPTS.get(chosen.asks[0], "prompt")] = getattr(batch, chosen.asks[0])
-    pictures = {name: prompt_picture(image) for name, image in given.items()}
-    if truth is not None:
-        pictures["truth"] = chosen.picture(truth, batch, like=truth)
+    """What the strip shows."""
+    ways = sorted(ways, key=lambda way: way.order)
+    found = standing(task, ways, rule)
+    telling = found.telling if found else 0
+    (sample,) = source.samples([indices[telling]])
+    batch = collate([cropped(sample, rule.crop)]).to(ways[0].pipeline.device)
+    chosen = ways[0].pipeline.task(task)
+    truth = truth_of(chosen, batch)
+    shown: dict[str, dict[int, Shot]] = {}
+    spreads: dict[int, Tensor] = {}
+    for number, members in _kept(ways, found):
+        for at, prediction in _predictions(ways[number], task, members, batch, seed, rows):
+            tile = tile_of(chosen.picture(prediction.values, batch, like=truth))
+            shot = _shot(tile, found, Place(number, *at), telling)
+            shown.setdefault(_label(ways[number], at), {})[at[0]] = shot
+            if prediction.uncertainty is not None:  # the largest ensemble comes last
+                spreads[at[0]] = prediction.uncertainty.float()
     return Film(
         task,
         sample.key,
-        metric,
-        given={name: tile_of(picture) for name, picture in pictures.items()},
-        tiles={setting: tile_of(picture) for setting, picture in shown.items()},
-        values=values,
-        spreads=spreads,
-        brightest=brightest,
+        found.metric if found else None,
+        len(indices),
+        _given(chosen, batch, truth),
+        legend_of(chosen, truth),
+        shown,
+        *_spread_tiles(spreads),
     )
 
 
-_PROMPTS = {"second": "next frame", "modal": "visible part"}
+def _kept(ways: Sequence[Way], found: Standing | None) -> Iterator[tuple[int, list[int]]]:
+    """The members shown of each way: the fewest, and of the way with the best ensemble, which comes
+    last, all."""
+    counts = [sorted({members for _, members in way.settings}) for way in ways]
+    several = [at for at in found.values if at.members > 1] if found else []
+    best = found.best(several) if found and several else None
+    full = best.way if best else None
+    yield from ((number, members[:1]) for number, members in enumerate(counts) if number != full)
+    if full is not None:
+        yield full, counts[full]
 
 
-def _scores(
-    pipeline: DensePipeline,
-    batch: Batch,
-    task: str,
-    found: Mapping[Setting, Prediction],
-    rule: Protocol,
-) -> tuple[str | None, dict[Setting, float]]:
-    """The protocol's main metric and its value for each prediction of the image."""
-    chosen = pipeline.task(task)
-    rows = {setting: chosen.score(one, batch, rule.name) for setting, one in found.items()}
-    metric = main_metric(task, measured(next(iter(rows.values()))), rule.metrics)
-    if metric is None:
-        return None, {}
-    return metric, {setting: float(per_image(own, metric)[0]) for setting, own in rows.items()}
+def _predictions(
+    way: Way, task: str, members: Sequence[int], batch: Batch, seed: int, rows: int
+) -> Iterator[tuple[Setting, Prediction]]:
+    """What the way predicts at every NFE, of nested members."""
+    for nfe in sorted({nfe for nfe, _ in way.settings}):
+        drawn = way.pipeline.sample(batch, task, nfe=nfe, members=members[-1], seed=seed, rows=rows)
+        for count in members:
+            merged = way.pipeline.task(task).merge(drawn[:count])
+            yield (nfe, count), way.pipeline.finish(merged, batch)
 
 
-def _spreads(found: Mapping[int, Tensor | None]) -> tuple[dict[int, Tile], float]:
+def _shot(tile: Tile, found: Standing | None, at: Place, telling: int) -> Shot:
+    if found is None:
+        return Shot(tile, np.nan, np.nan)
+    return Shot(tile, found.values[at], float(found.images[at][telling]), at == found.best())
+
+
+def _label(way: Way, setting: Setting) -> str:
+    return f"{way.label}\n{setting[1]} member{'s' if setting[1] > 1 else ''}"
+
+
+def _given(task: Task, batch: Batch, truth: Tensor | None) -> dict[str, Tile]:
+    """Input, prompt and truth, by caption."""
+    pictures = {"input": prompt_picture(batch.image)}
+    for name in task.asks[:1]:
+        pictures[_PROMPTS.get(name, "prompt")] = prompt_picture(getattr(batch, name))
+    if truth is not None:
+        pictures["truth"] = task.picture(truth, batch, like=truth)
+    return {name: tile_of(picture) for name, picture in pictures.items()}
+
+
+def _spread_tiles(spreads: Mapping[int, Tensor]) -> tuple[dict[int, Tile], float]:
     """Tiles of spreads "1 1 h w" on one scale from 0, and its upper end."""
-    known = {calls: spread.float() for calls, spread in found.items() if spread is not None}
-    if not known:
+    if not spreads:
         return {}, 0.0
-    values = torch.cat([spread.flatten() for spread in known.values()])
+    values = torch.cat([spread.flatten() for spread in spreads.values()])
     brightest = max(float(np.nanquantile(values.cpu().numpy(), BRIGHTEST)), 1e-6)
-    return {c: tile_of(colour_spread(x, hi=brightest)) for c, x in known.items()}, brightest
-
-
-class Sheet:
-    """A figure on which tiles of one size are placed in inches from the upper left corner."""
-
-    def __init__(self, size: tuple[float, float], tile: tuple[float, float]) -> None:
-        self.figure = Figure(figsize=size)
-        self._size, self._tile = size, tile
-
-    def place(self, x: float, y: float, tile: Tile) -> Axes:
-        """A tile with its upper left corner at (x, y)."""
-        axes = self.box(x, y, *self._tile)
-        axes.imshow(tile, interpolation="nearest", aspect="auto")
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        axes.xaxis.labelpad = 2
-        return axes
-
-    def box(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Axes of another size."""
-        whole, tall = self._size
-        return self.figure.add_axes(
-            (x / whole, 1 - (y + height) / tall, width / whole, height / tall)
-        )
-
-    def write(self, x: float, y: float, text: str, **look: Any) -> None:
-        whole, tall = self._size
-        self.figure.text(x / whole, 1 - y / tall, text, **look)
-
-
-@matplotlib.rc_context(figures.STYLE)
-def draw(film: Film) -> Figure:
-    """The strip as a figure."""
-    rows = len(film.members) + bool(film.spreads)
-    aside = -(-len(film.given) // rows)  # columns of input, prompt and truth
-    height, width = next(iter(film.tiles.values())).shape[:2]
-    tile = (TILE, TILE * height / width)
-    left = aside * (TILE + GAP) + MARGIN
-    across, down = TILE + GAP, tile[1] + CAPTION
-    sheet = Sheet((left + len(film.nfe) * across + 0.7, HEADING + rows * down), tile)
-    sheet.write(0, 0.18, f"{film.task}: {film.key}", weight="bold", size=11)
-    for place, (name, picture) in enumerate(film.given.items()):
-        column, row = divmod(place, rows)
-        sheet.place(column * across, HEADING + row * down, picture).set_xlabel(name)
-    for x, calls in enumerate(film.nfe):
-        for y, count in enumerate(film.members):
-            axes = sheet.place(left + x * across, HEADING + y * down, film.tiles[calls, count])
-            _caption(axes, film, (calls, count))
-        centre = left + x * across + TILE / 2
-        sheet.write(centre, HEADING - 0.07, f"{calls} NFE", ha="center", size=9.5)
-    labels = [f"{count} member{'s' if count > 1 else ''}" for count in film.members]
-    labels += ["spread"] if film.spreads else []
-    for y, label in enumerate(labels):
-        middle = HEADING + y * down + tile[1] / 2
-        sheet.write(left - 0.14, middle, label, rotation=90, ha="center", va="center", size=9.5)
-    if film.metric:
-        end = left + len(film.nfe) * across - GAP
-        sheet.write(end, 0.18, measure(film.metric).axis, ha="right", size=9.5)
-    _draw_spreads(sheet, film, left, HEADING + len(film.members) * down)
-    return sheet.figure
-
-
-def _draw_spreads(sheet: Sheet, film: Film, left: float, top: float) -> None:
-    """The last row with its scale; nothing for single members."""
-    if not film.spreads:
-        return
-    for x, calls in enumerate(film.nfe):
-        height = sheet.place(left + x * (TILE + GAP), top, film.spreads[calls]).bbox.height
-    scale = sheet.box(left + len(film.nfe) * (TILE + GAP), top, 0.1, height / sheet.figure.dpi)
-    shown = ScalarMappable(Normalize(0, film.brightest), "inferno")
-    sheet.figure.colorbar(shown, cax=scale).outline.set_visible(False)  # type: ignore[operator]
-
-
-def _caption(axes: Axes, film: Film, setting: Setting) -> None:
-    """The score below a tile; the best one is framed."""
-    if setting not in film.values:
-        return
-    best = setting == film.best
-    axes.set_xlabel(number(film.values[setting]), weight="bold" if best else "normal")
-    for spine in axes.spines.values():
-        spine.set(visible=best, edgecolor=figures.PALETTE[1], linewidth=3)
+    return {c: tile_of(colour_spread(x, hi=brightest)) for c, x in spreads.items()}, brightest

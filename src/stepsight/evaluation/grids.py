@@ -1,34 +1,42 @@
 """Picture grids with headings: samples during training, best, median and worst at evaluation.
 
 Tiles are uint8 arrays "h w 3"; they are enlarged by whole factors without smoothing, so that every
-pixel the model wrote can be seen.
+pixel the model wrote can be seen. Beside a row may stand what its colours mean.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from einops import repeat
+from einops import rearrange, repeat
 from PIL import Image, ImageDraw, ImageFont
+
+from stepsight.colours import Legend
 
 GAP = 6
 PAPER = (255, 255, 255)
 INK = (32, 34, 38)
 FONT_SIZE = 14
+LINE = FONT_SIZE + 4
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Label = str | Sequence[str]  # lines
 
 
 def compose(
     rows: list[list[np.ndarray]],
     columns: list[str],
-    labels: list[str] | None,
+    labels: Sequence[Label] | None,
     path: Path,
     scale: int = 2,
+    legends: Sequence[Legend | None] = (),
+    note: str = "",
 ) -> Path:
-    """Write `rows` of tiles as one PNG, column headings above and row labels on the left.
+    """Write `rows` of tiles as one PNG: column headings above, row labels on the left, on the right
+    the legend of a row that has one, and a note below.
 
     All tiles are uint8 "h w 3"; they may differ in size, and each column is as wide as its widest.
     Texts that do not fit are cut with an ellipsis.
@@ -37,25 +45,44 @@ def compose(
     assert labels is None or len(labels) == len(rows), "one label for every row"
     tiles = [[_enlarge(tile, scale) for tile in row] for row in rows]
     font = ImageFont.load_default(FONT_SIZE)
-    left = _label_width(labels, font)
+    lines = [[one] if isinstance(one, str) else list(one) for one in labels or []]
+    left = _label_width(lines, font)
     widths = [max(tile.width for tile in column) for column in zip(*tiles)]
     heights = [max(tile.height for tile in row) for row in tiles]
     lefts = _starts(left, widths)
     tops = _starts(FONT_SIZE + 2 * GAP, heights)
 
-    page = Image.new("RGB", (lefts[-1], tops[-1]), PAPER)
+    width, foot = lefts[-1] + _legend_width(legends, font), LINE if note else 0
+    page = Image.new("RGB", (width, tops[-1] + foot), PAPER)
     draw = ImageDraw.Draw(page)
+    draw.text((left, tops[-1]), _fit(note, width - left, font), INK, font)
     for x, width, heading in zip(lefts, widths, columns):
         text = _fit(heading, width, font)
         draw.text((x + width // 2, GAP), text, INK, font, anchor="ma")
-    for y, height, label in zip(tops, heights, labels or []):
-        draw.text((GAP, y + height // 2), _fit(label, left - 2 * GAP, font), INK, font, anchor="lm")
+    for y, height, label in zip(tops, heights, lines):
+        for place, line in enumerate(label):
+            middle = y + height // 2 + round(LINE * (place - (len(label) - 1) / 2))
+            draw.text((GAP, middle), _fit(line, left - 2 * GAP, font), INK, font, anchor="lm")
     for y, row in zip(tops, tiles):
         for x, tile in zip(lefts, row):
             page.paste(tile, (x, y))
+    for y, height, legend in zip(tops, heights, legends):
+        if legend is not None:
+            _place(page, legend, lefts[-1], y, height, font)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.save(path, optimize=True)
     return path
+
+
+def _place(page: Image.Image, legend: Legend, x: int, y: int, height: int, font: Font) -> None:
+    """A legend between its two texts, in the middle of a row."""
+    picture = Image.fromarray(rearrange(legend.picture.cpu(), "c h w -> h w c").numpy())
+    picture.thumbnail((picture.width, max(1, height - 2 * LINE)))
+    top = y + (height - picture.height) // 2
+    page.paste(picture, (x, top))
+    draw = ImageDraw.Draw(page)
+    draw.text((x, top - GAP // 2), legend.top, INK, font, anchor="ls")
+    draw.text((x, top + picture.height + GAP // 2), legend.bottom, INK, font, anchor="la")
 
 
 def _enlarge(tile: np.ndarray, scale: int) -> Image.Image:
@@ -68,10 +95,17 @@ def _starts(first: int, sizes: list[int]) -> list[int]:
     return [first, *(first + np.cumsum([size + GAP for size in sizes]))]
 
 
-def _label_width(labels: list[str] | None, font: Font) -> int:
+def _label_width(labels: list[list[str]], font: Font) -> int:
     if not labels:
         return GAP
-    return min(220, 2 * GAP + round(max(font.getlength(_visible(label)) for label in labels)) + 1)
+    widest = max(font.getlength(_visible(line)) for label in labels for line in label)
+    return min(220, 2 * GAP + round(widest) + 1)
+
+
+def _legend_width(legends: Sequence[Legend | None], font: Font) -> int:
+    found = [one for one in legends if one is not None]
+    texts = [font.getlength(text) for one in found for text in (one.top, one.bottom)]
+    return round(max([*texts, *(one.picture.shape[-1] for one in found), -GAP])) + GAP
 
 
 def _visible(text: str) -> str:

@@ -56,10 +56,15 @@ class Imported:
 
     device = torch.device("cpu")
     sampler = "imported"
+    temperature = None
 
     @property
     def digest(self) -> str:
         return (read_manifest(self.folder) or {}).get("checkpoint") or self.folder.name
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        return (read_manifest(self.folder) or {}).get("calibration", {})
 
     @property
     def task(self) -> Task:
@@ -92,7 +97,13 @@ class Imported:
             self.name, values, values, torch.stack(spreads) if spreads else None
         )
         members = torch.stack([one for one, _, _ in found], dim=1) if counts[0] > 1 else None
-        yield Answer((0, counts[0]), prediction, grid_of(batch), members=members)
+        yield Answer(
+            (0, counts[0]),
+            prediction,
+            grid_of(batch),
+            members=members,
+            scale=self.calibration.get("scale") or 1.0,
+        )
 
     def score(self, prediction: Prediction, batch: Batch, rule: Rule) -> Rows:
         return score(prediction.values, batch, rule, given=self.given, classes=self.classes)

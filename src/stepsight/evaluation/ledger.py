@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.checkpoint import Checkpoint
+from stepsight.coding import Layout
 from stepsight.data.resize import Size
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import interval
 from stepsight.measures import headline, measure
 from stepsight.metrics import protocol as protocols
-from stepsight.models.factory import active_parameters, count_flops
+from stepsight.models.config import ModelSettings
+from stepsight.models.factory import active_parameters
 from stepsight.pipeline import DensePipeline
-from stepsight.scaling.flops import inference_flops
 from stepsight.scaling.records import ScalingRecord
+from stepsight.tasks.base import Task
+from stepsight.walking import VIEWS
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,7 @@ def record_lines(
 def _lines_of(
     scores: Scores, pipeline: DensePipeline, sampler: str, identity: Identity, now: str
 ) -> Iterator[ScalingRecord]:
-    rule, forward = protocols.get(scores.protocol), answer_flops(pipeline, scores)
-    task = scores.task
+    rule, task = protocols.get(scores.protocol), scores.task
     trivial = [metrics_of(rows, rule.name) for rows in scores.baselines.values()]
     for (nfe, members), rows in scores.settings.items():
         metrics = metrics_of(rows, rule.name)
@@ -108,7 +113,7 @@ def _lines_of(
                 sampler=sampler,
                 nfe=nfe,
                 members=members,
-                inference_flops=inference_flops(forward, nfe, members),
+                inference_flops=answer_flops(pipeline, scores, nfe, members),
                 metric=metric,
                 value=metrics[metric],
                 images=len(scores.keys),
@@ -128,27 +133,69 @@ def _lines_of(
             )
 
 
-def answer_flops(pipeline: DensePipeline, scores: Scores) -> float:
-    """FLOPs of one call for one image, at the sizes the images were worked at: their mean."""
+def answer_flops(pipeline: DensePipeline, scores: Scores, nfe: int, members: int) -> float:
+    """FLOPs of an answer for one image, at the sizes the images were worked at: their mean.
+
+    Its views are encoded once each, for all calls of all members.
+    """
     counts = scores.sizes or {pipeline.sizes[scores.task]: 1}
-    total = sum(n * forward_flops(pipeline, scores.task, size) for size, n in counts.items())
+    views = min(nfe, len(VIEWS[pipeline.diffusion.settings.views]))
+    total = 0.0
+    for size, images in counts.items():
+        cost = cost_of(pipeline, scores.task, size)
+        total += images * (views * cost.encode + nfe * members * cost.call)
     return total / sum(counts.values())
 
 
+class Cost(NamedTuple):
+    """FLOPs of the backbone for one image and task, over all its passes."""
+
+    encode: float  # once an image and view
+    call: float  # each model call
+    shared: float = 0.0  # of `encode`, what other tasks of the same image need as well
+
+
+def picture_flops(costs: Sequence[Cost], rows: float) -> float:
+    """FLOPs of the forward passes that a picture takes in training: `rows` calls for each of its
+    tasks, whose `costs` these are. What they share of the encoding is done once a picture."""
+    shared = min(one.shared for one in costs)
+    return shared + sum(one.encode - shared + rows * one.call for one in costs)
+
+
+def cost_of(pipeline: DensePipeline, task: str, size: Size | None = None) -> Cost:
+    """What an image costs at a working size (by default that of training)."""
+    chosen, (high, wide) = pipeline.task(task), size or pipeline.sizes[task]
+    cells = high // pipeline.codec.downsample, wide // pipeline.codec.downsample
+    return task_cost(pipeline.config.model, pipeline.layout, chosen, cells)
+
+
+def task_cost(settings: ModelSettings, layout: Layout, task: Task, cells: Size) -> Cost:
+    """What an image costs a backbone on a grid of so many working cells."""
+    one = _cost(settings, layout, task.feature_channels, task.look_channels > 0, cells)
+    return Cost(*(task.passes * part for part in one))
+
+
+@lru_cache(maxsize=256)
+def _cost(settings: ModelSettings, layout: Layout, features: int, looks: bool, cells: Size) -> Cost:
+    """The cost of one pass, counted by torch on the meta device."""
+    with torch.device("meta"), torch.no_grad():
+        net: Any = layout.build(settings)
+        cond, label = torch.zeros(1, layout.cond, *cells), torch.zeros(1, dtype=torch.long)
+        more = torch.zeros(1, features, *cells) if features else None
+        again = torch.zeros(1, layout.looked, cells[0] // 2, cells[1] // 2)
+        seen = {"looked": (again, None)} if looks and getattr(net, "looks", False) else {}
+        with FlopCounterMode(display=False) as encoding:
+            encoded = net.encode(cond, label, more)
+        with FlopCounterMode(display=False) as calling:
+            net(torch.zeros(1, layout.target, *cells), encoded, torch.zeros(1), label, **seen)
+        with FlopCounterMode(display=False) as reading:
+            if read := getattr(net, "read", None):
+                read(cond)
+    counts = (one.get_total_flops() for one in (encoding, calling, reading))
+    return Cost(*counts)
+
+
 def forward_flops(pipeline: DensePipeline, task: str, size: Size | None = None) -> float:
-    """FLOPs of one answer of the backbone over all its passes, at a working size (by default that
-    of training)."""
-    chosen, layout = pipeline.task(task), pipeline.layout
-    sides = size or pipeline.sizes[task]
-    height, width = (side // pipeline.codec.downsample for side in sides)
-    features = None
-    if chosen.feature_channels:  # their grid does not matter: they are pooled
-        features = torch.zeros(1, chosen.feature_channels, height, width)
-    example = (
-        torch.zeros(1, layout.target, height, width),
-        torch.zeros(1, layout.cond, height, width),
-        torch.zeros(1),
-        torch.zeros(1, dtype=torch.long),
-        features,
-    )
-    return chosen.passes * count_flops(lambda: layout.build(pipeline.config.model), example)
+    """FLOPs of a first answer of the backbone over all its passes: encoding, and one call."""
+    cost = cost_of(pipeline, task, size)
+    return cost.encode + cost.call

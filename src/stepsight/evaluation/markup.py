@@ -22,6 +22,7 @@ MARKS = {
     "not beaten": ("bad", "✗ not beaten"),
     "holds": ("good", "✓ holds"),
     "fails": ("bad", "✗ fails"),
+    "broken sampler": ("bad", "✗ broken sampler"),
     "law": ("good", "✓ law"),
     "wins": ("good", "✓ wins"),
     "loses": ("bad", "✗ loses"),

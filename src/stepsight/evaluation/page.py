@@ -92,7 +92,11 @@ def _result(row: Row) -> Iterator[Html]:
     yield _score(row, main) if main else Html("-")
     yield join(*map(_standing, standings(row))) or Html("-")
     spread = row.get("uncertainty") or {}
-    yield join(*(tag("div", f"{measure(k).label} {number(v)}") for k, v in spread.items()))
+    told = (row.get("calibration") or {}).get("sentence")
+    yield join(
+        *(tag("div", f"{measure(k).label} {number(v)}") for k, v in spread.items()),
+        tag("div", told, _class="small") if told else "",
+    )
     others = [name for name in row["metrics"] if name not in (main, "n_images")]
     yield tag("div", " · ".join(_plain_score(row, name) for name in others), _class="small")
 

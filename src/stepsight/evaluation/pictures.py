@@ -1,9 +1,14 @@
-"""Pictures of predictions: sample grids while training, best, median and worst after evaluation."""
+"""Pictures of predictions: sample grids while training, best, median and worst after evaluation.
+
+Truth and predictions of a row share their colours and their range, which stand beside the row, and
+fade to grey where there is no truth.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +16,16 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from stepsight.colours import colour_image, colour_spread
+from stepsight.colours import Legend, colour_image, colour_spread, spread_limit
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
 from stepsight.evaluation.grids import compose
 from stepsight.evaluation.predictors import Model, Predictor
+from stepsight.evaluation.spread import pixel_errors
 from stepsight.evaluation.statistics import measured, per_image
 from stepsight.evaluation.views import View, cropped, view_of
 from stepsight.measures import main_metric, measure, number
+from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline
@@ -29,6 +36,16 @@ Tile = np.ndarray  # uint8 "h w 3"
 Tiles = dict[str, Tile | None]  # a row of the grid, by heading
 AS_IT_IS = View("none", None)
 LARGEST = 400  # pixels of a tile's longer side
+NOTE = "grey: no truth"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row of a grid."""
+
+    tiles: Tiles
+    label: tuple[str, ...]  # lines
+    legend: Legend | None
 
 
 def sample_grid(
@@ -36,20 +53,35 @@ def sample_grid(
     sources: dict[str, Source],
     path: Path,
     *,
-    nfe: int,
-    members: int,
+    nfe: int | None = None,
+    members: int | None = None,
     images: int = 3,
 ) -> Path:
-    """Rows: `images` of every task; columns: rgb, prompt, truth, 1 step, N x M, spread."""
-    rows: list[Tiles] = []
-    labels: list[str] = []
+    """Rows: `images` of every task; columns: rgb, prompt, truth, fewest calls, answer, its error,
+    spread.
+
+    nfe, members: of the answers, which are then sampled as `pipeline` is set up; left out, each
+    task answers as it usually does (`DensePipeline.usual`).
+    """
+    rows = []
     for task, source in sources.items():
-        model = Model(pipeline, task, [nfe], [members], pipeline.config.diffusion.sampler)
+        model = _model(pipeline, task, nfe, members)
+        used, (calls,), (count,) = model.pipeline.diffusion.settings, model.nfe, model.members
+        label = (task, f"{calls} x {count}, T {used.temperature:g}")
+        rule = protocols.default_for(task)
         wanted = _telling(source, min(images, len(source)))
         for sample in source.samples(wanted):
-            rows.append(_answered(model, sample, AS_IT_IS))
-            labels.append(task)
-    return _write(rows, labels, path)
+            rows.append(_answered(model, sample, AS_IT_IS, rule, label, answer="answer"))
+    return _write(rows, path)
+
+
+def _model(pipeline: DensePipeline, task: str, nfe: int | None, members: int | None) -> Model:
+    """What answers in a sample grid."""
+    if nfe is None or members is None:
+        usual = pipeline.usual(task)
+        pipeline = pipeline.sampling(temperature=usual.temperature, views=usual.views)
+        nfe, members = nfe or usual.nfe, members or usual.members
+    return Model(pipeline, task, [nfe], [members], pipeline.config.diffusion.sampler)
 
 
 def extremes_grid(
@@ -73,46 +105,86 @@ def extremes_grid(
     if measure(metric).higher_is_better:
         order = order[::-1]
     places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    tiles, labels = [], []
+    found = []
     for name, place in places.items():
         (sample,) = source.samples([indices[int(place)]])
-        tiles.append(_answered(predictor, sample, view_of(rule)))
-        labels.append(f"{name} {measure(metric).label} {number(float(values[place]))}")
-    return _write(tiles, labels, path)
+        label = f"{name} {measure(metric).label} {number(float(values[place]))}"
+        found.append(_answered(predictor, sample, view_of(rule), rule, (label,)))
+    return _write(found, path)
 
 
-def _write(rows: list[Tiles], labels: list[str], path: Path) -> Path:
+def _write(rows: list[Shown], path: Path) -> Path:
     """Compose the grid; a column that no row has is left out, a tile that a row lacks is white."""
-    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    every = [row.tiles for row in rows]
+    names = [name for name in every[0] if any(row[name] is not None for row in every)]
     whole = [
         [np.full_like(row["image"], 255) if (tile := row[name]) is None else tile for name in names]
-        for row in rows
+        for row in every
     ]
     scale = max(1, round(128 / max(tile.shape[0] for row in whole for tile in row)))
-    return compose(whole, names, labels, path, scale=scale)
+    labels, legends = [row.label for row in rows], [row.legend for row in rows]
+    return compose(whole, names, labels, path, scale=scale, legends=legends, note=NOTE)
 
 
 @torch.inference_mode()
-def _answered(predictor: Predictor, sample: Sample, view: View) -> Tiles:
-    """The tiles of an image as a protocol looks at it, with what is predicted for it."""
+def _answered(
+    predictor: Predictor,
+    sample: Sample,
+    view: View,
+    rule: Protocol,
+    label: tuple[str, ...],
+    answer: str | None = None,
+) -> Shown:
+    """An image as a protocol looks at it, with what is predicted for it; `answer` renames the last
+    prediction, where rows of several settings share a column."""
     batch = collate([cropped(sample, view.crop)]).to(predictor.device)
     height, width = sample.image.shape[-2:]
-    return _tiles(predictor.task, batch, predictor.shown(batch, view, [(height, width)]))
+    shown = predictor.shown(batch, view, [(height, width)])
+    if answer is not None:
+        first, *_, last = [*shown.items()] * 2  # the same one, where one call is the usual
+        shown = dict([first, (answer, last[1])])
+    return _row(predictor.task, batch, shown, rule, label)
 
 
-def _tiles(task: Task, batch: Batch, shown: Mapping[str, Prediction]) -> Tiles:
-    """The tiles of a row; None for what there is not."""
-    has_truth = getattr(batch, task.needs) is not None
-    truth = task.truth(batch) if has_truth else None
-    spread = list(shown.values())[-1].uncertainty
+def _row(
+    task: Task,
+    batch: Batch,
+    shown: Mapping[str, Prediction],
+    rule: Protocol,
+    label: tuple[str, ...],
+) -> Shown:
+    """The tiles of a row, None for what there is not; error and spread are those of the last."""
+    truth, last = truth_of(task, batch), list(shown.values())[-1]
+    found = None if truth is None else pixel_errors(last, batch, rule)
+    error, range_of_it = (None, ()) if found is None else _error_picture(task, *found)
     pictures = {
         "image": colour_image(batch.image),
         "prompt": prompt_picture(getattr(batch, task.asks[0])) if task.asks else None,
         "truth": None if truth is None else task.picture(truth, batch, like=truth),
         **{name: task.picture(one.values, batch, like=truth) for name, one in shown.items()},
-        "spread": None if spread is None else colour_spread(spread.float()),
+        "error": error,
+        "spread": None if last.uncertainty is None else colour_spread(last.uncertainty.float()),
     }
-    return {name: None if x is None else tile_of(x) for name, x in pictures.items()}
+    tiles = {name: None if x is None else tile_of(x) for name, x in pictures.items()}
+    return Shown(tiles, (*label, *range_of_it), legend_of(task, truth))
+
+
+def _error_picture(task: Task, error: Tensor, valid: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """Errors "b 1 h w" in colours, and what is brightest; right and wrong need no range."""
+    limit = spread_limit(error, valid)
+    said = f"error to {number(float(limit))} {measure(task.metric).unit}".rstrip()
+    return colour_spread(error, limit, valid), () if float(limit) in (0, 1) else (said,)
+
+
+def truth_of(task: Task, batch: Batch) -> Tensor | None:
+    """The truth in the form of predicted values, None where the batch lacks it."""
+    return None if getattr(batch, task.needs) is None else task.truth(batch)
+
+
+def legend_of(task: Task, truth: Tensor | None) -> Legend | None:
+    """What the colours of a truth's picture stand for, by tasks that tell."""
+    tell = getattr(task, "legend", None)
+    return None if tell is None or truth is None else tell(truth)
 
 
 def prompt_picture(asked: Tensor) -> Tensor:

@@ -34,6 +34,9 @@ class Plan:
     save: bool = False  # keep the predictions
     size: int | None = None  # the longer side at work; None: as the protocol says
     merges: Sequence[str] = ()  # each task by those that it knows; () is its own rule
+    usual: bool = False  # each task as the run chose for it, but for what is given here:
+    temperature: float | None = None
+    views: str | None = None
 
 
 def jobs_of(
@@ -48,7 +51,8 @@ def jobs_of(
     variant: tells the jobs of several plans apart that are written to one folder."""
     jobs = []
     for task, source in sources.items():
-        settings = (pipeline, task, plan.nfe, plan.members, plan.sampler, plan.seed, plan.rows)
+        own, nfe, members = _dialled(pipeline, task, plan)
+        settings = (own, task, nfe, members, plan.sampler, plan.seed, plan.rows)
         rules = [rule for rule in plan.merges if rule in merge_rules(pipeline.task(task))]
         model = Model(*settings, keep, merges=rules, size=plan.size)
         if save_to is not None:
@@ -65,6 +69,19 @@ def jobs_of(
             )
         )
     return jobs
+
+
+def _dialled(
+    pipeline: DensePipeline, task: str, plan: Plan
+) -> tuple[DensePipeline, Sequence[int], Sequence[int]]:
+    """The pipeline as a task is to be sampled, its NFE and its members."""
+    if not plan.usual:
+        return pipeline, plan.nfe, plan.members
+    nfe, members = (next(iter(values), None) for values in (plan.nfe, plan.members))
+    usual = pipeline.setting(task, nfe, members, plan.temperature, plan.views)
+    own = pipeline.sampling(sampler=plan.sampler).set_to(usual)
+    own = own if plan.views is None else own.sampling(views=plan.views)
+    return own, [usual.nfe], [usual.members]
 
 
 def protocols_of(

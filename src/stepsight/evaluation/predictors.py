@@ -33,7 +33,11 @@ Setting = tuple[int, int]  # NFE, members
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction on the grid of the batch, and what it took."""
+    """A prediction on the grid of the batch, and what it took.
+
+    Its uncertainty is the one that is stated to users; `members` are as they were drawn, and
+    `scale` is what their spread has to be multiplied by to be calibrated.
+    """
 
     setting: Setting
     prediction: Prediction
@@ -42,6 +46,9 @@ class Answer:
     members: Tensor | None = None  # "e b c h w", physical, on the grid of the batch
     merge: str = ""  # the rule that merged them, where several were asked for
     peak_gb: float = 0.0  # of memory, while the members were drawn
+    scale: float = 1.0
+    chances: Tensor | None = None  # "b k h' w'", probabilities of the k classes, or of the object
+    # (k = 1), on the grid it was worked on: what an answer states without any ensemble
 
 
 class Predictor(Protocol):
@@ -67,6 +74,17 @@ class Predictor(Protocol):
 
     @property
     def sampler(self) -> str: ...
+
+    @property
+    def temperature(self) -> float | None:
+        """Of the start noise; None where that is not known."""
+        ...
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """The record of the "scale" that the spread of its members is multiplied by
+        (`evaluation.calibration`); {} where none was fitted."""
+        ...
 
     @property
     def given(self) -> Space:
@@ -155,9 +173,18 @@ class Model:
         return self.pipeline.name
 
     @property
+    def temperature(self) -> float | None:
+        return self.pipeline.diffusion.settings.temperature
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        return self.pipeline.fitted.get(self.name, {})
+
+    @property
     def subject(self) -> Mapping[str, Any]:
         settings = {"nfe": list(self.nfe), "members": list(self.members), "seed": self.seed}
         own = {"checkpoint": self.digest, "sampler": self.sampler, "kept": self.keep}
+        own["calibration"] = dict(self.calibration)
         return own | self._way() | {"merges": list(self.merges)} | settings
 
     def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
@@ -182,6 +209,8 @@ class Model:
                         members=members[:count] if members is not None and count > 1 else None,
                         merge=rule,
                         peak_gb=peak,
+                        scale=self.calibration.get("scale") or 1.0,
+                        chances=self._chances(drawn[:count]),
                     )
 
     def score(self, prediction: Prediction, batch: Batch, rule: Rule) -> Rows:
@@ -243,6 +272,12 @@ class Model:
             seed=self.seed,
             rows=self.rows,
         )
+
+    def _chances(self, drawn: Tensor) -> Tensor | None:
+        """The mean of the probabilities that the members "e b c h w" state, if the task's do."""
+        of = getattr(self.task, "chances", None)
+        found = [of(member) for member in drawn] if self.keep and of else []
+        return torch.stack(found).mean(dim=0) if found and found[0] is not None else None
 
     def _members(self, drawn: Tensor, grid: Size) -> Tensor | None:
         if not self.keep or len(drawn) < 2:

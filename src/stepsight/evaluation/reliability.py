@@ -1,9 +1,10 @@
-"""Reliability diagrams: does what an ensemble states about its own uncertainty come true?
+"""Reliability diagrams: does what an answer states about its own uncertainty come true?
 
 The points are totals over images of the sums in `metrics.uncertainty`: for depth and flow the share
-of the truth that central intervals cover, for masks the frequency of the object among pixels of
-like probability, for classes the accuracy where so many members agree. On the diagonal what is
-stated comes true; error bars are 95 % bootstrap intervals over images.
+of the truth that central intervals cover, calibrated ones and those of the members as they are; for
+masks the frequency of the object among pixels of like probability, for classes the accuracy among
+answers of like probability. On the diagonal what is stated comes true; error bars are 95 %
+bootstrap intervals over images.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from stepsight.evaluation import figures
-from stepsight.measures import number
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.uncertainty import BINS
 from stepsight.scaling.intervals import ratio_interval
 
 INTERVALS = "level of the interval", "truth inside"
 PROBABILITY = "stated probability of the object", "frequency of the object"
-VOTES = "members that agree with the answer", "answers that are right"
-AXES = {"amodal": PROBABILITY, "semantic": VOTES}  # of the other tasks: intervals
+ANSWERS = "stated probability of the answer", "answers that are right"
+AXES = {"amodal": PROBABILITY, "semantic": ANSWERS}  # of the other tasks: intervals
 RESAMPLES = 500
 
 
@@ -41,7 +41,7 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Mean of |observed - stated| by weight (Guo et al. 2017, eq. 3)."""
+        """Mean of |observed - stated| by weight, the ECE (Guo et al. 2017, eq. 3)."""
         return float(self.share @ abs(self.observed - self.stated))
 
 
@@ -70,38 +70,44 @@ def expected_coverage(levels: NDArray[np.float64], members: int) -> NDArray[np.f
 
 
 def write_reliability(path: Path, task: str, rows: Rows, members: int) -> Path | None:
-    """Draw the diagram of a task from the uncertainty rows of an ensemble (`evaluation.spread`).
+    """Draw the diagram of a task from the uncertainty rows of its answers (`evaluation.spread`).
 
     None, and no file, where the rows hold no calibration or nothing was scored.
     """
-    sums = rows.get("calibration")
+    points = _points(rows, "calibration")
+    if points is None:
+        return None
+    raw = _points(rows, "calibration_raw")
+    return figures.to_png(reliability_diagram(points, task, members, raw), path)
+
+
+def _points(rows: Rows, name: str) -> Reliability | None:
+    sums = rows.get(name)
     if sums is None or not bool((sums[..., 0] > 0).any()):
         return None
-    points = reliability(sums.double().cpu().numpy())
-    return figures.to_png(reliability_diagram(points, task, members), path)
+    return reliability(sums.double().cpu().numpy())
 
 
 @matplotlib.rc_context(figures.STYLE)
-def reliability_diagram(points: Reliability, task: str, members: int) -> Figure:
-    """Observed against stated, and below it how much of the data stands at each point."""
+def reliability_diagram(
+    points: Reliability, task: str, members: int, raw: Reliability | None = None
+) -> Figure:
+    """Observed against stated, and below it how much of the data stands at each point.
+
+    raw: of the members as they are, where `points` are those of calibrated intervals.
+    """
     binned = task in AXES
     figure = Figure(figsize=(4.2, 4.9 if binned else 4.2), layout="constrained")
     upper, *lower = figure.subplots(
         1 + binned, 1, sharex=True, height_ratios=(5, 1)[: 1 + binned], squeeze=False
     )[:, 0]
-    _diagonal(upper, members, expected=not binned)
-    upper.errorbar(
-        points.stated,
-        points.observed,
-        points.bars,
-        color=figures.PALETTE[0],
-        marker="o",
-        ms=5,
-        capsize=3,
-        label=f"measured, calibration error {number(points.error)}",
-    )
+    _diagonal(upper, members, expected=not binned and raw is None)
+    if raw is not None:
+        _curve(upper, raw, "raw members", figures.PALETTE[1], "s")
+    _curve(upper, points, "calibrated" if raw else "measured", figures.PALETTE[0], "o")
     stated, observed = AXES.get(task, INTERVALS)
-    upper.set(title=f"{task}: reliability of {members} members", ylabel=observed)
+    whose = f"{members} members" if members > 1 else "one answer"
+    upper.set(title=f"{task}: reliability of {whose}", ylabel=observed)
     upper.legend(loc="best")
     for axes in lower:
         axes.bar(points.stated, points.share, width=0.7 / BINS, color=figures.PALETTE[0])
@@ -109,6 +115,19 @@ def reliability_diagram(points: Reliability, task: str, members: int) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     (lower or [upper])[-1].set_xlabel(stated)
     return figure
+
+
+def _curve(axes: Axes, points: Reliability, what: str, colour: str, marker: str) -> None:
+    axes.errorbar(
+        points.stated,
+        points.observed,
+        points.bars,
+        color=colour,
+        marker=marker,
+        ms=5,
+        capsize=3,
+        label=f"{what}, ECE {100 * points.error:.1f} %",
+    )
 
 
 def _diagonal(axes: Axes, members: int, expected: bool) -> None:

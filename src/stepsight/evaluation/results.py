@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepsight.evaluation.calibration_words import calibration_verdict
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.predictors import Setting
-from stepsight.evaluation.statistics import interval, measured, per_image, ratio
+from stepsight.evaluation.statistics import counts, interval, measured, per_image, ratio
 from stepsight.measures import main_metric
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
@@ -38,6 +39,8 @@ class Made:
     label: str | None = None  # said beside every score
     available: int | None = None  # images of the split that are there
     options: Mapping[str, Any] = field(default_factory=dict)  # of the data and of imported files
+    temperature: float | None = None  # of the start noise
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # the record of its intervals
 
 
 def metrics_of(rows: Rows, protocol: str) -> dict[str, float]:
@@ -62,6 +65,7 @@ def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
         "sampler": made.sampler,
         "nfe": setting[0],
         "members": setting[1],
+        "temperature": made.temperature,
         "n": len(scores.keys),
         "expected": expected,
         "size": list(scores.working),
@@ -74,6 +78,7 @@ def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
             name: mean_interval(value.numpy()).value
             for name, value in uncertainties(scores, setting).items()
         },
+        "calibration": _calibration(scores, setting, made),
         "baselines": {name: metrics_of(own, rule.name) for name, own in scores.baselines.items()},
         "ratios": {
             name: ratio(rows, own, main, rule) | {"metric": main}
@@ -89,6 +94,16 @@ def uncertainties(scores: Scores, setting: Setting) -> Rows:
     """The scores "b" of the uncertainty at a setting; without the sums behind a diagram."""
     found = scores.uncertainty.get(setting, {})
     return {name: value for name, value in found.items() if value.ndim == 1}
+
+
+def _calibration(scores: Scores, setting: Setting, made: Made) -> dict[str, Any] | None:
+    """Whether the uncertainty at a setting is to be believed, in a word and a sentence, beside the
+    record that its intervals were scaled by; None where it states neither intervals nor
+    probabilities."""
+    rows = scores.uncertainty.get(setting, {})
+    told = calibration_verdict(rows)
+    record = dict(made.calibration) if "coverage_90" in rows else {}
+    return told and {"scale": None} | record | told._asdict()
 
 
 def completeness(rule: Protocol, source: str, n: int, made: Made) -> tuple[int | None, str | None]:
@@ -142,10 +157,11 @@ def flat(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample_rows(scores: Scores) -> list[dict[str, Any]]:
-    """One CSV row an image and setting."""
-    found = []
+    """One CSV row an image and setting, with the counts that pooled metrics are made of."""
+    found, rule = [], protocols.get(scores.protocol)
     for setting, rows in scores.settings.items():
         columns = {name: per_image(rows, name).tolist() for name in measured(rows)}
+        columns |= {name: column.tolist() for name, column in counts(rows, rule).items()}
         spread = uncertainties(scores, setting)
         columns |= {f"uncertainty.{name}": value.tolist() for name, value in spread.items()}
         for i, key in enumerate(scores.keys):

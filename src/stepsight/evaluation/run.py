@@ -94,11 +94,16 @@ def sweep(
     records: Path,
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[dict[str, Any]]:
-    """Sweep NFE x members of a run's checkpoint, whose report will show it (`sweep_variants`)."""
+    """Sweep NFE x members of a run's checkpoint, whose report will show it (`sweep_variants`): one
+    member from zeros, with and without views, and members from noise."""
     path = "" if pipeline.home is None else str(pipeline.home)
     candidate = Candidate(path, pipeline, identity, sources, plan.label)
-    tried = variants([candidate], plan, Axes(samplers=[plan.sampler]))
-    return sweep_variants(folder, tried.found, records, advance, page=False)
+    settings, found = pipeline.config.evaluation, []
+    for temperature in settings.sweep_temperatures:  # members differ enough without views
+        views = ["none"] if temperature or plan.sampler != "ddim" else settings.sweep_views
+        axes = Axes(samplers=[plan.sampler], temperatures=[temperature], views=views)
+        found += variants([candidate], plan, axes).found
+    return sweep_variants(folder, found, records, advance, page=False)
 
 
 def images_of(candidates: Sequence[Candidate], plan: Plan) -> int:
@@ -108,9 +113,10 @@ def images_of(candidates: Sequence[Candidate], plan: Plan) -> int:
 
 
 def open_sources(
-    config: RunConfig, quantities: frozenset[str], split: Literal["train", "eval"]
+    config: RunConfig, quantities: frozenset[str], split: Literal["train", "eval", "tune"]
 ) -> dict[str, Source]:
-    """Every source of a run, at its split for training or for evaluation."""
+    """Every source of a run, at its split for training, for evaluation, or for what is chosen and
+    fitted after training: files have none of their own for that, and lend that of evaluation."""
     found = {}
     for name, settings in config.data.items():
         own: str = split

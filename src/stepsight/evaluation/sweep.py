@@ -6,15 +6,14 @@ ensemble, and further rules for merging cost nothing more.
 
 The folder: sweep.csv (one row a setting and metric, `scaling.sampling.sweeps`), per_sample.csv,
 results.json (the largest settings), frontier.json (settings worth their cost), fit.json (what each
-dial is worth), claims.json (three statements decided on paired intervals), pictures, sweep.html.
+dial is worth), claims.json (what further calls and members do, `scaling.sampling.claims`, which can
+be computed again from per_sample.csv), pictures, sweep.html.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ import numpy as np
 from stepsight.evaluation import strategies, sweep_page
 from stepsight.evaluation.assess import Job, score_jobs
 from stepsight.evaluation.evaluator import Scores, rank
-from stepsight.evaluation.film import film_strip
+from stepsight.evaluation.film import Way, film_strip
 from stepsight.evaluation.journal import Journal
 from stepsight.evaluation.ledger import answer_flops, record_lines
 from stepsight.evaluation.plan import jobs_of
@@ -38,19 +37,24 @@ from stepsight.evaluation.results import (
     write_json,
     write_table,
 )
-from stepsight.evaluation.statistics import interval, per_image
+from stepsight.evaluation.statistics import Pool, interval, means, per_image, pool
 from stepsight.evaluation.variants import Variant
-from stepsight.measures import measure
+from stepsight.measures import main_metric, measure
 from stepsight.metrics import protocol as protocols
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
+from stepsight.pipeline import DensePipeline
 from stepsight.scaling.intervals import mean_interval
 from stepsight.scaling.records import ScalingRecord, append
 from stepsight.scaling.sampling import claims
 from stepsight.scaling.sampling.dials import surfaces
 from stepsight.scaling.sampling.frontier import frontiers
-from stepsight.scaling.sampling.sweeps import Cell
+from stepsight.scaling.sampling.paired import Table
+from stepsight.scaling.sampling.sweeps import Cell, Family
 from stepsight.scaling.sampling.sweeps import write_sweep as write_cells
 
 UNMEASURED = ("n_images", "hidden")  # counts among the metrics
+PROPER = ("crps", "brier", "edge_f1")  # claims are made of these beside the main metric
 
 
 class Scored(NamedTuple):
@@ -70,6 +74,10 @@ class Scored(NamedTuple):
         return "x".join(map(str, self.scores.working))
 
     @property
+    def family(self) -> Family:
+        return Family.of(self.variant.columns | {"size": self.size, "merge": self.merge})
+
+    @property
     def largest(self) -> tuple[int, int]:
         """The largest NFE with the most members."""
         return max(self.scores.settings)
@@ -87,8 +95,8 @@ def sweep_variants(
     """Score every variant and write it all to `folder`; append the records. Returns the claims.
 
     All processes take part; the first one writes, and forgets the journals. with_strategies: also
-    try what else the first variant could do with its largest budget (`strategies`). page: False
-    where the report of a run has its sections.
+    try what else the variant with the most members could do with its largest budget (`strategies`).
+    page: False where the report of a run has its sections.
     """
     every: list[Scored] = []
     journals: list[Journal] = []
@@ -104,7 +112,7 @@ def sweep_variants(
     append(records, [line for one in every for line in _records(one)])
     decided = write_sweep(folder, every)
     if with_strategies:
-        one = tried[0]
+        one = max(tried, key=lambda variant: max(variant.plan.members))
         strategies.run(folder, one.pipeline, one.candidate.sources, one.plan, advance)
     sweep_page.write(folder, page)
     for journal in journals:
@@ -124,19 +132,19 @@ def write_sweep(folder: Path, every: Sequence[Scored]) -> list[dict[str, Any]]:
     write_cells(folder / "sweep.csv", cells)
     write_table(folder / "per_sample.csv", [row for one in every for row in _sample_rows(one)])
     write_json(folder / "results.json", [_result(one) for one in every])
-    write_json(folder / "frontier.json", finite(frontiers(cells)))
+    tables = [table for one in every for table in tables_of(one)]
+    write_json(folder / "frontier.json", finite(frontiers(cells, tables=tables)))
     write_json(folder / "fit.json", surfaces(cells))
-    decided = statements(every)
+    decided = [claim.to_dict() for claim in claims.decide(tables)]
     write_json(folder / "claims.json", decided)
     for task in dict.fromkeys(one.scores.task for one in every):
-        _show(folder, _best([one for one in every if one.scores.task == task]))
+        _show(folder, [one for one in every if one.scores.task == task])
     return decided
 
 
 def cells_of(one: Scored) -> Iterator[Cell]:
     """One row a setting and metric; the scores of the uncertainty are metrics too."""
     scores, rule = one.scores, protocols.get(one.scores.protocol)
-    forward = answer_flops(one.variant.pipeline, scores)
     for (nfe, members), rows in scores.settings.items():
         found = {name: interval(rows, name, rule) for name in _metrics(scores, (nfe, members))}
         stated = uncertainties(scores, (nfe, members))
@@ -148,7 +156,7 @@ def cells_of(one: Scored) -> Iterator[Cell]:
                 nfe=nfe,
                 members=members,
                 total_calls=nfe * members,
-                gflop_per_image=forward * nfe * members / 1e9,
+                gflop_per_image=answer_flops(one.variant.pipeline, scores, nfe, members) / 1e9,
                 ms_per_image=scores.seconds[nfe, members] * 1e3,
                 peak_gb=scores.peak_gb[nfe, members],
                 metric=metric,
@@ -181,24 +189,70 @@ def _result(one: Scored) -> dict[str, Any]:
     return told | {"options": told["options"] | ({"merge": m} if (m := one.scores.merge) else {})}
 
 
-def statements(every: Sequence[Scored]) -> list[dict[str, Any]]:
-    """The three statements of test-time compute for each task's main metric, variant by variant."""
-    several = {name for name, n in Counter(one.scores.task for one in every).items() if n > 1}
-    found = []
-    for one in every:
-        task = one.variant.pipeline.task(one.scores.task)
-        decided = claims.decide(_image_scores(one), {task.metric: not task.higher_is_better})
-        own = one.variant.columns | {"size": one.size, "merge": one.merge}
-        label = f"[{one.variant.label(one.scores.merge)}] " if task.name in several else ""
-        found += [asdict(c) | own | {"sentence": label + c.sentence} for c in decided]
-    return found
+def tables_of(one: Scored) -> Iterator[Table]:
+    """What claims are made of, image by image: the main metric and the proper scores, each as it is
+    averaged, at all settings where it is a number."""
+    scores, rule = one.scores, protocols.get(one.scores.protocol)
+    main = main_metric(scores.task, _metrics(scores, one.largest), rule.metrics)
+    constant = scores.baselines.get("constant")
+    for metric in dict.fromkeys([main, *PROPER] if main else PROPER):
+        pools = {
+            at: found.flat
+            for at, rows in scores.settings.items()
+            if (found := _pool(rows, uncertainties(scores, at), metric, rule))
+        }
+        trivial = _pool(constant, {}, metric, rule) if constant and metric == main else None
+        if pools:
+            first = next(iter(pools.values()))
+            yield Table(
+                task=scores.task,
+                metric=metric,
+                family=one.family,
+                keys=scores.keys,
+                settings={at: found.rows for at, found in pools.items()},
+                of=first.of,
+                averaging=first.averaging,
+                main=metric == main,
+                constant=trivial.flat.rows if trivial else None,
+            )
 
 
-def _image_scores(one: Scored) -> Iterator[claims.ImageScore]:
-    task, scores = one.variant.pipeline.task(one.scores.task), one.scores
-    for (nfe, members), rows in scores.settings.items():
-        for key, value in zip(scores.keys, per_image(rows, task.metric)):
-            yield claims.ImageScore(task.name, task.metric, nfe, members, key, float(value))
+def _pool(rows: Rows, stated: Rows, metric: str, rule: Protocol) -> Pool | None:
+    """A metric as sums over images; None where it is no number."""
+    if metric in stated:
+        values = stated[metric].double().numpy()
+        return means(values) if np.isfinite(values).any() else None
+    if not math.isfinite(metrics_of(rows, rule.name).get(metric, math.nan)):
+        return None
+    return pool(rows, metric, rule) or means(per_image(rows, metric))
+
+
+def _show(folder: Path, every: Sequence[Scored]) -> None:
+    """The film strip of one task's telling image, and the reliability of the best of the largest
+    ensembles."""
+    most = max(one.largest[1] for one in every)
+    best = _best([one for one in every if one.largest[1] == most])
+    task, plan, rule = best.scores.task, best.variant.plan, best.job.protocols[0]
+    stated = best.scores.uncertainty.get(best.largest, {})
+    write_reliability(folder / f"reliability-{task}.png", task, stated, best.largest[1])
+    ways = [Way(_working(one), one.scores.settings) for one in every if _alike(one, best)]
+    path = folder / f"film-{task}.png"
+    film_strip(path, task, ways, best.job.source, best.job.indices, rule, seed=plan.seed)
+
+
+def _alike(one: Scored, other: Scored) -> bool:
+    """Whether they differ in temperature and views alone."""
+    return claims.way(one.family) == claims.way(other.family)
+
+
+def _working(one: Scored) -> DensePipeline:
+    """The pipeline at the size it was scored at, merging as it did."""
+    task, size = one.scores.task, one.variant.plan.size
+    longest = one.job.protocols[0].working if size is None else size
+    sample = one.job.source[one.job.indices[0]]
+    grid = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+    pipeline = working_at(one.variant.pipeline, task, longest, grid)
+    return pipeline.sampling(merge={task: one.scores.merge}) if one.scores.merge else pipeline
 
 
 def _best(every: Sequence[Scored]) -> Scored:
@@ -211,29 +265,3 @@ def _best(every: Sequence[Scored]) -> Scored:
         return value if math.isfinite(value) else math.inf
 
     return min(every, key=error)
-
-
-def _show(folder: Path, one: Scored) -> None:
-    """The film strip of the median image, and the reliability of the largest ensemble."""
-    task, plan, rule = one.scores.task, one.variant.plan, one.job.protocols[0]
-    stated = one.scores.uncertainty.get(one.largest, {})
-    write_reliability(folder / f"reliability-{task}.png", task, stated, one.largest[1])
-    index = one.job.indices[_median_place(one)]
-    sample = one.job.source[index]
-    longest = rule.working if plan.size is None else plan.size
-    grid = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
-    pipeline = working_at(one.variant.pipeline, task, longest, grid)
-    if one.scores.merge:
-        pipeline = pipeline.sampling(merge={task: one.scores.merge})
-    path = folder / f"film-{task}.png"
-    film_strip(
-        pipeline, one.job.source, task, index, plan.nfe, plan.members, rule, path, seed=plan.seed
-    )
-
-
-def _median_place(one: Scored) -> int:
-    """Where the image of median score at the largest setting is; 0 where none was scored."""
-    rows = one.scores.settings[one.largest]
-    values = per_image(rows, one.job.predictor.task.metric)
-    known = np.flatnonzero(np.isfinite(values))
-    return int(known[np.argsort(values[known])[len(known) // 2]]) if len(known) else 0

@@ -16,11 +16,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 
 from stepsight.evaluation import figures
 from stepsight.evaluation.figures import DASHES, INK, MARKERS, PALETTE, STYLE, colour
-from stepsight.evaluation.sweep_folder import differing
 from stepsight.measures import Measure, measure, number
 from stepsight.scaling.sampling.dials import by_family
 from stepsight.scaling.sampling.frontier import COSTS, FrontierCell, frontier
-from stepsight.scaling.sampling.sweeps import Cell
+from stepsight.scaling.sampling.sweeps import Cell, differing
 
 COST_AXES = {
     "calls": "model calls per image (NFE x members)",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stepsight.evaluation.reading import read_json, read_text
 from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.frontier import FrontierCell, frontier
+from stepsight.scaling.sampling.paired import Place
 from stepsight.scaling.sampling.sweeps import Cell, Family, main_of, read_sweep
 
 
@@ -23,6 +25,7 @@ class SweepFolder:
     cells: list[Cell] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
     claims: list[dict[str, Any]] = field(default_factory=list)
+    fronts: dict[str, Any] = field(default_factory=dict)
     strategies: list[dict[str, str]] = field(default_factory=list)
 
     @cached_property
@@ -38,6 +41,16 @@ class SweepFolder:
         """The cells of one metric of a task that hold a number."""
         found = [cell for cell in self.cells if (cell.task, cell.metric) == (task, metric)]
         return [cell for cell in found if math.isfinite(cell.value)]
+
+    def frontier(self, task: str) -> list[FrontierCell]:
+        """The frontier of a task's main metric by model calls; its gains have intervals where the
+        sweep left them, which needs the images and not only the table."""
+        found = frontier(self.cells, task, metric=main_of(self.cells, task))
+        known = _gains(self.fronts.get(task, {}).get("points", []))
+        for i, (before, point) in enumerate(zip(found, found[1:]), start=1):
+            lo, hi = known.get((before.place, point.place), (math.nan, math.nan))
+            found[i] = replace(point, gain_lo=lo, gain_hi=hi)
+        return found
 
     def pictures(self, kind: str) -> list[Path]:
         """The pictures of a kind that are there, e.g. film-<task>.png, by name."""
@@ -55,6 +68,7 @@ def read_sweep_folder(path: Path) -> SweepFolder:
         cells=read_sweep(table) if table.is_file() else [],
         fits=read_json(path / "fit.json", {}),
         claims=read_json(path / "claims.json", []),
+        fronts=read_json(path / "frontier.json", {}),
         strategies=list(csv.DictReader(read_text(path / "strategies.csv").splitlines())),
     )
 
@@ -64,11 +78,12 @@ def fullest(cells: Sequence[Cell]) -> tuple[Family, list[Cell]]:
     return max(by_family(cells).items(), key=lambda item: len(item[1]))
 
 
-def differing(families: Iterable[Family]) -> dict[Family, str]:
-    """What tells each family from the others: the parts in which not all of them agree."""
-    families = list(families)
-    unlike = [len(set(parts)) > 1 for parts in zip(*families)]
-    return {
-        one: ", ".join(part for part, differs in zip(one, unlike) if differs and part)
-        for one in families
-    }
+def _gains(points: Sequence[Mapping[str, Any]]) -> dict[tuple[Place, Place], tuple[float, float]]:
+    """The intervals of the gains in frontier.json, from setting to setting."""
+    places = [Place(Family.of(row), row["nfe"], row["members"]) for row in points]
+    ends = [tuple(_nan(row.get(end)) for end in ("gain_lo", "gain_hi")) for row in points]
+    return {pair: (lo, hi) for pair, (lo, hi) in zip(zip(places, places[1:]), ends[1:])}
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -23,9 +23,9 @@ from stepsight.evaluation.markup import (
     tag,
 )
 from stepsight.evaluation.page import interval_text
+from stepsight.evaluation.sweep_claims import claim_section
 from stepsight.evaluation.sweep_folder import SweepFolder, fullest, read_sweep_folder
 from stepsight.evaluation.sweep_tables import (
-    claim_section,
     frontier_section,
     law_section,
     planner_section,
@@ -33,14 +33,16 @@ from stepsight.evaluation.sweep_tables import (
     strategy_section,
 )
 from stepsight.measures import measure, number
-from stepsight.scaling.sampling.sweeps import Cell
+from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.sweeps import Cell, differing
 
 Sections = dict[str, tuple[str, Html]]  # short name to title and content
 
 PANELS = ("edge_f1", "crps", "brier", "ause", "coverage_90", "spread")  # beside the main metric
 FILM = (
-    "one image over model calls and members, each tile with its score, the best one framed; last "
-    "row: how far the members lie apart"
+    "the image whose gain from the cheapest setting to the best one is the median; below each tile "
+    "the value of the whole set, smaller that of the image; framed: the setting that is best over "
+    "the set; grey, or faded to grey: no truth; last row: how far the members lie apart"
 )
 UNCERTAINTY = (
     "The error beside what its members say of it: boundaries, CRPS, AUSE (does the spread order "
@@ -104,9 +106,10 @@ def _sweep(sweep: SweepFolder) -> Html:
 def _sweep_of(cells: Sequence[Cell]) -> Html:
     family, own = fullest(cells)
     best = min(cells, key=lambda cell: (cell.error, cell.total_calls))
+    variant = differing(by_family(cells))[best.family]
     spent = f"{best.total_calls} model calls, {number(best.gflop_per_image)} GFLOP"
     caption = (
-        f"Best: {setting_text(best.nfe, best.members, best.sampler)}, "
+        f"Best: {setting_text(best.nfe, best.members, variant)}, "
         f"{measure(best.metric).label} {number(best.value)} {interval_text([best.lo, best.hi])}, "
         f"for {spent} and {number(best.ms_per_image)} ms an image. Points are labelled NFE x "
         f"members. The map shows {family}; the plot shows every variant."

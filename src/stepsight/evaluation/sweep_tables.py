@@ -12,19 +12,24 @@ from typing import Any
 from stepsight.errors import UserError
 from stepsight.evaluation.markup import Html, fold, join, mark, note, table, tag
 from stepsight.evaluation.page import interval_text
-from stepsight.evaluation.sweep_folder import SweepFolder, differing
+from stepsight.evaluation.sweep_folder import SweepFolder
 from stepsight.measures import measure, number
 from stepsight.scaling.sampling.dials import by_family
-from stepsight.scaling.sampling.frontier import FrontierCell, frontier
+from stepsight.scaling.sampling.frontier import FrontierCell
 from stepsight.scaling.sampling.planner import Plan, plan
-from stepsight.scaling.sampling.sweeps import Cell, Family
+from stepsight.scaling.sampling.sweeps import Cell, Family, differing, unmeasured
+from stepsight.scaling.sampling.wording import count
 
 BUDGETS = (4, 16, 64, 256)  # model calls; those between the cheapest and the largest are shown
 Names = Mapping[Family, str]
 
 FRONTIER = (
     "Measured settings that no other one beats in both cost and error, and what each adds over the "
-    "one before."
+    "one before, with the 95 % interval paired by image. A step whose interval holds 0 may be luck."
+)
+WITHOUT = (
+    "Intervals of the gains need the images: this folder holds its table alone, so that no step is "
+    "known to be more than luck."
 )
 BUDGET = (
     "What to run with so many model calls an image: the best setting within the budget, measured "
@@ -39,15 +44,21 @@ STRATEGIES = (
 
 def frontier_section(sweep: SweepFolder) -> Html:
     """The Pareto set of every task, by model calls."""
-    return join(*(_frontier_of(sweep.main(task)) for task in sweep.tasks), _text(sweep, FRONTIER))
+    fronts = {task: sweep.frontier(task) for task in sweep.tasks}
+    parts = [_frontier_of(sweep, task, points) for task, points in fronts.items()]
+    steps = [point for points in fronts.values() for point in points[1:]]
+    bare = bool(steps) and all(math.isnan(point.gain_lo) for point in steps)
+    return join(*parts, _text(sweep, f"{FRONTIER} {WITHOUT}" if bare else FRONTIER))
 
 
-def _frontier_of(cells: Sequence[Cell]) -> Html:
-    task, metric = cells[0].task, cells[0].metric
-    names = differing(by_family(cells))
+def _frontier_of(sweep: SweepFolder, task: str, points: Sequence[FrontierCell]) -> Html:
+    cells = sweep.main(task)
+    metric, names = cells[0].metric, differing(by_family(cells))
     header = ["setting", measure(metric).axis, "gain", "calls", "GFLOP", "ms"]
-    rows = [_front_row(point, names) for point in frontier(cells, task, metric=metric)]
-    return join(tag("h3", task), table(header, rows))
+    lost = unmeasured(sweep.cells, task, metric)
+    said = f"Left out: {count(lost, 'setting')} without a number of {measure(metric).label}."
+    rows = [_front_row(point, names) for point in points]
+    return join(tag("h3", task), table(header, rows), note(said) if lost else "")
 
 
 def _front_row(point: FrontierCell, names: Names) -> Iterator[str]:
@@ -57,10 +68,23 @@ def _front_row(point: FrontierCell, names: Names) -> Iterator[str]:
         tag("span", number(cell.value), _class="value"),
         tag("span", f" {interval_text([cell.lo, cell.hi])}", _class="small line"),
     )
-    yield "" if math.isnan(point.gain) else f"{point.gain:+.1%}"
+    yield "" if math.isnan(point.gain) else _front_gain(point)
     yield str(cell.total_calls)
     yield number(cell.gflop_per_image)
     yield number(cell.ms_per_image)
+
+
+def _front_gain(point: FrontierCell) -> Html:
+    """What a point adds over the one before, and whether that may be luck."""
+    known = math.isfinite(point.gain_lo)
+    luck = tag("div", "may be luck", _class="mark unsure") if point.gain_lo <= 0 else ""
+    ends = percents(point.gain_lo, point.gain_hi) if known else ""
+    return join(tag("span", f"{point.gain:+.1%}"), tag("div", ends, _class="small line"), luck)
+
+
+def percents(lo: float, hi: float) -> str:
+    """An interval of relative changes."""
+    return f"[{lo:+.1%}, {hi:+.1%}]"
 
 
 def planner_section(sweep: SweepFolder) -> Html:
@@ -98,18 +122,13 @@ def _plan_row(found: Plan, names: Names) -> Iterator[str]:
 
 
 def _choice(one: Any, names: Names) -> str:
-    family = Family(*(getattr(one, part) for part in Family._fields))
-    return setting_text(one.nfe, one.members, names.get(family, ""))
+    return setting_text(one.nfe, one.members, names.get(Family.of(vars(one)), ""))
 
 
 def setting_text(nfe: int, members: int, variant: str = "") -> str:
     """`4 NFE x 8 members`, and the variant it belongs to."""
-    spent = f"{nfe} NFE x {_members(members)}"
+    spent = f"{nfe} NFE x {count(members, 'member')}"
     return f"{spent}, {variant}" if variant else spent
-
-
-def _members(count: int) -> str:
-    return f"{count} member{'s' if count > 1 else ''}"
 
 
 def strategy_section(sweep: SweepFolder) -> Html:
@@ -153,7 +172,7 @@ def _strategy(row: Mapping[str, str]) -> Iterator[str]:
 def _difference(row: Mapping[str, str]) -> Html:
     """Relative to the baseline, with its interval where there is one."""
     value, *ends = (_number(row[f"difference{end}"]) for end in ("", "_lo", "_hi"))
-    interval = f"[{ends[0]:+.1%}, {ends[1]:+.1%}]" if all(map(math.isfinite, ends)) else ""
+    interval = percents(*ends) if all(map(math.isfinite, ends)) else ""
     shown = f"{value:+.1%}" if math.isfinite(value) else "-"
     return join(tag("span", shown), tag("div", interval, _class="small line"))
 
@@ -176,8 +195,7 @@ def _fits(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
     for name, child in node.items():
         if name == "families":
             for fit in child:
-                parts = (str(fit.get(part) or "") for part in Family._fields)
-                yield (*names, " ".join(filter(None, parts))), fit
+                yield (*names, str(Family.of(fit))), fit
         else:
             yield from _fits(child, (*names, str(name)))
 
@@ -201,23 +219,10 @@ def _law(names: tuple[str, ...], fit: Mapping[str, Any]) -> Iterator[str]:
 
 def _dial(dial: Mapping[str, Any]) -> Html:
     """One dial turned while the other stays, and what that is worth."""
-    at = f"NFE {dial['at']}" if dial["dial"] == "members" else _members(dial["at"])
+    at = f"NFE {dial['at']}" if dial["dial"] == "members" else count(dial["at"], "member")
     gain = "" if dial.get("gain") is None else f", {dial['gain']:+.1%}"
     text = f"{dial['dial']} at {at}{gain} "
     return tag("div", text, mark(str(dial["verdict"])), _class="small line")
-
-
-def claim_section(sweep: SweepFolder) -> Html:
-    """The statements about test-time compute, each decided."""
-    if not sweep.claims:
-        return note("The claims have not been put to the test yet.")
-    return table(
-        ["task", "claim", "verdict", "what was measured"],
-        (
-            (claim["task"], claim["statement"], mark(claim["verdict"]), claim["sentence"])
-            for claim in sweep.claims
-        ),
-    )
 
 
 def _text(sweep: SweepFolder, text: str) -> Html:

@@ -1,7 +1,8 @@
 """The ways of sampling that a sweep tries: all combinations of what was named.
 
 NFE and members are a grid within each of them, and rules for merging members cost nothing more, so
-that a variant is a checkpoint with a sampler, a spacing, a schedule and a working size.
+that a variant is a checkpoint with a sampler, a spacing, a schedule, a start temperature, views and
+a working size.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 from stepsight.data.table import Source
-from stepsight.diffusion.config import Sampler, SamplingSchedule, Spacing, known
+from stepsight.diffusion.config import Sampler, SamplingSchedule, Spacing, Views, known
 from stepsight.errors import UserError
 from stepsight.evaluation.ledger import Identity
 from stepsight.evaluation.plan import Plan
 from stepsight.pipeline import DensePipeline, merge_rules
+from stepsight.scaling.sampling.sweeps import temperature_text
+
+HOTTEST = 10.0  # start temperature; noise ten times as strong as any that was trained on
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Axes:
     schedules: Sequence[str] = ()
     sizes: Sequence[int] = ()  # the longer side at work
     merges: Sequence[str] = ()
+    temperatures: Sequence[float] = ()  # of the start noise
+    views: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,24 @@ class Variant:
     plan: Plan  # with the NFE that the sampler can spend, in this working size
 
     @property
-    def columns(self) -> dict[str, str]:
+    def columns(self) -> dict[str, Any]:
         """How tables call it."""
         used = self.pipeline.diffusion.settings
-        names = {"sampler": used.sampler, "spacing": used.spacing}
-        return names | {"schedule": used.sampling_schedule, "checkpoint": self.candidate.path}
+        return {
+            "sampler": used.sampler,
+            "spacing": used.spacing,
+            "schedule": used.sampling_schedule,
+            "checkpoint": self.candidate.path,
+            "temperature": used.temperature,
+            "views": used.views,
+        }
 
     @property
     def name(self) -> str:
         """For the name of a file: no other variant of a sweep has it."""
         used, size = self.pipeline.diffusion.settings, self.plan.size
         parts = [used.sampler, used.spacing, used.sampling_schedule, self.pipeline.name[:6]]
+        parts += [f"T{temperature_text(used.temperature)}", used.views]
         return ".".join([*parts, *([f"{size}px"] if size else [])])
 
     def label(self, merge: str = "") -> str:
@@ -70,6 +83,9 @@ class Variant:
         names = [used.spacing] if used.spacing != usual.spacing else []
         names += [used.sampling_schedule] if used.sampling_schedule != "trained" else []
         names += [f"{self.plan.size}px"] if self.plan.size else []
+        changed = used.temperature != usual.temperature
+        names += [f"T {temperature_text(used.temperature)}"] if changed else []
+        names += [f"{used.views} views"] if used.views != usual.views else []
         return " ".join([used.sampler, *names, *([merge] if merge else [])])
 
 
@@ -94,6 +110,8 @@ def variants(candidates: Sequence[Candidate], plan: Plan, axes: Axes) -> Variant
             axes.samplers or [None],
             axes.spacings or [None],
             axes.schedules or [None],
+            axes.temperatures or [None],
+            axes.views or [None],
             axes.sizes or [plan.size],
         )
     )
@@ -117,16 +135,38 @@ def _variant(
     sampler: str | None,
     spacing: str | None,
     schedule: str | None,
+    temperature: float | None,
+    views: str | None,
     size: int | None,
     left_out: list[str],
 ) -> Variant:
-    pipeline = candidate.pipeline.sampling(sampler=sampler, spacing=spacing, schedule=schedule)
+    pipeline = candidate.pipeline.sampling(
+        sampler=sampler, spacing=spacing, schedule=schedule, temperature=temperature, views=views
+    )
     nfe = _spendable(pipeline, plan.nfe, left_out if len(axes.samplers) > 1 else None)
-    chosen = pipeline.diffusion.settings.sampler
+    pipeline.check_setting(1, max(nfe))
     own = replace(
-        plan, nfe=nfe, size=size, sampler=chosen, merges=axes.merges, label=candidate.label
+        plan,
+        nfe=nfe,
+        members=_distinct(pipeline, plan.members, left_out),
+        size=size,
+        sampler=pipeline.diffusion.settings.sampler,
+        merges=axes.merges,
+        label=candidate.label,
     )
     return Variant(candidate, pipeline, own)
+
+
+def _distinct(pipeline: DensePipeline, wanted: Sequence[int], left_out: list[str]) -> Sequence[int]:
+    """The members worth drawing: one, where all would start from zeros and walk alike. The others
+    are noted in `left_out`."""
+    used = pipeline.diffusion.settings
+    if used.temperature or not used.deterministic:
+        return wanted
+    if max(wanted) > 1:
+        note = f"more than 1 member is left out at temperature 0: with {used.sampler} all are equal"
+        left_out += [note] if note not in left_out else []
+    return (1,)
 
 
 def _spendable(
@@ -159,10 +199,17 @@ def _refuse_unknown(candidates: Sequence[Candidate], axes: Axes) -> None:
         "spacing": (axes.spacings, get_args(Spacing)),
         "schedule": (axes.schedules, get_args(SamplingSchedule)),
         "merge rule": (axes.merges, rules),
+        "views": (axes.views, get_args(Views)),
     }
     for what, (names, offered) in choices.items():
         for name in names:
             known(what, name, offered)
+    for temperature in axes.temperatures:
+        if not 0 <= temperature <= HOTTEST:
+            raise UserError(
+                f"a start temperature of {temperature:g} cannot be: give one from 0, which starts "
+                f"from zeros, to {HOTTEST:g}; 1 is that of the diffusion."
+            )
 
 
 def _said(way: Iterable[object]) -> str:

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from stepsight.evaluation.run_folder import Row, RunFolder, series
-from stepsight.evaluation.sweep_folder import fullest
 from stepsight.measures import main_metric, main_of, measure, number
-from stepsight.scaling.sampling.sweeps import Cell
+from stepsight.scaling.sampling.frontier import FrontierCell
+from stepsight.scaling.sampling.sweeps import temperature_text
 
 Outcome = Literal["beaten", "undecided", "not beaten"]
 
@@ -113,7 +113,7 @@ def _hardest(found: list[Standing]) -> Standing:
 
 def next_steps(run: RunFolder) -> list[str]:
     """What to try next, each with the number that suggests it; most promising first."""
-    steps = [*_longer(run), *_waiting(run), *_worsening(run), *_unbeaten(run), *_dials(run)]
+    steps = [*_longer(run), *_waiting(run), *_worsening(run), *_unbeaten(run), *_frontier(run)]
     if not run.results:
         steps.append(f"Not evaluated yet: uv run evaluate.py --checkpoint {run.path}")
     if not run.sweep.cells:
@@ -176,31 +176,38 @@ def _unbeaten(run: RunFolder) -> Iterator[str]:
                 yield f"{row['task']} does not beat {standing}: {dial}, then {share}."
 
 
-def _dials(run: RunFolder) -> Iterator[str]:
-    """Which of the two test-time dials pays, from the ends of the fullest grid of the sweep."""
-    for task in run.sweep.tasks:
-        _, cells = fullest(run.sweep.main(task))
-        for dial, words in (("members", "members"), ("nfe", "model calls")):
-            low, high = _ends(cells, dial)
-            gain = _gain(low, high)
-            if gain > NOTICEABLE and not _overlap(low, high):
-                yield (
-                    f"{task}: {getattr(high, dial)} {words} instead of {getattr(low, dial)} "
-                    f"improve {measure(low.metric).label} by {gain:.1%} "
-                    f"(--evaluation.{dial} {getattr(high, dial)})."
-                )
+def _frontier(run: RunFolder) -> Iterator[str]:
+    """For every task the frontier's next point: the first that costs more than the setting that was
+    scored, unless what it adds may be luck."""
+    spent = {row["task"]: (row.get("nfe") or 0) * row.get("members", 1) for row in final_rows(run)}
+    for task in (one for one in run.sweep.tasks if spent.get(one)):
+        points = run.sweep.frontier(task)
+        dearer = [pair for pair in zip(points, points[1:]) if pair[1].cost > spent[task]]
+        if dearer and _pays(dearer[0][1]):
+            yield _offer(run, *dearer[0])
 
 
-def _ends(cells: list[Cell], dial: str) -> tuple[Cell, Cell]:
-    """The best cell at the lowest setting of `dial`, and the best cell at any."""
-    lowest = min(getattr(cell, dial) for cell in cells)
-    ranked = sorted(cells, key=lambda cell: cell.error)
-    return next(cell for cell in ranked if getattr(cell, dial) == lowest), ranked[0]
+def _pays(point: FrontierCell) -> bool:
+    """Whether what it adds is more than luck; without an interval, whether it is noticeable."""
+    return point.gain_lo > 0 or (math.isnan(point.gain_lo) and point.gain > NOTICEABLE)
 
 
-def _gain(low: Cell, high: Cell) -> float:
-    return abs(high.value - low.value) / max(abs(low.value), 1e-12)
+def _offer(run: RunFolder, before: FrontierCell, point: FrontierCell) -> str:
+    cell, interval = point.cell, "its interval is not known"
+    if math.isfinite(point.gain_lo):
+        interval = f"95 % interval {point.gain_lo:.1%} to {point.gain_hi:.1%}"
+    ways = {(one.sampler, one.spacing, one.schedule) for one in run.sweep.cells}
+    named = f" --sampler {cell.sampler} --spacing {cell.spacing} --schedule {cell.schedule}"
+    return (
+        f"{cell.task}: {_setting(point)} improve {measure(cell.metric).label} by {point.gain:.1%} "
+        f"({interval}) on {_setting(before)}: uv run evaluate.py --checkpoint {run.path} --task "
+        f"{cell.task} --nfe {cell.nfe} --members {cell.members} --temperature "
+        f"{temperature_text(cell.temperature)} --views {cell.views}{named if len(ways) > 1 else ''}"
+    )
 
 
-def _overlap(a: Cell, b: Cell) -> bool:
-    return a.lo <= b.hi and b.lo <= a.hi
+def _setting(point: FrontierCell) -> str:
+    """Such as `8 calls (4 x 2, T 1)`."""
+    cell, parts = point.cell, point.cell.family.parts
+    start = ", ".join(part for part in parts[-2:] if part)
+    return f"{cell.total_calls} calls ({cell.nfe} x {cell.members}, {start})"

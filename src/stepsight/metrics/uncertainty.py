@@ -1,7 +1,8 @@
 """Is a stated uncertainty worth anything? Sparsification, coverage, CRPS, calibration.
 
-Sparsification rests on the order of an image's uncertainties alone, so their scale is of no
-consequence; an interval has to be in the unit of the truth, and a probability in [0, 1].
+Sparsification and rank correlation rest on the order of an image's uncertainties alone, so their
+scale is of no consequence; an interval has to be in the unit of the truth, and a probability in
+[0, 1].
 
 Calibration is kept as sums, "b k 3": for each of k levels or bins the weight, the sum of what was
 stated and the sum of what came true. Sums of images add up, and quotients of the totals are the
@@ -9,6 +10,8 @@ points of a reliability diagram.
 """
 
 from __future__ import annotations
+
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -62,6 +65,25 @@ def _average_ties(x: Tensor, key: Tensor) -> Tensor:
     return sums.gather(1, run) / sizes.gather(1, run)
 
 
+def rank_correlation(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
+    """Spearman's rho of each image over its valid pixels, "b 1 h w" each -> "b": does it know where
+    it is wrong? 1: the order of the errors; 0: none of it; NaN where either is the same throughout.
+    Equal values share the mean of their ranks (Kendall 1948, ch. 3)."""
+    inside = valid.flatten(1)
+    n = inside.sum(1, keepdim=True)
+    x, y = (
+        torch.where(inside, _ranks(one, valid) - (n - 1) / 2, 0.0) for one in (error, uncertainty)
+    )
+    return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
+
+
+def _ranks(x: Tensor, valid: Tensor) -> Tensor:
+    """The place "b n", from 0, of every valid pixel among those of its image; others come last."""
+    key, order = torch.where(valid, x.double(), torch.inf).flatten(1).sort(1)
+    places = torch.arange(key.shape[1], dtype=key.dtype, device=key.device).expand_as(key)
+    return torch.zeros_like(key).scatter(1, order, _average_ties(places, key))
+
+
 def crps(members: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """Continuous ranked probability score of an ensemble (Gneiting & Raftery 2007, eq. 21).
 
@@ -83,9 +105,25 @@ Interval = tuple[Tensor, Tensor]  # lower and upper ends, each of the shape of t
 
 def gaussian_interval(mean: Tensor, deviation: Tensor, level: float) -> Interval:
     """The central interval of probability `level` of a normal distribution at every pixel."""
-    half = 2**0.5 * torch.erfinv(torch.tensor(level, dtype=torch.float64, device=mean.device))
-    reach = half * deviation.double()
+    reach = half_width(level) * deviation.double()
     return mean.double() - reach, mean.double() + reach
+
+
+def half_width(level: float) -> float:
+    """Of the central interval of probability `level` of a standard normal: 1.645 for 0.9."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def moments(members: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation "b c h w" of members "e b c h w", float64."""
+    members = members.double()
+    return members.mean(0), members.std(0, correction=1)
+
+
+def widened(members: Tensor, scale: float) -> Tensor:
+    """Members "e b c h w" of the same mean whose deviations are `scale` times as large."""
+    mean = members.mean(0)
+    return mean + scale * (members - mean)
 
 
 def coverage(interval: Interval, truth: Tensor, valid: Tensor) -> Tensor:
@@ -124,3 +162,12 @@ def probability_calibration(stated: Tensor, happened: Tensor, valid: Tensor) -> 
     parts = torch.where(valid.flatten(1)[..., None], parts, 0.0)
     sums = parts.new_zeros(len(p), BINS, 3)
     return sums.scatter_add_(1, place[..., None].expand_as(parts), parts)
+
+
+def calibration_error(sums: Tensor) -> float:
+    """Mean of |observed - stated| by weight, of sums "b k 3" over images (Guo et al. 2017, eq. 3).
+
+    Of intervals it is the mean over levels, of probabilities the expected calibration error (ECE).
+    """
+    weight, stated, observed = sums.double().sum(0).unbind(1)
+    return float((observed - stated).abs().sum() / weight.sum())

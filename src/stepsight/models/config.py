@@ -2,7 +2,7 @@
 
 A size is a row: the registry name, and the numbers that define the network. `parse` turns a name
 such as `DiT-S/2`, `DiT-96x4/8` (96 wide, 4 blocks), `DiT-XL/2-8E2A` (8 experts, 2 active),
-`hourglass-64` or `unet-sd2` into its row.
+`split-32` or `unet-sd2` into its row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stepsight.errors import UserError, suggest
 class ModelSettings:
     """Which backbone, and the few choices that are not its size."""
 
-    name: str = "hourglass-64"
+    name: str = "split-32"
     input: Literal["shared", "per_task"] = "shared"  # first convolution: one, or one a task
     gate_init: float = 0.7  # residual gates at the start; 0 is adaLN-Zero
     qk_norm: bool = False  # DiT only
@@ -56,15 +56,16 @@ class DiTSize:
 
 
 @dataclass(frozen=True)
-class HourglassSize:
-    """Convolutional levels (full resolution first), then a transformer trunk below them."""
+class SplitSize:
+    """An encoder that reads a picture once, and a denoiser that is called again and again."""
 
-    channels: tuple[int, ...]
-    width: int
-    depth: int
+    channels: tuple[int, int]  # at 1/2 and 1/4 of the size
+    width: int  # of the transformers at 1/8
     heads: int
-    down: tuple[int, ...]  # residual convolutions a level on the way down
-    up: tuple[int, ...]  # and on the way up
+    encoder: tuple[int, int]  # residual blocks at 1/2 and 1/4
+    trunk: int  # transformer blocks of the encoder
+    blocks: int  # and of the denoiser
+    decoder: tuple[int, int]  # residual blocks of the denoiser at 1/2 and 1/4
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,10 @@ DIT: dict[str, tuple[int, int, int]] = {
 }
 PATCHES = (2, 4, 8)
 
-HOURGLASS: dict[str, HourglassSize] = {
-    "hourglass-32": HourglassSize((8, 16, 24), 32, 2, 1, down=(0, 0, 1), up=(1, 1, 1)),
-    "hourglass-64": HourglassSize((12, 24, 48), 64, 3, 2, down=(0, 0, 1), up=(1, 1, 1)),
-    "hourglass-128": HourglassSize((16, 32, 64), 128, 4, 4, down=(0, 1, 1), up=(1, 1, 1)),
-    "hourglass-256": HourglassSize((32, 64, 128), 256, 8, 4, down=(1, 1, 2), up=(1, 1, 2)),
+SPLIT: dict[str, SplitSize] = {
+    "split-8": SplitSize((8, 16), 24, 1, encoder=(1, 1), trunk=1, blocks=1, decoder=(1, 1)),
+    "split-32": SplitSize((32, 64), 96, 3, encoder=(1, 2), trunk=3, blocks=2, decoder=(1, 1)),
+    "split-64": SplitSize((64, 128), 256, 8, encoder=(2, 3), trunk=6, blocks=3, decoder=(1, 2)),
 }
 
 # Stable Diffusion 1 and 2: the configurations of their published unet/config.json.
@@ -118,19 +118,28 @@ UNET: dict[str, UNetSize] = {
 CUSTOM_UNET = "unet"  # of the configuration in ModelSettings.unet
 
 DENSE = tuple(f"{base}/{patch}" for base in DIT for patch in PATCHES)
-NAMES = (*HOURGLASS, *UNET, CUSTOM_UNET, *DENSE, "DiT-XL/2-8E2A")
+NAMES = (*SPLIT, *UNET, CUSTOM_UNET, *DENSE, "DiT-XL/2-8E2A")
 VAE_PREFIX = "vae-"  # model.name of a run that trains a codec: models.vae.VAES lists them
 SHAPE = re.compile(r"DiT-(?P<width>\d+)x(?P<depth>\d+)/(?P<patch>\d+)")  # a rung of a ladder
 HEAD_WIDTH = 32  # of models named by their shape
 EXPERTS = re.compile(r"(?P<dense>.+)-(?P<experts>\d+)E(?P<active>\d+)A")
+GONE = re.compile(r"hourglass-\d+")  # backbones of earlier versions
 
 
-def parse(name: str) -> DiTSize | HourglassSize | UNetSize | None:
-    """The row of `name`; None for "unet". Raises `UserError` naming the nearest known name."""
+def parse(name: str) -> DiTSize | SplitSize | UNetSize | None:
+    """The row of `name`; None for "unet". Raises `UserError` naming the nearest known name, or what
+    there is in place of one that is gone."""
     if name == CUSTOM_UNET:
         return None
-    if name in HOURGLASS or name in UNET:
-        return HOURGLASS[name] if name in HOURGLASS else UNET[name]
+    for table in (SPLIT, UNET):
+        if name in table:
+            return table[name]
+    if GONE.fullmatch(name):
+        raise UserError(
+            f"model.name '{name}': this version has no hourglass backbone any more. Train split-32 "
+            f"in its place; what was trained as {name} opens with the version of stepsight that "
+            f"wrote it."
+        )
     mixed = EXPERTS.fullmatch(name)
     dense = mixed["dense"] if mixed else name
     size = _shaped(dense)

@@ -2,7 +2,8 @@
 
 Parameter names follow the published checkpoints. The clean condition images enter as extra
 input channels of the patch embedding, as in "Scaling Properties of Diffusion Models for Perceptual
-Tasks"; for sizes with experts, a mixture of them takes the place of every MLP.
+Tasks"; since it is linear, their share is computed once and added to that of any target. For sizes
+with experts, a mixture of them takes the place of every MLP.
 
 Shapes: b batch, c channels of the target, k channels of the condition, n tokens, d width, p patch.
 """
@@ -19,6 +20,7 @@ from stepsight.models.config import DiTSize
 from stepsight.models.layers import (
     LabelEmbedder,
     RoutedConv2d,
+    SplitConv2d,
     TimestepEmbedder,
     modulate,
     position_table,
@@ -83,11 +85,17 @@ class PatchEmbed(nn.Module):
         self.proj = (
             RoutedConv2d(labels, inputs, size.width, kernel=size.patch, stride=size.patch)
             if routed
-            else nn.Conv2d(inputs, size.width, size.patch, stride=size.patch)
+            else SplitConv2d(inputs, size.width, size.patch, stride=size.patch)
         )
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return self.proj(x, label) if isinstance(self.proj, RoutedConv2d) else self.proj(x)
+    def forward(self, x: Tensor, label: Tensor, first: int, bias: bool) -> Tensor:
+        """What x "b c h w", the input channels from `first` on, adds to the tokens "b n d"; n is 1
+        where c is 0."""
+        if isinstance(self.proj, RoutedConv2d):
+            part = self.proj.part(x, label, first, bias)
+        else:
+            part = self.proj.part(x, first, bias)
+        return rearrange(part, "b d h w -> b (h w) d")
 
 
 class FinalLayer(nn.Module):
@@ -110,6 +118,8 @@ class FinalLayer(nn.Module):
 class DiT(nn.Module):
     """(x "b c h w", cond "b k h w", time "b", label "b", features "b f h' w'") -> "b c h w".
 
+    In place of a condition with its features it takes `encode`'s answer, which serves any number
+    of calls.
     k may be 0. With `learned_variance` the output is "b 2c h w": the prediction, then what the
     published DiTs predict of the variance.
     expert_weights: "softmax", or "renormalised" to sum to one over the chosen experts.
@@ -134,6 +144,7 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.position_grid = size.patch, position_grid
+        self.target_channels = target_channels
         self.x_embedder = PatchEmbed(size, target_channels + cond_channels, labels, routed)
         self.features = nn.Conv2d(feature_channels, size.width, 1) if feature_channels else None
         self.t_embedder = TimestepEmbedder(size.width)
@@ -144,20 +155,47 @@ class DiT(nn.Module):
         )
         self.final_layer = FinalLayer(size, target_channels * (2 if learned_variance else 1))
 
-    def forward(
-        self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
-    ) -> Tensor:
-        tokens = self.x_embedder(torch.cat([x, cond], dim=1), label)
-        height, width = tokens.shape[-2:]
-        if features is not None and self.features is not None:
-            pooled = F.adaptive_avg_pool2d(features, (height, width))
-            tokens = tokens + self.features(pooled)
-        tokens = rearrange(tokens, "b d h w -> b (h w) d")
-        places = position_table(height, width, tokens.shape[-1], x.device, self.position_grid)
+    def encode(
+        self,
+        cond: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        rows: Tensor | None = None,
+        pictures: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """What the condition alone adds to the tokens, positions included: ("b n d",).
+
+        features: "m f h' w'" of the samples `rows` "m", of all of them if None.
+        pictures: not read; for backbones that look at a picture once for several samples.
+        """
+        height, width = (side // self.stride for side in cond.shape[-2:])
+        tokens = self.x_embedder(cond, label, first=self.target_channels, bias=True)
+        grid = self.position_grid
+        places = position_table(height, width, tokens.shape[-1], cond.device, grid)
         tokens = tokens + places.to(tokens.dtype)
+        if features is None or self.features is None:
+            return (tokens,)
+        seen = self.features(F.adaptive_avg_pool2d(features, (height, width)))
+        seen = rearrange(seen, "m d h w -> m (h w) d").to(tokens.dtype)
+        return (tokens + seen if rows is None else tokens.index_add(0, rows, seen),)
+
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor | tuple[Tensor, ...],
+        time: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        looked: Tensor | None = None,
+    ) -> Tensor:
+        assert looked is None, "a DiT does not look at the images again"
+        encoded = self.encode(cond, label, features) if isinstance(cond, Tensor) else cond
+        tokens = self.x_embedder(x, label, first=0, bias=False)
+        tokens = tokens + encoded[0].to(tokens.dtype)
         embedding = self.t_embedder(time) + self.y_embedder(label)
         for block in self.blocks:
             tokens = block(tokens, embedding)
         out = self.final_layer(tokens, embedding)
         p = self.stride
+        height = x.shape[-2] // p
         return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=height, p=p, q=p)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.errors import UserError
-from stepsight.models.config import DiTSize, HourglassSize, ModelSettings, UNetSize, parse
+from stepsight.models.config import (
+    DiTSize,
+    ModelSettings,
+    SplitSize,
+    UNetSize,
+    parse,
+)
 
 
 def build(
@@ -24,12 +30,16 @@ def build(
     cond_channels: int,
     labels: int,
     feature_channels: int = 0,
+    looked_channels: int = 0,
+    used: Sequence[int] = (),
 ) -> nn.Module:
     """The backbone of `settings`: (x, cond, time, label, features) -> "b c h w".
 
     target_channels: channels of the noisy target and of the output.
     cond_channels: channels of the condition images, concatenated.
     labels: task rows; a null row is added.
+    looked_channels, used: of backbones that look again at every call, and that leave the channels
+    of other tasks aside (`models.split`).
     Raises UserError for an unknown name.
     """
     size = parse(settings.name)
@@ -46,10 +56,11 @@ def build(
         routed=settings.input == "per_task",
         gate_init=settings.gate_init,
     )
-    if isinstance(size, HourglassSize):
-        from stepsight.models.hourglass import Hourglass
+    if isinstance(size, SplitSize):
+        from stepsight.models.split import Split
 
-        return Hourglass(size, **shared)
+        del shared["routed"]
+        return Split(size, looked_channels=looked_channels, used=used, **shared)
     from stepsight.models.dit import DiT  # timm: only when a DiT is chosen
 
     return DiT(
@@ -73,13 +84,10 @@ def _check_options(settings: ModelSettings, size: object, feature_channels: int)
         usual = getattr(ModelSettings, option)
         if getattr(settings, option) != usual and not getattr(size, "experts", 0):
             raise UserError(f"model.{option} needs a mixture of experts, such as DiT-XL/2-8E2A.")
-    if size is None or isinstance(size, UNetSize):
-        if settings.input == "per_task":
-            raise UserError(f"model.input=per_task is for DiT and hourglass, not {settings.name}.")
-        if feature_channels:
-            raise UserError(
-                f"{settings.name} takes no features: set tasks.flow.cost_volume to False."
-            )
+    if not isinstance(size, DiTSize) and settings.input == "per_task":
+        raise UserError(f"model.input=per_task is for DiT backbones, not '{settings.name}'.")
+    if feature_channels and (size is None or isinstance(size, UNetSize)):
+        raise UserError(f"{settings.name} takes no features: set tasks.flow.cost_volume to False.")
     if settings.unet and size is not None:
         raise UserError(f"model.unet describes model.name 'unet', not '{settings.name}'.")
 

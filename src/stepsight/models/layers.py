@@ -1,4 +1,5 @@
-"""Parts that the backbones share: embeddings of time, label and position, and the input router.
+"""Parts that the backbones share: embeddings of time, label and position, and the convolutions
+that read target and condition, apart or at once.
 
 Shapes: b batch, c channels, h w grid, n tokens, d width.
 """
@@ -82,6 +83,20 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
+class SplitConv2d(nn.Conv2d):
+    """A convolution whose input channels may come in parts: their answers add up to the whole's."""
+
+    def part(self, x: Tensor, first: int, bias: bool) -> Tensor:
+        """The answer "b o h' w'" to x "b c h w", the input channels from `first` on; where c is 0,
+        "b o 1 1"."""
+        shift = self.bias if bias else None
+        if not x.shape[1]:  # torch's own answer would have no channels either
+            zeros = x.new_zeros(len(x), self.out_channels, 1, 1)
+            return zeros if shift is None else zeros + shift[:, None, None]
+        weight = self.weight[:, first : first + x.shape[1]]
+        return F.conv2d(x, weight, shift, self.stride, self.padding)
+
+
 class RoutedConv2d(nn.Module):
     """One convolution a task, chosen per sample by its label (the paper's PatchEmbedRouter).
 
@@ -98,9 +113,21 @@ class RoutedConv2d(nn.Module):
             self.weight /= math.sqrt(inputs * kernel * kernel)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return self.part(x, label, first=0, bias=True)
+
+    def part(self, x: Tensor, label: Tensor, first: int, bias: bool) -> Tensor:
+        """As `SplitConv2d.part`, by the convolutions of `label` "b"."""
+        known, row = (label < self.tasks).to(x.dtype), label.clamp(max=self.tasks - 1)
+        cells = self.kernel**2  # of a channel, side by side in the weight
+        weight = self.weight[:, :, first * cells : (first + x.shape[1]) * cells]
+        out = torch.bmm(weight[row], self._patches(x))
+        out = (out + self.bias[row][:, :, None] if bias else out) * known[:, None, None]
+        height = x.shape[-2] // self.stride if x.shape[1] else 1
+        return rearrange(out, "b o (h w) -> b o h w", h=height)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """What the kernel sees in each place "b (c k k) n"; where c is 0, "b 0 1"."""
+        if not x.shape[1]:
+            return x.new_zeros(len(x), 0, 1)
         padding = (self.kernel - self.stride) // 2
-        patches = F.unfold(x, self.kernel, padding=padding, stride=self.stride)
-        known = (label < self.tasks).to(x.dtype)[:, None, None]
-        row = label.clamp(max=self.tasks - 1)
-        out = (torch.bmm(self.weight[row], patches) + self.bias[row][:, :, None]) * known
-        return rearrange(out, "b c (h w) -> b c h w", h=x.shape[-2] // self.stride)
+        return F.unfold(x, self.kernel, padding=padding, stride=self.stride)

@@ -95,8 +95,8 @@ class MoE(nn.Module):
     renormalise: divide the weights of the chosen experts by their sum. The paper does not.
     shared: experts that every token passes besides, unweighted.
 
-    After a forward pass `usage` (int "e") holds the slots that each expert served and `balance`,
-    in training, the load-balance loss: a scalar with gradient, 1 for an even load.
+    After a forward pass `usage` (int "b e") holds the slots of each sample that each expert served
+    and `balance`, in training, the load-balance loss: a scalar with gradient, 1 for an even load.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class MoE(nn.Module):
         weight, expert = probability.topk(self.active, dim=-1)
         if self.renormalise:
             weight = weight / weight.sum(dim=-1, keepdim=True)
+        self._note(probability, expert.view(len(x), -1))
         expert, slot = expert.flatten().sort(stable=True)
         number = torch.arange(probability.shape[1], device=x.device)
         ends = torch.searchsorted(expert, number, right=True, out_int32=True)
-        self._note(probability, ends)
         token = slot // self.active
         rows = self.experts(tokens.index_select(0, token), expert, ends)
         rows = rows * weight.flatten().index_select(0, slot)[:, None]
@@ -142,13 +142,15 @@ class MoE(nn.Module):
         with _without_autocast(tokens.device.type):
             return F.linear(tokens.to(dtype), self.gate.weight.to(dtype)).softmax(dim=-1)
 
-    def _note(self, probability: Tensor, ends: Tensor) -> None:
-        """Set `usage`, and `balance` to e times the sum of mean probability x share of slots.
+    def _note(self, probability: Tensor, expert: Tensor) -> None:
+        """From probabilities "n e" and the chosen experts "b slots" set `usage`, and `balance` to e
+        times the sum of mean probability x share of slots.
 
         Switch, equations 4 to 6, without their coefficient; the share has no gradient.
         """
-        self.usage = ends.diff(prepend=ends.new_zeros(1))
-        share = self.usage / (probability.shape[0] * self.active)
+        served = expert.new_zeros(len(expert), probability.shape[1])
+        self.usage = served.scatter_add_(1, expert, torch.ones_like(expert))
+        share = self.usage.sum(dim=0) / expert.numel()
         even = probability.shape[1] * (probability.mean(dim=0) * share).sum()
         self.balance = even if self.training else None
 
@@ -162,10 +164,11 @@ def balance_loss(net: nn.Module) -> Tensor:
 
 
 def expert_usage(net: nn.Module) -> Tensor | None:
-    """Slots that each expert served in the latest forward pass, int "layers e", first block first.
+    """Slots of each sample that each expert served in the latest forward pass, int "layers b e",
+    first block first.
 
-    None for a network without experts, or before its first pass. A batch holds one task, so adding
-    these up by the batch's task tells which experts a task uses.
+    None for a network without experts, or before its first pass. Added up by the samples' task they
+    tell which experts a task uses.
     """
     usage = [moe.usage for moe in _layers(net) if moe.usage is not None]
     return torch.stack(usage) if usage else None

@@ -1,8 +1,9 @@
 """U-Nets of diffusers as backbones: conditioned on a stored prompt, or on classes.
 
 Input channels are in the order of the published image-conditioned checkpoints: condition first,
-noisy target last. Label and time are all the network is told besides, so options of diffusers that
-ask for more are refused.
+noisy target last. The first convolution is linear: what it makes of the condition is computed once
+and added to what it makes of any target. Label and time are all the network is told besides, so
+options of diffusers that ask for more are refused.
 
 Shapes: b batch, c channels of the target, k channels of the condition, n prompt tokens, d width.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from stepsight.errors import UserError, suggest
 from stepsight.models.config import ModelSettings, UNetSize
+from stepsight.models.layers import SplitConv2d
 
 TEXT, CLASS = "UNet2DConditionModel", "UNet2DModel"  # `_class_name` in a published config.json
 TOKENS = 2  # of the empty prompt under CLIP without padding: begin and end
@@ -39,7 +41,56 @@ FIXED = {
 }
 
 
-class TextUNet(nn.Module):
+class InputConv2d(SplitConv2d):
+    """A U-Net's first convolution, with its weights. The U-Net hands it what `part` has made of
+    condition and target, which it passes on."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        shape = conv.in_channels, conv.out_channels, conv.kernel_size
+        super().__init__(*shape, padding=conv.padding, device="meta")  # type: ignore[arg-type]
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class SplitUNet(nn.Module):
+    """A U-Net of diffusers whose first convolution takes condition and target apart."""
+
+    def __init__(self, unet: UNet2DModel | UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet, self.stride = unet, 2 ** (len(unet.config["block_out_channels"]) - 1)
+        unet.conv_in = InputConv2d(unet.conv_in)
+
+    def encode(
+        self,
+        cond: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        rows: Tensor | None = None,
+        pictures: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The condition's share "b d h w" of the first convolution: (that,).
+
+        `label`, `rows` and `pictures` are not read; they are for backbones whose encoding depends
+        on the task, takes features, or looks at a picture once for several samples.
+        """
+        assert features is None, "a U-Net has no input for features"
+        return (self._conv_in.part(cond, first=0, bias=True),)
+
+    def _input(self, x: Tensor, cond: Tensor | tuple[Tensor, ...], label: Tensor) -> Tensor:
+        """The answer "b d h w" of the first convolution."""
+        encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
+        first = self._conv_in.in_channels - x.shape[1]
+        part = self._conv_in.part(x, first, bias=False)
+        return part + encoded[0].to(part.dtype)
+
+    @property
+    def _conv_in(self) -> InputConv2d:
+        return self.unet.conv_in  # type: ignore[return-value]
+
+
+class TextUNet(SplitUNet):
     """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net made for text.
 
     Cross-attention reads a stored prompt embedding a label, `prompt` "labels+1 n d" with the null
@@ -58,10 +109,8 @@ class TextUNet(nn.Module):
         labels: int,
         tokens: int,
     ) -> None:
-        super().__init__()
         _check(config, FIXED | {"num_class_embeds": None})
-        self.unet = _construct(UNet2DConditionModel, config, target_channels, cond_channels)
-        self.stride = _stride(self.unet)
+        super().__init__(_construct(UNet2DConditionModel, config, target_channels, cond_channels))
         width = self.unet.config["cross_attention_dim"]
         if not isinstance(width, int):
             raise UserError(
@@ -71,14 +120,20 @@ class TextUNet(nn.Module):
         self.prompt = nn.Parameter(torch.zeros(labels + 1, tokens, width), requires_grad=False)
 
     def forward(
-        self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
+        self,
+        x: Tensor,
+        cond: Tensor | tuple[Tensor, ...],
+        time: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        looked: Tensor | None = None,
     ) -> Tensor:
-        assert features is None, "a U-Net has no input for features"
-        images = torch.cat([cond, x], dim=1)
-        return self.unet(images, time, self.prompt[label], return_dict=False)[0]
+        assert features is None and looked is None, "a U-Net has no input for them"
+        sample = self._input(x, cond, label)
+        return self.unet(sample, time, self.prompt[label], return_dict=False)[0]
 
 
-class ClassUNet(nn.Module):
+class ClassUNet(SplitUNet):
     """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net without text.
 
     The label, a row of a table with the null row last, is added to the time embedding.
@@ -90,17 +145,21 @@ class ClassUNet(nn.Module):
     def __init__(
         self, config: dict[str, Any], target_channels: int, cond_channels: int, labels: int
     ) -> None:
-        super().__init__()
         _check(config, FIXED)
         config = config | {"num_class_embeds": labels + 1}
-        self.unet = _construct(UNet2DModel, config, target_channels, cond_channels)
-        self.stride = _stride(self.unet)
+        super().__init__(_construct(UNet2DModel, config, target_channels, cond_channels))
 
     def forward(
-        self, x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features: Tensor | None = None
+        self,
+        x: Tensor,
+        cond: Tensor | tuple[Tensor, ...],
+        time: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        looked: Tensor | None = None,
     ) -> Tensor:
-        assert features is None, "a U-Net has no input for features"
-        return self.unet(torch.cat([cond, x], dim=1), time, label, return_dict=False)[0]
+        assert features is None and looked is None, "a U-Net has no input for them"
+        return self.unet(self._input(x, cond, label), time, label, return_dict=False)[0]
 
 
 def build_unet(
@@ -188,6 +247,17 @@ def _check(config: dict[str, Any], fixed: dict[str, str | None]) -> None:
             )
 
 
+def _check_input(config: dict[str, Any]) -> None:
+    """Refuse what changes the images before the first convolution, or reads them beside it."""
+    found = [name for name in config["down_block_types"] if "Skip" in name]
+    found += ["center_input_sample"] if config["center_input_sample"] else []
+    if found:
+        raise UserError(
+            f"model.unet: {found[0]} is not supported, as images enter by the first convolution "
+            "alone. Choose blocks without Skip, and center_input_sample false."
+        )
+
+
 def _construct(
     kind: type[Net], config: dict[str, Any], target_channels: int, cond_channels: int
 ) -> Net:
@@ -196,10 +266,8 @@ def _construct(
     arguments["in_channels"] = cond_channels + target_channels
     arguments["out_channels"] = target_channels
     try:
-        return kind(**arguments)
+        unet = kind(**arguments)
     except BROKEN as error:
         raise UserError(f"model.unet: diffusers refuses the configuration: {error}") from error
-
-
-def _stride(unet: UNet2DModel | UNet2DConditionModel) -> int:
-    return 2 ** (len(unet.config["block_out_channels"]) - 1)
+    _check_input(unet.config)
+    return unet

@@ -7,7 +7,7 @@ are not independent. Comparisons resample pairs, so that what makes an image har
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
 LEVEL = 0.95
+CHUNK = 250  # resamples at a time, which bounds the memory for large sets
+
+# A function of sums over images, for many resamples at once: "r ..." -> "r".
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -62,21 +66,18 @@ def ratio_interval(
 
 def pooled_interval(
     rows: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], float],
+    statistic: Statistic,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """A function of summed rows, e.g. mIoU of a confusion matrix, `rows` "n ..." of counts.
-
-    `statistic` takes the sum over images, of the shape of one row, and gives one number.
-    """
+    """A function of summed rows, e.g. mIoU of a confusion matrix, `rows` "n ..." of counts."""
     array = np.asarray(rows, dtype=np.float64)
     shape = array.shape[1:]
 
     def of_sums(sums: NDArray[np.float64], counted: int) -> NDArray[np.float64]:
-        return np.array([statistic(row.reshape(shape)) for row in sums])
+        return statistic(sums.reshape(-1, *shape))
 
     return _interval(array.reshape(len(array), -1), of_sums, resamples, level, seed)
 
@@ -116,20 +117,20 @@ def _interval(
     return Interval(value, float(lo), float(hi), n)
 
 
-def _resampled_sums(
-    rows: NDArray[np.float64], resamples: int, seed: int, chunk: int = 250
-) -> NDArray[np.float64]:
-    """Sums over images drawn with replacement, "n k" -> "resamples k".
+def resamples_of(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of `n` images is drawn, "r n", for some resamples after others.
 
-    Only how often each image is drawn matters, so a resample is a row of multinomial counts and
-    the sums are a matrix product; chunks bound the memory for large sets.
+    Resample i is row i of `np.random.default_rng(seed).integers(n, size=(resamples, n))`.
     """
     rng = np.random.default_rng(seed)
-    n = len(rows)
-    parts = []
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        parts.append(counts @ rows)
-    return np.concatenate(parts)
+        counts = np.bincount(drawn.ravel(), minlength=size * n)
+        yield counts.reshape(size, n).astype(np.float64)
+
+
+def _resampled_sums(rows: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Sums over images drawn with replacement, "n k" -> "resamples k": a matrix product, as only
+    how often each image is drawn matters."""
+    return np.concatenate([counts @ rows for counts in resamples_of(len(rows), resamples, seed)])

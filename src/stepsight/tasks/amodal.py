@@ -16,20 +16,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stepsight.colours import colour_mask
+from stepsight.colours import Legend, colour_mask, mask_legend, veil
 from stepsight.ensemble import most_central, pick
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import bounding_box
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import masked_mean, resize
+from stepsight.tasks.base import SquaredError, masked_mean, resize
 from stepsight.tasks.config import AmodalSettings
 from stepsight.tasks.silhouette import silhouette
 from stepsight.types import Batch, Condition, Prediction, Target
 
+DICE = 0.3  # of soft Dice in the error that is trained on
+
 
 @dataclass(frozen=True)
-class Amodal(AmodalSettings):
+class Amodal(SquaredError, AmodalSettings):
     """Predictions are probabilities in [0, 1]; the mask is where they exceed one half.
     Uncertainty: standard deviation of the members' probabilities (of their votes, 0 or 1)."""
 
@@ -40,6 +42,8 @@ class Amodal(AmodalSettings):
     passes: ClassVar[int] = 1
     images: ClassVar[int] = 2
     feature_channels: ClassVar[int] = 0
+    look_channels: ClassVar[int] = 0
+    mirrors: ClassVar[tuple[int, ...]] = ()
 
     @property
     def needs(self) -> str:
@@ -64,6 +68,10 @@ class Amodal(AmodalSettings):
         x = x[:, : self.channels]
         return Prediction(self.name, x, self._probability(x))
 
+    def chances(self, x: Tensor) -> Tensor | None:
+        """The probability of the object "b 1 h w" that a sample states; None for pictures."""
+        return self._probability(x[:, :1]) if self.target == "mask" else None
+
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error of the target, and for masks soft Dice (Milletari et al. 2016) of the
         probabilities: it follows the metric, an overlap, however small the object is, while the
@@ -73,6 +81,14 @@ class Amodal(AmodalSettings):
         if self.target == "rgb":
             return error
         return error + soft_dice(self._probability(x), target.x > 0, target.valid)
+
+    def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Squared, and for masks with a share of soft Dice, which counts small objects alike."""
+        squared = super().errors(x, target, weight)
+        if self.target == "rgb":
+            return squared
+        dice = soft_dice(((x + 1) / 2).clamp(0, 1), target > 0, weight > 0)
+        return squared + DICE * dice * weight.sum(dim=(1, 2, 3))
 
     def merge(self, members: Tensor) -> Prediction:
         """The members' mean probability, the share of their masks that hold a pixel ("vote"), or
@@ -109,11 +125,15 @@ class Amodal(AmodalSettings):
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         (modal,) = require(self.name, batch, "modal")
-        return colour_mask(modal, values > 0.5)
+        picture = colour_mask(modal, values > 0.5)
+        return picture if like is None else veil(picture, like.isfinite())
+
+    def legend(self, like: Tensor) -> Legend:
+        return mask_legend()
 
     def truth(self, batch: Batch) -> Tensor:
-        (amodal,) = require(self.name, batch, "amodal")
-        return amodal.float()
+        amodal, valid = require(self.name, batch, "amodal", "amodal_valid")
+        return torch.where(valid, amodal.float(), torch.nan)
 
     def _probability(self, x: Tensor) -> Tensor:
         """Of belonging to the object, "b 1 h w"; 0 or 1 when read off a picture."""

@@ -54,8 +54,29 @@ class Task(Protocol):
         """Channels of Condition.features, 0 without."""
         ...
 
+    @property
+    def look_channels(self) -> int:
+        """Channels of what it sees anew at every call (`look_at`), 0 if nothing."""
+        ...
+
+    @property
+    def mirrors(self) -> tuple[int, ...]:
+        """Channels of the target that change their sign in a mirrored picture."""
+        ...
+
     def condition(self, batch: Batch) -> Condition:
         """What the backbone may see."""
+        ...
+
+    def importance(self, batch: Batch, statistics: Tensor | None) -> Tensor:
+        """Weights of the pixels' errors in training, of mean about 1: "b 1 1 1" or "b 1 h w".
+        statistics: those of the training images (`statistics`), where they are known."""
+        ...
+
+    def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Error "b" of answers "b c h w" in the target space, differentiable: what training from
+        scratch minimises. The sum over entries that `weight` "b c h w" counts, each of them about
+        as much as its squared error would."""
         ...
 
     def encode(self, batch: Batch) -> Target:
@@ -92,12 +113,30 @@ class Task(Protocol):
         ...
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        """Physical values "b c h w" to uint8 "b 3 h w"; `like` lends its colour range."""
+        """Physical values "b c h w" to uint8 "b 3 h w". `like`, a truth, lends its colour range,
+        and what it does not know is veiled.
+
+        A task may have `legend(like) -> Legend` besides: what the colours stand for."""
         ...
 
     def truth(self, batch: Batch) -> Tensor:
         """The truth in the form of Prediction.values, "b c h w"."""
         ...
+
+
+class SquaredError:
+    """How tasks learn unless they know better: by squared errors that all count alike."""
+
+    def importance(self, batch: Batch, statistics: Tensor | None) -> Tensor:
+        return batch.image.new_ones(len(batch), 1, 1, 1)
+
+    def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        return ((x - target).square() * weight).sum(dim=(1, 2, 3))
+
+
+def robust(x: Tensor, beta: float = 0.1) -> Tensor:
+    """Huber's loss over beta: x^2 / (2 beta) up to beta, |x| - beta / 2 beyond."""
+    return F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none", beta=beta)
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:

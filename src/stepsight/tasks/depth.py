@@ -18,19 +18,20 @@ import torch
 from torch import Tensor
 
 from stepsight import ensemble
-from stepsight.colours import colour_depth
+from stepsight.colours import Legend, colour_depth, depth_legend, depth_limits, reference, veil
 from stepsight.ensemble import Reduce
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import masked_mean, resize, stand_in
+from stepsight.tasks.base import SquaredError, masked_mean, resize, robust, stand_in
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 MIN_DEPTH = 1e-3  # metres; keeps log and inverse finite
 MIN_VARIANCE = 1e-6  # of a sample, whose range is about 2; keeps the fit of a constant finite
+USUAL_RANGE = {"log": 1.5, "inverse": 0.5, "linear": 8.0}  # of an image, by space
 REDUCTIONS: dict[str, Reduce] = {  # by `merge_by`, but for the published one
     "median": "median",
     "mean": "mean",
@@ -41,7 +42,7 @@ REDUCTIONS: dict[str, Reduce] = {  # by `merge_by`, but for the published one
 
 
 @dataclass(frozen=True)
-class Depth(DepthSettings):
+class Depth(SquaredError, DepthSettings):
     """Predictions are metres. Affine-invariant ones are right up to scale and shift in `space`,
     and are shown as if near and far were `low` and `high`. Uncertainty: spread of the members, as
     they were merged, in the target space, where the whole range of an image is about 2."""
@@ -54,6 +55,8 @@ class Depth(DepthSettings):
     passes: ClassVar[int] = 1
     channels: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
+    look_channels: ClassVar[int] = 0
+    mirrors: ClassVar[tuple[int, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.range == "metric" and self.merge_by == "published":
@@ -90,6 +93,18 @@ class Depth(DepthSettings):
             x = least_squares(x, target)
         return masked_mean((x - target.x).abs(), target.valid)
 
+    def importance(self, batch: Batch, statistics: Tensor | None) -> Tensor:
+        """By the range of the image, in which its target is the unit: so errors count by what they
+        are in `space`, as they do in metrics that align."""
+        if self.range == "metric":
+            return super().importance(batch, statistics)
+        depth, valid = require(self.name, batch, "depth", "depth_valid")
+        low, high = self._limits(self._curve(torch.where(valid, depth, 1.0)), valid)
+        return (high - low) / USUAL_RANGE[self.space]
+
+    def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        return (robust(x - target) * weight).sum(dim=(1, 2, 3))
+
     def merge(self, members: Tensor) -> Prediction:
         if len(members) == 1:
             return self.decode(members[0])
@@ -117,11 +132,28 @@ class Depth(DepthSettings):
         return self._uncurve(resize(self._curve(values), size))
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        return colour_depth(values)
+        """Depth known up to scale and shift is first fitted to `like`, so that a colour is the same
+        depth in both."""
+        truth = reference(like, values)
+        if like is not None and self.range == "quantile":
+            values = self._fitted(values, truth)
+        lo, hi = depth_limits(truth)
+        picture = colour_depth(values, lo=lo, hi=hi)
+        return picture if like is None else veil(picture, like.isfinite())
+
+    def legend(self, like: Tensor) -> Legend:
+        return depth_legend(like)
 
     def truth(self, batch: Batch) -> Tensor:
         depth, valid = require(self.name, batch, "depth", "depth_valid")
         return torch.where(valid, depth, torch.nan)
+
+    def _fitted(self, values: Tensor, truth: Tensor) -> Tensor:
+        """Metres "b 1 h w" with the scale and shift in `space` that bring them closest to the
+        truth, where both are finite."""
+        known = truth.isfinite() & values.isfinite()
+        target = Target(self._curve(torch.where(known, truth, 1.0)), known)
+        return self._uncurve(least_squares(self._curve(values.float()), target))
 
     def _merged(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """(merged, spread), "b 1 h w", of "e b 1 h w" by `merge_by`. Metres are not aligned."""

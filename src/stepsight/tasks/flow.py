@@ -14,23 +14,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stepsight import ensemble
-from stepsight.colours import colour_flow
+from stepsight.colours import Legend, colour_flow, flow_legend, reference, veil
 from stepsight.errors import UserError
-from stepsight.matching import cost_volume
+from stepsight.matching import mean_costs, scores
 from stepsight.metrics import protocol as protocols
+from stepsight.metrics.photometric import warped
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map, oracle_mean_flow
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import masked_mean, resize
+from stepsight.tasks.base import SquaredError, masked_mean, resize, robust
 from stepsight.tasks.config import FlowSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
 @dataclass(frozen=True)
-class Flow(FlowSettings):
+class Flow(SquaredError, FlowSettings):
     """Predictions are pixels of the grid they are given on. Uncertainty: root of the members'
     variance summed over u and v, in the same pixels."""
 
@@ -39,6 +41,7 @@ class Flow(FlowSettings):
     metric: ClassVar[str] = "epe"
     higher_is_better: ClassVar[bool] = False
     images: ClassVar[int] = 2
+    mirrors: ClassVar[tuple[int, ...]] = (0,)
     channels: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -58,21 +61,33 @@ class Flow(FlowSettings):
 
     @property
     def feature_channels(self) -> int:
-        return (2 * self.radius + 1) ** 2 if self.cost_volume else 0
+        volumes = 1 + (self.fine_window > 0) + self.costs
+        return volumes * (2 * self.radius + 1) ** 2 if self.cost_volume else 0
+
+    @property
+    def look_channels(self) -> int:
+        return 3 * 4 + (2 * self.look_radius + 1) ** 2 if self.look and self.passes == 1 else 0
 
     def condition(self, batch: Batch) -> Condition:
         (second,) = require(self.name, batch, "second")
-        features = None
-        if self.cost_volume:
-            features = cost_volume(
-                batch.image,
-                second,
-                stride=self.stride,
-                radius=self.radius,
-                window=self.window,
-                sharpness=self.sharpness,
-            )
+        features = self._volumes(batch.image, second) if self.cost_volume else None
         return Condition(torch.stack([batch.image, second], dim=1), features)
+
+    def look_at(self, x: Tensor, images: Tensor) -> Tensor:
+        """What an estimate "b 2 h w" of the target leaves over of both frames "b 6 h w": the second
+        one warped by it, less the first, and the scores of small shifts about it; at half the
+        resolution."""
+        first, second = images[:, :3], images[:, 3:6]
+        moved = warped(second, x[:, :2] * self._unit(x))
+        (costs,) = mean_costs(first, moved, [3], radius=self.look_radius)
+        left = F.pixel_unshuffle(moved - first, 2)
+        return torch.cat([left, scores(costs, self.sharpness)], dim=1)
+
+    def _volumes(self, first: Tensor, second: Tensor) -> Tensor:
+        windows = [self.window, *([self.fine_window] if self.fine_window else [])]
+        costs = mean_costs(first, second, windows, stride=self.stride, radius=self.radius)
+        raw = [costs[0] * 4] if self.costs else []
+        return torch.cat([*(scores(one, self.sharpness) for one in costs), *raw], dim=1)
 
     def encode(self, batch: Batch) -> Target:
         flow, valid = require(self.name, batch, "flow", "flow_valid")
@@ -87,6 +102,11 @@ class Flow(FlowSettings):
         flow, valid = require(self.name, batch, "flow", "flow_valid")
         error = self.decode(x.float()).values - torch.where(valid, flow, 0.0)
         return masked_mean(torch.linalg.vector_norm(error, dim=1, keepdim=True), valid)
+
+    def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Robust in the length of the difference, as the end-point error is."""
+        length = torch.linalg.vector_norm(x - target, dim=1, keepdim=True)
+        return (robust(length) * weight).sum(dim=(1, 2, 3))
 
     def merge(self, members: Tensor) -> Prediction:
         members = members[:, :, :2]
@@ -125,9 +145,12 @@ class Flow(FlowSettings):
         return resize(values, size) * factor
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        reference = values if like is None else like
-        length = reference.nan_to_num().norm(dim=1, keepdim=True).amax((1, 2, 3), keepdim=True)
-        return colour_flow(values, length)
+        length = reference(like, values).nan_to_num().norm(dim=1, keepdim=True)
+        picture = colour_flow(values, length.amax((1, 2, 3), keepdim=True))
+        return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
+
+    def legend(self, like: Tensor) -> Legend:
+        return flow_legend(like)
 
     def truth(self, batch: Batch) -> Tensor:
         flow, valid = require(self.name, batch, "flow", "flow_valid")

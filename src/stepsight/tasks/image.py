@@ -18,13 +18,13 @@ from stepsight.metrics import protocol as protocols
 from stepsight.metrics.generation import generation_rows
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import masked_mean, resize, stand_in
+from stepsight.tasks.base import SquaredError, masked_mean, resize, stand_in
 from stepsight.tasks.config import ImageSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
 @dataclass(frozen=True)
-class Image(ImageSettings):
+class Image(SquaredError, ImageSettings):
     """Predictions are RGB in [-1, 1], and `x` holds all members, "b (e c) h w": the answer is a
     distribution. Uncertainty: standard deviation of the members, averaged over the channels."""
 
@@ -36,6 +36,8 @@ class Image(ImageSettings):
     images: ClassVar[int] = 0
     channels: ClassVar[int] = 3
     feature_channels: ClassVar[int] = 0
+    look_channels: ClassVar[int] = 0
+    mirrors: ClassVar[tuple[int, ...]] = ()
 
     @property
     def rows(self) -> int:

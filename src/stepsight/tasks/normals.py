@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.colours import colour_normals
+from stepsight.colours import colour_normals, veil
 from stepsight.ensemble import merge_directions
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import masked_mean, resize, stand_in
+from stepsight.tasks.base import SquaredError, masked_mean, resize, stand_in
 from stepsight.tasks.config import NormalsSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
@@ -28,7 +28,7 @@ MAX_COSINE = 1 - 1e-6  # the slope of arccos is infinite at 1; costs 0.0014 rad 
 
 
 @dataclass(frozen=True)
-class Normals(NormalsSettings):
+class Normals(SquaredError, NormalsSettings):
     """Predictions are unit vectors. Uncertainty: mean angle of the members to their mean direction,
     divided by pi."""
 
@@ -41,6 +41,8 @@ class Normals(NormalsSettings):
     images: ClassVar[int] = 1
     channels: ClassVar[int] = 3
     feature_channels: ClassVar[int] = 0
+    look_channels: ClassVar[int] = 0
+    mirrors: ClassVar[tuple[int, ...]] = (0,)
 
     def condition(self, batch: Batch) -> Condition:
         return Condition(batch.image[:, None])
@@ -87,7 +89,8 @@ class Normals(NormalsSettings):
         return F.normalize(resize(values, size), dim=1)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        return colour_normals(values)
+        picture = colour_normals(values)
+        return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
 
     def truth(self, batch: Batch) -> Tensor:
         normals, valid = require(self.name, batch, "normals", "normals_valid")

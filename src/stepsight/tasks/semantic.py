@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from stepsight.colours import colour_labels
+from stepsight.colours import colour_labels, veil
 from stepsight.ensemble import most_central, pick
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.scoring import score
 from stepsight.metrics.trivial import class_counts, prior_map
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import masked_mean, stand_in
+from stepsight.tasks.base import SquaredError, masked_mean, stand_in
 from stepsight.tasks.config import SemanticSettings
 from stepsight.types import IGNORE, Batch, Condition, Prediction, Target
 
@@ -32,7 +32,7 @@ SHARPNESS = 8.0  # at a code, the loss gives a neighbouring one e^-8 of its prob
 
 
 @dataclass(frozen=True)
-class Semantic(SemanticSettings):
+class Semantic(SquaredError, SemanticSettings):
     """Predictions are class ids. Uncertainty: share of the members that voted otherwise."""
 
     needs: ClassVar[str] = "labels"
@@ -43,6 +43,8 @@ class Semantic(SemanticSettings):
     passes: ClassVar[int] = 1
     images: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
+    look_channels: ClassVar[int] = 0
+    mirrors: ClassVar[tuple[int, ...]] = ()
 
     @property
     def channels(self) -> int:
@@ -69,6 +71,15 @@ class Semantic(SemanticSettings):
         x = x[:, : self.channels]
         return Prediction(self.name, x, self._likeness(x).argmax(dim=1, keepdim=True))
 
+    def chances(self, x: Tensor) -> Tensor | None:
+        """The probability "b k h w" of every class that a sample states. One-hot targets are -1 and
+        +1, so that their conditional mean x_k is 2 p_k - 1. None for other encodings."""
+        if self.encoding != "onehot":
+            return None
+        p = ((x[:, : self.channels] + 1) / 2).clamp(0, 1)
+        total = p.sum(dim=1, keepdim=True)
+        return torch.where(total > 0, p / total.clamp_min(1e-12), 1 / self.classes)
+
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy of the softmax over the likeness to every code."""
         (labels,) = require(self.name, batch, "labels")
@@ -78,6 +89,16 @@ class Semantic(SemanticSettings):
         logits = SHARPNESS / apart * self._likeness(x[:, : self.channels].float())
         error = F.cross_entropy(logits, torch.where(valid, labels, 0), reduction="none")
         return masked_mean(error[:, None], valid[:, None])
+
+    def importance(self, batch: Batch, statistics: Tensor | None) -> Tensor:
+        """Rare classes count more: frequency^-1/2, with mean 1 over the pixels of training."""
+        if statistics is None:
+            return super().importance(batch, statistics)
+        (labels,) = require(self.name, batch, "labels")
+        share = statistics.sum(dim=(1, 2)).to(batch.image) / statistics.sum().to(batch.image)
+        rarity = share.clamp_min(1e-4).rsqrt()
+        rarity = rarity / (rarity * share).sum()
+        return rarity[torch.where(labels != IGNORE, labels, 0)][:, None]
 
     def merge(self, members: Tensor) -> Prediction:
         """ "mean": the class of the mean map, where every member counts with its own confidence.
@@ -121,7 +142,8 @@ class Semantic(SemanticSettings):
         return F.interpolate(values.float(), size=size, mode="nearest-exact").long()
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        return colour_labels(values[:, 0])
+        picture = colour_labels(values[:, 0])
+        return picture if like is None else veil(picture, like != IGNORE)
 
     def truth(self, batch: Batch) -> Tensor:
         (labels,) = require(self.name, batch, "labels")

@@ -1,8 +1,7 @@
 """Micro-batches: what the rows of a process hold, and what their error is.
 
-Two objectives. Denoising: the weighted squared error of the network's answer at a drawn noise
-level. End to end (Garcia et al. 2025): one step from the noisiest level, decoded, against the truth
-in physical space; the decoder's activations are recomputed rather than kept.
+A micro-batch has a share for each task of its draw, of the same pictures. Which of their rows learn
+what is in `rows`.
 """
 
 from __future__ import annotations
@@ -11,50 +10,56 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
 
-from stepsight.coding import code, working_channels
+from stepsight.coding import code
 from stepsight.data.augment import flip
 from stepsight.data.collate import collate
 from stepsight.data.loader import Request
 from stepsight.data.mixture import Draw
 from stepsight.diffusion.noise import training_noise
-from stepsight.diffusion.objective import Network
 from stepsight.latents import Latents
 from stepsight.seeding import generator, numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import ImageSettings
+from stepsight.training.rows import Coding, one_call_errors
 from stepsight.training.setup import Setup
 from stepsight.types import Batch, Coded, Sample
 
 
 @dataclass
 class Part:
-    """A micro-batch, ready for the network."""
+    """A task's share of a micro-batch, ready for the network."""
 
     task: Task
     coded: Coded
     batch: Batch | None  # the truth in physical units; None when the latents come from a cache
 
 
-def read_part(s: Setup, draw: Draw, step: int, rows: range) -> Part:
-    """Some rows of a draw: read, mirrored, stacked and coded, or taken from the latent cache."""
-    name, source = draw.stream.task, draw.stream.source
+def read_parts(s: Setup, draw: Draw, step: int, rows: range) -> list[Part]:
+    """Some pictures of a draw, for each of its tasks: read, mirrored, stacked and coded, or taken
+    from the latent cache."""
+    names, source = draw.stream.tasks, draw.stream.source
     indices = [draw.indices[row] for row in rows]
     mirrored = [s.config.training.flip and draw.mirrored[row] for row in rows]
     store = s.stores.get(source)
-    if store is None:
-        part = code_part(s, name, s.loader.take(Request.of(draw, step, rows)))
-    elif isinstance(store, Latents):
-        coded = store.coded(name, s.layout, indices, mirrored)
-        part = Part(s.tasks[name], coded.to(s.device), None)
+    if isinstance(store, Latents):
+        coded = {name: store.coded(name, s.layout, indices, mirrored) for name in names}
+        parts = [Part(s.tasks[name], one.to(s.device), None) for name, one in coded.items()]
     else:
-        pairs = zip(store.samples(indices), mirrored)
-        part = stack_part(s, name, [flip(one) if mirror else one for one, mirror in pairs])
-    hide_classes(s, part, step, rows)
-    return part
+        if store is None:
+            batch = s.loader.take(Request.of(draw, step, rows))
+        else:
+            pairs = zip(store.samples(indices), mirrored)
+            batch = collate([flip(one) if mirror else one for one, mirror in pairs])
+        batch = batch.to(s.device)
+        parts = [code_part(s, name, batch) for name in names]
+    for part in parts:
+        shown = torch.arange(len(rows), device=s.device)
+        shown = shown if part.task.images else torch.full_like(shown, -1)  # none: all see a blank
+        part.coded.pictures = shown.repeat(part.task.passes)
+        hide_classes(s, part, step, rows)
+    return parts
 
 
 def stack_part(s: Setup, task: str, samples: Sequence[Sample]) -> Part:
@@ -78,43 +83,60 @@ def hide_classes(s: Setup, part: Part, step: int, rows: range) -> None:
         part.coded.label = torch.where(hidden, s.layout.labels, part.coded.label)
 
 
-def count_of(s: Setup, part: Part) -> Tensor:
-    """What the summed error of a part is divided by, before it is known for the whole batch."""
-    return counts_of(s, part).sum()
+def errors_of(s: Setup, net: nn.Module, part: Part, t: Tensor, noise: Tensor) -> Tensor:
+    """The error of each row "b" at drawn levels, to be divided by `counts_of`; t "b" and noise
+    "b c h w"."""
+    if s.config.diffusion.objective == "end_to_end":
+        assert part.batch is not None, "the cache is refused for this objective"
+        return one_call_errors(s.diffusion, s.codec, net, part.task, part.coded, part.batch)
+    coding = Coding(part.task, part.coded, t, noise, importance_of(s, part))
+    x0, squared, _ = s.diffusion.errors(net, part.coded, *coding.noised(s.diffusion))
+    return squared if coding.importance is None else coding.own_errors(x0)
 
 
 def counts_of(s: Setup, part: Part) -> Tensor:
-    """The share of each row "b" of `errors_of` in `count_of`: its valid entries, or 1 an image."""
+    """What the rows of `errors_of` count, "b": their valid entries, or 1 an image."""
     assert part.coded.valid is not None
     if s.config.diffusion.objective == "end_to_end":
         return part.coded.valid.new_ones(len(part.coded.label) // part.task.passes)
     return part.coded.valid.flatten(1).sum(dim=1)
 
 
-def errors_of(s: Setup, net: Network, part: Part, t: Tensor, noise: Tensor) -> Tensor:
-    """The error of each row "b", to be divided by `count_of`; t "b" and noise "b c h w"."""
-    if s.config.diffusion.objective == "denoising":
-        return s.diffusion.loss(net, part.coded, t, noise)[0]
-    assert part.batch is not None, "the cache is refused for this objective"
-    task = part.task
-    z = s.diffusion.one_step(net, part.coded)[:, : working_channels(task, s.codec)].float()
-    x = checkpoint(s.codec.decode, z, task.channels // task.passes, use_reentrant=False)
-    return task.loss(rearrange(x, "(p b) c h w -> b (p c) h w", p=task.passes), part.batch)
+def codings_of(s: Setup, parts: Sequence[Part], step: int, rows: range) -> list[Coding]:
+    """Parts with their levels, noise and weights. Every task of a picture has its own levels."""
+    found = []
+    for number, part in enumerate(parts):
+        t, noise = levels_and_noise(s, step, rows, part, [part.task.name] if number else [])
+        found.append(Coding(part.task, part.coded, t, noise, importance_of(s, part), part.batch))
+    return found
 
 
-def levels_and_noise(s: Setup, step: int, rows: range, part: Part) -> tuple[Tensor, Tensor]:
+def importance_of(s: Setup, part: Part) -> Tensor | None:
+    """The weights of a task's own error "b ..."; None where squared errors are asked for."""
+    if s.config.training.loss == "squared":
+        return None
+    assert part.batch is not None, "the cache is refused for this loss"
+    weights = part.task.importance(part.batch, s.statistics.get(part.task.name))
+    return weights.repeat(part.task.passes, 1, 1, 1)
+
+
+def levels_and_noise(
+    s: Setup, step: int, rows: range, part: Part, key: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
     """Noise levels "b", stratified over the global batch, and noise "b c h w" of some rows.
 
     All passes of an image share its level; their noise is their own.
     """
     assert part.coded.x is not None
     settings, passes = s.config.training, part.task.passes
-    rng = numpy_generator(settings.seed, "level", step)
+    rng = numpy_generator(settings.seed, "level", step, *key)
     strata = (rng.permutation(settings.batch) + rng.random(settings.batch)) / settings.batch
     own = torch.tensor([strata[row] for row in rows] * passes, dtype=torch.float32)
     t = s.diffusion.draw_times(own)
     streams = [
-        generator(settings.seed, "noise", step * settings.batch + row, *([run] if run else []))
+        generator(
+            settings.seed, "noise", step * settings.batch + row, *key, *([run] if run else [])
+        )
         for run in range(passes)
         for row in rows
     ]

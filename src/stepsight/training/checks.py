@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.mixture import Stream
@@ -36,8 +38,9 @@ def check_classes(
     streams: Sequence[Stream], tasks: Mapping[str, Task], sources: Mapping[str, Source]
 ) -> None:
     """A task must have room for the classes of its sources."""
-    for stream in streams:
-        task, classes = tasks[stream.task], len(sources[stream.source].classes)
+    pairs = ((stream, tasks[name]) for stream in streams for name in stream.tasks)
+    for stream, task in pairs:
+        classes = len(sources[stream.source].classes)
         if isinstance(task, SemanticSettings) and task.classes < classes:
             raise UserError(
                 f"tasks.{task.name}.classes={task.classes}: {stream.source} has {classes} classes. "
@@ -62,6 +65,32 @@ def same_experts(start: Checkpoint, config: RunConfig) -> None:
         )
 
 
+def _check_rows(config: RunConfig, diffusion: Diffusion) -> None:
+    """Refuse kinds of rows and errors that the diffusion or its space cannot have."""
+    settings, rows = config.diffusion, config.training.rows
+    if settings.objective == "end_to_end":
+        return  # one call from zeros, with an error of its own: neither is read
+    blind = float(diffusion.schedule.alpha(torch.ones(()))) == 0
+    if rows.start and settings.prediction == "eps" and blind:
+        raise UserError(
+            "training.rows.start: at t = 1 there is nothing but noise, and diffusion.prediction "
+            "eps says nothing of the picture. Use prediction x or v, or rows start 0, rollout 0, "
+            "denoise 1."
+        )
+    if rows.start and ImageSettings.name in config.tasks:
+        raise UserError(
+            "training.rows.start: pictures are generated from noise, not from zeros. Set rows "
+            "start 0, rollout 0, denoise 1."
+        )
+    plain = settings.prediction == "x" and not config.codec.path
+    plain = plain and settings.weighting == "uniform" and settings.variance == "ignored"
+    if config.training.loss == "task" and not plain:
+        raise UserError(
+            "training.loss task: the tasks' own errors are of x0 in pixels, with uniform weight. "
+            "Use diffusion.prediction x without a codec, or --training.loss squared."
+        )
+
+
 def check_objective(config: RunConfig, begun: bool) -> None:
     """Raise UserError for an objective that could not be trained or sampled."""
     diffusion = Diffusion(config.diffusion)
@@ -71,6 +100,7 @@ def check_objective(config: RunConfig, begun: bool) -> None:
             "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
             "the samples themselves. Leave training.latents empty."
         )
+    _check_rows(config, diffusion)
     if config.diffusion.variance == "trained" and not config.model.learned_variance:
         raise UserError("diffusion.variance=trained needs model.learned_variance true.")
     affine = isinstance(depth, DepthSettings) and depth.range == "quantile"

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+
+@dataclass(frozen=True)
+class RowsSettings:
+    """What the backbone is asked at: shares of the rows of a batch (docs/training.md).
+
+    Every picture has a row that starts or one that is noised truth; the walks go on from answers of
+    the same step, so that they come on top and take no share of the pictures.
+    """
+
+    start: float = 0.5  # at t = 1, from zeros
+    rollout: float = 0.2  # further along the model's own walk from such a start
+    denoise: float = 0.3  # truth, noised to a drawn level
+    noisy: float = 0.2  # share of the starts that are noise in place of zeros
+    deep: float = 0.25  # share of the steps whose walks take one more call on the way
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How long, how fast, and what is written on the way. Intervals are in images, 0 = never."""
 
-    images: int = 24000  # length of the run
-    batch: int = 16  # global: over all processes and accumulation
+    images: int = 8000  # length of the run, in pictures; each serves all tasks it has truth for
+    batch: int = 8  # pictures: over all processes and accumulation
+    rows: RowsSettings = field(default_factory=RowsSettings)
+    loss: Literal["task", "squared"] = "task"  # each task's own error of x0, or the squared one
     accumulate: int = 1  # micro-batches a step and process
     workers: int = 0  # processes a training process that read streamed sources; 0: the loop reads
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where the processor has it
     seed: int = 0
 
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: matrices; adamw: everything else too
@@ -27,17 +44,17 @@ class TrainingSettings:
     clip: float = 1.0  # global gradient norm; 0 = off
     decay: Literal["cosine", "exponential", "constant"] = "cosine"
     final_lr: float = 0.02  # fraction of lr at the end
-    warmup: int = 800  # images of linear warm-up
-    ema: float = 0.99  # decay a step of the weights that are evaluated
+    warmup: int = 320  # images of linear warm-up
+    ema: float = 0.99  # decay a step of the weights that are evaluated, after a warm-up
     flip: bool = True  # mirror half of the images
     latents: str = ""  # folder of the latent cache, made where it lacks; empty: code as they come
     latents_dtype: Literal["float16", "float32"] = "float16"
 
-    log_every: int = 1600
-    validate_every: int = 8000
-    first_validation: int = 2400  # an early one, so that there is something to look at
+    log_every: int = 400
+    validate_every: int = 4000
+    first_validation: int = 800  # an early one, so that there is something to look at
     validation_images: int = 64
-    checkpoint_every: int = 8000
+    checkpoint_every: int = 4000
     keep: int = 2  # checkpoints kept besides the best
     evaluate: bool = True  # at the end: full evaluation, sweep and report
     tracker: Literal["none", "wandb", "wandb-offline"] = "none"

@@ -11,6 +11,7 @@ from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig
 from stepsight.data.buckets import parse_size
 from stepsight.data.config import ScenesSettings
+from stepsight.evaluation.ledger import picture_flops, task_cost
 from stepsight.models.codec import described_codec
 from stepsight.models.config import VAE_PREFIX
 from stepsight.models.factory import (
@@ -21,6 +22,7 @@ from stepsight.models.factory import (
     parameter_groups,
 )
 from stepsight.tasks.table import build_tasks
+from stepsight.training.rows import rows_a_picture
 
 BYTES = 4  # weights, gradients, moments and the average are kept in float32
 
@@ -47,18 +49,15 @@ def describe(config: RunConfig) -> dict[str, Any]:
     def factory() -> torch.nn.Module:
         return layout.build(config.model)
 
-    passes = {name: task.passes for name, task in tasks.items()}
     per_group = flops_by_group(factory, example)
     forward = sum(per_group.values())
     training = config.training
-    rows = training.batch // (training.accumulate * max(training.processes, 1))
-    kept = activation_bytes(factory, example) * rows * max(passes.values())
+    pictures = training.batch / (training.accumulate * max(training.processes, 1))
+    rows = pictures * sum(task.passes for task in tasks.values()) * rows_a_picture(training.rows)
+    kept = int(activation_bytes(factory, example) * rows)
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
-    weights = {name: task.weight for name, task in config.tasks.items()}
-    mean_passes = sum(weights[name] * runs for name, runs in passes.items()) / max(
-        sum(weights.values()), 1e-9
-    )
-    per_image = int(3 * forward * mean_passes)
+    costs = [task_cost(config.model, layout, task, (height, width)) for task in tasks.values()]
+    per_image = int(3 * picture_flops(costs, rows_a_picture(training.rows)))
     return {
         "model": config.model.name,
         "codec": codec.name,
@@ -110,7 +109,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"  {'group':<16}{'parameters':>14}{'GFLOP':>12}",
         *[f"  {name:<16}{count:>14,}{cost / 1e9:>12.4f}" for name, count, cost in groups],
         f"flops     {found['flops_forward'] / 1e9:.3f} G forward an image, "
-        f"{found['flops_train_per_image'] / 1e9:.3f} G training, "
+        f"{found['flops_train_per_image'] / 1e9:.3f} G training (with truth for all tasks), "
         f"{found['flops_train'] / 1e15:.3f} P the run",
         f"memory    {found['memory_bytes'] / 1e9:.2f} GB for weights, gradients, optimizer and "
         f"activations ({found['memory_bytes_activations'] / 1e9:.2f} GB) on one device",

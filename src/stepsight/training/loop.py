@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,19 +22,14 @@ from stepsight import checkpoint
 from stepsight.data.mixture import Draw
 from stepsight.errors import UserError
 from stepsight.evaluation import run as evaluation
-from stepsight.models.moe import balance_loss, expert_usage
 from stepsight.pipeline import DensePipeline
-from stepsight.training.batches import (
-    count_of,
-    errors_of,
-    levels_and_noise,
-    read_part,
-)
+from stepsight.training.batches import codings_of, read_parts
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import descend, rate
 from stepsight.training.setup import Setup
 from stepsight.training.state import publish
+from stepsight.training.tuning import tuned
 from stepsight.training.validation import validate
 from stepsight.training.waiting import Watch, advice
 
@@ -48,15 +44,15 @@ class Meter:
     since: float = field(default_factory=time.perf_counter)
     images: int = 0
 
-    def use(self, task: str, usage: Tensor | None) -> None:
-        """Count the tokens that a task sent to each expert."""
-        if usage is not None:
-            self.usage[task] = self.usage.get(task, torch.zeros_like(usage)) + usage
+    def use(self, usage: Mapping[str, Tensor]) -> None:
+        """Count the tokens that each task sent to each expert."""
+        for task, served in usage.items():
+            self.usage[task] = self.usage.get(task, torch.zeros_like(served)) + served
 
     def row(self) -> dict[str, float]:
         seconds = time.perf_counter() - self.since
         every = [one for losses in self.loss.values() for one in losses]
-        row = {"loss": sum(every) / len(every)}
+        row = {"loss": sum(every) / len(every)}  # the mean over tasks
         row |= {f"loss/{task}": sum(one) / len(one) for task, one in sorted(self.loss.items())}
         row |= {"images_per_s": self.images / seconds, "data_share": self.waited / seconds}
         return row
@@ -77,24 +73,30 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
         draw = s.mixture.draw(step)
         s.supply(draw)
         supplied = time.perf_counter()
-        parts = [read_part(s, draw, step, rows) for rows in s.micro_batches()]
+        parts = [read_parts(s, draw, step, rows) for rows in s.micro_batches()]
         read = time.perf_counter()
         meter.waited += read - clock
 
-        # Loss: the error divided by what counts in the whole batch.
-        count = s.summed(torch.stack([count_of(s, part) for part in parts]).sum()).clamp_min(1)
-        total = torch.zeros((), device=s.device)
-        for index, (part, rows) in enumerate(zip(parts, s.micro_batches())):
+        # Loss: for each task and kind of row the error divided by what counts in the whole batch.
+        codings = [codings_of(s, own, step, rows) for own, rows in zip(parts, s.micro_batches())]
+        kinds = [s.rows(step, rows) for rows in s.micro_batches()]
+        counts = [s.objective.counts(own, rows) for own, rows in zip(codings, kinds)]
+        count = s.summed(torch.stack(counts).sum(dim=0)).clamp_min(1)
+        shares = torch.tensor([s.share(task, draw.stream) for task in draw.stream.tasks])
+        shares = shares.to(s.device)[:, None] / (count > 1).sum(dim=1, keepdim=True).clamp_min(1)
+        total = torch.zeros_like(count)
+        for index, (own, rows) in enumerate(zip(codings, kinds)):
             with s.synchronised(index == len(parts) - 1):
-                t, noise = levels_and_noise(s, step, rows, part)
                 with s.accelerator.autocast():
-                    errors = errors_of(s, s.model, part, t, noise)
-                loss = errors.float().sum() / count
-                balance = s.config.model.balance * balance_loss(s.net) / len(parts)
-                s.accelerator.backward(loss * s.accelerator.num_processes + balance)  # DDP averages
-                total += loss.detach()
-                meter.use(draw.stream.task, expert_usage(s.net))
-        loss_value = float(s.summed(total))
+                    errors = s.model(own, rows)
+                losses = errors.float() / count * shares
+                balance = s.config.model.balance * s.objective.balance / len(parts)
+                loss = losses.sum() * s.accelerator.num_processes + balance  # DDP averages
+                s.accelerator.backward(loss)
+                total += losses.detach()
+                meter.use(s.objective.usage)
+        by_task = s.summed(total).sum(dim=1).tolist()
+        loss_value = sum(by_task)
         stop_if_not_finite(loss_value, step, draw, run)
 
         # Update.
@@ -107,7 +109,8 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
 
         # Say, look, keep.
         seen = s.step * settings.batch
-        meter.loss[draw.stream.task].append(loss_value)
+        for task, value in zip(draw.stream.tasks, by_task):
+            meter.loss[task].append(value)
         meter.images += settings.batch
         if due(seen, settings.log_every) or s.step == steps:
             report(s, run, console, meter, steps, started)
@@ -131,7 +134,7 @@ def stop_if_not_finite(loss: float, step: int, draw: Draw, run: RunWriter) -> No
         return
     good = [path.name for path in checkpoint.completed(run.checkpoints)]
     raise UserError(
-        f"loss is {loss} at step {step}, task {draw.stream.task}, samples {list(draw.indices)} of "
+        f"loss is {loss} at step {step}, task {draw.stream.label}, samples {list(draw.indices)} of "
         f"{draw.stream.source}. Weights were not updated. Lower training.lr, or continue from "
         f"{good[-1] if good else 'the start'} with another seed."
     )
@@ -184,7 +187,7 @@ def _gpu_figures(s: Setup, images_per_s: float) -> dict[str, float]:
     """Peak memory in GB and achieved TFLOP/s, on a GPU."""
     if s.device.type != "cuda":
         return {}
-    forward = sum(s.forward_flops.values()) / len(s.forward_flops)
+    forward = sum(map(s.flops_of, s.mixture.streams)) / len(s.mixture.streams)
     flops = 3 * forward * images_per_s / s.accelerator.num_processes
     return {"peak_gb": torch.cuda.max_memory_allocated() / 1e9, "tflops": flops / 1e12}
 
@@ -204,10 +207,17 @@ def finish(s: Setup, run: RunWriter, console: Console) -> Path:
     settings, sampler = s.config.evaluation, s.config.diffusion.sampler
     saved = checkpoint.read(run.path)
     pipeline = DensePipeline.from_pretrained(saved.path, s.device)
+    if settings.tuning_images:
+        facts = tuned(pipeline)
+        if s.main:
+            checkpoint.amend(saved.path, **facts)
+        s.accelerator.wait_for_everyone()
+        saved = checkpoint.read(saved.path)
+        pipeline = DensePipeline.from_pretrained(saved.path, s.device)
     who = evaluation.identity_of(saved, pipeline)
     sources = s.evaluation_sources
     common = dict(sampler=sampler, seed=settings.seed, rows=settings.batch, label=s.label)
-    plan = evaluation.Plan([settings.nfe], [settings.members], settings.images, **common)  # type: ignore[arg-type]
+    plan = evaluation.Plan([], [], settings.images, usual=True, **common)  # type: ignore[arg-type]
     console.phase("evaluate", sum(min(plan.images or len(x), len(x)) for x in sources.values()))
     evaluation.evaluate(
         run.path / "eval", pipeline, sources, plan, who, run.records, console.advance

@@ -71,6 +71,7 @@ class Muon(torch.optim.Optimizer):
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon takes it: inner matrices and kernels; not embeddings, inputs or outputs."""
     edges = ("label", "time", "input", "output", "y_embedder", "t_embedder", "x_embedder", "final")
+    edges += ("encoder.input",)  # of a split backbone
     edges += ("conv_in", "conv_out", "class")  # of a U-Net, whose names are those of diffusers
     other = name.removeprefix("unet.").startswith(edges) or name.endswith(("bias", "gate.weight"))
     modulation = "modulation" in name or "adaLN" in name
@@ -118,17 +119,22 @@ def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
 
 
 class EMA:
-    """Exponential moving average of the parameters, in a dictionary by name."""
+    """Exponential moving average of the parameters, in a dictionary by name.
+
+    The decay warms up as (1 + n) / (10 + n) over the updates n, so that an early average is one of
+    weights that were trained, and not of those that the run began with.
+    """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.decay = decay
         self.values = {name: p.detach().clone() for name, p in net.named_parameters()}
 
     @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
+    def update(self, net: nn.Module, updates: int) -> None:
         current = [p.detach() for p in net.parameters()]
         averages = list(self.values.values())
-        torch._foreach_lerp_(averages, current, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, weights: dict[str, Tensor], device: torch.device) -> None:
         """Take averaged weights from a checkpoint."""
@@ -158,4 +164,4 @@ def descend(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    ema.update(net)
+    ema.update(net, images // settings.batch)

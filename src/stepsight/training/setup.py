@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.table import Source
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
+from stepsight.evaluation.ledger import cost_of, picture_flops
 from stepsight.evaluation.pictures import sample_grid
 from stepsight.evaluation.run import forward_flops, open_sources, overlap, pick_sources
 from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
@@ -45,6 +47,7 @@ from stepsight.training.config import TrainingSettings
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import EMA, build_optimizers
+from stepsight.training.rows import Objective, Rows, rows_a_picture, rows_of
 from stepsight.training.stores import (
     check_reading,
     cut_streams,
@@ -98,12 +101,13 @@ class Setup:
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.net.to(self.device)
         self.codec.to(self.device)
-        self.model = self.accelerator.prepare_model(self.net)
+        self.objective = Objective(self.net, self.diffusion, self.codec)
+        self.model = self.accelerator.prepare_model(self.objective)
         self.optimizers = build_optimizers(self.net, self.config.training)
         self.ema = EMA(self.net, self.config.training.ema)
         pipeline = self.pipeline()
         self.forward_flops = {task: forward_flops(pipeline, task) for task in self.tasks}
-        self.bucket_flops = self._bucket_flops()
+        self.flops_of = lru_cache(self._flops_of)
         settings = self.config.training
         reader = Reader(self.streamed, streamed(self.config), settings.seed, settings.flip)
         self.loader = Loader(reader, self.requests, settings.workers)
@@ -137,16 +141,20 @@ class Setup:
                 yield from (Request.of(draw, step, rows) for rows in self.micro_batches())
             step += 1
 
-    def flops_of(self, stream: Stream) -> float:
-        """FLOPs of the forward pass of one image of a stream."""
-        return self.bucket_flops.get((stream.task, stream.size), self.forward_flops[stream.task])
+    def rows(self, step: int, pictures: range) -> Rows:
+        """The kinds of the rows of a micro-batch."""
+        return rows_of(self.config.training, step, pictures).to(self.device)
 
-    def _bucket_flops(self) -> dict[tuple[str, Size | None], float]:
-        buckets = {(one.task, one.size) for one in self.mixture.streams if one.size is not None}
-        return {
-            (task, size): forward_flops(self.pipeline(self.sizes | {task: size}), task)
-            for task, size in buckets
-        }
+    def share(self, task: str, stream: Stream) -> float:
+        """What the loss of a task weighs beside those of the others in a batch: mean 1."""
+        weights = [self.config.tasks[one].weight for one in stream.tasks]
+        return self.config.tasks[task].weight * len(weights) / sum(weights)
+
+    def _flops_of(self, stream: Stream) -> float:
+        """FLOPs of one forward pass of a picture's rows of all tasks of a stream."""
+        pipeline = self.pipeline()
+        costs = [cost_of(pipeline, task, stream.size) for task in stream.tasks]
+        return picture_flops(costs, rows_a_picture(self.config.training.rows))
 
     def supply(self, draw: Draw) -> None:
         """Make the samples that a draw reads, and some ahead, if they are not there yet."""
@@ -187,16 +195,7 @@ class Setup:
 
     def draw(self, pipeline: DensePipeline, path: Path, images: int) -> None:
         """A sample grid of every task."""
-        settings = self.config.evaluation
-        members = settings.members
-        sample_grid(
-            pipeline,
-            self.evaluation_sources,
-            path,
-            nfe=settings.nfe,
-            members=members,
-            images=images,
-        )
+        sample_grid(pipeline, self.evaluation_sources, path, images=images)
 
 
 def preflight(
@@ -254,7 +253,8 @@ def prepare(
     torch.manual_seed(config.training.seed)  # the initial weights
     codec = _codec_of(config, run.path, past)
     net = build_network(config, tasks, codec)
-    sizes = {stream.task: sources[stream.source].size for stream in reversed(streams)}
+    first = {task: stream.source for stream in reversed(streams) for task in stream.tasks}
+    sizes = {task: sources[first[task]].size for task in tasks}
     check_sizes(net, sizes, codec.downsample)
     pipeline = DensePipeline(net, tasks, config, sizes, codec=codec)
     used = {stream.source for stream in streams if stream.weight > 0}
@@ -289,17 +289,30 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     """Processes, device and precision; parameters that a task does not use are allowed."""
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(
-        mixed_precision=settings.precision,
+        mixed_precision=precision_of(settings),
         kwargs_handlers=[unused],
         cpu=not torch.cuda.is_available(),
     )
 
 
+def precision_of(settings: TrainingSettings) -> str:
+    """What the forward pass computes in: "auto" is bfloat16 where the device multiplies it fast."""
+    if settings.precision != "auto":
+        return settings.precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+
+
 def match(
     tasks: Mapping[str, Task], sources: Mapping[str, Source], config: RunConfig
 ) -> list[Stream]:
-    """Every pair of a task and a source that holds its truth, weighted by both."""
-    streams = []
+    """Every source with the tasks whose truth it holds.
+
+    The weight of a task is shared by its sources by their own; a source is drawn by the sum over
+    its tasks.
+    """
+    weights: dict[str, dict[str, float]] = {}
     for name, task in tasks.items():
         fitting = [one for one, source in sources.items() if task.needs in source.quantities]
         if not fitting:
@@ -315,15 +328,22 @@ def match(
             )
         for one in fitting:
             weight = task.weight * config.data[one].weight / share
-            independent = isinstance(config.data[one], ScenesSettings)
-            groups = getattr(sources[one], "groups", ())  # of sharded sources
-            streams.append(Stream(name, one, weight, len(sources[one]), independent, groups))
-    return streams
+            weights.setdefault(one, {})[name] = weight
+    return [_stream(sources[one], one, own, config) for one, own in weights.items()]
+
+
+def _stream(source: Source, name: str, weights: Mapping[str, float], config: RunConfig) -> Stream:
+    independent = isinstance(config.data[name], ScenesSettings)
+    groups = getattr(source, "groups", ())  # of sharded sources
+    learning = tuple(task for task, weight in weights.items() if weight > 0)
+    tasks = learning or tuple(weights)
+    return Stream(tasks, name, sum(weights.values()), len(source), independent, groups)
 
 
 def gather_statistics(s: Setup, sources: Mapping[str, Source]) -> None:
     """Sums over training samples, for the trivial predictors that learn something."""
-    first = {stream.task: stream.source for stream in reversed(s.mixture.streams)}
+    streams = reversed(s.mixture.streams)
+    first = {task: stream.source for stream in streams for task in stream.tasks}
     for source in sorted(set(first.values())):
         own = {name: task for name, task in s.tasks.items() if first[name] == source}
         store = s.stores.get(source)

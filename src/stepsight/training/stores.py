@@ -110,7 +110,7 @@ def open_latents(
         folder = Path(config.training.latents) / name
         if present and not folder.exists():
             continue
-        own = {one.task: tasks[one.task] for one in streams if one.source == name}
+        own = {task: tasks[task] for one in streams if one.source == name for task in one.tasks}
         samples, dtype = fingerprint(config, name, sources[name]), config.training.latents_dtype
         yield name, Latents(folder, sources[name], samples, own, codec, config.codec, dtype, device)
 
@@ -121,7 +121,7 @@ def every_size(
     """Every size that is worked at: for evaluation, and those of the streams."""
     found: dict[str, tuple[int, int]] = {}
     for stream in streams:
-        where = f"{stream.task} on {stream.source}"
+        where = f"{stream.label} on {stream.source}"
         found[where] = sources[stream.source].size
         if stream.size is not None:
             found["{}, bucket {}x{}".format(where, *stream.size)] = stream.size

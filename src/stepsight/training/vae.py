@@ -76,8 +76,8 @@ class Stage:
         self.optimizers = build_optimizers(self.net, self.config.training)
         self.ema = EMA(self.net, self.config.training.ema)
 
-    def pictures(self, draw: Draw) -> Tensor:
-        """What the VAE sees of a draw, "n 3 h w": its images, then the targets of its task.
+    def pictures(self, draw: Draw, task: str) -> Tensor:
+        """What the VAE sees of a draw, "n 3 h w": its images, then their targets of a task.
 
         Some samples are mirrored; the bank is filled a little ahead.
         """
@@ -87,7 +87,7 @@ class Stage:
         if self.config.training.flip:
             samples = [flip(one) if yes else one for one, yes in zip(samples, draw.mirrored)]
         batch = collate(samples).to(self.device)
-        target = encode_passes(self.tasks[draw.stream.task], batch)
+        target = encode_passes(self.tasks[task], batch)
         return torch.cat([batch.image, to_pictures(target)])
 
     def codec(self) -> VAE:
@@ -159,7 +159,11 @@ def prepare(config: RunConfig, run: RunWriter) -> Stage:
         tasks,
         {name: make_bank(config, name, sources[name], run.path) for name in used},
         Mixture(streams, config.training.batch, config.training.seed),
-        [(tasks[one.task], held[one.source]) for one in match(tasks, held, config)],
+        [
+            (tasks[task], held[one.source])
+            for one in match(tasks, held, config)
+            for task in one.tasks
+        ],
         build_vae(config.model.name),
     )
 
@@ -188,7 +192,8 @@ def train(s: Stage, run: RunWriter, console: Console) -> None:
     for step in range(s.steps):
         clock = time.perf_counter()
         draw = s.mixture.draw(step)
-        pictures = s.pictures(draw)
+        task = draw.stream.tasks[step % len(draw.stream.tasks)]  # tasks take turns
+        pictures = s.pictures(draw, task)
         meter.waited += time.perf_counter() - clock
 
         with torch.autocast(s.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -199,7 +204,7 @@ def train(s: Stage, run: RunWriter, console: Console) -> None:
         descend(s.net, s.optimizers, s.ema, settings, step * settings.batch)
 
         done, seen = step + 1, (step + 1) * settings.batch
-        meter.loss[draw.stream.task].append(loss_value)
+        meter.loss[task].append(loss_value)
         meter.images += settings.batch
         last = done == s.steps
         if due(seen, settings.log_every) or last:
@@ -223,8 +228,8 @@ def objective(net: AutoencoderKL, pictures: Tensor, draw: torch.Generator) -> Te
 def stop_if_not_finite(loss: float, step: int, draw: Draw) -> None:
     if not math.isfinite(loss):
         raise UserError(
-            f"loss is {loss} at step {step}, task {draw.stream.task}, samples {list(draw.indices)} "
-            f"of {draw.stream.source}. Lower training.lr."
+            f"loss is {loss} at step {step}, task {draw.stream.label}, samples "
+            f"{list(draw.indices)} of {draw.stream.source}. Lower training.lr."
         )
 
 
@@ -274,7 +279,9 @@ def finish(s: Stage, run: RunWriter) -> None:
 def latent_scale(s: Stage) -> dict[str, float]:
     """Shift and scale that give latents of training pictures mean 0 and deviation 1."""
     codec, batches = s.codec(), -(-SCALED_BY // s.config.training.batch)
-    latents = [codec.encode(s.pictures(s.mixture.draw(step))).flatten() for step in range(batches)]
+    draws = [s.mixture.draw(step) for step in range(batches)]
+    tasks = [draw.stream.tasks[step % len(draw.stream.tasks)] for step, draw in enumerate(draws)]
+    latents = [codec.encode(s.pictures(*pair)).flatten() for pair in zip(draws, tasks)]
     raw = torch.cat(latents) / codec.scale + codec.shift
     return {"shift_factor": float(raw.mean()), "scaling_factor": 1 / float(raw.std())}
 

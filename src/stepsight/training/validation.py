@@ -13,6 +13,7 @@ from stepsight.diffusion.noise import row_noise
 from stepsight.evaluation import run as evaluation
 from stepsight.evaluation.evaluator import Scores, Setting
 from stepsight.evaluation.results import metrics_of
+from stepsight.inputs import content_keys
 from stepsight.training.batches import counts_of, errors_of, stack_part
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
@@ -28,15 +29,16 @@ def validate(s: Setup, run: RunWriter, console: Console) -> float:
     settings, clock = s.config.evaluation, time.perf_counter()
     with s.averaged() as pipeline:
         plan = evaluation.Plan(
-            nfe=[settings.nfe],
-            members=[1],
+            nfe=[],
+            members=[],
+            usual=True,
             images=s.config.training.validation_images,
             sampler=s.config.diffusion.sampler,
             seed=settings.seed,
             rows=settings.batch,
         )
         every = evaluation.score_tasks(pipeline, s.evaluation_sources, plan)
-        rows = [validation_row(s, scores, (settings.nfe, 1)) for scores in every]
+        rows = [validation_row(s, scores, next(iter(scores.settings))) for scores in every]
         if s.main:
             for row in rows:
                 run.log(row)
@@ -85,14 +87,11 @@ def validation_loss(s: Setup, task: str) -> tuple[float, list[float]]:
         picks = range(start, min(start + CHUNK, count))
         samples = [resize_sample(one, s.sizes[task]) for one in source.samples(picks)]
         part = stack_part(s, task, samples)
-        assert part.coded.x is not None
+        assert part.coded.x is not None and part.batch is not None
         runs = range(part.task.passes)
         u = (torch.tensor([*picks] * len(runs), dtype=torch.float32) * 0.618034 + 0.5) % 1
-        keys = [
-            ("validation", sample.key, *([run] if run else []))
-            for run in runs
-            for sample in samples
-        ]
+        pictures = content_keys(part.batch.image)
+        keys = [("validation", key, *([run] if run else [])) for run in runs for key in pictures]
         noise = row_noise(part.coded.x.shape[1:], keys).to(s.device)
         times = s.diffusion.draw_times(u.clamp(1e-3, 1 - 1e-3)).to(s.device)
         each = errors_of(s, s.net, part, times, noise).double().cpu()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from stepsight.colours import HIDDEN, VISIBLE, VOID
+from stepsight.colours import HIDDEN, NOTHING, VISIBLE, VOID
 from stepsight.data.drawing import CLOSER, FARTHER, draw
 
 
@@ -31,11 +31,11 @@ def test_every_truth_is_drawn_at_the_size_of_the_image(full_sample):
     assert colour(pictures["order"], 20, 30) == FARTHER
 
 
-def test_what_is_not_known_is_dark(full_sample):
+def test_what_is_not_known_is_grey(full_sample):
     sample = full_sample(0, 30, 40)
     sample = replace(sample, instances=sample.labels % 3 - 1)
     pictures = draw(sample)
-    dark = torch.tensor(VOID, dtype=torch.uint8)[:, None, None]
+    grey = torch.tensor(VOID, dtype=torch.uint8)[:, None, None]
     for name, valid in {
         "depth": sample.depth_valid[0],
         "flow": sample.flow_valid[0],
@@ -43,7 +43,7 @@ def test_what_is_not_known_is_dark(full_sample):
         "labels": sample.labels != 255,
         "instances": sample.instances > 0,
     }.items():
-        assert torch.equal((pictures[name] == dark).all(0), ~valid), name
+        assert torch.equal((pictures[name] == grey).all(0), ~valid), name
 
 
 def test_hidden_parts_have_a_colour_of_their_own(full_sample):
@@ -51,7 +51,7 @@ def test_hidden_parts_have_a_colour_of_their_own(full_sample):
     modal, amodal = torch.zeros(1, 4, 4).bool(), torch.zeros(1, 4, 4).bool()
     modal[0, 0, 0] = amodal[0, 0, :2] = True
     picture = draw(replace(sample, modal=modal, amodal=amodal))["amodal"]
-    assert [colour(picture, 0, n) for n in range(3)] == [VISIBLE, HIDDEN, VOID]
+    assert [colour(picture, 0, n) for n in range(3)] == [VISIBLE, HIDDEN, NOTHING]
 
 
 def test_large_samples_are_shrunk_and_small_ones_kept(full_sample):

@@ -1,129 +1,362 @@
-"""Each statement about test-time compute, on tables where it holds, fails and stays open."""
+"""Each claim about test-time compute, on tables where it holds, fails and stays open: means over
+images and pooled sums, where the two disagree, and samplers that are broken."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from stepsight.scaling.sampling.claims import BOTH, MEMBERS, STEPS, Claim, ImageScore, decide
+from stepsight.scaling.sampling.claims import Claim, decide, holm
+from stepsight.scaling.sampling.paired import Numbers, Table
+from stepsight.scaling.sampling.questions import BEST, CALLS, HARMLESS, MEMBERS, held_back
+from stepsight.scaling.sampling.sweeps import Family
 
-STATEMENTS = (MEMBERS, STEPS, BOTH)
-Grid = Callable[[int, int], float]
+IMAGES = 64
+KEYS = [f"image-{i}" for i in range(IMAGES)]
+NFE, MEMBERS_OF = (1, 4, 8), {0.0: (1,), 1.0: (1, 4)}
+Factor = Callable[[float, int, int], float]  # of temperature, NFE and members
 
 
-def scores(factor: Grid, metric: str = "absrel", task: str = "depth", images: int = 64):
-    """Per-image errors of very different images, each changed by a factor of the setting.
+def family(temperature: float = 0.0, views: str = "none", spacing: str = "trailing") -> Family:
+    text = f"{temperature:g}"
+    return Family("runs/a", "64x64", "ddim", spacing, "trained", "mean", text, views)
 
-    Images come in twins with mirrored noise, so that the factors alone change the means.
-    """
-    rng = np.random.default_rng(0)
-    hardness = np.tile(rng.gamma(2.0, 0.1, images // 2), 2)
 
-    def noise() -> np.ndarray:
-        half = 0.02 * rng.standard_normal(images // 2)
-        return 1 + np.concatenate([half, -half])
+def noise(seed: int) -> np.ndarray:
+    """Of mean 0, "n": images come in twins with mirrored noise, so that factors alone count."""
+    half = 0.02 * np.random.default_rng(seed).standard_normal(IMAGES // 2)
+    return np.concatenate([half, -half])
 
-    return [
-        ImageScore(task, metric, nfe, members, f"image-{i}", float(value))
-        for nfe in (1, 4, 8)
-        for members in (1, 4)
-        for i, value in enumerate(hardness * factor(nfe, members) * noise())
+
+HARDNESS = np.tile(np.random.default_rng(0).gamma(2.0, 0.1, IMAGES // 2), 2)
+
+
+def per_image(values: np.ndarray) -> Numbers:
+    return np.stack([values, np.ones(len(values))], axis=1)
+
+
+def pooled(values: np.ndarray) -> Numbers:
+    """Values of images that weigh differently, twins alike."""
+    weight = np.tile(np.arange(1, IMAGES // 2 + 1, dtype=float), 2)
+    return np.stack([weight * values, weight], axis=1)
+
+
+def tables(
+    factor: Factor,
+    rows: Callable[[np.ndarray], Numbers] = per_image,
+    temperatures: Sequence[float] = (0.0, 1.0),
+    metric: str = "abs_rel",
+    **changed,
+) -> list[Table]:
+    """A table a temperature: what makes an image hard is shared, and changed by a factor of the
+    setting."""
+    found = []
+    for temperature in temperatures:
+        settings = {
+            (nfe, members): rows(
+                HARDNESS * factor(temperature, nfe, members) * (1 + noise(10 * nfe + members))
+            )
+            for nfe in NFE
+            for members in MEMBERS_OF[temperature]
+        }
+        own = {"task": "depth", "metric": metric, "family": family(temperature), "keys": KEYS}
+        own |= {"averaging": "pooled" if rows is pooled else "per image", "settings": settings}
+        found.append(Table(**(own | changed)))
+    return found
+
+
+def asked(claims: Sequence[Claim], statement: str, **sides) -> list[Claim]:
+    """The claims of a statement whose better-paid side is as named."""
+    found = [one for one in claims if one.statement == statement]
+    for name, value in sides.items():
+        found = [one for one in found if getattr(one.other, name) == value]
+    return found
+
+
+def verdicts(claims: Sequence[Claim]) -> set[str]:
+    return {claim.verdict for claim in claims}
+
+
+def helps(temperature: float, nfe: int, members: int) -> float:
+    return 1 - 0.05 * (nfe > 1) - 0.04 * (members > 1)
+
+
+def hurts(temperature: float, nfe: int, members: int) -> float:
+    return 1 + 0.05 * (nfe > 1) + 0.02 * (nfe > 4) + 0.04 * (members > 1)
+
+
+def nothing(temperature: float, nfe: int, members: int) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize("rows", [per_image, pooled])
+@pytest.mark.parametrize("statement", [CALLS, MEMBERS, BEST])
+@pytest.mark.parametrize(
+    "factor, verdict", [(helps, "holds"), (hurts, "fails"), (nothing, "undecided")]
+)
+def test_claims_on_tables_where_they_do_and_do_not_hold(rows, statement, factor, verdict):
+    found = asked(decide(tables(factor, rows)), statement)
+    assert found and verdicts(found) == {verdict}
+
+
+@pytest.mark.parametrize("rows", [per_image, pooled])
+def test_no_harm_is_to_be_worse_by_less_than_the_margin(rows):
+    def after_four(change: float) -> Factor:
+        return lambda temperature, nfe, members: 1 + change * (nfe > 4)
+
+    for change, verdict in ((-0.03, "holds"), (0.05, "fails"), (0.005, "undecided")):
+        (one,) = asked(decide(tables(after_four(change), rows, [0.0])), HARMLESS)
+        assert (one.verdict, one.base.nfe, one.other.nfe) == (verdict, 4, 8)
+    calm = tables(lambda temperature, nfe, members: 1.0, rows, [0.0])
+    same = [*calm[0].settings.values()][0]
+    still = Table(**(vars(calm[0]) | {"settings": dict.fromkeys(calm[0].settings, same)}))
+    (one,) = asked(decide([still]), HARMLESS)
+    assert one.verdict == "holds" and one.value == 0, "no change at all is no harm"
+    assert verdicts(asked(decide([still]), CALLS)) == {"undecided"}
+
+
+@pytest.mark.parametrize("factor, verdict", [(helps, "fails"), (hurts, "holds")])
+def test_higher_is_better_turns_the_verdict(factor, verdict):
+    found = decide(tables(factor, metric="iou"))
+    assert verdicts(asked(found, CALLS)) == verdicts(asked(found, MEMBERS)) == {verdict}
+
+
+def test_the_sign_of_a_pooled_claim_is_that_of_its_own_metric():
+    """Most images gain a little and one large image loses: the mean over images improves, and the
+    pooled value, which the protocol reports, gets worse."""
+    weight = np.where(np.arange(IMAGES) < 16, 400.0, 1.0)
+    before = np.full(IMAGES, 0.2)
+    after = np.where(weight > 1, 0.21, 0.15) + 0.001 * noise(1)
+    values = {(1, 1): before, (4, 1): after}
+    rows = {at: np.stack([weight * v, weight], axis=1) for at, v in values.items()}
+    common = {"task": "flow", "metric": "epe", "family": family(), "keys": KEYS}
+    of_pool = decide([Table(**common, settings=rows, averaging="pooled")])
+    of_mean = decide([Table(**common, settings={at: per_image(v) for at, v in values.items()})])
+    (one,), (other,) = asked(of_pool, CALLS), asked(of_mean, CALLS)
+    assert (one.verdict, other.verdict) == ("fails", "holds")
+    own = (weight * after).sum() / (weight * before).sum() - 1
+    assert one.value == pytest.approx(own) and other.value == pytest.approx(
+        after.mean() / before.mean() - 1
+    )
+
+
+def test_steps_are_told_from_members():
+    """Steps hurt at every number of members and members help: the sweep whose corner against corner
+    looked undecided."""
+    found = decide(tables(lambda t, nfe, members: (1 + 0.04 * (nfe > 1)) * (0.96 ** (members > 1))))
+    assert verdicts(asked(found, CALLS)) == {"fails"}
+    assert verdicts(asked(found, MEMBERS)) == {"holds"}
+    given = {one.given for one in asked(found, CALLS)}
+    assert given == {
+        f"members {m}, temperature {t}, views none" for m, t in ((1, 0), (1, 1), (4, 1))
+    }
+    assert {one.statement for one in found} == {CALLS, HARMLESS, MEMBERS, BEST}
+
+
+def test_single_steps_are_looked_at_with_the_fewest_members():
+    found = decide(tables(helps))
+    steps = [(one.base.nfe, one.other.nfe) for one in asked(found, CALLS, members=1)]
+    assert sorted(set(steps)) == [(1, 4), (1, 8)]
+    assert [(one.base.nfe, one.other.nfe) for one in asked(found, CALLS, members=4)] == [(1, 8)]
+
+
+def test_without_start_noise_nothing_is_claimed_of_members():
+    found = decide(tables(helps, temperatures=[0.0]))
+    assert asked(found, MEMBERS) == []
+
+
+def test_costs_are_those_of_both_sides():
+    for one in decide(tables(helps)):
+        assert (one.cost, one.base_cost) == (one.other.calls, one.base.calls)
+        assert one.cost > one.base_cost
+
+
+def test_the_best_setting_of_a_cost_is_chosen_on_other_images_than_it_is_tested_on():
+    """Twelve settings that differ by luck alone: on the images they are chosen on the best one
+    looks better, on the others it does not."""
+    rng = np.random.default_rng(3)
+    settings = {(1, 1): per_image(np.full(IMAGES, 0.2))}
+    own = []
+    for number in range(12):
+        values = 0.2 * (1 + 0.2 * rng.standard_normal(IMAGES))
+        more = {(4, 1): per_image(values)} | (settings if number == 0 else {})
+        own.append(Table(**common(family(views=f"v{number}")), settings=more))
+    (one,) = asked(decide(own), BEST)
+    half = np.array([held_back(key) for key in KEYS])
+    assert 20 < half.sum() < 44 and one.n == half.sum()
+    by_choice = [table.settings[4, 1][~half, 0].mean() for table in own]
+    assert one.other.family == own[int(np.argmin(by_choice))].family
+    assert min(by_choice) < 0.195 and one.verdict == "undecided"
+    assert one.value == pytest.approx(
+        own[int(np.argmin(by_choice))].settings[4, 1][half, 0].mean() / 0.2 - 1
+    )
+    assert "the best of 12 on the other half" in one.given
+
+
+def common(whose: Family) -> dict:
+    return {"task": "depth", "metric": "abs_rel", "family": whose, "keys": KEYS}
+
+
+def test_a_setting_without_rival_is_tested_on_all_images():
+    (one,) = asked(decide(tables(helps, temperatures=[0.0])), BEST, nfe=4)
+    assert one.n == IMAGES and one.given == "calls in all 4"
+    assert one.base == one.base._replace(nfe=1, members=1)
+
+
+def test_the_base_is_one_call_at_the_lowest_temperature():
+    found = asked(decide(tables(helps)), BEST)
+    assert {one.base for one in found} == {found[0].base}
+    assert found[0].base.temperature == 0.0 and found[0].base.calls == 1
+
+
+def constant(level: float) -> Numbers:
+    return per_image(HARDNESS * level)
+
+
+def test_a_sampler_whose_first_call_is_no_better_than_a_constant_makes_no_claims():
+    def recovers(temperature: float, nfe: int, members: int) -> float:
+        return 1 - 0.1 * math.log2(nfe)
+
+    found = decide(tables(recovers, constant=constant(1.0)))
+    assert found and verdicts(found) == {"broken sampler"}
+    assert asked(found, BEST) == [], "and it is no candidate for the best setting"
+    assert all("recovery from a bad first call" in one.sentence for one in found)
+    assert "constant" in found[0].sentence and math.isnan(found[0].p_holm)
+    sound = decide(tables(recovers, constant=constant(1.5)))
+    assert verdicts(asked(sound, CALLS)) == {"holds"}
+
+
+@pytest.mark.parametrize("rows", [per_image, pooled])
+def test_a_sampler_worse_than_one_trailing_call_makes_no_claims(rows):
+    """Leading spacing: it gains over calls, from far above one trailing call."""
+    trailing = tables(nothing, rows)
+
+    def recovers(temperature: float, nfe: int, members: int) -> float:
+        return 1.8 - 0.2 * math.log2(nfe)
+
+    leading = [
+        Table(**(vars(table) | {"family": family(t, spacing="leading")}))
+        for t, table in zip((0.0, 1.0), tables(recovers, rows))
     ]
+    found = decide([*trailing, *leading])
+    broken = [one for one in found if one.other.family.spacing == "leading"]
+    assert verdicts(broken) == {"broken sampler"} and "trailing" in broken[0].sentence
+    assert "[leading]" in broken[0].sentence
+    rest = [one for one in found if one.other.family.spacing == "trailing"]
+    assert "broken sampler" not in verdicts(rest) and asked(rest, BEST)
+    alone = decide(leading)
+    assert verdicts(asked(alone, CALLS)) == {"holds"}, "without the trailing call nothing tells"
 
 
-def claims(factor: Grid, lower: bool = True) -> dict[str, Claim]:
-    found = decide(scores(factor), {"absrel": lower})
-    assert [claim.statement for claim in found] == list(STATEMENTS)
-    return {claim.statement: claim for claim in found}
+def test_a_broken_sampler_claims_nothing_by_its_proper_scores_either():
+    own = {"constant": constant(1.0)}
+    crps = tables(helps, metric="crps", main=False)
+    found = decide([*tables(helps, **own), *crps])
+    assert verdicts(found) == {"broken sampler"}
 
 
-FACTORS: dict[str, Grid] = {
-    "everything helps": lambda nfe, members: 1 - 0.05 * (nfe > 1) - 0.04 * (members > 1),
-    "only members": lambda nfe, members: 0.9 if members > 1 else 1.0,
-    "only both": lambda nfe, members: 0.9 if nfe > 1 and members > 1 else 1.0,
-    "everything hurts": lambda nfe, members: 1 + 0.1 * (nfe > 1) + 0.1 * (members > 1),
-    "steps hurt alone": lambda nfe, members: 0.9 if members > 1 else 1 + 0.06 * (nfe > 1),
-}
-EXPECTED = {
-    "everything helps": ("holds", "holds", "holds"),
-    "only members": ("holds", "undecided", "holds"),
-    "only both": ("undecided", "undecided", "holds"),
-    "everything hurts": ("fails", "fails", "fails"),
-    "steps hurt alone": ("holds", "fails", "holds"),
-}
+def test_claims_of_a_task_and_metric_are_corrected_together():
+    found = decide([*tables(helps), *tables(helps, metric="crps", main=False)])
+    for metric in ("abs_rel", "crps"):
+        own = [one for one in found if one.metric == metric]
+        assert [one.p_holm for one in own] == holm([one.p for one in own])
+        assert all(one.p_holm >= one.p for one in own)
 
 
-@pytest.mark.parametrize("case", FACTORS)
-def test_lower_is_better(case: str):
-    found = claims(FACTORS[case])
-    assert tuple(found[statement].verdict for statement in STATEMENTS) == EXPECTED[case]
+def test_holm_against_its_definition():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
-@pytest.mark.parametrize("case", ["everything helps", "only members", "everything hurts"])
-def test_higher_is_better_turns_the_verdict(case: str):
-    turned = {"holds": "fails", "fails": "holds", "undecided": "undecided"}
-    found = claims(FACTORS[case], lower=False)
-    assert tuple(found[s].verdict for s in STATEMENTS) == tuple(turned[v] for v in EXPECTED[case])
+def test_an_interval_beside_zero_is_not_enough_among_many_claims():
+    """Just significant alone, a change stays open once all claims are corrected together."""
+
+    def slight(temperature: float, nfe: int, members: int) -> float:
+        return 1 - 0.0095 * (nfe == 8 and members == 1 and temperature == 0)
+
+    one = asked(decide(tables(slight)), CALLS, nfe=8, temperature=0.0)[0]
+    assert one.hi < 0 and one.p < 0.025 < one.p_holm
+    assert one.verdict == "undecided" and "not sure enough among" in one.sentence
 
 
-def test_one_nfe_where_members_hurt_refutes_that_they_always_help():
-    found = claims(lambda nfe, members: 1.0 if members == 1 else (1.1 if nfe == 4 else 0.8))
-    claim = found[MEMBERS]
-    assert claim.verdict == "fails" and claim.effect == pytest.approx(0.1, abs=0.02)
-    assert [c.verdict for c in claim.comparisons] == ["holds", "fails", "holds"]
+def test_sentences_say_what_was_compared():
+    found = decide(tables(helps))
+    (one,) = asked(found, CALLS, members=4)
+    assert one.sentence.startswith("depth: 8 calls instead of 1 improve AbsRel by 5.")
+    assert "with 4 members at temperature 1, 64 images, mean over images." in one.sentence
+    assert "4 members instead of 1 improve" in asked(found, MEMBERS)[0].sentence
+    assert "make AbsRel worse by " in asked(decide(tables(hurts)), CALLS)[0].sentence
+    assert "open whether" in asked(decide(tables(nothing)), CALLS)[0].sentence
+    assert "pooled" in asked(decide(tables(helps, pooled)), CALLS)[0].sentence
 
 
-def test_effects_are_relative_and_intervals_hold_them():
-    claim = claims(FACTORS["everything helps"])[BOTH]
-    assert claim.effect == pytest.approx(-0.09, abs=0.01)
-    assert claim.lo < claim.effect < claim.hi < 0
-    assert claim.n == 64
-
-
-def test_sentences_name_what_was_compared():
-    sentence = claims(FACTORS["everything helps"])[BOTH].sentence
-    assert sentence.startswith("depth: both together help: absrel changes by -")
-    assert "64 images" in sentence and "from 1x1 to 8x4 NFE x members" in sentence
-    assert "undecided whether" in claims(FACTORS["only members"])[STEPS].sentence
-    assert "not so that" in claims(FACTORS["everything hurts"])[STEPS].sentence
+def test_ways_are_named_where_a_task_has_several():
+    flow = tables(helps, task="flow", metric="epe", family=family(spacing="karras"))[:1]
+    assert not any(one.sentence.startswith("[") for one in decide([*tables(helps), *flow]))
+    other = tables(helps, family=family(spacing="karras"))[:1]
+    named = {one.sentence.split("]")[0] for one in decide([*tables(helps), *other])}
+    assert named == {"[trailing", "[karras"}
 
 
 def test_images_are_paired_by_key_whatever_their_order():
-    rows = scores(FACTORS["everything helps"])
-    shuffled = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
-    by_statement = {claim.statement: claim for claim in decide(shuffled, {"absrel": True})}
-    assert by_statement[STEPS].effect == claims(FACTORS["everything helps"])[STEPS].effect
+    own = tables(helps)
+    order = np.random.default_rng(1).permutation(IMAGES)
+    shuffled = [
+        Table(
+            **(
+                vars(table)
+                | {
+                    "keys": [KEYS[i] for i in order],
+                    "settings": {at: rows[order] for at, rows in table.settings.items()},
+                }
+            )
+        )
+        for table in own
+    ]
+
+    def told(given: list[Table]) -> np.ndarray:
+        return np.array([(one.value, one.lo, one.hi, one.p) for one in decide(given)])
+
+    assert told([own[0], shuffled[1]]) == pytest.approx(told(own))
 
 
-def test_images_missing_in_one_setting_are_left_out():
-    rows = [r for r in scores(FACTORS["everything helps"]) if (r.key, r.nfe) != ("image-3", 8)]
-    assert {c.statement: c.n for c in decide(rows, {"absrel": True})}[STEPS] == 63
+def test_images_that_a_setting_lacks_are_left_out():
+    (table,) = tables(helps, temperatures=[0.0])
+    table.settings[8, 1][3] = np.nan
+    assert {one.n for one in decide([table])} == {IMAGES - 1}
 
 
-def test_tasks_are_decided_apart():
-    rows = scores(FACTORS["everything helps"]) + scores(FACTORS["everything hurts"], task="flow")
-    verdicts = {(c.task, c.statement): c.verdict for c in decide(rows, {"absrel": True})}
-    assert len(verdicts) == 6
-    assert verdicts["depth", BOTH] == "holds" and verdicts["flow", BOTH] == "fails"
-
-
-def test_a_grid_without_the_settings_leaves_it_open():
-    rows = [row for row in scores(FACTORS["everything helps"]) if row.members == 1]
-    found = {claim.statement: claim for claim in decide(rows, {"absrel": True})}
-    assert found[STEPS].verdict == "holds"
-    assert found[MEMBERS].verdict == found[BOTH].verdict == "undecided"
-    assert "not measured" in found[MEMBERS].sentence and found[MEMBERS].n == 0
+def test_too_few_images_decide_nothing():
+    few = slice(0, 5)
+    cut = [
+        Table(
+            **(
+                vars(table)
+                | {"keys": KEYS[few], "settings": {at: r[few] for at, r in table.settings.items()}}
+            )
+        )
+        for table in tables(helps)
+    ]
+    found = decide(cut)
+    assert verdicts(found) == {"undecided"} and "too few" in found[0].sentence
 
 
 def test_a_base_of_zero_still_decides():
-    """A hidden part never found by one member: no relative effect, but a clear verdict."""
+    """A hidden part never found by one call: no relative effect, but a clear verdict."""
     rng = np.random.default_rng(0)
-    rows = [
-        ImageScore("amodal", "hidden", 1, members, str(i), 0.0 if members == 1 else rng.random())
-        for members in (1, 4)
-        for i in range(20)
-    ]
-    claim = decide(rows, {"hidden": False})[0]
-    assert claim.verdict == "holds" and np.isnan(claim.effect)
+    settings = {(1, 1): per_image(np.zeros(IMAGES)), (4, 1): per_image(rng.random(IMAGES))}
+    own = common(family()) | {"metric": "iou_hidden"}
+    (one,) = asked(decide([Table(**own, settings=settings)]), CALLS)
+    assert one.verdict == "holds" and math.isnan(one.value)
+
+
+def test_rows_for_json_name_their_columns():
+    row = json.loads(json.dumps(decide(tables(helps))[0].to_dict(), allow_nan=False))
+    fixed = {"metric", "averaging", "given", "cost", "value", "lo", "hi", "verdict"}
+    assert fixed | {"task", "statement", "n", "p", "p_holm", "sentence", "sampler"} <= row.keys()
+    assert row["base"] == {"nfe": 1, "members": 1, "temperature": 0.0, "views": "none"}
+    assert (row["temperature"], row["views"], row["averaging"]) == (0.0, "none", "per image")

@@ -9,6 +9,8 @@ import pytest
 
 from stepsight.errors import UserError
 from stepsight.scaling.sampling.frontier import frontier, frontier_table, frontiers, pareto
+from stepsight.scaling.sampling.paired import Table
+from stepsight.scaling.sampling.sweeps import Family
 
 
 def by_definition(cost: np.ndarray, error: np.ndarray) -> list[bool]:
@@ -105,3 +107,48 @@ def test_costs_that_were_not_measured_or_not_known(sweep):
         frontier(cells, "depth", cost="ms")
     with pytest.raises(UserError, match="Did you mean 'calls'"):
         frontier(cells, "depth", cost="call")
+
+
+def tables(cells, noise: float = 0.0) -> list[Table]:
+    """The images behind cells of one metric, whose means are those of the cells."""
+    rng = np.random.default_rng(0)
+    hard = rng.gamma(2.0, 1.0, 40)
+    hard /= hard.mean()
+    found: dict[Family, dict[tuple[int, int], np.ndarray]] = {}
+    for cell in cells:
+        half = noise * rng.standard_normal(20)
+        values = cell.value * hard + np.concatenate([half, -half])
+        rows = np.stack([values, np.ones(40)], axis=1)
+        found.setdefault(cell.family, {})[cell.setting] = rows
+    keys = [str(i) for i in range(40)]
+    own = {"task": cells[0].task, "metric": cells[0].metric, "keys": keys}
+    return [Table(**own, family=family, settings=rows) for family, rows in found.items()]
+
+
+def test_gains_have_intervals_where_the_images_are_at_hand(sweep):
+    """Of two steps on the frontier one is sure and one is luck; they cross families."""
+    cells = [
+        *sweep(lambda t, n: {1: 0.3, 2: 0.2499}[t], nfe=(1, 2), members=(1,)),
+        *sweep(lambda t, n: 0.25, nfe=(1,), members=(1,), temperature=0.0),
+    ]
+    found = frontier(cells, "depth", tables=tables(cells, noise=0.02))
+    assert [(p.cell.temperature, p.cell.nfe) for p in found] == [(0.0, 1), (1.0, 2)]
+    lucky = found[1]
+    assert lucky.gain_lo < lucky.gain < lucky.gain_hi and lucky.gain_lo < 0 < lucky.gain_hi
+    other = frontier(cells[:2], "depth", tables=tables(cells[:2], noise=0.02))[1]
+    assert 0 < other.gain_lo < other.gain < other.gain_hi < 0.3
+    assert np.isnan(found[0].gain_lo) and np.isnan(frontier(cells, "depth")[1].gain_lo)
+
+
+def test_the_interval_of_a_gain_points_up_where_higher_is_better(sweep):
+    cells = sweep(lambda t, n: 0.5 + 0.05 * t, nfe=(1, 2), members=(1,), metric="delta1")
+    point = frontier(cells, "depth", tables=tables(cells, noise=0.01))[1]
+    assert 0 < point.gain_lo < point.gain < point.gain_hi
+
+
+def test_the_json_says_what_was_left_out(sweep):
+    cells = sweep(lambda t, n: np.nan if t == 4 else 0.3 / t, nfe=(1, 2, 4), members=(1,))
+    (found,) = frontiers(cells, tables=tables(cells[:2], noise=0.01)).values()
+    assert found["unmeasured"] == 1
+    assert [list(p)[-3:] for p in found["points"]] == [["gain", "gain_lo", "gain_hi"]] * 2
+    assert found["points"][0]["gain_lo"] is None and 0.4 < found["points"][1]["gain_lo"] < 0.5

@@ -8,6 +8,8 @@ import math
 import numpy as np
 import pytest
 
+from stepsight.budget import ways
+from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.scaling.sampling.interpolation import interpolate
 from stepsight.scaling.sampling.landscape import Landscape
@@ -16,7 +18,7 @@ from stepsight.scaling.sampling.sweeps import Cell
 
 KEYS = set(
     "checkpoint sampler spacing schedule nfe members total_calls gflop_per_image ms_per_image "
-    "metric expected lo hi level measured".split()
+    "metric expected lo hi level measured temperature views".split()
 )
 
 
@@ -72,6 +74,24 @@ def test_families_compete(sweep):
     large = [Cell(**(vars(c) | {"gflop_per_image": 8 * c.gflop_per_image})) for c in large]
     assert plan([*small, *large], "depth", "3gflop").checkpoint == "small"
     assert plan([*small, *large], "depth", "200gflop").checkpoint == "large"
+
+
+def test_a_plan_carries_the_start_and_the_views_it_was_measured_with(sweep):
+    cold = sweep(lambda t, n: 0.8 * falling(t, n), members=(1,), temperature=0.0, views="mirror")
+    planned = plan([*sweep(falling), *cold], "depth", "8nfe")
+    assert (planned.temperature, planned.views, planned.members) == ("0", "mirror", 1)
+    assert "T 0 mirror views" in str(planned)
+    used = ways(planned, "depth", DiffusionSettings())
+    assert (used["temperature"], used["views"], used["sampler"]) == (0.0, "mirror", "ddim")
+    early = plan(sweep(falling), "depth", "8nfe")
+    used = ways(early, "depth", DiffusionSettings(temperature=0.0, views="mirror"))
+    assert (used["temperature"], used["views"]) == (1.0, "none")
+
+
+def test_a_plan_counts_the_settings_without_a_number(sweep):
+    cells = sweep(lambda t, n: math.nan if (t, n) == (4, 2) else falling(t, n))
+    assert plan(cells, "depth", "16nfe").unmeasured == 1
+    assert plan(sweep(falling), "depth", "16nfe").unmeasured == 0
 
 
 def test_samplers_spend_only_what_they_can(sweep):

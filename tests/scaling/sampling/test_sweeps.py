@@ -12,10 +12,13 @@ from stepsight.errors import DataFormatError, UserError
 from stepsight.scaling.sampling.sweeps import (
     COLUMNS,
     REQUIRED,
+    Family,
+    differing,
     main_metrics,
     main_of,
     read_sweep,
     select,
+    unmeasured,
     write_sweep,
 )
 
@@ -27,7 +30,12 @@ INTERFACE = (
 
 def test_round_trip_to_the_last_bit(tmp_path, cell):
     known = dict(
-        checkpoint="runs/a b,c", size="48x64", merge="median", protocol="depth@1", images=9
+        checkpoint="runs/a b,c",
+        size="48x64",
+        merge="median",
+        protocol="depth@1",
+        images=9,
+        temperature=0.1,
     )
     cells = [cell(value=0.1 + 0.2, lo=1 / 3, hi=math.inf), cell(nfe=7, **known)]
     write_sweep(tmp_path / "sweep.csv", cells)
@@ -64,7 +72,15 @@ def test_refusals_name_the_place(tmp_path, cell):
     path.write_text("task,nfe\ndepth,1\n")
     with pytest.raises(DataFormatError, match="lacks sampler"):
         read_sweep(path)
-    for column, text, reason in (("nfe", "four", "nfe cannot be 'four'"), ("members", "", "empty")):
+    for column, text, reason in (
+        ("nfe", "four", "nfe cannot be 'four'"),
+        ("members", "", "empty"),
+        ("total_calls", "-5", "total_calls cannot be -5, below 1"),
+        ("nfe", "0", "nfe cannot be 0"),
+        ("ms_per_image", "-1.5", "ms_per_image cannot be -1.5"),
+        ("gflop_per_image", "-1", "gflop_per_image cannot be -1"),
+        ("temperature", "-1", "temperature cannot be -1"),
+    ):
         write_sweep(path, [cell()])
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -102,3 +118,42 @@ def test_main_metrics_are_those_measured(cell):
         "flow": "epe",
     }
     assert main_of([], "depth") == ""
+
+
+def test_a_setting_given_twice_is_refused_by_its_lines(tmp_path, cell):
+    path = tmp_path / "sweep.csv"
+    write_sweep(path, [cell(value=0.233), cell(metric="delta1"), cell(value=0.1)])
+    with pytest.raises(DataFormatError, match=r"sweep.csv:2 and .*sweep.csv:4 both give abs_rel"):
+        read_sweep(path)
+    others = [cell(temperature=0.0), cell(views="mirror"), cell(nfe=8), cell(protocol="other")]
+    write_sweep(path, [cell(), *others])
+    assert len(read_sweep(path)) == 5
+
+
+def test_rows_without_a_number_are_counted(cell):
+    cells = [cell(), cell(nfe=8, value=math.nan), cell(nfe=8, metric="delta1", value=math.nan)]
+    assert (
+        unmeasured(cells, "depth", "abs_rel") == 1 and len(select(cells, "depth", "abs_rel")) == 1
+    )
+
+
+def test_early_files_read_as_what_they_were(tmp_path, cell):
+    """Without columns of the start: noise as it was trained on, and the picture as it is."""
+    path = tmp_path / "sweep.csv"
+    path.write_text(f"{INTERFACE}\ndepth,ddim,trailing,trained,4,2,8,1.5,20,1,abs_rel,.2,.1,.3\n")
+    (one,) = read_sweep(path)
+    assert (one.temperature, one.views) == (1.0, "none")
+    assert str(one.family) == "ddim trailing trained T 1"
+
+
+def test_families_as_people_read_them(cell):
+    cold, walked = cell(temperature=0.0).family, cell(temperature=0.5, views="mirror").family
+    assert str(cold) == "ddim trailing trained T 0"
+    assert differing([cold, walked]) == {cold: "T 0", walked: "T 0.5, mirror views"}
+    third = cell(temperature=1 / 3).family
+    assert float(third.temperature) == 1 / 3
+    assert Family.of({"sampler": "ddim", "temperature": 0.5, "views": "mirror"}).parts[-2:] == (
+        "T 0.5",
+        "mirror views",
+    )
+    assert Family.of(walked._asdict()) == walked

@@ -21,7 +21,14 @@ from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.dials import dials, surfaces
 from stepsight.scaling.sampling.frontier import COSTS, ascending, frontier
 from stepsight.scaling.sampling.interpolation import Setting
-from stepsight.scaling.sampling.sweeps import Family, main_metrics, main_of, read_sweep
+from stepsight.scaling.sampling.sweeps import (
+    Family,
+    main_metrics,
+    main_of,
+    read_sweep,
+    unmeasured,
+)
+from stepsight.scaling.sampling.wording import count
 
 
 def add_flags(own: argparse.ArgumentParser) -> None:
@@ -58,6 +65,7 @@ def _swept(door: argparse.Namespace) -> list[dict[str, Any]]:
             "name": task,
             "metric": main_of(cells, task),
             "cost": door.cost,
+            "unmeasured": unmeasured(cells, task, main_of(cells, task)),
             "points": [point.to_dict() for point in frontier(cells, task, cost=door.cost)],
             "families": surfaces(own)[task]["families"],
         }
@@ -122,23 +130,26 @@ def _print(found: dict[str, Any]) -> None:
 
     table = Table("model", "sampling", "NFE x members", found["cost"], found["metric"], "gain")
     for point in found["points"]:
-        sampling = " ".join(
-            point.get(key, "") for key in ("sampler", "spacing", "schedule", "merge")
-        )
+        family = Family.of(point | {"checkpoint": "", "size": ""})
+        sampling = str(family) if "sampler" in point else ""
         gain = "" if point["gain"] is None else f"{point['gain']:.1%}"
         setting = f"{point['nfe']} x {point['members']}"
         cells = (f"{point['cost']:.4g}", number(point["value"]), gain)
-        table.add_row(point["checkpoint"], sampling.strip(), setting, *cells)
+        table.add_row(point["checkpoint"], sampling, setting, *cells)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{found['name']}: {measure(found['metric']).label} worth its cost")
     console.print(table)
+    if "unmeasured" in found:  # of a sweep
+        console.print("  gains without intervals: the page of the sweep has them, from its images")
+    if lost := found.get("unmeasured"):
+        console.print(f"  left out: {count(lost, 'setting')} without a number")
     for family in found["families"]:
         console.print(f"  {_verdicts(family)}")
     console.print()
 
 
 def _verdicts(family: dict[str, Any]) -> str:
-    name = " ".join(family[key] for key in Family._fields if family.get(key))
+    name = str(Family.of(family)) if "sampler" in family else family["checkpoint"]
     turned = [
         f"{_turned(dial)} {dial['verdict']} ({dial['gain']:+.1%})" for dial in family["dials"]
     ]

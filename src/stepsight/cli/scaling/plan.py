@@ -15,6 +15,7 @@ from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.interpolation import Setting
 from stepsight.scaling.sampling.planner import WITHIN, Plan, expect, plan
 from stepsight.scaling.sampling.sweeps import read_sweep
+from stepsight.scaling.sampling.wording import count
 
 
 def add_flags(own: argparse.ArgumentParser) -> None:
@@ -57,10 +58,13 @@ def _lines(planned: Plan, within: float) -> list[str]:
         f"{planned.total_calls} calls, {planned.gflop_per_image:.4g} GFLOP, "
         f"{planned.ms_per_image:.4g} ms an image"
     )
-    cheapest = planned.cheapest
-    return [
+    cheapest, lost = planned.cheapest, planned.unmeasured
+    told = [
         f"run       {planned}",
         f"cost      {cost}; budget {planned.budget}, spent {planned.spent:.4g}",
         f"cheapest  within {within:g} %: {cheapest} at {cheapest.total_calls} calls",
         f"verdict   steps and members together: {planned.verdict}",
     ]
+    return told + (
+        [f"left out  {count(lost, 'setting')} of the sweep without a number"] if lost else []
+    )

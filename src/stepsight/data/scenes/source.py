@@ -26,7 +26,7 @@ VERSION = 1  # raise when the same settings come to mean other worlds: kept bank
 
 
 class Scenes:
-    """Samples of procedural worlds. `split` is "train" or "eval": disjoint streams of worlds.
+    """Samples of procedural worlds. `split` is "train", "eval" or "tune": disjoint streams.
 
     Only what `quantities` asks for is computed; None asks for all of `QUANTITIES`. Raises
     UserError for a level, quantity or dial that does not exist.
@@ -39,7 +39,7 @@ class Scenes:
     def __init__(
         self, settings: ScenesSettings, split: str, quantities: frozenset[str] | None = None
     ) -> None:
-        assert split in ("train", "eval"), split
+        assert split in ("train", "eval", "tune"), split
         self.settings = settings
         self.split = split
         self.size = settings.size

@@ -12,7 +12,7 @@ from stepsight.scaling.flops.accounting import (
     training_flops,
 )
 from stepsight.scaling.flops.dit import DiTShape
-from stepsight.scaling.flops.hourglass import HourglassShape
+from stepsight.scaling.flops.split import SplitFlops, SplitShape, split_flops
 from stepsight.scaling.flops.unet import UNetShape
 from stepsight.scaling.flops.vae import (
     KLShape,
@@ -24,8 +24,9 @@ from stepsight.scaling.flops.vae import (
 
 __all__ = [
     "DiTShape",
-    "HourglassShape",
     "KLShape",
+    "SplitFlops",
+    "SplitShape",
     "TinyShape",
     "UNetShape",
     "active_parameters",
@@ -36,5 +37,6 @@ __all__ = [
     "forward_macs",
     "inference_flops",
     "parameters",
+    "split_flops",
     "training_flops",
 ]

@@ -1,191 +1,151 @@
-"""What the numbers say about test-time compute: three statements, each decided per task.
+"""What the numbers say about test-time compute: claims, each decided per task and metric.
 
-    (1) more members help        at every NFE, the most members against one
-    (2) more steps alone help    one member, the most model calls against the fewest
-    (3) both together help       the most of both against one member at the fewest calls
+What is claimed stands in `questions`. All are paired by image, on the metric as its protocol
+averages it (`paired`). `value` is the change relative to the base as the metric has it, so that it
+is negative for an error that falls.
 
-Each is decided on differences paired by image. A 95 % bootstrap interval of the mean difference
-on the right side of zero means it holds, on the wrong side that it fails; an interval that
-contains zero leaves it undecided.
+Claims of one task and metric are corrected together (Holm 1979) over all temperatures, views, calls
+and members of one way of sampling, that is of one checkpoint, size, sampler, spacing, schedule and
+merge. A claim holds or fails where its corrected one-sided p is at most `ALPHA`, 2.5 % on either
+side and so 5 % in all. Fewer than `MIN_IMAGES` images decide nothing.
+
+A sampler that fails the `audit` makes no claims: what it gains over calls is recovery from a bad
+first call.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
+from stepsight.scaling.plain import plain
+from stepsight.scaling.sampling.audit import audit
+from stepsight.scaling.sampling.paired import (
+    ALPHA,
+    MIN_IMAGES,
+    Averaging,
+    Change,
+    Place,
+    Table,
+)
+from stepsight.scaling.sampling.questions import Question, questions
+from stepsight.scaling.sampling.sweeps import Family, differing
+from stepsight.scaling.sampling.wording import Verdict, sentence
 
-from stepsight.scaling.intervals import RESAMPLES, Interval, paired_interval
 
-Verdict = Literal["holds", "fails", "undecided"]
-MEMBERS = "more members help"
-STEPS = "more steps alone help"
-BOTH = "both together help"
-
-
-class ImageScore(NamedTuple):
-    """One metric of one image under one test-time setting."""
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement about one task and metric, decided."""
 
     task: str
     metric: str
-    nfe: int
-    members: int
-    key: str  # of the image
-    value: float
-
-
-class Setting(NamedTuple):
-    """Where on the test-time grid."""
-
-    nfe: int
-    members: int
-
-    def __str__(self) -> str:
-        return f"{self.nfe}x{self.members}"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two settings on the same images. Effects are relative to the mean of the base."""
-
-    base: Setting
-    other: Setting
-    effect: float  # (mean(other) - mean(base)) / mean(base)
-    lo: float
+    averaging: Averaging
+    main: bool  # the metric the task is judged by
+    statement: str
+    given: str  # what both sides share
+    cost: int  # model calls an image of the better-paid side
+    base_cost: int
+    base: Place
+    other: Place
+    value: float  # (other - base) / |base|
+    lo: float  # 95 % interval, as it is without the correction
     hi: float
     n: int  # images
+    p: float  # one-sided
+    p_holm: float  # corrected
     verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement about one task, decided. The numbers are those of its weakest comparison."""
-
-    task: str
-    metric: str
-    statement: str
-    verdict: Verdict
-    effect: float
-    lo: float
-    hi: float
-    n: int
     sentence: str
-    comparisons: tuple[Comparison, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the columns of the family of the better-paid side are part of the row."""
+        row = asdict(self) | {"base": _told(self.base), "other": _told(self.other)}
+        family = self.other.family
+        return plain(row | family._asdict() | {"temperature": self.other.temperature})
 
 
-# One task and metric: setting -> image -> value.
-_Grid = dict[Setting, dict[str, float]]
+def decide(tables: Sequence[Table]) -> list[Claim]:
+    """The claims of every task and metric in `tables`, way by way, in order of appearance."""
+    broken = audit(tables)
+    found = []
+    for (task, _, own_way), own in _groups(tables).items():
+        ways = dict.fromkeys(way(table.family) for table in tables if table.task == task)
+        name = differing(ways)[own_way]
+        found += _decided(own, broken, f"[{name}] " if name else "")
+    return found
 
 
-def decide(
-    scores: Iterable[ImageScore],
-    lower_is_better: Mapping[str, bool],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Claim]:
-    """The three statements for every task and metric in `scores`, in order of appearance.
-
-    `lower_is_better` says the direction of each metric.
-    """
-    grids: dict[tuple[str, str], _Grid] = defaultdict(lambda: defaultdict(dict))
-    for score in scores:
-        setting = Setting(score.nfe, score.members)
-        grids[score.task, score.metric][setting][score.key] = score.value
-    claims = []
-    for (task, metric), grid in grids.items():
-        lower = lower_is_better[metric]
-        for statement, pairs in _pairs(grid).items():
-            compared = [_compare(grid, *pair, lower, resamples, seed) for pair in pairs]
-            claims.append(_claim(task, metric, statement, compared, lower))
-    return claims
+def way(family: Family) -> Family:
+    """A family whatever its temperature and views: claims of one way are corrected together."""
+    return family._replace(temperature="", views="none")
 
 
-def _pairs(grid: _Grid) -> dict[str, list[tuple[Setting, Setting]]]:
-    """What each statement compares, as (base, other); empty where the grid lacks a corner."""
-    fewest, most = min(s.nfe for s in grid), max(s.nfe for s in grid)
-    single = Setting(fewest, 1)
-    members = {nfe: max(s.members for s in grid if s.nfe == nfe) for nfe in {s.nfe for s in grid}}
-    wanted = {
-        MEMBERS: [(Setting(nfe, 1), Setting(nfe, members[nfe])) for nfe in sorted(members)],
-        STEPS: [(single, Setting(most, 1))],
-        BOTH: [(single, Setting(most, members[most]))],
-    }
-    return {
-        statement: [
-            (base, other)
-            for base, other in pairs
-            if base in grid and other in grid and _is_more(statement, base, other)
-        ]
-        for statement, pairs in wanted.items()
-    }
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values, in their order."""
+    corrected, running = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        running = max(running, min(1.0, (len(p) - rank) * p[i]))
+        corrected[i] = running
+    return corrected
 
 
-def _is_more(statement: str, base: Setting, other: Setting) -> bool:
-    """Whether the pair spends more of what the statement speaks of."""
-    more_steps, more_members = other.nfe > base.nfe, other.members > base.members
-    return {MEMBERS: more_members, STEPS: more_steps, BOTH: more_steps and more_members}[statement]
+def _groups(tables: Iterable[Table]) -> dict[tuple[str, str, Family], list[Table]]:
+    found: dict[tuple[str, str, Family], list[Table]] = {}
+    for table in tables:
+        found.setdefault((table.task, table.metric, way(table.family)), []).append(table)
+    return found
 
 
-def _compare(
-    grid: _Grid, base: Setting, other: Setting, lower: bool, resamples: int, seed: int
-) -> Comparison:
-    keys = sorted(grid[base].keys() & grid[other].keys())
-    before = np.array([grid[base][key] for key in keys], dtype=float)
-    after = np.array([grid[other][key] for key in keys], dtype=float)
-    change = paired_interval(after, before, resamples=resamples, seed=seed)
-    paired = np.isfinite(before) & np.isfinite(after)
-    scale = abs(float(before[paired].mean())) if paired.any() else np.nan
-    effect, lo, hi = (end / (scale or np.nan) for end in (change.value, change.lo, change.hi))
-    return Comparison(base, other, effect, lo, hi, change.n, _verdict(change, lower))
+def _decided(
+    tables: Sequence[Table], broken: Mapping[tuple[str, Family], str], label: str
+) -> Iterator[Claim]:
+    """The claims of one task, metric and way, corrected together."""
+    ill = {table.family for table in tables if (table.task, table.family) in broken}
+    asked = list(questions(tables, ill))
+    sound = [one for one in asked if one.other.family not in ill]
+    corrected = iter(holm([one.change.p for one in sound]))
+    for one in asked:
+        cause = broken.get((tables[0].task, one.other.family), "")
+        p = math.nan if cause else next(corrected)
+        verdict: Verdict = "broken sampler" if cause else _verdict(one.change, p)
+        told = cause or sentence(tables[0], one, verdict, len(sound))
+        yield _claim(tables[0], one, p, verdict, label + told)
 
 
-def _verdict(change: Interval, lower: bool) -> Verdict:
-    improves, worsens = change.hi < 0, change.lo > 0
-    if not lower:
-        improves, worsens = worsens, improves
-    return "holds" if improves else "fails" if worsens else "undecided"
-
-
-def _claim(
-    task: str, metric: str, statement: str, compared: list[Comparison], lower: bool
-) -> Claim:
-    """A statement holds when all its comparisons do; the weakest one speaks for it."""
-    if not compared:
-        sentence = f"{task}: not measured whether {statement}; the grid lacks settings to compare."
-        nan = float("nan")
-        return Claim(task, metric, statement, "undecided", nan, nan, nan, 0, sentence, ())
-    rank = {"fails": 0, "undecided": 1, "holds": 2}
-    sign = -1 if lower else 1
-    weakest = min(compared, key=lambda c: (rank[c.verdict], sign * c.effect))
+def _claim(table: Table, one: Question, p: float, verdict: Verdict, told: str) -> Claim:
     return Claim(
-        task,
-        metric,
-        statement,
-        weakest.verdict,
-        weakest.effect,
-        weakest.lo,
-        weakest.hi,
-        weakest.n,
-        _sentence(task, metric, statement, weakest, len(compared)),
-        tuple(compared),
+        task=table.task,
+        metric=table.metric,
+        averaging=table.averaging,
+        main=table.main,
+        statement=one.statement,
+        given=one.given,
+        cost=one.other.calls,
+        base_cost=one.base.calls,
+        base=one.base,
+        other=one.other,
+        value=one.change.value,
+        lo=one.change.lo,
+        hi=one.change.hi,
+        n=one.change.n,
+        p=one.change.p,
+        p_holm=p,
+        verdict=verdict,
+        sentence=told,
     )
 
 
-def _sentence(task: str, metric: str, statement: str, weakest: Comparison, compared: int) -> str:
-    if weakest.n < 2:
-        return f"{task}: too few images ({weakest.n}) to decide whether {statement}."
-    opening = {
-        "holds": f"{task}: {statement}",
-        "fails": f"{task}: it is not so that {statement}",
-        "undecided": f"{task}: undecided whether {statement}",
-    }[weakest.verdict]
-    scope = f", at the weakest of {compared} NFEs" if compared > 1 else ""
-    return (
-        f"{opening}: {metric} changes by {weakest.effect:+.1%} "
-        f"(95 % interval {weakest.lo:+.1%} to {weakest.hi:+.1%}, {weakest.n} images) "
-        f"from {weakest.base} to {weakest.other} NFE x members{scope}."
-    )
+def _verdict(change: Change, corrected: float) -> Verdict:
+    if change.n < MIN_IMAGES or not corrected <= ALPHA:
+        return "undecided"
+    return "holds" if change.better < change.worse else "fails"
+
+
+def _told(place: Place) -> dict[str, Any]:
+    return {
+        "nfe": place.nfe,
+        "members": place.members,
+        "temperature": place.temperature,
+        "views": place.family.views,
+    }

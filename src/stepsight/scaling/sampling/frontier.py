@@ -1,19 +1,25 @@
-"""The measured Pareto frontier: settings that no other setting beats in both cost and error."""
+"""The measured Pareto frontier: settings that no other setting beats in both cost and error.
+
+Where the images of a sweep are at hand and not only its table, every gain has an interval, paired
+by image: a step whose interval reaches 0 may be luck.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stepsight.errors import UserError, suggest
+from stepsight.measures import measure
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord, column
-from stepsight.scaling.sampling.sweeps import Cell, main_metrics, main_of, select
+from stepsight.scaling.sampling.paired import Place, Table, paired
+from stepsight.scaling.sampling.sweeps import Cell, main_metrics, main_of, select, unmeasured
 
 COSTS = {"calls": "total_calls", "gflop": "gflop_per_image", "ms": "ms_per_image"}
 
@@ -35,11 +41,18 @@ class FrontierCell:
     cell: Cell
     cost: float
     gain: float  # relative improvement over the next cheaper cell; nan for the cheapest
+    gain_lo: float = math.nan  # 95 % interval; nan where the images are not at hand
+    gain_hi: float = math.nan
+
+    @property
+    def place(self) -> Place:
+        """Which setting it is."""
+        return Place(self.cell.family, *self.cell.setting)
 
     def to_dict(self) -> dict[str, Any]:
         """One level of keys for JSON; nan becomes None."""
-        row = asdict(self.cell) | {"cost": self.cost, "gain": self.gain}
-        return plain(row)
+        gains = {"gain": self.gain, "gain_lo": self.gain_lo, "gain_hi": self.gain_hi}
+        return plain(asdict(self.cell) | {"cost": self.cost} | gains)
 
 
 def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
@@ -67,11 +80,17 @@ def ascending(cost: ArrayLike, error: ArrayLike) -> list[int]:
 
 
 def frontier(
-    cells: Sequence[Cell], task: str, *, metric: str | None = None, cost: str = "calls"
+    cells: Sequence[Cell],
+    task: str,
+    *,
+    metric: str | None = None,
+    cost: str = "calls",
+    tables: Sequence[Table] = (),
 ) -> list[FrontierCell]:
     """The cells of one task that are worth their cost, over all samplers, sizes and checkpoints.
 
-    cost: calls, gflop or ms, an image each. metric: the main one of the task by default.
+    cost: calls, gflop or ms, an image each. metric: the main one of the task by default. tables:
+    the images behind the cells, which the intervals of the gains are made of.
 
     Raises:
         UserError: the task, metric or cost is unknown, was not measured, or mixes protocols.
@@ -88,21 +107,44 @@ def frontier(
     )
     order.reverse()
     gains = [math.nan, *(_gain(chosen[j], chosen[i]) for j, i in zip(order, order[1:]))]
-    return [FrontierCell(chosen[i], costs[i], gain) for i, gain in zip(order, gains)]
+    points = [FrontierCell(chosen[i], costs[i], gain) for i, gain in zip(order, gains)]
+    return _with_intervals(points, tables)
 
 
-def frontiers(cells: Sequence[Cell], *, cost: str = "calls") -> dict[str, dict[str, Any]]:
-    """frontier.json: for every task its main metric, the cost axis, and the points in order."""
-    return {
-        task: {
+def frontiers(
+    cells: Sequence[Cell], *, cost: str = "calls", tables: Sequence[Table] = ()
+) -> dict[str, dict[str, Any]]:
+    """frontier.json: for every task its main metric, the cost axis, how many settings hold no
+    number and were left out, and the points in order."""
+    found = {}
+    for task, metric in main_metrics(cells).items():
+        points = frontier(cells, task, metric=metric, cost=cost, tables=tables)
+        found[task] = {
             "metric": metric,
             "cost": cost,
-            "points": [
-                point.to_dict() for point in frontier(cells, task, metric=metric, cost=cost)
-            ],
+            "unmeasured": unmeasured(cells, task, metric),
+            "points": [point.to_dict() for point in points],
         }
-        for task, metric in main_metrics(cells).items()
-    }
+    return found
+
+
+def _with_intervals(points: Sequence[FrontierCell], tables: Sequence[Table]) -> list[FrontierCell]:
+    """The points with the intervals of their gains, where the tables hold both sides."""
+    one = points[0].cell
+    own = [table for table in tables if (table.task, table.metric) == (one.task, one.metric)]
+    there = {place for table in own for place in table.places} & {point.place for point in points}
+    if len(there) < 2:
+        return list(points)
+    both = paired(own, there)
+    sign = 1 if measure(one.metric).higher_is_better else -1
+    found = [points[0]]
+    for before, point in zip(points, points[1:]):
+        if {before.place, point.place} <= there:
+            change = both.change(before.place, point.place)
+            lo, hi = sorted((sign * change.lo, sign * change.hi))
+            point = replace(point, gain_lo=lo, gain_hi=hi)
+        found.append(point)
+    return found
 
 
 def frontier_table(

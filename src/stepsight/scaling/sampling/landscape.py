@@ -45,6 +45,8 @@ class Choice:
     spacing: str
     schedule: str
     merge: str
+    temperature: str
+    views: str
     nfe: int
     members: int
     total_calls: int
@@ -58,9 +60,7 @@ class Choice:
     measured: bool  # or predicted from its neighbours
 
     def __str__(self) -> str:
-        run = Family(
-            self.checkpoint, self.size, self.sampler, self.spacing, self.schedule, self.merge
-        )
+        run = Family.of(vars(self))
         source = "measured" if self.measured else "interpolated"
         return (
             f"{run}, NFE {self.nfe} x {self.members} members: {measure(self.metric).label} "

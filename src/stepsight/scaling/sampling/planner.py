@@ -20,7 +20,7 @@ from stepsight.scaling.sampling.dials import by_family
 from stepsight.scaling.sampling.frontier import COSTS
 from stepsight.scaling.sampling.interpolation import Setting
 from stepsight.scaling.sampling.landscape import Choice, Landscape
-from stepsight.scaling.sampling.sweeps import Cell, main_of, select
+from stepsight.scaling.sampling.sweeps import Cell, main_of, select, unmeasured
 
 WITHIN = 0.02
 UNITS = {"nfe": COSTS["calls"], "gflop": COSTS["gflop"], "ms": COSTS["ms"]}
@@ -63,6 +63,7 @@ class Plan(Choice):
     budget: str
     spent: float  # in the unit of the budget
     verdict: Verdict  # on both dials, where all else is as chosen
+    unmeasured: int  # settings of the sweep without a number, which nothing is planned with
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan becomes None."""
@@ -103,6 +104,7 @@ def plan(
         budget=str(budget),
         spent=budget.cost(best),
         verdict=land.verdict,
+        unmeasured=unmeasured(cells, task, best.metric),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,40 @@ class Family(NamedTuple):
     spacing: str
     schedule: str
     merge: str
+    temperature: str = "1"  # of the start noise
+    views: str = "none"
 
     def __str__(self) -> str:
-        return " ".join(part for part in self if part)
+        return " ".join(part for part in self.parts if part)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Field by field as people read it; "" where there is nothing to say."""
+        views = "" if self.views == "none" else f"{self.views} views"
+        return (*self[:6], f"T {self.temperature}", views)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Family:
+        """The family that a row of a table tells in as many columns; what it lacks is as usual."""
+        told = {name: str(row.get(name) or "") for name in cls._fields[:6]}
+        temperature = row.get("temperature")
+        told["temperature"] = temperature_text(1.0 if temperature is None else temperature)
+        return cls(**told, views=str(row.get("views") or "none"))
+
+
+def temperature_text(value: float | str) -> str:
+    """Such as 0 or 0.5, exactly."""
+    return str(float(value)).removesuffix(".0")
+
+
+def differing(families: Iterable[Family]) -> dict[Family, str]:
+    """What tells each family from the others: the parts in which not all of them agree."""
+    families = list(families)
+    unlike = [len(set(parts)) > 1 for parts in zip(*families)]
+    return {
+        one: ", ".join(part for part, differs in zip(one.parts, unlike) if differs and part)
+        for one in families
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +88,12 @@ class Cell:
     protocol: str = ""  # name@hash; values of different ones never mix
     images: int | None = None  # scored
     weights: str = ""  # digest of the checkpoint's
+    temperature: float = 1.0  # of the start noise; early files knew no other
+    views: str = "none"  # what further calls see of the picture
 
     @property
     def family(self) -> Family:
-        return Family(
-            self.checkpoint, self.size, self.sampler, self.spacing, self.schedule, self.merge
-        )
+        return Family.of(vars(self))
 
     @property
     def setting(self) -> tuple[int, int]:
@@ -77,6 +108,13 @@ class Cell:
 COLUMNS = tuple(field.name for field in fields(Cell))
 REQUIRED = tuple(field.name for field in fields(Cell) if field.default is MISSING)
 _READ = {"int": int, "float": float, "str": str}
+_AT_LEAST = {
+    "nfe": 1,
+    "members": 1,
+    "total_calls": 1,
+    "images": 0,
+    "temperature": 0.0,
+} | dict.fromkeys(("gflop_per_image", "ms_per_image", "peak_gb"), 0.0)
 
 
 def read_sweep(path: str | Path) -> list[Cell]:
@@ -84,8 +122,9 @@ def read_sweep(path: str | Path) -> list[Cell]:
 
     Raises:
         UserError: there is no such file.
-        DataFormatError: it lacks a column of the interface, or a row holds no number where one
-            belongs; the message names the line.
+        DataFormatError: it lacks a column of the interface, a row holds no number where one
+            belongs or one that cannot be, or two rows give one metric of one setting; the message
+            names the lines.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,7 +137,11 @@ def read_sweep(path: str | Path) -> list[Cell]:
         missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
         if missing:
             raise DataFormatError(f"{path}: not a sweep.csv, it lacks {', '.join(missing)}.")
-        return [_cell(row, f"{path}:{reader.line_num}") for row in reader]
+        numbered = {}
+        for row in reader:
+            numbered[reader.line_num] = _cell(row, f"{path}:{reader.line_num}")
+    _refuse_twice(path, numbered)
+    return list(numbered.values())
 
 
 def write_sweep(path: str | Path, cells: Iterable[Cell]) -> None:
@@ -136,6 +179,12 @@ def select(cells: Sequence[Cell], task: str, metric: str) -> list[Cell]:
     return chosen
 
 
+def unmeasured(cells: Iterable[Cell], task: str, metric: str) -> int:
+    """The rows of a metric that hold no number, which `select` leaves out."""
+    own = (cell for cell in cells if (cell.task, cell.metric) == (task, metric))
+    return sum(not math.isfinite(cell.value) for cell in own)
+
+
 def main_of(cells: Iterable[Cell], task: str) -> str:
     """The main metric of a task among those with a number; '' where there are none."""
     return main_metrics(cell for cell in cells if cell.task == task).get(task, "")
@@ -148,6 +197,18 @@ def main_metrics(cells: Iterable[Cell]) -> dict[str, str]:
         if math.isfinite(cell.value):
             offered.setdefault(cell.task, {})[cell.metric] = None
     return {task: main for task, known in offered.items() if (main := main_metric(task, known))}
+
+
+def _refuse_twice(path: Path, numbered: Mapping[int, Cell]) -> None:
+    """Raise DataFormatError for a metric that is given twice for one setting."""
+    first: dict[tuple[Any, ...], int] = {}
+    for line, cell in numbered.items():
+        whose = (cell.task, cell.dataset, cell.protocol, cell.metric, cell.family, cell.setting)
+        if (other := first.setdefault(whose, line)) != line:
+            raise DataFormatError(
+                f"{path}:{other} and {path}:{line} both give {cell.metric} of {cell.task} at "
+                f"{cell.nfe} NFE x {cell.members} members ({cell.family}). Keep one of them."
+            )
 
 
 def _cell(row: dict[str, Any], where: str) -> Cell:
@@ -166,6 +227,9 @@ def _cell(row: dict[str, Any], where: str) -> Cell:
 
 def _value(text: str, kind: str, name: str, where: str) -> Any:
     try:
-        return _READ[kind](text)
+        value = _READ[kind](text)
     except ValueError as error:
         raise DataFormatError(f"{where}: {name} cannot be '{text}'.") from error
+    if name in _AT_LEAST and value < _AT_LEAST[name]:
+        raise DataFormatError(f"{where}: {name} cannot be {text}, below {_AT_LEAST[name]:g}.")
+    return value

@@ -1,0 +1,325 @@
+"""Which rows of a batch are asked what: starts, walks on the model's own answers, noised truth.
+
+A sampler never sees noised truth: it begins at t = 1, from zeros (temperature 0) or noise, and goes
+on from what the model itself answered. A network trained on noised truth alone is not used to
+either (exposure bias). So a batch has three kinds of rows:
+* start: t = 1, x = 0, or noise for some of them;
+* rollout (step-unrolled training, Saxena et al. 2023, "The surprising effectiveness of diffusion
+  models for optical flow and monocular depth estimation"): from the answer x0 to a start of the
+  same step, without gradient, to x_t = alpha x0 + sigma start; for some steps by way of one more
+  call in between. Nothing has to be kept from step to step, and hardly a forward pass is added;
+* denoise: truth noised to a drawn level.
+
+Which picture gets which kind, all levels and all noise are functions of (seed, step, number of the
+row): nothing depends on the number of processes or on how the batch is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stepsight.coding import working_channels
+from stepsight.diffusion.objective import Diffusion
+from stepsight.models.codec import Codec
+from stepsight.models.moe import balance_loss, expert_usage
+from stepsight.seeding import numpy_generator
+from stepsight.tasks.base import Task
+from stepsight.training.config import RowsSettings, TrainingSettings
+from stepsight.types import Batch, Coded
+
+KINDS = 2  # of errors that are averaged apart: of the first call, of later ones
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a micro-batch, by place of the picture in it."""
+
+    start: Tensor  # int64, pictures with a row at t = 1
+    later: Tensor  # int64, pictures with a row below it: first those that walk on
+    walks: Tensor  # int64, places within `start` of the pictures that walk on
+    noisy: Tensor  # float32 "start": 1 for starts from noise, 0 from zeros
+    deep: Tensor | None = None  # "walks" in (0, 1): how far back towards 1 a call lies in between
+
+    @property
+    def share(self) -> float:
+        """Of the rows, those at t = 1."""
+        return len(self.start) / (len(self.start) + len(self.later))
+
+    def to(self, device: torch.device) -> Rows:
+        deep = None if self.deep is None else self.deep.to(device)
+        places = (self.start, self.later, self.walks)
+        start, later, walks = (one.to(device) for one in places)
+        return Rows(start, later, walks, self.noisy.to(device), deep)
+
+
+def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
+    """The kinds of some rows of batch number `step`."""
+    rng = numpy_generator(settings.seed, "rows", step)
+    order, coins = rng.permutation(settings.batch), rng.random(settings.batch)
+    deep, depths = rng.random() < settings.rows.deep, rng.random(settings.batch)
+    starts, walks = counts(settings.rows, settings.batch)
+    place = np.argsort(order)  # of each picture in the order of kinds
+    own = np.array([place[row] for row in rows])
+    start = np.flatnonzero(own < starts)
+    walking = own[start] < walks
+    later = np.concatenate([start[walking], np.flatnonzero(own >= starts)])
+    numbers = np.asarray(rows)
+    return Rows(
+        torch.from_numpy(start),
+        torch.from_numpy(later),
+        torch.from_numpy(np.flatnonzero(walking)),
+        torch.from_numpy((coins[numbers[start]] < settings.rows.noisy).astype(np.float32)),
+        torch.from_numpy(depths[numbers[start[walking]]].astype(np.float32)) if deep else None,
+    )
+
+
+def counts(rows: RowsSettings, batch: int) -> tuple[int, int]:
+    """How many of the pictures of a batch have a start, and how many of those walk on."""
+    pictures = rows.start + rows.denoise
+    starts = round(batch * rows.start / pictures)
+    return starts, min(starts, round(batch * rows.rollout / pictures))
+
+
+def rows_a_picture(rows: RowsSettings) -> float:
+    """Rows with a gradient for each picture and task, and walks' further calls at a third."""
+    walks = rows.rollout / (rows.start + rows.denoise)
+    return 1 + walks * (1 + rows.deep / 3)
+
+
+@dataclass
+class Coding:
+    """A task's pictures of a micro-batch as the loss needs them."""
+
+    task: Task
+    coded: Coded
+    t: Tensor  # "b", level of the row below t = 1
+    noise: Tensor  # "b c h w"
+    importance: Tensor | None = None  # "b ...", of the task's own error; None: squared errors
+    batch: Batch | None = None  # the truth, for errors in physical space
+
+    @property
+    def used(self) -> int:
+        """Channels of its target."""
+        return self.task.channels // self.task.passes
+
+    @property
+    def weight(self) -> Tensor:
+        """What each entry of the target counts, "b c h w"."""
+        assert self.importance is not None and self.coded.valid is not None
+        return self.coded.valid * self.importance
+
+    def noised(self, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
+        """The truth at the levels drawn, the levels, and the noise."""
+        assert self.coded.x is not None
+        return diffusion.corrupt(self.coded.x, self.noise, self.t), self.t, self.noise
+
+    def own_errors(self, answers: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The task's own error of answers "r c h w" to some of its rows, "r"."""
+        assert self.coded.x is not None
+        used = self.used
+        return self.task.errors(
+            answers[:, :used].float(), self.coded.x[rows, :used], self.weight[rows, :used]
+        )
+
+    def counts(self, rows: Rows) -> Tensor:
+        """Valid entries "2" of the pictures with a first call, and of those with a later one."""
+        assert self.coded.valid is not None
+        each = self.coded.valid.flatten(1).sum(dim=1).unflatten(0, (self.task.passes, -1)).sum(0)
+        return torch.stack([each[rows.start].sum(), each[rows.later].sum()])
+
+
+class Objective(nn.Module):
+    """Errors of a micro-batch of all tasks, in one forward pass of one module: what DDP wraps.
+
+    The condition of a picture is encoded once for all its rows. After a forward pass `balance` is
+    the load-balance loss of the experts, and `usage` whom they served, by task "layers experts".
+    """
+
+    def __init__(self, net: nn.Module, diffusion: Diffusion, codec: Codec) -> None:
+        super().__init__()
+        self.net, self.diffusion = net, diffusion
+        self._codec = [codec]  # in a list, so that its weights are none of this module's
+        self.balance, self.usage = torch.zeros(()), dict[str, Tensor]()
+
+    def counts(self, parts: Sequence[Coding], rows: Rows) -> Tensor:
+        """What the errors are divided by once both are summed over the batch, "tasks 2"."""
+        if self.diffusion.settings.objective == "denoising":
+            return torch.stack([part.counts(rows) for part in parts])
+        images = [[len(part.t) / part.task.passes, 0.0] for part in parts]
+        return torch.tensor(images, device=parts[0].t.device)
+
+    def forward(self, parts: Sequence[Coding], rows: Rows) -> Tensor:
+        """Summed errors "tasks 2" of first and of later calls."""
+        self.balance, self.usage = torch.zeros(()), {}
+        if self.diffusion.settings.objective == "end_to_end":
+            return torch.stack([self._one_call(part, 1 / len(parts)) for part in parts])
+        whole = joined(self.net, [part.coded for part in parts])
+        t, noise = (torch.cat([getattr(part, name) for part in parts]) for name in ("t", "noise"))
+        errors = noise.new_zeros(len(parts), KINDS)
+        begun = places(parts, rows.start)
+        start = noise[begun] * rows.noisy.repeat(blocks(parts))[:, None, None, None]
+        answers = start
+        if len(begun):
+            first = picked(whole, begun, rows.noisy.repeat(blocks(parts)))
+            answers, squared, _ = self.diffusion.errors(
+                self.net, first, start, torch.ones_like(t[begun])
+            )
+            self._note(parts, rows.start, rows.share)
+            errors[:, 0] = _by_task(parts, rows.start, answers, squared)
+        if len(rows.later):
+            errors[:, 1] = self._later(parts, rows, whole, t, noise, start, answers.detach())
+        return errors
+
+    def _note(self, parts: Sequence[Coding], pictures: Tensor, share: float) -> None:
+        """Keep what the experts did in a call, which is a share of the micro-batch."""
+        self.balance = self.balance + share * balance_loss(self.net)
+        if (usage := expert_usage(self.net)) is None:
+            return
+        served = usage.split([part.task.passes * len(pictures) for part in parts], dim=1)
+        for name, own in zip((part.task.name for part in parts), served):
+            before = self.usage.get(name, torch.zeros_like(own[:, 0]))
+            self.usage[name] = before + own.sum(dim=1)
+
+    def _one_call(self, part: Coding, share: float) -> Tensor:
+        assert part.batch is not None, "the cache is refused for this objective"
+        codec, task = self._codec[0], part.task
+        errors = one_call_errors(self.diffusion, codec, self.net, task, part.coded, part.batch)
+        self._note([part], part.t[: len(part.t) // task.passes], share)
+        return F.pad(errors.sum()[None], (0, 1))
+
+    def _later(
+        self,
+        parts: Sequence[Coding],
+        rows: Rows,
+        whole: Coded,
+        t: Tensor,
+        noise: Tensor,
+        start: Tensor,
+        answers: Tensor,
+    ) -> Tensor:
+        """Errors "tasks" of the rows below t = 1: walks on, and noised truth."""
+        at = places(parts, rows.later)
+        temperature = torch.ones_like(t[at])
+        assert whole.x is not None
+        x, eps = self.diffusion.corrupt(whole.x[at], noise[at], t[at]), noise[at]
+        if len(rows.walks):
+            count, width = blocks(parts), len(rows.later)
+            inside = torch.arange(len(rows.walks), device=t.device)
+            own = _in_blocks(inside, count, width)
+            begun = _in_blocks(rows.walks, count, len(rows.start))
+            temperature[own] = rows.noisy[rows.walks].repeat(count)
+            walkers = picked(whole, at[own], temperature[own])
+            x0, start = answers[begun], start[begun]
+            walked = self._walked(walkers, x0, start, t[at][own], rows, count)
+            alpha, sigma = self.diffusion.levels(t[at][own], walked)
+            implied = (walked - alpha * whole.x[at][own]) / sigma
+            x, eps = x.index_copy(0, own, walked), eps.index_copy(0, own, implied)
+        coded = picked(whole, at, temperature)
+        found, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
+        self._note(parts, rows.later, 1 - rows.share)
+        return _by_task(parts, rows.later, found, squared)
+
+    @torch.no_grad()
+    def _walked(
+        self, coded: Coded, x0: Tensor, start: Tensor, t: Tensor, rows: Rows, count: int
+    ) -> Tensor:
+        """Where DDIM's walk from `start` with the answer x0 is at `t`; for deep walks by way of a
+        call in between."""
+        diffusion = self.diffusion
+        if rows.deep is None:
+            return diffusion.corrupt(x0, start, t)
+        before = t + (1 - t) * rows.deep.repeat(count)
+        x = diffusion.corrupt(x0, start, before)
+        x0 = diffusion.answer(self.net, coded, x, before)
+        alpha, sigma = diffusion.levels(before, x)
+        return diffusion.corrupt(x0, (x - alpha * x0) / sigma, t)
+
+
+def one_call_errors(
+    diffusion: Diffusion, codec: Codec, net: nn.Module, task: Task, coded: Coded, batch: Batch
+) -> Tensor:
+    """The error "b" of end-to-end fine-tuning (Garcia et al. 2025): one step from the noisiest
+    level, decoded, against the truth in physical space. The decoder's activations are recomputed
+    rather than kept."""
+    z = diffusion.one_step(net, coded)[:, : working_channels(task, codec)].float()
+    x = checkpoint(codec.decode, z, task.channels // task.passes, use_reentrant=False)
+    return task.loss(rearrange(x, "(p b) c h w -> b (p c) h w", p=task.passes), batch)
+
+
+def joined(net: nn.Module, parts: Sequence[Coded]) -> Coded:
+    """Rows of several tasks below one another, with what the network makes of their conditions."""
+    sizes = [len(part.label) for part in parts]
+    offsets = np.cumsum([0, *sizes[:-1]])
+    of = {name: _cat([getattr(part, name) for part in parts]) for name in ("x", "valid")}
+    cond, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("cond", "label"))
+    own = [i for i, part in enumerate(parts) if part.features is not None or part.look is not None]
+    featured = [torch.arange(sizes[i]) + offsets[i] for i in own]
+    rows = torch.cat(featured).to(label.device) if own else None
+    features = _cat([parts[i].features for i in own]) if own else None
+    look = next((part.look for part in parts if part.look is not None), None)
+    pictures = _cat([part.pictures for part in parts])
+    encoded = net.encode(cond, label, features, rows, pictures)  # type: ignore[operator]
+    return Coded(of["x"], cond, features, of["valid"], label, rows, pictures, look, encoded=encoded)
+
+
+def picked(whole: Coded, rows: Tensor, temperature: Tensor | None = None) -> Coded:
+    """Some rows of joined ones."""
+    assert whole.x is not None and whole.valid is not None and whole.encoded is not None
+    featured = whole.featured
+    if featured is not None:
+        featured = torch.isin(rows, featured).nonzero()[:, 0]
+    return Coded(
+        whole.x[rows],
+        whole.cond[rows],
+        None,  # encoded already
+        whole.valid[rows],
+        whole.label[rows],
+        featured,
+        look=whole.look,
+        temperature=temperature,
+        encoded=tuple(maps[rows] for maps in whole.encoded),
+    )
+
+
+def blocks(parts: Sequence[Coding]) -> int:
+    """Runs of the backbone over the pictures: the passes of all tasks."""
+    return sum(part.task.passes for part in parts)
+
+
+def places(parts: Sequence[Coding], pictures: Tensor) -> Tensor:
+    """The rows that some pictures have among those of all tasks and passes."""
+    each = len(parts[0].t) // parts[0].task.passes
+    return _in_blocks(pictures, blocks(parts), each)
+
+
+def _in_blocks(inside: Tensor, count: int, width: int) -> Tensor:
+    """The places `inside` of `count` blocks that are `width` long."""
+    starts = torch.arange(count, device=inside.device) * width
+    return (starts[:, None] + inside).flatten()
+
+
+def _by_task(parts: Sequence[Coding], pictures: Tensor, answers: Tensor, squared: Tensor) -> Tensor:
+    """Sums "tasks" of the rows' errors: the tasks' own of the answers, or the squared ones."""
+    found, at = [], 0
+    for part in parts:
+        passes = part.task.passes
+        rows = slice(at, at := at + passes * len(pictures))
+        if part.importance is None:
+            found.append(squared[rows].sum())
+            continue
+        own = _in_blocks(pictures, passes, len(part.t) // passes)
+        found.append(part.own_errors(answers[rows], own).sum())
+    return torch.stack(found)
+
+
+def _cat(values: Sequence[Tensor | None]) -> Tensor | None:
+    present = [value for value in values if value is not None]
+    return torch.cat(present) if present else None

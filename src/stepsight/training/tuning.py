@@ -1,0 +1,123 @@
+"""What a run finds out about its own model before it is scored: how each task is best answered, and
+how far its ensembles' uncertainty has to be stretched.
+
+Both are measured on scenes that were neither trained on nor are scored (`tune`); of files, which
+have no such split, on the validation images, and the checkpoint says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from stepsight.data.table import Source
+from stepsight.errors import UserError
+from stepsight.evaluation.calibration import fit_calibration
+from stepsight.evaluation.evaluator import score_source
+from stepsight.evaluation.plan import protocols_of
+from stepsight.evaluation.results import metrics_of
+from stepsight.evaluation.run import open_sources, pick_sources
+from stepsight.measures import main_metric, measure
+from stepsight.pipeline import DensePipeline
+from stepsight.tasks.config import ImageSettings
+from stepsight.usual import Usual
+
+ENOUGH = 0.002  # a cheaper setting is taken where its error is at most so much larger
+MEMBERS = 8  # of the ensembles whose uncertainty is calibrated
+
+
+def tuned(pipeline: DensePipeline) -> dict[str, dict[str, Any]]:
+    """`sampling` and `calibration` of a checkpoint, by task. All processes take part."""
+    images = pipeline.config.evaluation.tuning_images
+    needs = frozenset(task.needs for task in pipeline.tasks.values())
+    sources = open_sources(pipeline.config, needs, "tune")
+    found: dict[str, dict[str, Any]] = {"sampling": {}, "calibration": {}}
+    for task, source in pick_sources(pipeline, sources, list(pipeline.tasks)).items():
+        picks = range(min(images, len(source)))
+        if task != ImageSettings.name:  # which one sample says little of
+            found["sampling"][task] = best_setting(pipeline, task, source, picks)
+        several = pipeline.sampling(temperature=1.0, views="none")
+        record = _calibrated(several, task, source, picks)
+        if record is not None:
+            found["calibration"][task] = record
+    return found
+
+
+def _calibrated(
+    pipeline: DensePipeline, task: str, source: Source, picks: range
+) -> dict[str, Any] | None:
+    settings = pipeline.config.evaluation
+    if pipeline.config.diffusion.objective == "end_to_end":
+        return None  # which has one answer and no members
+    return fit_calibration(
+        pipeline,
+        source,
+        task,
+        picks,
+        protocols_of(pipeline, task, {})[0],
+        nfe=settings.nfe,
+        members=MEMBERS,
+        seed=settings.seed,
+        rows=settings.batch,
+    )
+
+
+def best_setting(
+    pipeline: DensePipeline, task: str, source: Source, picks: range
+) -> dict[str, Any]:
+    """The setting of the least error within the calls of `evaluation`, the cheapest of those that
+    are as good; with its score."""
+    errors = {one: _error(pipeline, task, source, picks, one) for one in candidates(pipeline)}
+    least = min(errors.values())
+    good = [one for one, error in errors.items() if error <= least * (1 + ENOUGH)]
+    best = min(good, key=lambda one: (one.nfe * one.members, errors[one]))
+    return asdict(best) | {"error": errors[best], "images": len(picks), "of": len(errors)}
+
+
+def candidates(pipeline: DensePipeline) -> Iterator[Usual]:
+    """Settings within the budget of `evaluation`: one member from zeros, with and without views,
+    and so many members from noise."""
+    settings = pipeline.config.evaluation
+    budget = settings.nfe * settings.members
+    usual = Usual.of(settings, None)
+    yield usual
+    for nfe in sorted({1, 2, *settings.sweep_nfe}):
+        if nfe > budget or not _spendable(pipeline, nfe):
+            continue
+        ways = settings.sweep_views if pipeline.diffusion.settings.sampler == "ddim" else ("none",)
+        for views in ways:
+            yield Usual(nfe, 1, 0.0, views)
+        if (members := min(budget // nfe, max(settings.sweep_members))) > 1:
+            yield Usual(nfe, members, 1.0, "none")
+
+
+def _spendable(pipeline: DensePipeline, nfe: int) -> bool:
+    try:
+        pipeline.diffusion.check_calls(nfe)
+    except UserError:
+        return False
+    return True
+
+
+def _error(
+    pipeline: DensePipeline, task: str, source: Source, picks: range, setting: Usual
+) -> float:
+    """The main metric under the task's protocol, or 1 less it where higher is better."""
+    settings, rule = pipeline.config.evaluation, protocols_of(pipeline, task, {})[0]
+    scores = score_source(
+        pipeline.set_to(setting),
+        source,
+        task,
+        protocol=rule.name,
+        indices=picks,
+        nfe=[setting.nfe],
+        members=[setting.members],
+        seed=settings.seed,
+        rows=settings.batch,
+    )
+    metrics = metrics_of(scores.settings[setting.nfe, setting.members], rule.name)
+    metric = main_metric(task, metrics, rule.metrics)
+    assert metric is not None, f"{task} has a main metric"
+    value = metrics[metric]
+    return 1 - value if measure(metric).higher_is_better else value

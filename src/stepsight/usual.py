@@ -1,0 +1,52 @@
+"""How a model answers unless it is told otherwise, task by task.
+
+A run chooses on scenes that it neither trained on nor is scored on, and its checkpoint keeps what
+it chose; before that, and for models from elsewhere, the settings of evaluation hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stepsight.evaluation.config import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Model calls a member, members, the temperature of their starts, and what calls see."""
+
+    nfe: int
+    members: int
+    temperature: float
+    views: str
+
+    @classmethod
+    def of(cls, settings: EvaluationSettings, chosen: Mapping[str, Any] | None) -> Usual:
+        """What was chosen, else the settings; where they leave it open one member starts from
+        zeros, several from noise. Views are for one member: several differ enough."""
+        if chosen:
+            return cls(*(chosen[name] for name in ("nfe", "members", "temperature", "views")))
+        several, temperature = settings.members > 1, settings.temperature
+        temperature = float(several) if temperature is None else temperature
+        views = "none" if several else settings.views
+        return cls(settings.nfe, settings.members, temperature, views)
+
+    def told(
+        self,
+        nfe: int | None = None,
+        members: int | None = None,
+        temperature: float | None = None,
+        views: str | None = None,
+    ) -> Usual:
+        """The same where nothing else is said. Who asks for another number of members gets starts
+        that suit it: zeros for one, the diffusion's own noise for several."""
+        own = replace(self, nfe=nfe or self.nfe)
+        if members is not None and members != self.members:
+            several = members > 1
+            own = replace(own, members=members, temperature=float(several))
+            own = replace(own, views="none") if several else own
+        if temperature is not None:
+            own = replace(own, temperature=temperature)
+        return own if views is None else replace(own, views=views)
