@@ -1,6 +1,6 @@
 """Training images per second of one process, and the share of the step spent on data.
 
-    OMP_NUM_THREADS=1 python benchmarks/training.py [--model hourglass-64] [--batch 16] [--steps 40]
+    OMP_NUM_THREADS=1 python benchmarks/training.py [--model split-32] [--batch 8] [--steps 40]
 
 The loop is the one of `train.py`, with data from a bank; figures are medians over its log lines. On
 a GPU also the model FLOP/s.
@@ -27,8 +27,8 @@ ROUNDS = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training images per second.")
-    parser.add_argument("--model", default="hourglass-64")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--model", default="split-32")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40, help="steps a round")
     parser.add_argument("--precision", default="no")
@@ -51,11 +51,11 @@ def main() -> None:
     rows = [row for row in lines if row["kind"] == "train"][1:]  # the first round warms up
     rate = statistics.median(row["images_per_s"] for row in rows)
     data = statistics.median(row["data_share"] for row in rows)
-    forward = sum(s.forward_flops.values()) / len(s.forward_flops)
+    flops = s.training_flops / (s.step * door.batch)  # a picture, with all its tasks
     print(
         f"{door.model} at {door.size} px, batch {door.batch}, {s.device}, "
         f"torch {torch.__version__}: {rate:.1f} images/s, data {data:.1%} of the step, "
-        f"{3 * forward * rate / 1e12:.3f} TFLOP/s"
+        f"{flops * rate / 1e12:.3f} TFLOP/s"
     )
 
 

@@ -113,6 +113,7 @@ class Lab:
     def __init__(self) -> None:
         self.source = Synthetic(count=32, seed="train")
         self.held = Synthetic(count=6, seed="held")
+        self.others: dict[str, Synthetic] = {}  # further sources of training, by name
 
     def config(self, tasks: Iterable[str] = TASKS, **changes: Any) -> RunConfig:
         """A run of 8 batches that logs each of them; `changes` are training settings."""
@@ -136,7 +137,9 @@ class Lab:
         """While the block lasts, runs read the synthetic sources."""
 
         def opened(config: RunConfig, quantities: frozenset[str], split: str) -> dict[str, Any]:
-            return {"scenes": self.source if split == "train" else self.held}
+            return (
+                {"scenes": self.source} | self.others if split == "train" else {"scenes": self.held}
+            )
 
         with (
             mock.patch.object(setup, "open_sources", opened),

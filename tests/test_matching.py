@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepsight.matching import cost_volume
+from stepsight.matching import cost_volume, mean_costs, scores
 
 
 def frames(u: int, v: int, side: int = 48, margin: int = 12) -> tuple[Tensor, Tensor]:
@@ -77,6 +77,18 @@ def test_equals_a_slow_loop(stride: int, radius: int, window: int):
         ]
         expected = 4 * torch.stack(costs).mul(-20).softmax(dim=0)
         torch.testing.assert_close(volume[0, :, y, x], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_several_windows_share_the_differences():
+    """Each as by itself; scores are the softmax of the negative costs."""
+    first, second = frames(2, -2)
+    for window, costs in zip(
+        (7, 3, 1), mean_costs(first, second, (7, 3, 1), radius=2), strict=True
+    ):
+        (alone,) = mean_costs(first, second, [window], radius=2)
+        assert torch.equal(costs, alone) and costs.min() >= 0 and costs.max() <= 3
+        volume = cost_volume(first, second, radius=2, window=window, sharpness=9.0)
+        torch.testing.assert_close(scores(costs, sharpness=9.0), volume)
 
 
 def test_images_of_a_batch_are_matched_alone():

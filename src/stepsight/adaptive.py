@@ -62,7 +62,8 @@ def predict_adaptively(
         )
         drawn = torch.cat([drawn, fresh]) if first else fresh
         merged = chosen.merge(drawn)
-        done = standard_error(merged, count) <= tolerance
+        scale = pipeline.calibration.get(chosen.name, 1.0)
+        done = scale * standard_error(merged, count) <= tolerance
         done |= count == members
         for place in done.nonzero().flatten().tolist():
             spent[going[place]] = count

@@ -114,7 +114,7 @@ def amend(path: Path, **facts: Any) -> None:
     """Add facts to the meta data of a complete checkpoint, whole or not at all."""
     staged = path.with_name(f".staged-{path.name}")
     shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(path, staged, copy_function=os.link)  # names of the same files: no copies
+    shutil.copytree(path, staged, copy_function=_linked)
     manifest = _json(path / "manifest.json")
     meta = staged / "stepsight.json"
     _rewrite(meta, _json(path / meta.name) | facts)
@@ -123,6 +123,14 @@ def amend(path: Path, **facts: Any) -> None:
     _flush(staged)
     _put(staged, path)
     _flush(path.parent)
+
+
+def _linked(old: str, new: str) -> None:
+    """Another name of the same file; a copy where the file system has no such names."""
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)
 
 
 def _rewrite(path: Path, values: dict[str, Any]) -> None:

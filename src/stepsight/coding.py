@@ -22,7 +22,7 @@ from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Codec, CodecShape, open_codec
-from stepsight.models.config import ModelSettings
+from stepsight.models.config import GONE, ModelSettings
 from stepsight.models.factory import build, check_size
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, Coded
@@ -38,6 +38,7 @@ class Layout:
     rows: Mapping[str, int] = field(hash=False)  # the first label row of each task
     labels: int  # rows in all; the null row comes after them
     looked: int = 0  # channels that a task sees anew at every call
+    picture: int = 3  # working channels of a condition image
     used: tuple[int, ...] = ()  # working channels of the target by label row
 
     @classmethod
@@ -57,6 +58,7 @@ class Layout:
             rows=rows,
             labels=labels,
             looked=looked,
+            picture=codec.channels(3),
             used=tuple(used),
         )
 
@@ -74,6 +76,7 @@ class Layout:
             labels=self.labels,
             feature_channels=self.features,
             looked_channels=self.looked,
+            picture_channels=self.picture,
             used=self.used,
         )
 
@@ -93,6 +96,25 @@ def build_network(config: RunConfig, tasks: Mapping[str, Task], codec: CodecShap
                     f"an input convolution each. Use shared."
                 )
     return Layout.of(tasks, codec).build(config.model)
+
+
+def own_network(
+    saved: checkpoint.Checkpoint, tasks: Mapping[str, Task], codec: CodecShape
+) -> nn.Module:
+    """The backbone of a checkpoint, with its averaged weights.
+
+    Raises CheckpointError for one that this version does not have, or for weights of another.
+    """
+    name = saved.config.model.name
+    if GONE.fullmatch(name):
+        raise CheckpointError(
+            f"{saved.path} holds the weights of {name}, a backbone that this version no longer "
+            f"has. Open it with the version of stepsight that wrote it (revision "
+            f"{saved.meta.get('revision') or 'unknown'}), or train split-32 in its place."
+        )
+    net = build_network(saved.config, tasks, codec)
+    checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
+    return net
 
 
 def own_codec(saved: checkpoint.Checkpoint) -> Codec:

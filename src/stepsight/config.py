@@ -278,6 +278,12 @@ def _checked(config: RunConfig) -> RunConfig:
             f"training.rows.rollout={training.rows.rollout}: walks go on from starts, of which "
             f"there are {training.rows.start}. Use that or less."
         )
+    for key in ("temperature", "views"):
+        if getattr(config.diffusion, key) != getattr(DiffusionSettings(), key):
+            raise UserError(
+                f"diffusion.{key} is what a sampler is told, case by case: how this model answers "
+                f"unless it is asked otherwise is evaluation.{key}."
+            )
     for key in ("nfe", "members", "batch"):
         if getattr(config.evaluation, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config.evaluation, key)}: at least 1.")

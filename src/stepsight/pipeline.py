@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from stepsight import checkpoint
 from stepsight.adaptive import predict_adaptively
 from stepsight.budget import check_dials, plan_budget, ways
-from stepsight.coding import Layout, build_network, code, own_codec, working_channels
+from stepsight.coding import Layout, code, own_codec, own_network, working_channels
 from stepsight.config import RunConfig
 from stepsight.diffusion.config import resampled
 from stepsight.diffusion.noise import row_noise
@@ -85,8 +85,7 @@ class DensePipeline:
         saved = checkpoint.read(path)
         tasks = build_tasks(saved.config.tasks)
         codec = own_codec(saved)
-        net = build_network(saved.config, tasks, codec)
-        checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
+        net = own_network(saved, tasks, codec)
         sizes = {task: (int(h), int(w)) for task, (h, w) in saved.meta["sizes"].items()}
         statistics = saved.tensors(checkpoint.STATISTICS)
         net.to(device).eval().requires_grad_(False)
@@ -101,8 +100,12 @@ class DensePipeline:
         return {task: one["scale"] for task, one in self.fitted.items() if one.get("scale")}
 
     def usual(self, task: str) -> Usual:
-        """How a task is answered unless something else is asked for."""
-        return Usual.of(self.config.evaluation, self.chosen.get(self.task(task).name))
+        """How a task is answered unless something else is asked for. Pictures are generated from
+        noise, whatever the number of members."""
+        usual = Usual.of(self.config.evaluation, self.chosen.get(self.task(task).name))
+        if isinstance(self.tasks[task], ImageSettings):
+            return replace(usual, temperature=1.0, views="none", settled=True)
+        return usual
 
     def setting(
         self,
@@ -112,12 +115,10 @@ class DensePipeline:
         temperature: float | None = None,
         views: str | None = None,
     ) -> Usual:
-        """The usual setting of a task but for what is given (`Usual.told`). What `sampling` was told
-        counts as given. Pictures are generated from noise, whatever the number of members."""
+        """The usual setting of a task but for what is given (`Usual.told`). What `sampling` was
+        told counts as given."""
         temperature = self._told.get("temperature") if temperature is None else temperature
         views = self._told.get("views") if views is None else views
-        if isinstance(self.tasks[task], ImageSettings):
-            temperature, views = 1.0 if temperature is None else temperature, views or "none"
         return self.usual(task).told(nfe, members, temperature, views)
 
     def set_to(self, usual: Usual) -> Self:
@@ -221,7 +222,7 @@ class DensePipeline:
         budget: "16nfe", "50gflop" or "200ms" an image, in place of nfe, members and sampler: what
         the sweep (a sweep.csv; default: the run's own) says is best for it.
         tolerance: stop adding members once the merge's standard error is that small (`adaptive`),
-        in the unit of the task's uncertainty; `members` is then the most.
+        in the unit of the task's uncertainty; `members` is then the most (default: the sweep's).
         Returns a Prediction on the image's own grid ("1 c h w"), with `picture` filled in.
         Raises UserError for a task the model lacks, an input the task needs, or a budget that no
         sweep can plan.
@@ -232,6 +233,8 @@ class DensePipeline:
         dials = {"nfe": nfe, "members": members, "temperature": temperature, "views": views}
         check_dials(budget, sweep, **dials, sampler=sampler)
         if budget is None:
+            if tolerance is not None and members is None:
+                members = max(self.config.evaluation.sweep_members)
             usual = self.setting(task, nfe, members, temperature, views)
             own = self if sampler is None else self.sampling(sampler=sampler)
             own, nfe, members = own.set_to(usual), usual.nfe, usual.members
@@ -322,7 +325,7 @@ class DensePipeline:
         seen = own._seen(working, task, nfe)
         if start is not None:
             seen[0].x = self._start(start, chosen, seen[0])
-        pictures = content_keys(batch.image)
+        pictures = content_keys(batch.image) if chosen.images else batch.keys
         keys = [
             (key, member, *([run] if run else []))  # the first run's noise is that of a single run
             for member in range(first, first + members)
@@ -330,12 +333,12 @@ class DensePipeline:
             for key in pictures
         ]
         used, channels = working_channels(chosen, self.codec), chosen.channels // chosen.passes
-        frame = Frame(chosen, self.codec)
         chunks = []
         for at in range(0, len(keys), rows):
             part = keys[at : at + rows]
             picks = torch.tensor([(at + i) % len(seen[0].label) for i in range(len(part))])
             some = [one.rows(picks) for one in seen]
+            frame = Frame(chosen, self.codec, picks // len(batch))
             z = own._denoise(some, frame, part, nfe, seed, strength)
             chunks.append(self.codec.decode(z[:, :used], channels))
         return rearrange(
@@ -361,9 +364,9 @@ class DensePipeline:
         for one in coded:
             if encode := getattr(self.net, "encode", None):
                 one.encoded = encode(one.cond, one.label, one.features)
-            one.temperature = one.cond.new_full(
-                (len(one.label),), self.diffusion.settings.temperature
-            )
+            settings = self.diffusion.settings
+            scale = settings.temperature if settings.deterministic else 1.0  # of the noise in x
+            one.temperature = one.cond.new_full((len(one.label),), scale)
         return coded
 
     def _denoise(
@@ -399,7 +402,9 @@ class DensePipeline:
         return self.diffusion.sample(denoise, noise, nfe, start=seen[0].x, strength=strength)
 
     def check_setting(self, members: int, nfe: int) -> None:
-        """Raise UserError for members that would all be equal, and for views that cannot be."""
+        """Raise UserError for calls that cannot be spent, members that would all be equal, and
+        views that cannot be."""
+        self.diffusion.check_calls(nfe)
         settings = self.diffusion.settings
         if members > 1 and not settings.temperature and settings.deterministic:
             raise UserError(

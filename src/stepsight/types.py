@@ -41,7 +41,7 @@ class Sample(Movable):
     """One image with whatever truth its source has, in physical units, at the source's own size."""
 
     image: Tensor  # uint8 "3 h w" RGB
-    key: str  # unique within the source; seeds the noise of predictions
+    key: str  # unique within the source
     source: str
     second: Tensor | None = None  # uint8 "3 h w", the next frame
     depth: Tensor | None = None  # float32 "1 h w", metres along the optical axis

@@ -7,7 +7,7 @@ it chose; before that, and for models from elsewhere, the settings of evaluation
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stepsight.evaluation.config import EvaluationSettings
@@ -21,6 +21,7 @@ class Usual:
     members: int
     temperature: float
     views: str
+    settled: bool = field(default=False, compare=False)  # the temperature whatever the members
 
     @classmethod
     def of(cls, settings: EvaluationSettings, chosen: Mapping[str, Any] | None) -> Usual:
@@ -31,7 +32,8 @@ class Usual:
         several, temperature = settings.members > 1, settings.temperature
         temperature = float(several) if temperature is None else temperature
         views = "none" if several else settings.views
-        return cls(settings.nfe, settings.members, temperature, views)
+        settled = settings.temperature is not None
+        return cls(settings.nfe, settings.members, temperature, views, settled)
 
     def told(
         self,
@@ -42,10 +44,11 @@ class Usual:
     ) -> Usual:
         """The same where nothing else is said. Who asks for another number of members gets starts
         that suit it: zeros for one, the diffusion's own noise for several."""
-        own = replace(self, nfe=nfe or self.nfe)
+        own = replace(self, nfe=self.nfe if nfe is None else nfe)
         if members is not None and members != self.members:
             several = members > 1
-            own = replace(own, members=members, temperature=float(several))
+            start = self.temperature if self.settled else float(several)
+            own = replace(own, members=members, temperature=start)
             own = replace(own, views="none") if several else own
         if temperature is not None:
             own = replace(own, temperature=temperature)

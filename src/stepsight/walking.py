@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from stepsight.diffusion.walk import Denoise
@@ -73,10 +72,14 @@ def shifted(x: Tensor, right: int, down: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """How targets of a task in working space "(p b) c h w" are seen in a view, and brought back."""
+    """How targets of a task in working space "r c h w" are seen in a view, and brought back.
+
+    runs: which run of the backbone each row is of, "r".
+    """
 
     task: Task
     codec: Codec
+    runs: Tensor
 
     def seen(self, x: Tensor, view: View) -> Tensor:
         x = self._mirrored(x) if view.mirror else x
@@ -97,14 +100,12 @@ class Frame:
         """Turned left to right; components along x change their sign, which latents cannot do."""
         if not self.task.mirrors:
             return x.flip(-1)
-        passes = self.task.passes
-        channels = self.task.channels // passes
+        channels = self.task.channels // self.task.passes
         used = self.codec.channels(channels)
-        target = self.codec.decode(x[:, :used], channels)
-        target = rearrange(target.flip(-1), "(p b) c h w -> b (p c) h w", p=passes)
-        signs = target.new_ones(self.task.channels)
+        signs = torch.ones(self.task.channels)
         signs[[*self.task.mirrors]] = -1
-        target = rearrange(target * signs[:, None, None], "b (p c) h w -> (p b) c h w", p=passes)
+        own = signs.unflatten(0, (self.task.passes, channels))[self.runs].to(x)  # "r c"
+        target = self.codec.decode(x[:, :used], channels).flip(-1) * own[:, :, None, None]
         return torch.cat([self.codec.encode(target), x[:, used:].flip(-1)], dim=1)
 
 

@@ -11,6 +11,7 @@ from stepsight.cli import evaluate, main, train
 from stepsight.config import load
 from stepsight.data.decoding.images import read_image
 from stepsight.pipeline import DensePipeline
+from stepsight.scaling.sampling.sweeps import read_sweep
 from stepsight.training.config import TrainingSettings
 
 
@@ -33,15 +34,24 @@ def test_predict_writes_what_the_pipeline_answers(run, picture, tmp_path, capsys
 
 
 def test_predict_keeps_pictures_apart_and_leaves_out_what_one_member_cannot_say(run, picture):
-    images = [str(picture(name)) for name in ("f.01.png", "f.02.png")]
+    images = [str(picture(name)) for name in ("f.01.png", "f.002.png")]  # of other pixels
     flags = ["--checkpoint", str(run), "--out", "o", "--nfe", "1", "--members", "1"]
     assert main.main(["predict", *images, *flags]) == 0
     out = run.parent / "o"
     assert {path.name for path in out.glob("*")} == {
-        f"f.0{i}-depth.{kind}" for i in (1, 2) for kind in ("png", "npy")
+        f"f.{i}-depth.{kind}" for i in ("01", "002") for kind in ("png", "npy")
     }
-    first, second = (np.load(out / f"f.0{i}-depth.npy") for i in (1, 2))
+    first, second = (np.load(out / f"f.{i}-depth.npy") for i in ("01", "002"))
     assert not np.array_equal(first, second)
+
+
+def test_a_picture_is_answered_alike_whatever_it_is_called(run, picture):
+    """Also from noise, which follows from its pixels."""
+    images = [str(picture(name)) for name in ("one.png", "two.png")]
+    flags = ["--checkpoint", str(run), "--out", "o", "--nfe", "1", "--members", "2"]
+    assert main.main(["predict", *images, *flags]) == 0
+    first, second = (np.load(run.parent / "o" / f"{name}-depth.npy") for name in ("one", "two"))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_predict_takes_a_second_frame_and_a_mask(run, picture):
@@ -94,6 +104,35 @@ def test_a_printed_config_reads_as_the_same_run(capsys, tmp_path):
     assert load([str(file)])[0] == load([], flags)[0]
 
 
+def test_a_sweep_of_starts_and_views_has_what_can_be(run):
+    """From zeros all members are one; views are for one member, and a single call sees one."""
+    arguments = ["--checkpoint", str(run), "--processes", "1", "--task", "flow", "--sweep"]
+    flags = ["--temperature", "0,1", "--views", "none,mirror", "--nfe", "1,2", "--members", "1,2"]
+    assert evaluate.main([*arguments, *flags, "--data.images", "2"]) == 0
+    cells = [cell for cell in read_sweep(run / "sweep" / "sweep.csv") if cell.metric == "epe"]
+    found = {(one.temperature, one.views): set[tuple[int, int]]() for one in cells}
+    for one in cells:
+        found[one.temperature, one.views].add((one.nfe, one.members))
+    assert found.keys() == {(t, views) for t in (0.0, 1.0) for views in ("none", "mirror")}
+    assert found[0.0, "none"] == {(1, 1), (2, 1)} and found[0.0, "mirror"] <= {(1, 1), (2, 1)}
+    assert found[1.0, "none"] == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    by = {(one.temperature, one.views, one.nfe, one.members): one.value for one in cells}
+    assert len({by[0.0, "none", 2, 1], by[0.0, "mirror", 2, 1], by[1.0, "none", 2, 1]}) == 3
+
+
+def test_an_evaluation_is_told_where_it_started_and_what_calls_saw(run, tmp_path):
+    arguments = ["--checkpoint", str(run), "--processes", "1", "--task", "flow"]
+    flags = ["--temperature", "0", "--views", "mirror", "--nfe", "2", "--members", "1"]
+    values = {}
+    for name, own in {"usual": flags[4:], "views": flags}.items():
+        folder = ["--out", str(tmp_path / name), "--data.images", "2"]
+        assert evaluate.main([*arguments, *own, *folder]) == 0
+        (values[name],) = json.loads((tmp_path / name / "results.json").read_text())
+    assert values["views"]["temperature"] == 0 and values["views"]["views"] == "mirror"
+    (line, *_) = (tmp_path / "views" / "records.jsonl").read_text().splitlines()
+    assert json.loads(line)["sampler"] == "ddim T 0 mirror views"
+
+
 @pytest.mark.parametrize("name", ["split-32", "DiT-S/2"])
 def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(name, capsys, tmp_path):
     assert train.main(["--dry-run", "--model.name", name]) == 0
@@ -101,7 +140,7 @@ def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(name, capsys, tm
     assert train.main(["--dry-run", "--json", "--model.name", name]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == name and f"{found['params_total']:,}" in text
-    assert found["input"] == [16, 13, 64, 64] and found["output"] == [16, 7, 64, 64]
+    assert found["input"] == [8, 13, 64, 64] and found["output"] == [8, 7, 64, 64]
     images = TrainingSettings().images
     assert found["flops_train"] == images * found["flops_train_per_image"] > 0
     assert list(tmp_path.iterdir()) == []

@@ -60,6 +60,21 @@ def test_every_way_reaches_the_model(name, value, predict, run, picture):
     assert np.abs(found - usual).max() > 1e-5
 
 
+@pytest.mark.parametrize("views", ["none", "mirror", "mirror+shift"])
+def test_starts_and_views_reach_the_model(views, predict, run, picture):
+    flags = ["--temperature", 0, "--views", views, "--nfe", 3, "--members", 1]
+    found, _ = predict(*flags)
+    dials = {"temperature": 0.0, "views": views, "nfe": 3, "members": 1}
+    np.testing.assert_array_equal(found, live(run, picture(), {}, **dials))
+    again, _ = predict(*flags, "--seed", 5)
+    np.testing.assert_array_equal(again, found)  # from zeros there is nothing to draw
+    noisy, _ = predict("--temperature", 1, *flags[2:])
+    assert np.abs(noisy - found).max() > 1e-5
+    if views != "none":
+        plain, _ = predict(*flags[:2], "--nfe", 3, "--members", 1, "--views", "none")
+        assert np.abs(plain - found).max() > 1e-5
+
+
 def test_a_tolerance_stops_early(predict, run, picture):
     found, _ = predict("--nfe", 1, "--members", 5, "--tolerance", 1e9)
     np.testing.assert_allclose(found, live(run, picture(), {}, nfe=1, members=2), rtol=1e-4)
@@ -95,6 +110,8 @@ def test_a_budget_asks_the_runs_sweep_or_the_one_named(predict, run, picture, tm
     [
         (["--budget", "6nfe"], "evaluate.py --checkpoint"),
         (["--budget", "6nfe", "--nfe", "2"], "leave out nfe, or the budget"),
+        (["--budget", "6nfe", "--temperature", "0"], "leave out temperature, or the budget"),
+        (["--budget", "6nfe", "--views", "mirror"], "leave out views, or the budget"),
         (["--budget", "6nfe", "--spacing", "karras"], "leave out spacing"),
         (["--sweep", "sweep.csv"], "only read to plan a budget"),
         (["--spacing", "karas"], "Did you mean 'karras'"),

@@ -20,10 +20,10 @@ def table(capsys, *arguments: str) -> list[dict]:
 def test_the_default_walk_is_told(capsys):
     assert run(["--nfe", "2"]) == 0
     head, names, first, second, foot = capsys.readouterr().out.splitlines()
-    assert head == "ddim, trailing, rectified_flow, shift 8, eta 0"
+    assert head == "ddim, trailing, rectified_flow, shift 4, eta 0"
     assert names.split()[:2] == ["step", "time"]
     assert first.split() == ["0", "1.0000", "1000.0000", "0.0000", "1.0000", "-inf", "1"]
-    assert second.split()[:3] == ["1", "0.8889", "888.8889"]
+    assert second.split()[:3] == ["1", "0.8000", "800.0000"]
     assert foot == "ends at time 0 after 2 calls"
 
 

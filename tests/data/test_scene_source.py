@@ -58,6 +58,9 @@ def test_a_sample_has_everything_in_its_place() -> None:
     assert len(source.categories) == 8 and type(sample.class_id) is int
     assert sample.labels is not None and sample.labels.max() < 7
     assert sample.key != Scenes(SMALL, "eval")[7].key
+    tuning = Scenes(SMALL, "tune")  # which settings are chosen on
+    assert len(tuning) == 20 and not torch.equal(tuning[7].image, Scenes(SMALL, "eval")[7].image)
+    assert not torch.equal(tuning[7].image, sample.image)
 
 
 @pytest.mark.parametrize("quantity", sorted(QUANTITIES))

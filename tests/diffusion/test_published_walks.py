@@ -88,7 +88,7 @@ def test_leading_without_an_offset_ends_where_it_last_visits(diffusers, curved):
 
 @pytest.mark.parametrize("choice", [{"spacing": "leading"}, {"final": "first_level"}])
 def test_a_shift_off_the_named_levels_is_refused(choice):
-    with pytest.raises(UserError, match="diffusion.sampling_shift: 8.0.*Set it to 1"):
+    with pytest.raises(UserError, match="diffusion.sampling_shift: 4.0.*Set it to 1"):
         Diffusion(DiffusionSettings(schedule="linear", **choice))
 
 

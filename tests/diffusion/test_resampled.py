@@ -175,7 +175,7 @@ def test_times_and_spacing_belong_together(settings):
 
 @pytest.mark.parametrize("change", [{"spacing": "karras"}, {"sampling_schedule": "cosine"}])
 def test_a_shift_off_named_levels_is_refused(change):
-    with pytest.raises(UserError, match="diffusion.sampling_shift: 8.0.*Set it to 1"):
+    with pytest.raises(UserError, match="diffusion.sampling_shift: 4.0.*Set it to 1"):
         Diffusion(DiffusionSettings(**change))
 
 

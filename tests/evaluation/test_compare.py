@@ -34,7 +34,7 @@ def finished(tmp_path):
     """Make an evaluated run folder and return its path."""
 
     def make(name, results, **meta):
-        config = from_dict({"model": {"name": "hourglass-32"}, "tasks": {"depth": {}}})
+        config = from_dict({"model": {"name": "split-8"}, "tasks": {"depth": {}}})
         meta = {"training_flops": 2e15, "images_seen": 24000, "losses": {"depth": 0.125}} | meta
         write(Converted(config, {}, {"depth": (16, 16)}, Pixels(), meta), tmp_path / name)
         (tmp_path / name / "eval").mkdir()
@@ -49,8 +49,8 @@ def test_costs_add_up_and_scores_stand_below_each_other(finished):
     second = finished("scratch", [result(value=0.75)])
     text = compare([read_run(first), read_run(second)])
     costs, scores = text.split("\n\n", 1)
-    assert "| pretrained | hourglass-32 | 24,000 | 2.000 | 3.000        | 5.000        |" in costs
-    assert "| scratch    | hourglass-32 | 24,000 | 2.000 | 0.000        | 2.000        |" in costs
+    assert "| pretrained | split-8 | 24,000 | 2.000 | 3.000        | 5.000        |" in costs
+    assert "| scratch    | split-8 | 24,000 | 2.000 | 0.000        | 2.000        |" in costs
     assert scores.count("depth: scenes, depth-affine-log@1234, 128 images, ddim, 4 NFE") == 1
     rows = [line for line in scores.splitlines() if line.startswith("| ")]
     assert [row.split()[1] for row in rows[2:]] == ["pretrained", "scratch", "mean_map"]

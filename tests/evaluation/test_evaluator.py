@@ -207,7 +207,7 @@ def test_images_of_one_size_share_a_batch_within_the_budget(lab, monkeypatch):
 def test_an_error_of_any_process_is_raised_by_all(lab, monkeypatch):
     """What the second of two processes meets, as the first one learns of it."""
     other = DataFormatError("b.png is damaged")
-    monkeypatch.setattr(evaluator, "_all_gathered", lambda mine: [*mine, other])
+    monkeypatch.setattr(evaluator, "all_gathered", lambda mine: [*mine, other])
     with pytest.raises(DataFormatError, match="b.png is damaged"):
         score(lab.pipeline(), lab.Source(count=2))
     source, gathered = lab.Source(count=2), []
@@ -216,7 +216,7 @@ def test_an_error_of_any_process_is_raised_by_all(lab, monkeypatch):
         raise UserError("a.png is damaged")
 
     monkeypatch.setattr(source, "samples", damaged, raising=False)
-    monkeypatch.setattr(evaluator, "_all_gathered", lambda mine: gathered.extend(mine) or mine)
+    monkeypatch.setattr(evaluator, "all_gathered", lambda mine: gathered.extend(mine) or mine)
     with pytest.raises(UserError, match="a.png is damaged"):
         score(lab.pipeline(), source)
     assert len(gathered) == 1, "the others would wait for ever"

@@ -12,7 +12,7 @@ import torch
 from stepsight.evaluation.journal import Journal, Record
 from stepsight.evaluation.run import Identity, Plan, evaluate
 
-WHO = Identity("run-1", "c0ffee", "abc", 3, "hourglass-32", 1000, 1000, 5e12, 640, {})
+WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {})
 
 
 def record(place: int) -> Record:

@@ -13,6 +13,7 @@ from stepsight.data.config import ScenesSettings
 from stepsight.data.readers.config import FlyingChairsSettings, HypersimSettings, SintelSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.assess import _options
+from stepsight.evaluation.ledger import cost_of
 from stepsight.evaluation.run import (
     Identity,
     Plan,
@@ -25,7 +26,7 @@ from stepsight.evaluation.run import (
 )
 from stepsight.scaling import records
 
-WHO = Identity("run-1", "c0ffee", "abc", 3, "hourglass-32", 1000, 1000, 5e12, 640, {"depth": 0.2})
+WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {"depth": 0.2})
 PLAN = Plan([2], [2], 4, "ddim", 0, 8, label="training frames (overfit): hypersim")
 
 
@@ -58,7 +59,8 @@ def test_an_evaluation_writes_results_tables_grids_and_records(lab, tmp_path):
     depth = lines[0]
     assert (depth.run, depth.config, depth.seed, depth.images_seen) == ("run-1", "c0ffee", 3, 640)
     assert depth.value == pytest.approx(read[0]["metrics"]["abs_rel"]) and depth.loss == 0.2
-    assert depth.inference_flops == 4 * forward_flops(pipeline, "depth") and depth.images == 4
+    cost = cost_of(pipeline, "depth")
+    assert depth.inference_flops == cost.encode + 4 * cost.call and depth.images == 4
     directions = {(line.task, line.metric): line.lower_is_better for line in lines}
     assert directions["depth", "abs_rel"] and not directions["depth", "delta1"]
     assert directions["flow", "epe"] and not directions["semantic", "miou"]
@@ -71,15 +73,21 @@ def test_a_sweep_has_one_record_a_task_and_setting(lab, tmp_path):
     plan = replace(PLAN, nfe=[1, 2], members=[1, 3], images=0)
     sweep(tmp_path / "sweep", pipeline, sources, plan, WHO, tmp_path / "records.jsonl")
     lines, _ = records.read(tmp_path)
-    settings = [(1, 1), (1, 3), (2, 1), (2, 3)]
     main = [line for line in lines if line.metric in ("abs_rel", "miou")]
-    assert sorted((line.task, line.nfe, line.members) for line in main) == [
-        (task, *setting) for task in ("depth", "semantic") for setting in settings
-    ]
+    settings = {
+        "ddim T 0": [(1, 1), (2, 1)],  # from zeros, where members would be equal
+        "ddim T 0 mirror views": [(1, 1), (2, 1)],
+        "ddim": [(1, 1), (1, 3), (2, 1), (2, 3)],  # from noise, as the run has it
+    }
+    for task in ("depth", "semantic"):
+        found = {(line.sampler, line.nfe, line.members) for line in main if line.task == task}
+        assert found == {(way, *one) for way, every in settings.items() for one in every}
+    assert len(main) == 2 * 8
     assert len(lines) > len(main)
     assert {line.images for line in lines} == {len(lab.held)}
     read = json.loads((tmp_path / "sweep/results.json").read_text(), parse_constant=refuse)
-    assert [(row["nfe"], row["members"]) for row in read] == [(2, 3)] * 2
+    most = sorted((row["task"], row["nfe"], row["members"]) for row in read)  # of each way
+    assert most == [(t, 2, n) for t in ("depth", "semantic") for n in (1, 1, 3)]
 
 
 def test_a_task_that_no_image_can_be_scored_on_spoils_nothing(lab, tmp_path):
@@ -109,7 +117,7 @@ def test_a_task_that_no_image_can_be_scored_on_spoils_nothing(lab, tmp_path):
     ],
 )
 def test_the_protocol_follows_the_kind_of_depth(lab, settings, expected):
-    config = from_dict({"model": {"name": "hourglass-32"}, "tasks": {"depth": settings}})
+    config = from_dict({"model": {"name": "split-8"}, "tasks": {"depth": settings}})
     assert protocol_of(config.tasks["depth"]).name == expected
 
 

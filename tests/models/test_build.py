@@ -12,13 +12,13 @@ from stepsight.models.codec import Pixels
 from stepsight.models.config import (
     CUSTOM_UNET,
     DIT,
-    HOURGLASS,
     NAMES,
     PATCHES,
+    SPLIT,
     UNET,
     DiTSize,
-    HourglassSize,
     ModelSettings,
+    SplitSize,
     UNetSize,
     parse,
 )
@@ -29,9 +29,9 @@ CHANNELS = dict(target_channels=2, cond_channels=6, labels=3)
 
 def test_every_name_is_a_row():
     dense = [f"{base}/{patch}" for base in DIT for patch in PATCHES]
-    assert set(NAMES) >= {*HOURGLASS, *UNET, *dense, CUSTOM_UNET}
+    assert set(NAMES) >= {*SPLIT, *UNET, *dense, CUSTOM_UNET}
     assert len(NAMES) == len(set(NAMES))
-    kinds = dict.fromkeys(HOURGLASS, HourglassSize) | dict.fromkeys(UNET, UNetSize)
+    kinds = dict.fromkeys(SPLIT, SplitSize) | dict.fromkeys(UNET, UNetSize)
     for name in set(NAMES) - {CUSTOM_UNET}:
         assert isinstance(parse(name), kinds.get(name, DiTSize)), name
     assert parse(CUSTOM_UNET) is None  # its row is a diffusers configuration
@@ -45,26 +45,26 @@ def test_experts_are_part_of_the_name():
         with pytest.raises(UserError, match="experts cannot be active"):
             parse(name)
     with pytest.raises(UserError, match="is unknown"):
-        parse("hourglass-64-8E2A")
+        parse("split-32-8E2A")
 
 
-@pytest.mark.parametrize("name", [*HOURGLASS, *UNET, "DiT-Ti/2", "DiT-a6/8", "DiT-Ti/8-4E2A"])
+@pytest.mark.parametrize("name", [*SPLIT, *UNET, "DiT-Ti/2", "DiT-a6/8", "DiT-Ti/8-4E2A"])
 def test_every_row_builds(name):
     with torch.device("meta"):
         net = build(ModelSettings(name=name), **CHANNELS)
     assert next(net.parameters()).is_meta and int(net.stride) > 1  # type: ignore[arg-type]
 
 
-def test_hourglass_rows_are_in_shape():
-    for name, size in HOURGLASS.items():
-        assert len(size.channels) == len(size.down) == len(size.up), name
-        assert size.width % size.heads == 0 and size.width % 4 == 0, name
+def test_a_backbone_of_earlier_versions_is_named_as_such():
+    with pytest.raises(UserError, match="no hourglass backbone any more. Train split-32 in its"):
+        build(ModelSettings(name="hourglass-64"), **CHANNELS)
+    build(ModelSettings(name="split-32"), **CHANNELS)  # as it is advised
 
 
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("hourglas-64", "hourglass-64"),
+        ("splitt-32", "split-32"),
         ("DiT-S", "DiT-S/"),
         ("DiT-S/02", "DiT-S/2"),
         ("DiT-S/²", "DiT-S/"),
@@ -83,12 +83,13 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, meant):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("hourglass-32", {"qk_norm": True}, "model.qk_norm is for DiT"),
-        ("hourglass-32", {"learned_variance": True}, "model.learned_variance is for DiT"),
+        ("split-32", {"qk_norm": True}, "model.qk_norm is for DiT"),
+        ("split-32", {"learned_variance": True}, "model.learned_variance is for DiT"),
         ("unet-tiny", {"position_grid": (4, 4)}, "model.position_grid is for DiT"),
         ("unet", {"shared_experts": 1, "unet": "{}"}, "model.shared_experts needs a mixture"),
         ("DiT-S/2", {"shared_experts": 1}, "needs a mixture of experts, such as DiT-XL/2-8E2A"),
-        ("unet-tiny", {"input": "per_task"}, "per_task is for DiT and hourglass"),
+        ("unet-tiny", {"input": "per_task"}, "per_task is for DiT backbones, not 'unet-tiny'"),
+        ("split-32", {"input": "per_task"}, "per_task is for DiT backbones, not 'split-32'"),
         ("DiT-S/2", {"unet": "{}"}, "model.unet describes model.name 'unet', not 'DiT-S/2'"),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_unet_takes_no_features():
     ],
 )
 def test_a_size_that_does_not_fit_is_refused_with_both_neighbours(size, said):
-    net = build(ModelSettings(name="hourglass-32"), **CHANNELS)
+    net = build(ModelSettings(name="split-8"), **CHANNELS)
     with pytest.raises(UserError, match=f"data.x.size: {said}"):
         check_size(net, size, "data.x.size")
     check_size(net, (8, 24), "data.x.size")

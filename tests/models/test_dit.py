@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.models.config import DIT, DiTSize, HourglassSize, ModelSettings, parse
+from stepsight.models.config import DIT, DiTSize, ModelSettings, SplitSize, parse
 from stepsight.models.dit import DiT, DiTBlock
 from stepsight.models.factory import activation_bytes, build, count_flops, parameter_groups
 from stepsight.models.layers import position_table
@@ -187,7 +187,7 @@ def test_a_network_of_experts_trains_all_of_its_parameters():
     batch = inputs(2, 8, 8)
     out = net(*batch)
     usage = expert_usage(net)
-    assert usage is not None and (usage.sum(dim=1) == 2 * 16).all() and len(usage) == 3
+    assert usage is not None and usage.shape == (3, 2, 4) and (usage.sum(dim=2) == 16).all()
     (out.square().mean() + 0.01 * balance_loss(net)).backward()
     assert all(p.grad is not None for p in net.parameters())
     assert all(block.moe.gate.weight.grad.any() for block in net.blocks)
@@ -299,4 +299,4 @@ def test_it_runs_under_bfloat16_autocast():
 def test_no_row_of_the_size_table_is_out_of_shape():
     for name, (width, depth, heads) in DIT.items():
         assert width % heads == 0 and width % 4 == 0 and depth > 0, name
-    assert not isinstance(parse("DiT-S/2"), HourglassSize)
+    assert not isinstance(parse("DiT-S/2"), SplitSize)

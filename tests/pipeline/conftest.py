@@ -27,7 +27,7 @@ def _make(
     settings = tasks if isinstance(tasks, Mapping) else {task: {} for task in tasks}
     config = from_dict(
         {
-            "model": {"name": "hourglass-32"},
+            "model": {"name": "split-8"},
             "tasks": dict(settings),
             "diffusion": {"sampler": sampler, "eta": eta},
         }

@@ -1,4 +1,4 @@
-"""Noise by name, so that no answer depends on the batch; sizes; and what the network is given."""
+"""Noise by picture, so that no answer depends on the batch; sizes; what the network is given."""
 
 from __future__ import annotations
 
@@ -90,15 +90,32 @@ def test_a_small_ensemble_is_the_beginning_of_a_large_one(pipeline):
     assert (spread + torch.eye(5) > 1e-3).all()  # and no two members are the same
 
 
-def test_seed_and_key_choose_the_noise(pipeline):
-    def answer(seed: int = 0, key: str = "image0") -> Tensor:
+def test_seed_and_pixels_choose_the_noise_and_names_do_not(pipeline):
+    """Pixels as a file has them, in 8 bits: rounding of the picture in memory changes no noise."""
+
+    def start(seed: int = 0, key: str = "image0", change: float = 0.0) -> Tensor:
         batch = batch_of(1)
         batch.keys = [key]
-        return pipeline.sample(batch, "depth", nfe=1, members=1, seed=seed)
+        batch.image = ((batch.image + 1) * 127.5).round() / 127.5 - 1
+        batch.image[0, 1, 2, 3] = change - 0.5
+        seen = []
+        hook = pipeline.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        pipeline.sample(batch, "depth", nfe=1, members=1, seed=seed)
+        hook.remove()
+        return seen[0]
 
-    assert torch.equal(answer(), answer())
-    assert not torch.equal(answer(), answer(seed=1))
-    assert not torch.equal(answer(), answer(key="other"))
+    assert torch.equal(start(), start())
+    assert torch.equal(start(), start(key="other"))
+    assert not torch.equal(start(), start(seed=1))
+    assert not torch.equal(start(), start(change=2 / 255))
+    assert torch.equal(start(), start(change=1e-4))
+
+
+def test_one_picture_twice_in_a_batch_is_answered_twice_alike(pipeline):
+    batch = rows_of(batch_of(2), [0, 1, 0])
+    found = pipeline.sample(batch, "depth", nfe=2, members=2)
+    torch.testing.assert_close(found[:, 0], found[:, 2], atol=1e-5, rtol=1e-5)
+    assert (found[:, 0] - found[:, 1]).abs().max() > 1e-3
 
 
 def test_the_global_generator_is_neither_used_nor_moved(pipeline):

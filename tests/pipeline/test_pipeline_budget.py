@@ -178,8 +178,10 @@ def test_a_tolerance_bounds_what_a_budget_may_spend(swept):
     assert spent(swept, budget="16nfe", tolerance=0.0)[0] == plan.total_calls
 
 
-def test_the_usual_members_are_the_most(pipeline):
+def test_the_most_members_are_those_of_the_sweep(pipeline):
+    """Not the usual number, which may be one: whoever gives a tolerance wants several."""
     few = copy(pipeline)
     few.config = replace(few.config, evaluation=replace(few.config.evaluation, nfe=1, members=3))
-    assert spent(few, tolerance=0.0)[0] == 3
+    assert spent(few, tolerance=0.0)[0] == max(few.config.evaluation.sweep_members)
+    assert spent(few, tolerance=0.0, members=4)[0] == 4
     assert spent(few)[0] == 3

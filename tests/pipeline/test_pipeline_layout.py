@@ -16,6 +16,7 @@ from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
+from stepsight.inputs import content_keys
 from stepsight.models.codec import Codec, Described, Pixels, described_codec
 from stepsight.models.config import CodecSettings
 from stepsight.pipeline import DensePipeline
@@ -28,7 +29,7 @@ LATENTS = Described("four latents, 8 pixels a cell", 8, 4)
 
 
 def config_of(tasks: Mapping[str, Any], **groups: Any) -> RunConfig:
-    model = {"name": "hourglass-32"} | groups.pop("model", {})
+    model = {"name": "split-8"} | groups.pop("model", {})
     return from_dict({"model": model, "tasks": dict(tasks), **groups})
 
 
@@ -84,7 +85,7 @@ def test_every_task_has_its_label_rows():
 
 
 def test_features_are_of_one_kind():
-    assert layout_of({"depth": {}, "flow": {"radius": 3}}).features == 49
+    assert layout_of({"depth": {}, "flow": {"radius": 3}}).features == 3 * 49
     tasks = build_tasks(config_of({"flow": {"radius": 3}}).tasks)
     other = build_tasks(config_of({"flow": {"radius": 2}}).tasks)["flow"]
     with pytest.raises(UserError, match="features of different kinds"):
@@ -93,16 +94,35 @@ def test_features_are_of_one_kind():
 
 @pytest.mark.parametrize("routed", ["shared", "per_task"])
 def test_the_network_has_the_layouts_channels(routed):
-    config = config_of({"semantic": {}, **SEPARATE}, model={"input": routed})
+    own = {"name": "DiT-Ti/2", "input": routed}
+    config = config_of({"semantic": {}, **SEPARATE}, model=own)
     net: Any = build_network(config, build_tasks(config.tasks), LATENTS)
-    convolutions = net.input.weight.shape[0] if routed == "per_task" else 1
-    inputs = net.input.weight.shape[-1] // 9 if routed == "per_task" else net.input.in_channels
-    assert (convolutions, inputs) == (3 if routed == "per_task" else 1, 12 + 8)
-    assert net.output.out_channels == 12 and net.label.embedding_table.num_embeddings == 4
+    weight = net.x_embedder.proj.weight  # "o i 2 2", or one a label row "r o (i 2 2)"
+    inputs = weight.shape[-1] // 4 if routed == "per_task" else weight.shape[1]
+    assert inputs == 12 + 8 and len(weight) == (3 if routed == "per_task" else 64)
+    assert net.final_layer.linear.out_features == 4 * 12
+    assert net.y_embedder.embedding_table.num_embeddings == 4
+
+
+@pytest.mark.parametrize(("codec", "picture"), [(Pixels(), 3), (LATENTS, 4)])
+def test_a_split_backbone_reads_the_picture_in_its_space(codec, picture):
+    """Whole, apart from the task's further images; and it looks again in pixels alone."""
+    config = config_of({"depth": {}, "semantic": {}, "flow": {}, "image": {"classes": 2}})
+    tasks = build_tasks(config.tasks)
+    net: Any = build_network(config, tasks, codec)
+    layout = Layout.of(tasks, codec)
+    assert layout.cond == 2 * picture and net.picture == picture
+    assert net.encoder.input.in_channels == net.input_images.in_channels == 4 * picture
+    assert net.looks == (codec is not LATENTS) == (layout.looked == tasks["flow"].look_channels)
+    one, seven = (4, 12) if codec is LATENTS else (1, 7)
+    two, three = (4, 4) if codec is LATENTS else (2, 3)
+    assert layout.used == (one, seven, two, three, three)
+    assert net.used.sum(dim=1).tolist() == [*layout.used, layout.target]
 
 
 def test_a_convolution_for_each_class_is_refused():
-    config = config_of({"depth": {}, "image": {}}, model={"input": "per_task"})
+    own = {"name": "DiT-Ti/2", "input": "per_task"}
+    config = config_of({"depth": {}, "image": {}}, model=own)
     with pytest.raises(UserError, match="per_task: task image has 8 classes"):
         build_network(config, build_tasks(config.tasks), Pixels())
 
@@ -111,7 +131,7 @@ def test_a_convolution_for_each_class_is_refused():
 
 
 def given(pipeline: DensePipeline, run: Callable[[], Any]) -> list[tuple[Tensor, ...]]:
-    """The arguments x, cond, time and label of every call of the network."""
+    """The arguments x, encoded condition, time and label of every call of the network."""
     seen: list[tuple[Tensor, ...]] = []
     hook = pipeline.net.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     run()
@@ -124,10 +144,12 @@ def test_both_passes_of_all_members_start_from_noise_of_their_own():
     (call,) = given(pipeline, lambda: pipeline.sample(batch, "flow", nfe=1, members=2, seed=3))
     x, cond, _, label = call
     assert label.tolist() == [0, 0, 1, 1] * 2  # "(e p b)"
-    names = [(key, *([run] if run else [])) for run in range(2) for key in batch.keys]
+    pictures = content_keys(batch.image)
+    names = [(key, *([run] if run else [])) for run in range(2) for key in pictures]
     keys = [(3, "sample", key, m, *run, 0) for m in range(2) for key, *run in names]
     assert torch.equal(x, row_noise((1, 16, 24), keys))
-    assert torch.equal(cond[:4], cond[4:]) and torch.equal(cond[:2], cond[2:4])
+    for part in cond:  # encoded
+        assert torch.equal(part[:4], part[4:]) and torch.equal(part[:2], part[2:4])
     # The first pass has the noise of a task with one.
     single = pipeline_of({"depth": {}})
     (alone,) = given(single, lambda: single.sample(batch, "depth", nfe=1, members=2, seed=3))
@@ -162,7 +184,9 @@ def test_a_class_is_asked_for_and_chooses_the_row():
             pipeline(blank, "image", class_id=wrong)
     calls = given(pipeline, lambda: pipeline(blank, "image", class_id=2, nfe=1, members=2))
     assert calls[0][3].tolist() == [3, 3]  # after the row of depth
-    assert not calls[0][1].any()  # it looks at nothing
+    batch = batch_of(1)
+    batch.class_id = torch.tensor([2])
+    assert not pipeline.code(batch, "image").cond.any()  # it looks at nothing
     found = [pipeline(blank, "image", class_id=one, nfe=1, members=1).values for one in (2, 4)]
     assert found[0].shape == (1, 3, 16, 24) and not torch.equal(found[0], found[1])
 
@@ -184,7 +208,7 @@ def test_in_latents_targets_are_decoded_from_their_own_channels(vae_of):
     batch = batch_of(2, (16, 16))
     for task, channels in (("depth", 1), ("semantic", 7)):
         calls = given(pipeline, lambda: pipeline.sample(batch, task, nfe=1, members=2))  # noqa: B023
-        assert calls[0][0].shape == (4, 12, 8, 8) and calls[0][1].shape == (4, 4, 8, 8)
+        assert calls[0][0].shape == (4, 12, 8, 8)
         found = pipeline.sample(batch, task, nfe=1, members=2)
         assert found.shape == (2, 2, channels, 16, 16)
     coded = pipeline.code(pipeline.working(batch, "depth"), "depth")
@@ -199,7 +223,8 @@ def test_in_latents_a_start_is_encoded_into_its_own_channels(vae_of):
     (call,) = given(pipeline, lambda: pipeline.sample(batch, "depth", **options))
     clean = torch.zeros(4, 12, 8, 8)
     clean[:, :4] = vae.encode(start).repeat(2, 1, 1, 1)
-    keys = [(0, "sample", key, member, 0) for member in range(2) for key in batch.keys]
+    pictures = content_keys(batch.image)
+    keys = [(0, "sample", key, member, 0) for member in range(2) for key in pictures]
     noise = row_noise((12, 8, 8), keys)
     half = torch.full((4,), 0.5)
     torch.testing.assert_close(call[0], pipeline.diffusion.corrupt(clean, noise, half))
@@ -218,7 +243,7 @@ def test_a_cell_counts_only_as_a_whole(vae_of):
 def test_features_come_on_the_grid_of_the_latents(vae_of):
     pipeline = pipeline_of({"flow": {}}, vae_of(0))
     coded = pipeline.code(batch_of(1, (16, 16)), "flow")
-    assert coded.features is not None and coded.features.shape == (1, 81, 8, 8)
+    assert coded.features is not None and coded.features.shape == (1, 3 * 81, 8, 8)
 
 
 def saved(pipeline: DensePipeline, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor
 from stepsight import pipeline as pipeline_module
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
+from stepsight.inputs import content_keys
 from stepsight.models.codec import Pixels
 from stepsight.pipeline import DensePipeline
 from stepsight.seeding import generator
@@ -32,6 +33,11 @@ def batch_of(names: list[str], size: tuple[int, int] = SIZE) -> Batch:
     return Batch(draw("first"), names, ["toys"] * len(names), second=draw("second"), modal=modal)
 
 
+def key_of(name: str) -> str:
+    """What seeds the noise of the image of that name."""
+    return content_keys(batch_of([name]).image)[0]
+
+
 @pytest.fixture
 def drawn(monkeypatch) -> dict[Keys, Tensor]:
     """All noise that is drawn while a test lasts, by its address; each is drawn once at most."""
@@ -49,7 +55,7 @@ def drawn(monkeypatch) -> dict[Keys, Tensor]:
 
 
 def inputs_of(pipeline: DensePipeline, run: Callable[[], Any]) -> list[tuple[Tensor, ...]]:
-    """The arguments x, cond, time and label of every call of the network."""
+    """The arguments x, encoded condition, time and label of every call of the network."""
     seen: list[tuple[Tensor, ...]] = []
     hook = pipeline.net.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     run()
@@ -79,7 +85,7 @@ def test_the_noise_of_a_member_is_its_own_to_the_bit(sampler, draws, make, drawn
             batch_of(names), "depth", nfe=3, members=members, first=first, rows=rows, seed=5
         )
         assert drawn.keys() == {
-            (5, "sample", name, member, step)
+            (5, "sample", key_of(name), member, step)
             for name in names
             for member in range(first, first + members)
             for step in range(draws)
@@ -93,7 +99,7 @@ def test_the_network_starts_from_exactly_that_noise(pipeline):
         pipeline,
         lambda: pipeline.sample(batch_of(["a", "b"]), "depth", nfe=1, members=3, first=2),
     )
-    keys = [(0, "sample", name, member, 0) for member in (2, 3, 4) for name in "ab"]
+    keys = [(0, "sample", key_of(name), member, 0) for member in (2, 3, 4) for name in "ab"]
     assert torch.equal(call[0], row_noise((7, *SIZE), keys))
 
 
@@ -133,14 +139,22 @@ def test_the_condition_is_encoded_once_for_all_members_and_steps(task, images, m
         return condition(self, batch)
 
     monkeypatch.setattr(kind, "condition", counted)
+    encode = pipeline.net.encode
+    embedded = []
+    monkeypatch.setattr(
+        pipeline.net,
+        "encode",
+        lambda cond, *more: embedded.append(len(cond)) or encode(cond, *more),
+    )
     calls = inputs_of(
         pipeline,
         lambda: pipeline.sample(batch_of(["a", "b"]), task, nfe=3, members=5, rows=4),
     )
     assert len(calls) == 3 * 3 and sum(len(x) for x, *_ in calls) == 3 * 5 * 2
-    assert asked == [2] and codec.encoded == [2] * images
-    for _, cond, *_ in calls:  # and all of them see it
-        assert torch.equal(cond, calls[0][1][: len(cond)])
+    assert asked == [2] and codec.encoded == [2] * images and embedded == [2]
+    for _, encoded, *_ in calls:  # and all of them see it
+        for part, first in zip(encoded, calls[0][1], strict=True):
+            assert torch.equal(part, first[: len(part)])
 
 
 # ---------------------------------------------------------------------------- starts
@@ -155,7 +169,7 @@ def test_members_set_out_from_the_start_with_their_own_noise(pipeline):
         ),
     )
     x, _, time, _ = calls[0]
-    keys = [(0, "sample", name, member, 0) for member in range(3) for name in "ab"]
+    keys = [(0, "sample", key_of(name), member, 0) for member in range(3) for name in "ab"]
     clean = torch.zeros(6, 7, *SIZE)
     clean[:, :1] = start.repeat(3, 1, 1, 1)
     quarter = torch.full((6,), 0.25)
@@ -186,7 +200,7 @@ def test_a_start_of_two_passes_reaches_the_pass_it_belongs_to(rows, make):
     calls = inputs_of(pipeline, lambda: pipeline.sample(batch_of(["a", "b"]), "flow", **options))
     x, labels = (torch.cat([call[place] for call in calls]) for place in (0, 3))
     keys = [
-        (0, "sample", name, member, *([run] if run else []), 0)
+        (0, "sample", key_of(name), member, *([run] if run else []), 0)
         for member in range(2)
         for run in range(2)
         for name in "ab"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,22 @@ def test_the_saved_model_is_the_live_one(pipeline, tmp_path, picture):
             one(picture(37, 51), task, nfe=2, members=2, **more) for one in (pipeline, saved)
         )
         assert torch.equal(live.values, loaded.values) and torch.equal(live.picture, loaded.picture)
+
+
+def test_a_backbone_that_is_gone_is_named_with_the_version_that_has_it(pipeline, tmp_path):
+    config = replace(pipeline.config, model=replace(pipeline.config.model, name="hourglass-64"))
+    meta = {"sizes": {task: list(SIZE) for task in TASKS}, "revision": "441319a"}
+    path = checkpoint.write(
+        tmp_path, 1, config=config, meta=meta, tensors={checkpoint.BACKBONE: {"x": torch.ones(1)}}
+    )
+    with pytest.raises(checkpoint.CheckpointError) as caught:
+        DensePipeline.from_pretrained(tmp_path)
+    said = str(caught.value)
+    assert said.startswith(
+        f"{path} holds the weights of hourglass-64, a backbone that this version"
+    )
+    assert "that wrote it (revision 441319a), or train split-32 in its place" in said
+    assert checkpoint.read(tmp_path).meta["revision"] == "441319a"  # what it is can still be read
 
 
 def test_weights_of_other_tasks_are_refused(pipeline, tmp_path, make):

@@ -19,6 +19,7 @@ from stepsight.scaling import flops
 from stepsight.scaling.flops import (
     DiTShape,
     KLShape,
+    SplitFlops,
     SplitShape,
     TinyShape,
     UNetShape,
@@ -85,24 +86,18 @@ def test_the_halves_of_a_split_backbone(name: str, features: int, looked: int, c
     """Read, encoded and called, each counted by itself: for a task that has what there is, and for
     one beside it that has neither features nor anything to look at again."""
     shape = split_shape(name, features, looked, cond)
-    net: Any = meta(lambda: layered(name, features, looked, cond))
+    net: Any = meta(lambda: split_net(name, features, looked, cond))
     assert flops.parameters(shape) == sum(p.numel() for p in net.parameters())
     for height, width in [*SIZES, (8, 40)]:
-        x, images, time, label, volume = example(height, width, features, cond)
         again = torch.empty(1, looked, height // 2, width // 2, device="meta") if looked else None
-        totals = []
-        for own, anew in ((volume, again), (None, None)):
-            seen = {} if anew is None else {"looked": (anew, None)}
-            encoded = net.encode(images, label, own)
-            found = split_flops(
-                shape, height, width, features=own is not None, looked=anew is not None
-            )
-            assert found.read == counted(lambda: net.read(images))
-            assert found.encode == counted(lambda: net.encode(images, label, own))
-            assert found.call == counted(lambda: net(x, encoded, time, label, **seen))
-            totals.append(found.encode + found.call)
-        assert flops.forward_flops(shape, height, width) == totals[0]
-        assert totals[0] - totals[1] == 2 * extra(shape, height * width)
+        given = example(height, width, features, cond)
+        own = {"features": features > 0, "looked": looked > 0}
+        most, least = (split_flops(shape, height, width, **one) for one in (own, {}))
+        assert most == counted(net, given, again)
+        assert least == counted(net, (*given[:4], None), None)
+        total = flops.forward_flops(shape, height, width)
+        assert total == most.encode + most.call
+        assert total - least.encode - least.call == 2 * extra(shape, height * width)
 
 
 def extra(shape: SplitShape, cells: int) -> int:
@@ -117,7 +112,7 @@ def split_shape(name: str, features: int, looked: int, cond: int) -> SplitShape:
     return SplitShape(*sizes, TARGET, cond, LABELS + 1, features, looked)
 
 
-def layered(name: str, features: int, looked: int, cond: int) -> nn.Module:
+def split_net(name: str, features: int, looked: int, cond: int) -> nn.Module:
     return build(
         ModelSettings(name=name),
         target_channels=TARGET,
@@ -128,10 +123,21 @@ def layered(name: str, features: int, looked: int, cond: int) -> nn.Module:
     )
 
 
-def counted(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run()
-    return counter.get_total_flops()
+def counted(net: Any, given: tuple[Any, ...], again: Tensor | None) -> SplitFlops:
+    x, images, time, label, volume = given
+    encoded = net.encode(images, label, volume)
+    seen = {} if again is None else {"looked": (again, None)}
+    runs = [
+        lambda: net.read(images),
+        lambda: net.encode(images, label, volume),
+        lambda: net(x, encoded, time, label, **seen),
+    ]
+    totals = []
+    for run in runs:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        totals.append(counter.get_total_flops())
+    return SplitFlops(*totals)
 
 
 def unet_shape(name: str, channels: tuple[int, int], labels: int) -> UNetShape:

@@ -187,7 +187,10 @@ def test_learned_flows_are_pixels_of_the_grid_they_are_compared_on():
 
 
 def test_matching_is_optional():
-    assert Flow(radius=2).feature_channels == 25 and Flow(cost_volume=False).feature_channels == 0
+    assert Flow(radius=2).feature_channels == 3 * 25  # two windows, and the costs themselves
+    assert Flow(radius=2, costs=False).feature_channels == 2 * 25
+    assert Flow(radius=2, costs=False, fine_window=0).feature_channels == 25
+    assert Flow(cost_volume=False).feature_channels == 0
 
 
 # ---------------------------------------------------------------------------- amodal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,10 +15,11 @@ from torch import Tensor
 from stepsight import config as configuration
 from stepsight.coding import build_network
 from stepsight.config import from_dict, load
+from stepsight.metrics import protocol
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Pixels
 from stepsight.pipeline import DensePipeline
-from stepsight.tasks.base import resize
+from stepsight.tasks.base import SquaredError, resize
 from stepsight.tasks.config import TABLE, TaskSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -41,18 +42,20 @@ class ShadingSettings(TaskSettings):
 
 
 @dataclass(frozen=True)
-class Shading(ShadingSettings):
+class Shading(SquaredError, ShadingSettings):
     """The whole of a task that learns nothing anybody needs."""
 
     needs: ClassVar[str] = "depth"
     asks: ClassVar[tuple[str, ...]] = ("second",)
-    metric: ClassVar[str] = "epe"
+    metric: ClassVar[str] = "abs_rel"
     higher_is_better: ClassVar[bool] = False
     rows: ClassVar[int] = 1
     passes: ClassVar[int] = 1
     images: ClassVar[int] = 2
     channels: ClassVar[int] = 1
     feature_channels: ClassVar[int] = 0
+    look_channels: ClassVar[int] = 0
+    mirrors: ClassVar[tuple[int, ...]] = ()
 
     def condition(self, batch: Batch) -> Condition:
         (second,) = require(self.name, batch, "second")
@@ -71,6 +74,16 @@ class Shading(ShadingSettings):
     def merge(self, members: Tensor) -> Prediction:
         return self.decode(members.mean(dim=0))
 
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
+        error = (prediction.values - self.truth(batch)).abs().mean(dim=(1, 2, 3))
+        return {self.metric: error, "n": torch.ones_like(error)}
+
+    def statistics(self, batch: Batch) -> Tensor:
+        return self.truth(batch).sum(dim=0)
+
+    def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
+        return {"grey": self.decode(torch.zeros_like(batch.image))}
+
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         return resize(values, size)
 
@@ -83,11 +96,13 @@ class Shading(ShadingSettings):
 
 @pytest.fixture
 def shading(monkeypatch) -> None:
-    """The two things that docs/tasks.md asks for: a row and a module."""
+    """What docs/tasks.md asks for: a row, a module, and a protocol."""
     module = types.ModuleType("shading_of_the_tests")
     module.Shading = Shading  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(TABLE, "shading", ShadingSettings)
+    rule = replace(protocol.default_for("depth"), name="shading", task="shading")
+    monkeypatch.setitem(protocol.PROTOCOLS, "shading", rule)
 
 
 def test_a_row_and_a_module_make_a_task(shading):
@@ -101,8 +116,8 @@ def test_a_row_and_a_module_make_a_task(shading):
     assert target.valid.all()
 
 
-def test_an_added_task_trains_and_predicts_beside_the_others(shading):
-    config = from_dict({"model": {"name": "hourglass-32"}, "tasks": {"shading": {}, "flow": {}}})
+def test_an_added_task_predicts_beside_the_others(shading):
+    config = from_dict({"model": {"name": "split-8"}, "tasks": {"shading": {}, "flow": {}}})
     tasks = build_tasks(config.tasks)
     net = build_network(config, tasks, Pixels()).eval()
     pipeline = DensePipeline(net, tasks, config, {"shading": (16, 24), "flow": (16, 24)})
@@ -110,6 +125,31 @@ def test_an_added_task_trains_and_predicts_beside_the_others(shading):
     assert coded.x is not None and coded.valid is not None
     assert coded.x.shape == (3, 2, 16, 24) and coded.label.tolist() == [0, 0, 0]
     assert coded.valid[:, 0].all() and not coded.valid[:, 1].any()  # flow's second channel
+    assert coded.look is None and pipeline.layout.looked == tasks["flow"].look_channels
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     prediction = pipeline(image, "shading", second=image, nfe=1, members=2)
     assert prediction.values.shape == (1, 1, 20, 30) and prediction.picture is not None
+    both = [
+        pipeline(image, "shading", second=image, nfe=2, members=1, views=views).values
+        for views in ("none", "mirror")
+    ]
+    assert both[0].isfinite().all() and both[1].shape == both[0].shape
+
+
+@pytest.mark.parametrize("loss", ["task", "squared"])
+def test_an_added_task_is_learned_beside_the_others(shading, lab, tmp_path, loss):
+    """By all kinds of rows; as brightness is given in the picture, it is learned in no time."""
+    tasks = ("shading", "flow")
+    lab.train(lab.config(tasks, images=320, loss=loss, log_every=80), tmp_path)
+    first, *_, last = [row["loss/shading"] for row in lab.rows(tmp_path)]
+    assert last < 0.7 * first
+
+
+def test_the_errors_of_an_added_task_are_squared(shading):
+    """`SquaredError` has what it needs, as docs/tasks.md says."""
+    task = build_tasks(from_dict({"tasks": {"shading": {}}}).tasks)["shading"]
+    target = task.encode(BATCH)
+    weight = (target.valid * task.importance(BATCH, None)).expand_as(target.x)
+    assert torch.equal(weight, torch.ones_like(target.x))
+    found = task.errors(target.x + 2, target.x, weight)
+    torch.testing.assert_close(found, torch.full((3,), 4.0 * 16 * 24))

@@ -18,10 +18,13 @@ from conftest import Lab
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluator import Scores, score_source
 from stepsight.training import fit
+from stepsight.training.tuning import tuned
+
+DEEP = {"deep": 1.0, "noisy": 0.5}  # with four micro-batches some have rows of one kind only
 
 
 def losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
-    """Eight batches of all tasks, with AdamW or Muon."""
+    """Eight batches of all tasks, with starts, walks and noised truth; with AdamW or Muon."""
     config = lab.config(**changes)
     lab.train(config, folder)
     return lab.losses(folder)
@@ -55,6 +58,12 @@ def scored(lab: Lab, images: int) -> dict[str, Any]:
     return plain(found)
 
 
+def chosen(lab: Lab) -> dict[str, Any]:
+    """How two tasks are best answered, and the scales of their uncertainty."""
+    with lab.serving():
+        return tuned(lab.pipeline(lab.config(("depth", "flow"))))
+
+
 def refused(folder: Path) -> str:
     """What a rank is told when the first one finds the folder taken."""
     try:
@@ -70,8 +79,10 @@ def everything(folder: Path) -> dict[str, Any]:
         "adamw": losses(lab, folder / "adamw", optimizer="adamw"),
         "muon": losses(lab, folder / "muon", optimizer="muon"),
         "micro": losses(lab, folder / "micro", optimizer="muon", accumulate=2),
+        "deep": losses(lab, folder / "deep", optimizer="adamw", rows=DEEP, accumulate=4),
         "scores": scored(lab, 7),
         "one image": scored(lab, 1),
+        "chosen": chosen(lab),
         "refused": refused(folder),
     }
 

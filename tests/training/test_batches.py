@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stepsight.training.batches import Part, codings_of, importance_of, levels_and_noise, read_parts
+from stepsight.training.batches import Part, levels_and_noise, read_parts
 from stepsight.training.setup import Setup
 
 SEPARATE = {"components": "separate", "cost_volume": False}

@@ -80,9 +80,10 @@ def one(script, tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["adamw", "muon", "micro"])
+@pytest.mark.parametrize("run", ["adamw", "muon", "micro", "deep"])
 def test_two_processes_train_as_one(one, two, run):
-    """All tasks, flow with its cost volume, and rows that differ in their valid pixels."""
+    """All tasks, flow with what it looks at; starts, walks and noised truth; and rows that differ
+    in their valid pixels."""
     assert len(one[run]) == 8 and len({round(loss, 3) for loss in one[run]}) > 4
     for found in two:
         assert found[run] == pytest.approx(one[run], abs=1e-6)
@@ -100,6 +101,20 @@ def test_two_processes_score_as_one(one, two, what):
             for name, values in expected[table].items():
                 slack = 1e-5 if name in ("n", "epe") else 0.1  # shares: a pixel at a threshold
                 assert found[table][name] == pytest.approx(values, abs=slack, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_two_processes_choose_and_calibrate_as_one(one, two):
+    assert one["chosen"]["sampling"].keys() == {"depth", "flow"}
+    for found in (rank["chosen"] for rank in two):
+        for kind, expected in one["chosen"].items():
+            assert found[kind].keys() == expected.keys()
+            for task, record in expected.items():
+                own = found[kind][task]
+                assert own.keys() == record.keys()
+                for name, value in record.items():
+                    close = pytest.approx(value, rel=1e-3) if isinstance(value, float) else value
+                    assert own[name] == close
 
 
 @pytest.mark.slow

@@ -10,13 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.coding import build_network
 from stepsight.config import from_dict
 from stepsight.errors import UserError
+from stepsight.evaluation.ledger import cost_of, picture_flops
 from stepsight.evaluation.run import forward_flops
 from stepsight.models.codec import Pixels
 from stepsight.tasks.table import build_tasks
+from stepsight.training.batches import codings_of, read_parts
 from stepsight.training.dry_run import describe, lines
 
 
@@ -40,7 +44,9 @@ def test_numbers_agree_with_the_network_and_with_each_other(lab):
     assert sum(found["params_by_group"].values()) == found["params_total"]
     assert found["params_by_group"].keys() == {n.split(".")[0] for n, _ in net.named_parameters()}
     assert found["flops_forward"] == forward_flops(lab.pipeline(run), "flow")  # the dearest task
-    assert found["flops_train_per_image"] == 3 * found["flops_forward"]
+    costs = [cost_of(lab.pipeline(run), task) for task in tasks]
+    rows = 1 + 0.25 * (1 + 0.25 / 3)  # starts or noised truth, and walks
+    assert found["flops_train_per_image"] == int(3 * picture_flops(costs, rows))
     assert found["flops_train"] == 640 * found["flops_train_per_image"]
     assert found["input"] == [16, 2 + 6, 16, 16] and found["output"] == [16, 2, 16, 16]
     assert found["tasks"] == {"depth": {"channels": 1}, "flow": {"channels": 2}}
@@ -68,14 +74,31 @@ def test_the_largest_networks_are_described_in_no_time(name):
 
 
 def test_a_task_of_two_passes_costs_twice_and_keeps_twice():
-    own = {"model": {"name": "split-8"}, "data": {"scenes": {"size": [32, 32]}}}
+    """A DiT encodes nothing that tasks could share; of noised truth alone every row is one call."""
+    own = {"model": {"name": "DiT-Ti/8"}, "data": {"scenes": {"size": [32, 32]}}}
+    own |= {"training": {"rows": {"start": 0, "rollout": 0, "denoise": 1}, "loss": "squared"}}
     flows = [{"components": one, "cost_volume": False} for one in ("joint", "separate")]
     single, both = (describe(from_dict(own | {"tasks": {"flow": flow}})) for flow in flows)
     assert both["flops_train_per_image"] == 2 * 3 * both["flops_forward"]
     mixed = describe(from_dict(own | {"tasks": {"flow": flows[1], "depth": {}}}))
-    assert mixed["flops_train_per_image"] == 1.5 * 3 * mixed["flops_forward"]
+    assert mixed["flops_train_per_image"] == 3 * 3 * mixed["flops_forward"]  # with all its truths
     ratio = both["memory_bytes_activations"] / single["memory_bytes_activations"]
     assert ratio == pytest.approx(2, rel=0.05)
+
+
+def test_training_flops_are_those_that_a_batch_takes(lab, tmp_path):
+    """torch's own count of a forward pass: the picture is read once, walks come on top. The scores
+    of what flow sees anew are no product of the network's."""
+    s, _ = lab.begin(lab.config(rows={"deep": 0.0}), tmp_path)
+    parts = read_parts(s, s.mixture.draw(0), 0, range(8))
+    codings, rows = codings_of(s, parts, 0, range(8)), s.rows(0, range(8))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        s.objective(codings, rows)
+    (stream,) = s.mixture.streams
+    assert counter.get_total_flops() == pytest.approx(8 * s.flops_of(stream), rel=1e-6)
+    costs = [cost_of(s.pipeline(), task) for task in s.tasks]
+    apart = sum(one.encode + 1.25 * one.call for one in costs)
+    assert s.flops_of(stream) < 0.9 * apart and min(one.shared for one in costs) > 0
 
 
 def test_the_ladder_ends_where_the_paper_does():
@@ -95,7 +118,9 @@ def test_of_experts_a_sample_passes_some():
     assert found["params_total"] == dense["params_total"] + 7 * experts + routers
     assert found["params_active"] == dense["params_total"] + experts + routers
     assert dense["flops_forward"] < found["flops_forward"] < 2 * dense["flops_forward"]
-    assert found["flops_train_per_image"] == 3 * found["flops_forward"]
+    calls = 1 + 0.25 * (1 + 0.25 / 3)  # of each of four tasks: starts or noised truth, and walks
+    trained = found["flops_train_per_image"] / (3 * 4 * found["flops_forward"])
+    assert trained == pytest.approx(calls, rel=0.01)  # a condition is encoded once for them
     kept = found["memory_bytes_activations"]
     assert found["memory_bytes"] == 4.5 * 4 * found["params_total"] + kept
 

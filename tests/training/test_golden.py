@@ -1,7 +1,8 @@
-"""The first losses of every default task, on the machine that wrote them and on all others.
+"""The first losses of every default task, alone and together, on the machine that wrote them and on
+all others. In float32, which the tests' runs compute in.
 
-They pin the whole chain: order, mirroring, noise levels, noise, encoding, network, optimizers. A
-change that is meant to alter training rewrites them, and says so:
+They pin the whole chain: order, mirroring, kinds of rows, noise levels, noise, encoding, network,
+optimizers. A change that is meant to alter training rewrites them, and says so:
 
     REGENERATE_GOLDEN=1 uv run pytest tests/training/test_golden.py
 """
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
-TASKS = ("depth", "flow", "amodal", "semantic")
+TOGETHER = "depth+flow+amodal+semantic"
+TASKS = (*TOGETHER.split("+"), TOGETHER)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,11 @@ def golden() -> dict[str, list[float]]:
 
 @pytest.fixture
 def losses(lab, tmp_path):
-    """Of 20 batches of one task at 32 x 32."""
+    """Of 20 batches of a task, or of several, at 32 x 32."""
     lab.source = lab.Source(count=64, size=(32, 32), seed="golden")
 
     def of(task: str) -> list[float]:
-        lab.train(lab.config((task,), images=160), tmp_path / task)
+        lab.train(lab.config(task.split("+"), images=160), tmp_path / task)
         return lab.losses(tmp_path / task)
 
     return of

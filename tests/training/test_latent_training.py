@@ -17,7 +17,7 @@ from stepsight.pipeline import DensePipeline
 
 
 def training(lab, folder: Path, codec: str = "", tasks=("depth", "flow", "amodal"), **changes):
-    config = lab.config(tasks, **changes)
+    config = lab.config(tasks, **{"loss": "squared"} | changes)  # as without the truth itself
     return lab.fit(replace(config, codec=CodecSettings(codec)), folder)
 
 
@@ -64,6 +64,12 @@ def test_another_vae_than_the_cache_was_made_with_is_refused(lab, tmp_path, vae_
         training(
             lab, tmp_path / "vae run", str(tmp_path / "vae"), ("depth",), images=8, latents=cache
         )
+
+
+def test_the_tasks_own_errors_need_the_samples(lab, tmp_path):
+    with pytest.raises(UserError, match="training.loss task: .*training.latents does not keep"):
+        training(lab, tmp_path / "run", latents=str(tmp_path / "cache"), loss="task")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_physical_objective_needs_the_samples(lab, tmp_path):

@@ -127,7 +127,7 @@ def network(name: str, **settings) -> nn.Module:
 
 NETWORKS = [
     ("split-32", {}),
-    ("split-8", {"input": "per_task"}),
+    ("DiT-Ti/4", {"input": "per_task"}),
     ("DiT-Ti/2", {}),
 ]
 EXPERTS = ("DiT-Ti/2-4E2A", {"shared_experts": 1})
@@ -213,22 +213,56 @@ def test_a_set_rate_scales_each_optimizers_own():
     assert rates == [{0.0015}, {0.01}]
 
 
-def test_the_average_is_exponential():
+def averaged(decay: float, first: int) -> tuple[EMA, list[dict[str, Tensor]]]:
+    """The average after four updates, of which the first is number `first`, and the weights walked
+    through."""
     net = nn.Linear(3, 2)
-    start = {name: p.detach().clone() for name, p in net.named_parameters()}
-    average = EMA(net, 0.9)
-    walk = [start]
-    for _ in range(4):
+    average, walk = EMA(net, decay), [{n: p.detach().clone() for n, p in net.named_parameters()}]
+    for number in range(4):
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(torch.randn(p.shape))
-        average.update(net)
+        average.update(net, first + number)
         walk.append({name: p.detach().clone() for name, p in net.named_parameters()})
+    return average, walk
+
+
+def test_the_average_is_exponential():
+    """Late in a run: its warm-up is over at (1 + n) / (10 + n) = 0.9."""
+    average, walk = averaged(0.9, first=80)
     weights = [0.9**4] + [0.1 * 0.9 ** (4 - k) for k in range(1, 5)]
     assert math.isclose(sum(weights), 1)
     for name, value in average.values.items():
         expected = sum(w * one[name] for w, one in zip(weights, walk))
         torch.testing.assert_close(value, expected)
+
+
+def test_an_early_average_is_one_of_weights_that_were_trained():
+    """The decays 1/10, 2/11, 3/12 and 4/13 multiplied out: what the run began with has nearly no
+    weight, where 0.99 alone would give it 96 %."""
+    average, walk = averaged(0.99, first=0)
+    decays = [1 / 10, 2 / 11, 3 / 12, 4 / 13]
+    weights = [math.prod(decays)]
+    weights += [(1 - own) * math.prod(decays[k + 1 :]) for k, own in enumerate(decays)]
+    assert math.isclose(sum(weights), 1) and weights[0] < 0.002
+    for name, value in average.values.items():
+        expected = sum(w * one[name] for w, one in zip(weights, walk))
+        torch.testing.assert_close(value, expected)
+
+
+def test_the_decay_warms_up_to_its_value_and_no_further():
+    """From zeros to ones, an update moves the average by what the decay leaves."""
+    net, decays = nn.Linear(3, 2), []
+    for updates in (0, 1, 8, 90, 880, 890, 891, 892, 5000):
+        average = EMA(net, 0.99)
+        for value in average.values.values():
+            value.zero_()
+        with torch.no_grad():
+            net.bias.fill_(1.0)
+        average.update(net, updates)
+        decays.append(1 - float(average.values["bias"][0]))
+    growing = [(1 + n) / (10 + n) for n in (0, 1, 8, 90, 880, 890)]
+    assert decays == pytest.approx([*growing, 0.99, 0.99, 0.99], abs=1e-6)
 
 
 def test_swapping_twice_is_nothing():
@@ -248,6 +282,6 @@ def test_a_loaded_average_shares_no_memory():
     average = EMA(net, 0.5)
     weights = {name: torch.full_like(p, 3) for name, p in net.named_parameters()}
     average.load(weights, torch.device("cpu"))
-    average.update(net)
+    average.update(net, 100)
     torch.testing.assert_close(average.values["bias"], (3 + net.bias.detach()) / 2)
     assert weights["bias"].eq(3).all()

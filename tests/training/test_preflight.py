@@ -9,8 +9,10 @@ import pytest
 from stepsight import checkpoint
 from stepsight.conversion.upcycle import upcycle
 from stepsight.conversion.write import write
+from stepsight.data.table import settings_for
 from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings
+from stepsight.training.setup import preflight
 from stepsight.training.state import load_run
 
 
@@ -38,7 +40,7 @@ def test_weights_of_another_backbone_do_not_cost_the_run_that_would_be_overwritt
 
 
 def test_a_foreign_latent_cache_is_found_first(lab, old, tmp_path):
-    settings = {"latents": str(tmp_path / "cache"), "images": 8}
+    settings = {"latents": str(tmp_path / "cache"), "images": 8, "loss": "squared"}
     lab.fit(lab.config(("depth",), **settings), tmp_path / "first")
     config = lab.config(("depth",), **settings)
     config.tasks["depth"] = replace(config.tasks["depth"], space="inverse")
@@ -48,19 +50,31 @@ def test_a_foreign_latent_cache_is_found_first(lab, old, tmp_path):
     assert contents(old) == before
 
 
-def test_a_weight_too_small_for_a_turn_is_found_first(lab, tmp_path):
+def test_a_weight_too_small_for_a_turn_is_found_first(lab, tmp_path, monkeypatch):
     config = lab.config(("depth", "flow"))
+    config.data["folder"] = settings_for("folder", root="/data", weight=1e-3, size=(16, 16))
+    folder = type("Folder", (lab.Source,), {"name": "folder"})()
+    opened = {"scenes": lab.source, "folder": folder}
+    monkeypatch.setattr("stepsight.training.setup.open_sources", lambda *_: opened)
+    with pytest.raises(UserError, match=r"weight of depth\+flow on folder is under 1/60"):
+        preflight(config, tmp_path / "run")
+
+
+def test_a_task_of_little_weight_still_learns_from_the_pictures_of_the_others(lab, tmp_path):
+    config = lab.config(("depth", "flow"), images=8)
     config.tasks["depth"] = replace(config.tasks["depth"], weight=1e-3)
-    with pytest.raises(UserError, match="weight of depth"):
-        lab.fit(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    s = lab.train(config, tmp_path)
+    (stream,) = s.mixture.streams
+    assert stream.tasks == ("depth", "flow")
+    assert s.share("depth", stream) == pytest.approx(2 * 1e-3 / 1.001)
+    assert s.share("flow", stream) == pytest.approx(2 / 1.001)
 
 
 def test_a_run_that_goes_on_keeps_its_own_vae(lab, tmp_path, vae_of):
     """The folder it was read from may change or vanish; a run in other latents is refused."""
     folder = tmp_path / "vae"
     vae_of(0).save(folder)
-    config = in_latents(lab.config(("depth",), images=8), folder)
+    config = in_latents(lab.config(("depth",), images=8, loss="squared"), folder)
     run = lab.fit(config, tmp_path / "run")
     name = checkpoint.read(run).meta["codec"]
     vae_of(1).save(folder)

@@ -84,9 +84,11 @@ def test_workers_change_no_bit_of_training(lab, config_of, alone, tmp_path):
     mixture_of = lab.losses(alone)
     for row, before in zip(rows, [{}, *map(counted, rows)]):
         new = {key: value - before.get(key, 0) for key, value in counted(row).items()}
-        (key,) = [key for key, value in new.items() if value]  # a batch: one task, one source
-        assert new[key] == 8 and f"loss/{key.split('/')[1]}" in row
-        seen[key] += 8
+        keys = [key for key, value in new.items() if value]  # a batch: one source, all its tasks
+        assert [key.split("/")[1] for key in keys] == ["depth", "flow"]
+        assert len({key.split("/")[2] for key in keys}) == 1
+        assert all(new[key] == 8 and f"loss/{key.split('/')[1]}" in row for key in keys)
+        seen.update({key: 8 for key in keys})
     assert counted(rows[-1]) == {key: seen[key] for key in counted(rows[-1])}
     assert len(counted(rows[-1])) == 6 and len(mixture_of) == 8
     assert "images seen: depth on hypersim" in (alone / "train.log").read_text()
@@ -121,13 +123,13 @@ def test_a_stream_without_augmentation_is_the_bank(lab, config_of, tmp_path):
 @pytest.mark.slow
 def test_buckets_train_at_their_sizes(lab, config_of, tmp_path, monkeypatch):
     shapes = set()
-    error = loop.errors_of
+    code = loop.codings_of
 
-    def watched(s, net, part, t, noise):
-        shapes.add(tuple(part.coded.x.shape[-2:]))
-        return error(s, net, part, t, noise)
+    def watched(s, parts, step, rows):
+        shapes.update(tuple(part.coded.x.shape[-2:]) for part in parts)
+        return code(s, parts, step, rows)
 
-    monkeypatch.setattr(loop, "errors_of", watched)
+    monkeypatch.setattr(loop, "codings_of", watched)
     config = config_of({"buckets": ("16x24", "24x16")}, ("depth",), images=128, workers=1)
     run = train(config, tmp_path / "run")
     assert shapes == {(16, 24), (24, 16)}
@@ -217,9 +219,11 @@ def test_a_run_that_waits_is_told_before_step_20(config_of, tmp_path, monkeypatc
 
 
 def test_the_advice_fits_the_run(lab, config_of):
-    kept = advice(lab.config(), 0.4, 8)
+    kept = advice(lab.config(loss="squared"), 0.4, 8)
     assert kept.startswith("40% of the time") and "training.latents" in kept
     assert "workers" not in kept
+    for loss in ("auto", "task"):  # with which a cache would be refused
+        assert "latents" not in advice(lab.config(loss=loss), 0.4, 8)
     streamed = advice(config_of({}, workers=2), 0.4, 8)
     assert "raise training.workers (now 2; 8 cores)" in streamed and "stream False" in streamed
     assert "stream False" not in advice(config_of(), 0.4, 8)

@@ -147,10 +147,17 @@ def test_a_batch_shows_its_images_and_its_targets(lab, tmp_path):
         s = stage.prepare(config(("semantic",), flip=False), run)
     draw = s.mixture.draw(0)
     batch = collate(lab.source.samples(draw.indices))
-    pictures = s.pictures(draw)
+    pictures = s.pictures(draw, "semantic")
     assert pictures.shape == (4 + 4 * 3, 3, 16, 16)  # 7 classes are three pictures
     assert torch.equal(pictures[:4], batch.image)
     assert torch.equal(pictures[4:], to_pictures(s.tasks["semantic"].encode(batch).x))
+
+
+def test_tasks_of_one_source_take_turns(fit, lab):
+    """Every batch shows the targets of one of them."""
+    folder = fit(config(("depth", "flow", "amodal"), images=24))
+    seen = [[key for key in row if key.startswith("loss/")] for row in lab.rows(folder)]
+    assert seen == [["loss/depth"], ["loss/flow"], ["loss/amodal"]] * 2
 
 
 def test_the_loss_is_what_its_formula_says():

@@ -222,7 +222,7 @@ def _sweep(
     from stepsight.evaluation.sweep_claims import spoken
 
     axes = evaluation.Axes(*(dials[flag] for flag in AXES))
-    tried = evaluation.variants(candidates, plan, axes)
+    tried = evaluation.usual_variants(candidates, plan, axes)
     for note in tried.left_out:
         console.note(note)
     scored = [one.candidate for one in tried.found]

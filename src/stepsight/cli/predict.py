@@ -89,7 +89,6 @@ def _predict(door: argparse.Namespace) -> None:
             views=door.views,
             tolerance=door.tolerance,
             seed=door.seed,
-            key=Path(name).name,
         )
         out.mkdir(parents=True, exist_ok=True)
         stem = f"{out / Path(name).stem}-{door.task}"

@@ -10,6 +10,10 @@ What has the same name and shape is taken as it is. Three parts depend on the ta
   condition images of a model that has some start at zero, and change nothing.
 * outputs that are new start at zero; surplus ones, such as a learned variance, are dropped.
 
+A split backbone reads the picture apart from the target, and further images and features by
+convolutions of their own: those that are new start at zero, and what is left of one that has no use
+any more, its bias, goes to the picture's.
+
 Tasks that both runs have give the same output before and after, unless the target loses channels.
 """
 
@@ -27,15 +31,18 @@ from stepsight.coding import Layout
 from stepsight.models.codec import Codec, CodecShape, described_codec
 from stepsight.tasks.table import build_tasks
 
-INPUTS = ("x_embedder.proj", "input", "unet.conv_in")
+INPUTS = ("x_embedder.proj", "unet.conv_in")
 LABELS = (
     "y_embedder.embedding_table.weight",
     "label.embedding_table.weight",
     "unet.class_embedding.weight",
     "prompt",
 )
-OUTPUTS = ("final_layer.linear", "output", "unet.conv_out")
-FEATURES = "features."
+OUTPUTS = ("final_layer.linear", "unet.conv_out")
+# Of a split backbone, whose channels lie in blocks of 4 places: along which dimension.
+SPLIT = {"input.weight": 1, "input_images.weight": 1, "output.weight": 0, "output.bias": 0}
+IMAGES, PICTURE = "input_images.bias", "pictured.bias"
+OPTIONAL = ("features.", "input_images.", "input_features.", "input_coarse.", "input_looked.")
 
 
 def adapt(saved: Checkpoint, net: nn.Module, layout: Layout, codec: Codec) -> dict[str, Tensor]:
@@ -71,18 +78,22 @@ class Change:
 
     def apply(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`weights` in the shapes of `own`, as far as the layouts explain the difference."""
-        adapted = {n: w for n, w in weights.items() if not n.startswith(FEATURES) or n in own}
+        adapted = {n: w for n, w in weights.items() if not n.startswith(OPTIONAL) or n in own}
         for name, like in own.items():
-            if name.startswith(FEATURES) and name not in weights:
+            if name.startswith(OPTIONAL) and name not in weights:
                 adapted[name] = torch.zeros_like(like, device="cpu")
             elif name in weights:
                 adapted[name] = self._part(name, weights[name], like)
+        if IMAGES in weights and IMAGES not in own and PICTURE in own:
+            adapted[PICTURE] = weights[PICTURE] + weights[IMAGES]
         return adapted
 
     def _part(self, name: str, value: Tensor, like: Tensor) -> Tensor:
         module = name.rpartition(".")[0]
         if name in LABELS:
             return self._rows(value)
+        if name in SPLIT:
+            return _fitted(value, like.shape[SPLIT[name]], SPLIT[name])
         if module in INPUTS and _outer(value, self.old) != _outer(like, self.new):
             return value  # another backbone's
         if module in INPUTS and name.endswith("weight"):

@@ -39,6 +39,13 @@ class Stream:
     """Indices of samples that lie in one file; without groups, all from 0 to `length`."""
     size: tuple[int, int] | None = None  # working height and width; None: those of the source
 
+    shares: tuple[float, ...] = field(default=(), compare=False)  # of the tasks; (): equal ones
+
+    def share(self, task: str) -> float:
+        """The share of the stream's weight that it has for one of its tasks."""
+        own = self.shares or (1.0,) * len(self.tasks)
+        return own[self.tasks.index(task)] / sum(own)
+
     @property
     def label(self) -> str:
         """Its tasks in a word."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from stepsight.diffusion.config import DiffusionSettings, nfe
@@ -32,6 +34,11 @@ def _check_numbers(settings: DiffusionSettings) -> None:
         value = getattr(settings, name)
         if value <= 0:
             raise UserError(f"diffusion.{name}: {value} is not above 0. 1 means no shift.")
+    if not 0 <= settings.temperature < math.inf:
+        raise UserError(
+            f"diffusion.temperature: {settings.temperature}. Give 0 to start from zeros, 1 for the "
+            "diffusion's own noise, or a number between or above."
+        )
     if not 0 <= settings.eta <= 1:
         raise UserError(
             f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."

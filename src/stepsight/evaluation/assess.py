@@ -66,6 +66,7 @@ class Job:
             options={**_options(self.source), **self.predictor.options},
             label="; ".join(filter(None, (self.label, self.predictor.remark(rule)))) or None,
             temperature=self.predictor.temperature,
+            views=self.predictor.views,
             calibration=self.predictor.calibration,
         )
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
+from stepsight.evaluation.evaluator import all_gathered, rank, world
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.spread import LEVEL, Case, case_of
 from stepsight.evaluation.views import cropped, view_of
@@ -49,17 +50,18 @@ def fit_calibration(
     a task whose uncertainty is no interval.
 
     Members (at least 2) start from noise of temperature 1, and are sampled in all else as the
-    pipeline is set up. "scale" is None where none exists, and "reason" says why. Every process that
-    calls this does the same work and has the same record.
+    pipeline is set up. "scale" is None where none exists, and "reason" says why. All processes
+    take part, and have the same record.
     """
     assert members > 1, "one member has no spread"
     own = pipeline.sampling(temperature=1.0)
     sampler = own.diffusion.settings.sampler
     model = Model(own, task, [nfe], [members], sampler, seed, rows, keep=True)
-    cases = _cases(model, source, rule, indices)
-    if (first := next(cases, None)) is None:
+    own = [_distances(case) for case in _cases(model, source, rule, indices[rank() :: world()])]
+    every = all_gathered(own)
+    if not every:
         return None
-    distances = [found for case in (first, *cases) if len(found := _distances(case))]
+    distances = [found for found in every if len(found)]
     scale = scale_of(distances)
     raw = [float((one <= half_width(LEVEL)).double().mean()) for one in distances]
     return {

@@ -100,7 +100,7 @@ def score(
             advance(len(part) * world())
     except UserError as error:  # the others wait for this process, and the first one speaks
         own.append(error)
-    found = _all_gathered(own)
+    found = all_gathered(own)
     for error in (one for one in found if isinstance(one, UserError)):
         raise error
     records = sorted(found, key=lambda record: record.place)
@@ -122,6 +122,8 @@ def _scored(
     """The records of this process: those of the journal, then part by part what is scored now."""
     mine = range(rank(), len(indices), world())
     known = journal.records() if journal else {}
+    if world() > 1:
+        dist.barrier()  # or one would take what another has just written for an earlier evaluation
     if done := [known[place] for place in mine if place in known]:
         yield done
     todo = [place for place in mine if place not in known]
@@ -299,7 +301,7 @@ def _same_size(samples: Sequence[Sample]) -> list[list[int]]:
     ]
 
 
-def _all_gathered(mine: list[Any]) -> list[Any]:
+def all_gathered(mine: list[Any]) -> list[Any]:
     """What all processes hold, together."""
     if world() == 1:
         return mine

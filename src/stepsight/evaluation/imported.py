@@ -56,7 +56,7 @@ class Imported:
 
     device = torch.device("cpu")
     sampler = "imported"
-    temperature = None
+    temperature = views = None
 
     @property
     def digest(self) -> str:

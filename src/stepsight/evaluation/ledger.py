@@ -152,14 +152,14 @@ class Cost(NamedTuple):
 
     encode: float  # once an image and view
     call: float  # each model call
-    shared: float = 0.0  # of `encode`, what other tasks of the same image need as well
+    shared: float = 0.0  # of `encode`, what other tasks and passes of the same image need as well
 
 
 def picture_flops(costs: Sequence[Cost], rows: float) -> float:
     """FLOPs of the forward passes that a picture takes in training: `rows` calls for each of its
     tasks, whose `costs` these are. What they share of the encoding is done once a picture."""
     shared = min(one.shared for one in costs)
-    return shared + sum(one.encode - shared + rows * one.call for one in costs)
+    return shared + sum(one.encode - one.shared + rows * one.call for one in costs)
 
 
 def cost_of(pipeline: DensePipeline, task: str, size: Size | None = None) -> Cost:

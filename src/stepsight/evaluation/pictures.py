@@ -78,9 +78,8 @@ def sample_grid(
 def _model(pipeline: DensePipeline, task: str, nfe: int | None, members: int | None) -> Model:
     """What answers in a sample grid."""
     if nfe is None or members is None:
-        usual = pipeline.usual(task)
-        pipeline = pipeline.sampling(temperature=usual.temperature, views=usual.views)
-        nfe, members = nfe or usual.nfe, members or usual.members
+        usual = pipeline.setting(task, nfe, members)
+        pipeline, nfe, members = pipeline.set_to(usual), usual.nfe, usual.members
     return Model(pipeline, task, [nfe], [members], pipeline.config.diffusion.sampler)
 
 

@@ -81,6 +81,11 @@ class Predictor(Protocol):
         ...
 
     @property
+    def views(self) -> str | None:
+        """What further calls saw; None for files."""
+        ...
+
+    @property
     def calibration(self) -> Mapping[str, Any]:
         """The record of the "scale" that the spread of its members is multiplied by
         (`evaluation.calibration`); {} where none was fitted."""
@@ -160,8 +165,9 @@ class Model:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        config = self.pipeline.config
+        config, own = self.pipeline.config, self.pipeline.usual(self.name)
         usual = _way(config.diffusion, config.tasks[self.name])
+        usual |= {"temperature": own.temperature, "views": own.views}
         return {name: value for name, value in self._way().items() if value != usual.get(name)}
 
     @property
@@ -175,6 +181,10 @@ class Model:
     @property
     def temperature(self) -> float | None:
         return self.pipeline.diffusion.settings.temperature
+
+    @property
+    def views(self) -> str | None:
+        return self.pipeline.diffusion.settings.views
 
     @property
     def calibration(self) -> Mapping[str, Any]:
@@ -289,6 +299,7 @@ class Model:
 def _way(diffusion: DiffusionSettings, task: object) -> dict[str, Any]:
     found = {"spacing": diffusion.spacing, "schedule": diffusion.sampling_schedule}
     found |= {"eta": diffusion.eta, "times": list(diffusion.sampling_times)}
+    found |= {name: getattr(diffusion, name) for name in ("temperature", "views", "starts")}
     return found | {"merge": getattr(task, "merge_by", None)}
 
 

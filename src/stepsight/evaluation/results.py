@@ -40,6 +40,7 @@ class Made:
     available: int | None = None  # images of the split that are there
     options: Mapping[str, Any] = field(default_factory=dict)  # of the data and of imported files
     temperature: float | None = None  # of the start noise
+    views: str | None = None  # what further calls saw
     calibration: Mapping[str, Any] = field(default_factory=dict)  # the record of its intervals
 
 
@@ -66,6 +67,7 @@ def result(scores: Scores, setting: Setting, made: Made) -> dict[str, Any]:
         "nfe": setting[0],
         "members": setting[1],
         "temperature": made.temperature,
+        "views": made.views,
         "n": len(scores.keys),
         "expected": expected,
         "size": list(scores.working),

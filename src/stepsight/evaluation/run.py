@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,13 @@ from stepsight.evaluation.assess import assess, score_jobs
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.ledger import Identity, forward_flops, identity_of, record_lines
 from stepsight.evaluation.plan import Plan, jobs_of, protocol_of, protocols_of
-from stepsight.evaluation.predictors import Predictor
+from stepsight.evaluation.predictors import Model, Predictor
 from stepsight.evaluation.sweep import sweep_variants
-from stepsight.evaluation.variants import Axes, Candidate, variants
+from stepsight.evaluation.variants import STARTS, Axes, Candidate, Variants, starts_text, variants
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline import DensePipeline
 from stepsight.scaling.records import append
+from stepsight.tasks.config import ImageSettings
 
 __all__ = [
     "Axes",
@@ -38,9 +40,11 @@ __all__ = [
     "protocol_of",
     "protocols_of",
     "score_tasks",
+    "starts_of",
     "sweep",
     "sweep_variants",
     "truth_needed",
+    "usual_variants",
     "variants",
 ]
 
@@ -73,16 +77,28 @@ def evaluate(
     jobs = jobs_of(pipeline, sources, plan, keep=True, save_to=save_to)
 
     def done(every: Sequence[Scores]) -> None:
-        ways = {job.predictor.name: _way(job.predictor) for job in jobs}
-        lines = [record_lines([one], pipeline, ways[one.task], identity) for one in every]
+        models = {job.predictor.name: job.predictor for job in jobs}
+        lines = [
+            record_lines([one], _pipeline_of(models[one.task]), _way(models[one.task]), identity)
+            for one in every
+        ]
         append(records, chain.from_iterable(lines))
 
     return assess(folder, jobs, advance, done)
 
 
+def _pipeline_of(predictor: Predictor) -> DensePipeline:
+    """As the task was sampled."""
+    assert isinstance(predictor, Model)
+    return predictor.pipeline
+
+
 def _way(predictor: Predictor) -> str:
-    """The sampler, and what else is not as the run itself samples and merges."""
-    return " ".join([predictor.sampler, *map(str, predictor.options.values())])
+    """The sampler, its starts and views as sweeps tell them, and what else is not as the run itself
+    samples and merges."""
+    told = starts_text(_pipeline_of(predictor).diffusion.settings)
+    other = {key: x for key, x in predictor.options.items() if key not in STARTS}
+    return " ".join([predictor.sampler, *told, *map(str, other.values())])
 
 
 def sweep(
@@ -98,12 +114,41 @@ def sweep(
     member from zeros, with and without views, and members from noise."""
     path = "" if pipeline.home is None else str(pipeline.home)
     candidate = Candidate(path, pipeline, identity, sources, plan.label)
-    settings, found = pipeline.config.evaluation, []
-    for temperature in settings.sweep_temperatures:  # members differ enough without views
-        views = ["none"] if temperature or plan.sampler != "ddim" else settings.sweep_views
-        axes = Axes(samplers=[plan.sampler], temperatures=[temperature], views=views)
-        found += variants([candidate], plan, axes).found
-    return sweep_variants(folder, found, records, advance, page=False)
+    tried = usual_variants([candidate], plan, Axes(samplers=[plan.sampler]))
+    return sweep_variants(folder, tried.found, records, advance, page=False)
+
+
+def usual_variants(candidates: Sequence[Candidate], plan: Plan, axes: Axes) -> Variants:
+    """The variants of `axes` over the starts and views of the first candidate's run (`starts_of`),
+    where the axes name neither."""
+    if axes.temperatures or axes.views:
+        return variants(candidates, plan, axes)
+    both = Variants()
+    for temperature, views in starts_of(candidates[0].pipeline.config):
+        own = replace(axes, temperatures=[temperature], views=[views])
+        try:
+            one = variants(candidates, plan, own)
+        except UserError:
+            if views == "none":
+                raise
+            continue  # no sampler here can have views
+        both.found += one.found
+        both.left_out += [note for note in one.left_out if note not in both.left_out]
+    return both
+
+
+def starts_of(config: RunConfig) -> list[tuple[float, str]]:
+    """The temperatures and views that a run sweeps: views from zeros alone, as members from noise
+    differ enough without. Pictures are generated from noise, and a model of one call has one."""
+    settings = config.evaluation
+    if config.diffusion.objective == "end_to_end":
+        return [(0.0, "none")]
+    ways = [
+        (temperature, views)
+        for temperature in settings.sweep_temperatures
+        for views in (("none",) if temperature else settings.sweep_views)
+    ]
+    return [way for way in ways if way[0]] if ImageSettings.name in config.tasks else ways
 
 
 def images_of(candidates: Sequence[Candidate], plan: Plan) -> int:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stepsight.errors import UserError
 from stepsight.evaluation import strategies, sweep_page
 from stepsight.evaluation.assess import Job, score_jobs
 from stepsight.evaluation.evaluator import Scores, rank
@@ -98,6 +99,8 @@ def sweep_variants(
     try what else the variant with the most members could do with its largest budget (`strategies`).
     page: False where the report of a run has its sections.
     """
+    if with_strategies and max(max(one.plan.members) for one in tried) < 2:
+        raise UserError("strategies are of ensembles: sweep at least 2 members at temperature 1.")
     every: list[Scored] = []
     journals: list[Journal] = []
     for variant in tried:

@@ -13,7 +13,14 @@ from itertools import product
 from typing import Any, get_args
 
 from stepsight.data.table import Source
-from stepsight.diffusion.config import Sampler, SamplingSchedule, Spacing, Views, known
+from stepsight.diffusion.config import (
+    DiffusionSettings,
+    Sampler,
+    SamplingSchedule,
+    Spacing,
+    Views,
+    known,
+)
 from stepsight.errors import UserError
 from stepsight.evaluation.ledger import Identity
 from stepsight.evaluation.plan import Plan
@@ -45,6 +52,16 @@ class Axes:
     merges: Sequence[str] = ()
     temperatures: Sequence[float] = ()  # of the start noise
     views: Sequence[str] = ()
+
+
+STARTS = ("temperature", "views", "starts")
+
+
+def starts_text(used: DiffusionSettings) -> list[str]:
+    """How samples start and look, as far as it is not as a sampler does by itself."""
+    names = [f"T {temperature_text(used.temperature)}"] if used.temperature != 1 else []
+    names += [f"{used.views} views"] if used.views != "none" else []
+    return names + ([used.starts] if used.starts != "independent" else [])
 
 
 @dataclass(frozen=True)
@@ -83,9 +100,7 @@ class Variant:
         names = [used.spacing] if used.spacing != usual.spacing else []
         names += [used.sampling_schedule] if used.sampling_schedule != "trained" else []
         names += [f"{self.plan.size}px"] if self.plan.size else []
-        changed = used.temperature != usual.temperature
-        names += [f"T {temperature_text(used.temperature)}"] if changed else []
-        names += [f"{used.views} views"] if used.views != usual.views else []
+        names += starts_text(used)
         return " ".join([used.sampler, *names, *([merge] if merge else [])])
 
 

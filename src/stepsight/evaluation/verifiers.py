@@ -84,8 +84,7 @@ def forward_backward(found: Candidates) -> Tensor:
     """Flow: how far the merged flow from the second frame to the first misses the way back."""
     batch = found.batch
     assert batch.second is not None
-    keys = [f"{key}:second" for key in batch.keys]  # noise of its own
-    swapped = replace(batch, image=batch.second, second=batch.image, keys=keys)
+    swapped = replace(batch, image=batch.second, second=batch.image)
     backward = found.evidence(found.task.name, swapped).values
     return torch.stack([inconsistency(one.values, backward) for one in found.decoded()])
 

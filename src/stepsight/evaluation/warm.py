@@ -56,8 +56,7 @@ def warm_starts(
     noise and from these starts at every strength."""
     assert batch.second is not None
     chosen = pipeline.task(task)
-    keys = [f"{key}:second" for key in batch.keys]  # noise of its own
-    before = replace(batch, image=batch.second, second=None, keys=keys)
+    before = replace(batch, image=batch.second, second=None)
 
     def merged(frame: Batch, calls: int, **warm: Any) -> Prediction:
         drawn = pipeline.sample(

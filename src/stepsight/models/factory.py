@@ -14,13 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.errors import UserError
-from stepsight.models.config import (
-    DiTSize,
-    ModelSettings,
-    SplitSize,
-    UNetSize,
-    parse,
-)
+from stepsight.models.config import DiTSize, ModelSettings, SplitSize, UNetSize, parse
 
 
 def build(
@@ -31,6 +25,7 @@ def build(
     labels: int,
     feature_channels: int = 0,
     looked_channels: int = 0,
+    picture_channels: int = 3,
     used: Sequence[int] = (),
 ) -> nn.Module:
     """The backbone of `settings`: (x, cond, time, label, features) -> "b c h w".
@@ -38,8 +33,8 @@ def build(
     target_channels: channels of the noisy target and of the output.
     cond_channels: channels of the condition images, concatenated.
     labels: task rows; a null row is added.
-    looked_channels, used: of backbones that look again at every call, and that leave the channels
-    of other tasks aside (`models.split`).
+    looked_channels, picture_channels, used: of backbones that look again at every call, that read
+    the picture apart, and that leave the channels of other tasks aside (`models.split`).
     Raises UserError for an unknown name.
     """
     size = parse(settings.name)
@@ -60,7 +55,8 @@ def build(
         from stepsight.models.split import Split
 
         del shared["routed"]
-        return Split(size, looked_channels=looked_channels, used=used, **shared)
+        shared |= dict(looked_channels=looked_channels, picture_channels=picture_channels)
+        return Split(size, used=used, **shared)
     from stepsight.models.dit import DiT  # timm: only when a DiT is chosen
 
     return DiT(
@@ -122,7 +118,7 @@ def active_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters()) - idle
 
 
-def count_flops(factory: Callable[[], nn.Module], example: tuple[Tensor | None, ...]) -> int:
+def count_flops(factory: Callable[[], nn.Module], example: tuple[Any, ...]) -> int:
     """FLOPs (2 x MAC) of one forward pass, counted by torch on the meta device.
 
     Nothing is computed and no weight is allocated: the network is built anew without memory.
@@ -130,13 +126,11 @@ def count_flops(factory: Callable[[], nn.Module], example: tuple[Tensor | None, 
     return sum(flops_by_group(factory, example).values())
 
 
-def flops_by_group(
-    factory: Callable[[], nn.Module], example: tuple[Tensor | None, ...]
-) -> dict[str, int]:
+def flops_by_group(factory: Callable[[], nn.Module], example: tuple[Any, ...]) -> dict[str, int]:
     """`count_flops` by first component of the module's name; what is in none is "other"."""
     with torch.device("meta"):
         net = factory()
-    arguments = [None if part is None else part.to("meta") for part in example]
+    arguments = _on_meta(example)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(*arguments)
     root = f"{type(net).__name__}."
@@ -154,11 +148,18 @@ def flops_by_group(
     return {name: count for name, count in groups.items() if count}
 
 
-def activation_bytes(factory: Callable[[], nn.Module], example: tuple[Tensor | None, ...]) -> int:
+def _on_meta(part: Any) -> Any:
+    """A tensor without its memory; of a tuple, all that are in it."""
+    if isinstance(part, tuple):
+        return tuple(_on_meta(one) for one in part)
+    return None if part is None else part.to("meta")
+
+
+def activation_bytes(factory: Callable[[], nn.Module], example: tuple[Any, ...]) -> int:
     """Bytes that one forward pass keeps for its backward pass, each storage counted once."""
     with torch.device("meta"):
         net = factory()
-    arguments = [None if part is None else part.to("meta") for part in example]
+    arguments = _on_meta(example)
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, int] = {}
 

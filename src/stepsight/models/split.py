@@ -98,12 +98,12 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A picture "n 3 h w" to maps "n c2 h2 w2", "n c4 h4 w4", "n d h8 w8"."""
+    """A picture "n p h w" to maps "n c2 h2 w2", "n c4 h4 w4", "n d h8 w8"."""
 
-    def __init__(self, size: SplitSize, gate: float) -> None:
+    def __init__(self, size: SplitSize, picture_channels: int, gate: float) -> None:
         super().__init__()
         half, quarter = size.channels
-        self.input = nn.Conv2d(12, half, 3, padding=1)
+        self.input = nn.Conv2d(4 * picture_channels, half, 3, padding=1)
         self.fine = _residuals(half, size.encoder[0])
         self.down4 = nn.Conv2d(half, quarter, 2, stride=2)
         self.middle = _residuals(quarter, size.encoder[1])
@@ -120,8 +120,9 @@ class Encoder(nn.Module):
 class Split(nn.Module):
     """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w".
 
-    The first three channels of the condition are the picture; what follows are further images of
-    the task, which reach rows without features only: features stand for those of the others.
+    The first channels of the condition are the picture, p = `picture_channels`; what follows are
+    further images of the task, which reach rows without features only: features stand for those of
+    the others.
     used: for each label row how many of the c channels its task has; the others are not looked at.
     looked_channels: f of what a call sees anew, at half the resolution.
     """
@@ -134,17 +135,18 @@ class Split(nn.Module):
         labels: int,
         feature_channels: int = 0,
         looked_channels: int = 0,
+        picture_channels: int = 3,
         used: Sequence[int] = (),
         gate_init: float = 0.7,
     ) -> None:
         super().__init__()
         (half, quarter), width = size.channels, size.width
-        self.stride, self.looks = 8, looked_channels > 0
+        self.stride, self.looks, self.picture = 8, looked_channels > 0, picture_channels
         self.time, self.label = TimestepEmbedder(width), LabelEmbedder(labels, width)
-        self.encoder = Encoder(size, gate_init)
+        self.encoder = Encoder(size, picture_channels, gate_init)
         self.input = nn.Conv2d(4 * target_channels, half, 1)
         self.pictured = nn.Conv2d(half, half, 1)
-        more = 4 * (cond_channels - 3)
+        more = 4 * (cond_channels - picture_channels)
         self.input_images = _maybe(more, lambda: nn.Conv2d(more, half, 3, padding=1))
         fine = feature_channels
         self.input_features = _maybe(fine, lambda: nn.Conv2d(fine, half, 1))
@@ -183,7 +185,7 @@ class Split(nn.Module):
         half = self.pictured(half)
         everything = torch.arange(len(cond), device=cond.device)
         if self.input_images is not None:
-            others = cond[:, 3:]
+            others = cond[:, self.picture :]
             if features is not None:
                 others = others.index_fill(0, everything if rows is None else rows, 0.0)
             half = half + self.input_images(_unshuffled(others))
@@ -197,8 +199,8 @@ class Split(nn.Module):
     def read(self, cond: Tensor) -> tuple[Tensor, ...]:
         """The part of `encode` that is the same for all tasks of a picture, which is blank where
         there is no condition."""
-        blank = 3 - cond.shape[1]
-        return self.encoder(F.pad(cond[:, :3], (0, 0, 0, 0, 0, max(blank, 0))))
+        blank = max(self.picture - cond.shape[1], 0)
+        return self.encoder(F.pad(cond[:, : self.picture], (0, 0, 0, 0, 0, blank)))
 
     def _read_once(self, cond: Tensor, pictures: Tensor | None) -> tuple[Tensor, ...]:
         if pictures is None:

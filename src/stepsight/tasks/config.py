@@ -53,7 +53,7 @@ class FlowSettings(TaskSettings):
     fine_window: int = 3  # of a second volume; 0: none
     costs: bool = True  # also the costs themselves, before the softmax
     look: bool = True  # see anew at every call what the estimate so far leaves over
-    look_radius: int = 2  # cells around the estimate whose costs are seen then
+    look_radius: int = 2  # pixels around the estimate whose costs are seen then
     sharpness: float = 60.0  # of the softmax over displacements
     merge_by: Literal["mean", "median", "medoid"] = "mean"
 

@@ -66,7 +66,7 @@ class Flow(SquaredError, FlowSettings):
 
     @property
     def look_channels(self) -> int:
-        return 3 * 4 + (2 * self.look_radius + 1) ** 2 if self.look and self.passes == 1 else 0
+        return 4 * (3 + (2 * self.look_radius + 1) ** 2) if self.look and self.passes == 1 else 0
 
     def condition(self, batch: Batch) -> Condition:
         (second,) = require(self.name, batch, "second")
@@ -75,13 +75,13 @@ class Flow(SquaredError, FlowSettings):
 
     def look_at(self, x: Tensor, images: Tensor) -> Tensor:
         """What an estimate "b 2 h w" of the target leaves over of both frames "b 6 h w": the second
-        one warped by it, less the first, and the scores of small shifts about it; at half the
-        resolution."""
+        one warped by it, less the first, and the scores of shifts by a few pixels about it; by
+        space-to-depth at half the resolution."""
         first, second = images[:, :3], images[:, 3:6]
         moved = warped(second, x[:, :2] * self._unit(x))
-        (costs,) = mean_costs(first, moved, [3], radius=self.look_radius)
-        left = F.pixel_unshuffle(moved - first, 2)
-        return torch.cat([left, scores(costs, self.sharpness)], dim=1)
+        (costs,) = mean_costs(first, moved, [5], stride=1, radius=self.look_radius)
+        seen = torch.cat([moved - first, scores(costs, self.sharpness)], dim=1)
+        return F.pixel_unshuffle(seen, 2)
 
     def _volumes(self, first: Tensor, second: Tensor) -> Tensor:
         windows = [self.window, *([self.fine_window] if self.fine_window else [])]

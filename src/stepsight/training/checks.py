@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.mixture import Stream
@@ -65,26 +63,52 @@ def same_experts(start: Checkpoint, config: RunConfig) -> None:
         )
 
 
-def _check_rows(config: RunConfig, diffusion: Diffusion) -> None:
+def plain(config: RunConfig) -> bool:
+    """Whether the tasks' own errors, which are of x0 in pixels, can be what is trained on."""
+    settings = config.diffusion
+    own = settings.prediction == "x" and settings.weighting == "uniform"
+    return own and settings.variance == "ignored" and not config.codec.path
+
+
+def own_errors(config: RunConfig) -> bool:
+    """Whether tasks are trained on errors of their own, else on squared ones."""
+    loss = config.training.loss
+    return plain(config) if loss == "auto" else loss == "task"
+
+
+def _check_rows(config: RunConfig) -> None:
     """Refuse kinds of rows and errors that the diffusion or its space cannot have."""
     settings, rows = config.diffusion, config.training.rows
     if settings.objective == "end_to_end":
         return  # one call from zeros, with an error of its own: neither is read
-    blind = float(diffusion.schedule.alpha(torch.ones(()))) == 0
-    if rows.start and settings.prediction == "eps" and blind:
+    if rows.rollout and settings.prediction != "x":
         raise UserError(
-            "training.rows.start: at t = 1 there is nothing but noise, and diffusion.prediction "
-            "eps says nothing of the picture. Use prediction x or v, or rows start 0, rollout 0, "
-            "denoise 1."
+            "training.rows.rollout: walks on the model's own answers are learnt as errors of x0; "
+            f"diffusion.prediction {settings.prediction} would weigh them by 1/t^2. Use prediction "
+            "x, or rows rollout 0."
+        )
+    if rows.start and settings.weighting != "uniform":
+        raise UserError(
+            f"training.rows.start: diffusion.weighting {settings.weighting} gives rows at t = 1 no "
+            "weight. Use uniform, or rows start 0, rollout 0, denoise 1."
+        )
+    if rows.start and rows.noisy and settings.multires_noise:
+        raise UserError(
+            "training.rows.noisy: samples start from white noise, and diffusion.multires_noise is "
+            "not. Set rows noisy 0, or rows start 0, rollout 0, denoise 1."
         )
     if rows.start and ImageSettings.name in config.tasks:
         raise UserError(
             "training.rows.start: pictures are generated from noise, not from zeros. Set rows "
             "start 0, rollout 0, denoise 1."
         )
-    plain = settings.prediction == "x" and not config.codec.path
-    plain = plain and settings.weighting == "uniform" and settings.variance == "ignored"
-    if config.training.loss == "task" and not plain:
+    if own_errors(config) and config.training.latents:
+        raise UserError(
+            f"training.loss {config.training.loss}: the tasks' own errors are weighed by the truth "
+            "itself, which training.latents does not keep. Use --training.loss squared, or no "
+            "latent cache."
+        )
+    if config.training.loss == "task" and not plain(config):
         raise UserError(
             "training.loss task: the tasks' own errors are of x0 in pixels, with uniform weight. "
             "Use diffusion.prediction x without a codec, or --training.loss squared."
@@ -100,7 +124,7 @@ def check_objective(config: RunConfig, begun: bool) -> None:
             "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
             "the samples themselves. Leave training.latents empty."
         )
-    _check_rows(config, diffusion)
+    _check_rows(config)
     if config.diffusion.variance == "trained" and not config.model.learned_variance:
         raise UserError("diffusion.variance=trained needs model.learned_variance true.")
     affine = isinstance(depth, DepthSettings) and depth.range == "quantile"

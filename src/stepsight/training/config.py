@@ -28,7 +28,7 @@ class TrainingSettings:
     images: int = 8000  # length of the run, in pictures; each serves all tasks it has truth for
     batch: int = 8  # pictures: over all processes and accumulation
     rows: RowsSettings = field(default_factory=RowsSettings)
-    loss: Literal["task", "squared"] = "task"  # each task's own error of x0, or the squared one
+    loss: Literal["auto", "task", "squared"] = "auto"  # each task's own error where it can be
     accumulate: int = 1  # micro-batches a step and process
     workers: int = 0  # processes a training process that read streamed sources; 0: the loop reads
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives

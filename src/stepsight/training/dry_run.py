@@ -44,7 +44,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
         check_size(net, size, where, codec.downsample)
     largest = max(sizes.values(), key=lambda size: size[0] * size[1])
     height, width = (side // codec.downsample for side in largest)
-    example = _example(layout, height, width)
+    example = _example(layout, height, width, looks=getattr(net, "looks", False))
 
     def factory() -> torch.nn.Module:
         return layout.build(config.model)
@@ -53,11 +53,11 @@ def describe(config: RunConfig) -> dict[str, Any]:
     forward = sum(per_group.values())
     training = config.training
     pictures = training.batch / (training.accumulate * max(training.processes, 1))
-    rows = pictures * sum(task.passes for task in tasks.values()) * rows_a_picture(training.rows)
+    rows = pictures * sum(task.passes for task in tasks.values()) * rows_a_picture(config)
     kept = int(activation_bytes(factory, example) * rows)
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
     costs = [task_cost(config.model, layout, task, (height, width)) for task in tasks.values()]
-    per_image = int(3 * picture_flops(costs, rows_a_picture(training.rows)))
+    per_image = int(3 * picture_flops(costs, rows_a_picture(config)))
     return {
         "model": config.model.name,
         "codec": codec.name,
@@ -77,15 +77,17 @@ def describe(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _example(layout: Layout, height: int, width: int) -> tuple[torch.Tensor | None, ...]:
-    """One row of input without memory."""
+def _example(layout: Layout, height: int, width: int, looks: bool) -> tuple[Any, ...]:
+    """One row of input without memory, with what a backbone that `looks` sees anew."""
 
-    def empty(channels: int) -> torch.Tensor:
-        return torch.empty(1, channels, height, width, device="meta")
+    def empty(channels: int, part: int = 1) -> torch.Tensor:
+        return torch.empty(1, channels, height // part, width // part, device="meta")
 
     label = torch.zeros(1, dtype=torch.long, device="meta")
     features = empty(layout.features) if layout.features else None
-    return empty(layout.target), empty(layout.cond), torch.empty(1, device="meta"), label, features
+    again = [(empty(layout.looked, 2), None)] if looks else []
+    time = torch.empty(1, device="meta")
+    return empty(layout.target), empty(layout.cond), time, label, features, *again
 
 
 def lines(found: dict[str, Any]) -> list[str]:

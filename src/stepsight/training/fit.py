@@ -115,7 +115,8 @@ def _set_up(
             f"{flops / 1e9:.3f} GFLOP/image forward",
             f"tasks  {shares}    data {', '.join(config.data)}",
             f"device {s.device}, {s.accelerator.num_processes} processes x {threads} threads, "
-            f"precision {settings.precision}    batch {settings.batch}, {settings.images} images",
+            f"precision {s.accelerator.mixed_precision}    "
+            f"batch {settings.batch}, {settings.images} images",
         ]
     )
     return s
@@ -124,7 +125,7 @@ def _set_up(
 def _counts(s: Setup, console: Console) -> None:
     """How often each source was seen, beside what the weights declared."""
     declared, counts = s.mixture.declared(), s.mixture.counts(s.step)
-    total = max(sum(counts.values()), 1)
+    total = max(s.step * s.config.training.batch, 1)  # pictures, each of which serves several tasks
     lines = [
         f"{task} on {source} {count} ({count / total:.1%}, declared {declared[task, source]:.1%})"
         for (task, source), count in counts.items()

@@ -82,16 +82,17 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
         kinds = [s.rows(step, rows) for rows in s.micro_batches()]
         counts = [s.objective.counts(own, rows) for own, rows in zip(codings, kinds)]
         count = s.summed(torch.stack(counts).sum(dim=0)).clamp_min(1)
+        count = count * (count > 1).sum(dim=1, keepdim=True).clamp_min(1)  # the mean over kinds
         shares = torch.tensor([s.share(task, draw.stream) for task in draw.stream.tasks])
-        shares = shares.to(s.device)[:, None] / (count > 1).sum(dim=1, keepdim=True).clamp_min(1)
         total = torch.zeros_like(count)
         for index, (own, rows) in enumerate(zip(codings, kinds)):
             with s.synchronised(index == len(parts) - 1):
                 with s.accelerator.autocast():
                     errors = s.model(own, rows)
-                losses = errors.float() / count * shares
+                losses = errors.float() / count
                 balance = s.config.model.balance * s.objective.balance / len(parts)
-                loss = losses.sum() * s.accelerator.num_processes + balance  # DDP averages
+                loss = (losses.sum(dim=1) * shares.to(s.device)).sum()
+                loss = loss * s.accelerator.num_processes + balance  # DDP averages
                 s.accelerator.backward(loss)
                 total += losses.detach()
                 meter.use(s.objective.usage)
@@ -229,7 +230,8 @@ def finish(s: Setup, run: RunWriter, console: Console) -> Path:
             settings.sweep_images,
             **common,  # type: ignore[arg-type]
         )
-        console.phase("sweep", sum(min(grid.images or len(x), len(x)) for x in sources.values()))
+        images = sum(min(grid.images or len(x), len(x)) for x in sources.values())
+        console.phase("sweep", images * len(evaluation.starts_of(s.config)))
         evaluation.sweep(
             run.path / "sweep", pipeline, sources, grid, who, run.records, console.advance
         )

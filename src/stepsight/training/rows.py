@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stepsight.coding import working_channels
+from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.codec import Codec
 from stepsight.models.moe import balance_loss, expert_usage
@@ -88,10 +89,14 @@ def counts(rows: RowsSettings, batch: int) -> tuple[int, int]:
     return starts, min(starts, round(batch * rows.rollout / pictures))
 
 
-def rows_a_picture(rows: RowsSettings) -> float:
-    """Rows with a gradient for each picture and task, and walks' further calls at a third."""
-    walks = rows.rollout / (rows.start + rows.denoise)
-    return 1 + walks * (1 + rows.deep / 3)
+def rows_a_picture(config: RunConfig) -> float:
+    """Rows with a gradient for each picture and task, and the further calls of walks, which have
+    none, at a third."""
+    if config.diffusion.objective == "end_to_end":
+        return 1.0
+    training = config.training
+    walks = counts(training.rows, training.batch)[1] / training.batch
+    return 1 + walks * (1 + training.rows.deep / 3)
 
 
 @dataclass

@@ -41,6 +41,7 @@ from stepsight.training.checks import (
     check_classes,
     check_objective,
     check_processes,
+    own_errors,
     same_experts,
 )
 from stepsight.training.config import TrainingSettings
@@ -141,20 +142,28 @@ class Setup:
                 yield from (Request.of(draw, step, rows) for rows in self.micro_batches())
             step += 1
 
+    @property
+    def own_errors(self) -> bool:
+        """Whether tasks are trained on errors of their own, else on squared ones."""
+        return own_errors(self.config)
+
     def rows(self, step: int, pictures: range) -> Rows:
         """The kinds of the rows of a micro-batch."""
         return rows_of(self.config.training, step, pictures).to(self.device)
 
     def share(self, task: str, stream: Stream) -> float:
-        """What the loss of a task weighs beside those of the others in a batch: mean 1."""
-        weights = [self.config.tasks[one].weight for one in stream.tasks]
-        return self.config.tasks[task].weight * len(weights) / sum(weights)
+        """What the loss of a task weighs in a batch of a stream, so that over all batches tasks
+        weigh what their settings say: 1 where all have the same truths and weights."""
+        every = self.mixture.streams
+        drawn = sum(len(one.tasks) * one.weight for one in every)
+        mean = drawn / sum(one.weight for one in every)  # tasks a batch
+        return mean * stream.share(task)
 
     def _flops_of(self, stream: Stream) -> float:
         """FLOPs of one forward pass of a picture's rows of all tasks of a stream."""
         pipeline = self.pipeline()
         costs = [cost_of(pipeline, task, stream.size) for task in stream.tasks]
-        return picture_flops(costs, rows_a_picture(self.config.training.rows))
+        return picture_flops(costs, rows_a_picture(self.config))
 
     def supply(self, draw: Draw) -> None:
         """Make the samples that a draw reads, and some ahead, if they are not there yet."""
@@ -337,7 +346,8 @@ def _stream(source: Source, name: str, weights: Mapping[str, float], config: Run
     groups = getattr(source, "groups", ())  # of sharded sources
     learning = tuple(task for task, weight in weights.items() if weight > 0)
     tasks = learning or tuple(weights)
-    return Stream(tasks, name, sum(weights.values()), len(source), independent, groups)
+    own = tuple(weights[task] for task in tasks)
+    return Stream(tasks, name, sum(own), len(source), independent, groups, shares=own)
 
 
 def gather_statistics(s: Setup, sources: Mapping[str, Source]) -> None:

@@ -64,6 +64,12 @@ def load_run(s: Setup, saved: Checkpoint) -> None:
     s.inherited_flops = saved.meta.get("inherited_flops", 0.0)
     s.losses, s.loss_bins = dict(saved.meta["losses"]), dict(saved.meta.get("loss_bins", {}))
     s.parent = saved.meta.get("parent", "")
+    before, now = saved.meta.get("precision"), s.accelerator.mixed_precision
+    if before not in (None, now):
+        s.console.note(
+            f"trained in precision {before} so far, here it is {now}: the run goes on, but not bit "
+            f"for bit as it would have (--training.precision {before} asks for the same)"
+        )
 
 
 def initialise(s: Setup, saved: Checkpoint) -> None:
@@ -97,6 +103,7 @@ def publish(s: Setup, run: RunWriter) -> None:
             "sizes": {task: list(size) for task, size in s.sizes.items()},
             "tasks": list(s.tasks),
             "codec": s.codec.name,
+            "precision": s.accelerator.mixed_precision,
             "losses": s.losses,
             "loss_bins": s.loss_bins,
             "samples": s.mixture.distinct(),

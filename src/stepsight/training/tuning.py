@@ -8,9 +8,10 @@ have no such split, on the validation images, and the checkpoint says so.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from stepsight.data.config import ScenesSettings
 from stepsight.data.table import Source
 from stepsight.errors import UserError
 from stepsight.evaluation.calibration import fit_calibration
@@ -68,11 +69,18 @@ def best_setting(
 ) -> dict[str, Any]:
     """The setting of the least error within the calls of `evaluation`, the cheapest of those that
     are as good; with its score."""
-    errors = {one: _error(pipeline, task, source, picks, one) for one in candidates(pipeline)}
+    first = Usual.of(pipeline.config.evaluation, None)
+    if pipeline.config.diffusion.sampler != "ddim" or first.nfe == 1:
+        first = replace(first, views="none")
+    tried = dict.fromkeys([first, *candidates(pipeline)])
+    errors = {one: _error(pipeline, task, source, picks, one) for one in tried}
     least = min(errors.values())
     good = [one for one, error in errors.items() if error <= least * (1 + ENOUGH)]
     best = min(good, key=lambda one: (one.nfe * one.members, errors[one]))
-    return asdict(best) | {"error": errors[best], "images": len(picks), "of": len(errors)}
+    own = isinstance(pipeline.config.data.get(source.name), ScenesSettings)
+    where = {"images": len(picks), "split": "tune" if own else "evaluation"}
+    best_of = {name: value for name, value in asdict(best).items() if name != "settled"}
+    return best_of | {"error": errors[best], "settings": len(errors)} | where
 
 
 def candidates(pipeline: DensePipeline) -> Iterator[Usual]:
@@ -80,13 +88,13 @@ def candidates(pipeline: DensePipeline) -> Iterator[Usual]:
     and so many members from noise."""
     settings = pipeline.config.evaluation
     budget = settings.nfe * settings.members
-    usual = Usual.of(settings, None)
-    yield usual
+    if pipeline.config.diffusion.objective == "end_to_end":
+        return  # it has one
     for nfe in sorted({1, 2, *settings.sweep_nfe}):
         if nfe > budget or not _spendable(pipeline, nfe):
             continue
         ways = settings.sweep_views if pipeline.diffusion.settings.sampler == "ddim" else ("none",)
-        for views in ways:
+        for views in ways if nfe > 1 else ways[:1]:  # one call sees one view
             yield Usual(nfe, 1, 0.0, views)
         if (members := min(budget // nfe, max(settings.sweep_members))) > 1:
             yield Usual(nfe, members, 1.0, "none")

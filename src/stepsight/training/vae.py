@@ -42,6 +42,7 @@ from stepsight.seeding import generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
 from stepsight.training import distributed
+from stepsight.training.config import TrainingSettings
 from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose
 from stepsight.training.loop import Meter, due
@@ -147,6 +148,11 @@ def check(config: RunConfig) -> None:
         match(tasks, sources, config)
 
 
+def precision_of(settings: TrainingSettings) -> str:
+    """What a VAE computes in: float32 unless bfloat16 is asked for by name."""
+    return "bf16" if settings.precision == "bf16" else "no"
+
+
 def prepare(config: RunConfig, run: RunWriter) -> Stage:
     """Open the data and build the network."""
     tasks, sources = _open(config, "train")
@@ -181,14 +187,15 @@ def header(s: Stage, run: RunWriter) -> list[str]:
         f"stepsight  run {run.path}   seed {settings.seed}",
         f"model  {s.config.model.name}  {parameters / 1e6:.2f} M parameters",
         f"tasks  {shares}    data {', '.join(s.config.data)}",
-        f"device {s.device}, {torch.get_num_threads()} threads, precision {settings.precision}    "
-        f"batch {settings.batch}, {settings.images} images",
+        f"device {s.device}, {torch.get_num_threads()} threads, "
+        f"precision {precision_of(settings)}    batch {settings.batch}, {settings.images} images",
     ]
 
 
 def train(s: Stage, run: RunWriter, console: Console) -> None:
     """From the first batch to the last, logging and validating on the way."""
     settings, meter, started = s.config.training, Meter(), time.perf_counter()
+    precision = precision_of(settings)
     for step in range(s.steps):
         clock = time.perf_counter()
         draw = s.mixture.draw(step)
@@ -196,10 +203,10 @@ def train(s: Stage, run: RunWriter, console: Console) -> None:
         pictures = s.pictures(draw, task)
         meter.waited += time.perf_counter() - clock
 
-        with torch.autocast(s.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with torch.autocast(s.device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = objective(s.net, pictures, generator(settings.seed, "posterior", step))
         loss_value = float(loss.detach())
-        stop_if_not_finite(loss_value, step, draw)
+        stop_if_not_finite(loss_value, step, draw, task)
         loss.backward()
         descend(s.net, s.optimizers, s.ema, settings, step * settings.batch)
 
@@ -225,10 +232,10 @@ def objective(net: AutoencoderKL, pictures: Tensor, draw: torch.Generator) -> Te
     return error.abs().mean() + error.square().mean() + EDGES * edges + KL * kl
 
 
-def stop_if_not_finite(loss: float, step: int, draw: Draw) -> None:
+def stop_if_not_finite(loss: float, step: int, draw: Draw, task: str) -> None:
     if not math.isfinite(loss):
         raise UserError(
-            f"loss is {loss} at step {step}, task {draw.stream.label}, samples "
+            f"loss is {loss} at step {step}, task {task}, samples "
             f"{list(draw.indices)} of {draw.stream.source}. Lower training.lr."
         )
 

@@ -215,7 +215,7 @@ def test_an_exported_perception_model_takes_the_condition_first(published, tmp_p
 @pytest.mark.parametrize(
     ("settings", "tasks", "message"),
     [
-        ({"name": "hourglass-32"}, {"depth": {}}, "hourglass-32"),
+        ({"name": "split-8"}, {"depth": {}}, "split-8"),
         ({"name": "DiT-Ti/2", "input": "per_task"}, {"depth": {}}, "per_task"),
         ({"name": "DiT-Ti/2", "qk_norm": True}, {"depth": {}}, "qk_norm"),
         ({"name": "DiT-Ti/2"}, {"flow": {}}, "cost volume"),

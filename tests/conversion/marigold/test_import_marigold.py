@@ -24,6 +24,7 @@ from stepsight.conversion.marigold import import_folder, unet_settings
 from stepsight.conversion.write import write
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
+from stepsight.inputs import content_keys
 from stepsight.models.codec import open_codec
 from stepsight.models.config import UNET, CodecSettings
 from stepsight.pipeline import DensePipeline
@@ -65,7 +66,8 @@ def test_members_equal_diffusers(
     batch = Batch(2 * picture() - 1, keys=["one"], sources=["test"])
     pipeline = opened(folder, tmp_path / "run")
     ours = pipeline.sample(batch, task, nfe=STEPS, members=MEMBERS, seed=SEED)[:, 0]
-    rows = [(SEED, "sample", "one", member, 0) for member in range(MEMBERS)]
+    (key,) = content_keys(batch.image)
+    rows = [(SEED, "sample", key, member, 0) for member in range(MEMBERS)]
     latents = row_noise((4, HEIGHT // 8, WIDTH // 8), rows)
     theirs = published_members(folder, task, picture(), latents, STEPS)
     assert (read_out(ours, task) - theirs).abs().max() < 1e-4

@@ -31,6 +31,7 @@ class SplitShape:
     labels: int = 2  # the null row included
     features: int = 0  # channels that a task brings besides images
     looked: int = 0  # channels that a task sees anew at every call
+    picture_channels: int = 3
 
     def macs(self, height: int, width: int) -> int:
         """Of a first call, for a task that brings features and looks again if any does."""
@@ -77,7 +78,7 @@ def _parts(shape: SplitShape, cells: int, features: bool, looked: bool) -> Parts
 
 def _read(shape: SplitShape, cells: int) -> Iterator[Cost]:
     (half, quarter), width = shape.channels, shape.width
-    yield conv(4 * 3, half, 3, cells // 4)
+    yield conv(4 * shape.picture_channels, half, 3, cells // 4)
     yield from [_residual(half, cells // 4)] * shape.encoder[0]
     yield conv(half, quarter, 2, cells // 16)
     yield from [_residual(quarter, cells // 16)] * shape.encoder[1]
@@ -88,8 +89,9 @@ def _read(shape: SplitShape, cells: int) -> Iterator[Cost]:
 def _own(shape: SplitShape, cells: int, features: bool) -> Iterator[Cost]:
     half = shape.channels[0]
     yield conv(half, half, 1, cells // 4)
-    if shape.cond_channels > 3:
-        yield conv(4 * (shape.cond_channels - 3), half, 3, cells // 4)
+    more = shape.cond_channels - shape.picture_channels
+    if more > 0:
+        yield conv(4 * more, half, 3, cells // 4)
     if features and shape.features:
         yield conv(shape.features, half, 1, cells // 4)
         yield conv(shape.features, shape.width, 1, cells // 64)

@@ -1,0 +1,96 @@
+"""What an answer costs: encoding once a view, and a light call for each call of each member."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepsight.config import from_dict
+from stepsight.evaluation.ledger import Cost, answer_flops, cost_of, forward_flops, picture_flops
+from stepsight.evaluation.run import Identity, Plan, evaluate
+from stepsight.models.config import SPLIT
+from stepsight.scaling import records
+from stepsight.scaling.flops import SplitShape, split_flops
+
+WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {})
+
+
+def scores(task: str, **sizes: int) -> Any:
+    """Of pictures that were worked at so many sizes, "sHxW"."""
+    counts = {tuple(map(int, name[1:].split("x"))): count for name, count in sizes.items()}
+    return SimpleNamespace(task=task, sizes=counts)
+
+
+@pytest.mark.parametrize(
+    ("views", "nfe", "seen"),
+    [("none", 4, 1), ("mirror", 1, 1), ("mirror", 4, 2), ("mirror+shift", 5, 5)]
+    + [("mirror+shift", 16, 8)],
+)
+@pytest.mark.parametrize("task", ["depth", "flow"])
+def test_an_answer_is_encoded_once_a_view_for_all_calls_of_all_members(lab, task, views, nfe, seen):
+    pipeline = lab.pipeline().sampling(views=views)
+    cost = cost_of(pipeline, task)
+    assert 0 < cost.call and 0 < cost.shared <= cost.encode
+    found = answer_flops(pipeline, scores(task), nfe, 3)
+    assert found == seen * cost.encode + 3 * nfe * cost.call
+
+
+def test_of_several_sizes_it_is_the_mean(lab):
+    pipeline = lab.pipeline()
+    small, large = (cost_of(pipeline, "depth", size) for size in ((16, 16), (16, 32)))
+    found = answer_flops(pipeline, scores("depth", s16x16=3, s16x32=1), 2, 1)
+    first, second = (one.encode + 2 * one.call for one in (small, large))
+    assert found == (3 * first + second) / 4 and second > first
+
+
+def test_costs_are_those_of_the_closed_form(lab):
+    """Of the picture, of what a task brings, and of looking again, which flow alone does."""
+    pipeline = lab.pipeline()
+    size, layout = SPLIT["split-8"], pipeline.layout
+    parts = (size.channels, size.width, size.encoder, size.trunk, size.blocks, size.decoder)
+    shape = SplitShape(
+        *parts, layout.target, layout.cond, layout.labels + 1, layout.features, layout.looked
+    )
+    for task in pipeline.tasks:
+        extra = task == "flow"
+        expected = split_flops(shape, 16, 16, features=extra, looked=extra)
+        assert cost_of(pipeline, task) == Cost(expected.encode, expected.call, expected.read)
+        assert forward_flops(pipeline, task) == expected.encode + expected.call
+    assert cost_of(pipeline, "flow").encode > cost_of(pipeline, "depth").encode
+    assert cost_of(pipeline, "flow").call > cost_of(pipeline, "depth").call
+
+
+def test_a_backbone_that_reads_all_at_once_shares_nothing(lab):
+    config = lab.config(("depth", "normals"))
+    pipeline = lab.pipeline(replace(config, model=replace(config.model, name="DiT-Ti/4")))
+    cost = cost_of(pipeline, "depth")
+    assert cost.shared == 0 and 0 < cost.encode < cost.call
+    assert picture_flops([cost, cost], 1.5) == 2 * cost.encode + 3 * cost.call
+
+
+def test_a_picture_is_read_once_for_all_tasks_and_passes(lab):
+    flow = {"components": "separate", "cost_volume": False}
+    config = from_dict({"model": {"name": "split-8"}, "tasks": {"depth": {}, "flow": flow}})
+    pipeline = lab.pipeline(config)
+    depth, both = cost_of(pipeline, "depth"), cost_of(pipeline, "flow")
+    assert both == Cost(*(2 * part for part in depth))  # of two passes
+    own = depth.encode - depth.shared
+    assert picture_flops([depth, both], 2.0) == depth.shared + 3 * own + 6 * depth.call
+
+
+def test_records_of_a_usual_evaluation_count_the_views_that_were_chosen(lab, tmp_path):
+    pipeline = lab.pipeline()
+    chosen = {"nfe": 2, "members": 1, "temperature": 0.0}
+    views = {"depth": "mirror", "semantic": "none"}
+    pipeline.chosen = {task: chosen | {"views": one} for task, one in views.items()}
+    sources = {task: lab.held for task in views}
+    plan = Plan([], [], 2, "ddim", 0, 8, usual=True)
+    evaluate(tmp_path / "eval", pipeline, sources, plan, WHO, tmp_path / "records.jsonl")
+    lines, _ = records.read(tmp_path / "records.jsonl")
+    for task, seen in (("depth", 2), ("semantic", 1)):
+        cost = cost_of(pipeline, task)
+        found = {line.inference_flops for line in lines if line.task == task}
+        assert found == {seen * cost.encode + 2 * cost.call}

@@ -1,0 +1,87 @@
+"""Tables of README.md and docs/*.md are those that scripts/docs_numbers.py makes of docs/data."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MARK = re.compile(r"<!-- (?:numbers: .*?|end) -->")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+MEASURED = (ROOT / "docs" / "data" / "default-results.json").is_file()
+needs_data = pytest.mark.skipif(
+    not MEASURED, reason="docs/data/default-results.json is absent: nothing to write tables from"
+)
+CALIBRATION = (
+    "task,seed,scale,coverage_raw,coverage,lo,hi,spearman\ndepth,0,2.256,.61,.916,.9,.93,.36\n"
+)
+WRITTEN = """\
+| task | seed | scale | raw members cover | stated interval covers | Spearman |
+| --- | --- | --- | --- | --- | --- |
+| depth | 0 | 2.26 | 0.610 | **0.916** [0.900, 0.930] | 0.36 |
+"""
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = ROOT / "scripts" / "docs_numbers.py"
+    spec = importlib.util.spec_from_file_location("docs_numbers", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def block(name: str, content: str = "") -> str:
+    return f"Before.\n\n<!-- numbers: {name} -->\n{content}<!-- end -->\n\nAfter.\n"
+
+
+@needs_data
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_says_what_the_data_say(script, page):
+    text = page.read_text(encoding="utf-8")
+    assert script.written(text) == text, "run scripts/docs_numbers.py"
+
+
+@needs_data
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_links_to_files_that_there_are(page):
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_marks_enclose_a_block_each(page):
+    marks = MARK.findall(page.read_text(encoding="utf-8"))
+    assert all(mark == "<!-- end -->" for mark in marks[1::2]) and len(marks) % 2 == 0
+    assert all(mark.startswith("<!-- numbers: ") for mark in marks[::2])
+
+
+def test_every_table_stands_on_a_page_and_every_block_has_a_table(script):
+    names = [found[2] for page in PAGES for found in script.BLOCK.finditer(page.read_text("utf-8"))]
+    assert set(names) == set(script.TABLES)
+
+
+def test_an_unknown_block_fails(script):
+    with pytest.raises(KeyError, match="no-such-table"):
+        script.written(block("no-such-table"))
+
+
+def test_a_table_is_made_of_its_file_and_a_stale_one_made_anew(script, monkeypatch, tmp_path):
+    (tmp_path / "calibration.csv").write_text(CALIBRATION)
+    monkeypatch.setattr(script, "DATA", tmp_path)
+    made = script.written(block("calibration"))
+    assert made == block("calibration", WRITTEN)
+    assert script.written(made) == made
+    assert script.written(made.replace("0.916", "0.999")) == made
+
+
+def test_a_setting_tells_its_views_where_it_has_some(script):
+    row = {"nfe": 4, "members": 1, "temperature": 0.0}
+    assert script.setting(row | {"options": {"views": "mirror"}}) == "4 x 1, T 0, mirror"
+    assert script.setting(row | {"options": {}}) == "4 x 1, T 0"
