@@ -100,6 +100,8 @@ def test_a_missing_file_suggests_one_that_is_there(written):
             {"training": {"rows": {"start": 0.25, "rollout": 0.5}}},
             "training.rows.rollout=0.5: walks go on from starts, of which there are 0.25",
         ),
+        ({"diffusion": {"views": "mirror"}}, "diffusion.views is .* evaluation.views"),
+        ({"diffusion": {"temperature": 0.0}}, "diffusion.temperature .* evaluation.temperature"),
         ({"evaluation": {"nfe": 0}}, "evaluation.nfe=0"),
         ({"evaluation": {"members": 0}}, "evaluation.members=0"),
         ({"evaluation": {"sweep_nfe": [1, 0]}}, "evaluation.sweep_nfe"),

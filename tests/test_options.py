@@ -208,10 +208,10 @@ def test_every_choice_of_the_diffusion_process_builds(name, choice):
     if choice in EXACT_SPACINGS or (name == "sampling_schedule" and choice != "trained"):
         values |= {"sampling_shift": 1.0}  # they name the levels that a shift would move
     if choice == "custom":
-        values |= {"sampling_times": [1.0, 0.5]}
+        values |= {"sampling_times": (1.0, 0.5)}
     if choice in ("eps", "leading", "first_level", "trained"):  # rectified flow cannot have these
         values |= {"schedule": "cosine", "sampling_shift": 1.0}
-    Diffusion(from_dict({"diffusion": values}).diffusion)
+    Diffusion(GROUPS["diffusion"](**values))
 
 
 @pytest.mark.parametrize("name", TABLES["tasks"])

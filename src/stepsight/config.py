@@ -56,6 +56,20 @@ class RunConfig:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
+    @property
+    def own_errors(self) -> bool:
+        """Whether tasks are trained on errors of their own, else on squared ones: they are of x0 in
+        pixels, so that "auto" means them where that is what the backbone answers."""
+        if self.training.loss != "auto":
+            return self.training.loss == "task"
+        return self.own_errors_possible
+
+    @property
+    def own_errors_possible(self) -> bool:
+        settings = self.diffusion
+        own = settings.prediction == "x" and settings.weighting == "uniform"
+        return own and settings.variance == "ignored" and not self.codec.path
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, in the form of a config file."""
         data = {"root": self.data_root} | {name: _plain(one) for name, one in self.data.items()}

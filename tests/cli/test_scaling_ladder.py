@@ -142,12 +142,12 @@ def test_a_changed_ladder_is_refused(ladder, capsys):
     (run / "config.yaml").write_text(config.read_text())  # as train.py writes it
     assert climb("--config", ladder) == 0
     told = yaml.safe_load(ladder.read_text())
-    told["config"]["training"]["batch"] = 8
+    told["config"]["training"]["batch"] = 16
     ladder.write_text(yaml.safe_dump(told, sort_keys=False))
     capsys.readouterr()
     assert climb("--config", ladder) == 2
     error = capsys.readouterr().err
-    assert f"{run} was run with other settings: training.batch 16 -> 8" in error
+    assert f"{run} was run with other settings: training.batch 8 -> 16" in error
 
 
 def test_a_dry_run_lists_every_rung_and_starts_nothing(ladder, capsys):

@@ -16,7 +16,7 @@ from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
 from stepsight.training.batches import codings_of, levels_and_noise, read_parts
-from stepsight.training.checks import check_objective, own_errors
+from stepsight.training.checks import check_objective
 from stepsight.training.config import RowsSettings, TrainingSettings
 from stepsight.training.rows import Coding, Objective, Rows, counts, rows_a_picture, rows_of
 from stepsight.training.setup import Setup
@@ -457,8 +457,8 @@ def test_the_tasks_own_errors_need_pixels(lab):
                 check_objective(latents, begun=False)
         else:
             check_objective(latents, begun=False)
-            assert not own_errors(latents)
-        assert own_errors(config) == (loss != "squared")
+            assert not latents.own_errors
+        assert config.own_errors == (loss != "squared")
 
 
 @pytest.mark.parametrize(

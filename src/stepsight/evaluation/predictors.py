@@ -285,8 +285,9 @@ class Model:
 
     def _chances(self, drawn: Tensor) -> Tensor | None:
         """The mean of the probabilities that the members "e b c h w" state, if the task's do."""
-        of = getattr(self.task, "chances", None)
-        found = [of(member) for member in drawn] if self.keep and of else []
+        of, pipeline = getattr(self.task, "chances", None), self.pipeline
+        known = pipeline.statistics.get(self.name) if pipeline.config.own_errors else None
+        found = [of(member, known) for member in drawn] if self.keep and of else []
         return torch.stack(found).mean(dim=0) if found and found[0] is not None else None
 
     def _members(self, drawn: Tensor, grid: Size) -> Tensor | None:

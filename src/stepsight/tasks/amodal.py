@@ -68,7 +68,7 @@ class Amodal(SquaredError, AmodalSettings):
         x = x[:, : self.channels]
         return Prediction(self.name, x, self._probability(x))
 
-    def chances(self, x: Tensor) -> Tensor | None:
+    def chances(self, x: Tensor, statistics: Tensor | None = None) -> Tensor | None:
         """The probability of the object "b 1 h w" that a sample states; None for pictures."""
         return self._probability(x[:, :1]) if self.target == "mask" else None
 

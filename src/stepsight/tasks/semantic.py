@@ -71,12 +71,18 @@ class Semantic(SquaredError, SemanticSettings):
         x = x[:, : self.channels]
         return Prediction(self.name, x, self._likeness(x).argmax(dim=1, keepdim=True))
 
-    def chances(self, x: Tensor) -> Tensor | None:
+    def chances(self, x: Tensor, statistics: Tensor | None = None) -> Tensor | None:
         """The probability "b k h w" of every class that a sample states. One-hot targets are -1 and
-        +1, so that their conditional mean x_k is 2 p_k - 1. None for other encodings."""
+        +1, so that their conditional mean x_k is 2 p_k - 1. None for other encodings.
+
+        statistics: of the training images, where errors were weighed by `importance`: a mean under
+        weights w has probabilities in proportion to w_k p_k, from which p_k is taken back.
+        """
         if self.encoding != "onehot":
             return None
         p = ((x[:, : self.channels] + 1) / 2).clamp(0, 1)
+        if statistics is not None:
+            p = p / self._rarity(statistics.to(p))[:, None, None]
         total = p.sum(dim=1, keepdim=True)
         return torch.where(total > 0, p / total.clamp_min(1e-12), 1 / self.classes)
 
@@ -95,10 +101,14 @@ class Semantic(SquaredError, SemanticSettings):
         if statistics is None:
             return super().importance(batch, statistics)
         (labels,) = require(self.name, batch, "labels")
-        share = statistics.sum(dim=(1, 2)).to(batch.image) / statistics.sum().to(batch.image)
-        rarity = share.clamp_min(1e-4).rsqrt()
-        rarity = rarity / (rarity * share).sum()
+        rarity = self._rarity(statistics.to(batch.image))
         return rarity[torch.where(labels != IGNORE, labels, 0)][:, None]
+
+    def _rarity(self, statistics: Tensor) -> Tensor:
+        """The weight "k" of every class from its pixels in training, "k h w"."""
+        share = statistics.sum(dim=(1, 2)) / statistics.sum()
+        rarity = share.clamp_min(1e-4).rsqrt()
+        return rarity / (rarity * share).sum()
 
     def merge(self, members: Tensor) -> Prediction:
         """ "mean": the class of the mean map, where every member counts with its own confidence.

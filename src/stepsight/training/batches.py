@@ -113,7 +113,7 @@ def codings_of(s: Setup, parts: Sequence[Part], step: int, rows: range) -> list[
 
 def importance_of(s: Setup, part: Part) -> Tensor | None:
     """The weights of a task's own error "b ..."; None where squared errors are asked for."""
-    if not s.own_errors:
+    if not s.config.own_errors:
         return None
     assert part.batch is not None, "the cache is refused for this loss"
     weights = part.task.importance(part.batch, s.statistics.get(part.task.name))

@@ -63,19 +63,6 @@ def same_experts(start: Checkpoint, config: RunConfig) -> None:
         )
 
 
-def plain(config: RunConfig) -> bool:
-    """Whether the tasks' own errors, which are of x0 in pixels, can be what is trained on."""
-    settings = config.diffusion
-    own = settings.prediction == "x" and settings.weighting == "uniform"
-    return own and settings.variance == "ignored" and not config.codec.path
-
-
-def own_errors(config: RunConfig) -> bool:
-    """Whether tasks are trained on errors of their own, else on squared ones."""
-    loss = config.training.loss
-    return plain(config) if loss == "auto" else loss == "task"
-
-
 def _check_rows(config: RunConfig) -> None:
     """Refuse kinds of rows and errors that the diffusion or its space cannot have."""
     settings, rows = config.diffusion, config.training.rows
@@ -102,13 +89,13 @@ def _check_rows(config: RunConfig) -> None:
             "training.rows.start: pictures are generated from noise, not from zeros. Set rows "
             "start 0, rollout 0, denoise 1."
         )
-    if own_errors(config) and config.training.latents:
+    if config.own_errors and config.training.latents:
         raise UserError(
             f"training.loss {config.training.loss}: the tasks' own errors are weighed by the truth "
             "itself, which training.latents does not keep. Use --training.loss squared, or no "
             "latent cache."
         )
-    if config.training.loss == "task" and not plain(config):
+    if config.training.loss == "task" and not config.own_errors_possible:
         raise UserError(
             "training.loss task: the tasks' own errors are of x0 in pixels, with uniform weight. "
             "Use diffusion.prediction x without a codec, or --training.loss squared."

@@ -41,7 +41,6 @@ from stepsight.training.checks import (
     check_classes,
     check_objective,
     check_processes,
-    own_errors,
     same_experts,
 )
 from stepsight.training.config import TrainingSettings
@@ -141,11 +140,6 @@ class Setup:
             if draw.stream.source in self.streamed:
                 yield from (Request.of(draw, step, rows) for rows in self.micro_batches())
             step += 1
-
-    @property
-    def own_errors(self) -> bool:
-        """Whether tasks are trained on errors of their own, else on squared ones."""
-        return own_errors(self.config)
 
     def rows(self, step: int, pictures: range) -> Rows:
         """The kinds of the rows of a micro-batch."""

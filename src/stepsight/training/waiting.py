@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepsight.config import RunConfig
-from stepsight.training.checks import own_errors
 from stepsight.training.stores import streamed
 
 FIRST, LAST = 2, 10  # steps of this run, counted from 1; the first one starts readers and kernels
@@ -42,7 +41,7 @@ def advice(config: RunConfig, share: float, cores: int) -> str:
         remedies.append("write shards of loose files with `stepsight data shard`")
         if any(one.crop_scale == 1 and not one.jitter for one in streamed(config).values()):
             remedies.append("set stream False, which keeps samples at working size")
-    codes = not own_errors(config) and config.diffusion.objective != "end_to_end"
+    codes = not config.own_errors and config.diffusion.objective != "end_to_end"
     if codes and not training.latents and not streamed(config):
         remedies.append("keep coded samples with training.latents FOLDER")
     way_out = "; or ".join(remedies) or "raise the size of the model or the batch"

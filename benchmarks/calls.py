@@ -1,0 +1,89 @@
+"""What a backbone costs once an image and each further call, in FLOPs and milliseconds.
+
+    OMP_NUM_THREADS=1 uv run python benchmarks/calls.py --checkpoint runs/default-0001
+
+Milliseconds are medians over repeats of a batch, an image; encoding includes what the task makes of
+its inputs (for flow the cost volumes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from stepsight.data.collate import collate
+from stepsight.evaluation.ledger import cost_of
+from stepsight.evaluation.run import open_sources, pick_sources
+from stepsight.pipeline import DensePipeline
+
+
+def milliseconds(work: Callable[[], object], repeats: int) -> float:
+    """The median time of `work`, after one call that warms up."""
+    took = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        work()
+        took.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(took[1:])
+
+
+@torch.inference_mode()
+def measured(pipeline: DensePipeline, batch: int, repeats: int) -> list[dict[str, str]]:
+    needs = frozenset(task.needs for task in pipeline.tasks.values())
+    sources = open_sources(pipeline.config, needs, "eval")
+    rows = []
+    for task, source in pick_sources(pipeline, sources, list(pipeline.tasks)).items():
+        pictures = collate(source.samples(range(batch)))
+        at_work = pipeline.working(pictures, task)
+
+        def encode():
+            coded = pipeline.code(at_work, task)  # noqa: B023
+            coded.encoded = pipeline.net.encode(coded.cond, coded.label, coded.features)  # type: ignore[operator]
+            return coded
+
+        coded = encode()
+        x = torch.zeros(len(coded.label), pipeline.layout.target, *coded.cond.shape[-2:])
+        times = torch.full((len(x),), 0.5)
+        cost = cost_of(pipeline, task)
+        call = milliseconds(
+            lambda: pipeline.diffusion.answer(pipeline.net, coded, x, times),
+            repeats,  # noqa: B023
+        )
+        rows.append(
+            {
+                "task": task,
+                "encode_mflop": f"{cost.encode / 1e6:.0f}",
+                "call_mflop": f"{cost.call / 1e6:.0f}",
+                "encode_ms": f"{milliseconds(encode, repeats) / batch:.2f}",
+                "call_ms": f"{call / batch:.2f}",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--csv", type=Path)
+    given = parser.parse_args()
+    pipeline = DensePipeline.from_pretrained(given.checkpoint)
+    rows = measured(pipeline, given.batch, given.repeats)
+    for row in rows:
+        print("  ".join(f"{name} {value}" for name, value in row.items()))
+    if given.csv:
+        with given.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

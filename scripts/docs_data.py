@@ -1,0 +1,112 @@
+"""Take from finished runs what the pages show of them: files of docs/data.
+
+    uv run python scripts/docs_data.py RUN-SEED-0 RUN-SEED-1
+
+Each run has its evaluation and sweep, and under zero/ a sweep of one member from zeros over the
+whole evaluation split:
+
+    uv run evaluate.py --checkpoint RUN --sweep --nfe 1,2,4,8 --members 1 --temperature 0 \\
+        --views none,mirror --data.name scenes --out RUN/zero
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepsight import checkpoint
+
+DATA = Path(__file__).parents[1] / "docs" / "data"
+KEPT = ("task", "data", "protocol", "nfe", "members", "temperature", "views", "n", "metric")
+KEPT += ("metrics", "intervals", "baselines", "ratios", "calibration")
+INTERVALS = ("depth", "flow")
+SPREAD = ("4", "8")  # calls and members whose intervals were fitted
+
+
+def results(runs: Sequence[Path]) -> None:
+    """What the final evaluations found, without paths and digests."""
+    every = [json.loads((run / "eval" / "results.json").read_text()) for run in runs]
+    kept = [[{name: row[name] for name in KEPT} for row in rows] for rows in every]
+    (DATA / "default-results.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def sweep(run: Path) -> None:
+    """The first run's own sweep with its claims and the rows they rest on."""
+    folder = DATA / "default-sweep"
+    folder.mkdir(exist_ok=True)
+    _write(folder / "sweep.csv", _rows(run / "sweep" / "sweep.csv"))
+    claims = json.loads((run / "sweep" / "claims.json").read_text())
+    kept = [{name: x for name, x in row.items() if name != "checkpoint"} for row in claims]
+    (folder / "claims.json").write_text(json.dumps(kept, indent=1) + "\n")
+    with (run / "sweep" / "per_sample.csv").open("rb") as file:
+        with gzip.GzipFile(folder / "per_sample.csv.gz", "wb", mtime=0) as packed:
+            shutil.copyfileobj(file, packed)
+
+
+def zero(runs: Sequence[Path]) -> None:
+    """One member from zeros over the calls: the main metrics."""
+    for seed, run in enumerate(runs):
+        _write(DATA / f"test-time-zero-seed-{seed}.csv", _rows(run / "zero" / "sweep.csv"))
+
+
+def calibration(runs: Sequence[Path]) -> None:
+    """What the stated intervals cover on scenes that they were not fitted on."""
+    rows = []
+    for seed, run in enumerate(runs):
+        fitted = checkpoint.read(run).meta["calibration"]
+        cells = _rows(run / "sweep" / "sweep.csv")
+        for task in INTERVALS:
+            own = {
+                cell["metric"]: cell
+                for cell in cells
+                if (cell["task"], cell["nfe"], cell["members"]) == (task, *SPREAD)
+            }
+            covered = own["coverage_90"]
+            rows.append(
+                {
+                    "task": task,
+                    "seed": seed,
+                    "scale": fitted[task]["scale"],
+                    "coverage_raw": own["coverage_90_raw"]["value"],
+                    "coverage": covered["value"],
+                    "lo": covered["lo"],
+                    "hi": covered["hi"],
+                    "spearman": own["spread_error"]["value"],
+                    "images": covered["images"],
+                }
+            )
+    _write(DATA / "calibration.csv", rows)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row | {"checkpoint": ""} for row in csv.DictReader(file)]
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(arguments: Sequence[str]) -> int:
+    runs = [Path(one) for one in arguments]
+    if len(runs) != 2:
+        print(__doc__)
+        return 2
+    results(runs)
+    sweep(runs[0])
+    zero(runs)
+    calibration(runs)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
