@@ -18,9 +18,11 @@ from pathlib import Path
 import torch
 
 from stepsight.data.collate import collate
+from stepsight.data.table import Source
 from stepsight.evaluation.ledger import cost_of
 from stepsight.evaluation.run import open_sources, pick_sources
 from stepsight.pipeline import DensePipeline
+from stepsight.types import Coded
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
@@ -35,36 +37,35 @@ def milliseconds(work: Callable[[], object], repeats: int) -> float:
 
 @torch.inference_mode()
 def measured(pipeline: DensePipeline, batch: int, repeats: int) -> list[dict[str, str]]:
+    """A row a task."""
     needs = frozenset(task.needs for task in pipeline.tasks.values())
     sources = open_sources(pipeline.config, needs, "eval")
-    rows = []
-    for task, source in pick_sources(pipeline, sources, list(pipeline.tasks)).items():
-        pictures = collate(source.samples(range(batch)))
-        at_work = pipeline.working(pictures, task)
+    chosen = pick_sources(pipeline, sources, list(pipeline.tasks))
+    return [_row(pipeline, task, source, batch, repeats) for task, source in chosen.items()]
 
-        def encode():
-            coded = pipeline.code(at_work, task)  # noqa: B023
-            coded.encoded = pipeline.net.encode(coded.cond, coded.label, coded.features)  # type: ignore[operator]
-            return coded
 
-        coded = encode()
-        x = torch.zeros(len(coded.label), pipeline.layout.target, *coded.cond.shape[-2:])
-        times = torch.full((len(x),), 0.5)
-        cost = cost_of(pipeline, task)
-        call = milliseconds(
-            lambda: pipeline.diffusion.answer(pipeline.net, coded, x, times),
-            repeats,  # noqa: B023
-        )
-        rows.append(
-            {
-                "task": task,
-                "encode_mflop": f"{cost.encode / 1e6:.0f}",
-                "call_mflop": f"{cost.call / 1e6:.0f}",
-                "encode_ms": f"{milliseconds(encode, repeats) / batch:.2f}",
-                "call_ms": f"{call / batch:.2f}",
-            }
-        )
-    return rows
+def _row(
+    pipeline: DensePipeline, task: str, source: Source, batch: int, repeats: int
+) -> dict[str, str]:
+    at_work = pipeline.working(collate(source.samples(range(batch))), task)
+
+    def encode() -> Coded:
+        coded = pipeline.code(at_work, task)
+        coded.encoded = pipeline.net.encode(coded.cond, coded.label, coded.features)  # type: ignore[operator]
+        return coded
+
+    coded = encode()
+    x = torch.zeros(len(coded.label), pipeline.layout.target, *coded.cond.shape[-2:])
+    times, cost = torch.full((len(x),), 0.5), cost_of(pipeline, task)
+    once = milliseconds(encode, repeats) / batch
+    call = milliseconds(lambda: pipeline.diffusion.answer(pipeline.net, coded, x, times), repeats)
+    return {
+        "task": task,
+        "encode_mflop": f"{cost.encode / 1e6:.0f}",
+        "call_mflop": f"{cost.call / 1e6:.0f}",
+        "encode_ms": f"{once:.2f}",
+        "call_ms": f"{call / batch:.2f}",
+    }
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,11 +41,12 @@ def sweep(run: Path) -> None:
     folder.mkdir(exist_ok=True)
     _write(folder / "sweep.csv", _rows(run / "sweep" / "sweep.csv"))
     claims = json.loads((run / "sweep" / "claims.json").read_text())
-    kept = [{name: x for name, x in row.items() if name != "checkpoint"} for row in claims]
+    kept = [row | {"checkpoint": ""} for row in claims]
     (folder / "claims.json").write_text(json.dumps(kept, indent=1) + "\n")
-    with (run / "sweep" / "per_sample.csv").open("rb") as file:
-        with gzip.GzipFile(folder / "per_sample.csv.gz", "wb", mtime=0) as packed:
-            shutil.copyfileobj(file, packed)
+    _write(folder / "per_sample.csv", _rows(run / "sweep" / "per_sample.csv"))
+    plain = (folder / "per_sample.csv").read_bytes()
+    (folder / "per_sample.csv.gz").write_bytes(gzip.compress(plain, mtime=0))
+    (folder / "per_sample.csv").unlink()
 
 
 def zero(runs: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ with the engine: whoever doubts a claim can check it from the file alone."""
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ from stepsight.evaluation.variants import Axes, Candidate, variants
 from stepsight.metrics import protocol as protocols
 
 WAY = ("task", "checkpoint", "size", "sampler", "spacing", "schedule", "merge")
+DEFAULT = Path(__file__).parents[2] / "docs" / "data" / "default-sweep"
 HIGHER = {"iou", "iou_hidden", "miou", "edge_f1", "delta1", "pq", "pixel_accuracy", "below_3px"}
 WEIGHTS = {"iou": "union", "iou_hidden": "union_hidden"}  # of pooled means; n of all others
 Setting = tuple[float, str, int, int]  # temperature, views, NFE, members
@@ -219,3 +221,13 @@ def test_a_claim_that_was_tampered_with_is_found(folder, tmp_path):
     (tmp_path / "claims.json").write_text(json.dumps(claims))
     with pytest.raises(AssertionError):
         check(tmp_path)
+
+
+def test_the_claims_of_the_default_run_follow_from_its_images(tmp_path):
+    """Those that the pages show: the whole claims page of a run of train.py without arguments."""
+    if not (DEFAULT / "claims.json").exists():
+        pytest.skip(f"{DEFAULT} is absent")
+    (tmp_path / "claims.json").write_text((DEFAULT / "claims.json").read_text())
+    samples = gzip.decompress((DEFAULT / "per_sample.csv.gz").read_bytes())
+    (tmp_path / "per_sample.csv").write_bytes(samples)
+    assert check(tmp_path) >= 40

@@ -80,7 +80,7 @@ def gradient_of(net: nn.Module) -> Tensor:
 
 
 def test_loss_and_gradient_are_means_over_tasks_and_kinds_of_their_means(lab, tmp_path):
-    """The errors themselves are held in `test_rows.py`; here, what they are divided by."""
+    """The errors themselves are held in `test_row_errors.py`; here, what they are divided by."""
     tasks = {"depth": 1.0, "flow": 3.0, "semantic": 2.0}
     config = lab.config(tasks, images=8, clip=0.0, warmup=0, decay="constant")
     for task, weight in tasks.items():
