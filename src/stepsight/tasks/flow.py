@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from stepsight import ensemble
@@ -81,7 +81,7 @@ class Flow(SquaredError, FlowSettings):
         moved = warped(second, x[:, :2] * self._unit(x))
         (costs,) = mean_costs(first, moved, [5], stride=1, radius=self.look_radius)
         seen = torch.cat([moved - first, scores(costs, self.sharpness)], dim=1)
-        return F.pixel_unshuffle(seen, 2)
+        return rearrange(seen, "b c (h i) (w j) -> b (c i j) h w", i=2, j=2)
 
     def _volumes(self, first: Tensor, second: Tensor) -> Tensor:
         windows = [self.window, *([self.fine_window] if self.fine_window else [])]

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from stepsight.training.config import TrainingSettings
 
+Shape = tuple[int, int]  # rows, columns of a matrix
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration
 
 
@@ -44,28 +46,52 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            alike: dict[Shape, list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     alike[(p.shape[0], p[0].numel())].append(p)
+            looks = {shape: self._looks(params, shape, group) for shape, params in alike.items()}
+            updates = shared_out(looks)
             for shape, params in alike.items():
-                self._update(params, shape, group)
+                rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+                for p, update in zip(params, updates[shape]):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update.reshape(p.shape), alpha=-rate)
 
-    def _update(self, params: list[nn.Parameter], shape: tuple[int, ...], group: dict) -> None:
-        momentum = group["momentum"]
-        looks = []
+    def _looks(self, params: list[nn.Parameter], shape: Shape, group: dict) -> Tensor:
+        """Nesterov's momentum of parameters of one shape, "n r c"."""
+        momentum, looks = group["momentum"], []
         for p in params:
             state = self.state[p]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p)
             assert p.grad is not None
             buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            looks.append(p.grad.lerp(buffer, momentum).reshape(shape))  # Nesterov
-        updates = orthogonalise(torch.stack(looks))
-        rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
-        for p, update in zip(params, updates):
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(update.reshape(p.shape), alpha=-rate)
+            looks.append(p.grad.lerp(buffer, momentum).reshape(shape))
+        return torch.stack(looks)
+
+
+def shared_out(looks: Mapping[Shape, Tensor]) -> dict[Shape, Tensor]:
+    """Every stack "n r c" orthogonalised; with several processes each does a share of the work.
+
+    A stack is done whole by one of them, so that the numbers are those of a single process.
+    """
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    if world == 1:
+        return {shape: orthogonalise(stack) for shape, stack in looks.items()}
+    work = {shape: stack.numel() * min(shape) for shape, stack in looks.items()}  # ~ its products
+    load, owner = [0] * world, {}
+    for shape in sorted(looks, key=lambda one: (-work[one], one)):
+        owner[shape] = load.index(min(load))
+        load[owner[shape]] += work[shape]
+    parts = [
+        orthogonalise(stack) if owner[shape] == rank else torch.zeros_like(stack)
+        for shape, stack in looks.items()
+    ]
+    whole = torch.cat([part.flatten() for part in parts])
+    dist.all_reduce(whole)
+    each = whole.split([stack.numel() for stack in looks.values()])
+    return {shape: one.view_as(stack) for (shape, stack), one in zip(looks.items(), each)}
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -64,11 +64,10 @@ class Rows:
 def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
     """The kinds of some rows of batch number `step`."""
     rng = numpy_generator(settings.seed, "rows", step)
-    order, coins = rng.permutation(settings.batch), rng.random(settings.batch)
+    coins = rng.random(settings.batch)
     deep, depths = rng.random() < settings.rows.deep, rng.random(settings.batch)
     starts, walks = counts(settings.rows, settings.batch)
-    place = np.argsort(order)  # of each picture in the order of kinds
-    own = np.array([place[row] for row in rows])
+    own = spread_out(settings.batch)[np.asarray(rows)]
     start = np.flatnonzero(own < starts)
     walking = own[start] < walks
     later = np.concatenate([start[walking], np.flatnonzero(own >= starts)])
@@ -80,6 +79,16 @@ def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
         torch.from_numpy((coins[numbers[start]] < settings.rows.noisy).astype(np.float32)),
         torch.from_numpy(depths[numbers[start[walking]]].astype(np.float32)) if deep else None,
     )
+
+
+def spread_out(batch: int) -> np.ndarray:
+    """The place of each picture of a batch in the order of kinds: every kind is spread evenly over
+    the batch, so that processes, which take a stretch of it each, have equal work. (Which pictures
+    make a batch, and in which order, is random already.) Van der Corput's sequence: the order of
+    the numbers with their bits reversed."""
+    bits = max(1, (batch - 1).bit_length())
+    reversed_bits = [int(f"{row:0{bits}b}"[::-1], 2) for row in range(batch)]
+    return np.argsort(np.argsort(reversed_bits))
 
 
 def counts(rows: RowsSettings, batch: int) -> tuple[int, int]:
