@@ -3,10 +3,12 @@
     uv run python scripts/docs_data.py RUN-SEED-0 RUN-SEED-1
 
 Each run has its evaluation and sweep, and under zero/ a sweep of one member from zeros over the
-whole evaluation split:
+whole evaluation split; the first one also has members from noise under noise/:
 
-    uv run evaluate.py --checkpoint RUN --sweep --nfe 1,2,4,8 --members 1 --temperature 0 \\
-        --views none,mirror --data.name scenes --out RUN/zero
+    uv run evaluate.py --checkpoint RUN --sweep --members 1 --temperature 0 --views none,mirror \\
+        --data.images 512 --out RUN/zero
+    uv run evaluate.py --checkpoint RUN-SEED-0 --sweep --members 1,8 --temperature 1 \\
+        --data.images 256 --out RUN-SEED-0/noise
 """
 
 from __future__ import annotations
@@ -35,24 +37,17 @@ def results(runs: Sequence[Path]) -> None:
     (DATA / "default-results.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def sweep(run: Path) -> None:
-    """The first run's own sweep with its claims and the rows they rest on."""
-    folder = DATA / "default-sweep"
+def sweep(folder: Path, run: Path) -> None:
+    """A sweep with its claims and the rows they rest on."""
     folder.mkdir(exist_ok=True)
-    _write(folder / "sweep.csv", _rows(run / "sweep" / "sweep.csv"))
-    claims = json.loads((run / "sweep" / "claims.json").read_text())
+    _write(folder / "sweep.csv", _rows(run / "sweep.csv"))
+    claims = json.loads((run / "claims.json").read_text())
     kept = [row | {"checkpoint": ""} for row in claims]
     (folder / "claims.json").write_text(json.dumps(kept, indent=1) + "\n")
-    _write(folder / "per_sample.csv", _rows(run / "sweep" / "per_sample.csv"))
+    _write(folder / "per_sample.csv", _rows(run / "per_sample.csv"))
     plain = (folder / "per_sample.csv").read_bytes()
     (folder / "per_sample.csv.gz").write_bytes(gzip.compress(plain, mtime=0))
     (folder / "per_sample.csv").unlink()
-
-
-def zero(runs: Sequence[Path]) -> None:
-    """One member from zeros over the calls: the main metrics."""
-    for seed, run in enumerate(runs):
-        _write(DATA / f"test-time-zero-seed-{seed}.csv", _rows(run / "zero" / "sweep.csv"))
 
 
 def calibration(runs: Sequence[Path]) -> None:
@@ -60,7 +55,7 @@ def calibration(runs: Sequence[Path]) -> None:
     rows = []
     for seed, run in enumerate(runs):
         fitted = checkpoint.read(run).meta["calibration"]
-        cells = _rows(run / "sweep" / "sweep.csv")
+        cells = _rows(run / ("noise" if seed == 0 else "sweep") / "sweep.csv")
         for task in INTERVALS:
             own = {
                 cell["metric"]: cell
@@ -102,8 +97,9 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 2
     results(runs)
-    sweep(runs[0])
-    zero(runs)
+    for seed, run in enumerate(runs):
+        sweep(DATA / f"zero-seed-{seed}", run / "zero")
+    sweep(DATA / "noise-seed-0", runs[0] / "noise")
     calibration(runs)
     return 0
 

@@ -86,16 +86,16 @@ def _interval(row: dict[str, Any], metric: str) -> str:
 
 
 def claims() -> str:
-    """What the run's own claims engine says of one member from zeros."""
+    """What the engine says of one member from zeros with mirrored views; both statements of 4 to 8
+    calls."""
     rows = []
-    for one in json.loads((DATA / "default-sweep" / "claims.json").read_text()):
+    for one in json.loads((DATA / "zero-seed-0" / "claims.json").read_text()):
         steps = one["base"]["nfe"], one["other"]["nfe"]
-        wanted = one["main"] and one["temperature"] == 0 and steps in ((1, 4), (4, 8))
+        wanted = one["main"] and one["views"] == "mirror" and steps in ((1, 4), (4, 8))
         if wanted:
             rows.append(
                 [
                     one["task"],
-                    one["views"],
                     f"{steps[0]} to {steps[1]}",
                     LABELS[one["metric"]],
                     one["averaging"],
@@ -103,16 +103,17 @@ def claims() -> str:
                     f"{one['statement']}: {one['verdict']}",
                 ]
             )
-    header = ["task", "views", "calls", "metric", "averaging", "change [95 %]", "claim"]
+    header = ["task", "calls", "metric", "averaging", "change [95 %]", "claim"]
     return table(header, rows)
 
 
 def proper() -> str:
     """Claims on the proper scores: more calls given 8 members, more members given calls."""
     rows = []
-    for one in json.loads((DATA / "default-sweep" / "claims.json").read_text()):
+    for one in json.loads((DATA / "noise-seed-0" / "claims.json").read_text()):
         calls = one["statement"] == "more calls help" and one["base"]["members"] == 8
-        members = one["statement"] == "more members help" and one["base"]["nfe"] in (1, 4)
+        members = one["statement"] == "more members help"
+        members = members and (one["main"] or one["base"]["nfe"] in (1, 4))
         if one["temperature"] > 0 and (calls or members):
             rows.append(
                 [
@@ -138,7 +139,7 @@ def calls() -> str:
     header = ["seed", "views", "calls", *(f"{task} {LABELS[m]}" for task, m in MAIN.items())]
     rows = []
     for seed in (0, 1):
-        cells = rows_of(f"test-time-zero-seed-{seed}.csv")
+        cells = rows_of(f"zero-seed-{seed}/sweep.csv")
         for views in ("none", "mirror"):
             for nfe in CALLS:
                 own = [_cell(cells, task, views, nfe, 1, 0.0) for task in MAIN]
@@ -148,7 +149,7 @@ def calls() -> str:
 
 def members() -> str:
     """Members from noise over calls and members."""
-    cells = rows_of("default-sweep/sweep.csv")
+    cells = rows_of("noise-seed-0/sweep.csv")
     header = ["calls x members", *(f"{task} {LABELS[m]}" for task, m in MAIN.items())]
     rows = []
     for nfe in CALLS:

@@ -81,7 +81,10 @@ def test_a_missing_file_suggests_one_that_is_there(written):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"training": {"images": 100}}, "training.images=100 .* multiple .*batch=8. Use 96"),
+        (
+            {"training": {"images": 100} | EIGHT},
+            "training.images=100 .* multiple .*batch=8. Use 96",
+        ),
         ({"training": {"log_every": 4}}, "training.log_every=4 .* Use 8"),
         ({"training": {"first_validation": 17}}, "training.first_validation=17 .* Use 16"),
         ({"training": {"validate_every": 250}}, "training.validate_every=250 .* Use 248"),

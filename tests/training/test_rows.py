@@ -14,6 +14,7 @@ from stepsight.training.config import RowsSettings, TrainingSettings
 from stepsight.training.rows import Rows, counts, rows_a_picture, rows_of
 
 SHARES = (5, 2, 3)  # of 8 pictures: starts, of which walk on, and noised truth
+USUAL = TrainingSettings(batch=8)
 
 
 # ---------------------------------------------------------------------------- which rows
@@ -49,7 +50,7 @@ def kinds(settings: TrainingSettings, step: int, pictures: range) -> Kinds:
 
 @pytest.mark.parametrize("step", range(12))
 def test_every_picture_starts_or_is_noised_truth_and_walkers_are_among_the_starts(step):
-    found = kinds(TrainingSettings(), step, range(8))
+    found = kinds(USUAL, step, range(8))
     noised = found.later - found.walks.keys()
     assert (len(found.noisy), len(found.walks), len(noised)) == SHARES
     assert found.walks.keys() <= found.noisy.keys()
@@ -74,7 +75,7 @@ def test_how_many_start_and_walk_on(batch, rows, expected):
 
 @pytest.mark.parametrize("cut", [(8,), (4, 4), (2, 2, 2, 2), (1,) * 8, (3, 5)])
 def test_the_kinds_do_not_depend_on_how_the_batch_is_cut(cut):
-    settings = TrainingSettings(rows=RowsSettings(deep=0.5, noisy=0.5))
+    settings = replace(USUAL, rows=RowsSettings(deep=0.5, noisy=0.5))
     for step in range(6):
         whole, first = kinds(settings, step, range(8)), 0
         parts = []
@@ -89,29 +90,40 @@ def test_the_kinds_do_not_depend_on_how_the_batch_is_cut(cut):
 
 def test_they_are_functions_of_seed_and_step_and_differ_between_them():
     def several(seed: int, steps: Sequence[int]) -> list[Kinds]:
-        return [kinds(TrainingSettings(seed=seed), step, range(8)) for step in steps]
+        return [kinds(replace(USUAL, seed=seed), step, range(8)) for step in steps]
 
     forwards = several(3, range(20))
     assert several(3, range(19, -1, -1))[::-1] == forwards
     assert several(4, range(20)) != forwards
-    assert len({one.later for one in forwards}) > 10
+    assert len({tuple(one.noisy.values()) for one in forwards}) > 10
+    depths = [depth for one in forwards for depth in one.walks.values() if depth is not None]
+    assert len(set(depths)) == len(depths) > 2
 
 
-def test_over_many_steps_every_picture_has_its_share_of_every_kind():
+@pytest.mark.parametrize("batch", [8, 16, 12])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_stretches_of_a_batch_have_about_equal_work(batch, parts):
+    """A process takes a stretch: of every kind it has as many as another, give or take one."""
+    size, found = batch // parts, []
+    for first in range(0, batch, size):
+        own = kinds(replace(USUAL, batch=batch), 0, range(first, first + size))
+        found.append((len(own.noisy), len(own.walks), len(own.later)))
+    assert all(max(counts) - min(counts) <= 1 for counts in zip(*found))
+
+
+def test_over_many_steps_noise_and_deep_walks_have_their_shares():
     """2000 steps: within five deviations of a binomial count."""
-    settings, steps = TrainingSettings(rows=RowsSettings(noisy=0.2, deep=0.25)), 2000
-    starts, noisy, depths, deep = Counter[int](), 0, [], 0
+    settings, steps = replace(USUAL, rows=RowsSettings(noisy=0.2, deep=0.25)), 2000
+    noisy, deep, depths = Counter[int](), 0, []
     for step in range(steps):
         found = kinds(settings, step, range(8))
-        starts.update(found.noisy.keys())
-        noisy += sum(found.noisy.values())
+        noisy.update(found.noisy)
         own = [one for one in found.walks.values() if one is not None]
         assert len(own) in (0, 2)  # all walks of a step take the call between, or none
         deep, depths = deep + bool(own), depths + own
-    for picture in range(8):
-        assert abs(starts[picture] - steps * 5 / 8) < 5 * (steps * 5 / 8 * 3 / 8) ** 0.5
-    assert abs(noisy - 0.2 * 5 * steps) < 5 * (5 * steps * 0.2 * 0.8) ** 0.5
-    assert abs(deep - 0.25 * steps) < 5 * (steps * 0.25 * 0.75) ** 0.5
+    for count in noisy.values():  # of each picture that starts
+        assert abs(count - 0.2 * steps) < 5 * (steps * 0.2 * 0.8) ** 0.5
+    assert len(noisy) == 5 and abs(deep - 0.25 * steps) < 5 * (steps * 0.25 * 0.75) ** 0.5
     assert 0 <= min(depths) < 0.02 and 0.98 < max(depths) < 1
     assert abs(sum(depths) / len(depths) - 0.5) < 5 * (1 / 12 / len(depths)) ** 0.5
 

@@ -21,6 +21,6 @@ class EvaluationSettings:
     sweep_members: tuple[int, ...] = (1, 2, 4, 8)
     sweep_temperatures: tuple[float, ...] = (0.0, 1.0)
     sweep_views: tuple[str, ...] = ("none", "mirror")
-    sweep_images: int = 96
+    sweep_images: int = 80
     tuning_images: int = 64  # that settings and calibration are chosen on after training; 0: none
     seed: int = 0  # of the initial noise

@@ -105,7 +105,9 @@ def setting_text(row: Row) -> str:
     """What was spent on a prediction, as far as that is known."""
     members = f"{row['members']} member{'s' if row['members'] > 1 else ''}"
     spent = f"{row['nfe']} NFE x {members}" if row["nfe"] else members
-    return f"{row['sampler']}, {spent}"
+    start = "" if row.get("temperature") is None else f", T {row['temperature']:g}"
+    views = row.get("views") or "none"
+    return f"{row['sampler']}, {spent}{start}" + ("" if views == "none" else f", {views}")
 
 
 def images_text(row: Row) -> str:

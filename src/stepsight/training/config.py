@@ -25,8 +25,8 @@ class RowsSettings:
 class TrainingSettings:
     """How long, how fast, and what is written on the way. Intervals are in images, 0 = never."""
 
-    images: int = 6800  # length of the run, in pictures; each serves all tasks it has truth for
-    batch: int = 8  # pictures: over all processes and accumulation
+    images: int = 8000  # length of the run, in pictures; each serves all tasks it has truth for
+    batch: int = 16  # pictures: over all processes and accumulation
     rows: RowsSettings = field(default_factory=RowsSettings)
     loss: Literal["auto", "task", "squared"] = "auto"  # each task's own error where it can be
     accumulate: int = 1  # micro-batches a step and process
@@ -51,10 +51,10 @@ class TrainingSettings:
     latents_dtype: Literal["float16", "float32"] = "float16"
 
     log_every: int = 400
-    validate_every: int = 6800
+    validate_every: int = 8000
     first_validation: int = 800  # an early one, so that there is something to look at
     validation_images: int = 64
-    checkpoint_every: int = 3400
+    checkpoint_every: int = 4000
     keep: int = 2  # checkpoints kept besides the best
     evaluate: bool = True  # at the end: full evaluation, sweep and report
     tracker: Literal["none", "wandb", "wandb-offline"] = "none"

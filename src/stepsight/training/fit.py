@@ -134,12 +134,14 @@ def _counts(s: Setup, console: Console) -> None:
 
 
 def _costs(s: Setup, console: Console) -> None:
-    """Processor time of the training loop and of making samples, over all processes."""
-    mine = torch.tensor([time.process_time() - s.cpu_began - s.rendering_s, s.rendering_s])
+    """Processor time of training, of making samples and of validation, over all processes."""
+    whole = time.process_time() - s.cpu_began
+    own = [whole - s.rendering_s - s.validation_s, s.rendering_s, s.validation_s]
+    mine = torch.tensor(own)
     spent = s.summed(mine.to(s.device)).tolist()
     console.note(
-        f"training loop {spent[0]:.0f} core-seconds, making samples {spent[1]:.0f}, "
-        f"start-up {s.start_up_s:.0f} s, wall {s.elapsed():.0f} s"
+        f"training {spent[0]:.0f} core-seconds, making samples {spent[1]:.0f}, "
+        f"validation {spent[2]:.0f}; start-up {s.start_up_s:.0f} s, wall {s.elapsed():.0f} s"
     )
 
 

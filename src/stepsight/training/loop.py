@@ -65,7 +65,8 @@ def train(s: Setup, run: RunWriter, console: Console) -> None:
     meter, watch, started = Meter(), Watch(), time.perf_counter()
     if s.streamed:
         s.loader.begin(s.step)
-    s.start_up_s, s.cpu_began, s.rendering_s = s.elapsed(), time.process_time(), 0.0
+    s.start_up_s, s.cpu_began = s.elapsed(), time.process_time()
+    s.rendering_s = s.validation_s = 0.0
 
     for step in range(s.step, steps):
         # Data: the rows of this process, in the order of the global batch.

@@ -97,7 +97,6 @@ def shared_out(looks: Mapping[Shape, Tensor]) -> dict[Shape, Tensor]:
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon takes it: inner matrices and kernels; not embeddings, inputs or outputs."""
     edges = ("label", "time", "input", "output", "y_embedder", "t_embedder", "x_embedder", "final")
-    edges += ("encoder.input",)  # of a split backbone
     edges += ("conv_in", "conv_out", "class")  # of a U-Net, whose names are those of diffusers
     other = name.removeprefix("unet.").startswith(edges) or name.endswith(("bias", "gate.weight"))
     modulation = "modulation" in name or "adaLN" in name

@@ -91,6 +91,7 @@ class Setup:
     parent: str = ""  # run that the weights started from
     filled: dict[str, int] = field(default_factory=dict)  # leading rows of each store that are made
     rendering_s: float = 0.0  # processor seconds spent on making samples
+    validation_s: float = 0.0  # and on validation
     began: float = field(default_factory=time.perf_counter)
     start_up_s: float = 0.0
     cpu_began: float = 0.0  # processor seconds of this process when the loop began

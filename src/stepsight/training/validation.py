@@ -26,7 +26,7 @@ BINS = 4  # of the noise levels
 
 def validate(s: Setup, run: RunWriter, console: Console) -> float:
     """Score a few evaluation images of every task with the averaged weights; seconds it took."""
-    settings, clock = s.config.evaluation, time.perf_counter()
+    settings, clock, spent = s.config.evaluation, time.perf_counter(), time.process_time()
     with s.averaged() as pipeline:
         plan = evaluation.Plan(
             nfe=[],
@@ -49,6 +49,7 @@ def validate(s: Setup, run: RunWriter, console: Console) -> float:
     score = best_score(rows)
     s.is_best, s.best = score < s.best, min(s.best, score)
     console.validation(s.step, rows, checkpoint.step_name(s.step) if s.is_best else None)
+    s.validation_s += time.process_time() - spent
     return time.perf_counter() - clock
 
 
