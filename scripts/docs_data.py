@@ -6,7 +6,7 @@ Each run has its evaluation and sweep, and under zero/ a sweep of one member fro
 whole evaluation split; the first one also has members from noise under noise/:
 
     uv run evaluate.py --checkpoint RUN --sweep --members 1 --temperature 0 --views none,mirror \\
-        --data.images 512 --out RUN/zero
+        --data.images 512 --out RUN/zero    (256 for seed 1)
     uv run evaluate.py --checkpoint RUN-SEED-0 --sweep --members 1,8 --temperature 1 \\
         --data.images 256 --out RUN-SEED-0/noise
 """

@@ -82,12 +82,12 @@ def test_a_missing_file_suggests_one_that_is_there(written):
     ("values", "message"),
     [
         (
-            {"training": {"images": 100} | EIGHT},
+            {"training": {"images": 100, "batch": 8}},
             "training.images=100 .* multiple .*batch=8. Use 96",
         ),
-        ({"training": {"log_every": 4}}, "training.log_every=4 .* Use 8"),
-        ({"training": {"first_validation": 17}}, "training.first_validation=17 .* Use 16"),
-        ({"training": {"validate_every": 250}}, "training.validate_every=250 .* Use 248"),
+        ({"training": {"log_every": 4, "batch": 8}}, "training.log_every=4 .* Use 8"),
+        ({"training": {"first_validation": 17, "batch": 8}}, "first_validation=17 .* Use 16"),
+        ({"training": {"validate_every": 250, "batch": 8}}, "validate_every=250 .* Use 248"),
         ({"training": {"checkpoint_every": -16}}, "training.checkpoint_every=-16"),
         ({"training": {"images": 0}}, "training.images=0: must be at least 1"),
         ({"training": {"batch": 0}}, "training.batch=0: must be at least 1"),

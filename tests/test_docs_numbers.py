@@ -83,5 +83,5 @@ def test_a_table_is_made_of_its_file_and_a_stale_one_made_anew(script, monkeypat
 
 def test_a_setting_tells_its_views_where_it_has_some(script):
     row = {"nfe": 4, "members": 1, "temperature": 0.0}
-    assert script.setting(row | {"options": {"views": "mirror"}}) == "4 x 1, T 0, mirror"
-    assert script.setting(row | {"options": {}}) == "4 x 1, T 0"
+    assert script.setting(row | {"views": "mirror"}) == "4 x 1, T 0, mirror"
+    assert script.setting(row | {"views": "none"}) == "4 x 1, T 0"

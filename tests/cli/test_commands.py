@@ -140,8 +140,8 @@ def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(name, capsys, tm
     assert train.main(["--dry-run", "--json", "--model.name", name]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == name and f"{found['params_total']:,}" in text
-    assert found["input"] == [8, 13, 64, 64] and found["output"] == [8, 7, 64, 64]
-    images = TrainingSettings().images
+    images, batch = TrainingSettings().images, TrainingSettings().batch
+    assert found["input"] == [batch, 13, 64, 64] and found["output"] == [batch, 7, 64, 64]
     assert found["flops_train"] == images * found["flops_train_per_image"] > 0
     assert list(tmp_path.iterdir()) == []
 

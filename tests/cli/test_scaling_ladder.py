@@ -13,6 +13,7 @@ from stepsight import config as configuration
 from stepsight.cli import main as door
 from stepsight.scaling.ladders.forecast import read_forecasts
 from stepsight.scaling.ladders.launch import read_status
+from stepsight.training.config import TrainingSettings
 from stepsight.training.dry_run import describe
 
 ROOT = Path(__file__).parents[2]
@@ -142,12 +143,13 @@ def test_a_changed_ladder_is_refused(ladder, capsys):
     (run / "config.yaml").write_text(config.read_text())  # as train.py writes it
     assert climb("--config", ladder) == 0
     told = yaml.safe_load(ladder.read_text())
-    told["config"]["training"]["batch"] = 16
+    usual = TrainingSettings().batch
+    told["config"]["training"]["batch"] = usual // 2
     ladder.write_text(yaml.safe_dump(told, sort_keys=False))
     capsys.readouterr()
     assert climb("--config", ladder) == 2
     error = capsys.readouterr().err
-    assert f"{run} was run with other settings: training.batch 8 -> 16" in error
+    assert f"{run} was run with other settings: training.batch {usual} -> {usual // 2}" in error
 
 
 def test_a_dry_run_lists_every_rung_and_starts_nothing(ladder, capsys):

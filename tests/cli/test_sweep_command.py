@@ -18,7 +18,7 @@ def score(*arguments: object) -> int:
 def test_a_sweep_is_the_product_of_its_flags(run, tmp_path, capsys):
     flags = ["--checkpoint", run, "--sweep", "--task", "depth", "--data.images", 2]
     flags += ["--nfe", "1,2", "--members", "1,2", "--sampler", "ddim,heun", "--size", "16,24"]
-    flags += ["--spacing", "linspace", "--schedule", "cosine"]
+    flags += ["--spacing", "linspace", "--schedule", "cosine", "--temperature", 1]
     assert score(*flags, "--merge", "median,mean", "--out", tmp_path / "o") == 0
     cells = [c for c in read_sweep(tmp_path / "o/sweep.csv") if c.metric == "abs_rel"]
     assert len(cells) == (2 + 1) * 2 * 2 * 2  # heun has no walk of 2 calls

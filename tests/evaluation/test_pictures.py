@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from stepsight.pipeline import DensePipeline
 from stepsight.tasks.config import DepthSettings, FlowSettings
 from stepsight.tasks.table import build_task
 from stepsight.types import IGNORE
+from stepsight.usual import Usual
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_where_no_truth_is_the_truth_is_grey_and_the_prediction_fades(lab, tmp_p
 def test_tasks_answer_as_they_usually_do(lab, tmp_path, composed, monkeypatch):
     pipeline, asked = lab.pipeline(), ("depth", "semantic")
     ways = {
-        "depth": SimpleNamespace(nfe=2, members=1, temperature=0.0, views="none"),
-        "semantic": SimpleNamespace(nfe=1, members=2, temperature=1.0, views="none"),
+        "depth": Usual(2, 1, 0.0, "none"),
+        "semantic": Usual(1, 2, 1.0, "none"),
     }
-    monkeypatch.setattr(DensePipeline, "usual", lambda self, task: ways[task], raising=False)
+    monkeypatch.setattr(DensePipeline, "usual", lambda self, task: ways[task])
     sample_grid(pipeline, dict.fromkeys(asked, lab.held), tmp_path / "grid.png", images=1)
     ((rows, names, labels, _, _),) = composed
     assert [label[1] for label in labels] == ["2 x 1, T 0", "1 x 2, T 1"]

@@ -270,13 +270,18 @@ def test_muon_has_the_inner_matrices():
     """Not what pixels, tasks, labels and times enter by, not what they leave by, no modulation."""
     named = dict(make("split-32").named_parameters())
     left = {name for name, p in named.items() if p.ndim > 1 and not is_matrix(name, p)}
-    ends = ["encoder.input", "input", "input_images", "input_features", "input_coarse"]
+    ends = ["input", "input_images", "input_features", "input_coarse"]
     ends += ["input_looked", "output", "label.embedding_table", "time.mlp.0", "time.mlp.2"]
     parts = [f"blocks.{i}" for i in range(2)] + ["middle.0", "fine.0"]
     ends += [f"{part}.modulation" for part in parts]
     assert left == {f"{end}.weight" for end in ends}
     taken = {name for name, p in named.items() if is_matrix(name, p)}
-    assert {"encoder.down4.weight", "encoder.trunk.0.qkv.weight", "pictured.weight"} < taken
+    assert {
+        "encoder.input.weight",
+        "encoder.down4.weight",
+        "encoder.trunk.0.qkv.weight",
+        "pictured.weight",
+    } < taken
     assert all(named[name].ndim in (2, 4) for name in taken)
 
 

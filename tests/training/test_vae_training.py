@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(fit):
 
 @pytest.mark.slow
 def test_the_loss_falls_and_images_survive_better(fit, lab):
-    folder = fit(config(images=160, batch=8, log_every=8, first_validation=8, validate_every=0))
+    folder = fit(config(images=320, batch=8, log_every=8, first_validation=8, validate_every=0))
     losses = lab.losses(folder)
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     first, last = (lab.rows(folder, "val")[i]["metrics"] for i in (0, -3))
