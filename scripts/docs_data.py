@@ -9,6 +9,8 @@ whole evaluation split; the first one also has members from noise under noise/:
         --data.images 512 --out RUN/zero    (256 for seed 1)
     uv run evaluate.py --checkpoint RUN-SEED-0 --sweep --members 1,8 --temperature 1 \\
         --data.images 256 --out RUN-SEED-0/noise
+    uv run evaluate.py --checkpoint RUN --data.name scenes --data.option seed=7 \\
+        --data.images 512 --out RUN/world
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ INTERVALS = ("depth", "flow")
 SPREAD = ("4", "8")  # calls and members whose intervals were fitted
 
 
-def results(runs: Sequence[Path]) -> None:
-    """What the final evaluations found, without paths and digests."""
-    every = [json.loads((run / "eval" / "results.json").read_text()) for run in runs]
-    kept = [[{name: row[name] for name in KEPT} for row in rows] for rows in every]
-    (DATA / "default-results.json").write_text(json.dumps(kept, indent=1) + "\n")
+def results(runs: Sequence[Path], folder: str, name: str) -> None:
+    """What evaluations found, without paths and digests."""
+    every = [json.loads((run / folder / "results.json").read_text()) for run in runs]
+    kept = [[{key: row[key] for key in KEPT} for row in rows] for rows in every]
+    (DATA / name).write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def sweep(folder: Path, run: Path) -> None:
@@ -96,7 +98,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(runs) != 2:
         print(__doc__)
         return 2
-    results(runs)
+    results(runs, "eval", "default-results.json")
+    results(runs, "world", "other-world-results.json")
     for seed, run in enumerate(runs):
         sweep(DATA / f"zero-seed-{seed}", run / "zero")
     sweep(DATA / "noise-seed-0", runs[0] / "noise")

@@ -80,6 +80,17 @@ def default() -> str:
     return table(header, rows)
 
 
+def world() -> str:
+    """The same checkpoints on a world that no choice of the recipe saw."""
+    rows = []
+    runs = json.loads((DATA / "other-world-results.json").read_text())
+    for task, metric in MAIN.items():
+        own = [next(one for one in run if one["task"] == task) for run in runs]
+        shown = [f"{told(one['metrics'][metric])} {_interval(one, metric)}" for one in own]
+        rows.append([task, LABELS[metric], *shown])
+    return table(["task", "metric", "seed 0", "seed 1"], rows)
+
+
 def _interval(row: dict[str, Any], metric: str) -> str:
     lo, hi = row["intervals"][metric]
     return f"[{told(lo)}, {told(hi)}]"
@@ -210,6 +221,7 @@ def ablation() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "default": default,
+    "world": world,
     "claims": claims,
     "proper": proper,
     "calls": calls,

@@ -31,9 +31,8 @@ def single(
     """The batch of one image for `task`, from whatever `to_tensor` reads.
 
     second: the next frame. mask: the visible part of the object, bool "h w" or a mask image, white
-    on black. class_id: what to generate. `key` tells generated pictures
-    apart. Raises UserError for an input that
-    the task needs and does not get, or one of another size than the image.
+    on black. class_id: what to generate. `key` tells generated pictures apart. Raises UserError for
+    an input that the task needs and does not get, or one of another size than the image.
     """
     batch = Batch(to_tensor(image)[None], keys=[key], sources=["input"])
     if "second" in task.asks:
