@@ -261,6 +261,20 @@ def test_a_reader_that_dies_or_hangs_is_noticed(sources, monkeypatch, deed, pati
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("torn", [EOFError(), ConnectionResetError(104, "reset"), RuntimeError()])
+def test_a_connection_that_tears_as_a_reader_dies_is_the_same_news(sources, torn):
+    def answers():
+        raise torn
+        yield
+
+    process = faulty(sources, leave, 1)
+    request = next(process.requests(0))
+    process.loader._answers, process.loader._expected = answers(), iter([request])
+    with pytest.raises(UserError, match="died or hung while batch 0 was awaited"):
+        process.loader.take(request)
+    assert process.loader._answers is None
+
+
 def test_without_augmentation_it_serves_what_the_source_holds(sources):
     settings = {"folder": settings_for("folder", stream=True)}
     reader = Reader({"folder": sources["folder"]}, settings, seed=0, flip=False)  # type: ignore[arg-type]

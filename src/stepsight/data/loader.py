@@ -149,13 +149,14 @@ class Loader:
         while True:
             try:
                 return next(self._answers)
-            except RuntimeError as error:
-                if "timed out" in str(error) and time.monotonic() < deadline:
+            except (RuntimeError, EOFError, OSError) as error:  # torch's word, or a torn connection
+                reason, *_ = str(error).splitlines() or [type(error).__name__]
+                if "timed out" in reason and time.monotonic() < deadline:
                     continue  # all readers are alive: torch looks whenever it times out
                 self.close()
-                if str(error).startswith("Caught"):  # a bug, with the traceback of the reader
+                if reason.startswith("Caught"):  # a bug, with the traceback of the reader
                     raise
-                raise UserError(self._lost(request, str(error).splitlines()[0])) from error
+                raise UserError(self._lost(request, reason)) from error
 
     def _lost(self, request: Request, reason: str) -> str:
         return (
