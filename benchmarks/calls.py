@@ -19,9 +19,9 @@ import torch
 
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
-from stepsight.evaluation.ledger import cost_of
-from stepsight.evaluation.run import open_sources, pick_sources
-from stepsight.pipeline import DensePipeline
+from stepsight.evaluation.records import cost_of
+from stepsight.evaluation.sources import open_sources, pick_sources
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.types import Coded
 
 

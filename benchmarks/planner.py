@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stepsight.measures import measure
-from stepsight.scaling.sampling.dials import by_family
-from stepsight.scaling.sampling.landscape import Landscape
+from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.planner import plan
+from stepsight.scaling.sampling.response_surface import Landscape
 from stepsight.scaling.sampling.sweeps import Cell, Family, main_metrics, read_sweep, select
 
 

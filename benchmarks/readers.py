@@ -25,16 +25,16 @@ from fixtures import FIXTURES, Painter
 
 from stepsight import data
 from stepsight.coding import Layout
-from stepsight.data.bank import Bank
+from stepsight.data.cache.bank import Bank
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
 from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import Source
-from stepsight.latents import Latents
 from stepsight.models.config import CodecSettings
 from stepsight.models.vae import VAE, build_vae
 from stepsight.tasks.config import DepthSettings
 from stepsight.tasks.table import build_tasks
+from stepsight.training.latents import Latents
 
 ROUNDS = 3
 PIXELS = 16 * 480 * 640  # of the images of a data set: as many samples as make these up, 2 to 16

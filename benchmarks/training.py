@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from stepsight import config as configuration
-from stepsight.training.console import Console
+from stepsight.report.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.loop import train
 from stepsight.training.setup import prepare

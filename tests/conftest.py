@@ -23,11 +23,11 @@ from stepsight.config import RunConfig, from_dict
 from stepsight.data.table import QUANTITIES
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.report.console import Console
 from stepsight.seeding import generator, seed_of
 from stepsight.tasks.table import build_tasks
 from stepsight.training import fit, setup, tuning
-from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.loop import train
 from stepsight.types import IGNORE, Sample
@@ -180,7 +180,7 @@ class Lab:
         statistics: bool = True,
     ) -> DensePipeline:
         """An untrained pipeline whose predictions depend on everything they may depend on."""
-        from stepsight.evaluation.trivial import statistics as gather
+        from stepsight.evaluation.bounds.trivial import statistics as gather
 
         config = config or self.config()
         tasks = build_tasks(config.tasks)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from stepsight import data
     from stepsight.config import RunConfig
     from stepsight.errors import UserError
-    from stepsight.pipeline import DensePipeline
+    from stepsight.pipeline.dense import DensePipeline
     from stepsight.scaling.records import ScalingRecord
     from stepsight.types import Prediction
 
 _HOME = {
-    "DensePipeline": "stepsight.pipeline",
+    "DensePipeline": "stepsight.pipeline.dense",
     "Prediction": "stepsight.types",
     "RunConfig": "stepsight.config",
     "ScalingRecord": "stepsight.scaling.records",

@@ -10,7 +10,7 @@ import pytest
 from stepsight.cli import evaluate, main, train
 from stepsight.config import load
 from stepsight.data.decoding.images import read_image
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling.sampling.sweeps import read_sweep
 from stepsight.training.config import TrainingSettings
 
@@ -155,7 +155,7 @@ def test_data_show_draws_a_grid(capsys, tmp_path):
 
 
 def test_data_stats_are_numbers_under_a_protocol(capsys, monkeypatch):
-    monkeypatch.setattr("stepsight.evaluation.trivial.STATISTICS_IMAGES", 8)
+    monkeypatch.setattr("stepsight.evaluation.bounds.trivial.STATISTICS_IMAGES", 8)
     arguments = ["data", "stats", "--level", "easy", "--size", "16", "16", "--images", "4"]
     assert main.main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

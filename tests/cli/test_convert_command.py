@@ -14,7 +14,7 @@ from stepsight.coding import build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.conversion.write import Converted, write
 from stepsight.models.codec import described_codec
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.table import build_tasks
 
 GENERATOR = {

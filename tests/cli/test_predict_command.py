@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stepsight.cli import main
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
 

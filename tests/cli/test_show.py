@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stepsight.cli.show import results_table
-from stepsight.evaluation.page import score_tables
 from stepsight.metrics.protocol import get
+from stepsight.report.page import score_tables
 
 
 def result(name, **metrics):

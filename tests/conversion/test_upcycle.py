@@ -12,7 +12,7 @@ from stepsight.conversion.upcycle import upcycle
 from stepsight.conversion.write import Converted, write
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
 

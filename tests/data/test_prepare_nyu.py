@@ -136,6 +136,6 @@ def test_a_picture_is_decoded_once(root, tmp_path, monkeypatch):
         read.append(key)
         return read_hdf5(path, key, index)
 
-    monkeypatch.setattr("stepsight.data.readers.nyu_mat.read_hdf5", counted)
+    monkeypatch.setattr("stepsight.data.readers.depth.nyu_mat.read_hdf5", counted)
     prepare(root, tmp_path / "out")
     assert sorted(read) == sorted(["images", "rawDepths", "depths"] * 4)

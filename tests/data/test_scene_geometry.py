@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
+from stepsight.data.scenes.geometry.rigid import product, rotation, transpose, turn
 from stepsight.data.scenes.kinds import NAMES
 from stepsight.data.scenes.levels import LEVELS
 from stepsight.data.scenes.parameters import World, draw_world
 from stepsight.data.scenes.render import Frames, Rendering
-from stepsight.data.scenes.rigid import product, rotation, transpose, turn
 from stepsight.data.scenes.source import Scenes
 
 STANDARD = LEVELS["standard"]

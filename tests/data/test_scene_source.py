@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.bank import Bank
+from stepsight.data.cache.bank import Bank
 from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.kinds import CLASSES, LABEL, NAMES, THINGS, TYPES
 from stepsight.data.scenes.levels import level_of

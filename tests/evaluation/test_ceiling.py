@@ -16,8 +16,8 @@ from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
 from stepsight.data.table import open_source, settings_for
 from stepsight.errors import UserError
-from stepsight.evaluation.ceiling import ceiling_grid, ceilings, round_trips, variants
-from stepsight.evaluation.run import protocol_of
+from stepsight.evaluation.bounds.ceiling import ceiling_grid, ceilings, round_trips, variants
+from stepsight.evaluation.jobs import protocol_of
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
 from stepsight.models.vae import VAE, build_vae

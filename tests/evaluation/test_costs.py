@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from stepsight.config import from_dict
-from stepsight.evaluation.ledger import Cost, answer_flops, cost_of, forward_flops, picture_flops
-from stepsight.evaluation.run import Identity, Plan, evaluate
+from stepsight.evaluation.evaluate import evaluate
+from stepsight.evaluation.jobs import Plan
+from stepsight.evaluation.records import (
+    Cost,
+    Identity,
+    answer_flops,
+    cost_of,
+    forward_flops,
+    picture_flops,
+)
 from stepsight.models.config import SPLIT
 from stepsight.scaling import records
 from stepsight.scaling.flops import SplitShape, split_flops

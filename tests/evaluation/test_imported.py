@@ -12,10 +12,10 @@ import torch
 from stepsight.data.decoding.formats import write_flo, write_kitti_flow, write_pfm
 from stepsight.data.decoding.images import write_ids, write_png16
 from stepsight.errors import DataFormatError, UserError
-from stepsight.evaluation.dump import Saving, read_manifest
 from stepsight.evaluation.evaluator import score
-from stepsight.evaluation.imported import Imported
-from stepsight.evaluation.prediction_files import find_files, read_prediction
+from stepsight.evaluation.predictions.dump import Saving, read_manifest
+from stepsight.evaluation.predictions.files import find_files, read_prediction
+from stepsight.evaluation.predictions.imported import Imported
 from stepsight.evaluation.predictors import Model
 from stepsight.metrics import protocol as protocols
 

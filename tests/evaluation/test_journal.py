@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from stepsight.evaluation.evaluate import evaluate
+from stepsight.evaluation.jobs import Plan
 from stepsight.evaluation.journal import Journal, Record
-from stepsight.evaluation.run import Identity, Plan, evaluate
+from stepsight.evaluation.records import Identity
 
 WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {})
 

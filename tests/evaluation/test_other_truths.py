@@ -11,10 +11,11 @@ import torch
 
 from stepsight.data.decoding.images import write_ids
 from stepsight.errors import UserError
-from stepsight.evaluation.assess import Job, assess
-from stepsight.evaluation.imported import Imported, truth_of
+from stepsight.evaluation.evaluate import assess
+from stepsight.evaluation.jobs import Job
+from stepsight.evaluation.predictions.imported import Imported, truth_of
 from stepsight.evaluation.predictors import Model
-from stepsight.evaluation.run import pick_sources
+from stepsight.evaluation.sources import pick_sources
 from stepsight.metrics import protocol as protocols
 from stepsight.types import Sample
 

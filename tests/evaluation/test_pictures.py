@@ -16,11 +16,11 @@ from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.pictures import extremes_grid, sample_grid
 from stepsight.evaluation.predictors import Model
 from stepsight.metrics import protocol as protocols
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.config import DepthSettings, FlowSettings
 from stepsight.tasks.table import build_task
 from stepsight.types import IGNORE
-from stepsight.usual import Usual
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.ledger import Identity
-from stepsight.evaluation.plan import Plan, jobs_of
-from stepsight.evaluation.sweep import Scored, write_sweep
-from stepsight.evaluation.variants import Axes, Candidate, variants
+from stepsight.evaluation.jobs import Plan, jobs_of
+from stepsight.evaluation.records import Identity
 from stepsight.metrics import protocol as protocols
+from stepsight.testtime.sweep import Scored, write_sweep
+from stepsight.testtime.variants import Axes, Candidate, variants
 
 WAY = ("task", "checkpoint", "size", "sampler", "spacing", "schedule", "merge")
 DATA = Path(__file__).parents[2] / "docs" / "data"

@@ -12,19 +12,12 @@ from stepsight.config import from_dict
 from stepsight.data.config import ScenesSettings
 from stepsight.data.readers.config import FlyingChairsSettings, HypersimSettings, SintelSettings
 from stepsight.errors import UserError
-from stepsight.evaluation.assess import _options
-from stepsight.evaluation.ledger import cost_of
-from stepsight.evaluation.run import (
-    Identity,
-    Plan,
-    evaluate,
-    forward_flops,
-    overlap,
-    pick_sources,
-    protocol_of,
-    sweep,
-)
+from stepsight.evaluation.evaluate import evaluate
+from stepsight.evaluation.jobs import Plan, _options, protocol_of
+from stepsight.evaluation.records import Identity, cost_of, forward_flops
+from stepsight.evaluation.sources import overlap, pick_sources
 from stepsight.scaling import records
+from stepsight.testtime.sweep import sweep
 
 WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {"depth": 0.2})
 PLAN = Plan([2], [2], 4, "ddim", 0, 8, label="training frames (overfit): hypersim")

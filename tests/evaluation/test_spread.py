@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from stepsight.evaluation.evaluator import score
 from stepsight.evaluation.predictors import Answer, Model
 from stepsight.evaluation.spread import uncertainty_rows
-from stepsight.metrics.alignment import Space
+from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.protocol import default_for, get
 from stepsight.tasks.semantic import Semantic
 from stepsight.types import IGNORE, Batch, Prediction

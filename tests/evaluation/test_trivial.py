@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from stepsight.data.collate import collate
-from stepsight.evaluation import trivial
+from stepsight.evaluation.bounds import trivial
+from stepsight.evaluation.bounds.trivial import statistics, trivial_metrics
 from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.results import metrics_of
-from stepsight.evaluation.trivial import statistics, trivial_metrics
 from stepsight.tasks.depth import Depth
 from stepsight.tasks.flow import Flow
 from stepsight.tasks.semantic import Semantic

@@ -9,9 +9,9 @@ import torch
 
 from stepsight.errors import UserError
 from stepsight.metrics import masked
-from stepsight.metrics.alignment import align
+from stepsight.metrics.alignment.align import align
+from stepsight.metrics.alignment.normalised import normalised_rows
 from stepsight.metrics.depth import depth_rows, scored_pixels
-from stepsight.metrics.normalised import normalised_rows
 from stepsight.metrics.ordering import ordering_rows
 from stepsight.metrics.protocol import PROTOCOLS, get
 from stepsight.metrics.reduce import reduce

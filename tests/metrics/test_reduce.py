@@ -8,9 +8,9 @@ import torch
 
 from stepsight.metrics.depth import depth_rows
 from stepsight.metrics.flow import flow_rows
+from stepsight.metrics.masks.segmentation import semantic_rows
 from stepsight.metrics.protocol import PROTOCOLS
 from stepsight.metrics.reduce import NOT_POOLED, reduce
-from stepsight.metrics.segmentation import semantic_rows
 
 METRIC = PROTOCOLS["depth-metric"]
 PER_IMAGE, POOLED = RULES = (

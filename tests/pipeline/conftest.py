@@ -12,7 +12,7 @@ import torch
 from stepsight.coding import build_network
 from stepsight.config import from_dict
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
 

@@ -7,15 +7,9 @@ import math
 import pytest
 import torch
 
-from stepsight.adaptive import (
-    calibrated,
-    picked,
-    predict_adaptively,
-    rounds,
-    rounds_spent,
-    standard_error,
-)
 from stepsight.errors import UserError
+from stepsight.pipeline.adaptive import picked, rounds, standard_error
+from stepsight.testtime.adaptive import calibrated, rounds_spent
 from stepsight.types import Batch, Prediction
 
 TASKS = ("depth", "flow", "amodal", "semantic", "normals")
@@ -42,8 +36,8 @@ def between(pipeline, batch: Batch, task: str, members: int) -> float:
 def test_each_image_gets_what_its_number_of_members_gives(pipeline, task):
     batch = pictures()
     tolerance = between(pipeline, batch, task, members=6)
-    found, spent = predict_adaptively(
-        pipeline, batch, task, nfe=1, members=6, tolerance=tolerance, rows=4
+    found, spent = pipeline.predict_adaptively(
+        batch, task, nfe=1, members=6, tolerance=tolerance, rows=4
     )
     assert (spent == 2).any() and set(spent.tolist()) <= {2, 4, 6}
     assert (spent > 2).any()
@@ -62,9 +56,9 @@ def test_each_image_gets_what_its_number_of_members_gives(pipeline, task):
 def test_an_image_does_not_mind_its_neighbours(pipeline):
     batch = pictures()
     options = {"nfe": 1, "members": 8, "tolerance": between(pipeline, batch, "flow", 2)}
-    together, spent = predict_adaptively(pipeline, batch, "flow", **options)
+    together, spent = pipeline.predict_adaptively(batch, "flow", **options)
     for i in range(len(batch)):
-        alone, own = predict_adaptively(pipeline, picked(batch, [i]), "flow", **options)
+        alone, own = pipeline.predict_adaptively(picked(batch, [i]), "flow", **options)
         assert own.tolist() == spent[i : i + 1].tolist()
         torch.testing.assert_close(alone.values[0], together.values[i], rtol=1e-5, atol=1e-5)
 
@@ -74,8 +68,8 @@ def test_calls_are_those_of_the_members_spent(pipeline, tolerance, expected):
     rows = []
     hook = pipeline.net.register_forward_pre_hook(lambda net, given: rows.append(len(given[0])))
     batch = pictures()
-    _, spent = predict_adaptively(
-        pipeline, batch, "depth", nfe=3, members=7, tolerance=tolerance, rows=4
+    _, spent = pipeline.predict_adaptively(
+        batch, "depth", nfe=3, members=7, tolerance=tolerance, rows=4
     )
     hook.remove()
     assert spent.tolist() == [expected] * len(batch)
@@ -83,16 +77,16 @@ def test_calls_are_those_of_the_members_spent(pipeline, tolerance, expected):
 
 
 def test_the_grid_is_that_of_the_image(pipeline):
-    found, _ = predict_adaptively(
-        pipeline, pictures(2, (40, 30)), "flow", nfe=1, members=2, tolerance=1.0
+    found, _ = pipeline.predict_adaptively(
+        pictures(2, (40, 30)), "flow", nfe=1, members=2, tolerance=1.0
     )
     assert found.values.shape == (2, 2, 40, 30) and found.uncertainty is not None
     assert found.uncertainty.shape == (2, 1, 40, 30)
 
 
 def test_one_member_says_nothing_of_its_error(pipeline):
-    found, spent = predict_adaptively(
-        pipeline, pictures(2), "depth", nfe=1, members=1, tolerance=1e9
+    found, spent = pipeline.predict_adaptively(
+        pictures(2), "depth", nfe=1, members=1, tolerance=1e9
     )
     assert spent.tolist() == [1, 1] and found.uncertainty is None
     alone = Prediction("depth", found.x, found.values)
@@ -119,9 +113,7 @@ def test_what_cannot_be_asked(pipeline):
         rounds(0)
     for tolerance in (-0.1, math.nan):
         with pytest.raises(UserError, match="tolerance"):
-            predict_adaptively(
-                pipeline, pictures(1), "depth", nfe=1, members=2, tolerance=tolerance
-            )
+            pipeline.predict_adaptively(pictures(1), "depth", nfe=1, members=2, tolerance=tolerance)
     with pytest.raises(UserError, match="starts with 2"):
         calibrated(torch.rand(2, 4), [2, 4], 1.5)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight import budget as budget_module
-from stepsight.budget import SWEEP
 from stepsight.errors import UserError
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline import budget as budget_module
+from stepsight.pipeline.budget import SWEEP
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling.sampling.sweeps import Cell, read_sweep, write_sweep
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

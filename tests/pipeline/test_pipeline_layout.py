@@ -16,10 +16,10 @@ from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
-from stepsight.inputs import content_keys
 from stepsight.models.codec import Codec, Described, Pixels, described_codec
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import content_keys
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepsight import pipeline as pipeline_module
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
-from stepsight.inputs import content_keys
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline import dense as pipeline_module
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import content_keys
 from stepsight.seeding import generator
 from stepsight.types import Batch
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from stepsight import checkpoint
 from stepsight.errors import DataFormatError, UserError
-from stepsight.inputs import to_tensor
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import to_tensor
 
 TASKS = ("depth", "flow", "amodal", "semantic", "normals")
 SIZE = (24, 32)

@@ -15,11 +15,11 @@ from stepsight import checkpoint
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
-from stepsight.inputs import content_keys
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import content_keys
 from stepsight.seeding import generator
 from stepsight.types import Batch
-from stepsight.usual import Usual
 
 SIZE = (24, 32)
 CHOSEN = {"nfe": 3, "members": 2, "temperature": 0.5, "views": "none"}

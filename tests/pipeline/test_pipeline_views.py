@@ -14,12 +14,12 @@ from stepsight.coding import build_network
 from stepsight.config import from_dict
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec, Pixels
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.views import MIRROR, PLAIN, VIEWS, Frame, View, averaging, shifted
 from stepsight.seeding import generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch
-from stepsight.walking import MIRROR, PLAIN, VIEWS, Frame, View, averaging, shifted
 
 SIZE = (16, 24)
 TASKS = ("depth", "flow", "amodal", "semantic", "normals")

@@ -18,7 +18,7 @@ from stepsight.config import from_dict, load
 from stepsight.metrics import protocol
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.base import SquaredError, resize
 from stepsight.tasks.config import TABLE, TaskSettings
 from stepsight.tasks.table import build_tasks

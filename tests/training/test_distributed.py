@@ -15,8 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from stepsight import checkpoint
-from stepsight.training import distributed
+from stepsight import checkpoint, distributed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stepsight.coding import build_network
 from stepsight.config import from_dict
 from stepsight.errors import UserError
-from stepsight.evaluation.ledger import cost_of, picture_flops
-from stepsight.evaluation.run import forward_flops
+from stepsight.evaluation.records import cost_of, forward_flops, picture_flops
 from stepsight.models.codec import Pixels
 from stepsight.tasks.table import build_tasks
 from stepsight.training.batches import codings_of, read_parts

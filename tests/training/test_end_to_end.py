@@ -16,9 +16,9 @@ from stepsight.data.augment import flip
 from stepsight.data.collate import collate
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
+from stepsight.report.console import Console
 from stepsight.training import setup
 from stepsight.training.batches import counts_of, errors_of, levels_and_noise, read_parts
-from stepsight.training.console import Console
 from stepsight.training.loop import train
 from stepsight.training.setup import Setup
 from stepsight.types import Batch

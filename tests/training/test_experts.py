@@ -13,6 +13,7 @@ from torch import Tensor
 from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.moe import balance_loss
+from stepsight.report.console import Console
 from stepsight.training.batches import (
     codings_of,
     counts_of,
@@ -20,7 +21,6 @@ from stepsight.training.batches import (
     levels_and_noise,
     read_parts,
 )
-from stepsight.training.console import Console
 from stepsight.training.loop import train
 from stepsight.training.setup import Setup
 

@@ -15,7 +15,7 @@ from stepsight import checkpoint
 from stepsight import config as configuration
 from stepsight.data.table import settings_for
 from stepsight.errors import UserError
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling import records
 from stepsight.scaling.sampling.sweeps import read_sweep
 from stepsight.training import loop, validation

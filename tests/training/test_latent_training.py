@@ -11,9 +11,9 @@ import torch
 from stepsight import checkpoint
 from stepsight.data.collate import collate
 from stepsight.errors import UserError
-from stepsight.latents import Latents
 from stepsight.models.config import CodecSettings
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.training.latents import Latents
 
 
 def training(lab, folder: Path, codec: str = "", tasks=("depth", "flow", "amodal"), **changes):

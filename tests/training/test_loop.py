@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stepsight.errors import UserError
+from stepsight.report.console import Console
 from stepsight.training.batches import codings_of, levels_and_noise, read_parts
-from stepsight.training.console import Console
 from stepsight.training.loop import train
 from stepsight.training.setup import Setup
 from stepsight.training.state import best_score

@@ -20,8 +20,8 @@ from stepsight.data.table import settings_for
 from stepsight.errors import UserError
 from stepsight.training import fit, loop
 from stepsight.training.setup import preflight
+from stepsight.training.stalls import LAST, Watch, advice
 from stepsight.training.stores import check_reading
-from stepsight.training.waiting import LAST, Watch, advice
 
 WEIGHTS = {"hypersim": 1.0, "sintel": 2.0, "folder": 1.0}
 GRIDS = ((20, 28), (28, 20), (24, 24))

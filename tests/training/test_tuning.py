@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from stepsight import checkpoint
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.training import tuning
 from stepsight.training.tuning import ENOUGH, best_setting, candidates, tuned
 from stepsight.types import Sample
-from stepsight.usual import Usual
 
 
 def evaluating(config: Any, **changes: Any) -> Any:

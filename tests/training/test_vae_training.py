@@ -25,7 +25,7 @@ from stepsight.tasks.table import build_tasks
 from stepsight.training import vae as stage
 from stepsight.training.dry_run import describe, lines
 from stepsight.training.folder import RunWriter
-from stepsight.training.survival import image_psnr, restored_target, survival, survival_grid
+from stepsight.training.reconstruction import image_psnr, restored_target, survival, survival_grid
 
 CPU = torch.device("cpu")
 WEIGHTS = Path("vae") / "diffusion_pytorch_model.safetensors"

@@ -11,7 +11,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("runs", nargs="+", help="run folders that were evaluated")
     parser.add_argument("--out", help="also write the tables to this Markdown file")
     door = parser.parse_args(arguments)
-    from stepsight.evaluation.compare import compare, read_run
+    from stepsight.report.compare import compare, read_run
 
     text = compare([read_run(Path(one)) for one in door.runs])
     print(text, end="")

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stepsight import distributed
 from stepsight.errors import UserError
-from stepsight.training import distributed
 
 
 def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepsight import distributed
 from stepsight.cli.door import guarded, output_folder
 from stepsight.cli.evaluation_flags import (
     Evaluate,
@@ -20,15 +21,15 @@ from stepsight.cli.evaluation_flags import (
     times,
 )
 from stepsight.errors import UserError
-from stepsight.training import distributed
 
 if TYPE_CHECKING:  # torch is imported once the number of its threads is set
     from stepsight.data.config import SourceSettings
     from stepsight.data.table import Source
-    from stepsight.evaluation.run import Candidate, Plan
+    from stepsight.evaluation.jobs import Plan
     from stepsight.metrics.protocol import Protocol
-    from stepsight.pipeline import DensePipeline
-    from stepsight.training.console import Console
+    from stepsight.pipeline.dense import DensePipeline
+    from stepsight.report.console import Console
+    from stepsight.testtime.variants import Candidate
 
 Dials = Mapping[str, list[Any]]  # by flag, the values it was given
 
@@ -114,7 +115,7 @@ def _refuse_half_a_sweep(door: Evaluate, dials: Dials) -> None:
 
 
 def _score(door: Evaluate, dials: Dials) -> None:
-    from stepsight.training.console import Console
+    from stepsight.report.console import Console
     from stepsight.training.fit import join, leave
 
     join()
@@ -146,7 +147,7 @@ def _plan(
     split: str | None,
 ) -> Plan:
     """What to score, as the flags say, else as the settings of the first checkpoint's run do."""
-    from stepsight.evaluation.run import Plan
+    from stepsight.evaluation.jobs import Plan
 
     settings = first.pipeline.config.evaluation
     usual = (settings.sweep_nfe, settings.sweep_members) if door.sweep else ((), ())
@@ -179,7 +180,8 @@ def _evaluate(
     """Score one checkpoint at one setting; the results as tables."""
     from stepsight.cli.show import results_table
     from stepsight.diffusion.config import nfe
-    from stepsight.evaluation import run as evaluation
+    from stepsight.evaluation.evaluate import evaluate
+    from stepsight.testtime.variants import images_of
 
     one = {flag: next(iter(values), None) for flag, values in dials.items()}
     pipeline = candidate.pipeline.sampling(
@@ -201,8 +203,8 @@ def _evaluate(
     )
     if visits and not dials["nfe"]:
         plan = replace(plan, nfe=[nfe(sampler, len(visits))])
-    console.phase("evaluate", evaluation.images_of([candidate], plan))
-    found = evaluation.evaluate(
+    console.phase("evaluate", images_of([candidate], plan))
+    found = evaluate(
         out, pipeline, candidate.sources, plan, candidate.identity, records, console.advance
     )
     return results_table(found)
@@ -218,20 +220,19 @@ def _sweep(
     strategies: bool,
 ) -> str:
     """Sweep checkpoints; what was found, in sentences."""
-    from stepsight.evaluation import run as evaluation
-    from stepsight.evaluation.sweep_claims import spoken
+    from stepsight.report.sweep.claims import spoken
+    from stepsight.testtime.sweep import sweep_variants
+    from stepsight.testtime.variants import Axes, images_of, usual_variants
 
-    axes = evaluation.Axes(*(dials[flag] for flag in AXES))
-    tried = evaluation.usual_variants(candidates, plan, axes)
+    axes = Axes(*(dials[flag] for flag in AXES))
+    tried = usual_variants(candidates, plan, axes)
     for note in tried.left_out:
         console.note(note)
     scored = [one.candidate for one in tried.found]
     if strategies:
         scored.append(candidates[0])
-    console.phase("sweep", evaluation.images_of(scored, plan))
-    found = evaluation.sweep_variants(
-        out, tried.found, records, console.advance, with_strategies=strategies
-    )
+    console.phase("sweep", images_of(scored, plan))
+    found = sweep_variants(out, tried.found, records, console.advance, with_strategies=strategies)
     return "\n".join(spoken(found))
 
 
@@ -247,8 +248,10 @@ def _open(
     import torch
 
     from stepsight import checkpoint
-    from stepsight.evaluation import run as evaluation
-    from stepsight.pipeline import DensePipeline
+    from stepsight.evaluation.records import identity_of
+    from stepsight.evaluation.sources import overlap, pick_sources
+    from stepsight.pipeline.dense import DensePipeline
+    from stepsight.testtime.variants import Candidate
 
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     saved = [checkpoint.read(path) for path in door.checkpoint]
@@ -261,12 +264,12 @@ def _open(
     tasks = list(door.task) or list(chosen) or None
     opened, settings, split = _sources(door, pipelines, tasks, chosen)
     candidates = [
-        evaluation.Candidate(
+        Candidate(
             path,
             pipeline,
-            evaluation.identity_of(one, pipeline),
-            evaluation.pick_sources(pipeline, opened, tasks, chosen),
-            evaluation.overlap(pipeline.config, settings),
+            identity_of(one, pipeline),
+            pick_sources(pipeline, opened, tasks, chosen),
+            overlap(pipeline.config, settings),
         )
         for path, one, pipeline in zip(door.checkpoint, saved, pipelines)
     ]
@@ -281,10 +284,10 @@ def _sources(
 ) -> tuple[dict[str, Source], list[SourceSettings], str | None]:
     """The data to score on, its settings, and its split unless it is the run's own. Checkpoints of
     several runs are all scored on the data of the first one."""
-    from stepsight.evaluation import run as evaluation
+    from stepsight.evaluation.sources import open_sources, truth_needed
 
     needed = [
-        evaluation.truth_needed(pipeline, task, chosen)
+        truth_needed(pipeline, task, chosen)
         for pipeline in pipelines
         for task in tasks or pipeline.tasks
     ]
@@ -293,7 +296,7 @@ def _sources(
         if door.data.root is not None or door.data.split is not None or door.data.option:
             raise UserError("--data.root, --data.split and --data.option need --data.name.")
         config = pipelines[0].config
-        opened = evaluation.open_sources(config, quantities, "eval")
+        opened = open_sources(config, quantities, "eval")
         return opened, list(config.data.values()), None
     source, settings, split = open_data(door.data, quantities)
     return {door.data.name: source}, [settings], split

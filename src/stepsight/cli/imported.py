@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepsight import distributed
 from stepsight.cli.door import output_folder
 from stepsight.cli.evaluation_flags import Evaluate, open_data, protocols_by_task
 from stepsight.cli.show import results_table
 from stepsight.data.table import Source
 from stepsight.errors import UserError
-from stepsight.evaluation.assess import Job, assess
-from stepsight.evaluation.imported import Imported, task_of, truth_of
-from stepsight.evaluation.prediction_files import find_files
+from stepsight.evaluation.evaluate import assess
+from stepsight.evaluation.jobs import Job
+from stepsight.evaluation.predictions.files import find_files
+from stepsight.evaluation.predictions.imported import Imported, task_of, truth_of
 from stepsight.metrics.protocol import Protocol, default_for
-from stepsight.training import distributed
-from stepsight.training.console import Console
+from stepsight.report.console import Console
 from stepsight.training.fit import join, leave
 
 LISTED = 3  # images without a prediction that are named

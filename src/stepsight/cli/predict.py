@@ -11,7 +11,7 @@ from stepsight.cli.evaluation_flags import times
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:
-    from stepsight.pipeline import DensePipeline
+    from stepsight.pipeline.dense import DensePipeline
 
 TOLERANCE = "stop adding members to an image once its merge's standard error is this small"
 BUDGET = "cost an image: the best that the run's sweep measured sets sampler, NFE and members"
@@ -71,7 +71,7 @@ def _predict(door: argparse.Namespace) -> None:
     from einops import rearrange
 
     from stepsight.data.decoding.images import write_image
-    from stepsight.pipeline import DensePipeline
+    from stepsight.pipeline.dense import DensePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = output_folder(door.out)
@@ -105,8 +105,8 @@ def _dialled(
     pipeline: DensePipeline, door: argparse.Namespace
 ) -> tuple[DensePipeline, int | None, int | None]:
     """The pipeline sampling as asked, with its NFE and members; None: the run's."""
-    from stepsight.budget import check_dials
     from stepsight.diffusion.config import nfe
+    from stepsight.pipeline.budget import check_dials
 
     ways = {"sampler": door.sampler, "spacing": door.spacing, "schedule": door.schedule}
     ways |= {"eta": door.eta}

@@ -10,7 +10,7 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stepsight report", description=__doc__)
     parser.add_argument("run", help="run folder")
     door = parser.parse_args(arguments)
-    from stepsight.evaluation.report import write_report
+    from stepsight.report.run_page import write_report
 
     print(f"written to {write_report(Path(door.run))}")
     return 0

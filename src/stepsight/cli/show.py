@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stepsight.evaluation.page import DIFFER, differences, images_text, setting_text
 from stepsight.measures import headline, main_of, measure, number
 from stepsight.metrics.protocol import PROTOCOLS
+from stepsight.report.page import DIFFER, differences, images_text, setting_text
 
 WIDTH = 110
 

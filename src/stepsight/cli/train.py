@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepsight import config as configuration
+from stepsight import distributed
 from stepsight.cli.door import config_files, guarded
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.models.config import VAE_PREFIX
-from stepsight.training import distributed
 
 
 @dataclass(frozen=True)

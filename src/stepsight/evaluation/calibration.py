@@ -28,7 +28,7 @@ from stepsight.evaluation.spread import LEVEL, Case, case_of
 from stepsight.evaluation.views import cropped, view_of
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.uncertainty import half_width, moments
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 
 MOST = 2**16  # distances kept of an image; of more than these every n-th by size
 

@@ -28,7 +28,7 @@ from stepsight.evaluation.views import View, by_view, cropped
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.types import Batch, Sample
 
 PIXELS = 2**23  # at most so many are scored at a time, or one image: scoring copies them often

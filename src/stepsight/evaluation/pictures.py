@@ -19,7 +19,6 @@ from torch import Tensor
 from stepsight.colours import Legend, colour_image, colour_spread, spread_limit
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
-from stepsight.evaluation.grids import compose
 from stepsight.evaluation.predictors import Model, Predictor
 from stepsight.evaluation.spread import pixel_errors
 from stepsight.evaluation.statistics import measured, per_image
@@ -28,15 +27,14 @@ from stepsight.measures import main_metric, measure, number
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.report.grids import NOTE, Tile, compose
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, Prediction, Sample
 
-Tile = np.ndarray  # uint8 "h w 3"
 Tiles = dict[str, Tile | None]  # a row of the grid, by heading
 AS_IT_IS = View("none", None)
 LARGEST = 400  # pixels of a tile's longer side
-NOTE = "grey: no truth"
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.memory import peak_gb, reset_peak
 from stepsight.evaluation.views import View
-from stepsight.metrics.alignment import Space
+from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol as Rule
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, Prediction, Sample
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepsight.evaluation.calibration_words import calibration_verdict
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.predictors import Setting
 from stepsight.evaluation.statistics import counts, interval, measured, per_image, ratio
@@ -25,6 +24,7 @@ from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.reduce import reduce
+from stepsight.report.calibration_words import calibration_verdict
 from stepsight.scaling.intervals import mean_interval
 
 

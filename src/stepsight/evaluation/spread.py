@@ -42,10 +42,11 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.evaluation.predictors import Answer
-from stepsight.metrics import depth, flow, masked, segmentation
-from stepsight.metrics.alignment import Space, align
-from stepsight.metrics.edges import outline_rows
+from stepsight.metrics import depth, flow, masked
+from stepsight.metrics.alignment.align import Space, align
 from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks import segmentation
+from stepsight.metrics.masks.edges import outline_rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.uncertainty import (
     aurg,

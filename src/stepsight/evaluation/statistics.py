@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.panoptic import quality
+from stepsight.metrics.masks.panoptic import quality
+from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.reduce import COUNTS, QUADRATIC, WEIGHT
-from stepsight.metrics.segmentation import miou, pixel_accuracy
 from stepsight.scaling.intervals import (
     Interval,
     Statistic,

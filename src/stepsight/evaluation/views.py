@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from stepsight.data import augment
+from stepsight.metrics.masks.regions import Crop, window
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.regions import Crop, window
 from stepsight.types import Sample
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from stepsight.metrics import masked
-from stepsight.metrics.alignment import Space, align
-from stepsight.metrics.edges import edge_rows
+from stepsight.metrics.alignment.align import Space, align
 from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks.edges import edge_rows
+from stepsight.metrics.masks.regions import region
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.regions import region
 
 TINY = 1e-6  # metres; keeps logarithms and ratios of predictions finite (Marigold, `eval.py`)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stepsight.metrics import masked
-from stepsight.metrics.leastsquares import affine_fit
+from stepsight.metrics.alignment.leastsquares import affine_fit
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stepsight.metrics import masked
-from stepsight.metrics.alignment import Space
+from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from stepsight.metrics.flow import SPEEDS
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.panoptic import quality
+from stepsight.metrics.masks.panoptic import quality
+from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.segmentation import miou, pixel_accuracy
 
 # A value is a mean over the pixels its row of counts tells, "n" if not named here.
 WEIGHT = {"iou": "union", "iou_hidden": "union_hidden", "edge_f1": "edges"} | {

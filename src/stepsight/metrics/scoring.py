@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from stepsight.errors import UserError
-from stepsight.metrics.alignment import Space
+from stepsight.metrics.alignment.align import Space
+from stepsight.metrics.alignment.normalised import normalised_rows
 from stepsight.metrics.depth import depth_rows
 from stepsight.metrics.flow import axis_fit, flow_rows, scored_pixels
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.normalised import normalised_rows
+from stepsight.metrics.masks.panoptic import panoptic_rows
+from stepsight.metrics.masks.segmentation import amodal_rows, semantic_rows
 from stepsight.metrics.normals import normals_rows
 from stepsight.metrics.ordering import ordering_rows
-from stepsight.metrics.panoptic import panoptic_rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.reduce import reported
-from stepsight.metrics.segmentation import amodal_rows, semantic_rows
 from stepsight.metrics.truth import require
 from stepsight.types import IGNORE, Batch
 

@@ -18,10 +18,10 @@ from stepsight.data.collate import collate
 from stepsight.data.loader import Request
 from stepsight.data.mixture import Draw
 from stepsight.diffusion.noise import training_noise
-from stepsight.latents import Latents
 from stepsight.seeding import generator, numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import ImageSettings
+from stepsight.training.latents import Latents
 from stepsight.training.rows import Coding, one_call_errors
 from stepsight.training.setup import Setup
 from stepsight.types import Batch, Coded, Sample

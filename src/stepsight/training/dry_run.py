@@ -11,7 +11,7 @@ from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig
 from stepsight.data.buckets import parse_size
 from stepsight.data.config import ScenesSettings
-from stepsight.evaluation.ledger import picture_flops, task_cost
+from stepsight.evaluation.records import picture_flops, task_cost
 from stepsight.models.codec import described_codec
 from stepsight.models.config import VAE_PREFIX
 from stepsight.models.factory import (

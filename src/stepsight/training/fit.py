@@ -15,7 +15,7 @@ from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.loader import readers_watched
 from stepsight.errors import UserError
-from stepsight.training.console import Console
+from stepsight.report.console import Console
 from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.loop import finish, train
 from stepsight.training.setup import Setup, preflight, prepare

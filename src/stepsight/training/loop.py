@@ -21,17 +21,21 @@ from torch import Tensor
 from stepsight import checkpoint
 from stepsight.data.mixture import Draw
 from stepsight.errors import UserError
-from stepsight.evaluation import run as evaluation
-from stepsight.pipeline import DensePipeline
+from stepsight.evaluation.evaluate import evaluate
+from stepsight.evaluation.jobs import Plan
+from stepsight.evaluation.records import identity_of
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.report.console import Console
+from stepsight.testtime.sweep import sweep
+from stepsight.testtime.variants import starts_of
 from stepsight.training.batches import codings_of, read_parts
-from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.optim import descend, rate
 from stepsight.training.setup import Setup
+from stepsight.training.stalls import Watch, advice
 from stepsight.training.state import publish
 from stepsight.training.tuning import tuned
 from stepsight.training.validation import validate
-from stepsight.training.waiting import Watch, advice
 
 
 @dataclass
@@ -204,7 +208,7 @@ def save(s: Setup, run: RunWriter) -> None:
 
 def finish(s: Setup, run: RunWriter, console: Console) -> Path:
     """The full evaluation, the sweep and the report, with the best checkpoint's weights."""
-    from stepsight.evaluation.report import write_report
+    from stepsight.report.run_page import write_report
 
     settings, sampler = s.config.evaluation, s.config.diffusion.sampler
     saved = checkpoint.read(run.path)
@@ -216,26 +220,22 @@ def finish(s: Setup, run: RunWriter, console: Console) -> Path:
         s.accelerator.wait_for_everyone()
         saved = checkpoint.read(saved.path)
         pipeline = DensePipeline.from_pretrained(saved.path, s.device)
-    who = evaluation.identity_of(saved, pipeline)
+    who = identity_of(saved, pipeline)
     sources = s.evaluation_sources
     common = dict(sampler=sampler, seed=settings.seed, rows=settings.batch, label=s.label)
-    plan = evaluation.Plan([], [], settings.images, usual=True, **common)  # type: ignore[arg-type]
+    plan = Plan([], [], settings.images, usual=True, **common)  # type: ignore[arg-type]
     console.phase("evaluate", sum(min(plan.images or len(x), len(x)) for x in sources.values()))
-    evaluation.evaluate(
-        run.path / "eval", pipeline, sources, plan, who, run.records, console.advance
-    )
+    evaluate(run.path / "eval", pipeline, sources, plan, who, run.records, console.advance)
     if settings.sweep:
-        grid = evaluation.Plan(
+        grid = Plan(
             settings.sweep_nfe,
             settings.sweep_members,
             settings.sweep_images,
             **common,  # type: ignore[arg-type]
         )
         images = sum(min(grid.images or len(x), len(x)) for x in sources.values())
-        console.phase("sweep", images * len(evaluation.starts_of(s.config)))
-        evaluation.sweep(
-            run.path / "sweep", pipeline, sources, grid, who, run.records, console.advance
-        )
+        console.phase("sweep", images * len(starts_of(s.config)))
+        sweep(run.path / "sweep", pipeline, sources, grid, who, run.records, console.advance)
     if s.main:
         s.draw(pipeline, run.samples / "final.png", images=4)
         write_report(run.path)

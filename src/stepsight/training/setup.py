@@ -15,28 +15,27 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from stepsight import checkpoint
+from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint
 from stepsight.coding import Layout, build_network, check_sizes
 from stepsight.config import RunConfig
 from stepsight.conversion.adapt import adapt
-from stepsight.data.bank import Bank
+from stepsight.data.cache.bank import Bank
 from stepsight.data.config import ScenesSettings
 from stepsight.data.loader import Loader, Reader, Request
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.table import Source
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
-from stepsight.evaluation.ledger import cost_of, picture_flops
+from stepsight.evaluation.bounds.trivial import STATISTICS_IMAGES, statistics
 from stepsight.evaluation.pictures import sample_grid
-from stepsight.evaluation.run import forward_flops, open_sources, overlap, pick_sources
-from stepsight.evaluation.trivial import STATISTICS_IMAGES, statistics
-from stepsight.latents import Latents
+from stepsight.evaluation.records import cost_of, forward_flops, picture_flops
+from stepsight.evaluation.sources import open_sources, overlap, pick_sources
 from stepsight.models.codec import Codec, open_codec
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.report.console import Console
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
-from stepsight.training import distributed
 from stepsight.training.checks import (
     check_classes,
     check_objective,
@@ -44,8 +43,8 @@ from stepsight.training.checks import (
     same_experts,
 )
 from stepsight.training.config import TrainingSettings
-from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
+from stepsight.training.latents import Latents
 from stepsight.training.optim import EMA, build_optimizers
 from stepsight.training.rows import Objective, Rows, rows_a_picture, rows_of
 from stepsight.training.stores import (

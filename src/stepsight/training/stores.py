@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 
 from stepsight.config import RunConfig
-from stepsight.data.bank import Bank
 from stepsight.data.buckets import cut, parse_size
+from stepsight.data.cache.bank import Bank
 from stepsight.data.config import FileSettings
 from stepsight.data.mixture import BLOCK, Stream
 from stepsight.data.scenes.source import Scenes
 from stepsight.data.table import Source
 from stepsight.errors import UserError
-from stepsight.latents import Latents
 from stepsight.models.codec import Codec
 from stepsight.tasks.base import Task
+from stepsight.training.latents import Latents
 
 
 def make_stores(

@@ -16,13 +16,13 @@ from stepsight.data.table import Source
 from stepsight.errors import UserError
 from stepsight.evaluation.calibration import fit_calibration
 from stepsight.evaluation.evaluator import score_source
-from stepsight.evaluation.plan import protocols_of
+from stepsight.evaluation.jobs import protocols_of
 from stepsight.evaluation.results import metrics_of
-from stepsight.evaluation.run import open_sources, pick_sources
+from stepsight.evaluation.sources import open_sources, pick_sources
 from stepsight.measures import main_metric, measure
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.config import ImageSettings
-from stepsight.usual import Usual
 
 ENOUGH = 0.002  # a cheaper setting is taken where its error is at most so much larger
 MEMBERS = 8  # of the ensembles whose uncertainty is calibrated

@@ -26,30 +26,30 @@ import torch
 from diffusers import AutoencoderKL  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor
 
+from stepsight import distributed
 from stepsight.config import RunConfig
 from stepsight.data.augment import flip
-from stepsight.data.bank import Bank
+from stepsight.data.cache.bank import Bank
 from stepsight.data.collate import collate
 from stepsight.data.mixture import Draw, Mixture
 from stepsight.data.table import Source
 from stepsight.errors import UserError
-from stepsight.evaluation.run import open_sources
+from stepsight.evaluation.sources import open_sources
 from stepsight.measures import number
 from stepsight.models.config import CodecSettings
 from stepsight.models.factory import activation_bytes, flops_by_group, parameter_groups
 from stepsight.models.vae import VAE, build_vae, check_sides, to_pictures
+from stepsight.report.console import Console
 from stepsight.seeding import generator
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
-from stepsight.training import distributed
 from stepsight.training.config import TrainingSettings
-from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter, choose
 from stepsight.training.loop import Meter, due
 from stepsight.training.optim import EMA, build_optimizers, descend, rate
+from stepsight.training.reconstruction import encode_passes, survival, survival_grid
 from stepsight.training.setup import AHEAD, match
 from stepsight.training.stores import check_reading, drop_banks, make_bank, streamed
-from stepsight.training.survival import encode_passes, survival, survival_grid
 from stepsight.training.tracker import Tracker
 
 EDGES = 0.1

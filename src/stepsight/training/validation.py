@@ -10,12 +10,13 @@ import torch
 from stepsight import checkpoint
 from stepsight.data.resize import resize_sample
 from stepsight.diffusion.noise import row_noise
-from stepsight.evaluation import run as evaluation
+from stepsight.evaluation.evaluate import score_tasks
 from stepsight.evaluation.evaluator import Scores, Setting
+from stepsight.evaluation.jobs import Plan
 from stepsight.evaluation.results import metrics_of
-from stepsight.inputs import content_keys
+from stepsight.pipeline.inputs import content_keys
+from stepsight.report.console import Console
 from stepsight.training.batches import counts_of, errors_of, stack_part
-from stepsight.training.console import Console
 from stepsight.training.folder import RunWriter
 from stepsight.training.setup import Setup
 from stepsight.training.state import best_score
@@ -28,7 +29,7 @@ def validate(s: Setup, run: RunWriter, console: Console) -> float:
     """Score a few evaluation images of every task with the averaged weights; seconds it took."""
     settings, clock, spent = s.config.evaluation, time.perf_counter(), time.process_time()
     with s.averaged() as pipeline:
-        plan = evaluation.Plan(
+        plan = Plan(
             nfe=[],
             members=[],
             usual=True,
@@ -37,7 +38,7 @@ def validate(s: Setup, run: RunWriter, console: Console) -> float:
             seed=settings.seed,
             rows=settings.batch,
         )
-        every = evaluation.score_tasks(pipeline, s.evaluation_sources, plan)
+        every = score_tasks(pipeline, s.evaluation_sources, plan)
         rows = [validation_row(s, scores, next(iter(scores.settings))) for scores in every]
         if s.main:
             for row in rows:

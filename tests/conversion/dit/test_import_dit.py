@@ -21,7 +21,7 @@ from stepsight.conversion.write import Converted, write
 from stepsight.errors import UserError
 from stepsight.models.codec import described_codec
 from stepsight.models.layers import position_table
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.table import build_tasks
 
 HEADS = {64: 2, 128: 4}

@@ -16,7 +16,7 @@ from stepsight.conversion.dit import Trained, Wishes, expected
 from stepsight.conversion.foreign import Weights
 from stepsight.errors import UserError
 from stepsight.models.vae import VAES
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.types import Batch
 
 # Each answer of our model, as (task, pass), and the published label that asks for it.

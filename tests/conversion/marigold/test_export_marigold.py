@@ -20,9 +20,9 @@ from stepsight.conversion.write import Converted, write
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
-from stepsight.inputs import content_keys
 from stepsight.models.config import CodecSettings, ModelSettings
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import content_keys
 from stepsight.seeding import generator
 from stepsight.tasks.config import DepthSettings, NormalsSettings
 from stepsight.types import Batch

@@ -24,10 +24,10 @@ from stepsight.conversion.marigold import import_folder, unet_settings
 from stepsight.conversion.write import write
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
-from stepsight.inputs import content_keys
 from stepsight.models.codec import open_codec
 from stepsight.models.config import UNET, CodecSettings
-from stepsight.pipeline import DensePipeline
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import content_keys
 from stepsight.tasks.config import DepthSettings
 from stepsight.tasks.table import build_tasks
 from stepsight.types import Batch

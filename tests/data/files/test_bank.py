@@ -16,8 +16,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from stepsight.data import store as store_module
-from stepsight.data.bank import Bank
+from stepsight.data.cache import store as store_module
+from stepsight.data.cache.bank import Bank
 from stepsight.data.resize import resize_sample
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
@@ -224,7 +224,7 @@ def test_values_that_do_not_fit_are_named(full_sample, folder):
 
 SCRIPT = """
 import sys, time, torch
-from stepsight.data.bank import Bank
+from stepsight.data.cache.bank import Bank
 from stepsight.types import Sample
 
 class Slow:

@@ -13,7 +13,7 @@ from stepsight.data import check as module
 from stepsight.data.check import Range, check, facts_of, ranges_of
 from stepsight.data.config import ShardsSettings
 from stepsight.data.readers.config import HypersimSettings
-from stepsight.data.readers.hypersim import Hypersim
+from stepsight.data.readers.depth.hypersim import Hypersim
 from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import open_source
 from stepsight.errors import UserError

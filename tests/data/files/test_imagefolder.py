@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from stepsight.data.augment import flip
-from stepsight.data.bank import Bank
+from stepsight.data.cache.bank import Bank
 from stepsight.data.readers.config import ImageFolderSettings
 from stepsight.data.readers.imagefolder import ImageFolder, centre_crop
 from stepsight.errors import DataFormatError, UserError

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from stepsight.data.readers.config import HypersimSettings, NyuSettings
-from stepsight.data.readers.hypersim import Hypersim
+from stepsight.data.readers.depth.hypersim import Hypersim
+from stepsight.data.readers.depth.nyu import Nyu
 from stepsight.data.readers.listed import read_integer_depth, read_list, without_suffix
-from stepsight.data.readers.nyu import Nyu
 from stepsight.errors import DataFormatError, UserError
 
 

@@ -14,8 +14,8 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from stepsight.data import store as module
-from stepsight.data.store import Store
+from stepsight.data.cache import store as module
+from stepsight.data.cache.store import Store
 from stepsight.errors import DataFormatError, UserError
 
 ROW = np.dtype([("number", np.int64), ("cells", np.float16, (2, 3))], align=True)

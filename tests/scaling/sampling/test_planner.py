@@ -8,12 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from stepsight.budget import ways
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
+from stepsight.pipeline.budget import ways
 from stepsight.scaling.sampling.interpolation import interpolate
-from stepsight.scaling.sampling.landscape import Landscape
 from stepsight.scaling.sampling.planner import Budget, expect, plan
+from stepsight.scaling.sampling.response_surface import Landscape
 from stepsight.scaling.sampling.sweeps import Cell
 
 KEYS = set(

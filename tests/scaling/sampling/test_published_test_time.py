@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepsight.scaling.sampling.dials import dials
+from stepsight.scaling.sampling.axes import dials
 from stepsight.scaling.sampling.frontier import ascending
 
 MODELS = ("a2", "a4", "a6")

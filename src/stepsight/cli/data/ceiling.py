@@ -17,7 +17,7 @@ from stepsight.cli.data.opening import (
 )
 
 if TYPE_CHECKING:
-    from stepsight.evaluation.ceiling import Ceiling
+    from stepsight.evaluation.bounds.ceiling import Ceiling
     from stepsight.models.codec import Codec
 
 IMAGES = 64
@@ -36,7 +36,7 @@ def run(door: argparse.Namespace) -> int:
     """Print the ceilings of a source through pixels and the codec, and draw the picture."""
     import torch
 
-    from stepsight.evaluation.ceiling import ceiling_grid, ceilings
+    from stepsight.evaluation.bounds.ceiling import ceiling_grid, ceilings
     from stepsight.evaluation.results import finite
 
     out, source = picture_path(door.out), open_named(door, door.images)

@@ -28,7 +28,7 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 
 def run(door: argparse.Namespace) -> int:
     from stepsight.data.check import ranges_of
-    from stepsight.evaluation.grids import compose
+    from stepsight.report.grids import compose
 
     out = picture_path(door.out)
     source = open_named(door, door.images)

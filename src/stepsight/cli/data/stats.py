@@ -27,7 +27,7 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 
 def run(door: argparse.Namespace) -> int:
     from stepsight.data.table import open_source
-    from stepsight.evaluation.trivial import trivial_metrics
+    from stepsight.evaluation.bounds.trivial import trivial_metrics
     from stepsight.metrics.protocol import default_for
 
     settings = settings_of(door, door.images)

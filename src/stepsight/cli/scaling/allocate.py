@@ -24,11 +24,22 @@ from stepsight.cli.scaling.assignments import constants
 from stepsight.cli.scaling.rows import where
 from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
 from stepsight.errors import UserError
+from stepsight.scaling.compute_allocation.allocation import (
+    FORMS,
+    TRAINING_FACTOR,
+    TrainingLaw,
+    allocate,
+)
+from stepsight.scaling.compute_allocation.isoflop import isoflop
+from stepsight.scaling.compute_allocation.serving import (
+    LEAST,
+    MOST,
+    SamplingLaw,
+    cheapest_ranges,
+    serve,
+)
 from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.interpolation import Setting
-from stepsight.scaling.spending.allocation import FORMS, TRAINING_FACTOR, TrainingLaw, allocate
-from stepsight.scaling.spending.isoflop import isoflop
-from stepsight.scaling.spending.serving import LEAST, MOST, SamplingLaw, cheapest_ranges, serve
 
 MAX_EXTRAPOLATION = 30.0
 BOOTSTRAP = 200

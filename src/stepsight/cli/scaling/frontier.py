@@ -18,7 +18,7 @@ from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
 from stepsight.errors import UserError
 from stepsight.measures import measure, number
 from stepsight.scaling.plain import plain
-from stepsight.scaling.sampling.dials import dials, surfaces
+from stepsight.scaling.sampling.axes import dials, surfaces
 from stepsight.scaling.sampling.frontier import COSTS, ascending, frontier
 from stepsight.scaling.sampling.interpolation import Setting
 from stepsight.scaling.sampling.sweeps import (

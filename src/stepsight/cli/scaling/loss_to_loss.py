@@ -17,9 +17,8 @@ from typing import Any, NamedTuple, get_args
 from stepsight.cli.scaling.assignments import assignments
 from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
 from stepsight.errors import UserError, suggest
-from stepsight.scaling.plain import plain
-from stepsight.scaling.records import FILE_NAME, read
-from stepsight.scaling.transfer.loss_to_loss import (
+from stepsight.scaling.loss_to_loss.pairs import HOOKS, join, pair
+from stepsight.scaling.loss_to_loss.relation import (
     LEVEL,
     PARAMETERS,
     Floor,
@@ -28,7 +27,8 @@ from stepsight.scaling.transfer.loss_to_loss import (
     Relation,
     relate,
 )
-from stepsight.scaling.transfer.pairs import HOOKS, join, pair
+from stepsight.scaling.plain import plain
+from stepsight.scaling.records import FILE_NAME, read
 
 OF_TABLES = ("by", "group", "to", "on", "runs")
 OF_RECORDS = ("hook", "task", "metric", "where", "x_where", "y_where")

@@ -33,8 +33,8 @@ def add_flags(own: argparse.ArgumentParser) -> None:
 
 def run(door: argparse.Namespace) -> int:
     """Write the page and print its summary. Raises UserError where there are no records."""
-    from stepsight.evaluation import scaling_page
-    from stepsight.evaluation.scaling_folder import new_forecasts, read_scaling
+    from stepsight.report.scaling import page as scaling_page
+    from stepsight.scaling.analysis.folder import new_forecasts, read_scaling
 
     out = output_folder(door.out)
     if door.bootstrap < 0:

@@ -1,6 +1,6 @@
 """Hypersim as published (HDF5, distance along the ray) -> Marigold's layout (PNG, planar depth).
 
-Under the root: scene folders `ai_VVV_NNN` as `stepsight.data.readers.hypersim_raw` reads them, and
+Under the root: scene folders `ai_VVV_NNN` as `hypersim_raw` reads them, and
 `metadata_images_split_scene_v1.csv`. Frames that are not public, and scenes that are not there, are
 passed over; a scene that was prepared may be deleted from the root before the next is downloaded.
 Written are `<split>/<scene>/rgb_cam_XX_frYYYY.png`, tone-mapped by the official rule,
@@ -24,7 +24,7 @@ from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest
 from stepsight.data.prepare.millimetres import LARGEST, to_millimetres
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
-from stepsight.data.readers.hypersim_raw import (
+from stepsight.data.readers.depth.hypersim_raw import (
     SPLITS,
     TABLE,
     TABLE_FOLDERS,

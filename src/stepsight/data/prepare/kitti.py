@@ -2,7 +2,7 @@
 
 Under the root: `2011_09_26/<drive>_sync/image_02/data/N.png` (raw data, synced and rectified),
 `data_depth_annotated/{train,val}/<drive>_sync/proj_depth/groundtruth/image_02/N.png` (Uhrig et al.
-2017; or wherever else `stepsight.data.readers.kitti` finds it), and lists such as
+2017; or wherever else `stepsight.data.readers.depth.kitti` finds it), and lists such as
 `eigen_test_files_with_gt.txt` with lines `rgb depth [focal length]`, where depth is `None` for
 frames that were never annotated. Files are checked and copied byte for byte.
 """
@@ -18,7 +18,7 @@ from stepsight.data.files import check_any, check_shapes
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest, fingerprint
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
-from stepsight.data.readers.kitti import NO_TRUTH, Kitti, place_of
+from stepsight.data.readers.depth.kitti import NO_TRUTH, Kitti, place_of
 from stepsight.data.readers.listed import read_integer_depth
 from stepsight.errors import DataFormatError, UserError
 

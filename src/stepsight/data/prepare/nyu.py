@@ -20,7 +20,7 @@ from stepsight.data.prepare.manifest import Manifest
 from stepsight.data.prepare.millimetres import to_millimetres
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
 from stepsight.data.readers.config import NyuMatSettings
-from stepsight.data.readers.nyu_mat import DEPTHS, FRAMES, SPLITS, NyuMat, read_splits
+from stepsight.data.readers.depth.nyu_mat import DEPTHS, FRAMES, SPLITS, NyuMat, read_splits
 from stepsight.errors import DataFormatError, UserError
 
 KINDS = ("rgb", "depth", "filled")

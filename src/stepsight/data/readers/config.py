@@ -37,7 +37,7 @@ class HypersimSettings(FileSettings):
     """Hypersim in Marigold's PNG layout with its list file."""
 
     name: ClassVar[str] = "hypersim"
-    implementation: ClassVar[str] = "stepsight.data.readers.hypersim:Hypersim"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.hypersim:Hypersim"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class HypersimRawSettings(FileSettings):
     """Hypersim as published: HDF5, ray distance."""
 
     name: ClassVar[str] = "hypersim_raw"
-    implementation: ClassVar[str] = "stepsight.data.readers.hypersim_raw:HypersimRaw"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.hypersim_raw:HypersimRaw"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class VirtualKittiSettings(FileSettings):
     """Virtual KITTI 2: depth in centimetres, dense flow."""
 
     name: ClassVar[str] = "vkitti2"
-    implementation: ClassVar[str] = "stepsight.data.readers.vkitti:VirtualKitti"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.vkitti:VirtualKitti"
     camera: Literal["both", "0", "1"] = "both"
 
 
@@ -62,7 +62,7 @@ class NyuSettings(FileSettings):
     """NYUv2 extracted to PNG files, Marigold's layout."""
 
     name: ClassVar[str] = "nyuv2"
-    implementation: ClassVar[str] = "stepsight.data.readers.nyu:Nyu"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.nyu:Nyu"
     eval_split: str = "test"
     depth: Literal["raw", "filled"] = "raw"
 
@@ -72,7 +72,7 @@ class NyuMatSettings(FileSettings):
     """NYUv2's labelled set as published, one .mat file."""
 
     name: ClassVar[str] = "nyuv2_mat"
-    implementation: ClassVar[str] = "stepsight.data.readers.nyu_mat:NyuMat"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.nyu_mat:NyuMat"
     eval_split: str = "test"
     depth: Literal["raw", "filled"] = "raw"
 
@@ -82,7 +82,7 @@ class KittiSettings(FileSettings):
     """KITTI depth, Eigen split with the annotated ground truth."""
 
     name: ClassVar[str] = "kitti"
-    implementation: ClassVar[str] = "stepsight.data.readers.kitti:Kitti"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.kitti:Kitti"
     eval_split: str = "test"
 
 
@@ -91,7 +91,7 @@ class Eth3dSettings(FileSettings):
     """ETH3D high-resolution multi-view: raw float32 depth."""
 
     name: ClassVar[str] = "eth3d"
-    implementation: ClassVar[str] = "stepsight.data.readers.eth3d:Eth3d"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.eth3d:Eth3d"
     split: str = "all"
     eval_split: str = "all"
 
@@ -101,7 +101,7 @@ class ScanNetSettings(FileSettings):
     """ScanNet's 800 validation frames, Marigold's layout."""
 
     name: ClassVar[str] = "scannet"
-    implementation: ClassVar[str] = "stepsight.data.readers.scannet:ScanNet"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.scannet:ScanNet"
     split: str = "val"
     eval_split: str = "val"
 
@@ -111,7 +111,7 @@ class DiodeSettings(FileSettings):
     """DIODE: laser depth with masks, .npy."""
 
     name: ClassVar[str] = "diode"
-    implementation: ClassVar[str] = "stepsight.data.readers.diode:Diode"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.diode:Diode"
     split: str = "val"
     eval_split: str = "val"
 
@@ -121,7 +121,7 @@ class SintelSettings(FileSettings):
     """MPI-Sintel: flow with occlusions; depth where its archive is there."""
 
     name: ClassVar[str] = "sintel"
-    implementation: ClassVar[str] = "stepsight.data.readers.sintel:Sintel"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.sintel:Sintel"
     render: Literal["clean", "final"] = "clean"
     eval_split: str = "train"
 
@@ -131,7 +131,7 @@ class Da2kSettings(FileSettings):
     """DA-2K: which of two points is closer."""
 
     name: ClassVar[str] = "da2k"
-    implementation: ClassVar[str] = "stepsight.data.readers.da2k:Da2k"
+    implementation: ClassVar[str] = "stepsight.data.readers.depth.da2k:Da2k"
     split: str = "all"
     eval_split: str = "all"
 
@@ -141,7 +141,7 @@ class FlyingChairsSettings(FileSettings):
     """FlyingChairs: PPM pairs, .flo, and the split file."""
 
     name: ClassVar[str] = "flyingchairs"
-    implementation: ClassVar[str] = "stepsight.data.readers.flyingchairs:FlyingChairs"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.flyingchairs:FlyingChairs"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class FlyingChairs2Settings(FileSettings):
     """FlyingChairs2: flow both ways, occlusions."""
 
     name: ClassVar[str] = "flyingchairs2"
-    implementation: ClassVar[str] = "stepsight.data.readers.flyingchairs2:FlyingChairs2"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.flyingchairs2:FlyingChairs2"
     direction: Literal["forward", "backward", "both"] = "forward"
 
 
@@ -158,7 +158,7 @@ class FlyingThingsSettings(FileSettings):
     """FlyingThings3D: flow into future and past, PFM."""
 
     name: ClassVar[str] = "flyingthings3d"
-    implementation: ClassVar[str] = "stepsight.data.readers.flyingthings:FlyingThings"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.flyingthings:FlyingThings"
     render: Literal["clean", "final"] = "clean"
     camera: Literal["left", "right", "both"] = "left"
     direction: Literal["future", "past", "both"] = "both"
@@ -170,7 +170,7 @@ class Kitti2012FlowSettings(FileSettings):
     """KITTI 2012 flow: sparse."""
 
     name: ClassVar[str] = "kitti2012"
-    implementation: ClassVar[str] = "stepsight.data.readers.kitti_flow:Kitti2012"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.kitti_flow:Kitti2012"
     occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
     eval_split: str = "train"
 
@@ -180,7 +180,7 @@ class Kitti2015FlowSettings(FileSettings):
     """KITTI 2015 flow: sparse."""
 
     name: ClassVar[str] = "kitti2015"
-    implementation: ClassVar[str] = "stepsight.data.readers.kitti_flow:Kitti2015"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.kitti_flow:Kitti2015"
     occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
     eval_split: str = "train"
 
@@ -190,7 +190,7 @@ class Hd1kSettings(FileSettings):
     """HD1K: sparse flow of driving scenes."""
 
     name: ClassVar[str] = "hd1k"
-    implementation: ClassVar[str] = "stepsight.data.readers.hd1k:Hd1k"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.hd1k:Hd1k"
     eval_split: str = "train"
 
 
@@ -199,7 +199,7 @@ class SpringSettings(FileSettings):
     """Spring: HDF5 flow at twice the image size."""
 
     name: ClassVar[str] = "spring"
-    implementation: ClassVar[str] = "stepsight.data.readers.spring:Spring"
+    implementation: ClassVar[str] = "stepsight.data.readers.flow.spring:Spring"
     camera: Literal["left", "right", "both"] = "left"
     direction: Literal["FW", "BW", "both"] = "FW"
     eval_split: str = "train"
@@ -210,7 +210,7 @@ class Pix2GestaltSettings(FileSettings):
     """pix2gestalt's occlusion data: occluded image, visible mask, whole mask."""
 
     name: ClassVar[str] = "pix2gestalt"
-    implementation: ClassVar[str] = "stepsight.data.readers.pix2gestalt:Pix2Gestalt"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.pix2gestalt:Pix2Gestalt"
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class CocoaSettings(FileSettings):
     """COCO-A: amodal regions drawn over COCO images."""
 
     name: ClassVar[str] = "cocoa"
-    implementation: ClassVar[str] = "stepsight.data.readers.cocoa:Cocoa"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.cocoa:Cocoa"
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class BsdsAmodalSettings(FileSettings):
     """BSDS-A: amodal regions drawn over BSDS images."""
 
     name: ClassVar[str] = "bsdsa"
-    implementation: ClassVar[str] = "stepsight.data.readers.cocoa:BsdsAmodal"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.cocoa:BsdsAmodal"
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class Mp3dAmodalSettings(FileSettings):
     """MP3D-Amodal: rooms, in COCO-A's annotation format."""
 
     name: ClassVar[str] = "mp3d_amodal"
-    implementation: ClassVar[str] = "stepsight.data.readers.cocoa:Mp3dAmodal"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.cocoa:Mp3dAmodal"
     eval_split: str = "eval"
 
 
@@ -243,7 +243,7 @@ class KinsSettings(FileSettings):
     """KINS: amodal instances on KITTI images."""
 
     name: ClassVar[str] = "kins"
-    implementation: ClassVar[str] = "stepsight.data.readers.kins:Kins"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.kins:Kins"
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Ade20kSettings(FileSettings):
     """ADE20K SceneParse150."""
 
     name: ClassVar[str] = "ade20k"
-    implementation: ClassVar[str] = "stepsight.data.readers.ade20k:Ade20k"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.ade20k:Ade20k"
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class CityscapesSettings(FileSettings):
     """Cityscapes, fine annotations: 19 classes and instances."""
 
     name: ClassVar[str] = "cityscapes"
-    implementation: ClassVar[str] = "stepsight.data.readers.cityscapes:Cityscapes"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.cityscapes:Cityscapes"
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class VocSettings(FileSettings):
     """Pascal VOC 2012 segmentation."""
 
     name: ClassVar[str] = "voc"
-    implementation: ClassVar[str] = "stepsight.data.readers.voc:Voc"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.voc:Voc"
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class CocoPanopticSettings(FileSettings):
     """COCO panoptic: 133 categories with instances."""
 
     name: ClassVar[str] = "coco_panoptic"
-    implementation: ClassVar[str] = "stepsight.data.readers.coco_panoptic:CocoPanoptic"
+    implementation: ClassVar[str] = "stepsight.data.readers.masks.coco_panoptic:CocoPanoptic"
 
 
 @dataclass(frozen=True)

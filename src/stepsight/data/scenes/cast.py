@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepsight.data.scenes.geometry.plane import Plane
+from stepsight.data.scenes.geometry.rigid import apply
+from stepsight.data.scenes.geometry.views import View
 from stepsight.data.scenes.kinds import ROUND
 from stepsight.data.scenes.parameters import FACES, World
-from stepsight.data.scenes.plane import Plane
-from stepsight.data.scenes.rigid import apply
 from stepsight.data.scenes.shapes import (
     block_constants,
     enter_block,
     enter_round,
     round_constants,
 )
-from stepsight.data.scenes.views import View
 
 Directions = tuple[Tensor, Tensor, Tensor]  # local x, y, z, each "p h w"
 Aim = Callable[["Group"], Directions]

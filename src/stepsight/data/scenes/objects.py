@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepsight.data.scenes.draws import Draws
+from stepsight.data.scenes.geometry.rigid import Y, product, rotation, unit
 from stepsight.data.scenes.kinds import LARGEST, SMALLEST
 from stepsight.data.scenes.levels import Level
 from stepsight.data.scenes.placement import PANEL, POLE, SLOTS, Bodies, Site, inside, settle
-from stepsight.data.scenes.rigid import Y, product, rotation, unit
 
 STRIDE = 0.5  # metres; no object moves further than this along any axis
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from stepsight.data.scenes.draws import Draws
+from stepsight.data.scenes.geometry.rigid import Y, apply, rotation, unit
 from stepsight.data.scenes.kinds import CLASSES, LABEL, THINGS
 from stepsight.data.scenes.levels import Level
 from stepsight.data.scenes.objects import Objects, draw_objects
 from stepsight.data.scenes.placement import OPEN, SLOTS, Site
-from stepsight.data.scenes.rigid import Y, apply, rotation, unit
 
 FACES = 6  # floor, ceiling, left, right, front, back: the first rows of a scene's surfaces
 SURFACES = FACES + SLOTS

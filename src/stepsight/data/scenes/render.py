@@ -12,12 +12,12 @@ from torch import Tensor
 from stepsight.data.scenes import shading
 from stepsight.data.scenes.amodal import Chosen, choose
 from stepsight.data.scenes.cast import Hits, first_hits, groups, in_shadow
+from stepsight.data.scenes.geometry.motion import Landing, land, occluded
+from stepsight.data.scenes.geometry.plane import Plane
+from stepsight.data.scenes.geometry.views import View, first_view, motion, second_view
 from stepsight.data.scenes.kinds import FACE_LABELS, LABEL
-from stepsight.data.scenes.motion import Landing, land, occluded
 from stepsight.data.scenes.parameters import FACES, World
-from stepsight.data.scenes.plane import Plane
 from stepsight.data.scenes.shading import gather
-from stepsight.data.scenes.views import View, first_view, motion, second_view
 from stepsight.types import Movable
 
 RANGE = 25.0  # metres; what is farther, like the sky, has no valid depth

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from stepsight.data.scenes.cast import Hits
+from stepsight.data.scenes.geometry.plane import Plane
+from stepsight.data.scenes.geometry.rigid import rotation
+from stepsight.data.scenes.geometry.views import FACE_NORMALS, View
 from stepsight.data.scenes.kinds import CAP, QUADRIC, ROUND
 from stepsight.data.scenes.parameters import FACES, World
-from stepsight.data.scenes.plane import Plane
-from stepsight.data.scenes.rigid import rotation
-from stepsight.data.scenes.views import FACE_NORMALS, View
 
 AMBIENT, FROM_ABOVE, DIRECT = 0.45, 0.14, 0.54  # light from all sides, from above, from the lamp
 NEVER = 1e9  # a limit no point reaches

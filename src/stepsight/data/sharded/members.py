@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from PIL import Image
 from torch import Tensor
 
-from stepsight.data.rows import MASKS
+from stepsight.data.cache.rows import MASKS
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 

@@ -7,8 +7,8 @@ import json
 from dataclasses import MISSING, dataclass, fields
 from typing import Literal
 
-from stepsight.metrics.alignment import Rule, Space
-from stepsight.metrics.regions import Crop, Mask
+from stepsight.metrics.alignment.align import Rule, Space
+from stepsight.metrics.masks.regions import Crop, Mask
 
 Averaging = Literal["per_image", "pooled"]  # of rows, see `reduce`
 

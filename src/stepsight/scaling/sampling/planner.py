@@ -16,10 +16,10 @@ from stepsight.errors import UserError
 from stepsight.measures import measure
 from stepsight.scaling.laws.diagnosis import Verdict
 from stepsight.scaling.plain import plain
-from stepsight.scaling.sampling.dials import by_family
+from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.frontier import COSTS
 from stepsight.scaling.sampling.interpolation import Setting
-from stepsight.scaling.sampling.landscape import Choice, Landscape
+from stepsight.scaling.sampling.response_surface import Choice, Landscape
 from stepsight.scaling.sampling.sweeps import Cell, main_of, select, unmeasured
 
 WITHIN = 0.02

@@ -1,0 +1,81 @@
+"""A bank: samples at their working size, made once, read by many processes in microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from stepsight.data.cache.rows import pack, row_dtype, unpack
+from stepsight.data.cache.store import Store
+from stepsight.data.resize import resize_sample
+from stepsight.data.table import Source
+from stepsight.types import Sample
+
+
+class Bank:
+    """The first `len(bank)` samples of a source at `source.size`; itself a source."""
+
+    def __init__(
+        self, source: Source, folder: str | Path, fingerprint: str, count: int | None = None
+    ) -> None:
+        """Open what is in `folder`; with a `count`, lay out so many blank rows if none are there.
+
+        Processes may do this at the same time: the first to finish wins. Raises `UserError` if the
+        folder holds anything but a bank of this source.
+        """
+        assert count is None or 0 < count <= len(source), (count, len(source))
+        self.source, self.folder, self.fingerprint = source, Path(folder), fingerprint
+        self.name, self.classes = source.name, source.classes
+        self.quantities, self.size = source.quantities, source.size
+        made_of = {"source": source.name, "size": list(source.size), "fingerprint": fingerprint}
+        self.store = Store(self.folder, "bank", made_of, count, self._row_type)
+
+    @classmethod
+    def create(cls, source: Source, count: int, folder: str | Path, fingerprint: str) -> Self:
+        """The bank of `count` rows in `folder`, new or continued."""
+        return cls(source, folder, fingerprint, count)
+
+    def _row_type(self) -> np.dtype:
+        return row_dtype(resize_sample(self.source[0], self.size))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.source.categories
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples([index])[0]
+
+    def samples(self, indices: Iterable[int]) -> list[Sample]:
+        """`resize_sample(source[i], size)` for each, bit for bit. Raises `UserError` for blanks."""
+        return unpack(self.store.read(np.fromiter(indices, np.intp)), self.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.source, self.folder, self.fingerprint)  # map again, never copy
+
+    def missing(self) -> int:
+        """How many rows are blank by now."""
+        return self.store.missing()
+
+    def fill(
+        self,
+        rank: int = 0,
+        world: int = 1,
+        report: Callable[[int], None] = lambda rows: None,
+        stop: int | None = None,
+    ) -> None:
+        """Make this process's share of the blank rows: every `world`-th block, from block `rank`.
+
+        Rows from `stop` on are left for later. `report` hears after each block how many it made.
+        """
+        for block in self.store.blank_blocks(rank, world, stop):
+            rows = np.zeros(len(block), self.store.dtype)
+            for row, sample in zip(rows, self.source.samples(block)):
+                pack(resize_sample(sample, self.size), row)
+            self.store.write(block, rows)
+            report(len(block))

@@ -1,0 +1,1 @@
+"""Readers of depth and normals data sets, one file each."""

@@ -1,0 +1,1 @@
+"""Readers of optical flow data sets, one file each."""

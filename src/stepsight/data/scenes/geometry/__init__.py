@@ -1,0 +1,1 @@
+"""Cameras, planes and rigid motion, before anything is drawn."""

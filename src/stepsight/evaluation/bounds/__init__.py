@@ -1,0 +1,1 @@
+"""What no model can pass and what any model has to beat."""

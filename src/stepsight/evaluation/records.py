@@ -1,0 +1,212 @@
+"""What an evaluation tells the ledger of the scaling analysis (`scaling.records`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stepsight.checkpoint import Checkpoint
+from stepsight.coding import Layout
+from stepsight.data.resize import Size
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.evaluation.evaluator import Scores
+from stepsight.evaluation.results import metrics_of
+from stepsight.evaluation.statistics import interval
+from stepsight.measures import headline, measure
+from stepsight.metrics import protocol as protocols
+from stepsight.models.config import ModelSettings
+from stepsight.models.factory import active_parameters
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.views import VIEWS
+from stepsight.scaling.records import ScalingRecord
+from stepsight.scaling.sampling.sweeps import temperature_text
+from stepsight.tasks.base import Task
+
+STARTS = ("temperature", "views", "starts")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a record needs to know of the run that made the weights."""
+
+    run: str
+    config: str
+    revision: str
+    seed: int
+    model: str
+    parameters: int
+    active: int  # parameters that one sample passes
+    training_flops: float
+    images_seen: int
+    losses: Mapping[str, float]  # validation loss by task
+    loss_bins: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by task
+    tokens: float | None = None
+    samples: Mapping[str, int] = field(default_factory=dict)  # distinct training ones by task
+    parent: str = ""
+    inherited_flops: float | None = None
+
+
+def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
+    """Whose weights a checkpoint holds."""
+    config = saved.config
+    return Identity(
+        run=saved.meta["run"],
+        config=config.fingerprint(),
+        revision=saved.meta["revision"],
+        seed=config.training.seed,
+        model=config.model.name,
+        parameters=sum(p.numel() for p in pipeline.net.parameters()),
+        active=active_parameters(pipeline.net),
+        training_flops=saved.meta["training_flops"],
+        images_seen=saved.meta["images_seen"],
+        losses=saved.meta["losses"],
+        loss_bins=saved.meta.get("loss_bins", {}),
+        tokens=saved.meta["images_seen"] * _tokens(pipeline),
+        samples=saved.meta.get("samples", {}),
+        parent=saved.meta.get("parent", ""),
+        inherited_flops=saved.meta.get("inherited_flops", 0.0),
+    )
+
+
+def _tokens(pipeline: DensePipeline) -> float:
+    """Cells of the backbone's coarsest grid an image, the mean over tasks."""
+    stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
+    counts = [(height // stride) * (width // stride) for height, width in pipeline.sizes.values()]
+    return sum(counts) / len(counts)
+
+
+def record_lines(
+    every: Sequence[Scores], pipeline: DensePipeline, sampler: str, identity: Identity
+) -> list[ScalingRecord]:
+    """One record a task, setting and headline metric. `sampler` also says what else is unusual
+    about the way of sampling, so that records of different ways are not taken for the same."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [line for one in every for line in _lines_of(one, pipeline, sampler, identity, now)]
+
+
+def _lines_of(
+    scores: Scores, pipeline: DensePipeline, sampler: str, identity: Identity, now: str
+) -> Iterator[ScalingRecord]:
+    rule, task = protocols.get(scores.protocol), scores.task
+    trivial = [metrics_of(rows, rule.name) for rows in scores.baselines.values()]
+    for (nfe, members), rows in scores.settings.items():
+        metrics = metrics_of(rows, rule.name)
+        for metric in headline(task, metrics, rule.metrics):
+            found = interval(rows, metric, rule)
+            best = max if measure(metric).higher_is_better else min
+            rivals = [own[metric] for own in trivial if metric in own]
+            yield ScalingRecord(
+                run=identity.run,
+                config=identity.config,
+                revision=identity.revision,
+                seed=identity.seed,
+                model=identity.model,
+                params_total=identity.parameters,
+                params_active=identity.active,
+                training_flops=identity.training_flops,
+                images_seen=identity.images_seen,
+                task=task,
+                dataset=scores.source,
+                protocol=rule.id,
+                sampler=sampler,
+                nfe=nfe,
+                members=members,
+                inference_flops=answer_flops(pipeline, scores, nfe, members),
+                metric=metric,
+                value=metrics[metric],
+                images=len(scores.keys),
+                lower_is_better=not measure(metric).higher_is_better,
+                lo=found.lo,
+                hi=found.hi,
+                seconds=scores.seconds[nfe, members],
+                loss=identity.losses.get(task),
+                loss_bins=tuple(identity.loss_bins.get(task, ())),
+                trivial=best(rivals, default=None),
+                tokens=identity.tokens,
+                samples=identity.samples.get(task),
+                size="x".join(map(str, scores.working)),
+                parent=identity.parent,
+                inherited_flops=identity.inherited_flops,
+                time=now,
+            )
+
+
+def answer_flops(pipeline: DensePipeline, scores: Scores, nfe: int, members: int) -> float:
+    """FLOPs of an answer for one image, at the sizes the images were worked at: their mean.
+
+    Its views are encoded once each, for all calls of all members.
+    """
+    counts = scores.sizes or {pipeline.sizes[scores.task]: 1}
+    views = min(nfe, len(VIEWS[pipeline.diffusion.settings.views]))
+    total = 0.0
+    for size, images in counts.items():
+        cost = cost_of(pipeline, scores.task, size)
+        total += images * (views * cost.encode + nfe * members * cost.call)
+    return total / sum(counts.values())
+
+
+class Cost(NamedTuple):
+    """FLOPs of the backbone for one image and task, over all its passes."""
+
+    encode: float  # once an image and view
+    call: float  # each model call
+    shared: float = 0.0  # of `encode`, what other tasks and passes of the same image need as well
+
+
+def picture_flops(costs: Sequence[Cost], rows: float) -> float:
+    """FLOPs of the forward passes that a picture takes in training: `rows` calls for each of its
+    tasks, whose `costs` these are. What they share of the encoding is done once a picture."""
+    shared = min(one.shared for one in costs)
+    return shared + sum(one.encode - one.shared + rows * one.call for one in costs)
+
+
+def cost_of(pipeline: DensePipeline, task: str, size: Size | None = None) -> Cost:
+    """What an image costs at a working size (by default that of training)."""
+    chosen, (high, wide) = pipeline.task(task), size or pipeline.sizes[task]
+    cells = high // pipeline.codec.downsample, wide // pipeline.codec.downsample
+    return task_cost(pipeline.config.model, pipeline.layout, chosen, cells)
+
+
+def task_cost(settings: ModelSettings, layout: Layout, task: Task, cells: Size) -> Cost:
+    """What an image costs a backbone on a grid of so many working cells."""
+    one = _cost(settings, layout, task.feature_channels, task.look_channels > 0, cells)
+    return Cost(*(task.passes * part for part in one))
+
+
+@lru_cache(maxsize=256)
+def _cost(settings: ModelSettings, layout: Layout, features: int, looks: bool, cells: Size) -> Cost:
+    """The cost of one pass, counted by torch on the meta device."""
+    with torch.device("meta"), torch.no_grad():
+        net: Any = layout.build(settings)
+        cond, label = torch.zeros(1, layout.cond, *cells), torch.zeros(1, dtype=torch.long)
+        more = torch.zeros(1, features, *cells) if features else None
+        again = torch.zeros(1, layout.looked, cells[0] // 2, cells[1] // 2)
+        seen = {"looked": (again, None)} if looks and getattr(net, "looks", False) else {}
+        with FlopCounterMode(display=False) as encoding:
+            encoded = net.encode(cond, label, more)
+        with FlopCounterMode(display=False) as calling:
+            net(torch.zeros(1, layout.target, *cells), encoded, torch.zeros(1), label, **seen)
+        with FlopCounterMode(display=False) as reading:
+            if read := getattr(net, "read", None):
+                read(cond)
+    counts = (one.get_total_flops() for one in (encoding, calling, reading))
+    return Cost(*counts)
+
+
+def forward_flops(pipeline: DensePipeline, task: str, size: Size | None = None) -> float:
+    """FLOPs of a first answer of the backbone over all its passes: encoding, and one call."""
+    cost = cost_of(pipeline, task, size)
+    return cost.encode + cost.call
+
+
+def starts_text(used: DiffusionSettings) -> list[str]:
+    """How samples start and look, as far as it is not as a sampler does by itself."""
+    names = [f"T {temperature_text(used.temperature)}"] if used.temperature != 1 else []
+    names += [f"{used.views} views"] if used.views != "none" else []
+    return names + ([used.starts] if used.starts != "independent" else [])

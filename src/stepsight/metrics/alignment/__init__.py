@@ -1,0 +1,1 @@
+"""Bringing a prediction to the scale and shift of the truth."""

@@ -1,0 +1,145 @@
+"""Fitting a prediction to the truth before it is scored, where only relative depth is promised.
+
+A rule (how many numbers are fitted, and how) acts in a space (what they are fitted to). Scores of
+different rules or spaces are not comparable, which is why both are part of a protocol's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stepsight.errors import UserError
+from stepsight.metrics import masked
+from stepsight.metrics.alignment.leastsquares import affine_fit
+from stepsight.metrics.alignment.ransac import ransac_fit
+
+Rule = Literal["none", "median", "scale", "affine", "ransac"]
+Space = Literal["depth", "log", "log1p", "disparity"]
+
+KIN = {"depth": "depth-affine", "disparity": "marigold-disparity"}  # protocols of these spaces
+MIN_DISPARITY = 1e-3  # 1/m; the floor of Marigold's least_square_disparity
+
+
+def align(
+    pred: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    rule: Rule,
+    space: Space = "depth",
+    *,
+    given: Space = "depth",
+    fit_to: Tensor | None = None,
+    fit_positive: bool = False,
+    fit_width: int | None = None,
+    keys: Sequence[str] = (),
+) -> Tensor:
+    """`pred "b 1 h w"` fitted to `truth "b 1 h w"`, metres, image by image; float64 metres.
+
+    `given` says what the predicted values are: metres, 1/metres or logarithms, if only up to the
+    fit. Values given in the space of the fit enter it as they are, so affine-invariant disparity
+    may be 0 or negative. `fit_to` restricts the fit to some of the valid pixels, `fit_positive` to
+    those whose prediction is positive in the space of the fit, `fit_width` thins it (`thinned`);
+    `keys` name the images where pixels are drawn ("ransac").
+
+    In disparity space the fitted 1/depth is floored at 1e-3 per metre (Marigold,
+    `least_square_disparity`). Raises UserError where a value that is not positive, or NaN, has to
+    pass from depth or disparity into another space.
+    """
+    target = "depth" if rule == "none" else space
+    x = pred.double()
+    if given != target:
+        x = into(_depth(x, valid, given, target), target)
+    if rule == "none":
+        return x
+    seen = valid if fit_to is None else valid & fit_to
+    if fit_positive:
+        seen = seen & (x > 0)
+    parts = [thinned(one, fit_width) for one in (x, into(truth.double(), space), seen)]
+    scale, shift = fit(parts[0], parts[1], parts[2] > 0, rule, space, keys)
+    return back(masked.spread(scale, x) * x + masked.spread(shift, x), space)
+
+
+def fit(
+    p: Tensor, g: Tensor, valid: Tensor, rule: Rule, space: Space, keys: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift, "b" each, of a rule other than none; `p`, `g` are already in `space`.
+
+    `median` (med g / med p) and `scale` (sum pg / sum p^2) fit one factor. In log space a factor of
+    the depth is a shift, so there they fit the difference of medians and of means.
+    """
+    one, zero = torch.ones_like(p.flatten(1)[:, 0]), torch.zeros_like(p.flatten(1)[:, 0])
+    match rule, space:
+        case "affine", _:
+            return affine_fit(p, g, valid)
+        case "ransac", _:
+            return ransac_fit(p, g, valid, keys)
+        case "median", "log":
+            return one, masked.median(g, valid) - masked.median(p, valid)
+        case "median", _:
+            return masked.median(g, valid) / masked.median(p, valid), zero
+        case "scale", "log":
+            return one, masked.mean(g - p, valid)
+        case "scale", _:
+            return masked.total(p * g, valid) / masked.total(p * p, valid), zero
+    raise AssertionError(f"no alignment rule {rule!r}")
+
+
+def thinned(x: Tensor, width: int | None) -> Tensor:
+    """`x "b 1 h w"` as the fit sees it if its longer side exceeds `width`; unchanged otherwise.
+
+    Marigold's `align_depth_least_square(max_resolution=...)` upsamples a tensor of three axes, so
+    by nearest neighbour it reduces the columns, by width / longer side, and keeps every row. Scores
+    under its ETH3D protocol were made in this way.
+    """
+    factor = 1.0 if width is None else width / max(x.shape[-2:])
+    if factor >= 1:
+        return x
+    return F.interpolate(x[:, 0].double(), scale_factor=factor, mode="nearest")[:, None]
+
+
+def into(depth: Tensor, space: Space) -> Tensor:
+    """Metres to the space of the fit."""
+    match space:
+        case "disparity":
+            return depth.reciprocal()
+        case "log":
+            return depth.log()
+        case "log1p":
+            return depth.log1p()
+    return depth
+
+
+def back(x: Tensor, space: Space) -> Tensor:
+    """The space of the fit to metres."""
+    match space:
+        case "disparity":
+            return x.clamp(min=MIN_DISPARITY).reciprocal()
+        case "log":
+            return x.exp()
+        case "log1p":
+            return x.expm1()
+    return x
+
+
+def _depth(pred: Tensor, valid: Tensor, given: Space, target: Space) -> Tensor:
+    """Predicted values as depth, on their way to `target`, which is another space."""
+    match given:
+        case "log":
+            return pred.exp()
+        case "log1p":
+            return pred.expm1()
+    least = -1.0 if target == "log1p" and given == "depth" else 0.0
+    bad = int((valid & ~(pred > least)).sum())
+    if bad:
+        fault = "not above -1" if least else "not positive"
+        raise UserError(
+            f"The predicted {given} is {fault} at {bad} valid pixels, so it cannot be aligned "
+            f"in {target} space. Predict positive values, or choose a protocol that aligns in "
+            f"{given} space, such as '{KIN[given]}'."
+        )
+    return pred.reciprocal() if given == "disparity" else pred

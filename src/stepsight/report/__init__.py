@@ -1,0 +1,1 @@
+"""What people read: pages, figures, tables and the sentences in them."""

@@ -1,0 +1,202 @@
+"""The figures of a sweep: what each cell reaches, what a call buys, and what the spread is worth.
+
+All take `Cell`s of one task, in the style of `figures`. Settings are written NFE x members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from stepsight.measures import Measure, measure, number
+from stepsight.report import figures
+from stepsight.report.figures import DASHES, INK, MARKERS, PALETTE, STYLE, colour
+from stepsight.scaling.sampling.axes import by_family
+from stepsight.scaling.sampling.frontier import COSTS, FrontierCell, frontier
+from stepsight.scaling.sampling.sweeps import Cell, differing
+
+COST_AXES = {
+    "calls": "model calls per image (NFE x members)",
+    "gflop": "GFLOP per image",
+    "ms": "milliseconds per image",
+}
+ACROSS = 3  # panels side by side
+
+
+@matplotlib.rc_context(STYLE)
+def heat_map(cells: Sequence[Cell], title: str) -> Figure:
+    """Model calls (NFE) against members, every cell with its value and the best one framed.
+
+    `cells` are of one metric and one family. Brighter is better.
+    """
+    nfes = sorted({cell.nfe for cell in cells})
+    members = sorted({cell.members for cell in cells})
+    kind = measure(cells[0].metric)
+    values = np.full((len(members), len(nfes)), np.nan)
+    for cell in cells:
+        values[members.index(cell.members), nfes.index(cell.nfe)] = cell.value
+
+    size = (max(5.2, 1.0 + 0.7 * len(nfes)), 1.3 + 0.5 * len(members))
+    axes_of = "model calls per member (NFE)", "members"
+    figure, axes = figures.new_axes(title, *axes_of, size=size)
+    axes.grid(False)
+    shown = axes.pcolormesh(values, cmap="cividis" if kind.higher_is_better else "cividis_r")
+    for (y, x), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            shade = "white" if _luminance(np.asarray(shown.to_rgba(value))) < 0.45 else "black"
+            axes.text(x + 0.5, y + 0.5, number(value), ha="center", va="center", color=shade)
+    y, x = np.unravel_index(_best(values, kind), values.shape)
+    axes.add_patch(_frame(int(x), int(y)))
+    axes.set_xticks(np.arange(len(nfes)) + 0.5, [str(nfe) for nfe in nfes])
+    axes.set_yticks(np.arange(len(members)) + 0.5, [str(count) for count in members])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figure:
+    """The metric against the cost of an image (`frontier.COSTS`): what compute buys.
+
+    All settings are faint, told apart by sampler, checkpoint and the like where there are several,
+    else by members. The measured Pareto set is connected and carries its settings and intervals.
+    """
+    kind = measure(cells[0].metric)
+    figure, axes = figures.new_axes(title, COST_AXES[cost], kind.axis, size=(5.6, 4.0))
+    for i, (label, own) in enumerate(_groups(cells).items()):
+        look = {"marker": MARKERS[i % len(MARKERS)], "color": colour(i), "alpha": 0.75, "s": 28}
+        costs = [getattr(cell, COSTS[cost]) for cell in own]
+        axes.scatter(costs, [cell.value for cell in own], **look, linewidths=0, label=label)
+    front = frontier(cells, cells[0].task, metric=cells[0].metric, cost=cost)
+    _draw_front(axes, front)
+    _limit(axes, cells, front)
+    _plain_logarithm(axes, [getattr(cell, COSTS[cost]) for cell in cells])
+    columns = min(4, len(axes.get_legend_handles_labels()[0]))
+    figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.4)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def panels(by_metric: Mapping[str, Sequence[Cell]], title: str) -> Figure:
+    """One panel a metric, against members with a line for each NFE: is what gets better for the
+    error also better for edges, intervals and the order of the uncertainties?
+
+    Cells are of one family. The band is the 95 % interval at the most calls.
+    """
+    down, across = -(-len(by_metric) // ACROSS), min(ACROSS, len(by_metric))
+    figure = Figure(figsize=(0.4 + 2.75 * across, 0.7 + 2.3 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    members = [cell.members for own in by_metric.values() for cell in own]
+    for axes, (metric, cells) in zip(grid.flat, by_metric.items()):
+        _panel(axes, cells)
+        axes.set_title(_panel_title(metric), fontsize=9.5)
+        _plain_logarithm(axes, members)
+        axes.set(xlabel="members", xlim=(min(members) / 1.1, max(members) * 1.1))
+    for axes in grid.flat[len(by_metric) :]:
+        axes.set_visible(False)
+    lines = {line.get_label(): line for line in reversed(grid[0, 0].lines)}
+    figure.legend(
+        handles=list(lines.values())[::-1], loc="outside lower center", ncols=max(1, len(lines))
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
+    return figure
+
+
+def _panel(axes: Axes, cells: Sequence[Cell]) -> None:
+    nfes = sorted({cell.nfe for cell in cells})
+    for i, nfe in enumerate(nfes):
+        line = sorted((cell for cell in cells if cell.nfe == nfe), key=lambda cell: cell.members)
+        x, y = [cell.members for cell in line], [cell.value for cell in line]
+        look = {"color": colour(i), "marker": MARKERS[i % len(MARKERS)], "ms": 4.5}
+        axes.plot(x, y, **look, linewidth=1.5, label=f"{nfe} NFE")
+        if nfe == nfes[-1]:
+            ends = [cell.lo for cell in line], [cell.hi for cell in line]
+            axes.fill_between(x, *ends, color=colour(i), alpha=0.13, linewidth=0)
+    if cells[0].metric.startswith("coverage_"):
+        stated = axes.axhline(float(cells[0].metric.removeprefix("coverage_")) / 100, color=INK)
+        stated.set(linewidth=1.1, alpha=0.75, dashes=DASHES[0])
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _panel_title(metric: str) -> str:
+    """The metric with its direction, where it has one."""
+    if metric.startswith("coverage_"):
+        return f"{measure(metric).label}, dashed: as stated"
+    return "mean spread" if metric == "spread" else measure(metric).axis
+
+
+def _groups(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """The cells by family where there are several, else by members."""
+    families = by_family(cells)
+    if len(families) > 1:
+        names = differing(families)
+        return {names[family]: own for family, own in families.items()}
+    found: dict[str, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.members):
+        found.setdefault(f"{cell.members} member{'s' if cell.members > 1 else ''}", []).append(cell)
+    return found
+
+
+def _draw_front(axes: Axes, front: Sequence[FrontierCell]) -> None:
+    """The Pareto set, each point with its setting beside the line, in the band of its intervals."""
+    climbs = measure(front[0].cell.metric).higher_is_better
+    costs, values = [point.cost for point in front], [point.cell.value for point in front]
+    ring = {"marker": "o", "ms": 7.5, "mfc": "none", "mew": 1.1}  # whose point it is stays visible
+    axes.plot(costs, values, color=INK, linewidth=1.3, **ring, label="Pareto set")
+    ends = [point.cell.lo for point in front], [point.cell.hi for point in front]
+    axes.fill_between(costs, *ends, color=INK, alpha=0.09, linewidth=0, label="95 % interval")
+    for point in front:
+        axes.annotate(
+            f"{point.cell.nfe}x{point.cell.members}",
+            (point.cost, point.cell.value),
+            xytext=(-5 if climbs else 5, 5),
+            ha="right" if climbs else "left",
+            textcoords="offset points",
+            fontsize=8,
+        )
+
+
+def _limit(axes: Axes, cells: Sequence[Cell], front: Sequence[FrontierCell]) -> None:
+    """The axis of the metric: all points, and of the band as much again on either side. Intervals
+    over images are often much wider than what settings differ by on the same images."""
+    low, high = min(cell.value for cell in cells), max(cell.value for cell in cells)
+    height = (high - low) or abs(high) or 1.0
+    ends = [end for point in front for end in (point.cell.lo, point.cell.hi)]
+    known = [end for end in ends if np.isfinite(end)]
+    bottom = max(min([low - 0.08 * height, *known]), low - height)
+    top = min(max([high + 0.08 * height, *known]), high + height)
+    axes.set_ylim(bottom, top)
+
+
+def _plain_logarithm(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis whose ticks are powers of two, written out."""
+    axes.set_xscale("log", base=2)
+    low, high = np.floor(np.log2(min(values))), np.ceil(np.log2(max(values)))
+    stride = 1 + int(high - low) // 9
+    axes.set_xticks([2.0**k for k in range(int(low), int(high) + 1, stride)])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_of(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def number_of(value: float) -> str:
+    """A tick: whole numbers shortened, fractions with two digits."""
+    return figures.short(round(value)) if value >= 1 else number(value, 2)
+
+
+def _best(values: np.ndarray, kind: Measure) -> np.intp:
+    return np.nanargmax(values) if kind.higher_is_better else np.nanargmin(values)
+
+
+def _luminance(rgba: np.ndarray) -> float:
+    return float(np.dot(rgba[:3], (0.299, 0.587, 0.114)))
+
+
+def _frame(x: int, y: int) -> Rectangle:
+    return Rectangle((x, y), 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=3, clip_on=False)

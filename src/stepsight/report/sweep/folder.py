@@ -1,0 +1,89 @@
+"""The folder of a sweep as the pages see it: what is there, read; what is missing, empty."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stepsight.scaling.reading import read_json, read_text
+from stepsight.scaling.sampling.axes import by_family
+from stepsight.scaling.sampling.frontier import FrontierCell, frontier
+from stepsight.scaling.sampling.paired import Place
+from stepsight.scaling.sampling.sweeps import Cell, Family, main_of, read_sweep
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The contents of a sweep's folder; see `read_sweep_folder` for the files behind the fields."""
+
+    path: Path = Path()
+    cells: list[Cell] = field(default_factory=list)
+    fits: dict[str, Any] = field(default_factory=dict)
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    fronts: dict[str, Any] = field(default_factory=dict)
+    strategies: list[dict[str, str]] = field(default_factory=list)
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """Tasks whose main metric could be measured, in order of appearance."""
+        return [task for task in dict.fromkeys(cell.task for cell in self.cells) if self.main(task)]
+
+    def main(self, task: str) -> list[Cell]:
+        """The cells of a task's main metric that hold a number."""
+        return self.of(task, main_of(self.cells, task))
+
+    def of(self, task: str, metric: str) -> list[Cell]:
+        """The cells of one metric of a task that hold a number."""
+        found = [cell for cell in self.cells if (cell.task, cell.metric) == (task, metric)]
+        return [cell for cell in found if math.isfinite(cell.value)]
+
+    def frontier(self, task: str) -> list[FrontierCell]:
+        """The frontier of a task's main metric by model calls; its gains have intervals where the
+        sweep left them, which needs the images and not only the table."""
+        found = frontier(self.cells, task, metric=main_of(self.cells, task))
+        known = _gains(self.fronts.get(task, {}).get("points", []))
+        for i, (before, point) in enumerate(zip(found, found[1:]), start=1):
+            lo, hi = known.get((before.place, point.place), (math.nan, math.nan))
+            found[i] = replace(point, gain_lo=lo, gain_hi=hi)
+        return found
+
+    def pictures(self, kind: str) -> list[Path]:
+        """The pictures of a kind that are there, e.g. film-<task>.png, by name."""
+        return sorted(self.path.glob(f"{kind}-*.png"))
+
+
+def read_sweep_folder(path: Path) -> SweepFolder:
+    """Read what a sweep left in a folder.
+
+    Raises `DataFormatError` if a file in it is damaged.
+    """
+    table = path / "sweep.csv"
+    return SweepFolder(
+        path=path,
+        cells=read_sweep(table) if table.is_file() else [],
+        fits=read_json(path / "fit.json", {}),
+        claims=read_json(path / "claims.json", []),
+        fronts=read_json(path / "frontier.json", {}),
+        strategies=list(csv.DictReader(read_text(path / "strategies.csv").splitlines())),
+    )
+
+
+def fullest(cells: Sequence[Cell]) -> tuple[Family, list[Cell]]:
+    """Of cells that differ in more than NFE and members the family with the most of them."""
+    return max(by_family(cells).items(), key=lambda item: len(item[1]))
+
+
+def _gains(points: Sequence[Mapping[str, Any]]) -> dict[tuple[Place, Place], tuple[float, float]]:
+    """The intervals of the gains in frontier.json, from setting to setting."""
+    places = [Place(Family.of(row), row["nfe"], row["members"]) for row in points]
+    ends = [tuple(_nan(row.get(end)) for end in ("gain_lo", "gain_hi")) for row in points]
+    return {pair: (lo, hi) for pair, (lo, hi) in zip(zip(places, places[1:]), ends[1:])}
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value

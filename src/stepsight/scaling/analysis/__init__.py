@@ -1,0 +1,1 @@
+"""From folders of records to curves, laws and relations, without torch."""

@@ -1,0 +1,175 @@
+"""Curves of a report on scaling: the points that one law may go through.
+
+That is one loss or metric under one protocol and test-time setting, at one working size, of models
+either trained from scratch or fine-tuned. The compute of a fine-tuned model includes what was spent
+on the weights that it started from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepsight.measures import main_metric, measure
+from stepsight.scaling.analysis.words import named
+from stepsight.scaling.ladders.forecast import (
+    LOSS,
+    Quantity,
+    by_quantity,
+    errors_of,
+    most_samples,
+    settled,
+)
+from stepsight.scaling.records import ScalingRecord, column
+
+Array = NDArray[np.float64]
+PARAMS, IMAGES = "params_active", "images_seen"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one quantity, and its errors: the loss, the metric, or 1 - it."""
+
+    quantity: Quantity
+    kind: str  # what tells it from other curves of the quantity, or ""
+    records: tuple[ScalingRecord, ...]
+    errors: tuple[float, ...]
+    where: str = ""  # what tells it from curves of quantities that read the same
+
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, (named(self.quantity), self.kind, self.where)))
+
+    @property
+    def label(self) -> str:
+        """What the errors are, for an axis."""
+        if self.quantity.metric == LOSS:
+            return "validation loss"
+        own = measure(self.quantity.metric)
+        unit = f" [{own.unit}]" if own.unit else ""
+        return f"{own.label}{unit}" if self.quantity.lower_is_better else f"1 - {own.label}"
+
+    @property
+    def runs(self) -> list[str]:
+        return [one.run for one in self.records]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its runs started from the weights of others."""
+        return any(one.parent for one in self.records)
+
+    @property
+    def points(self) -> set[Hashable]:
+        return {(one.run, one.images_seen, error) for one, error in zip(self.records, self.errors)}
+
+    @property
+    def compute(self) -> Array:
+        """Training FLOPs "n", those of the weights that a run started from included."""
+        return np.nan_to_num(self.column("inherited_flops")) + self.column("training_flops")
+
+    @property
+    def settles(self) -> bool:
+        """Whether parameters and images say what a point is."""
+        return settled(self.records)
+
+    def column(self, name: str) -> Array:
+        return column(self.records, name)
+
+
+def curves(records: Iterable[ScalingRecord]) -> tuple[list[Curve], list[str]]:
+    """All curves, losses first within a task, and notes on points that were left out.
+
+    Where runs differ in the number of distinct samples alone, curves hold those with the most: the
+    others saw the same images more often.
+    """
+    found, notes = [], []
+    for quantity, rows in by_quantity(records).items():
+        known = [one for one, error in zip(rows, errors_of(quantity, rows)) if error > 0]
+        most = most_samples(known)
+        curve = Curve(quantity, "", tuple(most), _errors(quantity, most))
+        notes += _left_out(curve, len(rows) - len(known), len(known) - len(most))
+        found += [curve] if most else []
+    found = _kinds(found)
+    order = list(dict.fromkeys(one.quantity.task for one in found))
+    found.sort(key=lambda c: (order.index(c.quantity.task), c.quantity.metric != LOSS))
+    return _told_apart(_without_copies(found)), list(dict.fromkeys(notes))
+
+
+def _without_copies(found: Sequence[Curve]) -> list[Curve]:
+    """A loss belongs to a checkpoint: where that was evaluated on several data sets, it counts
+    once."""
+    kept: list[Curve] = []
+    for one in found:
+        own = one.quantity._replace(dataset="")
+        losses = [c for c in kept if c.quantity.metric == LOSS]
+        same = [c for c in losses if c.quantity._replace(dataset="") == own]
+        if not any(one.points <= other.points for other in same):
+            kept.append(one)
+    return kept
+
+
+def _told_apart(found: Sequence[Curve]) -> list[Curve]:
+    """Curves of one name take their data set into it, and if need be their protocol."""
+    for field in ("dataset", "protocol"):
+        names = Counter(one.name for one in found)
+        found = [
+            replace(one, where=f"{one.where} {getattr(one.quantity, field)}".strip())
+            if names[one.name] > 1
+            else one
+            for one in found
+        ]
+    return list(found)
+
+
+def headline(every: Sequence[Curve]) -> list[Curve]:
+    """The curves worth a figure: of each task, data set and kind the loss, and the main metric in
+    the test-time setting with the most points, then the most model calls."""
+    groups: dict[Hashable, list[Curve]] = defaultdict(list)
+    for one in every:
+        q = one.quantity
+        groups[q.task, q.dataset, q.protocol * (q.metric != LOSS), one.kind].append(one)
+    found = []
+    for group in groups.values():
+        offered = [one.quantity.metric for one in group if one.quantity.metric != LOSS]
+        main = main_metric(group[0].quantity.task, offered)
+        own = [one for one in group if one.quantity.metric in (main, LOSS)]
+        found.append(max(own, key=lambda c: (len(c.errors), c.quantity.nfe * c.quantity.members)))
+    return found
+
+
+def _kinds(found: Sequence[Curve]) -> list[Curve]:
+    """The curves with what tells them apart within a quantity: working size, and where they began
+    from."""
+    families: dict[Quantity, list[Curve]] = defaultdict(list)
+    for one in found:
+        families[one.quantity._replace(size="", tuned=False)].append(one)
+    parts = {
+        one.quantity: (one.quantity.size, "fine-tuned" if one.quantity.tuned else "from scratch")
+        for one in found
+    }
+    return [
+        replace(one, kind=_differing(parts[one.quantity], [parts[c.quantity] for c in family]))
+        for family in families.values()
+        for one in family
+    ]
+
+
+def _differing(kind: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
+    """The parts of a kind in which not all groups agree."""
+    unlike = [len(set(parts)) > 1 for parts in zip(*groups)]
+    return ", ".join(part for part, differs in zip(kind, unlike) if differs and part)
+
+
+def _errors(quantity: Quantity, records: Sequence[ScalingRecord]) -> tuple[float, ...]:
+    return tuple(errors_of(quantity, records).tolist())
+
+
+def _left_out(curve: Curve, unusable: int, fewer: int) -> Iterator[str]:
+    if unusable:
+        yield f"{curve.name}: left out {unusable} points that have no logarithm"
+    if fewer:
+        yield f"{curve.name}: left out {fewer} points with fewer distinct samples"

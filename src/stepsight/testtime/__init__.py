@@ -1,0 +1,1 @@
+"""Compute spent in sampling: sweeps, strategies and budgets of members."""

@@ -1,0 +1,197 @@
+"""What the numbers say: beaten, undecided, and the advice that follows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from stepsight.report.run_folder import RunFolder
+from stepsight.report.sweep.folder import SweepFolder
+from stepsight.report.verdict import final_rows, loss_fall, next_steps, standings, verdict
+from stepsight.scaling.sampling.sweeps import Cell
+
+
+def result(task="depth", metric="abs_rel", value=0.2, other=0.3, lo=0.6, hi=0.72, label=None):
+    ratio = {"metric": metric, "ratio": value / other, "lo": lo, "hi": hi}
+    return {
+        "task": task,
+        "metrics": {metric: value},
+        "baselines": {"mean_map": {metric: other}},
+        "ratios": {"mean_map": ratio},
+        "label": label,
+    }
+
+
+def validation(value, images, task="depth", metric="abs_rel"):
+    return {
+        "task": task,
+        "data": "scenes",
+        "nfe": 4,
+        "members": 1,
+        "images_seen": images,
+        "metrics": {metric: value},
+        "baselines": {"mean_map": {metric: 0.3}},
+    }
+
+
+def train(losses, data_share=0.0):
+    return [
+        {"images_seen": 100 * (i + 1), "loss": loss, "data_share": data_share}
+        for i, loss in enumerate(losses)
+    ]
+
+
+def cell(nfe, members, value, width=0.001):
+    calls = nfe * members
+    return Cell(
+        task="depth",
+        sampler="ddim",
+        spacing="trailing",
+        schedule="cosine",
+        nfe=nfe,
+        members=members,
+        total_calls=calls,
+        gflop_per_image=0.1 * calls,
+        ms_per_image=2.0 * calls,
+        peak_gb=1.0,
+        metric="abs_rel",
+        value=value,
+        lo=value - width,
+        hi=value + width,
+    )
+
+
+def run(**parts) -> RunFolder:
+    return RunFolder(Path("runs/x"), **parts)
+
+
+@pytest.mark.parametrize(
+    "row, outcome",
+    [
+        (result(), "beaten"),
+        (result(lo=0.6, hi=1.02), "undecided"),
+        (result(value=0.31, lo=0.9, hi=1.1), "not beaten"),
+        (result(value=0.3, lo=1.0, hi=1.0), "not beaten"),
+        (result("amodal", "iou", 0.7, 0.6, lo=1.1, hi=1.2), "beaten"),
+        (result("amodal", "iou", 0.7, 0.6, lo=0.98, hi=1.2), "undecided"),
+        (result("amodal", "iou", 0.5, 0.6, lo=0.8, hi=0.9), "not beaten"),
+        (result(lo=math.nan, hi=math.nan), "beaten"),
+        (validation(0.2, 100), "beaten"),
+    ],
+)
+def test_a_baseline_is_beaten_when_the_whole_interval_says_so(row, outcome):
+    assert [standing.outcome for standing in standings(row)] == [outcome]
+
+
+def test_a_baseline_without_the_metric_is_not_compared():
+    assert standings(result(other=math.nan)) == []
+    assert standings(result() | {"baselines": {"box": {"iou": 0.5}}}) == []
+
+
+def test_the_verdict_names_what_is_not_beaten():
+    rows = [result(), result("flow", "epe", 4.0, 3.5, 1.1, 1.2)]
+    text = verdict(run(results=rows))
+    assert text.startswith("1 of 2 tasks beat every trivial predictor")
+    assert "flow does not beat mean_map (EPE 4.00 against 3.50)" in text
+
+
+def test_the_verdict_rests_on_the_strongest_baseline():
+    row = result() | {"baselines": {"constant": {"abs_rel": 0.5}, "mean_map": {"abs_rel": 0.3}}}
+    assert "depth beats mean_map (AbsRel 0.200 against 0.300)" in verdict(run(results=[row]))
+
+
+def test_labelled_results_come_second_and_are_never_quoted_without_their_label():
+    overfit, honest = result(value=0.01, label="training frames (overfit)"), result(value=0.25)
+    assert final_rows(run(results=[overfit, honest])) == [honest]
+    assert "Measured on training frames (overfit)." in verdict(run(results=[overfit]))
+
+
+def test_before_evaluation_the_newest_validation_counts():
+    rows = [validation(0.4, 100), validation(0.2, 300), validation(0.35, 200)]
+    assert final_rows(run(val=rows))[0]["metrics"] == {"abs_rel": 0.2}
+    assert "Nothing has been measured" in verdict(run())
+
+
+def test_the_fall_of_the_loss_is_that_of_its_last_quarter():
+    steady = [math.exp(-i / 100) for i in range(100)]
+    assert loss_fall(train(steady)) == pytest.approx(1 - math.exp(-0.24), rel=1e-6)
+    assert loss_fall(train([1.0] * 100)) == pytest.approx(0.0, abs=1e-9)
+    assert loss_fall(train([1.0, 0.5])) == 0.0 and loss_fall([]) == 0.0
+
+
+def test_a_falling_loss_asks_for_more_images_and_a_flat_one_does_not():
+    falling = [math.exp(-i / 100) for i in range(100)]
+    assert "--training.images 20000" in next_steps(run(train=train(falling)))[0]
+    assert not any("train longer" in s for s in next_steps(run(train=train([1.0] * 100))))
+
+
+def test_waiting_for_data_is_reported():
+    assert any("waited for data 40%" in s for s in next_steps(run(train=train([1.0] * 9, 0.4))))
+
+
+def test_an_unbeaten_baseline_names_its_dial():
+    lost = [result(value=0.4, lo=1.2, hi=1.4)]
+    flat, falling = train([1.0] * 100), train([math.exp(-i / 100) for i in range(100)])
+    assert any("larger model" in s for s in next_steps(run(results=lost, train=flat)))
+    assert any("longer training" in s for s in next_steps(run(results=lost, train=falling)))
+
+
+def swept(*points: tuple[int, int, float], gains=(), **changed) -> SweepFolder:
+    """A sweep whose frontier has the intervals of `gains`, from point to point."""
+    cells = [replace(cell(*point), **changed) for point in points]
+    rows = [asdict(one) | {"gain_lo": None, "gain_hi": None} for one in cells]
+    for row, (lo, hi) in zip(rows[1:], gains):
+        row |= {"gain_lo": lo, "gain_hi": hi}
+    return SweepFolder(cells=cells, fronts={"depth": {"points": rows}})
+
+
+SCORED = result() | {"nfe": 4, "members": 1}
+POINTS = ((1, 1, 0.210), (4, 1, 0.200), (8, 1, 0.190), (8, 2, 0.180))
+
+
+def test_the_next_point_of_the_frontier_is_offered_with_its_gain():
+    sweep = swept(*POINTS, gains=[(0.01, 0.08), (0.03, 0.07), (0.04, 0.06)])
+    assert next_steps(run(sweep=sweep, results=[SCORED])) == [
+        "depth: 8 calls (8 x 1, T 1) improve AbsRel by 5.0% (95 % interval 3.0% to 7.0%) on "
+        "4 calls (4 x 1, T 1): uv run evaluate.py --checkpoint runs/x --task depth --nfe 8 "
+        "--members 1 --temperature 1 --views none"
+    ]
+
+
+def test_the_offer_names_how_the_point_samples():
+    cells = swept(*POINTS, gains=[(0.01, 0.08), (0.03, 0.07)], temperature=0.0, views="mirror")
+    other = replace(cell(1, 8, 0.5), sampler="euler")
+    sweep = replace(cells, cells=[*cells.cells, other])
+    (step,) = next_steps(run(sweep=sweep, results=[SCORED]))
+    assert "8 calls (8 x 1, T 0, mirror views)" in step
+    assert step.endswith(
+        "--temperature 0 --views mirror --sampler ddim --spacing trailing --schedule cosine"
+    )
+
+
+@pytest.mark.parametrize("ends", [(-0.01, 0.11), (0.0, 0.1)])
+def test_a_step_that_may_be_luck_is_not_offered(ends):
+    sweep = swept(*POINTS, gains=[(0.01, 0.08), ends, (0.04, 0.06)])
+    assert next_steps(run(sweep=sweep, results=[SCORED])) == []
+
+
+def test_without_the_images_only_a_noticeable_step_is_offered():
+    (step,) = next_steps(run(sweep=swept(*POINTS), results=[SCORED]))
+    assert "its interval is not known" in step
+    flat = swept((4, 1, 0.200), (8, 1, 0.199))
+    assert next_steps(run(sweep=flat, results=[SCORED])) == []
+
+
+def test_at_the_end_of_the_frontier_nothing_is_offered():
+    sweep = swept(*POINTS, gains=[(0.01, 0.08)] * 3)
+    scored = result() | {"nfe": 8, "members": 2}
+    assert next_steps(run(sweep=sweep, results=[scored])) == []
+    assert next_steps(run(sweep=sweep, results=[result()])) == [], "of unknown cost"
+
+
+def test_a_score_that_got_worse_points_at_the_best_checkpoint():
+    rows = [validation(v, 100 * i) for i, v in enumerate((0.4, 0.2, 0.3))]
+    assert any("better earlier (AbsRel 0.200, now 0.300)" in s for s in next_steps(run(val=rows)))

@@ -1,0 +1,346 @@
+"""Loss-to-loss relations: what made the pairs comes back, and the published numbers too.
+
+Published: arXiv:2411.12925, the authors' sweep of 529 runs, floors of their fits, and six runs at
+20.7 times the compute. Floors are those of the Kaplan form, losses those on the own validation set.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.optimize import curve_fit
+
+from stepsight.errors import UserError
+from stepsight.scaling.compute_allocation.allocation import CONSTANTS, TrainingLaw
+from stepsight.scaling.loss_to_loss.pairs import join
+from stepsight.scaling.loss_to_loss.relation import Floor, Relation, relate, translate
+
+TRUE = {"K": 0.63, "kappa": 1.1, "E0": 1.97, "E1": 0.85}
+X = TRUE["E0"] + np.geomspace(0.3, 1.8, 40)
+E0, E1 = Floor(1.97, "law"), Floor(0.85, "measured")
+
+
+def curve(x: np.ndarray, K: float, kappa: float, E0: float, E1: float) -> np.ndarray:
+    return K * (x - E0) ** kappa + E1
+
+
+def noisy(seed: int, scale: float = 0.003, x: np.ndarray = X) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return curve(x, **TRUE) * np.exp(scale * rng.standard_normal(len(x)))
+
+
+@pytest.mark.parametrize("known", [(E0, E1), (E0, None), (None, E1), (None, None)])
+@pytest.mark.parametrize("unit", [1.0, 0.02])
+def test_exact_pairs_give_exact_parameters(known, unit: float):
+    """Also in other units: losses of a percent are as good as losses of two nats."""
+    floors = [floor and floor._replace(value=unit * floor.value) for floor in known]
+    x, y = unit * X, unit * curve(X, **TRUE)
+    found = relate(x, y, floor_x=floors[0], floor_y=floors[1], bootstrap=0)
+    assert found.kappa == pytest.approx(TRUE["kappa"], rel=1e-4)
+    assert (found.E0, found.E1) == pytest.approx((unit * 1.97, unit * 0.85), rel=1e-4)
+    assert found.K == pytest.approx(unit * 0.63 / unit**1.1, rel=1e-3)
+    np.testing.assert_allclose(found.predict(x), y, rtol=1e-6)
+    assert found.verdict == "law" and found.r2 == pytest.approx(1)
+
+
+def test_known_floors_are_a_straight_line_in_logs():
+    y = noisy(0)
+    found = relate(X, y, floor_x=E0, floor_y=E1, bootstrap=0)
+    slope, level = np.polyfit(np.log(X - 1.97), np.log(y - 0.85), 1)
+    assert (found.kappa, found.K) == pytest.approx((slope, np.exp(level)), rel=1e-10)
+    assert found.r2 == pytest.approx(1 - np.var(y - found.predict(X)) / np.var(y), abs=1e-4)
+
+
+def test_an_unknown_floor_of_y_is_the_authors_search():
+    """`curve_fit` from (1, 1, 0) within their bounds; theirs is never better."""
+    y = noisy(1)
+    theirs, _ = curve_fit(
+        lambda x, kappa, K, e1: K * (x - 1.97) ** kappa + e1,
+        X,
+        y,
+        (1, 1, 0),
+        bounds=([0, 0, 0], [np.inf, np.inf, y.min()]),
+    )
+    found = relate(X, y, floor_x=E0, bootstrap=0)
+    assert (found.kappa, found.K, found.E1) == pytest.approx(tuple(theirs), rel=1e-3)
+
+
+def test_unknown_floors_beat_every_point_of_a_grid():
+    y = noisy(2)
+    found = relate(X, y, bootstrap=0)
+    ours = np.sum((found.predict(X) - y) ** 2)
+    for e0 in np.linspace(0, X.min(), 23, endpoint=False):
+        for e1 in np.linspace(0, y.min(), 23, endpoint=False):
+            kappa, level = np.polyfit(np.log(X - e0), np.log(y - e1), 1)
+            assert ours <= np.sum((np.exp(level) * (X - e0) ** kappa + e1 - y) ** 2)
+
+
+def test_floors_keep_their_origin_and_are_never_wider_than_known():
+    found = relate(X, noisy(3), floor_x=E0, floor_y=E1, bootstrap=30)
+    assert found.floors == {"E0": "law", "E1": "measured"}
+    assert found.intervals["E0"] == (1.97, 1.97)
+    assert any("E0 is the floor of a fitted law" in warning for warning in found.warnings)
+    assert not any("E1" in warning for warning in found.warnings)
+    unsure = relate(X, noisy(3), floor_x=Floor(1.97, "law", 0.05), floor_y=E1, bootstrap=60)
+    assert unsure.intervals["E0"][0] < 1.93 and unsure.intervals["E0"][1] > 2.01
+    assert not any("taken as exact" in warning for warning in unsure.warnings)
+    widths = [hi - lo for lo, hi in (one.intervals["kappa"] for one in (found, unsure))]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_fitted_floors_are_unsure_and_say_so():
+    known = relate(X, noisy(4), floor_x=E0, floor_y=E1, bootstrap=40)
+    fitted = relate(X, noisy(4), bootstrap=40)
+    assert fitted.floors == {"E0": "fitted", "E1": "fitted"}
+    assert any("barely identified" in warning for warning in fitted.warnings)
+    assert not any("barely identified" in warning for warning in known.warnings)
+    lo, hi = fitted.intervals["E0"]
+    assert lo < TRUE["E0"] < hi
+    spans = [one.forecast(2.1).hi - one.forecast(2.1).lo for one in (known, fitted)]
+    assert spans[1] > 1.5 * spans[0]
+
+
+def test_a_wide_range_identifies_the_floors():
+    x = 1.0 + np.geomspace(1e-3, 10, 60)
+    y = (0.5 * (x - 1.0) ** 1.2 + 0.3) * np.exp(1e-4 * np.random.default_rng(0).normal(size=60))
+    found = relate(x, y, bootstrap=0)
+    assert (found.E0, found.E1) == pytest.approx((1.0, 0.3), rel=2e-3)
+    assert not any("barely" in warning for warning in found.warnings)
+
+
+def test_intervals_of_runs_are_wider_where_runs_share_their_luck():
+    rng = np.random.default_rng(0)
+    runs = np.repeat(np.arange(8), 5)
+    y = curve(X, **TRUE) * np.exp(np.repeat(0.01 * rng.standard_normal(8), 5))
+    pairs = relate(X, y, floor_x=E0, floor_y=E1)
+    whole = relate(X, y, floor_x=E0, floor_y=E1, groups=runs.tolist())
+    assert (pairs.resampling, whole.resampling) == ("pairs", "runs")
+    widths = [hi - lo for lo, hi in (one.intervals["kappa"] for one in (pairs, whole))]
+    assert widths[1] > 1.2 * widths[0]
+    two = relate(X, y, floor_x=E0, floor_y=E1, groups=["a", "b"] * 20, bootstrap=5)
+    assert two.resampling == "pairs" and "fewer than 3 runs" in two.warnings[-1]
+
+
+def test_forecasts_cover_new_pairs():
+    """Nominally 90 %, of pairs between and beyond the old ones."""
+    new = np.array([2.15, 2.5, 3.5])
+    covered = np.zeros(3)
+    for seed in range(80):
+        y = noisy(seed, 0.01)
+        found = relate(X, y, floor_x=E0, floor_y=E1, bootstrap=40, level=0.9, seed=seed)
+        ends = [found.forecast(at) for at in new]
+        truth = noisy(seed + 1000, 0.01, new)
+        covered += [one.lo <= value <= one.hi for one, value in zip(ends, truth)]
+    assert (covered / 80 >= 0.8).all() and (covered / 80).mean() <= 0.98
+
+
+def test_forecasts_beyond_the_pairs_say_so():
+    found = relate(X, noisy(5), floor_x=E0, floor_y=E1, bootstrap=20)
+    assert found.forecast(2.5).warnings == ()
+    far = found.forecast(2.06)
+    assert "extrapolating" in far.warnings[0] and "0.3 times" in far.warnings[0]
+    assert far.lo < far.value < far.hi and far.value == pytest.approx(float(found.predict(2.06)))
+    with pytest.raises(UserError, match="not above the law floor"):
+        found.forecast(1.9)
+    fitted = relate(X, X - 2.0, bootstrap=20)  # a straight line may start anywhere
+    below = fitted.forecast(fitted.E0 / 2)
+    assert below.value == fitted.E1 and "below the fitted E0" in below.warnings[0]
+
+
+@pytest.mark.parametrize("count, verdict", [(1, "too few pairs"), (3, "too few pairs"), (4, "law")])
+def test_few_pairs(count: int, verdict: str):
+    found = relate(X[:count], curve(X, **TRUE)[:count], floor_x=E0, floor_y=E1, bootstrap=10)
+    assert found.verdict == verdict
+    assert (found.resampling == "none") == (verdict != "law")
+    assert np.isnan(found.kappa) == (count == 1)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("known", [(Floor(0.0), Floor(0.0)), (None, None), (Floor(0.0), None)])
+def test_steps_stay_finite(known):
+    """y changes a thousandfold and x by a percent: kappa would be huge, K beyond floating point."""
+    x = 0.01 * np.linspace(1.0, 1.01, 12)
+    y = np.geomspace(1e-3, 1, 12)
+    found = relate(x, y, floor_x=known[0], floor_y=known[1], bootstrap=10)
+    assert np.isfinite([found.K, found.kappa, found.E0, found.E1, *found.residuals]).all()
+    assert (known[0] is None) != any("kappa is at its bound 100" in one for one in found.warnings)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_no_relation_is_no_law():
+    rng = np.random.default_rng(0)
+    noise = relate(X, 1 + 0.1 * rng.random(len(X)), floor_x=E0, floor_y=Floor(0.5), bootstrap=30)
+    assert noise.verdict == "no law"
+    falling = relate(X, 5 - X, floor_x=E0, floor_y=Floor(0.1), bootstrap=30)
+    assert falling.verdict == "no law" and "y does not fall with x" in falling.warnings
+    bounded = relate(X, (X - 1.97) ** 1.1, floor_x=E0, bootstrap=0)
+    assert any("E1 is at its bound 0" in warning for warning in bounded.warnings)
+
+
+def test_what_cannot_be_related():
+    with pytest.raises(UserError, match="--floor-x 2.5 .* smallest x, 2.27"):
+        relate(X, X, floor_x=Floor(2.5))
+    with pytest.raises(UserError, match="1 of 2 values of y are not positive"):
+        relate([1.0, 2.0], [0.0, 1.0])
+    with pytest.raises(UserError, match="no pairs"):
+        relate([], [])
+
+
+def test_same_seed_same_relation():
+    one, two, three = (relate(X, noisy(6), floor_x=E0, bootstrap=8, seed=s) for s in (0, 0, 1))
+    assert one == two and one.intervals != three.intervals
+
+
+def test_translation_of_both_forms():
+    """Exact for Kaplan's form everywhere; for Chinchilla's where one term outweighs the other."""
+    found = relate(X, curve(X, **TRUE), floor_x=E0, floor_y=E1, bootstrap=0)
+    n, d = np.geomspace(1e6, 1e10, 7), np.geomspace(1e8, 1e11, 7)[:, None]
+    kaplan = TrainingLaw(1.97, 6.7e7, 0.41, 8.9e8, 0.46, "kaplan")
+    carried = translate(kaplan, found)
+    np.testing.assert_allclose(
+        carried.loss(n, d), curve(kaplan.loss(n, d), **TRUE), rtol=1e-9, atol=0
+    )
+    assert (carried.G, carried.a) == pytest.approx((kaplan.G, kaplan.a))
+    chinchilla = TrainingLaw(1.97, 400.0, 0.34, 410.0, 0.28)
+    for at in ((1e5, 1e30), (1e30, 1e5)):
+        truth = curve(chinchilla.loss(*at), **TRUE)
+        assert translate(chinchilla, found).loss(*at) == pytest.approx(truth, rel=1e-6)
+
+
+# The published sweep. Names of data -> column of their validation loss.
+
+FINEWEB_EDU = "fineweb-edu-100b"
+TESTS = {  # downstream loss -> kappa, K as printed
+    "hellaswag": (1.08, 0.93),
+    "arc_easy": (0.36, 4.68),
+    "mmlu_humanities": (0.96, 1.14),
+    "mmlu_stem": (0.53, 2.35),
+}
+
+
+@pytest.fixture
+def floor(published):
+    fits = published("l2l_published_scaling_fits.csv")
+
+    def of(data: str, loss: str = "val_loss") -> Floor:
+        (row,) = (
+            f for f in fits if (f["data"], f["loss_name"], f["kaplan_form"]) == (data, loss, "True")
+        )
+        return Floor(float(row["E"]), "law")
+
+    return of
+
+
+def runs_of(rows: list[dict[str, str]], data: str) -> list[dict[str, str]]:
+    return [row for row in rows if row["data"] == data]
+
+
+def train_to_train(rows, floor, data0: str, data1: str) -> Relation:
+    """The same tokens on both, which says the same model and budget too."""
+    left, right = runs_of(rows, data0), runs_of(rows, data1)
+    places = join(*([row["tokens"] for row in one] for one in (left, right)))
+    x = [float(left[i]["val_loss"]) for i, _ in places]
+    y = [float(right[j]["val_loss"]) for _, j in places]
+    return relate(x, y, floor_x=floor(data0), floor_y=floor(data1), bootstrap=0)
+
+
+def test_all_thirty_published_pairs_and_their_extrapolation(published, floor):
+    rows, errors = published("l2l_sweep.csv"), []
+    larger = {
+        row["data"]: float(row["val_loss"]) for row in published("l2l_extrapolation_1e21.csv")
+    }
+    for printed in published("l2l_train_to_train_recomputed.csv"):
+        data0, data1 = printed["data0"], printed["data1"]
+        found = train_to_train(rows, floor, data0, data1)
+        assert found.n == int(printed["n_pairs"])
+        assert found.kappa == pytest.approx(float(printed["kappa"]), abs=1e-6)
+        assert found.K == pytest.approx(float(printed["K"]), abs=1e-6)
+        assert found.r2 == pytest.approx(float(printed["r2"]), abs=1e-6)
+        errors.append(100 * abs(float(found.predict(larger[data0])) / larger[data1] - 1))
+    assert len(errors) == 30
+    assert np.mean(errors) == pytest.approx(0.92, abs=0.02)
+    assert np.max(errors) == pytest.approx(2.07, abs=0.02)
+
+
+def test_published_train_to_test(published, floor):
+    rows = runs_of(published("l2l_sweep.csv"), FINEWEB_EDU)
+    (larger,) = runs_of(published("l2l_extrapolation_1e21.csv"), FINEWEB_EDU)
+    errors = []
+    for name, (kappa, K) in TESTS.items():
+        found = relate(
+            [float(row["val_loss"]) for row in rows],
+            [float(row[f"{name}_ce"]) for row in rows],
+            floor_x=floor(FINEWEB_EDU),
+            floor_y=floor(FINEWEB_EDU, f"eval/downstream_ce_loss/{name}_test_ce_loss"),
+            bootstrap=0,
+        )
+        assert (found.kappa, found.K) == pytest.approx((kappa, K), abs=0.005)
+        expected = float(found.predict(float(larger["val_loss"])))
+        errors.append(100 * (expected / float(larger[f"{name}_ce"]) - 1))
+    assert errors == pytest.approx([-0.6, -1.4, 1.8, -4.1], abs=0.06)
+
+
+def test_published_floors_are_not_found_without_being_told(published, floor):
+    """Two decades of compute are half a decade of reducible loss; intervals must admit it."""
+    left, right = (runs_of(published("l2l_sweep.csv"), d) for d in (FINEWEB_EDU, "proof-pile-2"))
+    places = join(*([row["tokens"] for row in one] for one in (left, right)))
+    x = [float(left[i]["val_loss"]) for i, _ in places]
+    y = [float(right[j]["val_loss"]) for _, j in places]
+    half = relate(x, y, floor_x=floor(FINEWEB_EDU), bootstrap=30)
+    assert half.E1 == pytest.approx(floor("proof-pile-2").value, abs=0.02)
+    none = relate(x, y, bootstrap=30)
+    assert none.intervals["E0"][0] < floor(FINEWEB_EDU).value < none.intervals["E0"][1]
+    assert none.intervals["E0"][1] - none.intervals["E0"][0] > 0.5
+    assert none.r2 >= half.r2 and "barely identified" in none.warnings[0]
+
+
+def test_published_translation(published, floor):
+    """FineWeb-Edu to ProofPile-2 with the authors' kappa and E1, which leave G where it was."""
+    (row,) = (
+        f
+        for f in published("l2l_published_scaling_fits.csv")
+        if (f["data"], f["loss_name"], f["kaplan_form"]) == (FINEWEB_EDU, "val_loss", "True")
+    )
+    law = TrainingLaw.of({name: float(row[name]) for name in CONSTANTS}, "kaplan")
+    x = np.linspace(2.45, 3.8, 9)
+    y = curve(x, 0.6, 1.0977, law.E, 1.33578)
+    relation = relate(x, y, floor_x=Floor(law.E), floor_y=Floor(1.33578), bootstrap=0)
+    found = translate(law, relation)
+    assert found.alpha == pytest.approx(0.45324, abs=1e-4)
+    assert found.beta == pytest.approx(0.50009, abs=1e-4)
+    assert found.E == pytest.approx(1.33578, abs=1e-4)
+    for one in (law, found):  # the authors leave out the outer exponent of G
+        assert one.G ** (1 + one.alpha / one.beta) == pytest.approx(0.012577, abs=1e-6)
+
+
+def test_the_seed_papers_pretraining_carries_to_its_depth_errors(published):
+    """Six models of arXiv:2411.08034: last pretraining loss to last AbsRel. Without floors the
+    exponent is that of AbsRel in compute over that of the loss, .1511 / .0098 as printed."""
+    before = {
+        row["model"]: float(row["loss"]) for row in published("seed_pretrain_loss_curves.csv")
+    }
+    after = {
+        row["model"]: float(row["absrel"]) for row in published("seed_finetune_depth_points.csv")
+    }
+    x, y = ([own[model] for model in sorted(before)] for own in (before, after))
+    found = relate(x, y, floor_x=Floor(0.0), floor_y=Floor(0.0))
+    assert found.verdict == "law" and found.n == 6 and found.r2 > 0.92
+    lo, hi = found.intervals["kappa"]
+    assert lo < 0.1511 / 0.0098 < hi
+    unknown = relate(x, y, bootstrap=20)
+    assert any("barely identified" in warning for warning in unknown.warnings)
+
+
+def test_the_seed_papers_printed_laws_as_one_relation(published):
+    """Fine-tuning loss to AbsRel: of two laws in the same compute the exponents divide."""
+    laws = {row["law"]: row for row in published("seed_published_power_laws.csv")}
+    compute = np.geomspace(2e15, 5e17, 12)
+    x, y = (
+        float(laws[name]["coefficient_printed"]) * compute ** float(laws[name]["exponent_printed"])
+        for name in ("finetune_loss", "finetune_absrel")
+    )
+    found = relate(x, y, floor_x=Floor(0.0), floor_y=Floor(0.0), bootstrap=0)
+    assert found.kappa == pytest.approx(0.1511 / 0.1382, rel=1e-9)
+    assert found.K == pytest.approx(85.81 / 37.14**found.kappa, rel=1e-6)
