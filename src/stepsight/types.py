@@ -1,7 +1,7 @@
 """The values that flow between the rooms. They carry data and can move it; they decide nothing.
 
-Disk to loss:    Sample -> Batch -> (Condition, Target) -> Coded -> loss.
-Image to metric: Batch -> Coded -> sampler -> Prediction -> one row of numbers per image.
+Disk to loss:    Sample -> Batch -> (Condition, Target) -> ModelInputs -> loss.
+Image to metric: Batch -> ModelInputs -> sampler -> Prediction -> one row of numbers per image.
 
 Shapes are einops strings; `b` is the batch, `h w` the pixel grid of the image they belong to.
 """
@@ -9,24 +9,26 @@ Shapes are einops strings; `b` is the batch, `h w` the pixel grid of the image t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import Tensor
 
 IGNORE = 255  # label of pixels that carry no class
+ADDED: set[str] = set()  # names of the quantities that other packages add (`data/fields.py`)
 
 
 class Movable:
     """`.to()` and `.pin_memory()` for dataclasses of tensors: accelerate moves what has them."""
 
-    def _map(self, move) -> Self:
-        changed = {
-            f.name: move(value)
-            for f in fields(self)  # type: ignore[arg-type]
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                changed[f.name] = move(value)
+            elif isinstance(value, dict):
+                changed[f.name] = {name: move(tensor) for name, tensor in value.items()}
         return replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: Any = None, non_blocking: bool = False) -> Self:
@@ -36,14 +38,15 @@ class Movable:
         return self._map(lambda tensor: tensor.pin_memory())
 
 
-@dataclass
-class Sample(Movable):
-    """One image with whatever truth its source has, in physical units, at the source's own size."""
+@dataclass(kw_only=True)
+class Quantities(Movable):
+    """What a sample may hold besides its image, and a batch with a leading `b`.
 
-    image: Tensor  # uint8 "3 h w" RGB
-    key: str  # unique within the source
-    source: str
-    second: Tensor | None = None  # uint8 "3 h w", the next frame
+    Every field has a row in `data/fields.py`, which says what is done with it. What other packages
+    add lies in `extra` and reads as an attribute, None where absent.
+    """
+
+    second: Tensor | None = None  # uint8 "3 h w", the next frame; in batches as their image
     depth: Tensor | None = None  # float32 "1 h w", metres along the optical axis
     depth_valid: Tensor | None = None  # bool "1 h w"
     flow: Tensor | None = None  # float32 "2 h w", pixels of this grid: u right, v down
@@ -54,35 +57,44 @@ class Sample(Movable):
     modal: Tensor | None = None  # bool "1 h w", the visible part of the chosen object
     amodal: Tensor | None = None  # bool "1 h w", the whole object; contains modal
     amodal_valid: Tensor | None = None  # bool "1 h w"; all False when no object was chosen
-    whole: Tensor | None = None  # uint8 "3 h w", the chosen object unhidden, on white
+    whole: Tensor | None = None  # uint8 "3 h w", the object unhidden, on white; in batches as above
     normals: Tensor | None = None  # float32 "3 h w", unit; x right, y down, z forward
     normals_valid: Tensor | None = None  # bool "1 h w"
-    order: Tensor | None = None  # int64 "n 4": row, column of a point, then of one farther away
+    order: Tensor | None = None  # int64 "n 4": row, column of a point, then of one farther away;
+    # in batches rows of -1 where a sample has fewer pairs
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    if not TYPE_CHECKING:  # a misspelt attribute is still an error to type checkers
+
+        def __getattr__(self, name: str) -> Tensor | None:
+            if name in ADDED:
+                return self.extra.get(name)
+            raise AttributeError(f"{type(self).__name__} has no '{name}'; no package adds it.")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in ADDED:  # a new dictionary: `replace` shares the old one between copies
+                extra = {other: held for other, held in self.extra.items() if other != name}
+                name, value = "extra", extra if value is None else {**extra, name: value}
+            super().__setattr__(name, value)
+
+
+@dataclass
+class Sample(Quantities):
+    """One image with whatever truth its source has, in physical units, at the source's own size."""
+
+    image: Tensor  # uint8 "3 h w" RGB
+    key: str  # unique within the source
+    source: str
     class_id: int | None = None
 
 
 @dataclass
-class Batch(Movable):
+class Batch(Quantities):
     """Samples of equal size, stacked: the same fields with a leading `b`; images in [-1, 1]."""
 
     image: Tensor  # float32 "b 3 h w" in [-1, 1]
     keys: list[str]
     sources: list[str]
-    second: Tensor | None = None  # float32 "b 3 h w" in [-1, 1]
-    depth: Tensor | None = None
-    depth_valid: Tensor | None = None
-    flow: Tensor | None = None
-    flow_valid: Tensor | None = None
-    occluded: Tensor | None = None
-    labels: Tensor | None = None
-    instances: Tensor | None = None
-    modal: Tensor | None = None
-    amodal: Tensor | None = None
-    amodal_valid: Tensor | None = None
-    whole: Tensor | None = None  # float32 "b 3 h w" in [-1, 1]
-    normals: Tensor | None = None
-    normals_valid: Tensor | None = None
-    order: Tensor | None = None  # int64 "b n 4", rows of -1 where a sample has fewer pairs
     class_id: Tensor | None = None  # int64 "b"
 
     def __len__(self) -> int:
@@ -110,7 +122,7 @@ Look = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
-class Coded(Movable):
+class ModelInputs(Movable):
     """A batch in the codec's working space: what the loss takes.
 
     Rows of several tasks may stand below one another; then `featured` says which have features.
@@ -135,7 +147,7 @@ class Coded(Movable):
             return None if value is None else value[picks]
 
         assert self.featured is None, "rows of several tasks are picked where they are joined"
-        encoded = self.encoded and tuple(one[picks] for one in self.encoded)
+        encoded = self.encoded and tuple(tensor[picks] for tensor in self.encoded)
         return replace(
             self,
             x=of(self.x),
@@ -158,9 +170,3 @@ class Prediction(Movable):
     values: Tensor  # "b c h w" physical: metres, pixels, probabilities, class ids, unit vectors
     uncertainty: Tensor | None = None  # "b 1 h w", unit stated by the task; None for one member
     picture: Tensor | None = None  # uint8 "b 3 h w"
-
-
-def stack_optional(values: list[Tensor | None]) -> Tensor | None:
-    """Stack tensors, or None when any is missing: a batch offers only what all its samples have."""
-    present = [value for value in values if value is not None]
-    return torch.stack(present) if len(present) == len(values) else None

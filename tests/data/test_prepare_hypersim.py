@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from stepsight.data.prepare.hypersim import hypersim
-from stepsight.data.prepare.millimetres import to_millimetres
 from stepsight.data.readers.depth.hypersim_raw import ray_to_planar, read_plane
+from stepsight.data.readers.listed import to_millimetres
 from stepsight.errors import DataFormatError, UserError
 
 HEIGHT, WIDTH = 12, 16

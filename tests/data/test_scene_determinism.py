@@ -6,12 +6,13 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from frames import Frames, frames_in, frames_of
 from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.levels import LEVELS
 from stepsight.data.scenes.parameters import draw_world
-from stepsight.data.scenes.render import Frames, Rendering
+from stepsight.data.scenes.render import Rendering
 from stepsight.data.scenes.source import Scenes
 
 STANDARD = LEVELS["standard"]
@@ -37,7 +38,7 @@ def test_parameters_do_not_depend_on_the_company() -> None:
 
 
 def render(indices: range, size: tuple[int, int]) -> Frames:
-    return Scenes(ScenesSettings(size=size), "eval").frames(indices)
+    return frames_in(Scenes(ScenesSettings(size=size), "eval"), indices)
 
 
 def assert_same(frames: Frames, i: int, others: Frames, j: int) -> None:
@@ -92,8 +93,8 @@ def assert_close(frames: Frames, reference: Frames) -> None:
 
 def test_single_precision_is_close_to_double() -> None:
     world = draw_world(STANDARD, 0, "eval", range(16))
-    single = Rendering(world, (64, 64)).frames()
-    double = Rendering(world, (64, 64), dtype=torch.float64).frames()
+    single = frames_of(Rendering(world, (64, 64)))
+    double = frames_of(Rendering(world, (64, 64), dtype=torch.float64))
     assert_close(single, double)
 
 
@@ -101,8 +102,8 @@ def test_single_precision_is_close_to_double() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_renders_the_same_worlds() -> None:
     world = draw_world(STANDARD, 0, "eval", range(16))
-    there = Rendering(world, (64, 64), device="cuda").frames().to("cpu")
-    assert_close(there, Rendering(world, (64, 64)).frames())
+    there = frames_of(Rendering(world, (64, 64), device="cuda")).to("cpu")
+    assert_close(there, frames_of(Rendering(world, (64, 64))))
 
 
 def test_splits_and_seeds_are_different_worlds() -> None:

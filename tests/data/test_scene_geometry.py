@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from frames import Frames, frames_in, frames_of
 from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
@@ -15,7 +16,7 @@ from stepsight.data.scenes.geometry.rigid import product, rotation, transpose, t
 from stepsight.data.scenes.kinds import NAMES
 from stepsight.data.scenes.levels import LEVELS
 from stepsight.data.scenes.parameters import World, draw_world
-from stepsight.data.scenes.render import Frames, Rendering
+from stepsight.data.scenes.render import Rendering
 from stepsight.data.scenes.source import Scenes
 
 STANDARD = LEVELS["standard"]
@@ -24,7 +25,7 @@ STANDARD = LEVELS["standard"]
 @pytest.fixture(scope="module")
 def frames() -> Frames:
     settings = ScenesSettings(size=(96, 128))
-    return Scenes(settings, "eval").frames(range(24))
+    return frames_in(Scenes(settings, "eval"), range(24))
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -70,7 +71,7 @@ def test_flow_there_and_back_returns(frames: Frames) -> None:
 def test_visible_points_have_the_depth_seen_in_the_other_frame() -> None:
     world = draw_world(STANDARD, 0, "eval", range(8))
     scene = Rendering(world, (96, 96))
-    there, visible = scene.landing, ~scene.frames().occluded[:, 0]
+    there, visible = scene.landing, ~frames_of(scene).occluded[:, 0]
     moved = torch.where(there.inverse > 0.05, 1 / there.inverse, 20.0)
     seen = scene.second.hits.inverse.clamp_min(0.05).reciprocal()
     sampled = warp(seen[:, None], there.flow)[:, 0]
@@ -82,7 +83,7 @@ def test_visible_points_have_the_depth_seen_in_the_other_frame() -> None:
 
 
 def test_a_still_world_has_exactly_no_flow() -> None:
-    still = Scenes(ScenesSettings(size=(40, 56), displacement=0.0), "eval").frames(range(12))
+    still = frames_in(Scenes(ScenesSettings(size=(40, 56), displacement=0.0), "eval"), range(12))
     assert (still.flow == 0).all() and (still.flow_back == 0).all()
     assert torch.equal(still.rgb, still.rgb2)
     assert torch.equal(still.depth, still.depth2)
@@ -92,7 +93,7 @@ def test_a_still_world_has_exactly_no_flow() -> None:
 def test_camera_only_motion_follows_from_depth_alone() -> None:
     """u' = K (T^-1 (Z K^-1 u - R^-1 shift)), written out with ordinary matrices."""
     world = draw_world(replace(STANDARD, camera_only=True), 0, "eval", range(6))
-    frames = Rendering(world, (48, 64)).frames()
+    frames = frames_of(Rendering(world, (48, 64)))
     camera = world.camera
     for i in range(6):
         x, y, z = np.eye(3)
@@ -110,7 +111,7 @@ def test_camera_only_motion_follows_from_depth_alone() -> None:
 
 
 def test_depth_of_a_level_ground_and_a_wall() -> None:
-    frames = Rendering(plain_world(outdoors=True), (64, 64)).frames()
+    frames = frames_of(Rendering(plain_world(outdoors=True), (64, 64)))
     _, fy, _, cy = frames.intrinsics[0]
     below = torch.arange(64) - cy
     expected = 1.5 * fy / below  # z = h f / (v - cy)
@@ -119,7 +120,7 @@ def test_depth_of_a_level_ground_and_a_wall() -> None:
     assert not frames.depth_valid[0, 0, below < 0].any()
     assert (frames.labels[0, below < 0] == 1).all()
 
-    frames = Rendering(plain_world(outdoors=False), (64, 64)).frames()
+    frames = frames_of(Rendering(plain_world(outdoors=False), (64, 64)))
     wall = (frames.labels[0] == 2) & (frames.normals[0, 2] < -0.5)
     assert wall.sum() > 100
     torch.testing.assert_close(
@@ -134,7 +135,7 @@ def test_a_sphere_is_where_it_was_put() -> None:
     world.objects.half[0, 0] = 0.5
     world.objects.centre[0, 0] = [0.3, -0.2, 4.0]
     world.objects.attitude[0, 0] = np.eye(3)
-    frames = Rendering(world, (96, 96)).frames()
+    frames = frames_of(Rendering(world, (96, 96)))
     fx, fy, cx, cy = frames.intrinsics[0]
     u, v = grid(96, 96)
     ray = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones(96, 96)])

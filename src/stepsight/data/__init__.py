@@ -1,6 +1,6 @@
 """Procedural worlds, readers of real files, and the batches made of them.
 
-`open(name, root, split=...)` is the door for those who want samples and nothing else.
+`open(name, root, split=...)` is for those who want samples and nothing else.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ seed and the number of the image in the run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,11 @@ import torch
 from torch import Tensor
 
 from stepsight.data.config import FileSettings
+from stepsight.data.fields import Field, present, with_values
 from stepsight.data.resize import resize_sample
 from stepsight.seeding import numpy_generator
-from stepsight.types import IGNORE, Sample
+from stepsight.types import Sample
 
-MASKS = ("modal", "depth_valid", "flow_valid", "normals_valid")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -46,13 +44,22 @@ def augment(
 
 def flip(sample: Sample) -> Sample:
     """The world in a mirror, left and right exchanged: also u and the normals' x change sign."""
-    mirrored = _each_plane(sample, lambda plane: plane.flip(-1))
-    for name in {"flow", "normals"} & mirrored.keys():
-        mirrored[name][0].neg_()  # `Tensor.flip` copies, so the original keeps its values
-    if sample.order is not None:  # points: their columns count from the other side
-        mirrored["order"] = sample.order.clone()
-        mirrored["order"][:, 1::2] = sample.image.shape[-1] - 1 - sample.order[:, 1::2]
-    return replace(sample, **mirrored)
+    width = sample.image.shape[-1]
+    mirrored = {row.name: _mirrored(row, value, width) for row, value in present(sample)}
+    return with_values(sample, mirrored)
+
+
+def _mirrored(row: Field, value: Any, width: int) -> Any:
+    if row.kind == "number":
+        return value
+    if row.kind == "points":  # their columns count from the other side
+        value = value.clone()
+        value[:, 1::2] = width - 1 - value[:, 1::2]
+        return value
+    value = value.flip(-1)
+    for channel in row.negated:
+        value[channel].neg_()  # `Tensor.flip` copies, so the original keeps its values
+    return value
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
@@ -60,19 +67,21 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 
     Depth stays as it is: the distance along the optical axis does not depend on where the frame
     ends. So does flow, in pixels; what it leads out of the window becomes occluded, where
-    occlusions are known. Pairs of points with one outside are dropped.
+    occlusions are known. Pairs of points are dropped unless both are inside.
     """
     rows, columns = slice(top, top + height), slice(left, left + width)
-    window = _each_plane(sample, lambda plane: plane[..., rows, columns])
-    if "occluded" in window and "flow" in window:
-        assert sample.flow_valid is not None, "flow comes with a mask"
-        leaves = _leaves(window["flow"]) & window["flow_valid"]
-        window["occluded"] = window["occluded"] | leaves
-    if sample.order is not None:
-        order = sample.order - sample.order.new_tensor([top, left, top, left])
-        ends = order.new_tensor([height, width, height, width])
-        window["order"] = order[((order >= 0) & (order < ends)).all(dim=1)]
-    return replace(sample, **window)
+    window: dict[str, Any] = {}
+    for row, value in present(sample):
+        if row.dense:
+            window[row.name] = value[..., rows, columns]
+        elif row.kind == "points":
+            pairs = row.channels // 2
+            inside = value - value.new_tensor([top, left] * pairs)
+            ends = value.new_tensor([height, width] * pairs)
+            window[row.name] = inside[((inside >= 0) & (inside < ends)).all(dim=1)]
+    if sample.occluded is not None and sample.flow is not None:
+        window["occluded"] = window["occluded"] | _leaves(window["flow"]) & window["flow_valid"]
+    return with_values(sample, window)
 
 
 def random_crop(sample: Sample, scale: float, rng: np.random.Generator) -> Sample:
@@ -85,7 +94,7 @@ def random_crop(sample: Sample, scale: float, rng: np.random.Generator) -> Sampl
     sides = max(1, round(share * height)), max(1, round(share * width))
     top, left = (int(rng.integers(whole - part + 1)) for whole, part in zip((height, width), sides))
     window = crop(sample, top, left, *sides)
-    lost = any(b.any() and not a.any() for b, a in zip(_masks(sample), _masks(window)))
+    lost = any(b.any() and not a.any() for b, a in zip(_kept(sample), _kept(window)))
     return sample if lost else window
 
 
@@ -93,17 +102,17 @@ def jitter(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
     """Random gamma, saturation, contrast and brightness, each a factor of e^u with u uniform in
     [-strength, strength].
 
-    All pictures pass one map of colours, so that what looked alike in both frames still does. The
-    white around a whole object stays white.
+    All pictures pass the same map of colours, so that what looked alike in both frames still does.
+    The white around a whole object stays white.
     """
     factors = [math.exp(strength * u) for u in rng.uniform(-1, 1, 4)]
-    changed: dict[str, Any] = {"image": _recolour(sample.image, *factors)}
-    if sample.second is not None:
-        changed["second"] = _recolour(sample.second, *factors)
-    if sample.whole is not None:
-        white = (sample.whole == 255).all(dim=0)
-        changed["whole"] = _recolour(sample.whole, *factors).masked_fill(white, 255)
-    return replace(sample, **changed)
+    changed: dict[str, Tensor] = {}
+    for row, value in present(sample):
+        if row.kind == "picture":
+            changed[row.name] = _recolour(value, *factors)
+            if row.on_white:
+                changed[row.name].masked_fill_((value == 255).all(dim=0), 255)
+    return with_values(sample, changed)
 
 
 def _recolour(
@@ -117,10 +126,9 @@ def _recolour(
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _masks(sample: Sample) -> list[Tensor]:
+def _kept(sample: Sample) -> list[Tensor]:
     """What a sample has of the masks and labelled pixels of which a crop keeps something."""
-    masks = [mask for name in MASKS if (mask := getattr(sample, name)) is not None]
-    return masks if sample.labels is None else [*masks, sample.labels != IGNORE]
+    return [row.counted(value) for row, value in present(sample) if row.kept]
 
 
 def _leaves(flow: Tensor) -> Tensor:
@@ -129,12 +137,3 @@ def _leaves(flow: Tensor) -> Tensor:
     x = torch.arange(width) + flow[0]
     y = torch.arange(height)[:, None] + flow[1]
     return ((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1))[None]
-
-
-def _each_plane(sample: Sample, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """Every tensor of a sample that has the pixels of its image, changed."""
-    return {
-        field.name: change(value)
-        for field in fields(sample)
-        if isinstance(value := getattr(sample, field.name), Tensor) and field.name != "order"
-    }

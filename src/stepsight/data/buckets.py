@@ -1,6 +1,6 @@
-"""Resolution buckets: a stream of pictures of many shapes, cut into streams of one shape each.
+"""Resolution buckets: a stream of pictures of many shapes, cut into streams of equal shapes.
 
-Every sample goes to the bucket whose aspect ratio is nearest to its own, so that bringing it to the
+Every sample goes to the bucket whose aspect ratio is nearest, so that bringing it to the
 working size of the bucket distorts it least.
 """
 
@@ -13,23 +13,22 @@ from dataclasses import replace
 import numpy as np
 
 from stepsight.data.mixture import Stream
+from stepsight.data.quantities.grids import Size
 from stepsight.errors import UserError
-
-Size = tuple[int, int]  # height, width
 
 
 def parse_size(text: str, where: str) -> Size:
     """Height and width of "96x128". Raises `UserError` naming `where`."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not found:
+    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not sides:
         raise UserError(f"{where}: '{text}' is no size. Write height x width, such as 96x128.")
-    return int(found[1]), int(found[2])
+    return int(sides[1]), int(sides[2])
 
 
 def cut(
     stream: Stream, native: Sequence[Size], buckets: Sequence[Size], least: float
 ) -> list[Stream]:
-    """One stream a bucket, weighted by its samples.
+    """One stream per bucket, weighted by its samples.
 
     native: height and width of every sample of the source. least: the smallest weight a bucket may
     have; the samples of smaller ones join the bucket that is then nearest.
@@ -37,7 +36,7 @@ def cut(
     shapes = _log_aspects(native)
     kept = sorted(set(buckets))
     while True:
-        nearest = _nearest(shapes, kept)
+        nearest = np.abs(shapes[:, None] - _log_aspects(kept)).argmin(axis=1)
         counts = np.bincount(nearest, minlength=len(kept))
         smallest = int(counts.argmin())
         if len(kept) == 1 or stream.weight * counts[smallest] >= least * len(shapes):
@@ -60,13 +59,8 @@ def _log_aspects(sizes: Sequence[Size]) -> np.ndarray:
     return np.log(width / height)
 
 
-def _nearest(shapes: np.ndarray, buckets: Sequence[Size]) -> np.ndarray:
-    """The number of each shape's bucket."""
-    return np.abs(shapes[:, None] - _log_aspects(buckets)).argmin(axis=1)
-
-
 def _members(stream: Stream, inside: np.ndarray) -> list[np.ndarray]:
     """The groups of a stream, each without the samples that are not `inside`."""
-    every = stream.groups or [range(stream.length)]
-    groups = [np.asarray(group)[inside[np.asarray(group)]] for group in every]
+    groups = stream.groups or [range(stream.length)]
+    groups = [np.asarray(group)[inside[np.asarray(group)]] for group in groups]
     return [group for group in groups if len(group)]

@@ -1,6 +1,7 @@
 """Settings of the data sources (standard library only, so that parsing needs nothing heavy).
 
-`TABLE` is the table of the room: procedural worlds, the readers of data sets, and shards.
+`TABLE` is the table of the room: procedural worlds, the readers of data sets, shards, and the
+sources of other packages, whose entry points in `stepsight.data` name a class like these.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stepsight.data.readers.config import READERS, FileSettings, SourceSettings
+from stepsight.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,10 @@ class ScenesSettings(SourceSettings):
     name: ClassVar[str] = "scenes"
     implementation: ClassVar[str] = "stepsight.data.scenes.source:Scenes"
     level: str = "standard"  # easy | standard | hard | shifted
-    size: tuple[int, int] = (64, 64)
+    size: tuple[int, int] = (64, 64)  # height, width
     count: int = 12288  # training scenes; indices repeat after that
     eval_count: int = 512  # fresh scenes for validation and evaluation
-    seed: int = 0
+    seed: int = 0  # of the scenes, in both splits
     objects: float | None = None  # expected number, less those that find no free place
     occlusion: float | None = None  # probability that an occluder is put before the chosen object
     texture: float | None = None  # texture contrast, 0 (plain) to 1
@@ -39,6 +41,6 @@ class ShardsSettings(FileSettings):
     implementation: ClassVar[str] = "stepsight.data.sharded.reading:Shards"
 
 
-TABLE: dict[str, type[SourceSettings]] = {
-    row.name: row for row in (ScenesSettings, *READERS, ShardsSettings)
-}
+TABLE = Registry[type[SourceSettings]](
+    {row.name: row for row in (ScenesSettings, *READERS, ShardsSettings)}, "data", SourceSettings
+)

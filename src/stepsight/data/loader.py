@@ -1,4 +1,4 @@
-"""Reading samples anew each time, in the training process or ahead of it in processes of their own.
+"""Reading samples anew each time, in the training process or ahead of it in other processes.
 
 What is read is fixed by the requests, which follow from the step number alone; who reads it, and
 how far ahead, changes nothing. So any number of readers gives the same batches in the same order,
@@ -20,13 +20,15 @@ from stepsight.data.augment import augment
 from stepsight.data.collate import collate
 from stepsight.data.config import FileSettings
 from stepsight.data.mixture import Draw
-from stepsight.data.table import Source
+from stepsight.data.table import Source, read_sample
+from stepsight.data.workers import as_is
 from stepsight.errors import UserError
-from stepsight.types import Batch, Sample
+from stepsight.types import Batch
 
 PATIENCE = 600.0  # seconds that a batch may take before its reader counts as hung
 LOOK = 5.0  # seconds between looks whether all readers are alive
 AHEAD = 2  # requests that a reader works ahead
+ADVICE = "Lower training.workers if memory is short; 0 reads in the training process."
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader made of a request: a batch, or an error that the user can mend."""
+    """What a reader made of a request: a batch, or an error that the user can fix."""
 
     request: Request
     batch: Batch | None = None
@@ -77,7 +79,7 @@ class Reader(Dataset[Answer]):
     def __getitem__(self, request: Request) -> Answer:
         try:
             return Answer(request, self.read(request))
-        except UserError as error:  # carried as a value: a raised one would arrive as a traceback
+        except UserError as error:  # carried as a value: raised, it would arrive as a traceback
             return Answer(request, error=error)
 
     def read(self, request: Request) -> Batch:
@@ -86,18 +88,9 @@ class Reader(Dataset[Answer]):
         size, samples = request.size or source.size, []
         for index, mirrored, number in zip(request.indices, request.mirrored, request.numbers):
             mirrored = mirrored and self.flip
-            sample = _sample(source, index)
+            sample = read_sample(source, index)
             samples.append(augment(sample, settings, size, self.seed, number, mirrored))
         return collate(samples)
-
-
-def _sample(source: Source, index: int) -> Sample:
-    try:
-        return source[index]
-    except UserError as error:
-        raise type(error)(f"{source.name}, sample {index}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{source.name}, sample {index}: cannot be read ({error}).") from error
 
 
 class Loader:
@@ -124,7 +117,7 @@ class Loader:
             self._seek(next(self.following(step)))
 
     def take(self, request: Request) -> Batch:
-        """The batch of a request: of the one that follows the last, or of any other to begin anew.
+        """The batch of a request: of the next, or of any other to begin anew.
 
         Raises `UserError` for a sample that cannot be read, and for a reader that died or hung.
         """
@@ -156,15 +149,11 @@ class Loader:
                 self.close()
                 if reason.startswith("Caught"):  # a bug, with the traceback of the reader
                     raise
-                raise UserError(self._lost(request, reason)) from error
-
-    def _lost(self, request: Request, reason: str) -> str:
-        return (
-            f"a reader process died or hung while batch {request.step} was awaited "
-            f"({request.source}, samples {list(request.indices)}; readers work up to "
-            f"{AHEAD * self.workers} batches ahead): {reason} Lower training.workers if memory is "
-            f"short; 0 reads in the training process."
-        )
+                raise UserError(
+                    f"a reader process died or hung while batch {request.step} was awaited "
+                    f"({request.source}, samples {list(request.indices)}; readers work up to "
+                    f"{AHEAD * self.workers} batches ahead): {reason} {ADVICE}"
+                ) from error
 
     def _seek(self, request: Request) -> None:
         """Begin anew, so that the next answer is to `request`."""
@@ -173,23 +162,23 @@ class Loader:
         served = DataLoader(
             self.reader,
             batch_size=None,  # a request is a batch already
-            sampler=_Sampler(lambda: self._from(request)),  # type: ignore[arg-type]
+            sampler=self._from(request),  # type: ignore[arg-type]
             num_workers=self.workers,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            collate_fn=as_is,
             timeout=min(LOOK, self.patience),
             prefetch_factor=AHEAD,
-            generator=torch.Generator(),  # or the global one would be drawn from
+            generator=torch.Generator(),  # or it would draw from the global generator
         )
         self._answers = iter(served)
 
     def _from(self, request: Request) -> Iterator[Request]:
-        found = self.following(request.step)
-        for one in found:
-            assert one.step == request.step, "a request that does not follow from its step"
-            if one == request:
+        requests = self.following(request.step)
+        for other in requests:
+            assert other.step == request.step, "a request that does not follow from its step"
+            if other == request:
                 break
         yield request
-        yield from found
+        yield from requests
 
 
 @contextmanager
@@ -201,21 +190,4 @@ def readers_watched() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise UserError(
-            f"a reader process died: {str(error).splitlines()[0]} Lower training.workers if memory "
-            f"is short; 0 reads in the training process."
-        ) from error
-
-
-class _Sampler:
-    """An endless sequence of requests."""
-
-    def __init__(self, requests: Callable[[], Iterator[Request]]) -> None:
-        self._requests = requests
-
-    def __iter__(self) -> Iterator[Request]:
-        return self._requests()
-
-
-def _as_it_is(answer: Answer) -> Answer:
-    return answer
+        raise UserError(f"a reader process died: {str(error).splitlines()[0]} {ADVICE}") from error

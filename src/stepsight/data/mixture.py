@@ -1,18 +1,18 @@
 """Which samples make batch number s: a pure function of (seed, s), the same on every process.
 
-One batch is of one stream: a source (or a bucket of it: its samples of about one shape), and the
+A batch is of one stream: a source (or a bucket of it: its samples of about one shape), and the
 tasks whose truth its samples have, all of which learn from every sample. Streams share blocks of
 `BLOCK` batches by their weights; within a block their order is shuffled. Each stream walks through
 its source in a fresh permutation every epoch, so nothing is lost or repeated within one. Where
 samples lie in groups (the tars of a sharded source), the groups are shuffled and then the samples
-inside each, so that reads stay within one file at a time. A source whose samples are independent of
+inside each, so that reads stay within a file at a time. A source whose samples are independent of
 their index (procedural scenes) is walked in order in its first epoch, so that training can begin
 before the later samples are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -23,6 +23,7 @@ from stepsight.errors import UserError
 from stepsight.seeding import numpy_generator
 
 Number = TypeVar("Number", int, float)
+Name = TypeVar("Name", bound=Hashable)
 BLOCK = 60  # batches; divisible by 2, 3, 4, 5 and 6, so that equal weights share equally
 
 
@@ -42,9 +43,9 @@ class Stream:
     shares: tuple[float, ...] = field(default=(), compare=False)  # of the tasks; (): equal ones
 
     def share(self, task: str) -> float:
-        """The share of the stream's weight that it has for one of its tasks."""
-        own = self.shares or (1.0,) * len(self.tasks)
-        return own[self.tasks.index(task)] / sum(own)
+        """The share of the stream's weight that it has for a task."""
+        shares = self.shares or (1.0,) * len(self.tasks)
+        return shares[self.tasks.index(task)] / sum(shares)
 
     @property
     def label(self) -> str:
@@ -86,40 +87,34 @@ class Mixture:
 
     def shares(self) -> dict[str, float]:
         """Realised share of the batches that each task learns from, over whole blocks."""
-        shares: dict[str, float] = {}
-        for stream, count in zip(self.streams, self._counts):
-            for task in stream.tasks:
-                shares[task] = shares.get(task, 0.0) + float(count) / BLOCK
-        return shares
+        return self._sums([float(count) / BLOCK for count in self._counts], lambda task, _: task)
 
     def declared(self) -> dict[tuple[str, str], float]:
         """Share of the batches by task and source that the weights ask for; a batch counts for
         each of its tasks."""
         total = sum(stream.weight for stream in self.streams)
-        return self._by_source([stream.weight / total for stream in self.streams])
+        return self._sums([stream.weight / total for stream in self.streams], _by_source)
 
     def distinct(self) -> dict[str, int]:
         """How many different samples each task draws from."""
-        found: dict[str, int] = {}
-        for stream in self.streams:
-            for task in stream.tasks:
-                found[task] = found.get(task, 0) + stream.length
-        return found
+        return self._sums([stream.length for stream in self.streams], lambda task, _: task)
 
     def counts(self, steps: int) -> dict[tuple[str, str], int]:
         """Images of the first `steps` batches, by task and source."""
         blocks, rest = divmod(steps, BLOCK)
         begun = np.bincount(self._block(blocks)[:rest], minlength=len(self.streams))
         batches = blocks * self._counts + begun
-        return self._by_source([int(count) * self.batch for count in batches])
+        return self._sums([int(count) * self.batch for count in batches], _by_source)
 
-    def _by_source(self, values: Sequence[Number]) -> dict[tuple[str, str], Number]:
-        """Sums over the buckets of a source."""
-        sums: dict[tuple[str, str], Number] = {}
+    def _sums(
+        self, values: Sequence[Number], name: Callable[[str, Stream], Name]
+    ) -> dict[Name, Number]:
+        """Sums of the streams' values over each task, under what `name` makes of the two."""
+        sums: dict[Name, Number] = {}
         for stream, value in zip(self.streams, values):
             for task in stream.tasks:
-                pair = task, stream.source
-                sums[pair] = sums[pair] + value if pair in sums else value
+                key = name(task, stream)
+                sums[key] = sums[key] + value if key in sums else value
         return sums
 
     def draw(self, step: int) -> Draw:
@@ -150,3 +145,7 @@ class Mixture:
             return rng.permutation(stream.length)
         groups = [stream.groups[number] for number in rng.permutation(len(stream.groups))]
         return np.concatenate([rng.permutation(np.asarray(group)) for group in groups])
+
+
+def _by_source(task: str, stream: Stream) -> tuple[str, str]:
+    return task, stream.source

@@ -1,4 +1,4 @@
-"""From a source's name to its samples: what a source is, and how one is opened.
+"""From a source's name to its samples: what a source is, and how it is opened.
 
 `config.TABLE` names the settings of every source, the settings name the class, and the class is
 imported when it is chosen.
@@ -6,20 +6,18 @@ imported when it is chosen.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from stepsight.data.config import TABLE, FileSettings, ShardsSettings, SourceSettings
+from stepsight.data.fields import unknown
 from stepsight.data.files import root_of
 from stepsight.errors import UserError, suggest
+from stepsight.plugins import resolve
 from stepsight.types import Sample
 
-QUANTITIES = frozenset(
-    {"depth", "flow", "labels", "instances", "amodal", "whole", "normals", "order", "class_id"}
-)
 FIRST_SHARD = "shard-000000.tar"  # by which a folder of shards is known
 
 
@@ -28,7 +26,7 @@ class Source(Protocol):
 
     name: str
     classes: tuple[str, ...]  # names of the label values, () without labels
-    quantities: frozenset[str]  # what was asked for and the samples have, of `QUANTITIES`
+    quantities: frozenset[str]  # what was asked for and the samples have (`data.fields`)
     size: tuple[int, int]  # working height and width, to which callers bring the samples
 
     @property
@@ -45,6 +43,16 @@ class Source(Protocol):
     def samples(self, indices: Iterable[int], /) -> list[Sample]:
         """Several samples at once, which some sources do faster."""
         ...
+
+
+def read_sample(source: Source, index: int) -> Sample:
+    """A sample. Raises `UserError`, which names the source and the number."""
+    try:
+        return source[index]
+    except UserError as error:
+        raise type(error)(f"{source.name}, sample {index}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{source.name}, sample {index}: cannot be read ({error}).") from error
 
 
 def settings_for(name: str, **options: Any) -> SourceSettings:
@@ -65,10 +73,10 @@ def settings_for(name: str, **options: Any) -> SourceSettings:
     return TABLE[name](**options)
 
 
-def own_options(settings: SourceSettings) -> dict[str, Any]:
+def specific_options(settings: SourceSettings) -> dict[str, Any]:
     """The options that only this source has, by name: which samples they are and what is in them.
 
-    How samples are used does not belong to them, nor where they are found or kept.
+    How samples are used does not belong to them, nor where they are kept.
     """
     shared = {field.name for field in fields(FileSettings)} | {"cache"}
     return {name: value for name, value in asdict(settings).items() if name not in shared}
@@ -86,12 +94,15 @@ def open_source(
     they are read. Raises `UserError` when the files are missing or laid out otherwise, or the split
     is unknown or empty.
     """
-    assert quantities is None or quantities <= QUANTITIES, quantities
+    assert quantities is None or not unknown(quantities), quantities
     if isinstance(settings, FileSettings) and base:
         settings = replace(settings, root=str(Path(base) / settings.root))
     if isinstance(settings, FileSettings) and _is_sharded(settings.root):
         return _open_shards(settings, split, quantities)
-    return _class_of(settings)(settings, split, quantities)
+    source = resolve(settings.implementation)(settings, split, quantities)
+    if lost := unknown(source.quantities):  # asking brings the rows of other packages in
+        raise UserError(f"{settings.name} offers {', '.join(sorted(lost))}, which has no row.")
+    return source
 
 
 def _is_sharded(root: str) -> bool:
@@ -106,7 +117,7 @@ def _open_shards(settings: FileSettings, split: str, quantities: frozenset[str] 
 
     Raises `UserError` if that is another source, or the same with other options.
     """
-    source = _class_of(ShardsSettings())(settings, split, quantities)
+    source = resolve(ShardsSettings.implementation)(settings, split, quantities)
     if settings.name == ShardsSettings.name:
         return source
     if settings.name != source.name:
@@ -114,7 +125,7 @@ def _open_shards(settings: FileSettings, split: str, quantities: frozenset[str] 
             f"{settings.name}: {settings.root} holds shards of {source.name}. "
             f"Use --data.{source.name}.root for them."
         )
-    given = own_options(settings)
+    given = specific_options(settings)
     for option, written in source.options.items():
         if (value := given.get(option, written)) != written:
             raise UserError(
@@ -123,8 +134,3 @@ def _open_shards(settings: FileSettings, split: str, quantities: frozenset[str] 
                 f"write other shards."
             )
     return source
-
-
-def _class_of(settings: SourceSettings) -> Any:
-    module, _, name = settings.implementation.partition(":")
-    return getattr(importlib.import_module(module), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,15 +14,23 @@ Result = TypeVar("Result")
 
 
 def each(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int = 0
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int = 0,
+    start: Literal["spawn"] | None = None,
 ) -> Iterator[Result]:
     """`function(item)` for every item, in order, computed by so many processes (0: by this one).
 
-    A `UserError` that `function` raises is raised here, as it was, when its turn comes. Raises
+    start: how they are made; "spawn" where torch may have threads, which no fork survives. A
+    `UserError` that `function` raises is raised here, as it was, when its turn comes. Raises
     `UserError` as well for an item whose files cannot be read, and for a process that was killed.
     """
     loader = DataLoader(
-        _Mapped(function, items), batch_size=None, num_workers=workers, collate_fn=_as_is
+        _Mapped(function, items),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=as_is,
+        multiprocessing_context=start if workers else None,
     )
     for result in _served(loader):
         if isinstance(result, UserError):
@@ -43,7 +51,7 @@ def _served(loader: DataLoader[Any]) -> Iterator[Any]:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"A worker process died, perhaps for want of memory: {reason} Run again with "
-                f"fewer --workers; 0 does without."
+                f"fewer --workers."
             ) from error
         yield result
 
@@ -66,5 +74,6 @@ class _Mapped(Dataset, Generic[Item, Result]):
             return UserError(f"item {index}: cannot be read or written ({error}).")
 
 
-def _as_is(result: Any) -> Any:
+def as_is(result: Any) -> Any:
+    """What a data loader collates, unchanged."""
     return result

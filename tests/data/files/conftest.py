@@ -129,3 +129,17 @@ def real_samples() -> Callable[[str], Path]:
         return root / name
 
     return folder
+
+
+@pytest.fixture
+def pictures(tmp_path, write_png):
+    """`pictures("a", "b")`: a root with these pictures; below a split if it is given."""
+
+    def write(*names, split="", second=False):
+        for folder in ["images"] + ["second"] * second:
+            for name in names:
+                image = np.full((2, 3, 3), len(folder), np.uint8)
+                write_png(tmp_path / split / folder / f"{name}.png", image)
+        return tmp_path
+
+    return write

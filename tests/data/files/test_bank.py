@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def filled(source, folder):
-    bank = Bank.create(source, COUNT, folder, "v1")
+    bank = Bank(source, folder, "v1", COUNT)
     bank.fill()
     return bank
 
@@ -72,17 +72,17 @@ def test_round_trip_is_exact(filled, source, assert_same):
 
 def test_each_sample_is_made_once(filled, source):
     assert sorted(source.asked) == sorted([0, *range(COUNT)])  # and the first for the layout
-    Bank.create(source, COUNT, filled.folder, "v1").fill()
+    Bank(source, filled.folder, "v1", COUNT).fill()
     assert len(source.asked) == COUNT + 1
 
 
 @pytest.mark.parametrize("kept", ["second", "whole", "labels", "modal", "class_id", "depth"])
 def test_absent_fields_stay_absent(full_sample, folder, assert_same, kept):
-    names = {f.name for f in fields(Sample)} - {"image", "key", "source", kept}
+    names = {f.name for f in fields(Sample)} - {"image", "key", "source", "extra", kept}
     if kept == "depth":
         names.remove("depth_valid")
     source = Fake(full_sample, **dict.fromkeys(names))
-    bank = Bank.create(source, 3, folder, "v1")
+    bank = Bank(source, folder, "v1", 3)
     bank.fill()
     assert_same(bank[2], resize_sample(source[2], source.size))
 
@@ -105,14 +105,14 @@ def test_a_copy_for_another_process_maps_the_rows_again(filled, source, assert_s
 
 
 def test_blank_rows_are_refused(source, folder):
-    bank = Bank.create(source, COUNT, folder, "v1")
+    bank = Bank(source, folder, "v1", COUNT)
     assert bank.missing() == COUNT
     with pytest.raises(UserError, match="bank: row 7 is blank"):
         bank[7]
 
 
 def test_resumes_after_an_interruption(source, folder, assert_same):
-    bank = Bank.create(source, COUNT, folder, "v1")
+    bank = Bank(source, folder, "v1", COUNT)
 
     def stop(rows):
         raise KeyboardInterrupt
@@ -129,7 +129,7 @@ def test_resumes_after_an_interruption(source, folder, assert_same):
 
 
 def test_rows_are_flagged_only_after_they_reached_the_disk(source, folder, monkeypatch):
-    bank = Bank.create(source, COUNT, folder, "v1")
+    bank = Bank(source, folder, "v1", COUNT)
 
     def full_disk(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -146,7 +146,7 @@ def test_rows_are_flagged_only_after_they_reached_the_disk(source, folder, monke
 def test_shares_are_disjoint_and_complete(full_sample, folder):
     sources = [Fake(full_sample) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        banks = list(pool.map(lambda s: Bank.create(s, COUNT, folder, "v1"), sources))
+        banks = list(pool.map(lambda s: Bank(s, folder, "v1", COUNT), sources))
         list(pool.map(lambda rank: banks[rank].fill(rank, 4), range(4)))
     asked = sorted(index for source in sources for index in source.asked)
     layouts = len(asked) - COUNT  # each may have looked at sample 0 before one of them won
@@ -160,10 +160,10 @@ def test_another_fingerprint_size_or_count_is_refused_by_name(filled, source):
         Bank(source, filled.folder, "v2")
     source.size = (5, 8)
     with pytest.raises(UserError, match=r"is of size \[5, 7\], not \[5, 8\]"):
-        Bank.create(source, COUNT, filled.folder, "v1")
+        Bank(source, filled.folder, "v1", COUNT)
     source.size = (5, 7)
     with pytest.raises(UserError, match="has 150 rows, not 10"):
-        Bank.create(source, 10, filled.folder, "v1")
+        Bank(source, filled.folder, "v1", 10)
 
 
 def test_folders_that_hold_no_bank(source, tmp_path):
@@ -172,12 +172,12 @@ def test_folders_that_hold_no_bank(source, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     with pytest.raises(UserError, match="other: holds no readable bank"):
-        Bank.create(source, COUNT, tmp_path / "other", "v1")
+        Bank(source, tmp_path / "other", "v1", COUNT)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]
     (tmp_path / "empty").mkdir()
-    assert Bank.create(source, COUNT, tmp_path / "empty", "v1").missing() == COUNT
+    assert Bank(source, tmp_path / "empty", "v1", COUNT).missing() == COUNT
     with pytest.raises(UserError, match="cannot make a bank here"):
-        Bank.create(source, COUNT, tmp_path / "other" / "thesis.txt" / "bank", "v1")
+        Bank(source, tmp_path / "other" / "thesis.txt" / "bank", "v1", COUNT)
 
 
 @pytest.mark.parametrize("name", ["rows-00000.npy", "done.npy"])
@@ -208,16 +208,16 @@ def test_samples_unlike_the_first_are_named(full_sample, folder):
             sample = super().__getitem__(index)
             return replace(sample, depth=None, depth_valid=None) if index == 2 else sample
 
-    bank = Bank.create(Uneven(full_sample), 3, folder, "v1")
+    bank = Bank(Uneven(full_sample), folder, "v1", 3)
     with pytest.raises(UserError, match="sample 2: unlike the first sample in depth, depth_valid"):
         bank.fill()
 
 
 def test_values_that_do_not_fit_are_named(full_sample, folder):
-    wide = Bank.create(Fake(full_sample, labels=full_sample().labels + 200), 3, folder, "v1")
+    wide = Bank(Fake(full_sample, labels=full_sample().labels + 200), folder, "v1", 3)
     with pytest.raises(UserError, match="sample 0: labels does not fit uint8"):
         wide.fill()
-    long = Bank.create(Fake(full_sample, key="k" * 129), 3, folder.with_name("long"), "v1")
+    long = Bank(Fake(full_sample, key="k" * 129), folder.with_name("long"), "v1", 3)
     with pytest.raises(UserError, match="keys may have 128 bytes"):
         long.fill()
 
@@ -236,7 +236,7 @@ class Slow:
         return [self[i] for i in indices]
 
 rank, world = int(sys.argv[2]), int(sys.argv[3])
-bank = Bank.create(Slow(), 1024, sys.argv[1], "v1")
+bank = Bank(Slow(), sys.argv[1], "v1", 1024)
 bank.fill(rank, world, lambda rows: print(rows, flush=True))
 while bank.missing():
     time.sleep(0.01)

@@ -26,7 +26,7 @@ def test_every_field_is_stacked_in_order(full_sample):
     batch = collate(samples)
     assert len(batch) == 3 and batch.keys == [s.key for s in samples]
     assert batch.sources == ["full"] * 3 and batch.class_id.tolist() == [0, 1, 2]
-    special = {"keys", "sources", "class_id", "image", "second", "whole"}
+    special = {"keys", "sources", "extra", "class_id", "image", "second", "whole"}
     for field in {f.name for f in fields(Batch)} - special:
         expected = [getattr(sample, field) for sample in samples]
         assert torch.equal(getattr(batch, field), torch.stack(expected)), field

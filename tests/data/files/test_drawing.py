@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from stepsight.colours import HIDDEN, NOTHING, VISIBLE, VOID
-from stepsight.data.drawing import CLOSER, FARTHER, draw
+from stepsight.data.drawing import draw
+from stepsight.data.quantities.painting import CLOSER, FARTHER
 
 
 def colour(picture: torch.Tensor, row: int, column: int) -> tuple[int, ...]:

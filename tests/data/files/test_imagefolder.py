@@ -155,7 +155,7 @@ def test_a_crop_of_the_mirrored_picture_is_the_mirrored_crop():
 
 def test_classes_survive_bank_and_mirror(root, tmp_path):
     source = open_at(root)
-    bank = Bank.create(source, len(source), tmp_path / "bank", "v1")
+    bank = Bank(source, tmp_path / "bank", "v1", len(source))
     bank.fill()
     assert bank.categories == source.categories
     for one, other in zip(source, bank.samples(range(len(bank)))):

@@ -35,7 +35,7 @@ def test_malformed_line(tmp_path, line):
 
 def test_list_that_is_no_text(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataFormatError, match="list.txt: cannot be read as text"):
+    with pytest.raises(DataFormatError, match="list.txt: not a text file"):
         read_list(tmp_path / "list.txt")
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stepsight.data.resize import resize_field, resize_sample, scale_flow
+from stepsight.data.quantities.grids import resize_field, scale_flow
+from stepsight.data.resize import resize_sample
 from stepsight.types import IGNORE, Sample
 
 SIZES = [((6, 10), (3, 5)), ((7, 13), (5, 4)), ((5, 9), (11, 20)), ((9, 6), (4, 15))]

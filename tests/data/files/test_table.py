@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from stepsight.data.config import TABLE, FileSettings
+from stepsight.data.fields import QUANTITIES
 from stepsight.data.readers.config import HypersimSettings
-from stepsight.data.table import QUANTITIES, open_source, settings_for
+from stepsight.data.table import open_source, settings_for
 from stepsight.errors import UserError
 
 READERS = sorted(name for name, row in TABLE.items() if issubclass(row, FileSettings))

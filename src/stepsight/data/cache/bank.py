@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -31,15 +31,11 @@ class Bank:
         self.name, self.classes = source.name, source.classes
         self.quantities, self.size = source.quantities, source.size
         made_of = {"source": source.name, "size": list(source.size), "fingerprint": fingerprint}
-        self.store = Store(self.folder, "bank", made_of, count, self._row_type)
 
-    @classmethod
-    def create(cls, source: Source, count: int, folder: str | Path, fingerprint: str) -> Self:
-        """The bank of `count` rows in `folder`, new or continued."""
-        return cls(source, folder, fingerprint, count)
+        def row_type() -> np.dtype:
+            return row_dtype(resize_sample(source[0], source.size))
 
-    def _row_type(self) -> np.dtype:
-        return row_dtype(resize_sample(self.source[0], self.size))
+        self.store = Store(self.folder, "bank", made_of, count, row_type)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -59,7 +55,7 @@ class Bank:
         return type(self), (self.source, self.folder, self.fingerprint)  # map again, never copy
 
     def missing(self) -> int:
-        """How many rows are blank by now."""
+        """How many rows are still blank."""
         return self.store.missing()
 
     def fill(
@@ -71,7 +67,7 @@ class Bank:
     ) -> None:
         """Make this process's share of the blank rows: every `world`-th block, from block `rank`.
 
-        Rows from `stop` on are left for later. `report` hears after each block how many it made.
+        Rows from `stop` on are left for later. `report` gets the number of rows after each block.
         """
         for block in self.store.blank_blocks(rank, world, stop):
             rows = np.zeros(len(block), self.store.dtype)

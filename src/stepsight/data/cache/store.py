@@ -1,6 +1,6 @@
-"""Rows of one structured type on disk: made once, shared by processes through the page cache.
+"""Rows of a structured type on disk: made once, shared by processes through the page cache.
 
-A folder with `rows-00000.npy`, ... (structured arrays of `SHARD` rows), `done.npy` (one byte a row)
+A folder with `rows-00000.npy`, ... (structured arrays of `SHARD` rows), `done.npy` (a byte per row)
 and `store.json` (what the rows are of). Rows are read through memory maps. They are written through
 the file, because a full disk raises there, where a mapping would be killed, and flagged after they
 have reached the disk: whoever is killed while filling leaves blank rows, never false ones.
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from stepsight.data.decoding.disk import writing
 from stepsight.errors import DataFormatError, UserError
 
 BLOCK = 64  # consecutive rows made and flagged together
-SHARD = 64 * BLOCK  # rows a file
+SHARD = 64 * BLOCK  # rows per file
 FORMAT = 2
 DONE, DESCRIPTION = "done.npy", "store.json"
 WAY_OUT = " Name another folder, or remove this one to make it anew."
@@ -75,7 +76,7 @@ class Store:
         return rows
 
     def missing(self) -> int:
-        """How many rows are blank by now."""
+        """How many rows are still blank."""
         return int((self._done == 0).sum())
 
     def blank_blocks(self, rank: int, world: int, stop: int | None) -> list[range]:
@@ -85,7 +86,7 @@ class Store:
         return [block for block in blocks if not self._done[block.start : block.stop].all()]
 
     def write(self, block: range, rows: np.ndarray) -> None:
-        """Put the rows of one block in place, wait until they are on the disk, and flag them."""
+        """Put the rows of a block in place, wait until they are on the disk, and flag them."""
         number, start = divmod(block.start, SHARD)
         self._shard(number)
         self._write(_shard_name(number), start, rows)
@@ -100,14 +101,11 @@ class Store:
 
     def _write(self, name: str, start: int, values: np.ndarray) -> None:
         path = self.folder / name
-        try:
-            with path.open("r+b") as file:
-                file.seek(self._offsets[name] + start * values.itemsize)
-                file.write(values.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error}).") from error
+        with writing(path), path.open("r+b") as file:
+            file.seek(self._offsets[name] + start * values.itemsize)
+            file.write(values.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _shard_name(number: int) -> str:
@@ -123,33 +121,29 @@ def _lay_out(folder: Path, description: dict[str, Any], count: int, dtype: np.dt
             open_memmap(aside / _shard_name(number), "w+", dtype, (min(SHARD, count - start),))
         open_memmap(aside / DONE, "w+", np.uint8, (count,))
         (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        _rename_or_drop(aside, folder)
+        try:
+            aside.rename(folder)
+        except OSError:  # another process may have been first
+            shutil.rmtree(aside)
+            if not folder.exists():
+                raise
     except OSError as error:
         raise UserError(f"{folder}: cannot make a {description['kind']} here ({error}).") from error
-
-
-def _rename_or_drop(aside: Path, folder: Path) -> None:
-    """Give `aside` its name, or remove it if another process was first."""
-    try:
-        aside.rename(folder)
-    except OSError:
-        shutil.rmtree(aside)
-        if not folder.exists():
-            raise
 
 
 def _check_description(folder: Path, kind: str, wanted: dict[str, Any]) -> None:
     path = folder / DESCRIPTION
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: holds no readable {kind} ({error}).") from error
-    if not isinstance(found, dict):
+    if not isinstance(stored, dict):
         raise DataFormatError(f"{path}: does not describe a {kind}.")
     wanted = json.loads(json.dumps(wanted))  # as it reads from a file: tuples are lists
-    differing = [f"{k} {found.get(k)!r}, not {v!r}" for k, v in wanted.items() if found.get(k) != v]
+    differing = [name for name in wanted if stored.get(name) != wanted[name]]
     if differing:
-        raise UserError(f"{folder}: this {kind} is of {'; '.join(differing)}.{WAY_OUT}")
+        values = "; ".join(f"{n} {stored.get(n)!r}, not {wanted[n]!r}" for n in differing)
+        raise UserError(f"{folder}: this {kind} is of {values}.{WAY_OUT}")
 
 
 def _open_array(path: Path) -> np.memmap:

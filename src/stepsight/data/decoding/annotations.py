@@ -7,10 +7,12 @@ counts on, so that a damaged file ends in an error that names it and the place i
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.decoding.disk import reading
+from stepsight.errors import DataFormatError
 
 Value = TypeVar("Value")
 NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
@@ -24,9 +26,8 @@ def read_json(path: Path) -> Any:
 def read_text(path: Path) -> str:
     """A text file in UTF-8. Raises `DataFormatError` if it is not, `UserError` if absent."""
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        with reading(path):
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataFormatError(f"{path}: not a text file ({error}).") from error
 
@@ -49,11 +50,24 @@ def field(record: object, name: str, kind: type[Value], where: object) -> Value:
 
 def image_records(annotations: object, path: Path) -> dict[int, dict[str, Any]]:
     """COCO's list `images` by id, each with an int `height`, `width` and a str `file_name`."""
-    found = {}
+    records = {}
     for number, record in enumerate(field(annotations, "images", list, path)):
         where = f"{path}, image {number}"
         field(record, "file_name", str, where)
         if min(field(record, "height", int, where), field(record, "width", int, where)) < 1:
             raise DataFormatError(f"{where}: height and width must be at least 1.")
-        found[field(record, "id", int, where)] = record
-    return found
+        records[field(record, "id", int, where)] = record
+    return records
+
+
+def annotation_records(
+    annotations: object, path: Path
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """COCO's list `annotations`: each record, that of its image, and where it is, for errors."""
+    images = image_records(annotations, path)
+    for number, record in enumerate(field(annotations, "annotations", list, path)):
+        where = f"{path}, annotation {number}"
+        image = field(record, "image_id", int, where)
+        if image not in images:
+            raise DataFormatError(f"{where}: image {image} is not in the list.")
+        yield record, images[image], where

@@ -5,7 +5,7 @@ before anything is allocated, and every failure is a `DataFormatError` that name
 `PIEH` (the float 202021.25), int32 width and int32 height; float32 pixels follow, (u, v) or depth,
 all little-endian. `.pfm` has a text header (`PF` or `Pf`, width height, a scale whose sign tells
 the byte order: negative is little-endian) and float32 rows from the bottom up. KITTI and Virtual
-KITTI 2 keep flow in 16-bit RGB PNGs, each with an encoding of its own. u points right, v down.
+KITTI 2 keep flow in 16-bit RGB PNGs, each with its encoding. u points right, v down.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.images import read_rgb16, write_rgb16
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.decoding.disk import reading
+from stepsight.data.decoding.images import read_rgb16
+from stepsight.errors import DataFormatError
 
 PIEH = b"PIEH"
 PIEH_HEADER = struct.Struct("<4sii")
@@ -32,7 +33,7 @@ NPY_HEADER = re.compile(
     r"\{'descr': '([<>|=](?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), "
     r"'shape': \(((?:\d{1,18}, ?){0,31}(?:\d{1,18})?)\),? ?\}\s*"
 )
-KITTI_ZERO, KITTI_STEPS = 32768, 64  # stored value of no motion, steps a pixel
+KITTI_ZERO, KITTI_STEPS = 32768, 64  # stored value of no motion, steps per pixel
 
 
 def read_flo(path: str | Path, *, unknown: bool = False) -> Tensor:
@@ -45,26 +46,20 @@ def read_flo(path: str | Path, *, unknown: bool = False) -> Tensor:
     return _read_pieh(Path(path), 2, None if unknown else rule)
 
 
-def write_flo(path: str | Path, flow: Tensor) -> None:
-    """Write flow "2 h w" in pixels, u then v, as float32."""
-    assert flow.ndim == 3 and flow.shape[0] == 2, flow.shape
-    _write_pieh(path, flow)
-
-
 def known_flow(flow: Tensor) -> Tensor:
     """Where flow "2 h w" is known, bool "1 h w": both components within 1e9."""
     return (flow.abs() <= UNKNOWN_ABOVE).all(dim=0, keepdim=True)
 
 
+def read_known_flo(path: str | Path) -> tuple[Tensor, Tensor]:
+    """`read_flo`, and where it is known."""
+    flow = read_flo(path)
+    return flow, known_flow(flow)
+
+
 def read_dpt(path: str | Path, *, unknown: bool = False) -> Tensor:
     """Sintel's depth float32 "1 h w", metres along the optical axis. Raises as `read_flo` does."""
     return _read_pieh(Path(path), 1, None if unknown else "depth has a value everywhere")
-
-
-def write_dpt(path: str | Path, depth: Tensor) -> None:
-    """Write depth "1 h w" in metres as float32."""
-    assert depth.ndim == 3 and depth.shape[0] == 1, depth.shape
-    _write_pieh(path, depth)
 
 
 def read_pfm(path: str | Path, *, unknown: bool = False) -> Tensor:
@@ -74,7 +69,7 @@ def read_pfm(path: str | Path, *, unknown: bool = False) -> Tensor:
     may stand for `unknown`.
     """
     path = Path(path)
-    with _open(path) as file:
+    with reading(path), path.open("rb") as file:
         start = file.read(128)
         match = PFM_HEADER.match(start)
         if not match or float(match[4]) == 0:
@@ -85,22 +80,13 @@ def read_pfm(path: str | Path, *, unknown: bool = False) -> Tensor:
     return _planes(values[::-1], path, None if unknown else "no pixel may be unset")
 
 
-def write_pfm(path: str | Path, values: Tensor) -> None:
-    """Write "c h w", c 3 or 1, as little-endian float32."""
-    assert values.ndim == 3 and values.shape[0] in (1, 3), values.shape
-    height, width = values.shape[1:]
-    magic = "PF" if len(values) == 3 else "Pf"
-    header = f"{magic}\n{width} {height}\n-1.0\n".encode()
-    _write(path, header + _pixels(values.flip(1)).tobytes())
-
-
 def read_raw_float(path: str | Path, height: int, width: int) -> Tensor:
     """float32 "1 h w" of a file without a header: little-endian, row by row; may be infinite.
 
     Raises `DataFormatError` unless the file holds exactly height x width values, none NaN.
     """
     path = Path(path)
-    with _open(path) as file:
+    with reading(path), path.open("rb") as file:
         values = _rest(file, 0, (height, width, 1), "<f4", path)
     return _planes(values, path, "missing values are infinite here")
 
@@ -111,7 +97,7 @@ def read_npy(path: str | Path) -> np.ndarray:
     Raises `DataFormatError` for another header, or a shape that does not fill the file.
     """
     path = Path(path)
-    with _open(path) as file:
+    with reading(path), path.open("rb") as file:
         magic = file.read(len(NPY_MAGIC) + 2)
         width = 2 if magic[6:7] == b"\x01" else 4  # bytes that hold the length of the header
         length = int.from_bytes(file.read(width), "little")
@@ -136,18 +122,6 @@ def read_kitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
     return torch.where(valid, (stored[:2] - KITTI_ZERO) / KITTI_STEPS, 0.0), valid
 
 
-def write_kitti_flow(path: str | Path, flow: Tensor, valid: Tensor) -> None:
-    """Write flow "2 h w" where valid "1 h w", rounded to 1/64 px; the rest is stored as zeros.
-
-    Raises `UserError` for valid flow outside the format's -512 .. 511.98 px.
-    """
-    stored = (flow.to(torch.float64) * KITTI_STEPS + KITTI_ZERO).round()
-    if not ((stored >= 0) & (stored <= 65535) | ~valid).all():
-        raise UserError(f"{path}: KITTI's PNG holds flow of -512 .. 511.98 px only; write .flo.")
-    stored = torch.where(valid, torch.cat([stored, torch.ones_like(stored[:1])]), 0.0)
-    write_rgb16(path, stored.to(torch.uint16))
-
-
 def read_vkitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
     """Virtual KITTI 2's flow: float32 "2 h w" in pixels, 0 where unknown; valid bool "1 h w".
 
@@ -162,7 +136,7 @@ def read_vkitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def _read_pieh(path: Path, channels: int, rule: str | None) -> Tensor:
-    with _open(path) as file:
+    with reading(path), path.open("rb") as file:
         header = file.read(PIEH_HEADER.size)
         if len(header) < PIEH_HEADER.size:
             reason = f"{len(header)} bytes do not hold a {path.suffix} header"
@@ -175,27 +149,15 @@ def _read_pieh(path: Path, channels: int, rule: str | None) -> Tensor:
     return _planes(values, path, rule)
 
 
-def _write_pieh(path: str | Path, values: Tensor) -> None:
-    height, width = values.shape[1:]
-    _write(path, PIEH_HEADER.pack(PIEH, width, height) + _pixels(values).tobytes())
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
 def _rest(file: BinaryIO, start: int, shape: tuple[int, ...], dtype: str, path: Path) -> np.ndarray:
     """The array that fills the file from `start` on, if it does, in native byte order."""
     size = " x ".join(map(str, shape[1::-1] + shape[2:]))
     if min(shape, default=1) <= 0:
         raise DataFormatError(f"{path}: the header claims {size} values.")
     count, kind = math.prod(shape), np.dtype(dtype)
-    expected, found = start + count * kind.itemsize, path.stat().st_size
-    if found != expected:
-        raise DataFormatError(f"{path}: {size} values need {expected} bytes, the file has {found}.")
+    needed, actual = start + count * kind.itemsize, path.stat().st_size
+    if actual != needed:
+        raise DataFormatError(f"{path}: {size} values need {needed} bytes, the file has {actual}.")
     file.seek(start)
     values = np.fromfile(file, kind, count).reshape(shape)
     return values.astype(kind.newbyteorder("="), copy=False)
@@ -206,15 +168,3 @@ def _planes(values: np.ndarray, path: Path, rule: str | None) -> Tensor:
     if rule and np.isnan(values).any():
         raise DataFormatError(f"{path}: holds NaN; {rule}.")
     return torch.from_numpy(np.array(values.transpose(2, 0, 1), np.float32, order="C"))
-
-
-def _pixels(planes: Tensor) -> np.ndarray:
-    """Planes "c h w" as little-endian float32 "h w c"."""
-    return planes.detach().permute(1, 2, 0).cpu().float().contiguous().numpy().astype("<f4")
-
-
-def _write(path: str | Path, data: bytes) -> None:
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error

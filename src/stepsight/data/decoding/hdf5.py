@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.decoding.disk import extra, reading
+from stepsight.errors import DataFormatError
 
 if TYPE_CHECKING:
     import h5py
@@ -50,7 +51,7 @@ def shape_hdf5(path: str | Path, key: str) -> tuple[int, ...]:
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """The file, open for reading; whatever h5py raises inside becomes a `DataFormatError`."""
-    h5py, path = _h5py(), Path(path)
+    h5py, path = extra("h5py", "HDF5 files"), Path(path)
     _check_signature(path)
     try:
         with h5py.File(path, "r") as file:
@@ -60,8 +61,8 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def find_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    """The array of numbers at `key` of an open file. Raises `DataFormatError` unless it is one."""
-    h5py = _h5py()
+    """The array of numbers at `key` of an open file. Raises `DataFormatError` if it is none."""
+    h5py = extra("h5py", "HDF5 files")
     array: Any = file.get(key) if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(array, h5py.Dataset):
         raise DataFormatError(f"{path}: no array '{key}' (it has: {', '.join(file) or 'nothing'}).")
@@ -77,18 +78,7 @@ def find_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
 
 
 def _check_signature(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(USER_BLOCK + len(SIGNATURE))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    with reading(path), path.open("rb") as file:
+        start = file.read(USER_BLOCK + len(SIGNATURE))
     if SIGNATURE not in (start[: len(SIGNATURE)], start[USER_BLOCK:]):
         raise DataFormatError(f"{path}: not an HDF5 file, it starts with {start[:12]!r}.")
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError("HDF5 files need h5py: uv sync --extra data.") from error
-    return h5py

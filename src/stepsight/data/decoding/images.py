@@ -1,8 +1,8 @@
 """Pictures on disk <-> tensors, without trusting the disk.
 
 Native decoders are not safe on damaged bytes: some crash, most return wrong pixels without a word,
-and Pillow turns a 16-bit RGB PNG into an 8-bit one. So a PNG's chunks are checked first (`png`),
-then Pillow decodes, and the bit depth and mode it found must be the ones the caller asked for.
+and Pillow reduces a 16-bit RGB PNG to 8 bits. So a PNG's chunks are checked first (`png`), then
+Pillow decodes, and bit depth and mode must be what the caller asked for.
 Every failure is a `DataFormatError` that names the file.
 """
 
@@ -18,7 +18,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stepsight.data.decoding.png import SIGNATURE, PngHeader, check_png, decode_rgb16, encode_rgb16
+from stepsight.data.decoding.disk import read_bytes
+from stepsight.data.decoding.png import SIGNATURE, PngHeader, check_png, decode_rgb16
 from stepsight.errors import DataFormatError, UserError
 
 FORMATS = ("PNG", "JPEG", "PPM", "WEBP")
@@ -103,7 +104,7 @@ def read_rgb16(path: str | Path) -> Tensor:
     Raises `DataFormatError` if the file is damaged, too large, or anything but 16-bit RGB.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if not data.startswith(SIGNATURE):
         raise DataFormatError(f"{path}: not a PNG file, it starts with {data[:12]!r}.")
     header = check_png(data, path)
@@ -130,21 +131,6 @@ def write_png16(path: str | Path, values: Tensor) -> None:
     _save(path, values[0])
 
 
-def write_ids(path: str | Path, ids: Tensor) -> None:
-    """Write int64 "1 h w" in 0 .. 2^24 - 1 as 8-bit RGB, the inverse of `read_ids`."""
-    assert ids.ndim == 3 and ids.shape[0] == 1 and 0 <= ids.min() and ids.max() < 1 << 24
-    write_image(path, torch.cat([ids >> shift & 255 for shift in (0, 8, 16)]).to(torch.uint8))
-
-
-def write_rgb16(path: str | Path, pixels: Tensor) -> None:
-    """Write uint16 "3 h w" as a 16-bit RGB PNG, which neither Pillow nor torchvision can."""
-    assert pixels.dtype == torch.uint16 and pixels.ndim == 3 and pixels.shape[0] == 3, pixels.shape
-    try:
-        Path(path).write_bytes(encode_rgb16(pixels))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}).") from error
-
-
 def _save(path: str | Path, pixels: Tensor) -> None:
     try:
         Image.fromarray(pixels.cpu().contiguous().numpy()).save(path)
@@ -153,21 +139,14 @@ def _save(path: str | Path, pixels: Tensor) -> None:
 
 
 def _decode(path: Path) -> tuple[Image.Image, int]:
-    """The decoded picture, and the bits of a channel in the file (in memory, unless a PNG)."""
-    data = _read_bytes(path)
+    """The decoded picture, and the bits per channel in the file (in memory, unless a PNG)."""
+    data = read_bytes(path)
     png: PngHeader | None = check_png(data, path) if data.startswith(SIGNATURE) else None
     with _named_errors(path):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(image.width, image.height, path)
         image.load()
     return image, png.bits if png else 8 if image.mode in EIGHT_BIT_MODES else 32
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _check_pixels(width: int, height: int, path: Path) -> None:
@@ -181,7 +160,7 @@ def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        known, start = ", ".join(FORMATS), _read_bytes(path)[:12]
+        known, start = ", ".join(FORMATS), read_bytes(path)[:12]
         reason = f"not a readable {known} file, it starts with {start!r}"
         raise DataFormatError(f"{path}: {reason}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

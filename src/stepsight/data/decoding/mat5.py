@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.decoding.disk import read_bytes
+from stepsight.errors import DataFormatError
 
 HEADER = 128
 LITTLE_ENDIAN = b"\x00\x01IM"
@@ -47,10 +48,7 @@ def read_mat5(path: str | Path) -> dict[str, np.ndarray]:
     Raises `UserError` if the file cannot be read and `DataFormatError` if it is damaged or of
     another format.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    data = read_bytes(Path(path))
     if data[HEADER - 4 : HEADER] != LITTLE_ENDIAN:
         raise DataFormatError(f"{path}: not a MATLAB 5 file, it starts with {data[:12]!r}.")
     try:

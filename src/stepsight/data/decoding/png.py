@@ -84,15 +84,6 @@ def decode_rgb16(data: bytes, header: PngHeader, path: Path) -> Tensor:
     return torch.from_numpy(high << 8 | low).permute(2, 0, 1).contiguous()
 
 
-def encode_rgb16(pixels: Tensor) -> bytes:
-    """uint16 "3 h w" as the bytes of a 16-bit RGB PNG, rows unfiltered."""
-    height, width = pixels.shape[1:]
-    rows = np.zeros((height, 1 + 6 * width), np.uint8)  # each row opens with its filter, 0
-    values = pixels.permute(1, 2, 0).contiguous().cpu().numpy().astype(">u2")
-    rows[:, 1:] = values.reshape(height, -1).view(np.uint8)
-    return _assemble(PngHeader(width, height, 16, RGB, 0, 0, 0), zlib.compress(rows.tobytes()))
-
-
 def _inflate(packed: bytes, rows: int, row_bytes: int, path: Path) -> bytes:
     """The filtered rows, inflated no further than the header allows; size and filters are right."""
     inflater = zlib.decompressobj()
@@ -105,15 +96,3 @@ def _inflate(packed: bytes, rows: int, row_bytes: int, path: Path) -> bytes:
     if max(unpacked[::row_bytes], default=0) > LAST_FILTER:
         raise DataFormatError(f"{path}: damaged PNG, a row has an unknown filter.")
     return unpacked
-
-
-def _assemble(header: PngHeader, packed: bytes) -> bytes:
-    """A PNG of nothing but header, compressed rows and end."""
-    chunks = ((b"IHDR", HEADER.pack(*header)), (b"IDAT", packed), (b"IEND", b""))
-    return SIGNATURE + b"".join(
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.disk import extra
 from stepsight.data.decoding.images import MAX_PIXELS
-from stepsight.errors import DataFormatError, UserError
+from stepsight.errors import DataFormatError
 
 LONGEST_NUMBER = 7  # characters of 5 bits: more than any run within MAX_PIXELS needs
 LONGEST_OUTLINE = 1 << 20  # pixels along a polygon: what drawing it allocates grows with it
@@ -42,7 +43,7 @@ def read_region(region: object, height: int, width: int, where: object) -> Tenso
 def is_empty(region: object, height: int, width: int) -> bool:
     """Whether a region has no pixel, without filling it in.
 
-    A malformed one is not empty: reading it says what is wrong. Raises `UserError` for a polygon
+    A malformed region is not empty: reading it says what is wrong. Raises `UserError` for a polygon
     without pycocotools.
     """
     try:
@@ -69,7 +70,7 @@ def _runs(record: dict[str, Any], height: int, width: int) -> list[int]:
 
 
 def _unpack(text: str, pixels: int) -> list[int]:
-    """The numbers packed into a text, 5 bits a character, from the fourth as a difference.
+    """The numbers packed into a text, 5 bits per character, from the fourth as a difference.
 
     Bit 5 of a character says that more follow, bit 4 of the last is the sign; the difference is to
     the number two before. Raises `ValueError` where no run of `pixels` can come of it.
@@ -108,7 +109,7 @@ def _draw(region: object, height: int, width: int) -> dict[str, Any]:
         polygons = [region]
     for polygon in polygons:
         _check_polygon(polygon, height, width)
-    coco = _coco()
+    coco = extra("pycocotools.mask", "Polygons")
     record = coco.merge(coco.frPyObjects(polygons, height, width))
     return {"size": [height, width], "counts": record["counts"].decode("ascii")}
 
@@ -124,12 +125,3 @@ def _check_polygon(polygon: object, height: int, width: int) -> None:
     steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
     if steps.sum() + len(steps) > LONGEST_OUTLINE:
         raise ValueError(f"the outline of a polygon is longer than {LONGEST_OUTLINE} pixels")
-
-
-def _coco() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        reason = "polygons are drawn by pycocotools, which is not installed"
-        raise UserError(f"{reason}. Install the extra `data`: uv sync --extra data.") from error
-    return mask

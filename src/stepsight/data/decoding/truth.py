@@ -1,4 +1,4 @@
-"""Depth, flow and normals in whatever format a user keeps them, told by the file's suffix.
+"""Depth, flow and normals in whatever format a user keeps them, by the file's suffix.
 
 Ground truth may be sparse: pixels without a value become 0 and are marked invalid.
 """
@@ -66,8 +66,8 @@ def read_flow(path: Path) -> tuple[Tensor, Tensor]:
 def read_normals(path: Path) -> tuple[Tensor, Tensor]:
     """Unit normals float32 "3 h w" (x right, y down, z forward), and where they are known, bool.
 
-    `.npy` ("h w 3"), or an 8-bit `.png` with 2 v / 255 - 1 a channel and black for unknown. Raises
-    `DataFormatError` naming the file.
+    `.npy` ("h w 3"), or an 8-bit `.png` with 2 v / 255 - 1 per channel and black for unknown.
+    Raises `DataFormatError` naming the file.
     """
     if path.suffix.lower() == ".png":
         stored = read_image(path)
@@ -83,12 +83,8 @@ def read_normals(path: Path) -> tuple[Tensor, Tensor]:
     return torch.where(valid, normals / length, 0), valid
 
 
-def read_planes(path: Path) -> Tensor:
-    """A `.npy` of "h w" or "h w c" as a tensor "c h w". Raises `DataFormatError` otherwise."""
-    return _planes(read_npy(path), path)
-
-
 def _planes(values: np.ndarray, path: Path) -> Tensor:
+    """An array "h w" or "h w c" as a tensor "c h w". Raises `DataFormatError` otherwise."""
     if values.ndim not in (2, 3) or values.dtype.kind not in "iuf":
         reason = f"{values.dtype} of shape {values.shape}, where (h, w) or (h, w, c) is expected"
         raise DataFormatError(f"{path}: {reason}.")
@@ -103,19 +99,23 @@ def _by_suffix(path: Path, readers: dict[str, Callable[[Path], Tensor]]) -> Call
     return readers[path.suffix.lower()]
 
 
+def _read_npy(path: Path) -> Tensor:
+    return _planes(read_npy(path), path)
+
+
 DEPTH: dict[str, Callable[[Path], Tensor]] = {
     ".png": lambda path: read_depth_png(path).to(torch.int64),
-    ".npy": read_planes,
+    ".npy": _read_npy,
     ".pfm": partial(read_pfm, unknown=True),
     ".dpt": partial(read_dpt, unknown=True),
 }
 FLOW: dict[str, Callable[[Path], Tensor]] = {
     ".flo": partial(read_flo, unknown=True),
-    ".npy": read_planes,
+    ".npy": _read_npy,
     ".pfm": partial(read_pfm, unknown=True),
     ".flo5": lambda path: _planes(read_hdf5(path, "flow"), path),
 }
-NORMALS: dict[str, Callable[[Path], Tensor]] = {".npy": read_planes}
+NORMALS: dict[str, Callable[[Path], Tensor]] = {".npy": _read_npy}
 SUFFIXES = {  # quantity: suffixes of its files
     "depth": tuple(DEPTH),
     "flow": (".png", *FLOW),

@@ -7,7 +7,7 @@ Written are `<split>/<scene>/rgb_cam_XX_frYYYY.png`, tone-mapped by the official
 `depth_plane_cam_XX_frYYYY.png`, and `filename_list_<split>.txt`.
 
 The thresholds of the filter rule are those that circulate among users of the set. The rule behind
-Marigold's own lists (53,885 / 7,370 / 7,682 frames) is not in its repository, so counts may differ.
+Marigold's own lists (53,885 / 7,370 / 7,682 frames) is not published, so counts may differ.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from stepsight.data.decoding.images import write_image, write_png16
 from stepsight.data.files import check_shapes
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest
-from stepsight.data.prepare.millimetres import LARGEST, to_millimetres
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
 from stepsight.data.readers.depth.hypersim_raw import (
     SPLITS,
     TABLE,
-    TABLE_FOLDERS,
-    View,
+    HypersimView,
     ray_to_planar,
     read_colour,
     read_plane,
     read_splits,
     view_of,
 )
+from stepsight.data.readers.listed import LARGEST, to_millimetres
 from stepsight.errors import UserError
 
 
@@ -69,7 +68,11 @@ def hypersim(
     """Convert all public frames at hand. Raises `UserError`, `DataFormatError`."""
     settings = asdict(RULE) | {"farthest": LARGEST, "rules": RULES}
     preparation = Preparation("hypersim", root, out, settings)
-    views = find_views(root)
+    if (views := read_splits(root)) is None:
+        raise UserError(
+            f"hypersim: {root / TABLE} not found; put it there, from evermotion_dataset/analysis "
+            "of the repository apple/ml-hypersim."
+        )
     parts: dict[str, list[Job]] = {}
     for view in sorted(views):
         job = _job(root, views[view], view)
@@ -80,7 +83,7 @@ def hypersim(
 
 
 def convert(job: Job, staged: list[Path]) -> str | None:
-    """Write picture and planar depth of one frame, unless the rule leaves it out."""
+    """Write picture and planar depth of a frame, unless the rule leaves it out."""
     colour, distances, entities = job.inputs
     view = view_of(distances)
     image = read_colour(view, distances.parents[3])
@@ -94,20 +97,8 @@ def convert(job: Job, staged: list[Path]) -> str | None:
     return None
 
 
-def find_views(root: Path) -> dict[View, str]:
-    """The split of every public frame. Raises `UserError` if the official table is not there."""
-    tables = [root / folder / TABLE for folder in TABLE_FOLDERS]
-    table = next((path for path in tables if path.is_file()), None)
-    if table is None:
-        raise UserError(
-            f"hypersim: {tables[0]} not found; put it there, from evermotion_dataset/analysis of "
-            "the repository apple/ml-hypersim."
-        )
-    return read_splits(table)
-
-
-def _job(root: Path, split: str, view: View) -> Job:
+def _job(root: Path, split: str, view: HypersimView) -> Job:
     frame = f"{view.camera}_fr{view.number:04d}.png"
     names = [f"{view.scene}/{kind}_{frame}" for kind in ("rgb", "depth_plane")]
-    inputs = (view.colour(root), view.depth(root), view.entities(root))
+    inputs = (view.path(root, "colour"), view.path(root, "depth"), view.path(root, "entities"))
     return Job(view.key, inputs, tuple(f"{split}/{name}" for name in names), " ".join(names))

@@ -12,15 +12,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from stepsight.data.decoding.annotations import read_text
+from stepsight.data.decoding.disk import writing
 from stepsight.data.decoding.images import read_image
 from stepsight.data.files import check_any, check_shapes
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest, fingerprint
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
 from stepsight.data.readers.depth.kitti import NO_TRUTH, Kitti, place_of
-from stepsight.data.readers.listed import read_integer_depth
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.readers.listed import read_integer_depth, read_lines
+from stepsight.errors import UserError
 
 RULES = 1  # raise when the same files come to mean another folder: what was made lapses
 
@@ -32,7 +32,8 @@ def kitti(
     lists = [path for path in sorted(root.glob("*.txt")) if Kitti.lists.fullmatch(path.name)]
     digests = {path.name: fingerprint(path)["sha256"] for path in lists}
     preparation = Preparation("kitti", root, out, {"lists": digests, "rules": RULES})
-    listings = [Listing(split_of(path), path.name, read_jobs(path)) for path in lists]
+    splits = [Kitti.lists.sub(r"\1", path.name) for path in lists]
+    listings = [Listing(s, path.name, read_jobs(path)) for s, path in zip(splits, lists)]
     if not listings:
         raise UserError(
             f"kitti: found no list in {root}; put one there, such as "
@@ -41,15 +42,8 @@ def kitti(
     return preparation.run(listings, copy_frame, report=report, workers=workers, strict=strict)
 
 
-def split_of(path: Path) -> str:
-    """The split that the name of a list says."""
-    match = Kitti.lists.fullmatch(path.name)
-    assert match is not None, path
-    return match[1]
-
-
 def copy_frame(job: Job, staged: list[Path]) -> str | None:
-    """Check and copy one pair."""
+    """Check and copy a pair."""
     if not job.inputs:
         return "no ground truth"
     image, depth = job.inputs
@@ -57,30 +51,17 @@ def copy_frame(job: Job, staged: list[Path]) -> str | None:
     check_shapes(job.inputs, read_image(image), values)
     check_any(valid, depth, "no valid depth")
     for source, target in zip(job.inputs, staged):
-        _copy(source, target)
+        with writing(target):
+            shutil.copyfile(source, target)
     return None
 
 
 def read_jobs(path: Path) -> list[Job]:
     """The frames of a list. Raises `DataFormatError` naming the line."""
     jobs = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        names = line.split()
-        if len(names) not in (2, 3):
-            raise DataFormatError(f"{path}, line {number}: expected 'rgb depth', found {line!r}.")
-        jobs.append(_job(path.parent, line.strip(), names[0], names[1]))
+    for line in map(str.strip, read_lines(path)):
+        image, depth, *_ = line.split()
+        files = (path.parent / image, path.parent / place_of(path.parent, depth))
+        known = depth != NO_TRUTH
+        jobs.append(Job(image, files * known, (image, depth) if known else (image,), line))
     return jobs
-
-
-def _job(root: Path, line: str, image: str, depth: str) -> Job:
-    if depth == NO_TRUTH:
-        return Job(image, (), (image,), line)
-    inputs = (root / image, root / place_of(root, depth))
-    return Job(image, inputs, (image, depth), line)
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error}).") from error

@@ -15,7 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.decoding.disk import reading, writing
+from stepsight.errors import DataFormatError
 
 FILE_NAME = "manifest.json"
 Fingerprint = dict[str, Any]  # {"bytes": size, "sha256": hex digits}
@@ -50,11 +51,10 @@ class Manifest:
         """The manifest of a prepared folder. Raises `UserError`, `DataFormatError` if damaged."""
         path = folder / FILE_NAME
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            digest = found.pop("hash")
-            manifest = cls(**found)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+            with reading(path):
+                record = json.loads(path.read_text(encoding="utf-8"))
+            digest = record.pop("hash")
+            manifest = cls(**record)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataFormatError(f"{path}: not a manifest of a prepared data set.") from error
         if manifest.hash != digest:
@@ -88,9 +88,10 @@ def is_whole(path: Path, wanted: Fingerprint) -> bool:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file aside and rename it. Raises `UserError`."""
     staged = path.with_name(f".{path.name}")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(text, encoding="utf-8")
-        os.replace(staged, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}).") from error
+        with staged.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)

@@ -17,10 +17,10 @@ from stepsight.data.decoding.hdf5 import open_hdf5, shape_hdf5
 from stepsight.data.decoding.images import write_image, write_png16
 from stepsight.data.prepare.jobs import Job
 from stepsight.data.prepare.manifest import Manifest
-from stepsight.data.prepare.millimetres import to_millimetres
 from stepsight.data.prepare.preparation import Listing, Preparation, Report
 from stepsight.data.readers.config import NyuMatSettings
 from stepsight.data.readers.depth.nyu_mat import DEPTHS, FRAMES, SPLITS, NyuMat, read_splits
+from stepsight.data.readers.listed import to_millimetres
 from stepsight.errors import DataFormatError, UserError
 
 KINDS = ("rgb", "depth", "filled")
@@ -48,7 +48,7 @@ def nyu(
 
 
 def extract(job: Job, staged: list[Path]) -> str | None:
-    """Write picture, measured depth and filled depth of one frame."""
+    """Write picture, measured depth and filled depth of a frame."""
     root, number = job.inputs[0].parent, int(job.name)
     source = NyuMat(NyuMatSettings(root=str(root)), "all", frozenset())
     image = source[number - 1].image

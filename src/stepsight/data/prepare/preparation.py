@@ -18,7 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TextIO
 
-from stepsight.data.prepare.jobs import STAGING, Job, Outcome, Work, perform_all
+from stepsight.data.decoding.disk import writing
+from stepsight.data.prepare.jobs import STAGING, Job, Outcome, Work, perform
 from stepsight.data.prepare.manifest import (
     FILE_NAME,
     Fingerprint,
@@ -27,6 +28,7 @@ from stepsight.data.prepare.manifest import (
     tool,
     write_whole,
 )
+from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
 
 JOURNAL = ".journal.jsonl"
@@ -81,8 +83,8 @@ class Preparation:
         self._begin()
         self._perform(jobs, work, report, workers, strict)
         counts = self._write_lists(listings)
-        found = {"left_out": self.left_out, "damaged": self.damaged, "files": self.files}
-        manifest = replace(self.manifest, counts=counts, **found)
+        made = {"left_out": self.left_out, "damaged": self.damaged, "files": self.files}
+        manifest = replace(self.manifest, counts=counts, **made)
         manifest.write(self.out)
         shutil.rmtree(self.out / STAGING)
         (self.out / JOURNAL).unlink()
@@ -93,14 +95,20 @@ class Preparation:
     ) -> None:
         known = {job.name: self.known(job) for job in jobs}
         self.files, self.left_out = {}, {}
-        calls = ((work, job, self.out, known[job.name]) for job in jobs)
-        progress = _Progress(report, len(jobs))
+        calls = [(work, job, self.out, known[job.name]) for job in jobs]
+        reported = time.monotonic()
         with (self.out / JOURNAL).open("a", encoding="utf-8") as journal:
-            for job, outcome in zip(jobs, perform_all(calls, workers)):
+            outcomes = each(perform, calls, workers if workers > 1 else 0, start="spawn")
+            for done, (job, outcome) in enumerate(zip(jobs, outcomes), 1):
                 if outcome.damaged and strict:
                     raise DataFormatError(outcome.damaged)
                 self._record(job, outcome, None if outcome == known[job.name] else journal)
-                progress.step(outcome)
+                if outcome.damaged:
+                    report(f"damaged, left out: {outcome.damaged}")
+                if done == len(jobs) or time.monotonic() - reported > REPORT_EVERY:
+                    reported = time.monotonic()
+                    less = f"{len(self.left_out)} left out by rule, {len(self.damaged)} damaged"
+                    report(f"{done} of {len(jobs)} samples ({less})")
 
     def _write_lists(self, listings: Sequence[Listing]) -> dict[str, int]:
         """Write the lists of what is there, and count it by split."""
@@ -135,10 +143,8 @@ class Preparation:
     def _begin(self) -> None:
         """An empty staging folder, and a journal that starts with what is known so far."""
         shutil.rmtree(self.out / STAGING, ignore_errors=True)
-        try:
+        with writing(self.out):
             (self.out / STAGING).mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"{self.out}: cannot be written ({error}).") from error
         known = replace(self.manifest, files=self.files, left_out=self.left_out)
         write_whole(self.out / JOURNAL, json.dumps(asdict(known)) + "\n")
 
@@ -152,38 +158,19 @@ class Preparation:
             name, times = Counter(names).most_common(1)[0]
             if times > 1:
                 raise DataFormatError(f"{self.root}: {name} would be made {times} times.")
-        if outside := next((path for path in outputs if not _stays_inside(path)), None):
-            raise DataFormatError(f"{self.root}: {outside} is outside the prepared folder.")
+        for path in map(PurePosixPath, outputs):
+            if path.is_absolute() or ".." in path.parts:
+                raise DataFormatError(f"{self.root}: {path} is outside the prepared folder.")
 
     def _record(self, job: Job, outcome: Outcome, journal: TextIO | None) -> None:
         self.files |= outcome.files
         left_out = {job.name: outcome.left_out} if outcome.left_out else {}
         self.left_out |= left_out
-        if outcome.damaged:  # not in the journal: the file may be mended before the next run
+        if outcome.damaged:  # not in the journal: the file may be fixed before the next run
             self.damaged[job.name] = outcome.damaged.replace(f"{self.root}{os.sep}", "")
         elif journal:
             line = json.dumps({"files": outcome.files, "left_out": left_out})
             print(line, file=journal, flush=True)
-
-
-class _Progress:
-    """Says now and then how far it is, and at once what is damaged."""
-
-    def __init__(self, report: Report, total: int) -> None:
-        self.report, self.total = report, total
-        self.done = self.left_out = self.damaged = 0
-        self.last = time.monotonic()
-
-    def step(self, outcome: Outcome) -> None:
-        self.done += 1
-        self.left_out += bool(outcome.left_out)
-        self.damaged += bool(outcome.damaged)
-        if outcome.damaged:
-            self.report(f"damaged, left out: {outcome.damaged}")
-        if self.done == self.total or time.monotonic() - self.last > REPORT_EVERY:
-            self.last = time.monotonic()
-            less = f"{self.left_out} left out by rule, {self.damaged} damaged"
-            self.report(f"{self.done} of {self.total} samples ({less})")
 
 
 def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
@@ -193,8 +180,3 @@ def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             return
-
-
-def _stays_inside(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return not pure.is_absolute() and ".." not in pure.parts

@@ -1,1 +1,1 @@
-"""One reader a data set: from its own files to samples in physical units, with valid masks."""
+"""One reader per data set: from its own files to samples in physical units, with valid masks."""

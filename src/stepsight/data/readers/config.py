@@ -1,12 +1,12 @@
-"""Settings of the readers (standard library only): one class a data set, and `READERS` names them.
+"""Settings of the readers (standard library only): one class per data set. `READERS` are all.
 
-A new data set is one class with its row here, and one file named by `implementation`.
+A new data set is one class here, and one file named by `implementation`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, dataclass_transform
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,15 @@ class SourceSettings:
     weight: float = 1.0  # share of the batches of each task this source can serve
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class FileSettings(SourceSettings):
-    """What every source of files on disk has."""
+    """What every source of files on disk has.
+
+    Attributes:
+        split: that is trained on
+        eval_split: for validation and evaluation
+    """
 
     root: str = ""  # folder; relative to data.root when that is set
     split: str = "train"
@@ -31,300 +37,179 @@ class FileSettings(SourceSettings):
     crop_scale: float = 1.0  # smallest share of the sides that random crops keep; 1 = no crops
     jitter: float = 0.0  # strength of random contrast, saturation, brightness and gamma
 
+    def __init_subclass__(cls, name: str = "", module: str = "") -> None:
+        """The settings of reader `name`, a class of that `module` of this room: `XSettings` of `X`,
+        made a frozen dataclass. Those of other packages are decorated and say both themselves."""
+        if name:
+            reader = cls.__name__.removesuffix("Settings")
+            cls.name, cls.implementation = name, f"stepsight.data.readers.{module}:{reader}"
+            dataclass(frozen=True)(cls)
 
-@dataclass(frozen=True)
-class HypersimSettings(FileSettings):
+
+class HypersimSettings(FileSettings, name="hypersim", module="depth.hypersim"):
     """Hypersim in Marigold's PNG layout with its list file."""
 
-    name: ClassVar[str] = "hypersim"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.hypersim:Hypersim"
 
-
-@dataclass(frozen=True)
-class HypersimRawSettings(FileSettings):
+class HypersimRawSettings(FileSettings, name="hypersim_raw", module="depth.hypersim_raw"):
     """Hypersim as published: HDF5, ray distance."""
 
-    name: ClassVar[str] = "hypersim_raw"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.hypersim_raw:HypersimRaw"
 
-
-@dataclass(frozen=True)
-class VirtualKittiSettings(FileSettings):
+class VirtualKittiSettings(FileSettings, name="vkitti2", module="flow.vkitti"):
     """Virtual KITTI 2: depth in centimetres, dense flow."""
 
-    name: ClassVar[str] = "vkitti2"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.vkitti:VirtualKitti"
-    camera: Literal["both", "0", "1"] = "both"
+    camera: Literal["both", "0", "1"] = "both"  # whose frames: left (0), right (1) or both
 
 
-@dataclass(frozen=True)
-class NyuSettings(FileSettings):
+class NyuSettings(FileSettings, name="nyuv2", module="depth.nyu"):
     """NYUv2 extracted to PNG files, Marigold's layout."""
 
-    name: ClassVar[str] = "nyuv2"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.nyu:Nyu"
     eval_split: str = "test"
-    depth: Literal["raw", "filled"] = "raw"
+    depth: Literal["raw", "filled"] = "raw"  # as measured, or with holes filled in
 
 
-@dataclass(frozen=True)
-class NyuMatSettings(FileSettings):
+class NyuMatSettings(FileSettings, name="nyuv2_mat", module="depth.nyu_mat"):
     """NYUv2's labelled set as published, one .mat file."""
 
-    name: ClassVar[str] = "nyuv2_mat"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.nyu_mat:NyuMat"
     eval_split: str = "test"
-    depth: Literal["raw", "filled"] = "raw"
+    depth: Literal["raw", "filled"] = "raw"  # as measured, or with holes filled in
 
 
-@dataclass(frozen=True)
-class KittiSettings(FileSettings):
+class KittiSettings(FileSettings, name="kitti", module="depth.kitti"):
     """KITTI depth, Eigen split with the annotated ground truth."""
 
-    name: ClassVar[str] = "kitti"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.kitti:Kitti"
     eval_split: str = "test"
 
 
-@dataclass(frozen=True)
-class Eth3dSettings(FileSettings):
+class Eth3dSettings(FileSettings, name="eth3d", module="depth.eth3d"):
     """ETH3D high-resolution multi-view: raw float32 depth."""
 
-    name: ClassVar[str] = "eth3d"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.eth3d:Eth3d"
     split: str = "all"
     eval_split: str = "all"
 
 
-@dataclass(frozen=True)
-class ScanNetSettings(FileSettings):
+class ScanNetSettings(FileSettings, name="scannet", module="depth.scannet"):
     """ScanNet's 800 validation frames, Marigold's layout."""
 
-    name: ClassVar[str] = "scannet"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.scannet:ScanNet"
     split: str = "val"
     eval_split: str = "val"
 
 
-@dataclass(frozen=True)
-class DiodeSettings(FileSettings):
+class DiodeSettings(FileSettings, name="diode", module="depth.diode"):
     """DIODE: laser depth with masks, .npy."""
 
-    name: ClassVar[str] = "diode"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.diode:Diode"
     split: str = "val"
     eval_split: str = "val"
 
 
-@dataclass(frozen=True)
-class SintelSettings(FileSettings):
+class SintelSettings(FileSettings, name="sintel", module="flow.sintel"):
     """MPI-Sintel: flow with occlusions; depth where its archive is there."""
 
-    name: ClassVar[str] = "sintel"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.sintel:Sintel"
-    render: Literal["clean", "final"] = "clean"
+    render: Literal["clean", "final"] = "clean"  # clean, or final with blur and haze
     eval_split: str = "train"
 
 
-@dataclass(frozen=True)
-class Da2kSettings(FileSettings):
+class Da2kSettings(FileSettings, name="da2k", module="depth.da2k"):
     """DA-2K: which of two points is closer."""
 
-    name: ClassVar[str] = "da2k"
-    implementation: ClassVar[str] = "stepsight.data.readers.depth.da2k:Da2k"
     split: str = "all"
     eval_split: str = "all"
 
 
-@dataclass(frozen=True)
-class FlyingChairsSettings(FileSettings):
+class FlyingChairsSettings(FileSettings, name="flyingchairs", module="flow.flyingchairs"):
     """FlyingChairs: PPM pairs, .flo, and the split file."""
 
-    name: ClassVar[str] = "flyingchairs"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.flyingchairs:FlyingChairs"
 
-
-@dataclass(frozen=True)
-class FlyingChairs2Settings(FileSettings):
+class FlyingChairs2Settings(FileSettings, name="flyingchairs2", module="flow.flyingchairs2"):
     """FlyingChairs2: flow both ways, occlusions."""
 
-    name: ClassVar[str] = "flyingchairs2"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.flyingchairs2:FlyingChairs2"
-    direction: Literal["forward", "backward", "both"] = "forward"
+    direction: Literal["forward", "backward", "both"] = "forward"  # of the flow
 
 
-@dataclass(frozen=True)
-class FlyingThingsSettings(FileSettings):
+class FlyingThingsSettings(FileSettings, name="flyingthings3d", module="flow.flyingthings"):
     """FlyingThings3D: flow into future and past, PFM."""
 
-    name: ClassVar[str] = "flyingthings3d"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.flyingthings:FlyingThings"
-    render: Literal["clean", "final"] = "clean"
-    camera: Literal["left", "right", "both"] = "left"
-    direction: Literal["future", "past", "both"] = "both"
+    render: Literal["clean", "final"] = "clean"  # clean, or final with blur and haze
+    camera: Literal["left", "right", "both"] = "left"  # whose frames
+    direction: Literal["future", "past", "both"] = "both"  # of the flow, in time
     eval_split: str = "test"
 
 
-@dataclass(frozen=True)
-class Kitti2012FlowSettings(FileSettings):
+class Kitti2012Settings(FileSettings, name="kitti2012", module="flow.kitti_flow"):
     """KITTI 2012 flow: sparse."""
 
-    name: ClassVar[str] = "kitti2012"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.kitti_flow:Kitti2012"
     occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
     eval_split: str = "train"
 
 
-@dataclass(frozen=True)
-class Kitti2015FlowSettings(FileSettings):
+class Kitti2015Settings(FileSettings, name="kitti2015", module="flow.kitti_flow"):
     """KITTI 2015 flow: sparse."""
 
-    name: ClassVar[str] = "kitti2015"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.kitti_flow:Kitti2015"
     occluded: bool = True  # score occluded pixels too (flow_occ), or not (flow_noc)
     eval_split: str = "train"
 
 
-@dataclass(frozen=True)
-class Hd1kSettings(FileSettings):
+class Hd1kSettings(FileSettings, name="hd1k", module="flow.hd1k"):
     """HD1K: sparse flow of driving scenes."""
 
-    name: ClassVar[str] = "hd1k"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.hd1k:Hd1k"
     eval_split: str = "train"
 
 
-@dataclass(frozen=True)
-class SpringSettings(FileSettings):
+class SpringSettings(FileSettings, name="spring", module="flow.spring"):
     """Spring: HDF5 flow at twice the image size."""
 
-    name: ClassVar[str] = "spring"
-    implementation: ClassVar[str] = "stepsight.data.readers.flow.spring:Spring"
-    camera: Literal["left", "right", "both"] = "left"
-    direction: Literal["FW", "BW", "both"] = "FW"
+    camera: Literal["left", "right", "both"] = "left"  # whose frames
+    direction: Literal["FW", "BW", "both"] = "FW"  # of the flow, in time
     eval_split: str = "train"
 
 
-@dataclass(frozen=True)
-class Pix2GestaltSettings(FileSettings):
+class Pix2GestaltSettings(FileSettings, name="pix2gestalt", module="masks.pix2gestalt"):
     """pix2gestalt's occlusion data: occluded image, visible mask, whole mask."""
 
-    name: ClassVar[str] = "pix2gestalt"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.pix2gestalt:Pix2Gestalt"
 
-
-@dataclass(frozen=True)
-class CocoaSettings(FileSettings):
+class CocoaSettings(FileSettings, name="cocoa", module="masks.cocoa"):
     """COCO-A: amodal regions drawn over COCO images."""
 
-    name: ClassVar[str] = "cocoa"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.cocoa:Cocoa"
 
-
-@dataclass(frozen=True)
-class BsdsAmodalSettings(FileSettings):
+class BsdsAmodalSettings(FileSettings, name="bsdsa", module="masks.cocoa"):
     """BSDS-A: amodal regions drawn over BSDS images."""
 
-    name: ClassVar[str] = "bsdsa"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.cocoa:BsdsAmodal"
 
-
-@dataclass(frozen=True)
-class Mp3dAmodalSettings(FileSettings):
+class Mp3dAmodalSettings(FileSettings, name="mp3d_amodal", module="masks.cocoa"):
     """MP3D-Amodal: rooms, in COCO-A's annotation format."""
 
-    name: ClassVar[str] = "mp3d_amodal"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.cocoa:Mp3dAmodal"
     eval_split: str = "eval"
 
 
-@dataclass(frozen=True)
-class KinsSettings(FileSettings):
+class KinsSettings(FileSettings, name="kins", module="masks.kins"):
     """KINS: amodal instances on KITTI images."""
 
-    name: ClassVar[str] = "kins"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.kins:Kins"
 
-
-@dataclass(frozen=True)
-class Ade20kSettings(FileSettings):
+class Ade20kSettings(FileSettings, name="ade20k", module="masks.ade20k"):
     """ADE20K SceneParse150."""
 
-    name: ClassVar[str] = "ade20k"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.ade20k:Ade20k"
 
-
-@dataclass(frozen=True)
-class CityscapesSettings(FileSettings):
+class CityscapesSettings(FileSettings, name="cityscapes", module="masks.cityscapes"):
     """Cityscapes, fine annotations: 19 classes and instances."""
 
-    name: ClassVar[str] = "cityscapes"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.cityscapes:Cityscapes"
 
-
-@dataclass(frozen=True)
-class VocSettings(FileSettings):
+class VocSettings(FileSettings, name="voc", module="masks.voc"):
     """Pascal VOC 2012 segmentation."""
 
-    name: ClassVar[str] = "voc"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.voc:Voc"
 
-
-@dataclass(frozen=True)
-class CocoPanopticSettings(FileSettings):
+class CocoPanopticSettings(FileSettings, name="coco_panoptic", module="masks.coco_panoptic"):
     """COCO panoptic: 133 categories with instances."""
 
-    name: ClassVar[str] = "coco_panoptic"
-    implementation: ClassVar[str] = "stepsight.data.readers.masks.coco_panoptic:CocoPanoptic"
+
+class ImageFolderSettings(FileSettings, name="imagefolder", module="imagefolder"):
+    """Pictures sorted into one folder per class, as ImageNet is."""
 
 
-@dataclass(frozen=True)
-class ImageFolderSettings(FileSettings):
-    """Pictures sorted into one folder a class, as ImageNet is."""
-
-    name: ClassVar[str] = "imagefolder"
-    implementation: ClassVar[str] = "stepsight.data.readers.imagefolder:ImageFolder"
-
-
-@dataclass(frozen=True)
-class FolderSettings(FileSettings):
+class FolderSettings(FileSettings, name="folder", module="folder"):
     """Your own pictures, with depth, flow, labels or masks beside them, or named in a list."""
 
-    name: ClassVar[str] = "folder"
-    implementation: ClassVar[str] = "stepsight.data.readers.folder:Folder"
-    depth_scale: float = 1000.0  # units of integer depth files a metre
+    depth_scale: float = 1000.0  # units per metre in integer depth files
     classes: int = 0  # of label files; 0: the largest label of the set + 1
     list: str = ""  # JSON lines naming the files of each sample, below root; empty: by folders
 
 
-READERS: tuple[type[FileSettings], ...] = (
-    HypersimSettings,
-    HypersimRawSettings,
-    VirtualKittiSettings,
-    NyuSettings,
-    NyuMatSettings,
-    KittiSettings,
-    Eth3dSettings,
-    ScanNetSettings,
-    DiodeSettings,
-    SintelSettings,
-    Da2kSettings,
-    FlyingChairsSettings,
-    FlyingChairs2Settings,
-    FlyingThingsSettings,
-    Kitti2012FlowSettings,
-    Kitti2015FlowSettings,
-    Hd1kSettings,
-    SpringSettings,
-    Pix2GestaltSettings,
-    CocoaSettings,
-    BsdsAmodalSettings,
-    Mp3dAmodalSettings,
-    KinsSettings,
-    Ade20kSettings,
-    CityscapesSettings,
-    VocSettings,
-    CocoPanopticSettings,
-    ImageFolderSettings,
-    FolderSettings,
-)
+READERS = tuple(FileSettings.__subclasses__())  # all of the above, in that order

@@ -3,7 +3,8 @@
 By folders: `<root>/images/*` and, with the same names, any of `second` (the next frame), `depth`,
 `flow`, `normals` (formats: `data.truth`), `labels` (8-bit grey or palette, 255 unlabelled), `modal`
 and `amodal` (8-bit grey masks, inside above 127), and masks `depth_valid`, `flow_valid`,
-`normals_valid` that mark where a value counts. Or all of this below `<root>/train`, `val`, `test`.
+`normals_valid` that mark where a value counts; further quantities of packages, if their rows in the
+table of fields have suffixes. Or all of this below `<root>/train`, `val`, `test`.
 
 By a list: lines of JSON, each an object with `image` and any of the names above, paths below the
 root, and optionally `key` and `split`.
@@ -15,143 +16,147 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from stepsight.data.decoding.annotations import field, parse_json, read_text
 from stepsight.data.decoding.images import read_image, read_labels, read_mask
 from stepsight.data.decoding.labels import read_classes
-from stepsight.data.decoding.truth import SUFFIXES, read_depth, read_flow, read_normals
-from stepsight.data.files import FileSource, check_any, check_shapes, root_of
+from stepsight.data.fields import PICTURES, Field, row_of, table, with_values
+from stepsight.data.files import FileSource, check_any, check_shapes
 from stepsight.data.readers.config import FolderSettings
+from stepsight.data.readers.masks.amodal import read_amodal
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.types import IGNORE, Sample
 
-PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")
-MASKS = ("depth_valid", "flow_valid", "normals_valid", "modal", "amodal")
-KINDS = {  # what a sample may have: suffixes of the files
-    "image": PICTURES,
-    "second": PICTURES,
-    "labels": (".png",),
-    **dict.fromkeys(MASKS, (".png",)),
-    **SUFFIXES,
-}
-NEEDS = {  # quantity: the files it takes
-    "depth": {"depth"},
-    "flow": {"flow", "second"},
-    "labels": {"labels"},
-    "amodal": {"modal", "amodal"},
-    "normals": {"normals"},
-}
 SPLITS = ("train", "val", "test")
 LONGEST_KEY = 128  # bytes
 
 
-class Files(NamedTuple):
-    """The files of one sample, by kind."""
+class SampleFiles(NamedTuple):
+    """The files of a sample, by kind."""
 
     key: str
     paths: dict[str, Path]
 
 
-class Folder(FileSource[Files]):
+class Folder(FileSource[SampleFiles]):
     """Pictures with any of depth, flow, normals, labels and amodal masks.
 
     It has the quantities that all samples of the split have files for. Splits: all; by folders,
     those of train, val and test that are there; by a list, those it names.
     """
 
-    offers = frozenset(NEEDS)
+    settings: FolderSettings
+    offers = frozenset({"depth", "flow", "labels", "amodal", "normals"})
 
-    def __init__(
-        self, settings: FolderSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self._settings = settings
-        root = root_of(settings.root)
+    def survey(self, root: Path, split: str) -> None:
         self._splits = [name for name in SPLITS if (root / name / "images").is_dir()]
         if (root / "images").is_dir() or not self._splits:
             self._splits = [""]
-        self.marker = "*" if settings.list else f"{self._splits[0]}/images/*".lstrip("/")
-        super().__init__(settings, split, quantities)
+        by_folder = f"{self._splits[0]}/images/*".lstrip("/")
+        self.marker = "*" if self.settings.list else by_folder
+        self._required = files_required()
 
-    def find(self, split: str) -> list[Files]:
-        if self._settings.list:
-            parts = self._listed(self.root / self._settings.list)
+    def offered(self) -> frozenset[str]:
+        return frozenset(self._required)
+
+    def find(self, split: str) -> list[SampleFiles]:
+        if self.settings.list:
+            parts = self._listed(self.root / self.settings.list)
         else:
             parts = {name or "all": self._files(self.root / name) for name in self._splits}
-        found = self.pick(split, parts)
-        kinds = set[str].intersection(*(set(entry.paths) for entry in found))
-        self.quantities = frozenset(name for name in self.quantities if NEEDS[name] <= kinds)
-        paths = [path for entry in found for path in self._used(entry)]
-        self.refuse_missing([path for path in paths if not path.is_file()])
+        entries = self.pick(split, parts)
+        kinds = set[str].intersection(*(set(entry.paths) for entry in entries))
+        self.quantities = frozenset(q for q in self.quantities if self._required[q] <= kinds)
+        self.refuse_missing(path for entry in entries for path in self._used(entry))
         if "labels" in self.quantities:
-            every = [entry for part in parts.values() for entry in part]
-            count = self._settings.classes or 1 + largest_label(every)
+            labelled = [entry for part in parts.values() for entry in part]
+            count = self.settings.classes or 1 + largest_label(labelled)
             self.classes = tuple(map(str, range(count)))
-        return found
+        return entries
 
-    def read(self, entry: Files) -> Sample:
+    def read(self, entry: SampleFiles) -> Sample:
         paths = entry.paths
         sample = Sample(image=read_image(paths["image"]), key=entry.key, source=self.name)
+        values: dict[str, Tensor] = {}
         if "second" in paths:
-            sample.second = read_image(paths["second"])
-            self._check(entry, "second", sample.image, sample.second)
+            values["second"] = read_image(paths["second"])
         for quantity in sorted(self.quantities):
-            for name, values in self._read(quantity, entry).items():
-                self._check(entry, name, sample.image, values)
-                setattr(sample, name, values)
-        return sample
+            for name in sorted(self._required[quantity] - {"image", "second"}):
+                values |= self._read(row_of(name), entry, sample.image)
+        for name, value in values.items():
+            path = paths.get(name, paths["image"])
+            check_shapes([paths["image"], path], sample.image, value)
+        return with_values(sample, values)
 
-    def _listed(self, path: Path) -> dict[str, list[Files]]:
+    def _listed(self, path: Path) -> dict[str, list[SampleFiles]]:
         if not path.is_file():
             where = f"--data.{self.name}.list names a file below the root"
             raise UserError(f"{self.name}: {path} not found; {where}.")
         return read_list(path, self.root)
 
-    def _read(self, quantity: str, entry: Files) -> dict[str, Tensor]:
-        """The fields of a sample that make up a quantity."""
-        paths = entry.paths
-        match quantity:
-            case "labels":
-                return {"labels": read_classes(paths["labels"], len(self.classes))}
-            case "amodal":
-                return read_masks(paths["modal"], paths["amodal"])
-            case "depth":
-                values, valid = read_depth(paths["depth"], self._settings.depth_scale)
-            case "flow":
-                values, valid = read_flow(paths["flow"])
-            case _:
-                values, valid = read_normals(paths["normals"])
-        if mask := paths.get(f"{quantity}_valid"):
+    def _read(self, row: Field, entry: SampleFiles, image: Tensor) -> dict[str, Tensor]:
+        """A field of a sample, with the mask where it counts."""
+        path = entry.paths[row.name]
+        match row.name, row.kind:
+            case "labels", _:
+                return {"labels": read_classes(path, len(self.classes))}
+            case "amodal", _:
+                return read_amodal([entry.paths["image"], entry.paths["modal"], path], image)
+            case "modal", _:
+                return {}  # read with the whole mask
+            case _, "picture":
+                return {row.name: read_image(path)}
+            case _, "mask":
+                return {row.name: read_mask(path)}
+        assert row.read is not None, row.name
+        if row.kind != "map":
+            return {row.name: row.read(path, self.settings)}
+        values, valid = row.read(path, self.settings)
+        if mask := entry.paths.get(row.valid):
             marked = read_mask(mask)
-            check_shapes([paths[quantity], mask], values, marked)
+            check_shapes([path, mask], values, marked)
             valid = valid & marked
             check_any(valid, mask, "no pixel that has a value")
-        return {quantity: values, f"{quantity}_valid": valid}
+        return {row.name: values, row.valid: valid} if row.valid else {row.name: values}
 
-    def _check(self, entry: Files, name: str, image: Tensor, values: Tensor) -> None:
-        path = entry.paths.get(name, entry.paths["image"])
-        check_shapes([entry.paths["image"], path], image, values)
-
-    def _used(self, entry: Files) -> Iterable[Path]:
-        kinds = {"image", "second"}.union(*(NEEDS[name] for name in self.quantities))
+    def _used(self, entry: SampleFiles) -> Iterable[Path]:
+        kinds = {"image", "second"}.union(*(self._required[name] for name in self.quantities))
         kinds |= {f"{name}_valid" for name in self.quantities}
         return (path for kind, path in entry.paths.items() if kind in kinds)
 
-    def _files(self, root: Path) -> list[Files]:
-        """The samples below a folder with `images`, each kind found by the picture's name."""
+    def _files(self, root: Path) -> list[SampleFiles]:
+        """The samples below a folder with `images`, each kind by the picture's name."""
         pictures = by_name(root / "images", PICTURES)
-        folders = {kind: root / kind for kind in KINDS if (root / kind).is_dir()}
-        others = {kind: by_name(folder, KINDS[kind]) for kind, folder in folders.items()}
-        found = []
+        suffixes = file_suffixes()
+        folders = {kind: root / kind for kind in suffixes if (root / kind).is_dir()}
+        others = {kind: by_name(folder, suffixes[kind]) for kind, folder in folders.items()}
+        entries = []
         for name, picture in pictures.items():
             paths = {
-                kind: index.get(name, folders[kind] / f"{name}{KINDS[kind][0]}")
+                kind: index.get(name, folders[kind] / f"{name}{suffixes[kind][0]}")
                 for kind, index in others.items()
             }
             key = (root.relative_to(self.root) / name).as_posix()
-            found.append(Files(checked_key(key, picture), {"image": picture} | paths))
-        return found
+            entries.append(SampleFiles(checked_key(key, picture), {"image": picture} | paths))
+        return entries
+
+
+def file_suffixes() -> dict[str, tuple[str, ...]]:
+    """What a sample may have files of, with their suffixes."""
+    return {row.name: row.suffixes for row in table().values() if row.suffixes}
+
+
+def files_required() -> dict[str, set[str]]:
+    """The files that each quantity takes; masks of where it counts may be there besides."""
+    readable = [row for row in table().values() if row.suffixes]
+    masks = {row.valid for row in readable}
+    fields = [row for row in readable if row.name not in masks]
+    return {
+        quantity.name: {row.name for row in fields if quantity.name in row.quantities}
+        for quantity in fields
+        if quantity.name in quantity.quantities and quantity.name != "image"
+    }
 
 
 def by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -159,20 +164,20 @@ def by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
     Raises `DataFormatError` where two files have the same name.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise DataFormatError(f"{path}: {found[name]} has the same name; keep one of them.")
-        found[name] = path
-    return found
+        if name in paths:
+            raise DataFormatError(f"{path}: {paths[name]} has the same name; keep one of them.")
+        paths[name] = path
+    return paths
 
 
-def read_list(path: Path, root: Path) -> dict[str, list[Files]]:
+def read_list(path: Path, root: Path) -> dict[str, list[SampleFiles]]:
     """The samples of a list file by split, or all as `all`. Raises `DataFormatError` by line."""
-    parts: dict[str, list[Files]] = {}
+    parts: dict[str, list[SampleFiles]] = {}
     keys: set[str] = set()
     for number, line in enumerate(read_text(path).splitlines(), 1):
         where = f"{path}, line {number}"
@@ -188,14 +193,15 @@ def read_list(path: Path, root: Path) -> dict[str, list[Files]]:
     return parts
 
 
-def _listed_files(record: Any, root: Path, where: str) -> Files:
+def _listed_files(record: Any, root: Path, where: str) -> SampleFiles:
     image = field(record, "image", str, where)
-    known = {*KINDS, "key", "split"}
+    kinds = file_suffixes()
+    known = {*kinds, "key", "split"}
     if unknown := sorted(set(record) - known):
         raise DataFormatError(f"{where}: unknown '{unknown[0]}'.{suggest(unknown[0], known)}")
-    paths = {kind: root / field(record, kind, str, where) for kind in KINDS if kind in record}
+    paths = {kind: root / field(record, kind, str, where) for kind in kinds if kind in record}
     key = record.get("key", Path(image).with_suffix("").as_posix())
-    return Files(checked_key(key, where), paths)
+    return SampleFiles(checked_key(key, where), paths)
 
 
 def checked_key(key: object, where: object) -> str:
@@ -204,14 +210,7 @@ def checked_key(key: object, where: object) -> str:
     return key
 
 
-def read_masks(visible: Path, whole: Path) -> dict[str, Tensor]:
-    modal, amodal = read_mask(visible), read_mask(whole)
-    check_shapes([visible, whole], modal, amodal)
-    check_any(modal, visible, "no visible pixel")
-    return {"modal": modal, "amodal": amodal | modal, "amodal_valid": torch.ones_like(modal)}
-
-
-def largest_label(entries: Iterable[Files]) -> int:
+def largest_label(entries: Iterable[SampleFiles]) -> int:
     """The largest label of the set, read from all its label files."""
     largest = 0
     for entry in entries:

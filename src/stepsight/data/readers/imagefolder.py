@@ -1,4 +1,4 @@
-"""Pictures sorted into one folder a class, as ImageNet (Deng et al. 2009) is.
+"""Pictures sorted into one folder per class, as ImageNet (Deng et al. 2009) is.
 
 `<root>/<split>/<class folder>/*.JPEG` (or .jpg, .png, .ppm, .webp), or without splits
 `<root>/<class folder>/*.JPEG`. The class of a picture is the number of its folder in sorted order,
@@ -16,42 +16,36 @@ from pathlib import Path
 from torch import Tensor
 
 from stepsight.data.decoding.images import read_image
-from stepsight.data.files import FileSource, root_of
-from stepsight.data.readers.config import FileSettings
+from stepsight.data.fields import PICTURES
+from stepsight.data.files import FileSource
 from stepsight.errors import UserError
 from stepsight.seeding import numpy_generator
 from stepsight.types import Sample
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")  # in any case
-
 
 class ImageFolder(FileSource[str]):
-    """Pictures with a class each. Splits: the folders under the root, and `all`, which is train and
-    val, or what is in class folders at the root itself. An entry is a path below the root.
+    """Pictures, each with a class. Splits: the folders under the root, and `all`, which is train
+    and val, or what is in class folders at the root itself. An entry is a path below the root.
     """
 
     offers = frozenset({"class_id"})
 
-    def __init__(
-        self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        root = root_of(settings.root)
+    def survey(self, root: Path, split: str) -> None:
         if Path(split).name != split or split in ("", ".."):
             reason = f"the splits are the folders in {root}, and 'all'"
-            raise UserError(f"{settings.name}: no split '{split}'; {reason}.")
+            raise UserError(f"{self.name}: no split '{split}'; {reason}.")
         self._parts = parts_of(root, split)
         self.marker = glob.escape(self._parts[0]) or "*/*.[jJpPwW]*"
-        super().__init__(settings, split, quantities)
 
     def find(self, split: str) -> list[str]:
         self.categories = class_folders(self.root / self._parts[0])
         self._numbers = {name: number for number, name in enumerate(self.categories)}
         for part in self._parts:
             self._check_classes(self.root / part)
-        found = [path for part in self._parts for path in self._pictures(part)]
+        paths = [path for part in self._parts for path in self._pictures(part)]
         # Shuffled once and for all: the first so many of them must be of all classes.
-        order = numpy_generator("imagefolder", self.name).permutation(len(found))
-        return self.pick(split, {split: [found[place] for place in order]})
+        order = numpy_generator("imagefolder", self.name).permutation(len(paths))
+        return self.pick(split, {split: [paths[place] for place in order]})
 
     def read(self, entry: str) -> Sample:
         path = self.root / entry
@@ -65,7 +59,7 @@ class ImageFolder(FileSource[str]):
         """By class and name. ImageNet has 1.3 million: strings, because paths are slow."""
         for category in self.categories:
             for name in sorted(os.listdir(self.root / part / category)):
-                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                if name.lower().endswith(PICTURES) and not name.startswith("."):
                     yield f"{part}{category}/{name}"
 
     def _check_classes(self, folder: Path) -> None:
@@ -74,13 +68,13 @@ class ImageFolder(FileSource[str]):
         if not names:
             raise UserError(
                 f"{self.name}: {folder} has no class folders. The pictures of ImageNet's val come "
-                f"in a single folder: sort them into one folder a class, named as in train."
+                f"in a single folder: sort them into one folder per class, named as in train."
             )
         differing = sorted(set(names) ^ set(class_folders(train)))
         if differing and folder.parent == self.root and train.is_dir():
             raise UserError(
-                f"{self.name}: {train} and {folder} must have the same class folders; in one of "
-                f"them only (of {len(differing)}): {', '.join(differing[:5])}."
+                f"{self.name}: {train} and {folder} must have the same class folders; in only "
+                f"one of them (of {len(differing)}): {', '.join(differing[:5])}."
             )
 
 
@@ -95,8 +89,8 @@ def parts_of(root: Path, split: str) -> list[str]:
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """The names of the folders in `folder`, sorted, without hidden ones; () if it is none."""
-    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return tuple(sorted(path.name for path in found if not path.name.startswith(".")))
+    paths = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return tuple(sorted(path.name for path in paths if not path.name.startswith(".")))
 
 
 def centre_crop(image: Tensor, size: tuple[int, int]) -> Tensor:

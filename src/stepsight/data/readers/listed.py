@@ -1,6 +1,6 @@
 """What the depth data sets share: pairs of image and depth, named by a list or by their folders.
 
-A list has a line `rgb depth` for each frame, often with a third word (a focal length, a mask, a
+A list has one line `rgb depth` per frame, often with a third word (a focal length, a mask, a
 remark) that nothing here needs, and often without a newline at the end. Valid is what the files
 hold a measurement for; the range and the region that are scored belong to a protocol.
 """
@@ -16,31 +16,35 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.annotations import read_text
 from stepsight.data.decoding.images import read_depth_png, read_image
 from stepsight.data.files import FileSource, check_any, check_shapes
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 
+LARGEST = 65535  # of a 16-bit PNG; what is farther cannot be written
 
-class Frame(NamedTuple):
+
+class DepthFrame(NamedTuple):
     key: str
     image: Path
     depth: Path
 
 
-class ListedDepth(FileSource[Frame]):
-    """Images with depth in metres. Splits: one for each list at the root, or else those found."""
+class ListedDepth(FileSource[DepthFrame]):
+    """Images with depth in metres. Splits: those of the lists at the root, else of the folders."""
 
     offers = frozenset({"depth"})
     lists: ClassVar[re.Pattern[str]]  # names of list files; the group is their split, if not `all`
+    per_metre: ClassVar[int] = 1000  # stored units
 
-    def find(self, split: str) -> list[Frame]:
+    def find(self, split: str) -> list[DepthFrame]:
         lists = self._lists()
         if not lists:
             return self.pick(split, self.scan())
         return self.pick(split, {name: self._listed(name, path) for name, path in lists.items()})
 
-    def read(self, entry: Frame) -> Sample:
+    def read(self, entry: DepthFrame) -> Sample:
         sample = Sample(image=read_image(entry.image), key=entry.key, source=self.name)
         if "depth" in self.quantities:
             depth, valid = self.decode(entry.depth, sample.image.shape[1], sample.image.shape[2])
@@ -49,47 +53,47 @@ class ListedDepth(FileSource[Frame]):
             sample.depth, sample.depth_valid = depth, valid
         return sample
 
-    @abstractmethod
     def decode(self, path: Path, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Depth float32 "1 h w" in metres and where it is valid, for an image of that size."""
+        return read_integer_depth(path, self.per_metre)
 
     @abstractmethod
-    def scan(self) -> dict[str, list[Frame]]:
+    def scan(self) -> dict[str, list[DepthFrame]]:
         """The frames of each split by their folders, for want of a list."""
 
-    def frame(self, split: str, image: str, depth: str) -> Frame:
+    def frame(self, split: str, image: str, depth: str) -> DepthFrame:
         """The frame of a line of a split's list."""
-        return Frame(without_suffix(image), self.root / image, self.root / depth)
+        return DepthFrame(without_suffix(image), self.root / image, self.root / depth)
 
     def _lists(self) -> dict[str, Path]:
         """The list of each split. Raises `UserError` if there are two."""
-        found: dict[str, Path] = {}
+        lists: dict[str, Path] = {}
         for path in sorted(self.root.glob("*.txt")):
             if match := self.lists.fullmatch(path.name):
                 split = match[1] or "all"
-                first = found.setdefault(split, path)
+                first = lists.setdefault(split, path)
                 if first != path:
                     reason = f"both {first.name} and {path.name} list split '{split}'"
                     raise UserError(f"{self.name}: {reason}; keep one of them in {self.root}.")
-        return found
+        return lists
 
-    def _listed(self, split: str, path: Path) -> list[Frame]:
+    def _listed(self, split: str, path: Path) -> list[DepthFrame]:
         return [self.frame(split, image, depth) for image, depth in read_list(path)]
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
     """The names of image and depth on each line. Raises `DataFormatError` naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataFormatError(f"{path}: cannot be read as text ({error}).") from error
-    pairs = []
+    words = (line.split() for line in read_lines(path))
+    return [(image, depth) for image, depth, *_ in words]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list, two or three words each. Raises `DataFormatError` naming the line."""
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
-        names = line.split()
-        if len(names) not in (2, 3):
+        if len(line.split()) not in (2, 3):
             raise DataFormatError(f"{path}, line {number}: expected 'rgb depth', found {line!r}.")
-        pairs.append((names[0], names[1]))
-    return pairs
+    return lines
 
 
 def read_integer_depth(path: Path, per_metre: int) -> tuple[Tensor, Tensor]:
@@ -99,6 +103,16 @@ def read_integer_depth(path: Path, per_metre: int) -> tuple[Tensor, Tensor]:
     """
     depth = read_depth_png(path).to(torch.float32) / per_metre
     return depth, depth > 0
+
+
+def to_millimetres(depth: Tensor, valid: Tensor) -> Tensor:
+    """The inverse: metres "1 h w" to uint16 millimetres, fractions cut off as in Marigold's files.
+
+    Pixels that are not valid, and those farther than `LARGEST`, become 0: nothing wraps around.
+    """
+    whole = (depth * 1000).floor()
+    fits = valid & (whole > 0) & (whole <= LARGEST)
+    return torch.where(fits, whole, 0).to(torch.int32).to(torch.uint16)
 
 
 def without_suffix(name: str) -> str:

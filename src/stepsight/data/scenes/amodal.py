@@ -1,4 +1,4 @@
-"""The object whose hidden part is asked for: which one, its visible part, and all of it."""
+"""The object whose hidden part is asked for: which it is, its visible part, and all of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIDDEN = (0.1, 0.9)  # ... and this fraction of it is hidden, if there is such a
 
 @dataclass
 class Chosen:
-    """One object of each scene, or none."""
+    """An object of each scene, or none."""
 
     valid: Tensor  # bool "b", False where no object shows
     modal: Tensor  # bool "b h w"
@@ -31,7 +31,7 @@ class Chosen:
 
 
 def choose(hits: Hits) -> Chosen:
-    """The largest partly hidden object, else the most visible one; the lower slot on a tie."""
+    """The largest partly hidden object, else the most visible; the lower slot on a tie."""
     scenes, height, width = hits.owner.shape
     whole, visible = _areas(hits)
     hidden = 1 - visible / np.maximum(whole, 1)
@@ -45,10 +45,10 @@ def choose(hits: Hits) -> Chosen:
         for scene, mine, reach in zip(group.scenes.tolist(), group.rows.tolist(), entry):
             if mine == row[scene]:
                 inverse[scene] = reach.relu()
-    found = torch.from_numpy(valid).to(owner.device)
-    modal = (hits.owner == owner) & found[:, None, None]
+    shows = torch.from_numpy(valid).to(owner.device)
+    modal = (hits.owner == owner) & shows[:, None, None]
     share = torch.from_numpy(np.where(valid, hidden[np.arange(scenes), row], 0))
-    return Chosen(found, modal, Hits(inverse, owner, []), share.to(owner))
+    return Chosen(shows, modal, Hits(inverse, owner, []), share.to(owner))
 
 
 def _areas(hits: Hits) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stepsight.data.scenes.geometry.plane import Plane
 from stepsight.data.scenes.geometry.rigid import apply
-from stepsight.data.scenes.geometry.views import View
+from stepsight.data.scenes.geometry.views import CameraView
 from stepsight.data.scenes.kinds import ROUND
 from stepsight.data.scenes.parameters import FACES, World
 from stepsight.data.scenes.shapes import (
@@ -22,15 +22,15 @@ from stepsight.data.scenes.shapes import (
 )
 
 Directions = tuple[Tensor, Tensor, Tensor]  # local x, y, z, each "p h w"
-Aim = Callable[["Group"], Directions]
+Aim = Callable[["ObjectGroup"], Directions]
 
 TOLERANCE = 1.001  # a point hides itself only if it lies deeper than this times the surface
 CACHED = 1 << 16  # rays worked on at once on a CPU, so that they stay in its cache
 
 
 @dataclass
-class Group:
-    """Some objects of one family: `rows` are their surfaces in scene number `scenes`."""
+class ObjectGroup:
+    """Objects of a family: `rows` are their surfaces in scene number `scenes`."""
 
     scenes: np.ndarray  # int "p"
     rows: np.ndarray  # int "p"
@@ -48,33 +48,33 @@ class Group:
 
 @dataclass
 class Hits:
-    """What the camera rays of one view meet."""
+    """What the camera rays of a view meet."""
 
     inverse: Tensor  # "b h w" inverse depth, zero in the sky
     owner: Tensor  # float "b h w", row of the surface
-    entries: list[tuple[Group, Tensor]]  # per group the inverse depths "p h w" of its objects
+    entries: list[tuple[ObjectGroup, Tensor]]  # per group the inverse depths "p h w" of its objects
 
 
-def groups(world: World, plane: Plane) -> list[Group]:
+def groups(world: World, plane: Plane) -> list[ObjectGroup]:
     """The active objects by family, in pieces that fit the cache."""
     active, kind = world.objects.active, world.objects.kind
     limit = max(1, CACHED // (plane.columns.shape[1] * plane.lines.shape[1]))
-    found = []
+    pieces = []
     for family in (True, False):
         scenes, slots = np.nonzero(active & (ROUND[kind] == family))
         limit = limit if plane.device.type == "cpu" else max(1, len(scenes))
-        found += [
-            Group(
+        pieces += [
+            ObjectGroup(
                 scenes[i : i + limit],
                 FACES + slots[i : i + limit],
                 kind[scenes, slots][i : i + limit],
             )
             for i in range(0, len(scenes), limit)
         ]
-    return found
+    return pieces
 
 
-def first_hits(view: View, plane: Plane, things: list[Group]) -> Hits:
+def first_hits(view: CameraView, plane: Plane, things: list[ObjectGroup]) -> Hits:
     """Cast the camera rays of all pixels."""
     inverse, owner = _faces(view, plane)
     entries = [
@@ -86,7 +86,7 @@ def first_hits(view: View, plane: Plane, things: list[Group]) -> Hits:
     return Hits(inverse, owner, entries)
 
 
-def _faces(view: View, plane: Plane) -> tuple[Tensor, Tensor]:
+def _faces(view: CameraView, plane: Plane) -> tuple[Tensor, Tensor]:
     """Inverse depth and row of the face each pixel looks at; the room is convex."""
     columns, lines = plane.spread(view.faces, slice(None))
     inverse = columns[0] + lines[0]
@@ -103,8 +103,8 @@ def _nearer(inverse: Tensor, owner: Tensor, reach: Tensor, row: int) -> None:
     torch.maximum(inverse, reach, out=inverse)
 
 
-def _camera_aim(view: View, plane: Plane) -> Aim:
-    def aim(group: Group) -> Directions:
+def _camera_aim(view: CameraView, plane: Plane) -> Aim:
+    def aim(group: ObjectGroup) -> Directions:
         columns, lines = plane.spread(view.affine[group.scenes, group.rows], group.scenes)
         x, y, z = (column + line for column, line in zip(columns, lines, strict=True))
         return x, y, z
@@ -112,42 +112,27 @@ def _camera_aim(view: View, plane: Plane) -> Aim:
     return aim
 
 
-def in_shadow(view: View, plane: Plane, things: list[Group], inverse: Tensor) -> Tensor:
+def in_shadow(view: CameraView, plane: Plane, things: list[ObjectGroup], inverse: Tensor) -> Tensor:
     """1. where an object stands between the light and the point seen, else 0.: "b h w".
 
     A ray leads from the light L to the seen point X = d / w; all lengths are multiplied by w.
     """
     local_light = apply(view.affine, view.light[:, None])
 
-    def aim(group: Group) -> Directions:
+    def aim(group: ObjectGroup) -> Directions:
         columns, lines = plane.spread(view.affine[group.scenes, group.rows], group.scenes)
         lamp = plane.put(local_light[group.scenes, group.rows].T)[..., None, None]
         near = inverse[group.scenes]
         x, y, z = (c + r - near * p for c, r, p in zip(columns, lines, lamp, strict=True))
         return x, y, z
 
-    return _blocked(plane, things, local_light + view.origin, aim, inverse)
+    return blocked(plane, things, local_light + view.origin, aim, inverse)
 
 
-def out_of_sight(
-    view: View, plane: Plane, things: list[Group], x: Tensor, y: Tensor, inverse: Tensor
+def blocked(
+    plane: Plane, things: list[ObjectGroup], origin: np.ndarray, aim: Aim, inverse: Tensor
 ) -> Tensor:
-    """1. where an object hides the point at inverse depth `inverse` on the ray (x, y, 1)."""
-
-    def aim(group: Group) -> Directions:
-        forms = plane.put(np.moveaxis(view.affine[group.scenes, group.rows], 0, -1))
-        u, v = x[group.scenes], y[group.scenes]
-        first, second, third = (
-            (u * form[0]).add_(v * form[1]).add_(form[2]) for form in forms[..., None, None]
-        )
-        return first, second, third
-
-    return _blocked(plane, things, view.origin, aim, inverse)
-
-
-def _blocked(
-    plane: Plane, things: list[Group], origin: np.ndarray, aim: Aim, inverse: Tensor
-) -> Tensor:
+    """1. where an object is met before the inverse distance "b h w" on the rays from `origin`."""
     nearest = torch.zeros_like(inverse)
     for group in things:
         for scene, entry in zip(group.scenes.tolist(), group.enter(plane, origin, aim)):

@@ -1,8 +1,8 @@
-"""How hard the worlds are: the named levels, and the dials that change one thing of a level."""
+"""How hard the worlds are: the named levels, and the dials that change single things of a level."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.placement import SLOTS
@@ -84,15 +84,9 @@ def level_of(settings: ScenesSettings) -> Level:
             f"data.scenes.level: no level '{settings.level}'.{suggest(settings.level, LEVELS)}"
         )
     turned = {dial: getattr(settings, dial) for dial in DIALS}
-    level = replace(LEVELS[settings.level], **{k: v for k, v in turned.items() if v is not None})
-    _check(level)
-    return level
-
-
-def _check(level: Level) -> None:
-    """Dials outside their range are the user's mistake; the rest of a level is ours."""
-    limits = {"objects": float(SLOTS), "displacement": 100.0}
-    for dial in fields(level):
-        value, limit = getattr(level, dial.name), limits.get(dial.name, 1.0)
-        if dial.name in DIALS and not 0 <= value <= limit:
-            raise UserError(f"data.scenes.{dial.name}: {value} is not between 0 and {limit:g}.")
+    turned = {dial: value for dial, value in turned.items() if value is not None}
+    for dial, value in turned.items():
+        limit = {"objects": float(SLOTS), "displacement": 100.0}.get(dial, 1.0)
+        if not 0 <= value <= limit:
+            raise UserError(f"data.scenes.{dial}: {value} is not between 0 and {limit:g}.")
+    return replace(LEVELS[settings.level], **turned)

@@ -76,11 +76,11 @@ class World:
     def type(self) -> np.ndarray:
         """int "b", row of `TYPES`: in or out of doors, and the most frequent class of things.
 
-        The one listed first on a tie, so also where there is no thing.
+        The first in the list on a tie, so also where there is no thing.
         """
         things = CLASSES.index(THINGS[0]) + np.arange(len(THINGS))
-        found = self.objects.active[..., None] & (LABEL[self.objects.kind][..., None] == things)
-        return found.sum(axis=1).argmax(axis=1) + len(THINGS) * self.room.outdoors
+        shown = self.objects.active[..., None] & (LABEL[self.objects.kind][..., None] == things)
+        return shown.sum(axis=1).argmax(axis=1) + len(THINGS) * self.room.outdoors
 
     def digest(self) -> str:
         """SHA-256 of all parameters."""

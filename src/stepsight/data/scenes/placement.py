@@ -128,9 +128,9 @@ def _before(
     seen_top = top + (floor - top) * (0.5 * rise - 0.25)
     height = np.maximum(0.2, floor - way * seen_top)
     half = np.stack([way * width, height / 2, way * width * (0.6 + 0.6 * deep)], axis=1)
-    kind, own = bodies.kind[:, 1], bodies.half[:, 1]  # poles and panels stay slim
-    half[:, 0] = np.where(kind == POLE, own[:, 0], half[:, 0])
-    half[:, 2] = np.where((kind == POLE) | (kind == PANEL), own[:, 2], half[:, 2])
+    kind, drawn = bodies.kind[:, 1], bodies.half[:, 1]  # poles and panels stay slim
+    half[:, 0] = np.where(kind == POLE, drawn[:, 0], half[:, 0])
+    half[:, 2] = np.where((kind == POLE) | (kind == PANEL), drawn[:, 2], half[:, 2])
     side = 1.2 * (aside - 0.5) * radius / distance
     x = target[:, 0] + side * target[:, 1]
     z = target[:, 1] - side * target[:, 0]

@@ -16,7 +16,7 @@ from torch import Tensor
 from stepsight.data.scenes.cast import Hits
 from stepsight.data.scenes.geometry.plane import Plane
 from stepsight.data.scenes.geometry.rigid import rotation
-from stepsight.data.scenes.geometry.views import FACE_NORMALS, View
+from stepsight.data.scenes.geometry.views import FACE_NORMALS, CameraView
 from stepsight.data.scenes.kinds import CAP, QUADRIC, ROUND
 from stepsight.data.scenes.parameters import FACES, World
 
@@ -70,15 +70,15 @@ def _pattern(world: World) -> Look:
 
 
 def _colour(world: World) -> Look:
-    one, two = np.moveaxis(world.surfaces.colours, (2, 3), (0, 1))
+    first, second = np.moveaxis(world.surfaces.colours, (2, 3), (0, 1))
     return {
-        "mean": (one + two) / 2,
-        "swing": (one - two) / 2 * world.surfaces.contrast,
+        "mean": (first + second) / 2,
+        "swing": (first - second) / 2 * world.surfaces.contrast,
         "ambient": np.where(world.sky, 1.0, AMBIENT)[None],
     }
 
 
-def look_up(look: Look, view: View, plane: Plane, hits: Hits) -> Seen:
+def look_up(look: Look, view: CameraView, plane: Plane, hits: Hits) -> Seen:
     """The properties, and the view's maps, of the surface each pixel looks at."""
     origin, (wide, high) = np.moveaxis(view.origin, -1, 0), look["limit"]
     maps = {
@@ -123,7 +123,7 @@ def normals(seen: Seen, point: list[Tensor]) -> Tensor:
     gx, gz = square * x + seen["linear"][0], square * z + seen["linear"][2]
     gy = square_y * y + seen["linear"][1]
     quadric = (gx * x).add_(gz * z).add_((gy + seen["linear"][1]).mul_(y)).add_(seen["constant"][0])
-    side = seen["side"]  # of each pair of caps only the one towards the camera can be seen
+    side = seen["side"]  # of each pair of caps only that towards the camera can be seen
     over = [(x * side[0]).sub_(wide), (y * side[1]).sub_(high), (z * side[2]).sub_(wide)]
     most = torch.maximum(torch.maximum(over[0], over[1]), over[2])
     curved = (quadric - most).sign_().relu_()
@@ -157,7 +157,7 @@ def pattern(seen: Seen, point: list[Tensor]) -> Tensor:
 def colour(
     seen: Seen,
     plane: Plane,
-    view: View,
+    view: CameraView,
     hits: Hits,
     point: list[Tensor],
     normal: Tensor,
@@ -179,7 +179,7 @@ def colour(
     return rgb.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def _lambert(plane: Plane, view: View, inverse: Tensor, normal: Tensor) -> Tensor:
+def _lambert(plane: Plane, view: CameraView, inverse: Tensor, normal: Tensor) -> Tensor:
     """Cosine between the normal and the direction to the light, at least zero."""
     lamp = plane.put(view.light.T)[..., None, None]
     x, y = (inverse * lamp[0]).sub_(plane.x), (inverse * lamp[1]).sub_(plane.y)

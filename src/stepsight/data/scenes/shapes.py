@@ -50,8 +50,8 @@ def round_constants(kind: np.ndarray, origin: np.ndarray) -> np.ndarray:
     beyond = (a < 0) & ((y < apex) == (apex < 0))
     near = np.where((value < 0) & ~beyond, HUGE, 0)
     far = np.where((value < 0) & beyond, -HUGE, 0)
-    own = np.stack([a, x, a * y + b / 2, z, value, 1 / value, near, far])
-    return np.concatenate([own, slab(y, CAP[kind])])
+    quadric = np.stack([a, x, a * y + b / 2, z, value, 1 / value, near, far])
+    return np.concatenate([quadric, slab(y, CAP[kind])])
 
 
 def enter_round(constants: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

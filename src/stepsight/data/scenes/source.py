@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
+from stepsight.data.fields import QUANTITIES as BUILT_IN
+from stepsight.data.fields import unknown
 from stepsight.data.scenes.kinds import CLASSES, TYPES
 from stepsight.data.scenes.levels import DIALS, level_of
 from stepsight.data.scenes.parameters import draw_world
-from stepsight.data.scenes.render import Frames, Rendering
+from stepsight.data.scenes.render import Rendering
 from stepsight.errors import UserError, suggest
 from stepsight.types import Sample
 
-Row = dict[str, Tensor]  # a scene's tensors by field of Sample
-QUANTITIES = frozenset({"depth", "flow", "labels", "amodal", "whole", "normals", "class_id"})
+QUANTITIES = frozenset(name for name in BUILT_IN if hasattr(Rendering, name))
 PIXELS = 1 << 16  # rendered at once: the fastest on a CPU, whose cache is small
 
-VERSION = 1  # raise when the same settings come to mean other worlds: kept banks lapse
+VERSION = 1  # raise when the same settings come to mean other worlds: stored samples lapse
 
 
 class Scenes:
     """Samples of procedural worlds. `split` is "train", "eval" or "tune": disjoint streams.
 
-    Only what `quantities` asks for is computed; None asks for all of `QUANTITIES`. Raises
-    UserError for a level, quantity or dial that does not exist.
+    Only the `quantities` are computed, as far as worlds have them; None stands for all of
+    `QUANTITIES`. Raises UserError for a level, quantity or dial that does not exist.
     """
 
     name = "scenes"
@@ -43,20 +44,21 @@ class Scenes:
         self.settings = settings
         self.split = split
         self.size = settings.size
-        self.quantities = QUANTITIES if quantities is None else frozenset(quantities)
+        asked = QUANTITIES if quantities is None else quantities
+        self.quantities = QUANTITIES & asked
         self.level = level_of(settings)
-        for quantity in self.quantities - QUANTITIES:
+        for quantity in unknown(asked):
             hint = suggest(quantity, QUANTITIES)
             raise UserError(f"data.scenes: worlds have no quantity '{quantity}'.{hint}")
 
     @property
     def title(self) -> str:
-        """What scores are told to be of: `scenes`, and how these differ from the usual ones."""
-        usual, own = ScenesSettings(), self.settings
-        turned = [(name, getattr(own, name)) for name in DIALS]
+        """What scores are filed under: `scenes`, and how these differ from the defaults."""
+        usual, chosen = ScenesSettings(), self.settings
+        turned = [(name, getattr(chosen, name)) for name in DIALS]
         dials = [f"{name}-{value:g}" for name, value in turned if value is not None]
-        level = [own.level] if own.level != usual.level else []
-        seed = [f"seed-{own.seed}"] if own.seed != usual.seed else []
+        level = [chosen.level] if chosen.level != usual.level else []
+        seed = [f"seed-{chosen.seed}"] if chosen.seed != usual.seed else []
         return "-".join([self.name, *level, *dials, *seed])
 
     @property
@@ -84,31 +86,19 @@ class Scenes:
         for index in indices:
             if not 0 <= index < len(self):
                 raise IndexError(f"scene {index} of {len(self)}")
-        rows = self._rows(indices)
+        rows = [row for s in self.renderings(indices) for row in _rows(s.fields(self.quantities))]
         return [self._sample(index, row) for index, row in zip(indices, rows, strict=True)]
 
-    def frames(self, indices: Sequence[int]) -> Frames:
-        """Both frames of the scenes `indices` and everything that is true of them."""
-        parts = [self._rendering(chunk).frames() for chunk in self._chunks(indices)]
-        names = [field.name for field in fields(Frames)]
-        return Frames(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
-
-    def _rendering(self, indices: Sequence[int]) -> Rendering:
-        world = draw_world(self.level, self.settings.seed, self.split, indices)
-        return Rendering(world, self.size)
-
-    def _chunks(self, indices: Sequence[int]) -> list[Sequence[int]]:
+    def renderings(self, indices: Sequence[int]) -> Iterator[Rendering]:
+        """The scenes `indices` in chunks."""
         size = max(1, PIXELS // (self.size[0] * self.size[1]))
-        return [indices[i : i + size] for i in range(0, len(indices), size)]
+        for start in range(0, len(indices), size):
+            chunk = indices[start : start + size]
+            yield Rendering(
+                draw_world(self.level, self.settings.seed, self.split, chunk), self.size
+            )
 
-    def _rows(self, indices: Sequence[int]) -> list[Row]:
-        rows = []
-        for chunk in self._chunks(indices):
-            found = self._rendering(chunk).fields(self.quantities)
-            rows += [{k: _own(v[i]) for k, v in found.items()} for i in range(len(chunk))]
-        return rows
-
-    def _sample(self, index: int, row: Row) -> Sample:
+    def _sample(self, index: int, row: dict[str, Tensor]) -> Sample:
         key = f"{self.settings.level}-{self.split}-{self.settings.seed}-{index}"
         sample = replace(Sample(image=row["image"], key=key, source=self.name), **row)
         if "class_id" in row:
@@ -116,6 +106,8 @@ class Scenes:
         return sample
 
 
-def _own(value: Tensor) -> Tensor:
-    """A contiguous copy: a sample must not keep the whole chunk it was rendered in alive."""
-    return value.clone(memory_format=torch.contiguous_format)
+def _rows(values: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Contiguous copies: a sample must not keep the chunk in which it was rendered alive."""
+    layout = torch.contiguous_format
+    columns = [[row.clone(memory_format=layout) for row in value] for value in values.values()]
+    return [dict(zip(values, row)) for row in zip(*columns, strict=True)]

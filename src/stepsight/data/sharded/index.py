@@ -1,21 +1,22 @@
 """The index of a sharded data set: what it is of, and where each member of each sample lies.
 
-`index.json` beside the tars. It is written last, so a folder that has one is complete.
+`index.json` beside the tars. It is written last, so a folder that has it is complete.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stepsight.data.decoding.annotations import read_json
 from stepsight.data.decoding.images import MAX_PIXELS
-from stepsight.data.sharded.members import SUFFIXES
-from stepsight.errors import DataFormatError, UserError
+from stepsight.data.prepare.manifest import write_whole
+from stepsight.data.sharded.members import is_member
+from stepsight.errors import DataFormatError
 
 INDEX = "index.json"
 FORMAT = 1
@@ -24,7 +25,7 @@ ABSENT = (0, 0, 0)  # of a member that a sample lacks
 
 @dataclass(frozen=True)
 class Tar:
-    """One tar file and its samples."""
+    """A tar file and its samples."""
 
     name: str
     bytes: int
@@ -38,15 +39,7 @@ class Tar:
         return len(self.keys)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "suffixes": list(self.suffixes),
-            "keys": list(self.keys),
-            "sizes": self.sizes.tolist(),
-            "members": self.members.tolist(),
-        }
+        return {**vars(self), "sizes": self.sizes.tolist(), "members": self.members.tolist()}
 
     @classmethod
     def from_json(cls, values: Any, number: int) -> Tar:
@@ -62,8 +55,9 @@ class Tar:
         )
         if tar.name != tar_name(number):
             raise ValueError(f"tar {number} is called {tar.name!r}")
-        if not set(tar.suffixes) <= SUFFIXES or "json" not in tar.suffixes:
-            raise ValueError(f"{tar.name} has members {', '.join(map(str, tar.suffixes))}")
+        if not all(map(is_member, tar.suffixes)) or "json" not in tar.suffixes:
+            names = ", ".join(map(str, tar.suffixes))
+            raise ValueError(f"{tar.name} has members {names}; is a package missing?")
         shapes = (len(tar), 2), (len(tar), len(tar.suffixes), 3)
         if not len(tar) or (tar.sizes.shape, tar.members.shape) != shapes:
             raise ValueError(f"{tar.name} has lists of different lengths")
@@ -103,7 +97,7 @@ def read_index(path: Path) -> Index:
     try:
         if values.pop("format") != FORMAT:
             raise ValueError(f"not of format {FORMAT}; write the shards anew")
-        tars = tuple(Tar.from_json(one, n) for n, one in enumerate(values.pop("tars")))
+        tars = tuple(Tar.from_json(tar, n) for n, tar in enumerate(values.pop("tars")))
         index = Index(values, tars)
         _check_about(values, len(index))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -112,23 +106,8 @@ def read_index(path: Path) -> Index:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Whole or not at all: written aside and renamed."""
-    aside = path.with_name(f"{path.name}.part")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(values, file, separators=(",", ":"))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Raises `UserError` for a file that cannot be read, `DataFormatError` for one not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise DataFormatError(f"{path}: damaged ({error}).") from error
+    """Whole or not at all. Raises `UserError`."""
+    write_whole(path, json.dumps(values, separators=(",", ":")))
 
 
 def _check_about(about: dict[str, Any], count: int) -> None:
@@ -138,7 +117,7 @@ def _check_about(about: dict[str, Any], count: int) -> None:
         if not isinstance(about[name], str):
             raise ValueError(f"{name} is {about[name]!r}")
     for name in ("classes", "categories", "quantities"):
-        if not all(isinstance(one, str) for one in about[name]):
+        if not all(isinstance(value, str) for value in about[name]):
             raise ValueError(f"{name} are {about[name]!r}")
     if not isinstance(about["settings"], dict):
         raise ValueError(f"settings are {about['settings']!r}")

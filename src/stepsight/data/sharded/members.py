@@ -19,14 +19,11 @@ from numpy.lib import format as npy
 from PIL import Image
 from torch import Tensor
 
-from stepsight.data.cache.rows import MASKS
-from stepsight.errors import DataFormatError
+from stepsight.data.fields import DTYPES, Field, present, row_of
+from stepsight.data.quantities.grids import Size
+from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 
-PICTURES = ("image", "second", "whole")
-LOSSY = ("image", "second")  # what JPEG may be used for: the borders of `whole` carry its mask
-CHANNELS = {"depth": 1, "flow": 2, "normals": 3}  # float32 "c h w"
-INTEGERS = ("labels", "instances", "order")
 ABOUT = "json"
 DAMAGED = (  # what Pillow, numpy and json raise for bytes that are not what they should be
     OSError,
@@ -36,14 +33,28 @@ DAMAGED = (  # what Pillow, numpy and json raise for bytes that are not what the
     KeyError,
     Image.DecompressionBombError,
 )
-SUFFIXES = frozenset(
-    {ABOUT}
-    | {f"{name}.png" for name in (*PICTURES, *MASKS)}
-    | {f"{name}.jpg" for name in LOSSY}
-    | {f"{name}.npy" for name in (*CHANNELS, *INTEGERS)}
-)
 
-Size = tuple[int, int]  # height, width
+
+def is_member(suffix: str) -> bool:
+    """Whether `encode` gives `suffix` to some sample."""
+    name, _, extension = suffix.partition(".")
+    try:
+        return suffix == ABOUT or extension in _extensions(row_of(name))
+    except UserError:
+        return False
+
+
+def _extensions(row: Field) -> tuple[str, ...]:
+    """Those that a field's members may have. The border of an object on white carries its mask, so
+    that JPEG is not for it; numbers lie in the JSON."""
+    match row.kind:
+        case "picture":
+            return ("png",) if row.on_white else ("png", "jpg")
+        case "mask":
+            return ("png",)
+        case "number":
+            return ()
+    return ("npy",)
 
 
 def escape(key: str) -> str:
@@ -57,19 +68,15 @@ def escape(key: str) -> str:
 def encode(sample: Sample, quality: int | None = None) -> dict[str, bytes]:
     """The members of a sample by suffix (`depth.npy`), the picture first.
 
-    quality: of JPEG for the fields `LOSSY`; None writes PNG, which loses nothing.
+    quality: of JPEG for the pictures of scenes; None writes PNG, which loses nothing.
     """
+    held = sorted(present(sample), key=lambda pair: pair[0].rank)
     members = {}
-    for name in PICTURES:
-        if (picture := getattr(sample, name)) is not None:
-            jpeg = quality if name in LOSSY else None
-            members[f"{name}.{'png' if jpeg is None else 'jpg'}"] = _picture_bytes(picture, jpeg)
-    for name in MASKS:
-        if (mask := getattr(sample, name)) is not None:
-            members[f"{name}.png"] = _mask_bytes(mask)
-    for name in (*CHANNELS, *INTEGERS):
-        if (values := getattr(sample, name)) is not None:
-            members[f"{name}.npy"] = _array_bytes(values)
+    for row, value in held:
+        extensions = _extensions(row)
+        if extensions:
+            extension = extensions[0 if quality is None else -1]
+            members[f"{row.name}.{extension}"] = _bytes(row, value, extension, quality)
     about = {"key": sample.key, "source": sample.source, "class_id": sample.class_id}
     return members | {ABOUT: json.dumps(about).encode()}
 
@@ -79,33 +86,29 @@ def decode(suffix: str, data: bytes, size: Size, where: str) -> Tensor | int | N
 
     Nothing larger than `size` allows is ever allocated. Raises `DataFormatError` naming `where`.
     """
-    name = suffix.partition(".")[0]
     try:
-        if name in PICTURES:
+        if suffix == ABOUT:
+            return _class(data)
+        row = row_of(suffix.partition(".")[0])
+        if row.kind == "picture":
             return torch.from_numpy(_pixels(data, "RGB", size)).permute(2, 0, 1).contiguous()
-        if name in MASKS:
+        if row.kind == "mask":
             return torch.from_numpy(_pixels(data, "1", size))[None]
-        return _class(data) if suffix == ABOUT else _tensor(name, data, size)
+        return _tensor(row, data, size)
     except DAMAGED as error:
         raise DataFormatError(f"{where}: damaged ({error}).") from error
 
 
-def _picture_bytes(picture: Tensor, quality: int | None) -> bytes:
-    assert picture.dtype == torch.uint8 and picture.ndim == 3, picture.shape
-    image = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()))
-    if quality is None:
-        return _saved(image, "PNG")
-    return _saved(image, "JPEG", quality=quality, subsampling=0)
-
-
-def _mask_bytes(mask: Tensor) -> bytes:
-    assert mask.dtype == torch.bool and mask.ndim == 3, mask.shape
-    return _saved(Image.fromarray(np.ascontiguousarray(mask[0].numpy())), "PNG")
-
-
-def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
+def _bytes(row: Field, value: Tensor, extension: str, quality: int | None) -> bytes:
+    assert value.dtype == DTYPES[row.kind], (row.name, value.dtype)
+    if extension == "npy":
+        return _array_bytes(value)
+    pixels = value.permute(1, 2, 0) if row.kind == "picture" else value[0]
+    image, file = Image.fromarray(np.ascontiguousarray(pixels.numpy())), io.BytesIO()
+    if extension == "jpg":
+        image.save(file, "JPEG", quality=quality, subsampling=0)
+    else:
+        image.save(file, "PNG")
     return file.getvalue()
 
 
@@ -133,12 +136,10 @@ def _pixels(data: bytes, mode: str, size: Size) -> np.ndarray:
     return pixels if mode != "1" else pixels.view(np.uint8) > 0  # Pillow's True is a byte of 255
 
 
-def _tensor(name: str, data: bytes, size: Size) -> Tensor:
-    array = _array(data)
-    if name in CHANNELS:
-        expected, kinds = (CHANNELS[name], *size), "f"
-    else:
-        expected, kinds = (size if name != "order" else (len(array), 4)), "iu"
+def _tensor(row: Field, data: bytes, size: Size) -> Tensor:
+    array, kinds = _array(data), "f" if row.kind == "map" else "iu"
+    shapes = {"map": (row.channels, *size), "ids": size, "points": (len(array), row.channels)}
+    expected = shapes[row.kind]
     if array.shape != expected or array.dtype.kind not in kinds:
         raise ValueError(f"{array.dtype} values of shape {array.shape}")
     return torch.from_numpy(array.astype(np.float32 if kinds == "f" else np.int64))

@@ -11,34 +11,21 @@ import math
 import os
 import zlib
 from bisect import bisect_right
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from stepsight.data.config import FileSettings
-from stepsight.data.files import FileSource, root_of
+from stepsight.data.decoding.disk import reading as on_disk
+from stepsight.data.fields import QUANTITIES, quantities, row_of, with_values
+from stepsight.data.files import FileSource
 from stepsight.data.sharded.index import INDEX, Index, read_index
 from stepsight.data.sharded.members import ABOUT, decode
-from stepsight.data.table import QUANTITIES
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 
-AMODAL = ("modal", "amodal", "amodal_valid")
-FIELDS = {  # quantity: the fields it brings
-    "depth": ("depth", "depth_valid"),
-    "flow": ("second", "flow", "flow_valid", "occluded"),
-    "labels": ("labels",),
-    "instances": ("instances",),
-    "amodal": AMODAL,
-    "whole": ("whole", *AMODAL),
-    "normals": ("normals", "normals_valid"),
-    "order": ("order",),
-    "class_id": (ABOUT,),
-}
-
 
 class Shards(FileSource[int]):
-    """Samples of another source, equal to its own. Splits: those that were sharded, and `all`.
+    """Samples of another source, equal to the originals. Splits: those sharded, and `all`.
 
     It goes by the name of that source. An entry is the number of a sample in all tars under root.
     """
@@ -46,15 +33,13 @@ class Shards(FileSource[int]):
     offers = QUANTITIES
     farthest = math.inf  # what was sharded is taken as it is
 
-    def __init__(
-        self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        whole = (root_of(settings.root) / INDEX).is_file()
-        self.marker = INDEX if whole else f"*/{INDEX}"
-        self._opened: tuple[int, _OpenTar] | None = None
-        super().__init__(settings, split, quantities)
-        asked = QUANTITIES if quantities is None else quantities  # a test split has frames alone
-        self._wanted = {"image", *chain(*(FIELDS[name] for name in asked))}
+    _opened: tuple[int, _OpenTar] | None = None
+
+    def survey(self, root: Path, split: str) -> None:
+        self.marker = INDEX if (root / INDEX).is_file() else f"*/{INDEX}"
+
+    def offered(self) -> frozenset[str]:
+        return quantities()
 
     def find(self, split: str) -> list[int]:
         indexes = {path.parent: read_index(path) for path in sorted(self.root.glob(self.marker))}
@@ -69,7 +54,7 @@ class Shards(FileSource[int]):
             part = [next(numbers) for _ in range(len(index))]
             parts.setdefault(index.about["split"], []).extend(part)
         chosen = self.pick(split, parts)
-        self._describe([one for _, one in ordered if split in (one.about["split"], "all")])
+        self._describe([index for _, index in ordered if split in (index.about["split"], "all")])
         self._check_tars(chosen)
         return chosen
 
@@ -80,13 +65,18 @@ class Shards(FileSource[int]):
         height, width = map(int, tar.sizes[row])
         values: dict[str, Any] = {}
         for suffix, (offset, size, crc) in zip(tar.suffixes, tar.members[row].tolist()):
-            name = suffix.partition(".")[0]
-            if size and name in self._wanted:
+            name = "class_id" if suffix == ABOUT else suffix.partition(".")[0]
+            if size and self._is_wanted(name):
                 where = f"{path}, {tar.keys[row]}, {suffix}"
                 data = self._tar(number).read(offset, size, crc, where)
-                field = "class_id" if suffix == ABOUT else name
-                values[field] = decode(suffix, data, (height, width), where)
-        return Sample(key=tar.keys[row], source=self.name, **values)
+                values[name] = decode(suffix, data, (height, width), where)
+        sample = Sample(image=values.pop("image"), key=tar.keys[row], source=self.name)
+        return with_values(sample, values)
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether a field was asked for, also one that only some of the splits have."""
+        wanted = self.asked is None or not self.asked.isdisjoint(row_of(name).quantities)
+        return wanted or name == "image"
 
     @property
     def groups(self) -> list[range]:
@@ -98,8 +88,8 @@ class Shards(FileSource[int]):
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of each sample, without reading it."""
-        every = [(int(h), int(w)) for _, tar in self._tars for h, w in tar.sizes]
-        return every[self.entries[0] : self.entries[-1] + 1]
+        sizes = [(int(h), int(w)) for _, tar in self._tars for h, w in tar.sizes]
+        return sizes[self.entries[0] : self.entries[-1] + 1]
 
     def _describe(self, indexes: list[Index]) -> None:
         """Take over what the indexes of the split say. Raises `UserError` where they disagree."""
@@ -107,7 +97,7 @@ class Shards(FileSource[int]):
         about = indexes[0].about
         self.options: dict[str, Any] = about["settings"]
         self.classes, self.categories = tuple(about["classes"]), tuple(about["categories"])
-        self.published = about["published"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.published = about["published"]
         self.quantities &= frozenset(about["quantities"])
 
     def _refuse_differing(self, indexes: list[Index], names: tuple[str, ...]) -> None:
@@ -128,40 +118,36 @@ class Shards(FileSource[int]):
             for pair, start in zip(self._tars, self._starts)
             if chosen[0] <= start <= chosen[-1]
         ]
-        self.refuse_missing([path for path, _ in used if not path.is_file()])
+        self.refuse_missing(path for path, _ in used)
         for path, tar in used:
-            if (found := path.stat().st_size) != tar.bytes:
-                raise DataFormatError(f"{path}: {found} bytes, where the index says {tar.bytes}.")
+            if (size := path.stat().st_size) != tar.bytes:
+                raise DataFormatError(f"{path}: {size} bytes, where the index says {tar.bytes}.")
 
     def _tar(self, number: int) -> _OpenTar:
-        """The open tar, and only that one: readers go through one after the other."""
+        """The open tar, and no other: readers go through them in turn."""
         if (opened := self._opened) is None or opened[0] != number:
             opened = self._opened = (number, _OpenTar(self._tars[number][0]))
         return opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}  # every process opens its own
+        return self.__dict__ | {"_opened": None}  # every process opens the file itself
 
 
 class _OpenTar:
     """A file descriptor that is closed with the last reference, as threads may still read it."""
 
     def __init__(self, path: Path) -> None:
-        try:
+        self._descriptor = -1
+        with on_disk(path):
             self._descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            self._descriptor = -1
-            raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
     def read(self, offset: int, size: int, crc: int, where: str) -> bytes:
-        try:
+        with on_disk(where):
             data = os.pread(self._descriptor, size, offset)
-        except OSError as error:
-            raise UserError(f"{where}: cannot be read ({error.strerror}).") from error
         if len(data) != size:
             raise DataFormatError(f"{where}: cut off, {len(data)} bytes of {size} are there.")
         if zlib.crc32(data) != crc:
-            raise DataFormatError(f"{where}: damaged, the CRC is not the one in the index.")
+            raise DataFormatError(f"{where}: damaged, the CRC is not that of the index.")
         return data
 
     def __del__(self) -> None:

@@ -7,21 +7,22 @@ depend on how often that happened or on how many processes wrote.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import shutil
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stepsight.data.decoding.annotations import read_json
+from stepsight.data.decoding.disk import writing
+from stepsight.data.prepare.manifest import fingerprint
 from stepsight.data.resize import resize_sample
 from stepsight.data.sharded.index import (
     ABSENT,
@@ -29,21 +30,18 @@ from stepsight.data.sharded.index import (
     Index,
     Tar,
     read_index,
-    read_json,
     tar_name,
     write_index,
     write_json,
 )
 from stepsight.data.sharded.members import encode, escape
 from stepsight.data.sharded.reading import Shards
-from stepsight.data.table import Source, own_options
+from stepsight.data.table import Source, read_sample, specific_options
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
-from stepsight.types import Sample
 
 PARTS = ".parts"  # folder of what is not finished
 PLAN = "plan.json"
-BLOCK = 1 << 20  # bytes hashed at once
 
 
 def write_shards(
@@ -60,15 +58,15 @@ def write_shards(
     """Write `source` into `out` as tars of `per_shard` samples, or finish what was begun there.
 
     split: the name under which readers find these samples. quality: of JPEG for the pictures; None
-    keeps them exactly, as PNG. size: height, width to bring the samples to; None keeps each one's
-    own. `report(written, total)` counts samples. Raises `UserError` if `out` holds anything else,
+    keeps them exactly, as PNG. size: height, width to bring the samples to; None keeps theirs.
+    `report(written, total)` counts samples. Raises `UserError` if `out` holds anything else,
     `DataFormatError` for samples that cannot be read or share a key.
     """
     assert per_shard > 0 and len(source) > 0, (per_shard, len(source))
     made = {"size": size and list(size), "quality": quality, "per_shard": per_shard}
     about = {**_described(source, split), **made}
     job = _Job(source, Path(out), quality, size, per_shard)
-    with _writing(job.out):
+    with writing(job.out):
         if (job.out / INDEX).is_file():
             _refuse_other(job.out, read_index(job.out / INDEX).about, about)
         else:
@@ -102,29 +100,24 @@ class _Job:
     def part(self, number: int) -> Path:
         return self.parts / f"{tar_name(number)}.json"
 
+    def is_whole(self, number: int) -> bool:
+        """The tar is renamed after its part of the index was written."""
+        return self.part(number).is_file() and (self.out / tar_name(number)).is_file()
+
     def write(self, number: int) -> int:
-        """Write one tar and its part of the index; return the number of its samples."""
-        with _writing(self.out):
+        """Write a tar and its part of the index; return the number of its samples."""
+        with writing(self.out):
             aside = self.parts / tar_name(number)
             tar = self._write_tar(aside, number)
             write_json(self.part(number), tar.as_json())
             aside.replace(self.out / tar_name(number))
         return len(tar)
 
-    def _read(self, index: int) -> Sample:
-        """A sample. Here, because an `OSError` of the source is none of writing."""
-        try:
-            return self.source[index]
-        except OSError as error:
-            raise UserError(
-                f"{self.source.name}, sample {index}: cannot be read ({error})."
-            ) from error
-
     def _write_tar(self, path: Path, number: int) -> Tar:
         keys, sizes, members = [], [], []
         with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for index in self.indices(number):
-                sample = self._read(index)
+                sample = read_sample(self.source, index)  # its `OSError` is none of writing
                 if self.size is not None:
                     sample = resize_sample(sample, self.size)
                 members.append(_add(tar, escape(sample.key), encode(sample, self.quality)))
@@ -133,20 +126,25 @@ class _Job:
             tar.close()
             file.flush()
             os.fsync(file.fileno())
-        suffixes = tuple(sorted({suffix for one in members for suffix in one}))
-        places = [[one.get(suffix, ABSENT) for suffix in suffixes] for one in members]
+        suffixes = tuple(sorted({suffix for places in members for suffix in places}))
+        table = [[places.get(suffix, ABSENT) for suffix in suffixes] for places in members]
         return Tar(
             name=tar_name(number),
             bytes=path.stat().st_size,
-            sha256=_sha256(path),
+            sha256=fingerprint(path)["sha256"],
             suffixes=suffixes,
             keys=tuple(keys),
             sizes=np.array(sizes),
-            members=np.array(places),
+            members=np.array(table),
         )
 
 
 def _described(source: Source, split: str) -> dict[str, Any]:
+    if isinstance(source, Shards):  # they hand on the options with which they were written
+        settings = source.options
+    else:
+        given = getattr(source, "settings", None)
+        settings = {} if given is None else specific_options(given)
     return {
         "source": source.name,
         "split": split,
@@ -154,17 +152,9 @@ def _described(source: Source, split: str) -> dict[str, Any]:
         "classes": list(source.classes),
         "categories": list(source.categories),
         "quantities": sorted(source.quantities),
-        "settings": _options(source),
+        "settings": settings,
         "published": dict(getattr(source, "published", {})),
     }
-
-
-def _options(source: Source) -> dict[str, Any]:
-    """The options of the data set; shards hand on those that they were written with."""
-    if isinstance(source, Shards):
-        return source.options
-    settings = getattr(source, "settings", None)
-    return {} if settings is None else own_options(settings)
 
 
 def _begin(job: _Job, about: dict[str, Any]) -> None:
@@ -172,14 +162,14 @@ def _begin(job: _Job, about: dict[str, Any]) -> None:
     plan = job.parts / PLAN
     if plan.is_file():
         return _refuse_other(job.out, read_json(plan), about)
-    if job.out.is_dir() and any(one.name != PARTS for one in job.out.iterdir()):
+    if job.out.is_dir() and any(path.name != PARTS for path in job.out.iterdir()):
         raise UserError(f"{job.out}: not empty, and no shards were begun here. Name a new folder.")
     job.parts.mkdir(parents=True, exist_ok=True)
     write_json(plan, about)
 
 
-def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if differing := [name for name in wanted if found.get(name) != wanted[name]]:
+def _refuse_other(out: Path, written: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if differing := [name for name in wanted if written.get(name) != wanted[name]]:
         raise UserError(
             f"{out}: holds shards that differ in {', '.join(differing)}. Name a new folder, or "
             f"remove this one."
@@ -187,17 +177,12 @@ def _refuse_other(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> N
 
 
 def _write_missing(job: _Job, workers: int, report: Callable[[int, int], None] | None) -> None:
-    missing = [number for number in range(job.count) if not _is_whole(job, number)]
+    missing = [number for number in range(job.count) if not job.is_whole(number)]
     written = len(job.source) - sum(len(job.indices(number)) for number in missing)
     for samples in each(job.write, missing, workers):
         written += samples
         if report is not None:
             report(written, len(job.source))
-
-
-def _is_whole(job: _Job, number: int) -> bool:
-    """The tar is renamed after its part of the index was written."""
-    return job.part(number).is_file() and (job.out / tar_name(number)).is_file()
 
 
 def _finish(job: _Job, about: dict[str, Any]) -> None:
@@ -220,19 +205,3 @@ def _add(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> dict[str,
         start = tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         places[suffix] = (start, len(data), zlib.crc32(data))
     return places
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{out}: shards cannot be written here ({error}).") from error

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from writers import write_dpt, write_flo, write_kitti_flow, write_pfm
 
 from stepsight.data.decoding.formats import (
     known_flow,
@@ -18,10 +19,6 @@ from stepsight.data.decoding.formats import (
     read_pfm,
     read_raw_float,
     read_vkitti_flow,
-    write_dpt,
-    write_flo,
-    write_kitti_flow,
-    write_pfm,
 )
 from stepsight.errors import DataFormatError, UserError
 

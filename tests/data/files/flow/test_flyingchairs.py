@@ -94,7 +94,7 @@ def test_malformed_files(root, write_ppm, flo_bytes):
     path = root / "data" / "00002_flow.flo"
     bad = {
         "NaN": flo_bytes(np.full((4, 6, 2), np.nan, np.float32)),
-        "no known flow": flo_bytes(np.full((4, 6, 2), 2e9, np.float32)),
+        "no valid flow": flo_bytes(np.full((4, 6, 2), 2e9, np.float32)),
         "4 x 5 pixels, where its image has 4 x 6": flo_bytes(np.zeros((4, 5, 2), np.float32)),
         "need 204 bytes": path.read_bytes()[:-8],
     }

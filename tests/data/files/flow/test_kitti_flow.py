@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import KittiFlow as Reference
 
-from stepsight.data.readers.config import Kitti2012FlowSettings, Kitti2015FlowSettings
+from stepsight.data.readers.config import Kitti2012Settings, Kitti2015Settings
 from stepsight.data.readers.flow.kitti_flow import Kitti2012, Kitti2015
 from stepsight.errors import DataFormatError, UserError
 
@@ -38,7 +38,7 @@ def root(tmp_path, write_png):
 
 
 def open_at(root, split="train", quantities=None, **options):
-    return Kitti2015(Kitti2015FlowSettings(root=str(root), **options), split, quantities)
+    return Kitti2015(Kitti2015Settings(root=str(root), **options), split, quantities)
 
 
 def test_agrees_with_torchvision(root):
@@ -67,7 +67,7 @@ def test_without_the_pixels_in_sight(root):
 
 def test_2012_has_its_own_folder_of_images(tmp_path, write_png):
     write_set(tmp_path, write_png, "colored_0")
-    source = Kitti2012(Kitti2012FlowSettings(root=str(tmp_path)), "train")
+    source = Kitti2012(Kitti2012Settings(root=str(tmp_path)), "train")
     assert [s.key for s in source] == ["000000_10", "000001_10"] and source.name == "kitti2012"
     with pytest.raises(UserError, match="found 0 training/image_2"):
         open_at(tmp_path)

@@ -61,8 +61,8 @@ def test_splits_share_names_but_not_keys(build):
     [
         (instance([RIGHT], None), "annotation 0: 'inmodal_seg' is missing"),
         (instance([RIGHT], [RIGHT]), "annotation 0: 'inmodal_seg' is missing or not an object"),
-        (instance([RIGHT]) | {"image_id": 6}, "annotation 0: its image or its 'segmentation'"),
-        ({"image_id": 5}, "annotation 0: its image or its 'segmentation'"),
+        (instance([RIGHT]) | {"image_id": 6}, "annotation 0: image 6 is not in the list"),
+        ({"image_id": 5}, "annotation 0: 'segmentation' is missing"),
         (
             instance([RIGHT]) | {"image_id": "5"},
             "annotation 0: 'image_id' is missing or not a whole number",

@@ -70,7 +70,7 @@ class Flow:
         self.sample = made()
         self.quantities = frozenset({"flow"} if known else ())
         for name in vars(self.sample):
-            if name not in ("image", "second", "key", "source", "flow", "flow_valid"):
+            if name not in ("image", "second", "key", "source", "extra", "flow", "flow_valid"):
                 setattr(self.sample, name, None)
         if not known:
             self.sample.flow = self.sample.flow_valid = None

@@ -1,1 +1,1 @@
-"""Readers of depth and normals data sets, one file each."""
+"""Readers of depth and normals data sets, one file per data set."""

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.annotations import read_json
 from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource
 from stepsight.data.readers.listed import without_suffix
@@ -36,7 +36,7 @@ POINTS = ("point1", "point2")
 
 
 class Da2k(FileSource[str]):
-    """One sample an image with all its pairs of points. Splits: the kinds of scenes, and all."""
+    """One sample per image with all its pairs of points. Splits: the kinds of scenes, and all."""
 
     offers = frozenset({"order"})
     marker = ANNOTATIONS
@@ -72,12 +72,9 @@ def read_pairs(path: Path) -> dict[str, Tensor]:
 
     Raises `DataFormatError` naming the image whose annotations are not of that form.
     """
-    try:
-        images = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataFormatError(f"{path}: cannot be read as JSON ({error}).") from error
+    images = read_json(path)
     if not isinstance(images, dict):
-        raise DataFormatError(f"{path}: expected an object with a list for each image.")
+        raise DataFormatError(f"{path}: expected an object with one list per image.")
     return {name: _order(pairs, f"{path}, {name}") for name, pairs in images.items()}
 
 

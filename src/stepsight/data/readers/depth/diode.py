@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stepsight.data.decoding.formats import read_npy
-from stepsight.data.readers.listed import Frame, ListedDepth
+from stepsight.data.readers.listed import DepthFrame, ListedDepth
 from stepsight.errors import DataFormatError
 
 PARTS = ("indoors", "outdoor")
@@ -26,10 +26,10 @@ class Diode(ListedDepth):
     marker = "*door*/scene_*/scan_*"
     published = {"val": 771, "indoors": 325, "outdoor": 446, "all": 771}
 
-    def find(self, split: str) -> list[Frame]:
+    def find(self, split: str) -> list[DepthFrame]:
         return self.pick("all" if split == "val" else split, self.scan())
 
-    def scan(self) -> dict[str, list[Frame]]:
+    def scan(self) -> dict[str, list[DepthFrame]]:
         return {part: self._part(part) for part in PARTS}
 
     def decode(self, path: Path, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ class Diode(ListedDepth):
         valid = mask & depth.isfinite() & (depth > 0)
         return torch.where(valid, depth, 0.0), valid
 
-    def _part(self, part: str) -> list[Frame]:
+    def _part(self, part: str) -> list[DepthFrame]:
         names = sorted(p.relative_to(self.root) for p in self.root.glob(f"{part}/*/*/*.png"))
         images = [name.as_posix() for name in names]
         return [self.frame(part, i, f"{i.removesuffix('.png')}_depth.npy") for i in images]

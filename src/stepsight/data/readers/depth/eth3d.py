@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stepsight.data.decoding.formats import read_raw_float
-from stepsight.data.readers.listed import Frame, ListedDepth
+from stepsight.data.readers.listed import DepthFrame, ListedDepth
 
 
 class Eth3d(ListedDepth):
@@ -26,7 +26,7 @@ class Eth3d(ListedDepth):
     lists = re.compile(r"eth3d_filename_list()\.txt")
     published = {"all": 454}
 
-    def scan(self) -> dict[str, list[Frame]]:
+    def scan(self) -> dict[str, list[DepthFrame]]:
         depths = sorted(path.relative_to(self.root) for path in self.root.glob(self.marker))
         images = [f"rgb/{depth.parts[2]}/images/dslr_images/{depth.name}" for depth in depths]
         return {"all": [self.frame("all", i, d.as_posix()) for i, d in zip(images, depths)]}

@@ -1,11 +1,11 @@
 """Hypersim (Roberts et al. 2021) as published: HDF5 files, distances along the rays.
 
-Below `<root>/ai_VVV_NNN/images/`, each HDF5 file with one array `dataset`:
+Below `<root>/ai_VVV_NNN/images/`, each HDF5 file with an array `dataset`:
 `scene_cam_XX_geometry_hdf5/frame.IIII.depth_meters.hdf5`, float16 "h w", NaN where there is none;
 `....render_entity_id.hdf5`, int "h w", -1 where nothing was hit; and the colours,
 `scene_cam_XX_final_hdf5/frame.IIII.color.hdf5`, float16 "h w 3", linear and unbounded. Where those
 were not downloaded, the published preview `scene_cam_XX_final_preview/frame.IIII.tonemap.jpg`
-stands in for them. `metadata_images_split_scene_v1.csv`, at the root or where the data set's
+is read instead. `metadata_images_split_scene_v1.csv`, at the root or where the data set's
 repository keeps it, says which frames are public and to which split each belongs.
 """
 
@@ -36,6 +36,12 @@ COLUMNS = (
     "split_partition_name",
 )
 SPLITS = ("train", "val", "test")
+FILES = {  # folder and suffix
+    "depth": "geometry_hdf5/depth_meters.hdf5",
+    "entities": "geometry_hdf5/render_entity_id.hdf5",
+    "colour": "final_hdf5/color.hdf5",
+    "preview": "final_preview/tonemap.jpg",
+}
 FOCAL = 886.81 / 1024  # 1 / (2 tan 30 degrees), in image widths
 GAMMA = 1 / 2.2
 BRIGHT, BRIGHT_PERCENTILE = 0.8, 90  # tone mapping brings this percentile to this value
@@ -43,8 +49,8 @@ DARKEST = 1e-4  # of that percentile, below which a picture is black
 LARGEST = 65504.0  # of float16: colours beyond it are stored as infinite
 
 
-class View(NamedTuple):
-    """One frame of one camera in one scene: `ai_037_002`, `cam_00`, 0."""
+class HypersimView(NamedTuple):
+    """A frame of a camera in a scene: `ai_037_002`, `cam_00`, 0."""
 
     scene: str
     camera: str
@@ -54,24 +60,14 @@ class View(NamedTuple):
     def key(self) -> str:
         return f"{self.scene}/{self.camera}_fr{self.number:04d}"
 
-    def path(self, root: Path, folder: str, suffix: str) -> Path:
+    def path(self, root: Path, kind: str) -> Path:
+        """The file of a kind of `FILES`."""
+        folder, _, suffix = FILES[kind].partition("/")
         images = root / self.scene / "images"
         return images / f"scene_{self.camera}_{folder}" / f"frame.{self.number:04d}.{suffix}"
 
-    def depth(self, root: Path) -> Path:
-        return self.path(root, "geometry_hdf5", "depth_meters.hdf5")
 
-    def entities(self, root: Path) -> Path:
-        return self.path(root, "geometry_hdf5", "render_entity_id.hdf5")
-
-    def colour(self, root: Path) -> Path:
-        return self.path(root, "final_hdf5", "color.hdf5")
-
-    def preview(self, root: Path) -> Path:
-        return self.path(root, "final_preview", "tonemap.jpg")
-
-
-class HypersimRaw(FileSource[View]):
+class HypersimRaw(FileSource[HypersimView]):
     """Indoor renderings, tone-mapped, with planar depth in metres.
 
     Splits: train, val, test of the public frames if the table is there, and all.
@@ -81,26 +77,23 @@ class HypersimRaw(FileSource[View]):
     marker = "ai_*/images/scene_cam_*_geometry_hdf5/frame.[0-9][0-9][0-9][0-9].depth_meters.hdf5"
     published = {"train": 59543, "val": 7386, "test": 7690}
 
-    def find(self, split: str) -> list[View]:
+    def find(self, split: str) -> list[HypersimView]:
         views = sorted(map(view_of, self.root.glob(self.marker)))
-        tables = [self.root / folder / TABLE for folder in TABLE_FOLDERS]
-        table = next((path for path in tables if path.is_file()), None)
-        if table is None:
+        if (splits := read_splits(self.root)) is None:
             return self.pick(split, {"all": views})
-        splits = read_splits(table)
         return self.pick(split, {s: [v for v in views if splits.get(v) == s] for s in SPLITS})
 
-    def read(self, entry: View) -> Sample:
+    def read(self, entry: HypersimView) -> Sample:
         image = read_colour(entry, self.root)
         sample = Sample(image=image, key=entry.key, source=self.name)
         if "depth" in self.quantities:
             sample.depth, sample.depth_valid = self._depth(entry, image)
         return sample
 
-    def _depth(self, view: View, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _depth(self, view: HypersimView, image: Tensor) -> tuple[Tensor, Tensor]:
         """Planar depth "1 h w" and where it is valid: known, and something was hit there, as far as
         the entities were downloaded."""
-        path, entities = view.depth(self.root), view.entities(self.root)
+        path, entities = view.path(self.root, "depth"), view.path(self.root, "entities")
         distance = read_plane(path, np.float32)
         check_shapes([picture_path(view, self.root), path], image, distance)
         valid = distance.isfinite() & (distance > 0)
@@ -150,14 +143,14 @@ def _exposure(rgb: Tensor) -> float:
     return 0.0 if percentile < DARKEST else math.pow(BRIGHT, 1 / GAMMA) / percentile
 
 
-def read_colour(view: View, root: Path) -> Tensor:
+def read_colour(view: HypersimView, root: Path) -> Tensor:
     """The picture of a view, uint8 "3 h w": tone-mapped from its colours, or else its preview.
 
-    Raises `UserError` if a file is missing, and `DataFormatError` for a damaged one, colours that
-    are NaN, and ids of 0, which no object has.
+    Raises `UserError` if a file is missing, and `DataFormatError` for a damaged file, NaN among
+    the colours, and ids of 0, which no object has.
     """
     path = picture_path(view, root)
-    if path == view.preview(root):
+    if path == view.path(root, "preview"):
         return read_image(path)
     colours = read_hdf5(path, "dataset")
     if colours.ndim != 3 or colours.shape[2] != 3:
@@ -165,16 +158,17 @@ def read_colour(view: View, root: Path) -> Tensor:
     rgb = torch.from_numpy(colours.astype(np.float32)).permute(2, 0, 1)
     if rgb.isnan().any():
         raise DataFormatError(f"{path}: holds NaN.")
-    ids = read_plane(view.entities(root), np.int64)
-    check_shapes([path, view.entities(root)], rgb, ids)
+    entities = view.path(root, "entities")
+    ids = read_plane(entities, np.int64)
+    check_shapes([path, entities], rgb, ids)
     if (ids == 0).any():
-        raise DataFormatError(f"{view.entities(root)}: holds the id 0, which no object has.")
+        raise DataFormatError(f"{entities}: holds the id 0, which no object has.")
     return tone_map(rgb, ids)
 
 
-def picture_path(view: View, root: Path) -> Path:
+def picture_path(view: HypersimView, root: Path) -> Path:
     """The file that the picture of a view is read from: its preview only instead of its colours."""
-    colour, preview = view.colour(root), view.preview(root)
+    colour, preview = view.path(root, "colour"), view.path(root, "preview")
     return preview if preview.is_file() and not colour.is_file() else colour
 
 
@@ -182,14 +176,19 @@ def read_plane(path: Path, kind: type[np.generic]) -> Tensor:
     """The array "h w" of an HDF5 file as "1 h w" of that kind. Raises `DataFormatError`."""
     values = read_hdf5(path, "dataset")
     if values.ndim != 2 or not np.can_cast(values.dtype, kind, "same_kind"):
-        found = f"{_size(values)} values of {values.dtype}"
-        raise DataFormatError(f"{path}: {found} are no plane of {np.dtype(kind)}.")
+        actual = f"{_size(values)} values of {values.dtype}"
+        raise DataFormatError(f"{path}: {actual} are no plane of {np.dtype(kind)}.")
     with np.errstate(over="ignore"):  # infinite then, and invalid
         return torch.from_numpy(values.astype(kind))[None]
 
 
-def read_splits(path: Path) -> dict[View, str]:
-    """The split of every public view. Raises `DataFormatError` naming the line."""
+def read_splits(root: Path) -> dict[HypersimView, str] | None:
+    """The split of every public view, None without the table. Raises `DataFormatError` naming the
+    line."""
+    tables = [root / folder / TABLE for folder in TABLE_FOLDERS]
+    path = next((path for path in tables if path.is_file()), None)
+    if path is None:
+        return None
     splits = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -202,16 +201,16 @@ def read_splits(path: Path) -> dict[View, str]:
                     reason = f"{number!r} is no frame number"
                     raise DataFormatError(f"{path}, line {rows.line_num}: {reason}.")
                 if public == "True":
-                    splits[View(scene, camera, int(number))] = split
+                    splits[HypersimView(scene, camera, int(number))] = split
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataFormatError(f"{path}: cannot be read as a table ({error}).") from error
     return splits
 
 
-def view_of(path: Path) -> View:
+def view_of(path: Path) -> HypersimView:
     """The view that a file of depths shows."""
     camera = path.parent.name.removeprefix("scene_").removesuffix("_geometry_hdf5")
-    return View(path.parents[2].name, camera, int(path.name.split(".")[1]))
+    return HypersimView(path.parents[2].name, camera, int(path.name.split(".")[1]))
 
 
 def _size(values: np.ndarray) -> str:

@@ -15,9 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from torch import Tensor
-
-from stepsight.data.readers.listed import Frame, ListedDepth, read_integer_depth, read_list
+from stepsight.data.readers.listed import DepthFrame, ListedDepth, read_list
 
 PLACES = {  # of the ground truth below the root: the split it holds where no list says
     "": "test",
@@ -35,26 +33,24 @@ class Kitti(ListedDepth):
     marker = "20*/*_sync/image_0[23]"
     lists = re.compile(r".*eigen_(train|val|test)_.*\.txt")
     published = {"test": 652}
+    per_metre = 256
 
-    def scan(self) -> dict[str, list[Frame]]:
-        found: dict[str, list[Frame]] = {}
+    def scan(self) -> dict[str, list[DepthFrame]]:
+        splits: dict[str, list[DepthFrame]] = {}
         for images in sorted(self.root.glob(self.marker)):
             truth = f"{images.parent.name}/proj_depth/groundtruth/{images.name}"
             place = next((p for p in PLACES if (self.root / p / truth).is_dir()), None)
             if place is not None:
                 frames = self._drive(images.relative_to(self.root), f"{place}/{truth}".lstrip("/"))
-                found.setdefault(PLACES[place], []).extend(frames)
-        return found
+                splits.setdefault(PLACES[place], []).extend(frames)
+        return splits
 
-    def decode(self, path: Path, height: int, width: int) -> tuple[Tensor, Tensor]:
-        return read_integer_depth(path, 256)
-
-    def _drive(self, images: Path, truth: str) -> list[Frame]:
+    def _drive(self, images: Path, truth: str) -> list[DepthFrame]:
         """The frames of a drive seen by one camera, both folders below the root."""
         names = sorted(path.name for path in (self.root / truth).glob("*.png"))
         return [self.frame("", f"{images.as_posix()}/data/{n}", f"{truth}/{n}") for n in names]
 
-    def _listed(self, split: str, path: Path) -> list[Frame]:
+    def _listed(self, split: str, path: Path) -> list[DepthFrame]:
         pairs = [(image, depth) for image, depth in read_list(path) if depth != NO_TRUTH]
         return [self.frame(split, image, place_of(self.root, depth)) for image, depth in pairs]
 

@@ -8,12 +8,9 @@ Metrics are taken on the measured depth.
 from __future__ import annotations
 
 import re
-from pathlib import Path
-
-from torch import Tensor
 
 from stepsight.data.readers.config import NyuSettings
-from stepsight.data.readers.listed import Frame, ListedDepth, read_integer_depth
+from stepsight.data.readers.listed import DepthFrame, ListedDepth
 
 FILES = {"raw": "depth_", "filled": "filled_"}  # option: what replaces `rgb_` in the file name
 
@@ -23,29 +20,21 @@ class Nyu(ListedDepth):
     root, those listed.
     """
 
+    settings: NyuSettings
     marker = "*/*/rgb_*.png"
     lists = re.compile(r"filename_list_([^_]+)\.txt")
     published = {"train": 795, "test": 654}
 
-    def __init__(
-        self, settings: NyuSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self._prefix = FILES[settings.depth]
-        super().__init__(settings, split, quantities)
-
-    def scan(self) -> dict[str, list[Frame]]:
-        found: dict[str, list[Frame]] = {}
+    def scan(self) -> dict[str, list[DepthFrame]]:
+        splits: dict[str, list[DepthFrame]] = {}
         for path in sorted(self.root.glob(self.marker)):
             image = path.relative_to(self.root)
             frame = self.frame(image.parts[0], image.as_posix(), "")
-            found.setdefault(image.parts[0], []).append(frame)
-        return found
+            splits.setdefault(image.parts[0], []).append(frame)
+        return splits
 
-    def frame(self, split: str, image: str, depth: str) -> Frame:
+    def frame(self, split: str, image: str, depth: str) -> DepthFrame:
         """Both kinds of depth are named by the image, whichever of them a list has."""
         frame = super().frame(split, image, depth)
-        name = frame.image.name.replace("rgb_", self._prefix)
+        name = frame.image.name.replace("rgb_", FILES[self.settings.depth])
         return frame._replace(depth=frame.image.with_name(name))
-
-    def decode(self, path: Path, height: int, width: int) -> tuple[Tensor, Tensor]:
-        return read_integer_depth(path, 1000)

@@ -1,4 +1,4 @@
-"""NYUv2's labelled set (Silberman et al. 2012) as published: one file of all 1,449 frames.
+"""NYUv2's labelled set (Silberman et al. 2012) as published: a single file of 1,449 frames.
 
 `<root>/nyu_depth_v2_labeled.mat` is MATLAB 7.3, that is HDF5 with the axes in reverse: `images`
 uint8 "n 3 w h", and in metres float32 "n w h" `rawDepths`, what the sensor measured, 0 where there
@@ -29,15 +29,10 @@ NUMBERS = {"train": "trainNdxs", "test": "testNdxs"}
 class NyuMat(FileSource[int]):
     """Rooms seen by a Kinect. An entry is a frame's number, from 1. Splits: train, test, all."""
 
+    settings: NyuMatSettings
     offers = frozenset({"depth"})
     marker = FRAMES
     published = {"train": 795, "test": 654, "all": 1449}
-
-    def __init__(
-        self, settings: NyuMatSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self._depths = DEPTHS[settings.depth]
-        super().__init__(settings, split, quantities)
 
     def find(self, split: str) -> list[int]:
         frames = shape_hdf5(self.root / FRAMES, "images")[0]
@@ -51,8 +46,8 @@ class NyuMat(FileSource[int]):
     def read(self, entry: int) -> Sample:
         sample = Sample(self._image(entry), key=f"{entry:04d}", source=self.name)
         if "depth" in self.quantities:
-            found = self.depth(entry, self._depths, sample.image)
-            sample.depth, sample.depth_valid = found
+            array = DEPTHS[self.settings.depth]
+            sample.depth, sample.depth_valid = self.depth(entry, array, sample.image)
         return sample
 
     def depth(self, entry: int, array: str, image: Tensor) -> tuple[Tensor, Tensor]:

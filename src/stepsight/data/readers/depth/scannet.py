@@ -9,11 +9,8 @@ lists, without it all that are there.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from torch import Tensor
-
-from stepsight.data.readers.listed import Frame, ListedDepth, read_integer_depth
+from stepsight.data.readers.listed import DepthFrame, ListedDepth
 
 
 class ScanNet(ListedDepth):
@@ -23,13 +20,10 @@ class ScanNet(ListedDepth):
     lists = re.compile(r"scannet_(val)_sampled_list_800_1\.txt")
     published = {"val": 800}
 
-    def scan(self) -> dict[str, list[Frame]]:
+    def scan(self) -> dict[str, list[DepthFrame]]:
         images = sorted(path.relative_to(self.root) for path in self.root.glob(self.marker))
         frames = []
         for image in images:
             depth = image.parents[1] / "depth" / f"{image.stem}.png"
             frames.append(self.frame("val", image.as_posix(), depth.as_posix()))
         return {"val": frames}
-
-    def decode(self, path: Path, height: int, width: int) -> tuple[Tensor, Tensor]:
-        return read_integer_depth(path, 1000)

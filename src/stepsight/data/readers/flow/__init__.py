@@ -1,1 +1,1 @@
-"""Readers of optical flow data sets, one file each."""
+"""Readers of optical flow data sets, one file per data set."""

@@ -7,59 +7,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from stepsight.data.decoding.formats import known_flow, read_flo
-from stepsight.data.decoding.images import read_image
-from stepsight.data.files import FileSource, check_any, check_shapes
+from stepsight.data.decoding.formats import read_known_flo
+from stepsight.data.readers.flow.pairs import Pair, PairSource
 from stepsight.errors import DataFormatError, UserError
-from stepsight.types import Sample
 
 SPLIT_FILE = "FlyingChairs_train_val.txt"
 SUFFIXES = ("_img1.ppm", "_img2.ppm", "_flow.flo")
 
 
-class FlyingChairs(FileSource[str]):
+class FlyingChairs(PairSource):
     """Chairs flying before photographs; flow in pixels. Splits: train, val, all."""
 
-    offers = frozenset({"flow"})
     marker = "data/*_flow.flo"
+    splits = {"train": "1", "val": "2"}  # the numbers in the split file
     published = {"train": 22232, "val": 640}
+    decode_flow = staticmethod(read_known_flo)
 
-    def find(self, split: str) -> list[str]:
-        present = {suffix: self._numbers(suffix) for suffix in SUFFIXES}
-        ordered = sorted(set().union(*present.values()))
-        for suffix, numbers in present.items():
-            self.refuse_missing([self._path(n, suffix) for n in ordered if n not in numbers])
+    def find(self, split: str) -> list[Pair]:
+        pairs = self.pairs("data")
         if split == "all":
-            return ordered
-        rows = self._split_rows(len(ordered))
-        parts = {"train": "1", "val": "2"}
-        return self.pick(
-            split,
-            {name: [n for n, row in zip(ordered, rows) if row == r] for name, r in parts.items()},
-        )
+            return pairs
+        rows = list(zip(pairs, self._split_numbers(len(pairs))))
+        parts = {
+            name: [pair for pair, n in rows if n == number] for name, number in self.splits.items()
+        }
+        return self.pick(split, parts)
 
-    def read(self, entry: str) -> Sample:
-        paths = [self._path(entry, suffix) for suffix in SUFFIXES]
-        image, second = read_image(paths[0]), read_image(paths[1])
-        check_shapes(paths, image, second)
-        sample = Sample(image=image, second=second, key=entry, source=self.name)
-        if "flow" in self.quantities:
-            flow = read_flo(paths[2])
-            check_shapes([paths[0], paths[2]], image, flow)
-            sample.flow, sample.flow_valid = flow, known_flow(flow)
-            check_any(sample.flow_valid, paths[2], "no known flow")
-        return sample
+    def pairs(self, folder: str) -> list[Pair]:
+        names = self.names_in((folder, suffix) for suffix in SUFFIXES)
+        base = self.root / folder
+        return [Pair(n, *(base / f"{n}{suffix}" for suffix in SUFFIXES)) for n in names]
 
-    def _path(self, number: str, suffix: str) -> Path:
-        return self.root / "data" / f"{number}{suffix}"
-
-    def _numbers(self, suffix: str) -> set[str]:
-        return {path.name.removesuffix(suffix) for path in (self.root / "data").glob(f"*{suffix}")}
-
-    def _split_rows(self, flows: int) -> list[str]:
-        """The split file's column of 1 and 2, one for each flow."""
+    def _split_numbers(self, flows: int) -> list[str]:
+        """The split file's column of 1 and 2, one number per flow."""
         path = self.root / SPLIT_FILE
         if not path.is_file():
             raise UserError(f"{self.name}: {path} not found. Only split 'all' does without it.")

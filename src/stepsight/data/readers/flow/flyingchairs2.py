@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
-from stepsight.data.decoding.formats import known_flow, read_flo
+from stepsight.data.decoding.formats import read_known_flo
 from stepsight.data.readers.config import FlyingChairs2Settings
 from stepsight.data.readers.flow.pairs import Pair, PairSource
 from stepsight.types import Sample
 
-WAYS = {"forward": ("01",), "backward": ("10",), "both": ("01", "10")}
+DIRECTIONS = {"forward": ("01",), "backward": ("10",), "both": ("01", "10")}
 
 
 class FlyingChairs2(PairSource):
@@ -25,27 +23,21 @@ class FlyingChairs2(PairSource):
     Splits: train, val, all.
     """
 
+    settings: FlyingChairs2Settings
     marker = "*/*-img_0.png"
     recalled = True
     splits = {"train": "train", "val": "val"}
+    decode_flow = staticmethod(read_known_flo)
 
-    def __init__(
-        self, settings: FlyingChairs2Settings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self.ways = WAYS[settings.direction]
-        super().__init__(settings, split, quantities)
-
-    @property
-    def published(self) -> dict[str, int]:  # recalled, not read: the counts of FlyingChairs
-        return {"train": 22232 * len(self.ways), "val": 640 * len(self.ways)}
+    def find(self, split: str) -> list[Pair]:
+        self._codes = DIRECTIONS[self.settings.direction]
+        per_pair = len(self._codes)  # recalled, not read: the counts of FlyingChairs
+        self.published = {"train": 22232 * per_pair, "val": 640 * per_pair}
+        return super().find(split)
 
     def pairs(self, folder: str) -> list[Pair]:
         first = sorted((self.root / folder).glob("*-img_0.png"))
-        return [_pair(path, way) for way in self.ways for path in first]
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        flow = read_flo(path)
-        return flow, known_flow(flow)
+        return [_pair(path, code) for code in self._codes for path in first]
 
     def read(self, entry: Pair) -> Sample:
         sample = super().read(entry)
@@ -55,9 +47,9 @@ class FlyingChairs2(PairSource):
         return sample
 
 
-def _pair(first: Path, way: str) -> Pair:
-    """The pair of the number that `first`, its image 0, carries; `way` is `01` or `10`."""
+def _pair(first: Path, code: str) -> Pair:
+    """The pair of the number that `first`, its image 0, carries; `code` is `01` or `10`."""
     number = first.name.removesuffix("-img_0.png")
-    image, second = (first.with_name(f"{number}-img_{index}.png") for index in way)
-    key = f"{first.parent.name}/{number}-flow_{way}"
-    return Pair(key, image, second, first.with_name(f"{number}-flow_{way}.flo"))
+    image, second = (first.with_name(f"{number}-img_{index}.png") for index in code)
+    key = f"{first.parent.name}/{number}-flow_{code}"
+    return Pair(key, image, second, first.with_name(f"{number}-flow_{code}.flo"))

@@ -17,48 +17,41 @@ from stepsight.data.readers.config import FlyingThingsSettings
 from stepsight.data.readers.flow.pairs import Pair, PairSource, neighbours
 from stepsight.errors import DataFormatError
 
-CAMERAS = {"left": ("left",), "right": ("right",), "both": ("left", "right")}
-DIRECTIONS = {"future": ("future",), "past": ("past",), "both": ("future", "past")}
 TOO_FAR = 1000.0  # pixels
 
 
-class FlyingThings(PairSource):
-    """Flow in pixels into the next frame and into the one before. Splits: train, test, all."""
+def read_flow(path: Path) -> tuple[Tensor, Tensor]:
+    planes = read_pfm(path)
+    if len(planes) != 3:
+        raise DataFormatError(f"{path}: one channel, where flow has three (the third unused).")
+    flow = planes[:2].contiguous()
+    return flow, (flow.abs() < TOO_FAR).all(dim=0, keepdim=True)
 
+
+class FlyingThings(PairSource):
+    """Flow in pixels into the next frame and into the previous. Splits: train, test, all."""
+
+    settings: FlyingThingsSettings
     marker = "frames_*pass/*/*/*/*/*.png"
     recalled = True
     splits = {"train": "TRAIN", "test": "TEST"}
+    directions = ("future", "past")
+    decode_flow = staticmethod(read_flow)
 
-    def __init__(
-        self, settings: FlyingThingsSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self.frames = f"frames_{settings.render}pass"
-        self.cameras = CAMERAS[settings.camera]
-        self.directions = DIRECTIONS[settings.direction]
-        super().__init__(settings, split, quantities)
-
-    @property
-    def published(self) -> dict[str, int]:
-        """Nine pairs of each sequence; the numbers of sequences are recalled, not read."""
-        ways = len(self.cameras) * len(self.directions)
-        return {"train": 9 * 2239 * ways, "test": 9 * 437 * ways}
+    def find(self, split: str) -> list[Pair]:
+        ways = 9 * len(self.variants)  # pairs per sequence, whose numbers are recalled, not read
+        self.published = {"train": 2239 * ways, "test": 437 * ways}
+        return super().find(split)
 
     def pairs(self, folder: str) -> list[Pair]:
-        sequences = sorted((self.root / self.frames / folder).glob("*/*"))
+        frames = self.root / f"frames_{self.settings.render}pass"
+        sequences = sorted((frames / folder).glob("*/*"))
         return [
             self._pair(pair, direction)
-            for camera in self.cameras
-            for direction in self.directions
+            for camera, direction in self.variants
             for sequence in sequences
             for pair in neighbours((sequence / camera).glob("*.png"))
         ]
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        planes = read_pfm(path)
-        if len(planes) != 3:
-            raise DataFormatError(f"{path}: one channel, where flow has three (the third unused).")
-        flow = planes[:2].contiguous()
-        return flow, (flow.abs() < TOO_FAR).all(dim=0, keepdim=True)
 
     def _pair(self, frames: tuple[Path, Path], direction: str) -> Pair:
         """Two successive frames as a pair: (i, i + 1) into the future, (i + 1, i) into the past."""

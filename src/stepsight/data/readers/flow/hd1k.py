@@ -7,9 +7,6 @@
 from __future__ import annotations
 
 from itertools import groupby, pairwise
-from pathlib import Path
-
-from torch import Tensor
 
 from stepsight.data.decoding.formats import read_kitti_flow
 from stepsight.data.readers.flow.pairs import Pair, PairSource, neighbours, number_of
@@ -18,7 +15,7 @@ from stepsight.data.readers.flow.pairs import Pair, PairSource, neighbours, numb
 class Hd1k(PairSource):
     """Sparse flow in pixels to the next frame of the sequence; its last frame is left out.
 
-    The numbers of a sequence rise by one constant step, the smallest: what it skips is missing.
+    The numbers of a sequence rise by a constant step, the smallest: what it skips is missing.
     Splits: train (and all, the same); test has pairs of images and no truth.
     """
 
@@ -26,6 +23,7 @@ class Hd1k(PairSource):
     recalled = True
     splits = {"train": "hd1k_input"}
     unscored = {"test": "hd1k_challenge"}
+    decode_flow = staticmethod(read_kitti_flow)
     published = {"train": 1047}  # 1083 frames of 36 sequences; recalled, not read
 
     def pairs(self, folder: str) -> list[Pair]:
@@ -33,17 +31,8 @@ class Hd1k(PairSource):
         pairs = []
         for _, sequence in groupby(frames, lambda path: path.stem.rpartition("_")[0]):
             images = list(sequence)
-            pairs += [self._pair(*two) for two in neighbours(images, smallest_step(images))]
+            steps = [later - number for number, later in pairwise(map(number_of, images))]
+            for image, second in neighbours(images, min(steps, default=1)):
+                flow = self.root / "hd1k_flow_gt" / "flow_occ" / image.name
+                pairs.append(Pair(image.stem, image, second, flow))
         return pairs
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        return read_kitti_flow(path)
-
-    def _pair(self, image: Path, second: Path) -> Pair:
-        flow = self.root / "hd1k_flow_gt" / "flow_occ" / image.name
-        return Pair(image.stem, image, second, flow)
-
-
-def smallest_step(frames: list[Path]) -> int:
-    """Between the numbers of two frames in order, 1 where there is one frame alone."""
-    return min((b - a for a, b in pairwise(map(number_of, frames))), default=1)

@@ -7,14 +7,11 @@ pixels, `flow_noc` of those that stay in sight; `<root>/testing/` has images alo
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
-
-from torch import Tensor
 
 from stepsight.data.decoding.formats import read_kitti_flow
 from stepsight.data.files import check_shapes
-from stepsight.data.readers.config import Kitti2012FlowSettings, Kitti2015FlowSettings
+from stepsight.data.readers.config import Kitti2012Settings, Kitti2015Settings
 from stepsight.data.readers.flow.pairs import Pair, PairSource
 from stepsight.types import Sample
 
@@ -25,28 +22,25 @@ class Kitti2015(PairSource):
     Splits: train (and all, the same); test has pairs of images and no truth.
     """
 
+    settings: Kitti2012Settings | Kitti2015Settings
     images: ClassVar[str] = "image_2"
     marker = "training/image_2/*_10.png"
     recalled = True
     splits = {"train": "training"}
     unscored = {"test": "testing"}
+    decode_flow = staticmethod(read_kitti_flow)
     published = {"train": 200}  # recalled, not read
 
-    def __init__(
-        self,
-        settings: Kitti2012FlowSettings | Kitti2015FlowSettings,
-        split: str,
-        quantities: frozenset[str] | None = None,
-    ) -> None:
-        self.truth = "flow_occ" if settings.occluded else "flow_noc"
-        super().__init__(settings, split, quantities)
+    @property
+    def truth(self) -> str:
+        return "flow_occ" if self.settings.occluded else "flow_noc"
 
     def pairs(self, folder: str) -> list[Pair]:
-        first = sorted((self.root / folder / self.images).glob("*_10.png"))
-        return [self._pair(path, folder) for path in first]
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        return read_kitti_flow(path)
+        base = self.root / folder
+        return [
+            Pair(i.stem, i, i.with_name(f"{i.stem[:-3]}_11.png"), base / self.truth / i.name)
+            for i in sorted((base / self.images).glob("*_10.png"))
+        ]
 
     def read(self, entry: Pair) -> Sample:
         sample = super().read(entry)
@@ -58,15 +52,10 @@ class Kitti2015(PairSource):
             sample.occluded = sample.flow_valid & ~seen
         return sample
 
-    def _pair(self, image: Path, folder: str) -> Pair:
-        second = image.with_name(image.name.replace("_10.png", "_11.png"))
-        return Pair(image.stem, image, second, self.root / folder / self.truth / image.name)
-
 
 class Kitti2012(Kitti2015):
     """The same of 2012, static scenes."""
 
     images = "colored_0"
     marker = "training/colored_0/*_10.png"
-    recalled = True
     published = {"train": 194}  # recalled, not read

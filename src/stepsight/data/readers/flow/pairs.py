@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -28,25 +29,27 @@ class PairSource(FileSource[Pair]):
     offers = frozenset({"flow"})
     splits: ClassVar[Mapping[str, str]]  # split: the folder under the root it lies in
     unscored: ClassVar[Mapping[str, str]] = {}  # the same, of splits without published truth
+    directions: tuple[str, ...] = ()  # of the flow, in time, as the option calls them
+    decode_flow: ClassVar[staticmethod[..., tuple[Tensor, Tensor]]]
+    """Of a file: flow float32 "2 h w", and where it is valid, bool "1 h w"."""
 
     @abstractmethod
     def pairs(self, folder: str) -> list[Pair]:
         """All pairs of a folder of `splits` or `unscored`, in a fixed order."""
 
-    @abstractmethod
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        """Flow float32 "2 h w" and where it is valid, bool "1 h w". Raises `DataFormatError`."""
+    @property
+    def variants(self) -> list[tuple[str, str]]:
+        """The cameras and `directions` that the settings choose, of sets that have both."""
+        cameras = chosen(self.settings.camera, "left", "right")
+        return list(product(cameras, chosen(self.settings.direction, *self.directions)))
 
     def find(self, split: str) -> list[Pair]:
         splits = self.splits
         if split in self.unscored:
             self.quantities, splits = frozenset(), {split: self.unscored[split]}
-        pairs = self.pick(split, {name: self.pairs(folder) for name, folder in splits.items()})
-        self.refuse_missing(absent(path for pair in pairs for path in self.needed(pair)))
-        return pairs
+        return self.pick(split, {name: self.pairs(folder) for name, folder in splits.items()})
 
     def needed(self, entry: Pair) -> list[Path]:
-        """The files that must be there for this entry."""
         flow = entry.flow if "flow" in self.quantities else None
         return [path for path in (entry.image, entry.second, flow) if path]
 
@@ -56,7 +59,7 @@ class PairSource(FileSource[Pair]):
             sample.second = read_image(entry.second)
             check_shapes([entry.image, entry.second], sample.image, sample.second)
         if entry.flow and "flow" in self.quantities:
-            sample.flow, sample.flow_valid = self.read_flow(entry.flow)
+            sample.flow, sample.flow_valid = self.decode_flow(entry.flow)
             check_shapes([entry.image, entry.flow], sample.image, sample.flow)
             check_any(sample.flow_valid, entry.flow, "no valid flow")
         return sample
@@ -68,9 +71,14 @@ class PairSource(FileSource[Pair]):
         return white
 
 
+def chosen(option: str, *values: str) -> tuple[str, ...]:
+    """What an option chooses of its values: all of them where it is `both`."""
+    return values if option == "both" else (option,)
+
+
 def neighbours(frames: Iterable[Path], step: int = 1) -> list[tuple[Path, Path]]:
-    """Each frame of one sequence with the one whose number is `step` higher; a gap in the numbers
-    shows as a file not there. Raises `DataFormatError` as `number_of` does."""
+    """Each frame of a sequence with the frame whose number is `step` higher; a gap in the numbers
+    shows as a missing file. Raises `DataFormatError` as `number_of` does."""
     frames = sorted(frames)
     return [(frame, _later(frame, step)) for frame in frames[:-1]]
 
@@ -82,18 +90,6 @@ def number_of(frame: Path) -> int:
     if not number.isdecimal():
         raise DataFormatError(f"{frame}: its name does not end in the number of a frame.")
     return int(number)
-
-
-def absent(paths: Iterable[Path]) -> list[Path]:
-    """Those of `paths` that do not exist, at the cost of one listing a folder."""
-    listed: dict[Path, set[str]] = {}
-    missing = []
-    for path in paths:
-        if path.parent not in listed:
-            listed[path.parent] = {entry.name for entry in path.parent.glob("*")}
-        if path.name not in listed[path.parent]:
-            missing.append(path)
-    return missing
 
 
 def _later(frame: Path, step: int) -> Path:

@@ -2,7 +2,7 @@
 
 `<root>/training/{clean,final,flow,occlusions,invalid,depth}/<scene>/frame_0001.{png,flo,dpt}`, and
 `<root>/test/{clean,final}/<scene>/...` without truth. Masks are white where a pixel is hidden in
-the next frame (occlusions) or its flow is wrong (invalid); depth is an archive of its own.
+the next frame (occlusions) or its flow is wrong (invalid); depth is a separate archive.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.formats import known_flow, read_dpt, read_flo
+from stepsight.data.decoding.formats import read_dpt, read_known_flo
 from stepsight.data.files import check_any, check_shapes
 from stepsight.data.readers.config import SintelSettings
 from stepsight.data.readers.flow.pairs import Pair, PairSource, neighbours
@@ -21,34 +21,30 @@ from stepsight.types import Sample
 
 
 class Sintel(PairSource):
-    """Flow in pixels, depth in metres. Where flow is asked for, a scene's last frame is left out.
+    """Flow in pixels, depth in metres. With flow, a scene's last frame is left out.
 
     Splits: train (and all, the same); test has pairs of images and no truth.
     """
 
+    settings: SintelSettings
     offers = frozenset({"flow", "depth"})
     marker = "training/*/*/frame_*.png"
     farthest = math.inf  # its sky has a depth
     splits = {"train": "training"}
     unscored = {"test": "test"}
+    decode_flow = staticmethod(read_known_flo)
 
-    def __init__(
-        self, settings: SintelSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self.render = settings.render
-        super().__init__(settings, split, quantities)
-
-    @property
-    def published(self) -> dict[str, int]:
-        """1041 pairs; for depth alone one frame more of each scene, whose number is recalled."""
-        return {"train": 1041 if "flow" in self.quantities else 1041 + 23}
+    def find(self, split: str) -> list[Pair]:
+        # 1041 pairs; for depth alone one frame more per scene, whose number is recalled.
+        self.published = {"train": 1041 if "flow" in self.quantities else 1041 + 23}
+        return super().find(split)
 
     def present(self) -> frozenset[str]:
         return frozenset(q for q in self.offers if (self.root / "training" / q).is_dir())
 
     def pairs(self, folder: str) -> list[Pair]:
         pairs = []
-        for scene in sorted((self.root / folder / self.render).glob("*")):
+        for scene in sorted((self.root / folder / self.settings.render).glob("*")):
             frames = sorted(scene.glob("frame_*.png"))
             if self.quantities == {"depth"}:
                 pairs += [Pair(self._key(frame), frame) for frame in frames]
@@ -59,10 +55,6 @@ class Sintel(PairSource):
     def needed(self, entry: Pair) -> list[Path]:
         depth = [self._truth(entry, "depth", ".dpt")] if "depth" in self.quantities else []
         return super().needed(entry) + depth
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        flow = read_flo(path)
-        return flow, known_flow(flow)
 
     def read(self, entry: Pair) -> Sample:
         sample = super().read(entry)

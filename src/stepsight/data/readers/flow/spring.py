@@ -2,7 +2,7 @@
 
 `<root>/train/0001/frame_left/frame_left_0001.png` with
 `<root>/train/0001/flow_{FW,BW}_left/flow_FW_left_0001.flo5` (HDF5, key `flow`, (2h, 2w, 2)): to the
-next frame (FW) or to the one before (BW), in pixels of the HD images, NaN where there is none.
+next frame (FW) or to the frame before (BW), in pixels of the HD images, NaN where there is none.
 `<root>/test/` has images alone.
 """
 
@@ -18,8 +18,14 @@ from stepsight.data.readers.config import SpringSettings
 from stepsight.data.readers.flow.pairs import Pair, PairSource, neighbours
 from stepsight.errors import DataFormatError
 
-CAMERAS = {"left": ("left",), "right": ("right",), "both": ("left", "right")}
-DIRECTIONS = {"FW": ("FW",), "BW": ("BW",), "both": ("FW", "BW")}
+
+def read_flow(path: Path) -> tuple[Tensor, Tensor]:
+    stored = read_hdf5(path, "flow")
+    if stored.ndim != 3 or stored.shape[2] != 2 or stored.shape[0] % 2 or stored.shape[1] % 2:
+        raise DataFormatError(f"{path}: an array of {stored.shape}, where (2h, 2w, 2) belongs.")
+    flow = torch.from_numpy(stored[::2, ::2]).permute(2, 0, 1).to(torch.float32).contiguous()
+    valid = flow.isfinite().all(dim=0, keepdim=True)
+    return torch.where(valid, flow, 0.0), valid
 
 
 class Spring(PairSource):
@@ -28,40 +34,27 @@ class Spring(PairSource):
     Splits: train (and all, the same); test has pairs of images and no truth.
     """
 
+    settings: SpringSettings
     marker = "*/*/frame_*/frame_*.png"
     recalled = True
     splits = {"train": "train"}
     unscored = {"test": "test"}
+    directions = ("FW", "BW")
+    decode_flow = staticmethod(read_flow)
 
-    def __init__(
-        self, settings: SpringSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self.cameras = CAMERAS[settings.camera]
-        self.directions = DIRECTIONS[settings.direction]
-        super().__init__(settings, split, quantities)
-
-    @property
-    def published(self) -> dict[str, int]:
-        """5000 frames of 37 scenes; recalled, not read."""
-        return {"train": (5000 - 37) * len(self.cameras) * len(self.directions)}
+    def find(self, split: str) -> list[Pair]:
+        # 5000 frames of 37 scenes; recalled, not read.
+        self.published = {"train": (5000 - 37) * len(self.variants)}
+        return super().find(split)
 
     def pairs(self, folder: str) -> list[Pair]:
         scenes = sorted((self.root / folder).glob("*"))
         return [
             _pair(frames, camera, direction)
-            for camera in self.cameras
-            for direction in self.directions
+            for camera, direction in self.variants
             for scene in scenes
             for frames in neighbours((scene / f"frame_{camera}").glob("*.png"))
         ]
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        stored = read_hdf5(path, "flow")
-        if stored.ndim != 3 or stored.shape[2] != 2 or stored.shape[0] % 2 or stored.shape[1] % 2:
-            raise DataFormatError(f"{path}: an array of {stored.shape}, where (2h, 2w, 2) belongs.")
-        flow = torch.from_numpy(stored[::2, ::2]).permute(2, 0, 1).to(torch.float32).contiguous()
-        valid = flow.isfinite().all(dim=0, keepdim=True)
-        return torch.where(valid, flow, 0.0), valid
 
 
 def _pair(frames: tuple[Path, Path], camera: str, direction: str) -> Pair:

@@ -11,52 +11,50 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from stepsight.data.decoding.formats import read_vkitti_flow
 from stepsight.data.decoding.images import read_depth_png
 from stepsight.data.files import check_any, check_shapes
 from stepsight.data.readers.config import VirtualKittiSettings
-from stepsight.data.readers.flow.pairs import Pair, PairSource, neighbours
+from stepsight.data.readers.flow.pairs import Pair, PairSource, chosen, neighbours
 from stepsight.types import Sample
 
 VARIATIONS = ("15-deg-left", "15-deg-right", "clone", "morning", "overcast", "sunset")
 FRAMES = {"01": 447, "02": 233, "06": 270, "18": 339, "20": 837}  # of each scene
-CAMERAS = {"both": ("0", "1"), "0": ("0",), "1": ("1",)}
 SKY = 65535
 
 
 class VirtualKitti(PairSource):
     """Depth in metres, flow in pixels; the last frame of a sequence has none and is left out.
 
-    Where flow is not asked for, every frame is there. Splits: train, val, all.
+    Without flow, every frame is there. Splits: train, val, all.
     """
 
+    settings: VirtualKittiSettings
     offers = frozenset({"depth", "flow"})
     marker = "*rgb/Scene*/*/frames/rgb/Camera_*/rgb_*.jpg"
     splits = {"train": "02 06 18 20", "val": "01"}
-
-    def __init__(
-        self, settings: VirtualKittiSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self.cameras = CAMERAS[settings.camera]
-        super().__init__(settings, split, quantities)
+    decode_flow = staticmethod(read_vkitti_flow)
 
     @property
-    def published(self) -> dict[str, int]:
+    def cameras(self) -> tuple[str, ...]:
+        return chosen(self.settings.camera, "0", "1")
+
+    def find(self, split: str) -> list[Pair]:
         sequences = len(VARIATIONS) * len(self.cameras)
         lost = 1 if "flow" in self.quantities else 0
-        return {
+        self.published = {
             split: sequences * sum(FRAMES[scene] - lost for scene in scenes.split())
             for split, scenes in self.splits.items()
         }
+        return super().find(split)
 
     def present(self) -> frozenset[str]:
         kinds = {"depth": "depth", "flow": "forwardFlow"}
         return frozenset(q for q, kind in kinds.items() if self._archive(kind).is_dir())
 
     def pairs(self, folder: str) -> list[Pair]:
-        """All frames of the scenes whose numbers `folder` lists; pairs where flow is asked for."""
+        """All frames of the scenes whose numbers `folder` lists; pairs where flow is requested."""
         pairs = []
         for scene in folder.split():
             for variation in VARIATIONS:
@@ -67,9 +65,6 @@ class VirtualKitti(PairSource):
     def needed(self, entry: Pair) -> list[Path]:
         depth = [self._file(entry.key, "depth")] if "depth" in self.quantities else []
         return super().needed(entry) + depth
-
-    def read_flow(self, path: Path) -> tuple[Tensor, Tensor]:
-        return read_vkitti_flow(path)
 
     def read(self, entry: Pair) -> Sample:
         sample = super().read(entry)

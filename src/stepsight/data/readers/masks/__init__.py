@@ -1,1 +1,1 @@
-"""Readers of segmentation data sets, one file each."""
+"""Readers of segmentation data sets, one file per data set."""

@@ -6,6 +6,7 @@ grey PNG: class + 1, and 0 for everything else, which the benchmark leaves out o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from stepsight.data.decoding.images import read_image, read_labels
@@ -46,11 +47,10 @@ class Ade20k(FileSource[str]):
     marker = "images/*/*.jpg"
 
     def find(self, split: str) -> list[str]:
-        found = self.pick(split, {name: self._names(folder) for name, folder in FOLDERS.items()})
-        if "labels" in self.quantities:
-            paths = (self._annotation(entry) for entry in found)
-            self.refuse_missing([path for path in paths if not path.is_file()])
-        return found
+        return self.pick(split, {name: self._names(folder) for name, folder in FOLDERS.items()})
+
+    def needed(self, entry: str) -> Iterable[Path]:
+        return [self._annotation(entry)] if "labels" in self.quantities else []
 
     def read(self, entry: str) -> Sample:
         picture, annotation = self.root / "images" / f"{entry}.jpg", self._annotation(entry)
@@ -70,5 +70,5 @@ class Ade20k(FileSource[str]):
 
     def _names(self, folder: str) -> list[str]:
         base = self.root / "images"
-        found = (base / folder).glob("*.jpg")
-        return sorted(path.relative_to(base).with_suffix("").as_posix() for path in found)
+        paths = (base / folder).glob("*.jpg")
+        return sorted(path.relative_to(base).with_suffix("").as_posix() for path in paths)

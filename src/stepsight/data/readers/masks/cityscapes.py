@@ -4,11 +4,12 @@
 `<frame>_gtFine_labelIds.png`, 8-bit grey, and `<frame>_gtFine_instanceIds.png`, 16-bit grey. The
 files hold the set's own ids; the classes here are its `trainIds` (mcordts/cityscapesScripts,
 `helpers/labels.py`). Instance number k of a class has the value 1000 id + k, and a group that was
-not told apart the id alone.
+not separated the id alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -58,12 +59,11 @@ class Cityscapes(FileSource[str]):
     marker = f"{IMAGE}/*/*/*_{IMAGE}.png"
 
     def find(self, split: str) -> list[str]:
-        found = self.pick(split, {name: self._frames(name) for name in ("train", "val")})
-        needed = [IMAGE] + [LABELS] * bool(self.quantities)
-        needed += [INSTANCES] * ("instances" in self.quantities)
-        paths = [self._path(entry, kind) for kind in needed for entry in found]
-        self.refuse_missing([path for path in paths if not path.is_file()])
-        return found
+        return self.pick(split, {name: self._frames(name) for name in ("train", "val")})
+
+    def needed(self, entry: str) -> Iterable[Path]:
+        kinds = [LABELS] * bool(self.quantities) + [INSTANCES] * ("instances" in self.quantities)
+        return [self._path(entry, kind) for kind in kinds]
 
     def read(self, entry: str) -> Sample:
         picture, labelled, numbered = (self._path(entry, k) for k in (IMAGE, LABELS, INSTANCES))
@@ -82,8 +82,8 @@ class Cityscapes(FileSource[str]):
 
     def _frames(self, split: str) -> list[str]:
         base, suffix = self.root / IMAGE, f"_{IMAGE}.png"
-        found = (base / split).glob(f"*/*{suffix}")
-        return sorted(path.relative_to(base).as_posix().removesuffix(suffix) for path in found)
+        paths = (base / split).glob(f"*/*{suffix}")
+        return sorted(path.relative_to(base).as_posix().removesuffix(suffix) for path in paths)
 
 
 def read_instances(path: Path, labels: Tensor) -> Tensor:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.annotations import field, image_records, read_json
+from stepsight.data.decoding.annotations import annotation_records, field, read_json
 from stepsight.data.decoding.images import read_ids, read_image
-from stepsight.data.files import FileSource, check_any, check_shapes, root_of
-from stepsight.data.readers.config import FileSettings
+from stepsight.data.files import FileSource, check_any, check_shapes
 from stepsight.errors import DataFormatError
 from stepsight.types import IGNORE, Sample
 
@@ -49,27 +49,23 @@ class CocoPanoptic(FileSource[Annotated]):
     marker = OFFICIAL
     recalled = True
 
-    def __init__(
-        self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        if (root_of(settings.root) / EXAMPLES).is_file():
+    def survey(self, root: Path, split: str) -> None:
+        if (root / EXAMPLES).is_file():
             self.marker = EXAMPLES
-        super().__init__(settings, split, quantities)
 
     def find(self, split: str) -> list[Annotated]:
         if self.marker == EXAMPLES:
             listed = self._entries(self.root / EXAMPLES, "images", "panoptic")
             return self.pick(split, {"all": _present(listed, self.name)})
         files = {name: self.root / OFFICIAL.replace("*", name) for name in SPLITS}
-        present = {name: path for name, path in files.items() if path.is_file()}
-        chosen = [split] if split in present else present
-        folders = {name: (f"{name}2017", f"annotations/{files[name].stem}") for name in chosen}
-        parts = {name: self._entries(files[name], *folders[name]) for name in chosen}
-        found = self.pick(split, parts)
-        paths = [entry.image for entry in found]
-        paths += [entry.panoptic for entry in found if self.quantities]
-        self.refuse_missing([path for path in paths if not path.is_file()])
-        return found
+        return self.pick_file(
+            split,
+            files,
+            lambda name, path: self._entries(path, f"{name}2017", f"annotations/{path.stem}"),
+        )
+
+    def needed(self, entry: Annotated) -> Iterable[Path]:
+        return [entry.image, entry.panoptic] if self.quantities else [entry.image]
 
     def read(self, entry: Annotated) -> Sample:
         sample = Sample(image=read_image(entry.image), key=entry.key, source=self.name)
@@ -85,18 +81,13 @@ class CocoPanoptic(FileSource[Annotated]):
     def _entries(self, path: Path, images: str, panoptic: str) -> list[Annotated]:
         annotations = read_json(path)
         self._read_categories(annotations, path)
-        pictures = image_records(annotations, path)
-        found = []
-        for number, record in enumerate(field(annotations, "annotations", list, path)):
-            where = f"{path}, annotation {number}"
-            name = field(record, "file_name", str, where)
-            picture = pictures.get(field(record, "image_id", int, where))
-            if picture is None:
-                raise DataFormatError(f"{where}: image {record['image_id']} is not in the list.")
+        entries = []
+        for record, picture, where in annotation_records(annotations, path):
             image = self.root / images / picture["file_name"]
+            ids = self.root / panoptic / field(record, "file_name", str, where)
             segments = field(record, "segments_info", list, where)
-            found.append(Annotated(image.stem, image, self.root / panoptic / name, segments, where))
-        return found
+            entries.append(Annotated(image.stem, image, ids, segments, where))
+        return entries
 
     def _read_categories(self, annotations: Any, path: Path) -> None:
         records = {}
@@ -117,8 +108,8 @@ class CocoPanoptic(FileSource[Annotated]):
     def _split_ids(self, ids: Tensor, entry: Annotated) -> tuple[Tensor, Tensor]:
         """Segment ids "h w" -> labels and instance numbers, int64 "h w" each."""
         table = {0: (IGNORE, 0)} | self._segments(entry)
-        found, inverse = torch.unique(ids, return_inverse=True)
-        values = found.tolist()
+        unique, inverse = torch.unique(ids, return_inverse=True)
+        values = unique.tolist()
         if unlisted := sorted(set(values) - set(table)):
             reason = f"holds the segment {unlisted[0]}, which {entry.where} does not list"
             raise DataFormatError(f"{entry.panoptic}: {reason}.")
@@ -130,25 +121,26 @@ class CocoPanoptic(FileSource[Annotated]):
 
     def _segments(self, entry: Annotated) -> dict[int, tuple[int, int]]:
         """Segment id: class, instance number (counted within the class; 0 stuff, -1 a crowd)."""
-        found: dict[int, tuple[int, int]] = {}
+        segments: dict[int, tuple[int, int]] = {}
         seen = Counter()
         for record in entry.segments:
             number = field(record, "id", int, entry.where)
             category = field(record, "category_id", int, entry.where)
-            if category not in self._places or number in found or number < 1:
+            if category not in self._places or number in segments or number < 1:
                 reason = f"segment {number} of category {category} is listed twice or unknown"
                 raise DataFormatError(f"{entry.where}: {reason}.")
             crowd = field(record, "iscrowd", int, entry.where)
             countable = category in self._things and not crowd
             seen[category] += countable
-            found[number] = (self._places[category], seen[category] if countable else -bool(crowd))
-        return found
+            instance = seen[category] if countable else -bool(crowd)
+            segments[number] = self._places[category], instance
+        return segments
 
 
 def _present(listed: list[Annotated], name: str) -> list[Annotated]:
     """The entries whose picture and PNG are there; the log says which are not."""
-    found = [entry for entry in listed if entry.image.is_file() and entry.panoptic.is_file()]
+    present = [entry for entry in listed if entry.image.is_file() and entry.panoptic.is_file()]
     for entry in listed:
-        if entry not in found:
+        if entry not in present:
             logging.getLogger(__name__).warning("%s: %s is missing, left out", name, entry.image)
-    return found
+    return present

@@ -6,7 +6,7 @@ flat polygon (run lengths in MP3D-Amodal); its `visible_mask`, run lengths, is t
 something hides a part (XiaohangZhan/deocclusion, `datasets/reader.py`). The pictures are COCO's, in
 `<root>/train2014/`, ... by their names.
 
-A folder of pictures, each with a JSON file of one annotation beside it (`1.jpg`, `1.json`), is read
+A folder of pictures, each with a JSON file of its annotation beside it (`1.jpg`, `1.json`), is read
 as well.
 """
 
@@ -15,70 +15,55 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from stepsight.data.decoding.annotations import field, image_records, read_json
+from stepsight.data.decoding.annotations import annotation_records, field, read_json
 from stepsight.data.decoding.images import image_size
-from stepsight.data.files import root_of
-from stepsight.data.readers.config import FileSettings
-from stepsight.data.readers.masks.amodal import AmodalSource, Outline
+from stepsight.data.readers.masks.amodal import AmodalSource, Outline, visible
 from stepsight.errors import DataFormatError
 
 
 class Cocoa(AmodalSource):
-    """COCO-A: an object a sample, things and stuff. Splits: train, val, test, all.
+    """COCO-A: objects, one per sample, things and stuff. Splits: train, val, test, all.
 
     Pictures with a JSON file beside them have split `all` alone.
     """
 
     marker = "annotations/COCO_amodal_*2014.json"
-    files: ClassVar[dict[str, str]] = {  # split: its annotations
+    files = {
         split: f"annotations/COCO_amodal_{split}2014.json" for split in ("train", "val", "test")
     }
 
-    def __init__(
-        self, settings: FileSettings, split: str, quantities: frozenset[str] | None = None
-    ) -> None:
-        self._pairs = pictures_with_json(root_of(settings.root))
-        if self._pairs:
+    def survey(self, root: Path, split: str) -> None:
+        self._pictures = pictures_with_json(root)
+        if self._pictures:
             self.marker = "*.json"
-        super().__init__(settings, split, quantities)
 
     def find(self, split: str) -> list[Outline]:
-        if self._pairs:
-            found = [outline for pair in self._pairs for outline in _regions_beside(pair)]
-            return self.pick(split, {"all": self.visible_ones(found)})
-        present = {name: file for name, file in self.files.items() if (self.root / file).is_file()}
-        chosen = [split] if split in present else present
-        found = {name: list(self._regions(name, self.root / present[name])) for name in chosen}
-        return self.pick(split, {name: self.visible_ones(part) for name, part in found.items()})
+        if not self._pictures:
+            return super().find(split)
+        outlines = (outline for path in self._pictures for outline in _regions_beside(path))
+        return self.pick(split, {"all": visible(outlines)})
 
     def picture(self, split: str, name: str) -> Path:
         """Where a picture of a split is. COCO's names say which folder: COCO_val2014_....jpg."""
         parts = name.split("_")
         return self.root / (parts[1] if len(parts) > 2 else f"{split}2014") / name
 
-    def _regions(self, split: str, path: Path) -> Iterator[Outline]:
-        annotations = read_json(path)
-        images = image_records(annotations, path)
-        records = field(annotations, "annotations", list, path)
-        places = [f"{path}, annotation {number}" for number in range(len(records))]
-        ids = [field(record, "image_id", int, place) for record, place in zip(records, places)]
-        annotators, seen = Counter(ids), Counter()
-        for record, number, where in zip(records, ids, places):
-            if number not in images:
-                raise DataFormatError(f"{where}: image {number} is not in the list.")
-            image = images[number]
-            seen[number] += 1
+    def outlines(self, split: str, path: Path) -> Iterator[Outline]:
+        records = list(annotation_records(read_json(path), path))
+        annotators, seen = Counter(image["id"] for _, image, _ in records), Counter()
+        for record, image, where in records:
+            seen[image["id"]] += 1
             key = str(Path(image["file_name"]).with_suffix(""))
-            if annotators[number] > 1:
-                key += f"/annotator {seen[number]}"
+            if annotators[image["id"]] > 1:
+                key += f"/annotator {seen[image['id']]}"
             size = (image["height"], image["width"])
             yield from _outlines(record, key, self.picture(split, image["file_name"]), size, where)
 
 
 class BsdsAmodal(Cocoa):
-    """BSDS-A: several annotators an image, told apart in the key. Splits: train, val, test, all.
+    """BSDS-A: several annotators per image, named in the key. Splits: train, val, test, all.
 
     `<root>/annotations/BSDS_amodal_<split>.json`, `<root>/images/<split>/*.jpg` as BSDS500 has it.
     """
@@ -106,8 +91,7 @@ class Mp3dAmodal(Cocoa):
 
 def pictures_with_json(folder: Path) -> list[Path]:
     """The JPEG pictures directly in a folder that have a JSON file of their name, sorted."""
-    found = folder.glob("*.json") if folder.is_dir() else []
-    pictures = (path.with_suffix(".jpg") for path in found)
+    pictures = (path.with_suffix(".jpg") for path in folder.glob("*.json"))
     return sorted(path for path in pictures if path.is_file())
 
 
@@ -119,7 +103,7 @@ def _regions_beside(picture: Path) -> Iterator[Outline]:
 def _outlines(
     record: Any, key: str, picture: Path, size: tuple[int, int], where: object
 ) -> Iterator[Outline]:
-    """The regions of one annotation, numbered from 1."""
+    """The regions of an annotation, numbered from 1."""
     for number, region in enumerate(field(record, "regions", list, where), 1):
         place = f"{where}, region {number}"
         if not isinstance(region, dict) or "segmentation" not in region:

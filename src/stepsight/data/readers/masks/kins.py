@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepsight.data.decoding.annotations import field, image_records, read_json
+from stepsight.data.decoding.annotations import annotation_records, field, read_json
 from stepsight.data.readers.masks.amodal import AmodalSource, Outline
 from stepsight.errors import DataFormatError
 
@@ -19,30 +19,20 @@ FOLDERS = {"train": "training", "val": "testing"}  # KITTI's names; both number 
 
 
 class Kins(AmodalSource):
-    """An object of a street a sample. Splits: train, val, all."""
+    """Objects of streets, one per sample. Splits: train, val, all."""
 
     marker = "instances_*.json"
+    files = {split: f"instances_{split}.json" for split in FOLDERS}
 
-    def find(self, split: str) -> list[Outline]:
-        files = {name: self.root / f"instances_{name}.json" for name in FOLDERS}
-        present = {name: path for name, path in files.items() if path.is_file()}
-        chosen = [split] if split in present else present
-        found = {name: list(self._instances(name, present[name])) for name in chosen}
-        return self.pick(split, {name: self.visible_ones(part) for name, part in found.items()})
-
-    def _instances(self, split: str, path: Path) -> Iterator[Outline]:
-        annotations = read_json(path)
-        images = image_records(annotations, path)
+    def outlines(self, split: str, path: Path) -> Iterator[Outline]:
         seen = Counter()
-        for number, record in enumerate(field(annotations, "annotations", list, path)):
-            where = f"{path}, annotation {number}"
-            image = images.get(field(record, "image_id", int, where))
-            if image is None or "segmentation" not in record:
-                raise DataFormatError(f"{where}: its image or its 'segmentation' is missing.")
-            seen[record["image_id"]] += 1
+        for record, image, where in annotation_records(read_json(path), path):
+            if "segmentation" not in record:
+                raise DataFormatError(f"{where}: 'segmentation' is missing.")
+            seen[image["id"]] += 1
             name = image["file_name"]
             yield Outline(
-                key=f"{split}/{Path(name).stem}/{seen[record['image_id']]}",
+                key=f"{split}/{Path(name).stem}/{seen[image['id']]}",
                 image=self.root / FOLDERS[split] / "image_2" / name,
                 size=(image["height"], image["width"]),
                 amodal=record["segmentation"],

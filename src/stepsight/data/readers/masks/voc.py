@@ -1,11 +1,13 @@
 """Pascal VOC 2012 segmentation (Everingham et al. 2010): 20 classes and background.
 
 `<root>` is the folder `VOC2012`: `JPEGImages/*.jpg`, `SegmentationClass/*.png`, whose palette
-indices are the classes and 255 the border, and `ImageSets/Segmentation/<split>.txt`, a name a line.
+indices are the classes and 255 the border, and `ImageSets/Segmentation/<split>.txt`, one name per
+line.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from stepsight.data.decoding.annotations import read_text
@@ -34,12 +36,11 @@ class Voc(FileSource[str]):
     def find(self, split: str) -> list[str]:
         names = (split,) if split == "trainval" else SPLITS
         lists = {name: self.root / LISTS / f"{name}.txt" for name in names}
-        parts = {name: read_names(path) for name, path in lists.items() if path.is_file()}
-        found = self.pick(split, parts)
+        return self.pick_file(split, lists, lambda _, path: read_names(path))
+
+    def needed(self, entry: str) -> Iterable[Path]:
         folders = ["JPEGImages"] + ["SegmentationClass"] * ("labels" in self.quantities)
-        paths = [self._path(name, folder) for folder in folders for name in found]
-        self.refuse_missing([path for path in paths if not path.is_file()])
-        return found
+        return [self._path(entry, folder) for folder in folders]
 
     def read(self, entry: str) -> Sample:
         picture, labelled = self._path(entry, "JPEGImages"), self._path(entry, "SegmentationClass")
@@ -54,7 +55,7 @@ class Voc(FileSource[str]):
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a list file, one a line. Raises `DataFormatError` naming the line."""
+    """The names in a list file, one per line. Raises `DataFormatError` naming the line."""
     lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
         if len(line.split()) != 1:

@@ -1,4 +1,4 @@
-"""Exact optical flow and occlusion between the two frames."""
+"""Exact optical flow between the two frames."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.scenes.cast import Group, Hits, out_of_sight
+from stepsight.data.scenes.cast import Hits
 from stepsight.data.scenes.geometry.plane import Plane
-from stepsight.data.scenes.geometry.views import Motion, View
+from stepsight.data.scenes.geometry.views import Motion
 from stepsight.data.scenes.shading import gather
 
 
 @dataclass
 class Landing:
-    """Where the points seen in one frame are in the other."""
+    """Where the points seen in a frame are in the other."""
 
     flow: Tensor  # "b 2 h w" pixels, u right, v down
     x: Tensor  # "b h w", ray (x, y, 1) of the other camera
@@ -48,12 +48,3 @@ def land(motion: Motion, plane: Plane, hits: Hits) -> Landing:
         inverse=w * scale,
         valid=dz > -0.95,
     )
-
-
-def occluded(view: View, plane: Plane, things: list[Group], landing: Landing) -> Tensor:
-    """bool "b h w": the point is behind an object, or outside the image, of the other `view`."""
-    hidden = out_of_sight(view, plane, things, landing.x, landing.y, landing.inverse)
-    edge = (0.5 / plane.put(plane.focal))[:, None, None]
-    right, bottom = plane.x[..., -1:] + edge, plane.y[:, -1:] + edge
-    outside = (landing.x.abs() > right) | (landing.y.abs() > bottom)
-    return hidden.bool() | outside | ~landing.valid

@@ -1,7 +1,7 @@
 """The image planes of a batch of cameras: which ray each pixel looks along.
 
-Whatever is linear along the rays of a pinhole camera is a function of the column plus one of the
-line, so most of the work of casting camera rays is a single addition per pixel.
+Whatever is linear along the rays of a pinhole camera is a function of the column plus a function of
+the line, so most of the work of casting camera rays is a single addition per pixel.
 """
 
 from __future__ import annotations
@@ -47,12 +47,6 @@ class Plane:
     def y(self) -> Tensor:
         """ "b h 1"."""
         return self.put(self.lines)[:, :, None]
-
-    def intrinsics(self) -> Tensor:
-        """fx, fy, cx, cy in pixels: "b 4"."""
-        size = self.columns.shape[1], self.lines.shape[1]
-        centre = np.broadcast_to([(n - 1) / 2 for n in size], (len(self.focal), 2))
-        return self.put(np.concatenate([self.focal[:, None], self.focal[:, None], centre], axis=1))
 
     def spread(self, forms: np.ndarray, scenes: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         """Linear forms "p n 3" over the rays as columns "n p 1 w" and lines "n p h 1", to add."""

@@ -27,8 +27,8 @@ FACE_NORMALS = np.stack([DOWN, -DOWN, -X, X, Z, -Z])
 
 
 @dataclass
-class View:
-    """What one camera needs. A surface's local point is q = affine X + origin for camera point X.
+class CameraView:
+    """What a camera needs. A surface's local point is q = affine X + origin for camera point X.
 
     Locally an object is its unit shape, and the faces share the axes of the room, in metres.
     """
@@ -47,12 +47,8 @@ class Motion:
     turn: np.ndarray  # "b s 3 3"; rotation minus identity, exactly zero when nothing moves
     shift: np.ndarray  # "b s 3"
 
-    def inverse(self) -> Motion:
-        back = transpose(self.turn)
-        return Motion(back, -(self.shift + apply(back, self.shift)))
 
-
-def first_view(world: World) -> View:
+def first_view(world: World) -> CameraView:
     """Camera 1, at the origin of the world."""
     room, objects = world.room, world.objects
     to_world = _attitude(world)
@@ -63,7 +59,7 @@ def first_view(world: World) -> View:
     faces = np.repeat(room_axes[:, None], FACES, axis=1)
     normals = apply(transpose(room_axes)[:, None], FACE_NORMALS) / room.distances[..., None]
     real = np.where(room.outdoors[:, None], np.arange(FACES) == 0, True)
-    return View(
+    return CameraView(
         affine=np.concatenate([faces, stretch], axis=1),
         origin=np.concatenate([np.zeros_like(faces[..., 0]), placed], axis=1),
         faces=normals * real[..., None],
@@ -73,7 +69,7 @@ def first_view(world: World) -> View:
 
 
 def _attitude(world: World) -> np.ndarray:
-    """Rotation "b 3 3", world from camera 1: pitched down, then rolled about its own axis."""
+    """Rotation "b 3 3", world from camera 1: pitched down, then rolled about its axis."""
     pitch, roll = world.camera.pitch, world.camera.roll
     along = (*pitch.shape, 3)
     return product(
@@ -93,13 +89,13 @@ def motion(world: World) -> Motion:
     to_camera = transpose(to_world)
     spin = turn(np.broadcast_to(DOWN, objects.slide.shape), objects.spin)
     still = np.zeros((len(spin), FACES, 3, 3))
-    own = np.concatenate([still, product(to_camera, product(spin, to_world))], axis=1)
+    spun = np.concatenate([still, product(to_camera, product(spin, to_world))], axis=1)
     slide = objects.slide - apply(spin, objects.centre) - camera.shift[:, None]
     passing = np.repeat(-camera.shift[:, None], FACES, axis=1)
     passing[world.room.outdoors, 1] = 0  # the sky is at infinity
     shift = apply(to_camera, np.concatenate([passing, slide], axis=1))
     pan = _pan(camera.turn)[:, None]
-    return Motion(pan + own + product(pan, own), shift + apply(pan, shift))
+    return Motion(pan + spun + product(pan, spun), shift + apply(pan, shift))
 
 
 def _pan(half_tangents: np.ndarray) -> np.ndarray:
@@ -111,13 +107,13 @@ def _pan(half_tangents: np.ndarray) -> np.ndarray:
     return total
 
 
-def second_view(first: View, moved: Motion) -> View:
+def second_view(first: CameraView, moved: Motion) -> CameraView:
     """Camera 2; bit for bit camera 1 when nothing moves."""
     back = transpose(moved.turn)
     affine = first.affine + product(first.affine, back)
     rigid, shift = moved.turn[:, :1], moved.shift[:, :1]  # of the floor: the camera's own motion
     normals = first.faces + apply(rigid, first.faces)
-    return View(
+    return CameraView(
         affine=affine,
         origin=first.origin - apply(affine, moved.shift),
         faces=normals / (1 + dot(normals, shift))[..., None],

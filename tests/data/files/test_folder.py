@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
 
 import numpy as np
 import pytest
 import torch
+from writers import write_kitti_flow
 
-from stepsight.data.decoding.formats import write_kitti_flow
 from stepsight.data.table import open_source, settings_for
 from stepsight.errors import DataFormatError, UserError
 
@@ -38,20 +37,6 @@ def write_floats(path, header: bytes, rows: np.ndarray):
 def write_pfm(path, values):
     kind = "PF" if values.ndim == 3 else "Pf"
     return write_floats(path, f"{kind}\n3 2\n-1.0\n".encode(), values[::-1])
-
-
-@pytest.fixture
-def pictures(tmp_path, write_png):
-    """`pictures("a", "b")`: a root with these pictures; below a split if it is given."""
-
-    def write(*names, split="", second=False):
-        for folder in ["images"] + ["second"] * second:
-            for name in names:
-                image = np.full((2, 3, 3), len(folder), np.uint8)
-                write_png(tmp_path / split / folder / f"{name}.png", image)
-        return tmp_path
-
-    return write
 
 
 def open_folder(root, split="all", quantities=None, **options):
@@ -275,88 +260,3 @@ def test_masks_of_another_size_or_empty(pictures, write_png):
     write_png(root / "modal/a.png", MODAL * 0)
     with pytest.raises(DataFormatError, match="modal/a.png: holds no visible pixel"):
         open_folder(root)[0]
-
-
-@pytest.fixture
-def listing(pictures):
-    """A list file of these lines, and the files they may name."""
-    root = pictures("a", "b", second=True)
-    write_npy(root / "far/a.npy", METRES)
-
-    def write(*lines):
-        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-        (root / "mine.jsonl").write_text("\n".join(texts))
-        return root
-
-    return write
-
-
-A, B = {"image": "images/a.png", "depth": "far/a.npy"}, {"image": "images/b.png"}
-
-
-def test_lists(listing):
-    root = listing(A | {"second": "images/b.png"}, A | {"key": "again"})
-    source = open_folder(root, list="mine.jsonl")
-    assert [sample.key for sample in source] == ["images/a", "again"]
-    assert source.quantities == {"depth"} and source[1].depth[0].tolist() == METRES.tolist()
-    assert source[0].second is not None and source[1].second is None
-    assert open_folder(listing(A, B), list="mine.jsonl").quantities == frozenset()
-
-
-def test_lists_with_splits(listing):
-    root = listing(A | {"split": "mine"}, B | {"split": "other"})
-    assert open_folder(root, "mine", list="mine.jsonl").quantities == {"depth"}
-    assert [s.key for s in open_folder(root, list="mine.jsonl")] == ["images/a", "images/b"]
-    with pytest.raises(UserError, match="no split 'val' .*mine 1, other 1, all 2"):
-        open_folder(root, "val", list="mine.jsonl")
-
-
-LISTS = {
-    "empty": ([""], "split 'all' in .* is empty"),
-    "not JSON": ([A, "images/b.png"], "line 2: not JSON"),
-    "not an object": (["[1]"], "line 1: 'image' is missing"),
-    "no image": ([{"depth": "x.npy"}], "line 1: 'image' is missing or not a text"),
-    "typo": ([A | {"dept": "x"}], "line 1: unknown 'dept'. Did you mean 'depth'"),
-    "not a path": ([A | {"depth": 3}], "line 1: 'depth' is missing or not a text"),
-    "twice": ([A, A], "line 2: the key 'images/a' was there before"),
-    "long key": ([A | {"key": "k" * 129}], "line 1: the key .* is not a text of 1 to 128 bytes"),
-    "number as key": ([A | {"key": 1}], "line 1: the key 1 is not a text"),
-    "half split": ([A, B | {"split": "val"}], "some lines name a split, and some do not"),
-    "gone": ([A | {"image": "images/c.png"}], "images/c.png is missing"),
-    "suffix": ([A | {"depth": "images/b.jpeg"}], "b.jpeg"),
-}
-
-
-@pytest.mark.parametrize(("lines", "reason"), LISTS.values(), ids=LISTS.keys())
-def test_malformed_lists(listing, lines, reason):
-    with pytest.raises(UserError, match=reason):
-        open_folder(listing(*lines), list="mine.jsonl")
-
-
-def test_a_listed_file_of_no_known_format(listing):
-    root = listing(A | {"depth": "mine.jsonl"})
-    with pytest.raises(
-        DataFormatError, match=r"mine.jsonl: expected one of .dpt, .npy, .pfm, .png"
-    ):
-        open_folder(root, list="mine.jsonl")[0]
-
-
-def test_real_files(real_samples, tmp_path):
-    """KITTI's flow and depth by way of a list; the golden values are those of their readers."""
-    for name in ("kitti_flow", "kitti"):
-        (tmp_path / name).symlink_to(real_samples(name))
-    frames = {"image": "kitti_flow/frame1.png", "second": "kitti_flow/frame2.png"}
-    line = frames | {"flow": "kitti_flow/flow_gt.png"}
-    (tmp_path / "mine.jsonl").write_text(json.dumps(line))
-    sample = open_folder(tmp_path, list="mine.jsonl")[0]
-    u, v = (part[sample.flow_valid[0]] for part in sample.flow)
-    assert sample.flow_valid.float().mean().item() == pytest.approx(0.162, abs=5e-4)
-    ranges = [part.item() for part in (u.min(), u.max(), v.min(), v.max())]
-    assert ranges == pytest.approx([-184.25, 74.61, -7.17, 53.27], abs=0.005)
-    depth = sorted((tmp_path / "kitti/depth").iterdir())[0]
-    image = next(path for path in (tmp_path / "kitti/rgb").iterdir() if path.stem == depth.stem)
-    line = {"image": str(image), "depth": str(depth), "key": "kitti"}
-    (tmp_path / "mine.jsonl").write_text(json.dumps(line))
-    sample = open_folder(tmp_path, list="mine.jsonl", depth_scale=256.0)[0]
-    assert sample.depth_valid.float().mean().item() == pytest.approx(0.21, abs=0.02)
-    assert 2 < sample.depth[sample.depth_valid].min() and sample.depth.max() < 90

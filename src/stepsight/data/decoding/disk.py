@@ -1,0 +1,44 @@
+"""What the disk refuses, as errors that name the file, and decoders that may not be installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from stepsight.errors import UserError
+
+
+@contextmanager
+def reading(where: object) -> Iterator[None]:
+    """Turn an `OSError` of the block into a `UserError` that begins with `where`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror}).") from error
+
+
+@contextmanager
+def writing(where: object) -> Iterator[None]:
+    """The same for a block that writes: a full disk, a folder that is not there, no permission."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{where}: cannot be written ({error}).") from error
+
+
+def extra(module: str, needed_by: str) -> Any:
+    """A module of the extra `data`. Raises `UserError` if it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UserError(f"{needed_by} need {package}: uv sync --extra data.") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Raises `UserError` if it cannot be read."""
+    with reading(path):
+        return path.read_bytes()

@@ -1,0 +1,89 @@
+"""How each quantity looks: uint8 "3 h w"; pixels whose truth is unknown are light grey."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from stepsight.colours import (
+    colour_depth,
+    colour_flow,
+    colour_image,
+    colour_labels,
+    colour_mask,
+    colour_normals,
+    colour_spread,
+)
+from stepsight.types import IGNORE, Sample
+
+CLOSER, FARTHER = (213, 94, 0), (0, 114, 178)  # Okabe-Ito vermillion and blue
+DOT = 4  # radius in pixels of the drawn picture
+STRIDE = 61  # between the colours of neighbouring instance numbers; 61 and 255 share no factor
+
+
+def paint_depth(depth: Tensor, sample: Sample) -> Tensor:
+    return colour_depth(depth[None], _batched(sample.depth_valid))[0]
+
+
+def paint_flow(flow: Tensor, sample: Sample) -> Tensor:
+    return colour_flow(flow[None], valid=_batched(sample.flow_valid))[0]
+
+
+def paint_normals(normals: Tensor, sample: Sample) -> Tensor:
+    return colour_normals(normals[None], _batched(sample.normals_valid))[0]
+
+
+def paint_occluded(occluded: Tensor, sample: Sample) -> Tensor:
+    return paint_mask(~occluded, torch.ones_like(occluded))
+
+
+def paint_amodal(amodal: Tensor, sample: Sample) -> Tensor:
+    """The visible part and what is hidden of the object."""
+    return paint_mask(amodal if sample.modal is None else sample.modal, amodal)
+
+
+def paint_labels(labels: Tensor, sample: Sample) -> Tensor:
+    return colour_labels(labels[None])[0]
+
+
+def paint_instances(instances: Tensor, sample: Sample) -> Tensor:
+    """Each object in another colour; stuff and crowds are light grey."""
+    classes = 0 if sample.labels is None else sample.labels
+    numbers = (STRIDE * instances + classes) % IGNORE
+    return colour_labels(torch.where(instances > 0, numbers, IGNORE)[None])[0]
+
+
+def paint_pairs(order: Tensor, sample: Sample) -> Tensor:
+    """The image with pairs of points, joined: vermillion is closer, blue is farther away."""
+    page = Image.fromarray(sample.image.permute(1, 2, 0).contiguous().numpy())
+    pen = ImageDraw.Draw(page)
+    for near_row, near_column, far_row, far_column in order.tolist():
+        near, far = (near_column, near_row), (far_column, far_row)
+        pen.line((near, far), fill="white", width=1)
+        pen.circle(near, DOT, fill=CLOSER, outline="white")
+        pen.circle(far, DOT, fill=FARTHER, outline="white")
+    return torch.from_numpy(np.array(page)).permute(2, 0, 1)
+
+
+def paint_mask(inside: Tensor, around: Tensor | None = None) -> Tensor:
+    """Masks "1 h w" in one colour, and what is only in the wider mask in another."""
+    return colour_mask(inside[None], (inside if around is None else around)[None])[0]
+
+
+def paint_map(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Any map "c h w": one channel from dark (its lowest value) to bright, two as motion, else the
+    first three as red, green and blue in [-1, 1]."""
+    match len(values):
+        case 1:
+            known = values if valid is None or not valid.any() else values[valid]
+            return colour_spread((values - known.min())[None], valid=_batched(valid))[0]
+        case 2:
+            return colour_flow(values[None], valid=_batched(valid))[0]
+        case _:
+            return colour_image(values[:3])
+
+
+def _batched(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask[None]
