@@ -25,7 +25,7 @@ from stepsight.scaling.flops import (
     UNetShape,
     split_flops,
 )
-from stepsight.scaling.flops.accounting import Shape
+from stepsight.scaling.flops.accounting import BackboneShape
 from stepsight.scaling.flops.vae import AutoencoderShape
 
 TARGET, COND, LABELS, FEATURES = 3, 6, 4, 9
@@ -62,7 +62,7 @@ def numbers(factory: Factory) -> int:
     return sum(p.numel() for p in meta(factory).parameters())
 
 
-def check(shape: Shape, factory: Factory, sizes=SIZES, features: int = 0) -> None:
+def check(shape: BackboneShape, factory: Factory, sizes=SIZES, features: int = 0) -> None:
     assert flops.parameters(shape) == numbers(factory)
     assert flops.active_parameters(shape) <= flops.parameters(shape)
     for height, width in sizes:

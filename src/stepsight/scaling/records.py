@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.scaling.plain import plain
 
 FILE_NAME = "records.jsonl"
 SCHEMA = 2  # 2: tokens, samples, working size, parent, time; several metrics a setting
@@ -72,7 +72,7 @@ class ScalingRecord:
         row = asdict(self)
         bins = row.pop("loss_bins")
         row |= {f"{BIN}{number}": value for number, value in enumerate(bins)}
-        return {key: _finite(value) for key, value in row.items()}
+        return plain(row)
 
 
 class Reading(NamedTuple):
@@ -87,10 +87,15 @@ def append(path: str | Path, records: Iterable[ScalingRecord]) -> None:
 
     A line cut short by an earlier crash is closed first; `read` drops it with a note.
     """
+    append_lines(path, (record.flat() for record in records))
+
+
+def append_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add rows of plain values to a JSON-lines file, as `append` does."""
     path = Path(path)
-    lines = "".join(json.dumps(record.flat(), allow_nan=False) + "\n" for record in records)
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = "" if ends_cleanly(path) else "\n"
+    start = "" if _ends_cleanly(path) else "\n"
     with path.open("ab", buffering=0) as file:
         file.write((start + lines).encode())
         os.fsync(file.fileno())
@@ -105,15 +110,15 @@ def read(*paths: str | Path) -> Reading:
         UserError: a path does not exist, or a ledger was written by a newer version.
         DataFormatError: a line is not a record; the message names file and line.
     """
-    found: list[ScalingRecord] = []
+    records: list[ScalingRecord] = []
     notes: list[str] = []
     for file in _ledgers(paths):
-        for number, line in enumerate(_lines(file), start=1):
-            if _is_torn(line):
-                notes.append(f"{file}:{number}: dropped a line cut short by a crash")
-            elif line.strip():
-                found.append(_parse(line, f"{file}:{number}"))
-    return Reading(list(dict.fromkeys(found)), notes)
+        for where, line in whole_lines(file):
+            if line is None:
+                notes.append(f"{where}: dropped a line cut short by a crash")
+            else:
+                records.append(_parse(line, where))
+    return Reading(list(dict.fromkeys(records)), notes)
 
 
 def column(records: Sequence[ScalingRecord], name: str) -> np.ndarray:
@@ -154,12 +159,19 @@ _REQUIRED = {name for name, f in _FIELDS.items() if f.default is MISSING} | {"sc
 _NUMERIC = {name for name, kinds in _KINDS.items() if int in kinds}
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no nan and no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def whole_lines(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Where each line of a JSON-lines file stands, and the line: None for one that was cut short.
+
+    Undecodable bytes are kept as marks, so that the line they are in is reported.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.split("\n"), start=1):
+        torn = line.startswith("{") and not line.rstrip().endswith("}")
+        if line.strip():
+            yield f"{path}:{number}", None if torn else line
 
 
-def ends_cleanly(path: Path) -> bool:
+def _ends_cleanly(path: Path) -> bool:
     """Whether a new line can start at the end of the file."""
     if not path.exists() or path.stat().st_size == 0:
         return True
@@ -170,25 +182,15 @@ def ends_cleanly(path: Path) -> bool:
 
 def _ledgers(paths: Sequence[str | Path]) -> list[Path]:
     """Files as given, folders searched; each ledger once."""
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.exists():
             raise UserError(
                 f"{path} does not exist. Name a ledger ({FILE_NAME}) or a run's folder."
             )
         for file in sorted(path.rglob(FILE_NAME)) if path.is_dir() else [path]:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
-def _lines(file: Path) -> list[str]:
-    """Undecodable bytes are kept as marks, so that the line they are in is reported."""
-    return file.read_text(encoding="utf-8", errors="replace").split("\n")
-
-
-def _is_torn(line: str) -> bool:
-    """A record that begins but does not end: its writer was killed, or the disk was full."""
-    return line.startswith("{") and not line.rstrip().endswith("}")
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
 def _parse(line: str, where: str) -> ScalingRecord:

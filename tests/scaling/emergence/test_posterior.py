@@ -12,8 +12,9 @@ from scipy.stats import norm
 from stepsight.errors import UserError
 from stepsight.scaling.emergence import posterior as emergence_posterior
 from stepsight.scaling.emergence.elbow import fit_columns
+from stepsight.scaling.emergence.model import Points, elbow_problem
 from stepsight.scaling.emergence.posterior import log_posterior, sample
-from stepsight.scaling.emergence.search import ElbowModel, Points, Search
+from stepsight.scaling.fitting.search import best_start
 
 LOSS, IMAGES = (
     part.ravel() for part in np.meshgrid(np.linspace(2.25, 1.9, 8), 64 * 4.0 ** np.arange(5))
@@ -39,7 +40,7 @@ def short(monkeypatch):
 def test_density():
     """Gaussian, with alpha, A and sigma in logs; nothing outside of the priors."""
     measured = points()
-    model = ElbowModel(measured, None)
+    model = elbow_problem(measured, None)
     ends = [0.06 * math.log(d) ** 0.9 + 1.8 for d in (64, 16384)]
     theta = np.array([math.log(0.9), *ends, math.log(0.45), math.log(0.01), 0.25])
     other = theta + np.array([0.1, 0.01, -0.01, 0.1, 0.2, 0.005])
@@ -76,18 +77,18 @@ def test_posterior_and_bootstrap_agree(short):
 
 def test_draws_are_those_of_the_likelihood_where_it_is_sharp(short):
     """B is the level of the points on the base: known to sigma / sqrt(n) or better."""
-    model = ElbowModel(points(), None)
-    best = Search(model).best(np.ones(len(LOSS)))
+    model = elbow_problem(points(), None)
+    best = best_start(model)
     draws, _ = sample(model, best, seed=0)
     base = draws[:, 1]
     flat = (LOSS > 2.1) & (IMAGES < 300)
-    assert base.mean() == pytest.approx(best.base, abs=0.004)
+    assert base.mean() == pytest.approx(best.q[0, -1], abs=0.004)
     assert 0.5 * 0.01 / math.sqrt(len(LOSS)) < base.std() < 1.5 * 0.01 / math.sqrt(flat.sum())
 
 
 def test_same_seed_same_draws_and_a_given_base(short):
-    model = ElbowModel(points(), 0.25)
-    best = Search(model).best(np.ones(len(LOSS)))
+    model = elbow_problem(points(), 0.25)
+    best = best_start(model)
     one, two, other = (sample(model, best, seed)[0] for seed in (0, 0, 1))
     assert (one == two).all() and not np.array_equal(one, other)
     assert (one[:, 1] == 0.25).all()
@@ -95,8 +96,8 @@ def test_same_seed_same_draws_and_a_given_base(short):
 
 def test_a_short_chain_is_said(monkeypatch):
     monkeypatch.setattr(emergence_posterior, "STEPS", 60)
-    model = ElbowModel(points(), None)
-    _, notes = sample(model, Search(model).best(np.ones(len(LOSS))), seed=0)
+    model = elbow_problem(points(), None)
+    _, notes = sample(model, best_start(model), seed=0)
     assert "not converged" in notes[0]
 
 

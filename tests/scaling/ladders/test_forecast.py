@@ -10,7 +10,7 @@ import pytest
 from stepsight.errors import DataFormatError
 from stepsight.scaling.ladders.forecast import (
     LOSS,
-    Target,
+    ForecastTarget,
     append_forecasts,
     by_quantity,
     forecasts,
@@ -74,7 +74,7 @@ def test_a_point_that_was_measured_again_counts_once(ladder, measured):
 
 
 def test_the_forecast_is_dated_and_holds_the_outcome(ladder, measured, tmp_path):
-    made = list(forecasts(ladder, Target("larger", *PLACE), bootstrap=60))
+    made = list(forecasts(ladder, ForecastTarget("larger", *PLACE), bootstrap=60))
     assert [one.metric for one in made] == [LOSS, "abs_rel", "delta1"]
     path = tmp_path / "out" / "forecasts.jsonl"
     append_forecasts(path, made)
@@ -95,14 +95,14 @@ def test_the_forecast_is_dated_and_holds_the_outcome(ladder, measured, tmp_path)
 
 
 def test_an_outcome_that_is_not_as_forecast_is_outside(ladder, measured):
-    made = list(forecasts(ladder, Target("larger", *PLACE), bootstrap=60))
+    made = list(forecasts(ladder, ForecastTarget("larger", *PLACE), bootstrap=60))
     settled, _ = scored(made, [*measured(*PLACE, noise=0.7, time=AFTER)])
     assert [one.inside for one in settled] == [False] * 3 and settled[0].error < -0.3
 
 
 def test_too_few_points_make_no_forecast(ladder):
     few = [one for one in ladder if one.params_active == 60_000]
-    assert list(forecasts(few, Target("larger", *PLACE), bootstrap=20)) == []
+    assert list(forecasts(few, ForecastTarget("larger", *PLACE), bootstrap=20)) == []
 
 
 def test_points_that_saw_fewer_samples_make_no_forecast_worse(ladder, measured):
@@ -111,7 +111,7 @@ def test_points_that_saw_fewer_samples_make_no_forecast_worse(ladder, measured):
         for params in (60_000, 200_000, 350_000)
         for one in measured(params, 8_000, 0.8, samples=16, run=f"few-{params}")
     ]
-    target = Target("larger", *PLACE)
+    target = ForecastTarget("larger", *PLACE)
     full, mixed = (list(forecasts(rows, target, bootstrap=20)) for rows in (ladder, ladder + few))
     assert [one.points for one in mixed] == [one.points for one in full]
     assert [one.value for one in mixed] == [one.value for one in full]
@@ -125,11 +125,11 @@ def test_what_parameters_and_images_do_not_settle_has_no_forecast(ladder, measur
         for images in (4_000, 8_000, 16_000)
         for one in measured(params, images, inherited_flops=budget, run=f"{params}{images}{budget}")
     ]
-    assert list(forecasts(tuned, Target("larger", *PLACE), bootstrap=20)) == []
+    assert list(forecasts(tuned, ForecastTarget("larger", *PLACE), bootstrap=20)) == []
 
 
 def test_a_line_cut_short_is_left_out_and_the_next_one_is_whole(ladder, tmp_path):
-    made = list(forecasts(ladder, Target("larger", *PLACE), bootstrap=20))
+    made = list(forecasts(ladder, ForecastTarget("larger", *PLACE), bootstrap=20))
     path = tmp_path / "forecasts.jsonl"
     append_forecasts(path, made[:1])
     path.write_text(path.read_text() + '{"made": "2026')

@@ -13,7 +13,7 @@ import pytest
 
 from stepsight.errors import UserError
 from stepsight.scaling.ladders import launch
-from stepsight.scaling.ladders.ladder import Ladder, Rung, Stage
+from stepsight.scaling.ladders.ladder import Ladder, LadderStage, Rung
 
 # Stands for train.py: fails where it is told to, and counts how often it was started.
 PROGRAM = """
@@ -43,7 +43,7 @@ def rung(name: str, fail: bool = False, **training: object) -> Rung:
 @pytest.fixture
 def ladder(tmp_path) -> Ladder:
     (tmp_path / "program.py").write_text(PROGRAM)
-    return Ladder(tmp_path / "out", (Stage("train", {}, ()),))
+    return Ladder(tmp_path / "out", (LadderStage("train", {}, ()),))
 
 
 def starts(ladder: Ladder, name: str) -> list[str]:
@@ -54,7 +54,7 @@ def test_rungs_run_once_and_failures_are_told(ladder, tmp_path):
     rungs = [rung("train/a"), rung("train/b", fail=True), rung("fine/c"), rung("tune/d")]
     rungs[3] = rung("tune/d", evaluate=False)
     jobs = launch.prepare(ladder, rungs, tmp_path / "program.py")
-    told: list[launch.Outcome] = []
+    told: list[launch.RungOutcome] = []
     found = launch.run_local(jobs, 2, told.append)
     assert [one.state for one in found] == ["done", "failed", "done", "done"]
     assert found[1].why == "error: loss is nan at step 3" and len(told) == 4
@@ -100,13 +100,13 @@ def test_a_job_array_does_the_same(ladder, tmp_path):
     pytest.importorskip("submitit")
     rungs = [rung("train/a"), rung("train/b", fail=True)]
     jobs = launch.prepare(ladder, rungs, tmp_path / "program.py")
-    told: list[launch.Outcome] = []
+    told: list[launch.RungOutcome] = []
     options = {"timeout_min": 5}
     found = launch.run_slurm(jobs, tmp_path / "slurm", options, told.append, cluster="debug")
     assert [one.state for one in found] == ["done", "failed"] == [one.state for one in told]
     assert "loss is nan" in found[1].why
     found = launch.run_slurm(jobs[:1], tmp_path / "slurm", options, told.append, cluster="debug")
-    assert found == [launch.Outcome("train/a", "done")] and len(told) == 2
+    assert found == [launch.RungOutcome("train/a", "done")] and len(told) == 2
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_rung_knows_its_device_and_no_process_group(monkeypatch):
 def test_the_status_of_a_ladder_is_plain_json(ladder, tmp_path):
     assert launch.read_status(tmp_path) == {}
     rungs = [rung("train/a")]
-    launch.write_status(ladder, rungs[0], launch.Outcome("train/a", "failed", 1.0, 0.5, "why"))
+    launch.write_status(ladder, rungs[0], launch.RungOutcome("train/a", "failed", 1.0, 0.5, "why"))
     (row,) = json.loads((ladder.out / launch.STATUS).read_text())
     assert row["state"] == "failed" and row["why"] == "why" and row["factor"] == 1.0
 

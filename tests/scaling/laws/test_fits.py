@@ -190,7 +190,7 @@ def test_warnings_say_what_is_wrong():
 
 
 def test_a_search_cut_short_says_so(monkeypatch):
-    monkeypatch.setattr("stepsight.scaling.laws.search.MAX_STEPS", 2)
+    monkeypatch.setattr("stepsight.scaling.fitting.search.MAX_STEPS", 2)
     assert warned(fit("power_floor", X, KINDS["saturated"], bootstrap=0), "not converged")
 
 

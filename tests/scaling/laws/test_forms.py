@@ -7,21 +7,21 @@ import pytest
 from scipy.optimize import approx_fprime, nnls
 
 from stepsight.errors import UserError
-from stepsight.scaling.laws.forms import FORMS, Form, find_form
+from stepsight.scaling.laws.forms import FORMS, LogForm, find_form
 from stepsight.scaling.laws.forms.projection import project
 
 RNG = np.random.default_rng(0)
 CURVES = [name for name, form in FORMS.items() if len(form.inputs) == 1]
 
 
-def data(form: Form, n: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def data(form: LogForm, n: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centred logs of a plausible law, and a centre."""
     u = RNG.uniform(-4, 4, (n, len(form.inputs)))
     v = np.log(0.5 + np.exp(-0.3 * u.sum(axis=1)))
     return u - u.mean(axis=0), v - v.mean(), RNG.normal(size=len(form.inputs) + 1)
 
 
-def some(form: Form, u: np.ndarray, v: np.ndarray, count: int = 6) -> np.ndarray:
+def some(form: LogForm, u: np.ndarray, v: np.ndarray, count: int = 6) -> np.ndarray:
     """Starts well inside the bounds."""
     lower, upper = form.bounds(u, v)
     starts = form.starts(u, v)
@@ -29,7 +29,7 @@ def some(form: Form, u: np.ndarray, v: np.ndarray, count: int = 6) -> np.ndarray
     return np.clip(drawn, lower + 0.05, upper - 0.05)
 
 
-def evaluated(form: Form, log_x: np.ndarray, **params: float) -> np.ndarray:
+def evaluated(form: LogForm, log_x: np.ndarray, **params: float) -> np.ndarray:
     """log y of a reported law."""
     logs = [np.log(params[k]) if k in form.logs else params[k] for k in form.parameters]
     return form.evaluate(np.array([logs]), log_x)[0]
@@ -41,7 +41,7 @@ def test_jacobians(name: str):
     u, v, centre = data(form)
     for q in some(form, u, v):
         slopes = form.jacobian(q[None], u)[0]
-        numeric = approx_fprime(q, lambda p: form.log_curve(p[None], u)[0], 1e-7)
+        numeric = approx_fprime(q, lambda p: form.curve(p[None], u)[0], 1e-7)
         np.testing.assert_allclose(slopes, numeric, rtol=1e-4, atol=1e-5)
         turned = form.natural_jacobian(q[None], centre)[0]
         numeric = approx_fprime(q, lambda p: form.natural(p[None], centre)[0], 1e-7)
@@ -54,7 +54,7 @@ def test_natural_parameters_are_the_same_curve_without_a_centre(name: str):
     u, v, centre = data(form)
     q = some(form, u, v)
     found = form.evaluate(form.natural(q, centre), u + centre[:-1])
-    np.testing.assert_allclose(found, form.log_curve(q, u) + centre[-1], atol=1e-9)
+    np.testing.assert_allclose(found, form.curve(q, u) + centre[-1], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -113,7 +113,7 @@ def test_forms_contain_the_power_law_with_floor():
 
 def test_a_steep_law_neither_overflows_nor_stops_at_its_floor():
     u = np.linspace(-60, 60, 7)
-    steep = FORMS["power_floor"].log_curve(np.array([[0.5, 0.0, 10.0]]), u[:, None])[0]
+    steep = FORMS["power_floor"].curve(np.array([[0.5, 0.0, 10.0]]), u[:, None])[0]
     assert steep[0] == pytest.approx(600) and steep[-1] == pytest.approx(np.log(0.5))
 
 
@@ -132,7 +132,7 @@ def test_a_power_of_exponent_zero_is_a_floor():
     form, u = FORMS["members"], RNG.normal(size=(9, 2))
     q = np.array([[0.3, -0.5, 0.4, -1.0, 0.0], [0.3, -0.5, 0.4, -1.0, 0.2]])
     found = form.canonical(q)
-    np.testing.assert_allclose(form.log_curve(found, u), form.log_curve(q, u), atol=1e-12)
+    np.testing.assert_allclose(form.curve(found, u), form.curve(q, u), atol=1e-12)
     assert found[0, 0] == pytest.approx(0.3 + np.exp(-1.0)) and found[0, 3] < -50
     np.testing.assert_array_equal(found[1], q[1])
 

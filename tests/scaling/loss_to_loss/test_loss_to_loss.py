@@ -165,7 +165,9 @@ def test_steps_stay_finite(known):
     y = np.geomspace(1e-3, 1, 12)
     found = relate(x, y, floor_x=known[0], floor_y=known[1], bootstrap=10)
     assert np.isfinite([found.K, found.kappa, found.E0, found.E1, *found.residuals]).all()
-    assert (known[0] is None) != any("kappa is at its bound 100" in one for one in found.warnings)
+    assert any("kappa is at its bound 100" in one for one in found.warnings)
+    if known[0] is None:  # a step above a floor of x is nearly what these pairs are
+        assert np.sum((found.predict(x) - y) ** 2) < 3.3e-6
     json.dumps(found.to_dict(), allow_nan=False)
 
 

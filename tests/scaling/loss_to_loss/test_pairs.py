@@ -1,11 +1,11 @@
-"""Which records are paired with which, hook by hook, and what is refused."""
+"""Which records are paired with which, pairing by pairing, and what is refused."""
 
 from __future__ import annotations
 
 import pytest
 
 from stepsight.errors import UserError
-from stepsight.scaling.loss_to_loss.pairs import HOOKS, join, pair
+from stepsight.scaling.loss_to_loss.pairs import PAIRINGS, join, pair
 
 
 def xy(found) -> list[tuple[float, float]]:
@@ -81,7 +81,7 @@ def test_wall_time_pairs_nothing(record):
 
 
 @pytest.mark.parametrize(
-    "hook, field, one, other",
+    "pairing, field, one, other",
     [
         ("synthetic-real", "dataset", "scenes", "nyu"),
         ("real-real", "dataset", "nyu", "kitti"),
@@ -89,12 +89,12 @@ def test_wall_time_pairs_nothing(record):
         ("test-time", "members", 1, 4),
     ],
 )
-def test_the_same_checkpoint_on_two_sets_or_settings(record, hook, field, one, other):
+def test_the_same_checkpoint_on_two_sets_or_settings(record, pairing, field, one, other):
     records = [
         record(**{"run": run, field: where, "value": value})
         for run, where, value in (("a", one, 0.4), ("a", other, 0.2), ("b", other, 0.1))
     ]
-    found = pair(records, hook, x_where={field: str(one)}, y_where={field: str(other)})
+    found = pair(records, pairing, x_where={field: str(one)}, y_where={field: str(other)})
     assert xy(found) == [(0.4, 0.2)] and found.notes == ("1 points have no partner",)
 
 
@@ -160,5 +160,5 @@ def test_what_would_mix_is_refused(record):
         pair(records, "loss-metrics")
 
 
-def test_every_hook_says_what_it_is():
-    assert len(HOOKS) == 6 and all(hook.about for hook in HOOKS.values())
+def test_every_pairing_says_what_it_is():
+    assert len(PAIRINGS) == 6 and all(rule.about for rule in PAIRINGS.values())

@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
-from stepsight.scaling.laws.diagnosis import Verdict
+from stepsight.scaling.fitting.quality import Verdict
 from stepsight.scaling.sampling.axes import (
+    axis_verdicts,
     by_family,
     deviations_of,
-    dials,
     errors_of,
     joint_verdict,
     surfaces,
@@ -22,7 +22,7 @@ NFE, MEMBERS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8)
 
 
 def judged(points) -> dict[str, str]:
-    return {f"{dial.dial} at {dial.at}": dial.verdict for dial in dials(points)}
+    return {f"{dial.dial} at {dial.at}": dial.verdict for dial in axis_verdicts(points)}
 
 
 def grid(value):
@@ -45,7 +45,7 @@ def test_steps_alone_hurt_and_with_members_help():
     points = grid(lambda t, n: 0.12 + 0.1 * t**-0.6 + (0.01 + 0.25 * (1 - t**-0.6)) / n)
     verdicts = judged(points)
     assert verdicts["steps at 1"] == "not monotone" and verdicts["steps at 8"] != "not monotone"
-    gains = {f"{dial.dial} at {dial.at}": dial.gain for dial in dials(points)}
+    gains = {f"{dial.dial} at {dial.at}": dial.gain for dial in axis_verdicts(points)}
     assert gains["steps at 1"] < 0 < gains["steps at 8"]
     assert gains["members at 1"] < gains["members at 32"]
 
@@ -67,7 +67,7 @@ def test_too_few_points():
     points = {(1, 1): 0.3, (2, 1): 0.2, (1, 2): 0.25, (2, 2): 0.15}
     assert set(judged(points).values()) == {"too few points"}
     assert joint_verdict(points, fit_surface(points)) == "too few points"
-    assert dials({(1, 1): 0.3}) == [] and dials({}) == []
+    assert axis_verdicts({(1, 1): 0.3}) == [] and axis_verdicts({}) == []
 
 
 def test_cells_become_points(cell):

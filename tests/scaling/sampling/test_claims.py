@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stepsight.scaling.sampling.claims import Claim, decide, holm
-from stepsight.scaling.sampling.paired import Numbers, Table
+from stepsight.scaling.sampling.paired import MetricTable, Numbers
 from stepsight.scaling.sampling.questions import BEST, CALLS, HARMLESS, MEMBERS, held_back
 from stepsight.scaling.sampling.sweeps import Family
 
@@ -51,7 +51,7 @@ def tables(
     temperatures: Sequence[float] = (0.0, 1.0),
     metric: str = "abs_rel",
     **changed,
-) -> list[Table]:
+) -> list[MetricTable]:
     """A table a temperature: what makes an image hard is shared, and changed by a factor of the
     setting."""
     found = []
@@ -65,7 +65,7 @@ def tables(
         }
         own = {"task": "depth", "metric": metric, "family": family(temperature), "keys": KEYS}
         own |= {"averaging": "pooled" if rows is pooled else "per image", "settings": settings}
-        found.append(Table(**(own | changed)))
+        found.append(MetricTable(**(own | changed)))
     return found
 
 
@@ -113,7 +113,7 @@ def test_no_harm_is_to_be_worse_by_less_than_the_margin(rows):
         assert (one.verdict, one.base.nfe, one.other.nfe) == (verdict, 4, 8)
     calm = tables(lambda temperature, nfe, members: 1.0, rows, [0.0])
     same = [*calm[0].settings.values()][0]
-    still = Table(**(vars(calm[0]) | {"settings": dict.fromkeys(calm[0].settings, same)}))
+    still = MetricTable(**(vars(calm[0]) | {"settings": dict.fromkeys(calm[0].settings, same)}))
     (one,) = asked(decide([still]), HARMLESS)
     assert one.verdict == "holds" and one.value == 0, "no change at all is no harm"
     assert verdicts(asked(decide([still]), CALLS)) == {"undecided"}
@@ -134,8 +134,10 @@ def test_the_sign_of_a_pooled_claim_is_that_of_its_own_metric():
     values = {(1, 1): before, (4, 1): after}
     rows = {at: np.stack([weight * v, weight], axis=1) for at, v in values.items()}
     common = {"task": "flow", "metric": "epe", "family": family(), "keys": KEYS}
-    of_pool = decide([Table(**common, settings=rows, averaging="pooled")])
-    of_mean = decide([Table(**common, settings={at: per_image(v) for at, v in values.items()})])
+    of_pool = decide([MetricTable(**common, settings=rows, averaging="pooled")])
+    of_mean = decide(
+        [MetricTable(**common, settings={at: per_image(v) for at, v in values.items()})]
+    )
     (one,), (other,) = asked(of_pool, CALLS), asked(of_mean, CALLS)
     assert (one.verdict, other.verdict) == ("fails", "holds")
     own = (weight * after).sum() / (weight * before).sum() - 1
@@ -184,7 +186,7 @@ def test_the_best_setting_of_a_cost_is_chosen_on_other_images_than_it_is_tested_
     for number in range(12):
         values = 0.2 * (1 + 0.2 * rng.standard_normal(IMAGES))
         more = {(4, 1): per_image(values)} | (settings if number == 0 else {})
-        own.append(Table(**common(family(views=f"v{number}")), settings=more))
+        own.append(MetricTable(**common(family(views=f"v{number}")), settings=more))
     (one,) = asked(decide(own), BEST)
     half = np.array([held_back(key) for key in KEYS])
     assert 20 < half.sum() < 44 and one.n == half.sum()
@@ -239,7 +241,7 @@ def test_a_sampler_worse_than_one_trailing_call_makes_no_claims(rows):
         return 1.8 - 0.2 * math.log2(nfe)
 
     leading = [
-        Table(**(vars(table) | {"family": family(t, spacing="leading")}))
+        MetricTable(**(vars(table) | {"family": family(t, spacing="leading")}))
         for t, table in zip((0.0, 1.0), tables(recovers, rows))
     ]
     found = decide([*trailing, *leading])
@@ -306,7 +308,7 @@ def test_images_are_paired_by_key_whatever_their_order():
     own = tables(helps)
     order = np.random.default_rng(1).permutation(IMAGES)
     shuffled = [
-        Table(
+        MetricTable(
             **(
                 vars(table)
                 | {
@@ -318,7 +320,7 @@ def test_images_are_paired_by_key_whatever_their_order():
         for table in own
     ]
 
-    def told(given: list[Table]) -> np.ndarray:
+    def told(given: list[MetricTable]) -> np.ndarray:
         return np.array([(one.value, one.lo, one.hi, one.p) for one in decide(given)])
 
     assert told([own[0], shuffled[1]]) == pytest.approx(told(own))
@@ -333,7 +335,7 @@ def test_images_that_a_setting_lacks_are_left_out():
 def test_too_few_images_decide_nothing():
     few = slice(0, 5)
     cut = [
-        Table(
+        MetricTable(
             **(
                 vars(table)
                 | {"keys": KEYS[few], "settings": {at: r[few] for at, r in table.settings.items()}}
@@ -350,7 +352,7 @@ def test_a_base_of_zero_still_decides():
     rng = np.random.default_rng(0)
     settings = {(1, 1): per_image(np.zeros(IMAGES)), (4, 1): per_image(rng.random(IMAGES))}
     own = common(family()) | {"metric": "iou_hidden"}
-    (one,) = asked(decide([Table(**own, settings=settings)]), CALLS)
+    (one,) = asked(decide([MetricTable(**own, settings=settings)]), CALLS)
     assert one.verdict == "holds" and math.isnan(one.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from stepsight.errors import UserError
 from stepsight.scaling.sampling.frontier import frontier, frontier_table, frontiers, pareto
-from stepsight.scaling.sampling.paired import Table
+from stepsight.scaling.sampling.paired import MetricTable
 from stepsight.scaling.sampling.sweeps import Family
 
 
@@ -109,7 +109,7 @@ def test_costs_that_were_not_measured_or_not_known(sweep):
         frontier(cells, "depth", cost="call")
 
 
-def tables(cells, noise: float = 0.0) -> list[Table]:
+def tables(cells, noise: float = 0.0) -> list[MetricTable]:
     """The images behind cells of one metric, whose means are those of the cells."""
     rng = np.random.default_rng(0)
     hard = rng.gamma(2.0, 1.0, 40)
@@ -122,7 +122,7 @@ def tables(cells, noise: float = 0.0) -> list[Table]:
         found.setdefault(cell.family, {})[cell.setting] = rows
     keys = [str(i) for i in range(40)]
     own = {"task": cells[0].task, "metric": cells[0].metric, "keys": keys}
-    return [Table(**own, family=family, settings=rows) for family, rows in found.items()]
+    return [MetricTable(**own, family=family, settings=rows) for family, rows in found.items()]
 
 
 def test_gains_have_intervals_where_the_images_are_at_hand(sweep):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepsight.scaling.sampling.axes import dials
+from stepsight.scaling.sampling.axes import axis_verdicts
 from stepsight.scaling.sampling.frontier import ascending
 
 MODELS = ("a2", "a4", "a6")
@@ -20,7 +20,7 @@ def curve(rows, model, steps, members, error="absrel"):
 @pytest.mark.parametrize("model", MODELS)
 def test_steps_saturate(published, model):
     table, *columns = STEPS
-    (steps,) = dials(curve(published(table), model, *columns))
+    (steps,) = axis_verdicts(curve(published(table), model, *columns))
     assert (steps.dial, steps.at, steps.points) == ("steps", 5, 8)
     assert steps.verdict == "saturated" and steps.gain > 0.5
 
@@ -28,7 +28,7 @@ def test_steps_saturate(published, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_members_keep_paying(published, model):
     table, *columns = MEMBERS
-    (members,) = dials(curve(published(table), model, *columns))
+    (members,) = axis_verdicts(curve(published(table), model, *columns))
     assert (members.dial, members.at, members.points) == ("members", 50, 6)
     assert members.verdict in ("law", "improves but no law")
     assert 0.19 < members.gain < 0.21 and members.exponent == pytest.approx(0.083, abs=0.005)

@@ -12,10 +12,10 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepsight.measures import main_metric, measure
 from stepsight.scaling.analysis.words import named
+from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.ladders.forecast import (
     LOSS,
     Quantity,
@@ -26,7 +26,6 @@ from stepsight.scaling.ladders.forecast import (
 )
 from stepsight.scaling.records import ScalingRecord, column
 
-Array = NDArray[np.float64]
 PARAMS, IMAGES = "params_active", "images_seen"
 
 
@@ -49,22 +48,25 @@ class Curve:
         """What the errors are, for an axis."""
         if self.quantity.metric == LOSS:
             return "validation loss"
-        own = measure(self.quantity.metric)
-        unit = f" [{own.unit}]" if own.unit else ""
-        return f"{own.label}{unit}" if self.quantity.lower_is_better else f"1 - {own.label}"
+        info = measure(self.quantity.metric)
+        unit = f" [{info.unit}]" if info.unit else ""
+        return f"{info.label}{unit}" if self.quantity.lower_is_better else f"1 - {info.label}"
 
     @property
     def runs(self) -> list[str]:
-        return [one.run for one in self.records]
+        return [record.run for record in self.records]
 
     @property
     def tuned(self) -> bool:
         """Whether its runs started from the weights of others."""
-        return any(one.parent for one in self.records)
+        return any(record.parent for record in self.records)
 
     @property
     def points(self) -> set[Hashable]:
-        return {(one.run, one.images_seen, error) for one, error in zip(self.records, self.errors)}
+        return {
+            (record.run, record.images_seen, error)
+            for record, error in zip(self.records, self.errors)
+        }
 
     @property
     def compute(self) -> Array:
@@ -86,75 +88,80 @@ def curves(records: Iterable[ScalingRecord]) -> tuple[list[Curve], list[str]]:
     Where runs differ in the number of distinct samples alone, curves hold those with the most: the
     others saw the same images more often.
     """
-    found, notes = [], []
+    every, notes = [], []
     for quantity, rows in by_quantity(records).items():
-        known = [one for one, error in zip(rows, errors_of(quantity, rows)) if error > 0]
+        known = [record for record, error in zip(rows, errors_of(quantity, rows)) if error > 0]
         most = most_samples(known)
         curve = Curve(quantity, "", tuple(most), _errors(quantity, most))
         notes += _left_out(curve, len(rows) - len(known), len(known) - len(most))
-        found += [curve] if most else []
-    found = _kinds(found)
-    order = list(dict.fromkeys(one.quantity.task for one in found))
-    found.sort(key=lambda c: (order.index(c.quantity.task), c.quantity.metric != LOSS))
-    return _told_apart(_without_copies(found)), list(dict.fromkeys(notes))
+        every += [curve] if most else []
+    every = _kinds(every)
+    order = list(dict.fromkeys(curve.quantity.task for curve in every))
+    every.sort(key=lambda c: (order.index(c.quantity.task), c.quantity.metric != LOSS))
+    return _told_apart(_without_copies(every)), list(dict.fromkeys(notes))
 
 
-def _without_copies(found: Sequence[Curve]) -> list[Curve]:
+def _without_copies(curves: Sequence[Curve]) -> list[Curve]:
     """A loss belongs to a checkpoint: where that was evaluated on several data sets, it counts
     once."""
     kept: list[Curve] = []
-    for one in found:
-        own = one.quantity._replace(dataset="")
+    for curve in curves:
+        quantity = curve.quantity._replace(dataset="")
         losses = [c for c in kept if c.quantity.metric == LOSS]
-        same = [c for c in losses if c.quantity._replace(dataset="") == own]
-        if not any(one.points <= other.points for other in same):
-            kept.append(one)
+        same = [c for c in losses if c.quantity._replace(dataset="") == quantity]
+        if not any(curve.points <= other.points for other in same):
+            kept.append(curve)
     return kept
 
 
-def _told_apart(found: Sequence[Curve]) -> list[Curve]:
+def _told_apart(curves: Sequence[Curve]) -> list[Curve]:
     """Curves of one name take their data set into it, and if need be their protocol."""
     for field in ("dataset", "protocol"):
-        names = Counter(one.name for one in found)
-        found = [
-            replace(one, where=f"{one.where} {getattr(one.quantity, field)}".strip())
-            if names[one.name] > 1
-            else one
-            for one in found
+        names = Counter(curve.name for curve in curves)
+        curves = [
+            replace(curve, where=f"{curve.where} {getattr(curve.quantity, field)}".strip())
+            if names[curve.name] > 1
+            else curve
+            for curve in curves
         ]
-    return list(found)
+    return list(curves)
 
 
 def headline(every: Sequence[Curve]) -> list[Curve]:
     """The curves worth a figure: of each task, data set and kind the loss, and the main metric in
     the test-time setting with the most points, then the most model calls."""
     groups: dict[Hashable, list[Curve]] = defaultdict(list)
-    for one in every:
-        q = one.quantity
-        groups[q.task, q.dataset, q.protocol * (q.metric != LOSS), one.kind].append(one)
-    found = []
+    for curve in every:
+        q = curve.quantity
+        groups[q.task, q.dataset, q.protocol * (q.metric != LOSS), curve.kind].append(curve)
+    chosen = []
     for group in groups.values():
-        offered = [one.quantity.metric for one in group if one.quantity.metric != LOSS]
+        offered = [curve.quantity.metric for curve in group if curve.quantity.metric != LOSS]
         main = main_metric(group[0].quantity.task, offered)
-        own = [one for one in group if one.quantity.metric in (main, LOSS)]
-        found.append(max(own, key=lambda c: (len(c.errors), c.quantity.nfe * c.quantity.members)))
-    return found
+        offers = [curve for curve in group if curve.quantity.metric in (main, LOSS)]
+        chosen.append(
+            max(offers, key=lambda c: (len(c.errors), c.quantity.nfe * c.quantity.members))
+        )
+    return chosen
 
 
-def _kinds(found: Sequence[Curve]) -> list[Curve]:
+def _kinds(curves: Sequence[Curve]) -> list[Curve]:
     """The curves with what tells them apart within a quantity: working size, and where they began
     from."""
     families: dict[Quantity, list[Curve]] = defaultdict(list)
-    for one in found:
-        families[one.quantity._replace(size="", tuned=False)].append(one)
+    for curve in curves:
+        families[curve.quantity._replace(size="", tuned=False)].append(curve)
     parts = {
-        one.quantity: (one.quantity.size, "fine-tuned" if one.quantity.tuned else "from scratch")
-        for one in found
+        curve.quantity: (
+            curve.quantity.size,
+            "fine-tuned" if curve.quantity.tuned else "from scratch",
+        )
+        for curve in curves
     }
     return [
-        replace(one, kind=_differing(parts[one.quantity], [parts[c.quantity] for c in family]))
+        replace(curve, kind=_differing(parts[curve.quantity], [parts[c.quantity] for c in family]))
         for family in families.values()
-        for one in family
+        for curve in family
     ]
 
 

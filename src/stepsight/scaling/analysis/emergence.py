@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from stepsight.errors import UserError
-from stepsight.scaling.analysis.curves import Array
 from stepsight.scaling.analysis.words import named
 from stepsight.scaling.emergence.companion import Judged, fit_companion, judge
 from stepsight.scaling.emergence.elbow import EmergenceFit, fit_columns
+from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity
 from stepsight.scaling.loss_to_loss.pairs import PRETRAINING_TASK
 from stepsight.scaling.plain import plain
@@ -53,7 +53,7 @@ class Emergence:
 
 def emergences(records: Sequence[ScalingRecord], bootstrap: int) -> Iterator[Emergence]:
     """One for each metric that is better when higher, where the records hold enough."""
-    tuned = [one for one in records if one.parent and one.samples]
+    tuned = [record for record in records if record.parent and record.samples]
     tables = {
         quantity: columns
         for quantity, rows in by_quantity(tuned).items()
@@ -70,17 +70,17 @@ def emergences(records: Sequence[ScalingRecord], bootstrap: int) -> Iterator[Eme
 
 def _base(records: Sequence[ScalingRecord], quantity: Quantity) -> float | None:
     """The score of the trivial predictor, where the records of a quantity agree on it."""
-    known = {one.trivial for one in by_quantity(records)[quantity]}
+    known = {record.trivial for record in by_quantity(records)[quantity]}
     return known.pop() if len(known) == 1 else None
 
 
 def _columns(rows: Sequence[ScalingRecord], records: Sequence[ScalingRecord]) -> Columns:
     """Points of the last checkpoint of every fine-tuned run."""
-    last = {one.run: one for one in sorted(rows, key=lambda one: one.images_seen)}
+    last = {record.run: record for record in sorted(rows, key=lambda one: one.images_seen)}
     points = [
-        (loss, one.samples, one.value)
-        for one in last.values()
-        if (loss := loss_before(one, records)) is not None
+        (loss, record.samples, record.value)
+        for record in last.values()
+        if (loss := loss_before(record, records)) is not None
     ]
     return dict(zip(COLUMNS, np.array(points, dtype=float).reshape(-1, 3).T))
 
@@ -102,12 +102,14 @@ def _judged(
 def loss_before(tuned: ScalingRecord, records: Sequence[ScalingRecord]) -> float | None:
     """Validation loss of the checkpoint that a run started from: of its pretraining task if it has
     one, else the mean over its tasks."""
-    own = [one for one in records if one.run == tuned.parent and one.loss is not None]
-    if not own:
+    before = [
+        record for record in records if record.run == tuned.parent and record.loss is not None
+    ]
+    if not before:
         return None
-    spent = tuned.inherited_flops or max(_spent(one) for one in own)
-    nearest = min(own, key=lambda one: abs(_spent(one) - spent))
-    losses = {one.task: one.loss for one in own if _spent(one) == _spent(nearest)}
+    spent = tuned.inherited_flops or max(_spent(record) for record in before)
+    nearest = min(before, key=lambda record: abs(_spent(record) - spent))
+    losses = {record.task: record.loss for record in before if _spent(record) == _spent(nearest)}
     known = [loss for loss in losses.values() if loss is not None]
     return losses.get(PRETRAINING_TASK) or sum(known) / len(known)
 

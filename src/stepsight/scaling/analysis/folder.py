@@ -14,7 +14,7 @@ from typing import Any
 from stepsight.errors import DataFormatError, UserError
 from stepsight.scaling import records
 from stepsight.scaling.ladders import forecast
-from stepsight.scaling.ladders.forecast import Forecast, Scored, Target
+from stepsight.scaling.ladders.forecast import Forecast, ForecastTarget, ScoredForecast
 from stepsight.scaling.ladders.launch import STATUS, last_loss
 from stepsight.scaling.reading import read_json
 from stepsight.scaling.records import ScalingRecord
@@ -24,7 +24,7 @@ IMAGES = "training.images"
 
 
 @dataclass(frozen=True)
-class Rung:
+class RungStatus:
     """A rung of a ladder and what became of it."""
 
     ladder: Path
@@ -67,13 +67,13 @@ class ScalingFolder:
 
     records: list[ScalingRecord]
     notes: list[str]
-    rungs: list[Rung]
+    rungs: list[RungStatus]
     tuned: list[Tuned]
-    settled: list[Scored]
+    settled: list[ScoredForecast]
     waiting: list[Forecast]
 
     @property
-    def failed(self) -> list[Rung]:
+    def failed(self) -> list[RungStatus]:
         return [rung for rung in self.rungs if rung.state == "failed"]
 
 
@@ -97,7 +97,7 @@ def read_scaling(paths: Sequence[str | Path], out: Path) -> ScalingFolder:
 
 
 def new_forecasts(
-    found: ScalingFolder, target: Target, out: Path, bootstrap: int
+    folder: ScalingFolder, target: ForecastTarget, out: Path, bootstrap: int
 ) -> tuple[list[Forecast], list[str]]:
     """Forecasts of a run that has not been made, dated now, added to those of `out`; and notes.
 
@@ -113,32 +113,32 @@ def new_forecasts(
     known = [one for one in forecast.read_forecasts(path) if _place(one) == place]
     if known:
         return [], [f"{target.name} was forecast on {known[0].made}; that forecast stands"]
-    if any((one.params_active, one.images_seen) == place for one in found.records):
+    if any((record.params_active, record.images_seen) == place for record in folder.records):
         raise UserError(
             f"--forecast {target.name}: a run with {place[0]} parameters and {place[1]} images is "
             "among the records. Choose a run that has not been made."
         )
-    made = list(forecast.forecasts(found.records, target, bootstrap=bootstrap))
+    made = list(forecast.forecasts(folder.records, target, bootstrap=bootstrap))
     if not made:
         raise UserError(
-            f"--forecast {target.name}: {len(found.records)} records are too few points for a law "
+            f"--forecast {target.name}: {len(folder.records)} records are too few points for a law "
             "in parameters and images. Measure more sizes and amounts first."
         )
     forecast.append_forecasts(path, made)
     return made, []
 
 
-def _place(one: Forecast) -> tuple[int, int]:
-    return one.params_active, one.images_seen
+def _place(forecast: Forecast) -> tuple[int, int]:
+    return forecast.params_active, forecast.images_seen
 
 
 def _within(paths: Iterable[str | Path], name: str) -> list[Path]:
     """Files of that name in folders, each once."""
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for folder in filter(Path.is_dir, map(Path, paths)):
         for file in sorted(folder.rglob(name)):
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
 def _forecasts(paths: Sequence[str | Path], out: Path) -> list[Forecast]:
@@ -148,14 +148,14 @@ def _forecasts(paths: Sequence[str | Path], out: Path) -> list[Forecast]:
     return sorted(every, key=lambda one: one.made)
 
 
-def _rungs(path: Path) -> list[Rung]:
+def _rungs(path: Path) -> list[RungStatus]:
     return [_rung(path, row) for row in read_json(path, [])]
 
 
-def _rung(path: Path, row: Any) -> Rung:
+def _rung(path: Path, row: Any) -> RungStatus:
     try:
         images = (row.get("settings") or {}).get(IMAGES)
-        return Rung(
+        return RungStatus(
             ladder=path.parent,
             name=str(row["name"]),
             state=str(row["state"]),
@@ -168,14 +168,14 @@ def _rung(path: Path, row: Any) -> Rung:
         raise DataFormatError(f"{path}: not the state of a ladder ({error!r}).") from error
 
 
-def _tuned(rungs: Iterable[Rung]) -> list[Tuned]:
+def _tuned(rungs: Iterable[RungStatus]) -> list[Tuned]:
     """The short runs, one entry for what was tuned."""
-    found: dict[tuple[Path, str], dict[float, float | None]] = {}
+    losses_of: dict[tuple[Path, str], dict[float, float | None]] = {}
     for rung in filter(lambda rung: rung.tuning, rungs):
         what = rung.name.rpartition("/")[2].rpartition("-x")[0]
         loss = last_loss(rung.ladder / rung.name, rung.images or 0)
-        found.setdefault((rung.ladder, what), {})[rung.factor] = loss
+        losses_of.setdefault((rung.ladder, what), {})[rung.factor] = loss
     return [
         Tuned(what, {factor: losses[factor] for factor in sorted(losses)})
-        for (_, what), losses in found.items()
+        for (_, what), losses in losses_of.items()
     ]

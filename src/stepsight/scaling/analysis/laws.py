@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from stepsight.scaling.analysis.curves import IMAGES, PARAMS, Array, Curve
+from stepsight.scaling.analysis.curves import IMAGES, PARAMS, Curve
 from stepsight.scaling.analysis.words import count
+from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.ladders.forecast import size_and_data
 from stepsight.scaling.laws.fits import COMPARED, Fit, compare, fit
 from stepsight.scaling.laws.forms import FORMS
@@ -56,7 +57,9 @@ class Law:
     def to_dict(self) -> dict[str, Any]:
         row = {"curve": self.curve.name, "kind": self.curve.kind, "against": self.against}
         row |= {"quantity": self.curve.quantity._asdict()}
-        compared = {one.form: [one.aicc, one.held_out, one.verdict] for one in self.others}
+        compared = {
+            other.form: [other.aicc, other.held_out, other.verdict] for other in self.others
+        }
         return plain(row | {"fit": self.fit.to_dict(), "compared": compared})
 
 
@@ -75,13 +78,13 @@ class CurveLaws:
         return [law for law in every if law is not None]
 
     def along(self, name: str) -> list[tuple[Series, Law | None]]:
-        return [(one, law) for one, law in self.series if one.along == name]
+        return [(series, law) for series, law in self.series if series.along == name]
 
 
 def laws_of(curve: Curve, bootstrap: int) -> CurveLaws:
     """Fit what the points of a curve allow."""
     joint = _joint(curve, bootstrap)
-    series = [(one, _law_of(curve, one, bootstrap)) for one in _series(curve)]
+    series = [(series, _law_of(curve, series, bootstrap)) for series in _series(curve)]
     return CurveLaws(curve, _envelope(curve, joint, bootstrap), joint, tuple(series))
 
 
@@ -117,7 +120,7 @@ def _best(
     bootstrap: int,
 ) -> Law | None:
     """A power law with or without a floor: that of the lower AICc, or, where there are too few
-    points to correct it, that which foretells the points left out better. `points` are the name of
+    points to correct it, that which predicts the points left out better. `points` are the name of
     x, x, y and runs.
 
     Other `forms` are compared too. They bend to any points, so what lies beyond is not read off
@@ -127,20 +130,20 @@ def _best(
     if len(np.unique(x)) < FEWEST:
         return None
     fits = compare(x, y, forms=forms, groups=runs, inputs=[name], bootstrap=0)
-    simple = [one for one in fits.values() if one.form in COMPARED[1]]
-    judged = [one for one in simple if one.verdict != "too few points"] or simple[:1]
-    if not all(np.isfinite(one.aicc) for one in judged):
-        judged.sort(key=lambda one: (math.isnan(one.held_out), one.held_out))
-    found = fit(judged[0].form, x, y, groups=runs, inputs=[name], bootstrap=bootstrap)
-    return Law(curve, against, x, y, _as_compared(found, judged[0]), tuple(fits.values()))
+    simple = [form for form in fits.values() if form.form in COMPARED[1]]
+    judged = [form for form in simple if form.verdict != "too few points"] or simple[:1]
+    if not all(np.isfinite(form.aicc) for form in judged):
+        judged.sort(key=lambda form: (math.isnan(form.held_out), form.held_out))
+    fitted = fit(judged[0].form, x, y, groups=runs, inputs=[name], bootstrap=bootstrap)
+    return Law(curve, against, x, y, _as_compared(fitted, judged[0]), tuple(fits.values()))
 
 
-def _as_compared(found: Fit, compared: Fit) -> Fit:
+def _as_compared(fitted: Fit, compared: Fit) -> Fit:
     """The fit with intervals, and what the comparison with other forms said against it."""
-    notes = [note for note in compared.warnings if note not in found.warnings]
-    worse = bool(notes) and found.verdict == "law"
-    verdict = compared.verdict if worse else found.verdict
-    return replace(found, warnings=(*found.warnings, *notes), verdict=verdict)
+    notes = [note for note in compared.warnings if note not in fitted.warnings]
+    worse = bool(notes) and fitted.verdict == "law"
+    verdict = compared.verdict if worse else fitted.verdict
+    return replace(fitted, warnings=(*fitted.warnings, *notes), verdict=verdict)
 
 
 def _joint(curve: Curve, bootstrap: int) -> Law | None:
@@ -162,16 +165,16 @@ def _series(curve: Curve) -> Iterator[Series]:
             on = other == at
             if len(np.unique(x[on])) >= FEWEST:
                 order = np.argsort(x[on], kind="stable")
-                own = _at(runs, on)
+                labels = _at(runs, on)
                 yield Series(
-                    along, fixed, at, x[on][order], errors[on][order], [own[i] for i in order]
+                    along, fixed, at, x[on][order], errors[on][order], [labels[i] for i in order]
                 )
 
 
-def _law_of(curve: Curve, one: Series, bootstrap: int) -> Law | None:
-    along, fixed = WORDS[one.along], WORDS[one.fixed]
-    against = f"{along} at {count(one.at)} {fixed}"
-    return _best(curve, against, (along, one.x, one.y, one.runs), COMPARED[1], bootstrap)
+def _law_of(curve: Curve, series: Series, bootstrap: int) -> Law | None:
+    along, fixed = WORDS[series.along], WORDS[series.fixed]
+    against = f"{along} at {count(series.at)} {fixed}"
+    return _best(curve, against, (along, series.x, series.y, series.runs), COMPARED[1], bootstrap)
 
 
 def _at(names: Sequence[str], on: NDArray[np.bool_]) -> list[str]:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 from stepsight.measures import measure, number
-from stepsight.scaling.ladders.forecast import LOSS, Forecast, Quantity, Scored
+from stepsight.scaling.ladders.forecast import LOSS, Forecast, Quantity, ScoredForecast
 from stepsight.scaling.laws.fits import Fit
 from stepsight.scaling.laws.forms import FORMS
 
-FORETOLD = 0.1  # error at the points left out, beyond which a law does not reach past its points
+PREDICTED = 0.1  # error at the points left out, beyond which a law does not reach past its points
 
 
 def count(value: float) -> str:
@@ -49,11 +49,11 @@ def span(values: Iterable[float], written=count) -> str:
 
 def reservations(fit: Fit) -> list[str]:
     """What speaks against reading a fit as a law; [] for a clean one."""
-    told = fit.verdict == "law" or any(note.startswith(fit.verdict) for note in fit.warnings)
-    found = [*([] if told else [fit.verdict]), *fit.warnings]
-    if math.expm1(fit.held_out) > FORETOLD:
-        found.append(f"the top of the points is foretold no better than to {FORETOLD:.0%}")
-    return found
+    stated = fit.verdict == "law" or any(note.startswith(fit.verdict) for note in fit.warnings)
+    notes = [*([] if stated else [fit.verdict]), *fit.warnings]
+    if math.expm1(fit.held_out) > PREDICTED:
+        notes.append(f"the top of the points is predicted no better than to {PREDICTED:.0%}")
+    return notes
 
 
 def clean(fit: Fit) -> bool:
@@ -69,8 +69,8 @@ def judgement(fit: Fit) -> str:
 def briefly(fit: Fit) -> str:
     """Exponents and floor of a law, and what it is worth in short."""
     left = [text for text in parameters(fit) if text.partition(" ")[0] not in FORMS[fit.form].logs]
-    told = f"{fit.formula}, {', '.join(left)}. " if fit.residuals else ""
-    return told + _sentence(fit, [shortly(note) for note in reservations(fit)])
+    law = f"{fit.formula}, {', '.join(left)}. " if fit.residuals else ""
+    return law + _sentence(fit, [shortly(note) for note in reservations(fit)])
 
 
 def _sentence(fit: Fit, against: Sequence[str]) -> str:
@@ -108,13 +108,13 @@ def day(moment: str) -> str:
     return moment[:16].replace("T", " ")
 
 
-def forecast_summary(settled: Iterable[Scored], waiting: Iterable[Forecast]) -> str:
+def forecast_summary(settled: Iterable[ScoredForecast], waiting: Iterable[Forecast]) -> str:
     """How forecasts have done, in a sentence; "" where there are none."""
     settled, waiting = list(settled), list(waiting)
     parts = []
     if settled:
-        inside = sum(one.inside for one in settled)
-        errors = [abs(one.error) for one in settled if math.isfinite(one.error)]
+        inside = sum(scored.inside for scored in settled)
+        errors = [abs(scored.error) for scored in settled if math.isfinite(scored.error)]
         mean = f", mean error {sum(errors) / len(errors):.1%}" if errors else ""
         parts.append(f"{inside} of {len(settled)} outcomes inside their forecast interval{mean}")
     if waiting:

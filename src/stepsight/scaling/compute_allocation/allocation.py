@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError, suggest
+from stepsight.scaling.fitting.form import Array
 
-Array = NDArray[np.float64]
 FormName = Literal["chinchilla", "kaplan"]
 FORMS: tuple[FormName, ...] = ("chinchilla", "kaplan")
 CONSTANTS = ("E", "A", "alpha", "B", "beta")

@@ -18,19 +18,42 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError
+from stepsight.scaling.fitting.form import Array, Form, positive
+from stepsight.scaling.fitting.quality import MIN_DECADES
+from stepsight.scaling.fitting.resampling import Ends, percentiles, widened
+from stepsight.scaling.fitting.search import Problem, minimise
+from stepsight.scaling.intervals import LEVEL
 from stepsight.scaling.plain import plain
 
-Array = NDArray[np.float64]
-LEVEL = 0.95
 MIN_SIZES = 3  # distinct sizes that determine a parabola
 SPARE_SIZES = 5  # from which on a cubic term can be judged
 MIN_BUDGETS = 2
-MIN_DECADES = 2.0
 SUM_TOLERANCE = 0.02  # of a + b about 1
 ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Polynomial(Form):
+    """Inner parameters are the coefficients, the constant first."""
+
+    def curve(self, q: Array, u: Array) -> Array:
+        return q @ self._powers(u).T
+
+    def jacobian(self, q: Array, u: Array) -> Array:
+        return np.repeat(self._powers(u)[None], len(q), axis=0)
+
+    def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
+        ends = np.full(len(self.parameters), np.inf)
+        return -ends, ends
+
+    def starts(self, u: Array, v: Array) -> Array:
+        return np.zeros((1, len(self.parameters)))
+
+    def _powers(self, u: Array) -> Array:
+        return u ** np.arange(len(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class Profile:
     samples: float  # D*
     loss: float
     n: int
-    sizes: tuple[float, float]  # smallest and largest N
+    sizes: Ends  # smallest and largest N
     inside: bool  # whether N* lies between them
     shift: float  # relative change of N* by a cubic term; nan where that is not determined
 
@@ -56,7 +79,7 @@ class Isoflop:
     G: float
     b: float
     H: float
-    intervals: dict[str, tuple[float, float]]  # of a and b, residual bootstrap
+    intervals: dict[str, Ends]  # of a and b, residual bootstrap
     level: float
     budgets: tuple[float, float]  # of the profiles used
     warnings: tuple[str, ...]
@@ -72,16 +95,6 @@ class Isoflop:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None."""
         return plain(asdict(self))
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """The runs of one budget as columns "n"."""
-
-    budget: float
-    params: Array
-    samples: Array
-    loss: Array
 
 
 def isoflop(
@@ -102,131 +115,128 @@ def isoflop(
     Raises:
         UserError: a number is not positive, or fewer than two budgets have an optimum.
     """
-    runs = _by_budget(*(_positive(*one) for one in zip(_NAMES, (budget, params, samples, loss))))
-    found = [_profile(one) for one in runs]
-    used = [place for place, one in enumerate(found) if one.inside]
-    if len(used) < MIN_BUDGETS:
+    columns = [positive(*column) for column in zip(_NAMES, (budget, params, samples, loss))]
+    runs = _Runs(*columns)
+    profiles = _profiles(runs)
+    used = [profile.inside for profile in profiles]
+    if sum(used) < MIN_BUDGETS:
         raise UserError(
-            f"{len(used)} of {len(runs)} budgets have an optimum inside their range of sizes; a "
+            f"{sum(used)} of {len(used)} budgets have an optimum inside their range of sizes; a "
             f"law needs {MIN_BUDGETS}. Train larger and smaller models at the same budgets."
         )
-    a, G, b, H = _laws([found[place] for place in used])
-    kept = [runs[place] for place in used]
-    rng = np.random.default_rng(seed)
-    draws = [drawn for _ in range(bootstrap) if (drawn := _redrawn(kept, rng)) is not None]
-    tail = (1 - level) / 2
-    ends = np.quantile(draws, [tail, 1 - tail], axis=0).T if draws else np.full((4, 2), math.nan)
+    kept = _Runs(*(column[np.isin(runs.budget, runs.budgets[used])] for column in columns))
+    ((a, log_g, b, log_h),) = _laws(kept, kept.loss[None]).tolist()
+    ends = percentiles(_laws(kept, _redrawn(kept, bootstrap, seed)), level)
     return Isoflop(
-        profiles=tuple(found),
+        profiles=tuple(profiles),
         a=a,
-        G=G,
+        G=math.exp(log_g),
         b=b,
-        H=H,
-        intervals={name: (float(lo), float(hi)) for name, (lo, hi) in zip("ab", ends[[0, 2]])},
+        H=math.exp(log_h),
+        intervals={"a": ends[0], "b": ends[2]},
         level=level,
-        budgets=(kept[0].budget, kept[-1].budget),
-        warnings=tuple(_warnings(found, used, a + b)),
+        budgets=(float(kept.budgets[0]), float(kept.budgets[-1])),
+        warnings=tuple(_warnings(profiles, a + b)),
     )
 
 
 _NAMES = ("budget", "parameters", "samples", "loss")
 
 
-def _positive(name: str, values: ArrayLike) -> Array:
-    array = np.asarray(values, dtype=float)
-    assert array.ndim == 1
-    if bad := int(np.sum(~(np.isfinite(array) & (array > 0)))):
-        raise UserError(f"{bad} of {len(array)} values of {name} are not positive numbers.")
-    return array
+class _Runs:
+    """Runs as columns "n", and the budgets "b" that they are of."""
+
+    def __init__(self, budget: Array, params: Array, samples: Array, loss: Array) -> None:
+        self.budget, self.loss = budget, loss
+        self.budgets, owner = np.unique(budget, return_inverse=True)
+        self.places = [np.flatnonzero(owner == i) for i in range(len(self.budgets))]
+        self.member = (owner == np.arange(len(self.budgets))[:, None]).astype(float)  # "b n"
+        self.centre = self.member @ np.log(params) / self.member.sum(axis=1)
+        self.u = np.log(params) - self.centre[owner]
+        self.distinct = np.array([len(np.unique(params[place])) for place in self.places])
+        self.sizes = [(params[place].min(), params[place].max()) for place in self.places]
+        self.low, self.high = np.log(self.sizes).T - self.centre
+        # Along a budget N D is nearly constant, and so log D a line.
+        self.log_samples = _fitted(1, self.u, np.log(samples)[None], self.member)[0]
+
+    def lowest(self, loss: Array) -> tuple[Array, Array]:
+        """Where the parabola of each budget is lowest, as `u`, and its value there, of losses "m n"
+        -> "m b"; nan where it has no lowest point."""
+        level, slope, bend = np.moveaxis(_fitted(2, self.u, loss, self.member), 2, 0)
+        curved = bend * (self.high - self.low) ** 2 > ROUNDING * level
+        bend = np.where(curved & (self.distinct >= MIN_SIZES), bend, np.nan)
+        return -slope / (2 * bend), level - slope**2 / (4 * bend)
 
 
-def _by_budget(budget: Array, params: Array, samples: Array, loss: Array) -> list[_Runs]:
-    """In order of budget."""
-    groups = [(float(one), budget == one) for one in np.unique(budget)]
-    return [_Runs(one, params[own], samples[own], loss[own]) for one, own in groups]
+def _fitted(degree: int, u: Array, v: Array, weights: Array) -> Array:
+    """Coefficients "m b k" of polynomials through `u` "n" and `v` "m n" under weights "b n"."""
+    form = Polynomial("polynomial", "y = c0 + c1 u + ...", tuple("abcd"[: degree + 1]))
+    rows = np.repeat(v, len(weights), axis=0), np.tile(weights, (len(v), 1))
+    data = Problem(form, u[:, None], *rows, math.inf, *form.bounds(u, v))
+    q = minimise(data, np.repeat(form.starts(u, v), len(rows[0]), axis=0)).q
+    return q.reshape(len(v), len(weights), degree + 1)
 
 
-def _profile(runs: _Runs) -> Profile:
-    u = np.log(runs.params)
-    lowest = _lowest(u, runs.loss)
-    if lowest is None:
-        at = samples = loss = math.nan
-    else:
-        at, loss = lowest
-        samples = math.exp(_line(u, np.log(runs.samples), at))
-    return Profile(
-        budget=runs.budget,
-        params=math.exp(at),
-        samples=samples,
-        loss=loss,
-        n=len(u),
-        sizes=(float(runs.params.min()), float(runs.params.max())),
-        inside=bool(u.min() <= at <= u.max()),
-        shift=_shift(u, runs.loss, at),
-    )
+def _profiles(runs: _Runs) -> list[Profile]:
+    (at,), (loss,) = runs.lowest(runs.loss[None])
+    level, slope = runs.log_samples.T
+    columns = {
+        "budget": runs.budgets,
+        "params": np.exp(runs.centre + at),
+        "samples": np.exp(level + slope * at),
+        "loss": loss,
+        "n": [len(place) for place in runs.places],
+        "sizes": runs.sizes,
+        "inside": (runs.low <= at) & (at <= runs.high),
+        "shift": _shifts(runs, at),
+    }
+    rows = zip(*(np.asarray(column).tolist() for column in columns.values()))
+    return [Profile(**dict(zip(columns, row))) for row in rows]
 
 
-def _lowest(u: Array, loss: Array) -> tuple[float, float] | None:
-    """Where the parabola is lowest, and its value there; None where it has no lowest point."""
-    if len(np.unique(u)) < MIN_SIZES:
-        return None
-    centre = u.mean()
-    bend, slope, level = np.polyfit(u - centre, loss, 2)
-    if not bend * np.ptp(u) ** 2 > ROUNDING * level:
-        return None
-    return float(centre - slope / (2 * bend)), float(level - slope**2 / (4 * bend))
-
-
-def _line(u: Array, v: Array, at: float) -> float:
-    """Straight line through v of u, at a place: along a budget N D is nearly constant."""
-    centre = u.mean()
-    slope, level = np.polyfit(u - centre, v, 1)
-    return float(level + slope * (at - centre))
-
-
-def _shift(u: Array, loss: Array, at: float) -> float:
-    """Relative change of N* where the parabola gets a cubic term."""
-    if len(np.unique(u)) < SPARE_SIZES or not math.isfinite(at):
-        return math.nan
-    centre = u.mean()
-    cubic, bend, slope, _ = np.polyfit(u - centre, loss, 3)
+def _shifts(runs: _Runs, at: Array) -> Array:
+    """Relative changes of N* "b" where the parabola gets a cubic term."""
+    _, slope, bend, cubic = _fitted(3, runs.u, runs.loss[None], runs.member)[0].T
     root = bend**2 - 3 * cubic * slope
-    if not (root > 0 and bend > 0):
-        return math.nan
+    root = np.where((runs.distinct >= SPARE_SIZES) & (root > 0) & (bend > 0), root, np.nan)
     # The minimum of the cubic, written so that it is the parabola's where the cubic term vanishes.
-    return math.exp(centre - slope / (bend + math.sqrt(root)) - at) - 1
+    return np.expm1(-slope / (bend + np.sqrt(root)) - at)
 
 
-def _laws(profiles: Sequence[Profile]) -> tuple[float, float, float, float]:
-    """a, G, b, H by least squares in logs."""
-    log_c = np.log([one.budget for one in profiles])
-    a, log_g = np.polyfit(log_c, np.log([one.params for one in profiles]), 1)
-    b, log_h = np.polyfit(log_c, np.log([one.samples for one in profiles]), 1)
-    return float(a), math.exp(log_g), float(b), math.exp(log_h)
+def _laws(runs: _Runs, loss: Array) -> Array:
+    """a, log G, b, log H of losses "m n" -> "m 4", by least squares in logs through the optima that
+    lie inside; rows without enough of them are left out."""
+    at = runs.lowest(loss)[0]
+    inside = (runs.low <= at) & (at <= runs.high)
+    level, slope = runs.log_samples.T
+    log_c, laws = np.log(runs.budgets), []
+    for row, on in zip(at, inside):
+        if on.sum() >= MIN_BUDGETS:
+            sizes = (runs.centre + row)[on], (level + slope * row)[on]
+            laws.append(np.polyfit(log_c[on], np.transpose(sizes), 1).T.ravel())
+    return np.reshape(laws, (-1, 4))
 
 
-def _redrawn(runs: Sequence[_Runs], rng: np.random.Generator) -> tuple[float, ...] | None:
-    """The laws where every run's loss is its parabola's plus a residual drawn anew, widened by
-    sqrt(n / (n - 3)); None where too few optima remain inside."""
-    found = [_profile(_with_loss(one, rng)) for one in runs]
-    inside = [one for one in found if one.inside]
-    return _laws(inside) if len(inside) >= MIN_BUDGETS else None
+def _redrawn(runs: _Runs, count: int, seed: int) -> Array:
+    """Losses "count n": every run's parabola plus a residual of its budget drawn anew, widened by
+    sqrt(n / (n - 3))."""
+    parabolas = _fitted(2, runs.u, runs.loss[None], runs.member)[0]
+    curve = np.sum(runs.member * (parabolas @ runs.u ** np.arange(3)[:, None]), axis=0)
+    around = [widened((runs.loss - curve)[place], MIN_SIZES) for place in runs.places]
+    rng, losses = np.random.default_rng(seed), np.tile(curve, (count, 1))
+    for loss in losses:
+        for place, scatter in zip(runs.places, around):
+            loss[place] += rng.choice(scatter, size=len(place))
+    return losses
 
 
-def _with_loss(runs: _Runs, rng: np.random.Generator) -> _Runs:
-    u, n = np.log(runs.params), len(runs.loss)
-    curve = np.polyval(np.polyfit(u - u.mean(), runs.loss, 2), u - u.mean())
-    scatter = (runs.loss - curve) * math.sqrt(n / max(n - 3, 1))
-    return _Runs(runs.budget, runs.params, runs.samples, curve + rng.choice(scatter, size=n))
-
-
-def _warnings(found: Sequence[Profile], used: Sequence[int], total: float) -> list[str]:
+def _warnings(profiles: Sequence[Profile], total: float) -> list[str]:
     notes = []
-    out = [f"{one.budget:.3g}" for place, one in enumerate(found) if place not in used]
+    out = [f"{profile.budget:.3g}" for profile in profiles if not profile.inside]
     if out:
         notes.append(f"no optimum inside the range of sizes, left out: {', '.join(out)}")
-    chosen = [found[place] for place in used]
-    exact = [f"{one.budget:.3g}" for one in chosen if one.n == MIN_SIZES]
+    chosen = [profile for profile in profiles if profile.inside]
+    exact = [f"{profile.budget:.3g}" for profile in chosen if profile.n == MIN_SIZES]
     if exact:
         notes.append(f"three runs make a parabola whatever they are: {', '.join(exact)}")
     decades = math.log10(chosen[-1].budget / chosen[0].budget)
@@ -234,7 +244,7 @@ def _warnings(found: Sequence[Profile], used: Sequence[int], total: float) -> li
         notes.append(f"budgets span {decades:.1f} decades; exponents need two or more")
     if abs(total - 1) > SUM_TOLERANCE:
         notes.append(f"a + b = {total:.3f}: the budgets are no fixed multiple of N D")
-    shifts = [one.shift for one in chosen if math.isfinite(one.shift)]
+    shifts = [profile.shift for profile in chosen if math.isfinite(profile.shift)]
     moved = (
         f"a cubic term moves N* by {np.median(shifts):+.0%} in the median"
         if shifts

@@ -5,7 +5,7 @@ Training and sampling compute are exchanged through one error,
     e(N, D, T, M) = L(N, D) + A T^-a + B M^-b,
 
 L the law of training (`allocation`), the rest what T steps and M members leave: the law of two
-dials of `surface` and of the form `members`, whose floor is here the error of the trained model.
+axes of `surface` and of the form `members`, whose floor is here the error of the trained model.
 The sum is an assumption: sampling gains the same on every model. What is paid is
 
     training + serving = k N D + Q f N T M,
@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError
-from stepsight.scaling.compute_allocation.allocation import TRAINING_FACTOR, Array, TrainingLaw
+from stepsight.scaling.compute_allocation.allocation import TRAINING_FACTOR, TrainingLaw
+from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.sampling.frontier import pareto
 from stepsight.scaling.sampling.interpolation import Setting
 
@@ -90,7 +91,7 @@ class Deployment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheapestServing:
     """The cheapest deployment, and the cheapest that samples as little as allowed."""
 
     target: float
@@ -117,7 +118,7 @@ def serve(
     query_factor: float | None = None,
     least: Setting = LEAST,
     most: Setting = MOST,
-) -> Answer:
+) -> CheapestServing:
     """The cheapest deployment that reaches the error `target` for `queries` answers.
 
     factor: training FLOPs a parameter and sample; query_factor: FLOPs a parameter and model call,
@@ -145,7 +146,7 @@ def serve(
     totals = _deploy(law, prices, queries, settings, left)
     best = _deployment(totals, int(np.argmin(totals[-1])))
     only = (settings[0] == least[0]) & (settings[1] == least[1])
-    return Answer(
+    return CheapestServing(
         target=target,
         queries=queries,
         best=best,
@@ -183,7 +184,7 @@ def _worth(sampling: SamplingLaw, least: Setting, most: Setting) -> Array:
     least sampling is among them: nothing has fewer calls.
     """
     ranges = [np.arange(lo, hi + 1, dtype=float) for lo, hi in zip(least, most)]
-    grid = np.stack([one.ravel() for one in np.meshgrid(*ranges, indexing="ij")])
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij")])
     return grid[:, pareto(grid[0] * grid[1], sampling.excess(*grid))]
 
 
@@ -243,19 +244,19 @@ def _break_even(
 
 
 def _warnings(best: Deployment, least: Setting, most: Setting, reachable: bool) -> tuple[str, ...]:
-    found = []
+    notes = []
     for name, value, limit in (
         ("steps", best.steps, most[0]),
         ("members", best.members, most[1]),
     ):
         if value == limit and dict(steps=least[0], members=least[1])[name] < limit:
-            found.append(f"{name} end at the most allowed, {limit}: more may be cheaper still")
+            notes.append(f"{name} end at the most allowed, {limit}: more may be cheaper still")
     if not reachable:
-        found.append(f"no training reaches the target with {least[0]} steps and {least[1]} members")
-    return tuple(found)
+        notes.append(f"no training reaches the target with {least[0]} steps and {least[1]} members")
+    return tuple(notes)
 
 
-class Range(NamedTuple):
+class QueryRange(NamedTuple):
     """A measured configuration, and for how many queries it is the cheapest."""
 
     place: int  # in the columns
@@ -265,7 +266,7 @@ class Range(NamedTuple):
 
 def cheapest_ranges(
     training: ArrayLike, query: ArrayLike, error: ArrayLike, target: float
-) -> list[Range]:
+) -> list[QueryRange]:
     """Which measured configuration is the cheapest for which number of queries.
 
     Columns "n" of training cost, cost a query (one unit for both) and error. Of those at or below
@@ -288,6 +289,6 @@ def cheapest_ranges(
     while cheaper := [i for i in able if each[i] < each[place]]:
         paid = {i: float((once[i] - once[place]) / (each[place] - each[i])) for i in cheaper}
         following = min(cheaper, key=lambda i: (paid[i], each[i]))
-        ranges.append(Range(place, start, paid[following]))
+        ranges.append(QueryRange(place, start, paid[following]))
         place, start = following, paid[following]
-    return [*ranges, Range(place, start, math.inf)]
+    return [*ranges, QueryRange(place, start, math.inf)]

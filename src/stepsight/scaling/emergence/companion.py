@@ -25,11 +25,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t
 
 from stepsight.errors import UserError
+from stepsight.scaling.emergence.diagnosis import within
 from stepsight.scaling.emergence.elbow import EmergenceFit, read_points
-from stepsight.scaling.emergence.search import Array, Points
+from stepsight.scaling.emergence.model import Points
+from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.fitting.quality import r_squared
+from stepsight.scaling.fitting.resampling import UNKNOWN, Ends
+from stepsight.scaling.intervals import LEVEL
 
-Form = Literal["linear", "power"]
-Judgement = Literal["the model's", "the metric's", "no jump", "undecided"]
+Smooth = Literal["linear", "power"]
+Jump = Literal["the model's", "the metric's", "no jump", "undecided"]
 
 MIN_MODELS = 3  # at each number of images: a line, and something left over
 IMPROVES_R2 = 0.5  # of the smooth fit, within numbers of images; less is no trend to judge
@@ -39,7 +44,7 @@ IMPROVES_R2 = 0.5  # of the smooth fit, within numbers of images; less is no tre
 class Companion:
     """The smooth fit of a smooth metric: y = a + b L or y = a L^b for each number of images."""
 
-    form: Form
+    form: Smooth
     coefficients: dict[float, tuple[float, float]]  # images -> a, b
     r2: float  # of what is left after the mean of each number of images
     points: Points
@@ -55,10 +60,10 @@ class Judged:
     """Whose the jump is. Rates are improvements of the companion a unit of loss (of log loss where
     its form is a power law); nan where they were not asked for."""
 
-    verdict: Judgement
+    verdict: Jump
     before: float  # above the elbow, for the weaker models
     after: float
-    interval: tuple[float, float]  # of (after - before) - before
+    interval: Ends  # of (after - before) - before
     sentence: str
 
 
@@ -78,53 +83,50 @@ def fit_companion(columns: Mapping[str, ArrayLike], x: Sequence[str], y: str) ->
                 f"{models} models at {images:g} images: a smooth fit of {y} needs {MIN_MODELS}. "
                 "Leave that number of images out."
             )
-    forms: list[Form] = ["linear"]
+    forms: list[Smooth] = ["linear"]
     if (points.y > 0).all() and (points.loss > 0).all():
         forms.append("power")
-    form = min(forms, key=lambda one: _surprise(one, points))
+    form = min(forms, key=lambda form: _surprise(form, points))
     u, v = _coordinates(form, points)
     theta, left = _least_squares(_lines(points.images, u), v)
     levels, slopes = theta.reshape(2, -1)
     shown = levels if form == "linear" else np.exp(levels)
-    spread = sum(float(np.var(v[at]) * np.sum(at)) for at in _levels(points.images))
     return Companion(
         form=form,
         coefficients=dict(
             zip(np.unique(points.images).tolist(), zip(shown.tolist(), slopes.tolist()))
         ),
-        r2=float(1 - left @ left / spread) if spread else 0.0,
+        r2=r_squared(within(points.images, v), left),
         points=points,
     )
 
 
-def judge(threshold: EmergenceFit, companion: Companion, level: float = 0.95) -> Judged:
+def judge(threshold: EmergenceFit, companion: Companion, level: float = LEVEL) -> Judged:
     """Whose the jump of `threshold` is; the head of this module states the criterion."""
-    unknown = (np.nan, np.nan)
     if threshold.verdict not in ("law", "improves but no law"):
-        sentence = f"The thresholded metric has no elbow to explain ({threshold.verdict})."
-        return Judged("no jump", np.nan, np.nan, unknown, sentence)
-    if companion.r2 < IMPROVES_R2:
-        sentence = "Undecided: the companion metric shows no trend with the loss."
-        return Judged("undecided", np.nan, np.nan, unknown, sentence)
-    found = _hinge(threshold, companion, level)
-    if found is None:
-        sentence = "Undecided: the companion has too few points on one side of the elbow."
-        return Judged("undecided", np.nan, np.nan, unknown, sentence)
-    before, hinge, (lo, hi) = found
+        why = f"The thresholded metric has no elbow to explain ({threshold.verdict})."
+        return Judged("no jump", np.nan, np.nan, UNKNOWN, why)
+    trend = companion.r2 >= IMPROVES_R2
+    hinge = _hinge(threshold, companion, level) if trend else None
+    if hinge is None:
+        lacks = "too few points on one side of the elbow" if trend else "no trend with the loss"
+        why = f"Undecided: the companion {'has' if trend else 'metric shows'} {lacks}."
+        return Judged("undecided", np.nan, np.nan, UNKNOWN, why)
+    before, more, (lo, hi) = hinge
     verdict = "the model's" if lo > 0 else "the metric's" if hi < 0 else "undecided"
-    rates = f"improves by {before:.3g} a unit of loss before the elbow, {before + hinge:.3g} after"
+    rates = f"improves by {before:.3g} per unit of loss before the elbow, {before + more:.3g} after"
     sentence = {
         "the model's": f"The jump is the model's: the companion bends as well; it {rates}.",
         "the metric's": f"The jump is the metric's: only the thresholded one jumps; its companion "
         f"{rates}.",
         "undecided": f"Undecided: the companion {rates}, too uncertainly to tell.",
     }[verdict]
-    return Judged(verdict, before, before + hinge, (lo, hi), sentence)
+    return Judged(verdict, before, before + more, (lo, hi), sentence)
 
 
 def _hinge(
     threshold: EmergenceFit, companion: Companion, level: float
-) -> tuple[float, float, tuple[float, float]] | None:
+) -> tuple[float, float, Ends] | None:
     """Mean slope s, hinge h and the interval of h - s, by least squares with normal noise.
 
     None where no hinge can be told from the slopes.
@@ -147,12 +149,12 @@ def _hinge(
     return float(mean @ theta), float(theta[-1]), (float(middle - reach), float(middle + reach))
 
 
-def _coordinates(form: Form, points: Points) -> tuple[Array, Array]:
+def _coordinates(form: Smooth, points: Points) -> tuple[Array, Array]:
     """Those in which the form is a line."""
     return (points.loss, points.y) if form == "linear" else (np.log(points.loss), np.log(points.y))
 
 
-def _surprise(form: Form, points: Points) -> float:
+def _surprise(form: Smooth, points: Points) -> float:
     """Negative log likelihood of y up to a constant; a power law's noise is that of log y."""
     u, v = _coordinates(form, points)
     _, left = _least_squares(_lines(points.images, u), v)
@@ -162,7 +164,7 @@ def _surprise(form: Form, points: Points) -> float:
 
 def _levels(images: Array) -> list[NDArray[np.bool_]]:
     """Which points have each number of images, bool "n" each."""
-    return [images == one for one in np.unique(images)]
+    return [images == level for level in np.unique(images)]
 
 
 def _lines(images: Array, u: Array) -> Array:

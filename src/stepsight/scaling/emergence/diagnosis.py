@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy.optimize import approx_fprime
 
-from stepsight.scaling.emergence.search import (
-    ALPHA,
-    QUIET,
-    Array,
-    ElbowModel,
-    Optimum,
-    Points,
+from stepsight.scaling.emergence.model import ALPHA, QUIET, Elbow, extent
+from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.fitting.quality import (
+    AT_BOUND,
+    DECISIVE,
+    LAW_R2,
+    MAX_CONDITION,
+    Verdict,
+    aicc,
+    condition,
+    r_squared,
+    stopped_at,
 )
-from stepsight.scaling.laws.diagnosis import Verdict as CurveVerdict
-
-Verdict = CurveVerdict | Literal["no elbow"]
+from stepsight.scaling.fitting.search import Optima, Problem
 
 ADVISED_LEVELS = 5  # of images
 ADVISED_MODELS = 6
-DECISIVE = 10.0  # difference of AICc that leaves essentially no support (Burnham & Anderson 2004)
-LAW_R2 = 0.9
 WORSENS = 0.5  # correlation of performance and loss at one number of images
-MAX_CONDITION = 100.0  # of the Jacobian with unit columns
-AT_BOUND = 1e-3
 
 
 @dataclass(frozen=True)
-class Range:
+class Design:
     """What was measured."""
 
     points: int
@@ -45,149 +42,135 @@ class Range:
     images: tuple[float, float]
 
 
-def judge_elbow(model: ElbowModel, best: Optimum) -> Verdict:
-    """The verdict on points that determine a fit, first match in this order.
+class FittedElbow:
+    """An optimum on its points, and what the points say to it."""
 
-    * not monotone: at equal images, performance falls as models get better.
-    * no elbow: all points lie on one side of it, or a straight line in L is not less likely by an
-      AICc of 10.
-    * law: R2 of at least 0.9.
-    * improves but no law: everything else.
-    """
-    if _worsens(model.points):
-        return "not monotone"
-    above, below = _sides(model, best)
-    if not (best.slope > 0 and above and below and _gain(model, best) >= DECISIVE):
-        return "no elbow"
-    return "law" if r_squared(model, best) >= LAW_R2 else "improves but no law"
+    def __init__(self, data: Problem, best: Optima) -> None:
+        assert isinstance(data.form, Elbow)
+        self.form, self.data, self.q = data.form, data, best.q
+        self.loss, self.logs, self.y = data.u[:, 0], data.u[:, 1], data.v
+        self.quiet = QUIET * extent(data)
+        self.residuals = data.v - self.form.curve(best.q, data.u)[0]
+        self.r2 = r_squared(data.v, self.residuals)
+
+    @property
+    def verdict(self) -> Verdict:
+        """First match in this order, of points that determine a fit.
+
+        * not monotone: at equal images, performance falls as models get better.
+        * no elbow: all points lie on one side of it, or a straight line in L is not less likely by
+          an AICc of 10.
+        * law: R2 of at least 0.9.
+        * improves but no law: everything else.
+        """
+        if self._worsens():
+            return "not monotone"
+        above, below = self._sides()
+        if not (self.q[0, 3] > 0 and above and below and self._gain() >= DECISIVE):
+            return "no elbow"
+        return "law" if self.r2 >= LAW_R2 else "improves but no law"
+
+    def warnings(self) -> list[str]:
+        """Sides of the elbow without points, bounds, and how well determined the optimum is."""
+        low, high = self.data.lower[1], self.data.upper[1]  # of both elbows
+        log_alpha, fewest, rise, slope, _ = self.q[0].tolist()
+        still = rise <= AT_BOUND * np.ptp(self.loss)
+        above, below = self._sides()
+        notes = []
+        if self._worsens():
+            notes.append("performance rises with the loss: an error has to enter as 1 - error")
+        if not above:
+            notes.append("no point above the elbow: all models have left the base")
+        if not below or not slope:
+            notes.append("no point below the elbow: no model has left the base")
+        near = stopped_at(log_alpha, *np.log(ALPHA))
+        if near is not None and not still:
+            notes.append(f"alpha is at its bound {math.exp(near):g}")
+        if (gain := self._gain()) < DECISIVE:
+            notes.append(
+                f"a straight line in the loss does as well (AICc higher by {gain:.3g}, an elbow "
+                f"needs {DECISIVE:g})"
+            )
+        if still:
+            notes.append("k is at its bound 0: images do not move the elbow, alpha says nothing")
+        for end, name in ((fewest, "fewest"), (min(fewest + rise, high), "most")):
+            if stopped_at(end, low, high) is not None:
+                notes.append(f"the elbow at the {name} images is at its bound {end:.4g}")
+        if not notes and not (worst := self._condition()) <= MAX_CONDITION:
+            notes.append(f"ill-determined ({worst:.2g}): parameters trade off against each other")
+        return notes
+
+    def _gain(self) -> float:
+        """By how much the AICc of the elbow is lower than that of a straight line."""
+        rss = float(self.residuals @ self.residuals)
+        return self._straight_aicc() - aicc(rss, len(self.y), self.form.free, self.quiet)
+
+    def _straight_aicc(self) -> float:
+        """Of y = a - b L + m (log D)^alpha: the same without a base."""
+        logs = self.logs / self.logs.max()
+        left = [self._straight(logs**alpha) for alpha in np.geomspace(*ALPHA, 25)]
+        return aicc(min(left), len(self.y), 4, self.quiet)
+
+    def _straight(self, moved: Array) -> float:
+        design = np.stack([np.ones_like(moved), -self.loss, moved], axis=1)
+        return float(np.sum((self.y - design @ np.linalg.lstsq(design, self.y)[0]) ** 2))
+
+    def _worsens(self) -> bool:
+        """Whether, at equal images, performance falls with the loss instead of rising."""
+        loss, y = (within(self.logs, column) for column in (self.loss, self.y))
+        scale = math.sqrt(float(loss @ loss) * float(y @ y))
+        return bool(scale) and float(loss @ y) / scale > WORSENS
+
+    def _sides(self) -> tuple[int, int]:
+        """Points of higher loss than the elbow, and of lower."""
+        elbows = self.form.elbows(self.q, self.data.u)[0]
+        return int(np.sum(self.loss >= elbows)), int(np.sum(self.loss < elbows))
+
+    def _condition(self) -> float:
+        """Of the Jacobian by alpha, both elbows, A, and B unless it is given."""
+        slopes = self.form.jacobian(self.q, self.data.u)[0, :, : self.form.free]
+        slopes[:, 1] -= slopes[:, 2]  # by one elbow where the other stays
+        return condition(slopes)
 
 
-def design_warnings(measured: Range) -> list[str]:
+def design_warnings(measured: Design) -> list[str]:
     """What the design alone calls into question."""
-    found = []
+    notes = []
     if measured.levels < ADVISED_LEVELS:
-        found.append(
+        notes.append(
             f"{measured.levels} numbers of images: how the elbow moves shows over "
             f"{ADVISED_LEVELS} or more, each four times the last"
         )
     if measured.models < ADVISED_MODELS:
-        found.append(f"{measured.models} models: {ADVISED_MODELS} or more show where they leave B")
-    return found
+        notes.append(f"{measured.models} models: {ADVISED_MODELS} or more show where they leave B")
+    return notes
 
 
-def fit_warnings(model: ElbowModel, best: Optimum) -> list[str]:
-    """Sides of the elbow without points, bounds, and how well determined the optimum is."""
-    alpha, fewest, most = best.theta
-    still = most - fewest <= AT_BOUND * model.points.span
-    above, below = _sides(model, best)
-    found = []
-    if _worsens(model.points):
-        found.append("performance rises with the loss: an error has to enter as 1 - error")
-    if not above:
-        found.append("no point above the elbow: all models have left the base")
-    if not below or not best.slope:
-        found.append("no point below the elbow: no model has left the base")
-    for bound in ALPHA:
-        if abs(math.log(alpha / bound)) < AT_BOUND and not still:
-            found.append(f"alpha is at its bound {bound:g}")
-    if (gain := _gain(model, best)) < DECISIVE:
-        found.append(
-            f"a straight line in the loss does as well (AICc higher by {gain:.3g}, an elbow needs "
-            f"{DECISIVE:g})"
-        )
-    if still:
-        found.append("k is at its bound 0: images do not move the elbow, alpha says nothing")
-    for end, name in ((fewest, "fewest"), (most, "most")):
-        if min(abs(end - bound) for bound in model.bounds) < AT_BOUND * model.points.span:
-            found.append(f"the elbow at the {name} images is at its bound {end:.4g}")
-    if not found and not (condition := _condition(model, best)) <= MAX_CONDITION:
-        found.append(f"ill-determined ({condition:.2g}): parameters trade off against each other")
-    return found
-
-
-def few_shot_warnings(measured: Range, images: float, loss: float, width: float) -> tuple[str, ...]:
+def few_shot_warnings(
+    measured: Design, images: float, loss: float, width: float
+) -> tuple[str, ...]:
     """What speaks against E(D0) = `loss` with an interval of this width; nan says nothing."""
     strongest, weakest = measured.loss
-    found = []
+    notes = []
     if loss < strongest:
-        found.append(
+        notes.append(
             f"E({images:g}) = {loss:.4g} lies beyond the strongest model ({strongest:.4g}): "
             "extrapolated"
         )
     if loss > weakest:
-        found.append(
+        notes.append(
             f"E({images:g}) = {loss:.4g} lies beyond the weakest model ({weakest:.4g}): "
             "extrapolated"
         )
     if width > weakest - strongest:
-        found.append(
+        notes.append(
             f"E({images:g}) is ill-determined: its interval is wider ({width:.3g}) than the losses "
             f"measured ({weakest - strongest:.3g})"
         )
-    return tuple(found)
+    return tuple(notes)
 
 
-def r_squared(model: ElbowModel, best: Optimum) -> float:
-    """Share of the variance of performance."""
-    y = model.points.y
-    spread = np.sum((y - y.mean()) ** 2)
-    return float(1 - best.rss / spread) if spread else math.nan
-
-
-def _gain(model: ElbowModel, best: Optimum) -> float:
-    """By how much the AICc of the elbow is lower than that of a straight line."""
-    return straight_aicc(model.points) - aicc(best.rss, model.free, model.points)
-
-
-def aicc(rss: float, free: int, points: Points) -> float:
-    """Corrected Akaike criterion (Hurvich & Tsai 1989) of `free` parameters and the noise's."""
-    n, k = len(points.y), free + 1
-    if n - k - 1 <= 0:
-        return math.inf
-    variance = max(rss / n, (QUIET * points.extent) ** 2)
-    return n * math.log(variance) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
-
-
-def straight_aicc(points: Points) -> float:
-    """Of y = a - b L + m (log D)^alpha, b and m not negative: the same without a base."""
-    logs = np.log(points.images)
-    scale = logs.max()
-    left = [_straight(points, (logs / scale) ** alpha) for alpha in np.geomspace(*ALPHA, 25)]
-    return aicc(min(left), 4, points)
-
-
-def _straight(points: Points, moved: Array) -> float:
-    design = np.stack([np.ones_like(moved), -points.loss, moved], axis=1)
-    return float(np.sum((points.y - design @ np.linalg.lstsq(design, points.y)[0]) ** 2))
-
-
-def _worsens(points: Points) -> bool:
-    """Whether, at equal images, performance falls with the loss instead of rising."""
-    loss, y = (_within(points.images, column) for column in (points.loss, points.y))
-    scale = math.sqrt(float(loss @ loss) * float(y @ y))
-    return bool(scale) and float(loss @ y) / scale > WORSENS
-
-
-def _within(groups: Array, values: Array) -> Array:
-    """Values minus the mean of their group."""
+def within(groups: Array, values: Array) -> Array:
+    """Values minus the mean of their group, "n" each."""
     _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
     return values - (np.bincount(place, values) / counts)[place]
-
-
-def _sides(model: ElbowModel, best: Optimum) -> tuple[int, int]:
-    """Points of higher loss than the elbow, and of lower."""
-    elbows, loss = model.elbows(best.theta), model.points.loss
-    return int(np.sum(loss >= elbows)), int(np.sum(loss < elbows))
-
-
-def _condition(model: ElbowModel, best: Optimum) -> float:
-    """Of the Jacobian by A, B unless it is given, and the elbows, columns of unit length."""
-
-    def curve(q: Array) -> Array:
-        slope, base = (q[3], q[4]) if model.base is None else (q[3], model.base)
-        return model.curve(q[:3], slope, base)
-
-    at = np.array([*best.theta, best.slope, best.base][: model.free])
-    jacobian = np.asarray(approx_fprime(at, curve, 1e-7))
-    lengths = np.maximum(np.linalg.norm(jacobian, axis=0), np.finfo(float).tiny)
-    return float(np.linalg.cond(jacobian / lengths))

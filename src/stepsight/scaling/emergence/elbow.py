@@ -22,35 +22,35 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 
-from stepsight.errors import UserError, suggest
+from stepsight.errors import UserError
 from stepsight.scaling.emergence.diagnosis import (
-    Range,
-    Verdict,
+    Design,
+    FittedElbow,
     design_warnings,
     few_shot_warnings,
-    fit_warnings,
-    judge_elbow,
-    r_squared,
+)
+from stepsight.scaling.emergence.model import (
+    FORM,
+    FORMULA,
+    PARAMETERS,
+    Elbow,
+    Points,
+    elbow,
+    elbow_problem,
+    reported,
 )
 from stepsight.scaling.emergence.posterior import sample
-from stepsight.scaling.emergence.search import (
-    PARAMETERS,
-    Array,
-    ElbowModel,
-    Optimum,
-    Points,
-    Search,
-    elbow,
-    parameters,
-)
+from stepsight.scaling.fitting.columns import numbers_of
+from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.fitting.quality import SPARE_POINTS, Verdict
+from stepsight.scaling.fitting.resampling import Ends, pairs, percentiles, resampled
+from stepsight.scaling.fitting.search import Optima, Problem, best_of, best_start
+from stepsight.scaling.intervals import LEVEL
 from stepsight.scaling.plain import plain
 
-FORM = "emergence"
-FORMULA = "y = A max(0, E(D) - L) + B, E(D) = k (log D)^alpha + C"
 FEW = 5  # images of a few-shot prompt; the elbow hardly depends on it, as log D does not
 MIN_LEVELS, MIN_MODELS = 3, 3  # determine an elbow that moves; more are asked for in warnings
-
-Ends = tuple[float, float]
+RESTARTS = 2  # alphas of the grid that a resample is searched from besides the optimum
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,20 @@ class FewShot:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmergenceFit:
     """A fitted elbow and what it is worth. Unknown numbers are nan."""
 
     params: dict[str, float]  # A, B, k, alpha, C, sigma
     intervals: dict[str, Ends]  # bootstrap over models, at `level`
-    posterior: dict[str, Ends] | None  # central intervals of the posterior, at `level`
-    objective: float  # negative log likelihood
-    r2: float
+    posterior: dict[str, Ends] | None = None  # central intervals of the posterior, at `level`
+    objective: float = math.nan  # negative log likelihood
+    r2: float = math.nan
     n: int
-    measured: Range
+    measured: Design
     level: float
     warnings: tuple[str, ...]
-    verdict: Verdict
+    verdict: Verdict = "too few points"
     draws: Array = field(repr=False, compare=False)  # of params, "m 6"
     posterior_draws: Array | None = field(default=None, repr=False, compare=False)
     form: str = FORM
@@ -102,8 +102,7 @@ class EmergenceFit:
         lo, hi = ends.tolist()
         sampled, central = self.posterior_draws, None
         if sampled is not None:
-            lower, upper = _central(_elbows(sampled, images), self.level).tolist()
-            central = lower, upper
+            (central,) = percentiles(_elbows(sampled, images)[:, None], self.level)
         notes = few_shot_warnings(self.measured, images, loss, hi - lo)
         return FewShot(float(images), loss, lo, hi, central, notes)
 
@@ -128,7 +127,7 @@ def fit_columns(
     bootstrap: int = 200,
     seed: int = 0,
     base: float | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
     posterior: bool = False,
     groups: Sequence[Hashable] | None = None,
 ) -> EmergenceFit:
@@ -142,28 +141,29 @@ def fit_columns(
         UserError: a column is missing or holds something else than numbers, or emcee is missing.
     """
     points, labels = read_points(columns, x, y, groups)
-    model = ElbowModel(points, base)
-    measured = _range(points, labels)
+    data, measured = elbow_problem(points, base), _design(points, labels)
+    assert isinstance(data.form, Elbow)
     notes = design_warnings(measured)
+    unfitted = _unfitted(measured, level, notes)
     fewest = measured.levels < MIN_LEVELS or measured.models < MIN_MODELS
-    if fewest or measured.points < model.free + 2 or not points.span:
-        return _unfitted(measured, level, notes)
-    search, each = Search(model), np.ones(measured.points)
-    best = search.best(each)
-    draws = _bootstrap(search, best, labels, bootstrap, np.random.default_rng(seed))
-    sampled, mixing = sample(model, best, seed) if posterior else (None, [])
-    theta = parameters(model, best, measured.points)
-    fitted = EmergenceFit(
+    too_few = measured.points < data.form.free + SPARE_POINTS
+    if fewest or too_few or not np.ptp(points.loss):
+        return unfitted
+    best = best_start(data)
+    draws = _bootstrap(data, data.form, best, labels, bootstrap, seed)
+    sampled, mixing = sample(data, best, seed) if posterior else (None, [])
+    theta = reported(data, best)[0]
+    state = FittedElbow(data, best)
+    central = None if sampled is None else percentiles(sampled, level)
+    fitted = replace(
+        unfitted,
         params=dict(zip(PARAMETERS, theta.tolist())),
         intervals=_named(expanded(draws, level, measured.models)),
-        posterior=None if sampled is None else _named(_central(sampled, level)),
-        objective=float(-norm.logpdf(model.residuals(best.theta, each), scale=theta[-1]).sum()),
-        r2=r_squared(model, best),
-        n=measured.points,
-        measured=measured,
-        level=level,
-        warnings=(*notes, *fit_warnings(model, best), *mixing),
-        verdict=judge_elbow(model, best),
+        posterior=None if central is None else dict(zip(PARAMETERS, central)),
+        objective=float(-norm.logpdf(state.residuals, scale=theta[-1]).sum()),
+        r2=state.r2,
+        warnings=(*notes, *state.warnings(), *mixing),
+        verdict=state.verdict,
         draws=draws,
         posterior_draws=sampled,
     )
@@ -193,13 +193,8 @@ def read_points(
         raise UserError(
             f"The elbow has two inputs, a column of losses and one of images; x names {len(x)}."
         )
-    values = []
-    for name in (*x, y):
-        if name not in columns:
-            raise UserError(f"There is no column '{name}'.{suggest(name, columns)}")
-        values.append(np.asarray(columns[name], dtype=float))
-    points = Points(*values)
-    assert len({value.shape for value in points}) == 1 and points.y.ndim == 1
+    points = Points(*(numbers_of(columns, name) for name in (*x, y)))
+    assert len({value.shape for value in points}) == 1
     if not len(points.y):
         raise UserError("There are no points to fit.")
     for name, value in zip((*x, y), points):
@@ -215,8 +210,8 @@ def read_points(
     return points, labels
 
 
-def _range(points: Points, labels: Sequence[Hashable]) -> Range:
-    return Range(
+def _design(points: Points, labels: Sequence[Hashable]) -> Design:
+    return Design(
         points=len(points.y),
         models=len(set(labels)),
         levels=len(np.unique(points.images)),
@@ -226,24 +221,26 @@ def _range(points: Points, labels: Sequence[Hashable]) -> Range:
 
 
 def _bootstrap(
-    search: Search,
-    best: Optimum,
+    data: Problem,
+    form: Elbow,
+    best: Optima,
     labels: Sequence[Hashable],
     count: int,
-    rng: np.random.Generator,
+    seed: int,
 ) -> Array:
     """Parameters "count 6" of the same points with models drawn with replacement."""
-    order = {label: place for place, label in enumerate(dict.fromkeys(labels))}
-    member = np.array([order[label] for label in labels])
-    even = np.full(len(order), 1 / len(order))
-    draws = []
-    while len(draws) < count:
-        times = rng.multinomial(len(order), even)
-        if np.count_nonzero(times) >= MIN_MODELS:
-            weights = times[member].astype(float)
-            found = search.best(weights, starts=2, near=best.theta)
-            draws.append(parameters(search.model, found, weights.sum()))
-    return np.array(draws).reshape(-1, len(PARAMETERS))
+    models = np.array([hash(label) for label in labels])
+    redrawn = resampled(
+        data,
+        pairs(data.v, labels),
+        count,
+        seed,
+        lambda kept: len(np.unique(models[kept])) >= MIN_MODELS,
+    )
+    starts = form.best_on_grid(data.u, data.v, redrawn.weights, RESTARTS)
+    near = np.broadcast_to(best.q, (len(starts), 1, best.q.shape[1]))
+    optima = best_of(redrawn, np.concatenate([starts, near], axis=1))
+    return reported(data, optima, redrawn.weights.sum(axis=1))
 
 
 def _elbows(draws: Array, images: float) -> Array:
@@ -264,29 +261,20 @@ def expanded(draws: Array, level: float, models: int) -> Array:
     return np.quantile(draws, [norm.cdf(-reach), norm.cdf(reach)], axis=0)
 
 
-def _central(draws: Array, level: float) -> Array:
-    """draws "m ..." -> "2 ...": the middle of the posterior."""
-    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-
-
 def _named(ends: Array) -> dict[str, Ends]:
     """Ends "2 6" by parameter."""
     return dict(zip(PARAMETERS, zip(*ends.tolist())))
 
 
-def _unfitted(measured: Range, level: float, notes: list[str]) -> EmergenceFit:
+def _unfitted(measured: Design, level: float, notes: list[str]) -> EmergenceFit:
     """What can be said when the points do not determine the elbow."""
     unknown = np.empty((0, len(PARAMETERS)))
     return EmergenceFit(
         params=dict.fromkeys(PARAMETERS, math.nan),
         intervals=_named(expanded(unknown, level, measured.models)),
-        posterior=None,
-        objective=math.nan,
-        r2=math.nan,
         n=measured.points,
         measured=measured,
         level=level,
         warnings=tuple(notes),
-        verdict="too few points",
         draws=unknown,
     )

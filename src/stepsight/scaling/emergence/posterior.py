@@ -17,7 +17,9 @@ from __future__ import annotations
 import numpy as np
 
 from stepsight.errors import UserError
-from stepsight.scaling.emergence.search import ALPHA, Array, ElbowModel, Optimum, parameters
+from stepsight.scaling.emergence.model import ALPHA, Elbow, extent, reported
+from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.fitting.search import Optima, Problem
 
 WALKERS = 48
 STEPS = 3000  # of which the first third is left out
@@ -25,7 +27,7 @@ KEPT = 4000  # draws
 LENGTHS = 20  # autocorrelation times that a chain should have
 
 
-def sample(model: ElbowModel, best: Optimum, seed: int) -> tuple[Array, list[str]]:
+def sample(data: Problem, best: Optima, seed: int) -> tuple[Array, list[str]]:
     """Draws "m 6" of A, B, k, alpha, C and sigma, and what speaks against them.
 
     Raises:
@@ -35,17 +37,17 @@ def sample(model: ElbowModel, best: Optimum, seed: int) -> tuple[Array, list[str
         import emcee
     except ImportError as error:
         raise UserError("The posterior needs emcee: uv sync --extra scaling.") from error
-    lower, upper = _box(model)
+    lower, upper = _box(data)
     rng = np.random.default_rng(seed)
     chain = emcee.EnsembleSampler(
         WALKERS,
         len(lower),
-        lambda theta: log_posterior(model, theta),
+        lambda theta: log_posterior(data, theta),
         moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)],
         vectorize=True,
     )
     chain.random_state = np.random.RandomState(seed).get_state()
-    chain.run_mcmc(_start(model, best, lower, upper, rng), STEPS)
+    chain.run_mcmc(_start(data, best, lower, upper, rng), STEPS)
     burnt = STEPS // 3
     time = float(np.max(chain.get_autocorr_time(discard=burnt, quiet=True, tol=0)))
     draws = chain.get_chain(discard=burnt, flat=True)
@@ -57,50 +59,53 @@ def sample(model: ElbowModel, best: Optimum, seed: int) -> tuple[Array, list[str
             f"posterior not converged: its chain has {(STEPS - burnt) / time:.0f} "
             f"autocorrelation times, {LENGTHS} are needed"
         )
-    return _reported(model, thinned), notes
+    return _reported(data, thinned), notes
 
 
-def log_posterior(model: ElbowModel, theta: Array) -> Array:
+def log_posterior(data: Problem, theta: Array) -> Array:
     """Up to a constant, theta "m d" -> "m"; the coordinates are those of `_box`."""
-    lower, upper = _box(model)
+    lower, upper = _box(data)
     within = np.clip(theta, lower, upper)
-    elbows, slope, base, sigma = _unpack(model, within)
-    left = model.points.y - model.curve(elbows, slope[:, None], base[:, None])
+    q, sigma = _unpack(data, within)
+    left = data.v - data.form.curve(q, data.u)
     fit = -0.5 * np.sum(left**2, axis=1) / sigma**2 - left.shape[1] * np.log(sigma)
-    allowed = (theta == within).all(axis=1) & (elbows[:, 1] <= elbows[:, 2])
+    allowed = (theta == within).all(axis=1) & (theta[:, 1] <= theta[:, 2])
     return np.where(allowed, fit, -np.inf)
 
 
-def _box(model: ElbowModel) -> tuple[Array, Array]:
+def _box(data: Problem) -> tuple[Array, Array]:
     """Ends of the priors, uniform in log alpha, both elbows, log A, log sigma, and B if fitted."""
-    points, extent = model.points, model.points.extent
-    steep, level = np.log(extent / points.span), (points.y.min(), points.y.max())
-    elbows = model.bounds
-    rows = [np.log(ALPHA), elbows, elbows, (steep - np.log(1e3), steep + np.log(1e3))]
-    rows.append((np.log(1e-6 * extent), np.log(extent)))
-    if model.base is None:
-        rows.append((level[0] - extent, level[1] + extent))
+    size, elbows = extent(data), (data.lower[1], data.upper[1])
+    steep, far = np.log(size / np.ptp(data.u[:, 0])), np.log(1e3)
+    rows = [np.log(ALPHA), elbows, elbows, (steep - far, steep + far)]
+    rows.append((np.log(1e-6 * size), np.log(size)))
+    if _base(data) is None:
+        rows.append((data.v.min() - size, data.v.max() + size))
     lower, upper = np.array(rows, dtype=float).T
     return lower, upper
 
 
-def _unpack(model: ElbowModel, theta: Array) -> tuple[Array, Array, Array, Array]:
-    """theta "m d" -> (alpha, E at the fewest images, at the most) "m 3", A, B and sigma "m"."""
-    elbows = theta[:, :3].copy()
-    elbows[:, 0] = np.exp(theta[:, 0])
-    slope, sigma = np.exp(theta[:, 3]), np.exp(theta[:, 4])
-    fixed = np.full(len(theta), model.base if model.base is not None else 0.0)
-    return elbows, slope, theta[:, 5] if model.base is None else fixed, sigma
+def _base(data: Problem) -> float | None:
+    assert isinstance(data.form, Elbow)
+    return data.form.base
+
+
+def _unpack(data: Problem, theta: Array) -> tuple[Array, Array]:
+    """theta "m d" -> inner parameters "m 5" and sigma "m"."""
+    log_alpha, fewest, most, log_slope, log_sigma, *rest = theta.T
+    base = rest[0] if rest else np.full(len(theta), _base(data))
+    q = np.stack([log_alpha, fewest, most - fewest, np.exp(log_slope), base], axis=1)
+    return q, np.exp(log_sigma)
 
 
 def _start(
-    model: ElbowModel, best: Optimum, lower: Array, upper: Array, rng: np.random.Generator
+    data: Problem, best: Optima, lower: Array, upper: Array, rng: np.random.Generator
 ) -> Array:
     """Walkers around the optimum, as far apart as a hundredth of the priors."""
-    alpha, fewest, most = best.theta
-    sigma = parameters(model, best, len(model.points.y))[-1]
-    steep = np.log(max(best.slope, np.exp(lower[3])))
-    centre = np.array([np.log(alpha), fewest, most, steep, np.log(sigma), best.base])[: len(lower)]
+    log_alpha, fewest, rise, slope, base = best.q[0]
+    sigma = reported(data, best)[0, -1]
+    steep = np.log(max(slope, np.exp(lower[3])))
+    centre = np.array([log_alpha, fewest, fewest + rise, steep, np.log(sigma), base])[: len(lower)]
     spread = 0.01 * (upper - lower)
     walkers = centre + spread * rng.standard_normal((WALKERS, len(lower)))
     walkers = np.clip(walkers, lower + 0.01 * spread, upper - 0.01 * spread)
@@ -108,8 +113,8 @@ def _start(
     return walkers
 
 
-def _reported(model: ElbowModel, theta: Array) -> Array:
+def _reported(data: Problem, theta: Array) -> Array:
     """theta "m d" -> A, B, k, alpha, C, sigma, "m 6"."""
-    elbows, slope, base, sigma = _unpack(model, theta)
-    k, alpha, c = model.reported(elbows)
-    return np.stack([slope, base, k, alpha, c, sigma], axis=1)
+    q, sigma = _unpack(data, theta)
+    assert isinstance(data.form, Elbow)
+    return np.column_stack([data.form.natural(q, data.u), sigma])

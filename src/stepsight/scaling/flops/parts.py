@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 
-class Cost(NamedTuple):
+class LayerCost(NamedTuple):
     """Of a layer, or of several."""
 
     macs: int = 0
@@ -25,43 +25,39 @@ class Cost(NamedTuple):
             macs, parameters = macs + cost.macs, parameters + cost.parameters
         return cls(macs, parameters)
 
-    def stored(self, copies: int) -> Self:
-        """`copies` such layers, of which a sample passes one."""
-        return self._replace(parameters=copies * self.parameters)
 
-
-def linear(inputs: int, outputs: int, rows: int = 1, bias: bool = True) -> Cost:
+def linear(inputs: int, outputs: int, rows: int = 1, bias: bool = True) -> LayerCost:
     """A linear map of `rows` vectors."""
-    return Cost(rows * inputs * outputs, inputs * outputs + bias * outputs)
+    return LayerCost(rows * inputs * outputs, inputs * outputs + bias * outputs)
 
 
-def conv(inputs: int, outputs: int, side: int, cells: int, bias: bool = True) -> Cost:
+def conv(inputs: int, outputs: int, side: int, cells: int, bias: bool = True) -> LayerCost:
     """A convolution of side x side with `cells` cells of output."""
     return linear(inputs * side**2, outputs, cells, bias)
 
 
-def norm(channels: int) -> Cost:
+def norm(channels: int) -> LayerCost:
     """Scale and shift a channel."""
-    return Cost(parameters=2 * channels)
+    return LayerCost(parameters=2 * channels)
 
 
-def table(rows: int, width: int) -> Cost:
+def table(rows: int, width: int) -> LayerCost:
     """Vectors that are looked up."""
-    return Cost(parameters=rows * width)
+    return LayerCost(parameters=rows * width)
 
 
-def attention(width: int, queries: int, keys: int) -> Cost:
+def attention(width: int, queries: int, keys: int) -> LayerCost:
     """Scores and weighted sum, whatever the number of heads."""
-    return Cost(macs=2 * queries * keys * width)
+    return LayerCost(macs=2 * queries * keys * width)
 
 
-def attention_block(width: int, cells: int) -> Cost:
+def attention_block(width: int, cells: int) -> LayerCost:
     """diffusers' `Attention` among convolutions: every cell looks at every other."""
     projections = [linear(width, width, cells)] * 4
-    return Cost.of([norm(width), *projections, attention(width, cells, cells)])
+    return LayerCost.of([norm(width), *projections, attention(width, cells, cells)])
 
 
-def resnet(inputs: int, outputs: int, cells: int, embedding: int = 0) -> Cost:
+def resnet(inputs: int, outputs: int, cells: int, embedding: int = 0) -> LayerCost:
     """diffusers' `ResnetBlock2D`: two convolutions, told the time where there is an `embedding`."""
     layers = [norm(inputs), conv(inputs, outputs, 3, cells)]
     layers += [norm(outputs), conv(outputs, outputs, 3, cells)]
@@ -69,4 +65,4 @@ def resnet(inputs: int, outputs: int, cells: int, embedding: int = 0) -> Cost:
         layers.append(linear(embedding, outputs))
     if inputs != outputs:
         layers.append(conv(inputs, outputs, 1, cells))
-    return Cost.of(layers)
+    return LayerCost.of(layers)

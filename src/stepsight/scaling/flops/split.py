@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
-from stepsight.scaling.flops.accounting import FLOPS_PER_MAC
+from stepsight.scaling.flops.accounting import FLOPS_PER_MAC, BackboneShape
 from stepsight.scaling.flops.dit import FREQUENCIES
-from stepsight.scaling.flops.parts import Cost, attention, conv, linear, norm, table
+from stepsight.scaling.flops.parts import LayerCost, attention, conv, linear, norm, table
 
 
 @dataclass(frozen=True)
-class SplitShape:
+class SplitShape(BackboneShape):
     """What the cost of a split backbone depends on."""
 
     channels: tuple[int, int]  # at 1/2 and 1/4 of the size
@@ -33,16 +34,13 @@ class SplitShape:
     looked: int = 0  # channels that a task sees anew at every call
     picture_channels: int = 3
 
-    def macs(self, height: int, width: int) -> int:
+    @property
+    def stride(self) -> int:
+        return 8
+
+    def parts(self, cells: int) -> Iterator[LayerCost]:
         """Of a first call, for a task that brings features and looks again if any does."""
-        parts = _parts(self, _cells(height, width), True, True)
-        return sum(Cost.of(part).macs for part in parts)
-
-    def stored(self) -> int:
-        return sum(Cost.of(part).parameters for part in _parts(self, 0, True, True))
-
-    def passed(self) -> int:
-        return self.stored()
+        return chain(*_parts(self, cells, True, True))
 
 
 class SplitFlops(NamedTuple):
@@ -58,25 +56,21 @@ def split_flops(
 ) -> SplitFlops:
     """What a task costs on a grid of `height` x `width` pixels, by whether it brings features and
     whether it looks again at every call."""
-    parts = _parts(shape, _cells(height, width), features, looked)
-    read, own, call = (FLOPS_PER_MAC * Cost.of(part).macs for part in parts)
+    assert height % 8 == 0 and width % 8 == 0, "levels halve the sides evenly"
+    parts = _parts(shape, height * width, features, looked)
+    read, own, call = (FLOPS_PER_MAC * LayerCost.of(part).macs for part in parts)
     return SplitFlops(read, read + own, call)
 
 
-def _cells(height: int, width: int) -> int:
-    assert height % 8 == 0 and width % 8 == 0, "levels halve the sides evenly"
-    return height * width
+_Parts = tuple[Iterator[LayerCost], Iterator[LayerCost], Iterator[LayerCost]]
 
 
-Parts = tuple[Iterator[Cost], Iterator[Cost], Iterator[Cost]]
-
-
-def _parts(shape: SplitShape, cells: int, features: bool, looked: bool) -> Parts:
+def _parts(shape: SplitShape, cells: int, features: bool, looked: bool) -> _Parts:
     """Layers that read the picture, those that encode the rest, and those of a call."""
     return _read(shape, cells), _own(shape, cells, features), _call(shape, cells, looked)
 
 
-def _read(shape: SplitShape, cells: int) -> Iterator[Cost]:
+def _read(shape: SplitShape, cells: int) -> Iterator[LayerCost]:
     (half, quarter), width = shape.channels, shape.width
     yield conv(4 * shape.picture_channels, half, 3, cells // 4)
     yield from [_residual(half, cells // 4)] * shape.encoder[0]
@@ -86,7 +80,7 @@ def _read(shape: SplitShape, cells: int) -> Iterator[Cost]:
     yield from [_block(width, cells // 64)] * shape.trunk
 
 
-def _own(shape: SplitShape, cells: int, features: bool) -> Iterator[Cost]:
+def _own(shape: SplitShape, cells: int, features: bool) -> Iterator[LayerCost]:
     half = shape.channels[0]
     yield conv(half, half, 1, cells // 4)
     more = shape.cond_channels - shape.picture_channels
@@ -97,7 +91,7 @@ def _own(shape: SplitShape, cells: int, features: bool) -> Iterator[Cost]:
         yield conv(shape.features, shape.width, 1, cells // 64)
 
 
-def _call(shape: SplitShape, cells: int, looked: bool) -> Iterator[Cost]:
+def _call(shape: SplitShape, cells: int, looked: bool) -> Iterator[LayerCost]:
     (half, quarter), width = shape.channels, shape.width
     yield linear(FREQUENCIES, width)
     yield linear(width, width)
@@ -118,15 +112,15 @@ def _call(shape: SplitShape, cells: int, looked: bool) -> Iterator[Cost]:
     yield conv(half, 4 * shape.target_channels, 3, cells // 4)
 
 
-def _residual(channels: int, cells: int, embedding: int = 0) -> Cost:
+def _residual(channels: int, cells: int, embedding: int = 0) -> LayerCost:
     """Two convolutions; with an embedding, the second norm has its scale and shift from there."""
     second = linear(embedding, 2 * channels) if embedding else norm(channels)
-    return Cost.of([norm(channels), *[conv(channels, channels, 3, cells)] * 2, second])
+    return LayerCost.of([norm(channels), *[conv(channels, channels, 3, cells)] * 2, second])
 
 
-def _block(width: int, tokens: int, modulated: bool = False) -> Cost:
+def _block(width: int, tokens: int, modulated: bool = False) -> LayerCost:
     """A transformer block with gates of its own; with an embedding, shifts, scales and gates are
     those of DiT, and the norms have none."""
     maps = [linear(width, outputs, tokens) for outputs in (3 * width, width, 4 * width)]
     maps += [linear(4 * width, width, tokens), attention(width, tokens, tokens), table(6, width)]
-    return Cost.of([*maps, *([linear(width, 6 * width)] if modulated else [norm(width)] * 2)])
+    return LayerCost.of([*maps, *([linear(width, 6 * width)] if modulated else [norm(width)] * 2)])

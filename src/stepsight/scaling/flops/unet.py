@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stepsight.scaling.flops.accounting import BackboneShape
 from stepsight.scaling.flops.parts import (
-    Cost,
+    LayerCost,
     attention,
     attention_block,
     conv,
@@ -23,7 +24,7 @@ from stepsight.scaling.flops.parts import (
 
 
 @dataclass(frozen=True)
-class UNetShape:
+class UNetShape(BackboneShape):
     """What the cost of a U-Net depends on. The number of heads does not matter."""
 
     channels: tuple[int, ...]  # a level, full resolution first
@@ -34,19 +35,15 @@ class UNetShape:
     labels: int = 2  # label rows, or stored prompts, the null row included
     text: tuple[int, int] | None = None  # tokens and width of a prompt; None: labels instead
 
-    def macs(self, height: int, width: int) -> int:
-        stride = 2 ** (len(self.channels) - 1)
-        assert height % stride == 0 and width % stride == 0, "levels halve the sides evenly"
-        return Cost.of(_layers(self, height * width)).macs
+    @property
+    def stride(self) -> int:
+        return 2 ** (len(self.channels) - 1)
 
-    def stored(self) -> int:
-        return Cost.of(_layers(self, 0)).parameters
-
-    def passed(self) -> int:
-        return self.stored()
+    def parts(self, cells: int) -> Iterator[LayerCost]:
+        return _layers(self, cells)
 
 
-def _layers(shape: UNetShape, cells: int) -> Iterator[Cost]:
+def _layers(shape: UNetShape, cells: int) -> Iterator[LayerCost]:
     """From the input to the output, on a grid of `cells` cells."""
     first, last = shape.channels[0], shape.channels[-1]
     embedding = 4 * first
@@ -63,7 +60,7 @@ def _layers(shape: UNetShape, cells: int) -> Iterator[Cost]:
     yield conv(first, shape.out_channels, 3, cells)
 
 
-def _down(shape: UNetShape, cells: int, embedding: int) -> Iterator[Cost]:
+def _down(shape: UNetShape, cells: int, embedding: int) -> Iterator[LayerCost]:
     inputs, lowest = shape.channels[0], len(shape.channels) - 1
     for level, outputs in enumerate(shape.channels):
         here = _level(cells, level)
@@ -76,7 +73,7 @@ def _down(shape: UNetShape, cells: int, embedding: int) -> Iterator[Cost]:
             yield conv(outputs, outputs, 3, _level(cells, level + 1))
 
 
-def _up(shape: UNetShape, cells: int, embedding: int) -> Iterator[Cost]:
+def _up(shape: UNetShape, cells: int, embedding: int) -> Iterator[LayerCost]:
     """Each residual block also reads what one of the way down, or a level's input, has left."""
     inputs = shape.channels[-1]
     for level in reversed(range(len(shape.channels))):
@@ -95,11 +92,11 @@ def _level(cells: int, level: int) -> int:
     return cells // 4**level
 
 
-def _attend(shape: UNetShape, width: int, cells: int) -> Cost:
+def _attend(shape: UNetShape, width: int, cells: int) -> LayerCost:
     return _transformer(width, cells, *shape.text) if shape.text else attention_block(width, cells)
 
 
-def _transformer(width: int, cells: int, tokens: int, text_width: int) -> Cost:
+def _transformer(width: int, cells: int, tokens: int, text_width: int) -> LayerCost:
     """Self-attention, attention to the text and a gated MLP (GEGLU), between two projections."""
     ends = [norm(width), *[linear(width, width, cells)] * 2]
     norms = [norm(width)] * 3
@@ -109,4 +106,4 @@ def _transformer(width: int, cells: int, tokens: int, text_width: int) -> Cost:
     joins = [linear(width, width, cells)] * 2
     products = [attention(width, cells, cells), attention(width, cells, tokens)]
     mlp = [linear(width, 8 * width, cells), linear(4 * width, width, cells)]
-    return Cost.of([*ends, *norms, *to_cells, query, *to_text, *joins, *products, *mlp])
+    return LayerCost.of([*ends, *norms, *to_cells, query, *to_text, *joins, *products, *mlp])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stepsight.scaling.flops.accounting import FLOPS_PER_MAC
-from stepsight.scaling.flops.parts import Cost, attention_block, conv, norm, resnet
+from stepsight.scaling.flops.parts import LayerCost, attention_block, conv, norm, resnet
 
 RGB = 3
 
@@ -21,11 +21,11 @@ class AutoencoderShape(Protocol):
     @property
     def levels(self) -> int: ...
 
-    def encoder(self, cells: int) -> Iterator[Cost]:
+    def encoder(self, cells: int) -> Iterator[LayerCost]:
         """The layers for a picture of `cells` pixels."""
         ...
 
-    def decoder(self, cells: int) -> Iterator[Cost]:
+    def decoder(self, cells: int) -> Iterator[LayerCost]:
         """The layers for a picture of `cells` pixels."""
         ...
 
@@ -44,7 +44,7 @@ class KLShape:
     def levels(self) -> int:
         return len(self.channels)
 
-    def encoder(self, cells: int) -> Iterator[Cost]:
+    def encoder(self, cells: int) -> Iterator[LayerCost]:
         inputs, moments = self.channels[0], 2 * self.latents
         yield conv(RGB, inputs, 3, cells)
         for level, outputs in enumerate(self.channels):
@@ -60,7 +60,7 @@ class KLShape:
         if self.quantised:
             yield conv(moments, moments, 1, cells)
 
-    def decoder(self, cells: int) -> Iterator[Cost]:
+    def decoder(self, cells: int) -> Iterator[LayerCost]:
         inputs, cells = self.channels[-1], cells // 4 ** (self.levels - 1)
         if self.quantised:
             yield conv(self.latents, self.latents, 1, cells)
@@ -76,7 +76,7 @@ class KLShape:
         yield norm(inputs)
         yield conv(inputs, RGB, 3, cells)
 
-    def _middle(self, cells: int) -> Iterator[Cost]:
+    def _middle(self, cells: int) -> Iterator[LayerCost]:
         width = self.channels[-1]
         yield from [resnet(width, width, cells)] * 2
         if self.attention:
@@ -96,7 +96,7 @@ class TinyShape:
     def levels(self) -> int:
         return len(self.down)
 
-    def encoder(self, cells: int) -> Iterator[Cost]:
+    def encoder(self, cells: int) -> Iterator[LayerCost]:
         yield conv(RGB, self.width, 3, cells)
         for level, blocks in enumerate(self.down):
             if level:
@@ -105,7 +105,7 @@ class TinyShape:
             yield from [conv(self.width, self.width, 3, cells)] * (3 * blocks)
         yield conv(self.width, self.latents, 3, cells)
 
-    def decoder(self, cells: int) -> Iterator[Cost]:
+    def decoder(self, cells: int) -> Iterator[LayerCost]:
         cells //= 4 ** (self.levels - 1)
         yield conv(self.latents, self.width, 3, cells)
         for level, blocks in enumerate(self.up):
@@ -118,17 +118,17 @@ class TinyShape:
 
 def encoder_flops(shape: AutoencoderShape, height: int, width: int) -> int:
     """FLOPs of encoding one picture of `height` x `width` pixels."""
-    return FLOPS_PER_MAC * Cost.of(shape.encoder(_pixels(shape, height, width))).macs
+    return FLOPS_PER_MAC * LayerCost.of(shape.encoder(_pixels(shape, height, width))).macs
 
 
 def decoder_flops(shape: AutoencoderShape, height: int, width: int) -> int:
     """FLOPs of decoding one picture of `height` x `width` pixels."""
-    return FLOPS_PER_MAC * Cost.of(shape.decoder(_pixels(shape, height, width))).macs
+    return FLOPS_PER_MAC * LayerCost.of(shape.decoder(_pixels(shape, height, width))).macs
 
 
 def autoencoder_parameters(shape: AutoencoderShape) -> int:
     """Parameters of encoder and decoder."""
-    return Cost.of([*shape.encoder(0), *shape.decoder(0)]).parameters
+    return LayerCost.of([*shape.encoder(0), *shape.decoder(0)]).parameters
 
 
 def _pixels(shape: AutoencoderShape, height: int, width: int) -> int:

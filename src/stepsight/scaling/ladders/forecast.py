@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,17 +19,17 @@ from typing import NamedTuple
 import numpy as np
 
 from stepsight.errors import DataFormatError
+from stepsight.scaling.intervals import PREDICTIVE
 from stepsight.scaling.laws.fits import fit
 from stepsight.scaling.plain import plain
-from stepsight.scaling.records import ScalingRecord, ends_cleanly
+from stepsight.scaling.records import ScalingRecord, append_lines, whole_lines
 
 FILE_NAME = "forecasts.jsonl"
-LEVEL = 0.9
 FORM = "chinchilla"
 LOSS = "loss"  # what the validation loss is called among metrics
 
 
-class Target(NamedTuple):
+class ForecastTarget(NamedTuple):
     """A run that has not been made."""
 
     name: str
@@ -93,7 +92,7 @@ class Forecast:
         return Quantity(*(getattr(self, name) for name in Quantity._fields))
 
 
-class Scored(NamedTuple):
+class ScoredForecast(NamedTuple):
     """A forecast beside what came of it."""
 
     forecast: Forecast
@@ -110,38 +109,32 @@ class Scored(NamedTuple):
 def by_quantity(records: Iterable[ScalingRecord]) -> dict[Quantity, list[ScalingRecord]]:
     """Records by what was measured. Losses belong to a checkpoint and its task, so each checkpoint
     counts once among them; of a setting measured twice the later one counts."""
-    found: dict[Quantity, dict[object, ScalingRecord]] = {}
-    for one in sorted(records, key=lambda record: record.time):
-        checkpoint = (one.run, one.config, one.seed, one.images_seen, one.params_total)
-        if one.loss is not None:
-            loss = Quantity(one.task, LOSS, True, one.dataset, "", "", 0, 0, *_start(one))
-            found.setdefault(loss, {})[checkpoint] = one
-        if one.value is not None:
-            own = Quantity(
-                one.task,
-                one.metric,
-                one.lower_is_better,
-                one.dataset,
-                one.protocol,
-                one.sampler,
-                one.nfe,
-                one.members,
-                *_start(one),
+    curves: dict[Quantity, dict[object, ScalingRecord]] = defaultdict(dict)
+    for record in sorted(records, key=lambda record: record.time):
+        checkpoint = (
+            record.run,
+            record.config,
+            record.seed,
+            record.images_seen,
+            record.params_total,
+        )
+        tuned = bool(record.parent or record.inherited_flops)
+        if record.loss is not None:
+            loss = Quantity(
+                record.task, LOSS, True, record.dataset, "", "", 0, 0, record.size, tuned
             )
-            found.setdefault(own, {})[checkpoint] = one
-    return {quantity: list(rows.values()) for quantity, rows in found.items()}
-
-
-def _start(one: ScalingRecord) -> tuple[str, bool]:
-    """Where it works, and whether it began from other weights."""
-    return one.size, bool(one.parent or one.inherited_flops)
+            curves[loss][checkpoint] = record
+        if record.value is not None:
+            measured = [getattr(record, name) for name in Quantity._fields if name != "tuned"]
+            curves[Quantity._make([*measured, tuned])][checkpoint] = record
+    return {quantity: list(rows.values()) for quantity, rows in curves.items()}
 
 
 def errors_of(quantity: Quantity, records: Sequence[ScalingRecord]) -> np.ndarray:
     """The column to fit, "n": the loss, the metric, or 1 - it where higher is better."""
     if quantity.metric == LOSS:
-        return np.array([one.loss for one in records], dtype=float)
-    values = np.array([one.value for one in records], dtype=float)
+        return np.array([record.loss for record in records], dtype=float)
+    values = np.array([record.value for record in records], dtype=float)
     return values if quantity.lower_is_better else 1 - values
 
 
@@ -149,36 +142,36 @@ def most_samples(records: Sequence[ScalingRecord]) -> list[ScalingRecord]:
     """Of records that differ in distinct samples alone, those with the most: the others saw the
     same images more often."""
     most: dict[object, int] = Counter()
-    for one in records:
-        most[_place(one)] = max(most[_place(one)], one.samples or 0)
-    return [one for one in records if (one.samples or 0) == most[_place(one)]]
+    for record in records:
+        most[_place(record)] = max(most[_place(record)], record.samples or 0)
+    return [record for record in records if (record.samples or 0) == most[_place(record)]]
 
 
-def _place(one: ScalingRecord) -> tuple[object, ...]:
-    return one.model, one.params_active, one.images_seen, one.inherited_flops
+def _place(record: ScalingRecord) -> tuple[object, ...]:
+    return record.model, record.params_active, record.images_seen, record.inherited_flops
 
 
 def settled(records: Sequence[ScalingRecord]) -> bool:
     """Whether parameters and images say what a point is: where runs started from weights of several
     pretraining budgets, they do not."""
     budgets: dict[object, set[str]] = defaultdict(set)
-    for one in records:
-        inherited = f"{one.inherited_flops or 0.0:.6g}"  # sums round
-        budgets[one.params_active, one.images_seen].add(inherited)
-    return all(len(own) == 1 for own in budgets.values())
+    for record in records:
+        inherited = f"{record.inherited_flops or 0.0:.6g}"  # sums round
+        budgets[record.params_active, record.images_seen].add(inherited)
+    return all(len(spent) == 1 for spent in budgets.values())
 
 
 def size_and_data(records: Sequence[ScalingRecord]) -> np.ndarray:
     """Active parameters and images seen, "n 2"."""
-    return np.array([(one.params_active, one.images_seen) for one in records], dtype=float)
+    return np.array([(record.params_active, record.images_seen) for record in records], dtype=float)
 
 
 def forecasts(
     records: Sequence[ScalingRecord],
-    target: Target,
+    target: ForecastTarget,
     *,
     form: str = FORM,
-    level: float = LEVEL,
+    level: float = PREDICTIVE,
     bootstrap: int = 400,
     seed: int = 0,
 ) -> Iterator[Forecast]:
@@ -191,27 +184,20 @@ def forecasts(
     assert bootstrap > 0, "a forecast has an interval"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for quantity, rows in by_quantity(records).items():
-        rows = most_samples([one for one, e in zip(rows, errors_of(quantity, rows)) if e > 0])
+        rows = most_samples([record for record, e in zip(rows, errors_of(quantity, rows)) if e > 0])
         if len(rows) < 2 or not settled(rows):
             continue
         errors = errors_of(quantity, rows)
-        x, runs = size_and_data(rows), [one.run for one in rows]
-        law = fit(
-            form,
-            x,
-            errors,
-            groups=runs,
-            bootstrap=bootstrap,
-            seed=seed,
-            inputs=["params", "images"],
-        )
+        x, runs = size_and_data(rows), [record.run for record in rows]
+        drawing = {"groups": runs, "bootstrap": bootstrap, "seed": seed}
+        law = fit(form, x, errors, inputs=["params", "images"], **drawing)
         if law.verdict == "too few points":
             continue
-        at = {"params": float(target.params_active), "images": float(target.images_seen)}
-        said = law.forecast(list(at.values()), level=level)
-        ends = [said.value, said.lo, said.hi]
+        at = float(target.params_active), float(target.images_seen)
+        expected = law.forecast(at, level=level)
+        ends = [expected.value, expected.lo, expected.hi]
         if not quantity.lower_is_better:
-            ends = [1 - said.value, 1 - said.hi, 1 - said.lo]
+            ends = [1 - expected.value, 1 - expected.hi, 1 - expected.lo]
         yield Forecast(
             made=now,
             run=target.name,
@@ -222,49 +208,43 @@ def forecasts(
             formula=law.formula,
             points=law.n,
             runs=len(set(runs)),
-            reach=float(math.prod(at.values()) / x.prod(axis=1).max()),
+            reach=float(math.prod(at) / x.prod(axis=1).max()),
             value=ends[0],
             lo=ends[1],
             hi=ends[2],
             level=level,
             verdict=law.verdict,
-            warnings=(*law.warnings, *said.warnings),
+            warnings=(*law.warnings, *expected.warnings),
         )
 
 
 def scored(
     forecasts: Iterable[Forecast], records: Sequence[ScalingRecord]
-) -> tuple[list[Scored], list[Forecast]]:
+) -> tuple[list[ScoredForecast], list[Forecast]]:
     """Forecasts with their outcome, and those that still wait for one. A record counts that was
     measured after the forecast was made, on a run of that size and amount."""
     known = by_quantity(records)
     known_outcomes, waiting = [], []
-    for one in forecasts:
-        place = (one.params_active, one.images_seen)
+    for forecast in forecasts:
+        place = (forecast.params_active, forecast.images_seen)
         later = [
             record
-            for record in known.get(one.quantity, [])
-            if (record.params_active, record.images_seen) == place and record.time >= one.made
+            for record in known.get(forecast.quantity, [])
+            if (record.params_active, record.images_seen) == place and record.time >= forecast.made
         ]
         if not later:
-            waiting.append(one)
+            waiting.append(forecast)
             continue
-        outcome = later[-1].loss if one.metric == LOSS else later[-1].value
+        outcome = later[-1].loss if forecast.metric == LOSS else later[-1].value
         assert outcome is not None
-        inside = one.lo <= outcome <= one.hi
-        known_outcomes.append(Scored(one, outcome, later[-1].time, inside))
+        inside = forecast.lo <= outcome <= forecast.hi
+        known_outcomes.append(ScoredForecast(forecast, outcome, later[-1].time, inside))
     return known_outcomes, waiting
 
 
 def append_forecasts(path: str | Path, made: Iterable[Forecast]) -> None:
     """Add lines to a ledger of forecasts."""
-    lines = "".join(json.dumps(plain(asdict(one)), allow_nan=False) + "\n" for one in made)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    start = "" if ends_cleanly(path) else "\n"
-    with path.open("ab", buffering=0) as file:
-        file.write((start + lines).encode())
-        os.fsync(file.fileno())
+    append_lines(path, (plain(asdict(forecast)) for forecast in made))
 
 
 def read_forecasts(path: str | Path) -> list[Forecast]:
@@ -273,17 +253,13 @@ def read_forecasts(path: str | Path) -> list[Forecast]:
     Raises:
         DataFormatError: a line is no forecast; the message names it.
     """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip() or (line.startswith("{") and not line.rstrip().endswith("}")):
-            continue
+    path, made = Path(path), []
+    for where, line in whole_lines(path) if path.is_file() else ():
         try:
-            row = json.loads(line)
-            row |= {key: math.nan for key, value in row.items() if value is None}
-            found.append(Forecast(**row | {"warnings": tuple(row["warnings"])}))
+            row = json.loads(line or "null")
+            if row is not None:
+                row |= {key: math.nan for key, value in row.items() if value is None}
+                made.append(Forecast(**row | {"warnings": tuple(row["warnings"])}))
         except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise DataFormatError(f"{path}:{number}: not a forecast ({error}).") from error
-    return found
+            raise DataFormatError(f"{where}: not a forecast ({error}).") from error
+    return made

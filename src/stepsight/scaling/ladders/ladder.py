@@ -27,11 +27,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -59,7 +58,7 @@ class Tune:
 
 
 @dataclass(frozen=True)
-class Stage:
+class LadderStage:
     """Runs that share all but what the grid varies."""
 
     name: str
@@ -85,7 +84,7 @@ class Ladder:
     """A ladder as its file tells it."""
 
     out: Path
-    stages: tuple[Stage, ...]
+    stages: tuple[LadderStage, ...]
     held_out: tuple[Settings, ...] = ()
     at_once: int = 2  # rungs at a time on CPUs; on GPUs one each
     slurm: Mapping[str, Any] = field(default_factory=dict)  # parameters of submitit's executor
@@ -101,30 +100,33 @@ def read_ladder(path: str | Path) -> Ladder:
     if not path.is_file():
         raise UserError(f"--config {path} does not exist. Name a ladder, such as configs/ladder-*.")
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
-    told = _known(told, "ladder", str(path))
-    common = _mapping(told.get("config") or {}, f"{path}: config")
+    table = _known(content, "ladder", str(path))
+    common = _mapping(table.get("config") or {}, f"{path}: config")
     for key in ("out", "stages"):
-        if not told.get(key):
+        if not table.get(key):
             raise UserError(f"{path}: lacks '{key}'.")
-    stages = _mapping(told["stages"], f"{path}: stages")
-    found = [_stage(name, one, common, f"{path}: stages.{name}") for name, one in stages.items()]
-    if any(stage.start for stage in found[1:]):
+    stages = [
+        _stage(name, stage, common, f"{path}: stages.{name}")
+        for name, stage in _mapping(table["stages"], f"{path}: stages").items()
+    ]
+    if any(stage.start for stage in stages[1:]):
         raise UserError(f"{path}: only the first stage starts 'from' runs; others from the last.")
-    if any(stage.tune for stage in found[1:]) or found[0].tune and found[0].start:
+    if any(stage.tune for stage in stages[1:]) or stages[0].tune and stages[0].start:
         raise UserError(f"{path}: 'tune' is for stages that train from scratch.")
-    held_out = [s for s in _multiplied(told.get("held_out") or [{}], f"{path}: held_out") if s]
-    at_once = told.get("at_once", 2)
+    blocks = _multiplied(table.get("held_out") or [{}], f"{path}: held_out")
+    at_once = table.get("at_once", 2)
     if type(at_once) is not int or at_once < 1:
         raise UserError(f"{path}: at_once {at_once}: give a positive number.")
-    slurm = _mapping(told.get("slurm") or {}, f"{path}: slurm")
-    return Ladder(Path(str(told["out"])), tuple(found), tuple(held_out), at_once, slurm)
+    slurm = _mapping(table.get("slurm") or {}, f"{path}: slurm")
+    out = Path(str(table["out"]))
+    return Ladder(out, tuple(stages), tuple(filter(None, blocks)), at_once, slurm)
 
 
 def rungs(
-    stage: Stage,
+    stage: LadderStage,
     parents: Sequence[Rung] | None = None,
     factors: Mapping[Any, float] | None = None,
 ) -> list[Rung]:
@@ -138,27 +140,27 @@ def rungs(
         UserError: a run to start from is not there.
     """
     starts = (_starts(stage) or [None]) if parents is None else parents
-    found = [
+    runs = [
         _rung(stage, settings, parent, factors or {})
         for parent, settings in product(starts, stage.settings)
     ]
-    names = Counter(rung.name for rung in found)
+    names = Counter(rung.name for rung in runs)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(f"two rungs would be called {twice[0]}: rename one of the runs it is from.")
-    return found
+    return runs
 
 
-def _starts(stage: Stage) -> list[Rung]:
+def _starts(stage: LadderStage) -> list[Rung]:
     """The runs that a stage starts from, as rungs whose names are their folders."""
-    found: list[Rung] = []
+    starts: list[Rung] = []
     for pattern in stage.start:
         folders = sorted(path for path in Path().glob(pattern) if (path / CONFIG).is_file())
         if not folders:
             raise UserError(f"stages.{stage.name}.from: there is no run {pattern}. Make it first.")
         for folder in folders:
             config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-            found.append(Rung(str(folder.absolute()), {"model": config.get("model", {})}))
-    return found
+            starts.append(Rung(str(folder.absolute()), {"model": config.get("model", {})}))
+    return starts
 
 
 def held_out(
@@ -180,7 +182,7 @@ def held_out(
     return rungs(stage, parents, known)
 
 
-def untuned(stage: Stage, factors: Mapping[Any, float]) -> list[Any]:
+def untuned(stage: LadderStage, factors: Mapping[Any, float]) -> list[Any]:
     """The values of `tune.by` none of whose short runs came to a loss."""
     if stage.tune is None:
         return []
@@ -188,7 +190,7 @@ def untuned(stage: Stage, factors: Mapping[Any, float]) -> list[Any]:
     return [value for value in values if value not in factors]
 
 
-def tuning_rungs(stage: Stage) -> list[Rung]:
+def tuning_rungs(stage: LadderStage) -> list[Rung]:
     """The short runs that choose learning rates: no evaluation, the loss is enough."""
     if stage.tune is None:
         return []
@@ -197,90 +199,96 @@ def tuning_rungs(stage: Stage) -> list[Rung]:
     for settings in stage.settings:
         first.setdefault(settings.get(tune.by), settings)
     short = {"training.images": tune.images, "training.evaluate": False}
-    found = []
+    short_runs = []
     for settings, factor in product(first.values(), tune.factors):
-        own = replace(stage, name=f"tune-{stage.name}")
+        tuning = replace(stage, name=f"tune-{stage.name}")
         value = settings.get(tune.by)
-        one = _rung(own, settings | short, None, {value: factor})
-        found.append(replace(one, name=f"tune-{stage.name}/{_slug({tune.by: value})}-x{factor:g}"))
-    return found
+        rung = _rung(tuning, settings | short, None, {value: factor})
+        short_runs.append(
+            replace(rung, name=f"tune-{stage.name}/{_slug({tune.by: value})}-x{factor:g}")
+        )
+    return short_runs
 
 
-def best_factors(stage: Stage, losses: Mapping[str, float]) -> dict[Any, float]:
+def best_factors(stage: LadderStage, losses: Mapping[str, float]) -> dict[Any, float]:
     """The factor of the lowest loss for each value of `tune.by`, given the losses of the tuning
     runs by name; runs that failed have none."""
-    found: dict[Any, tuple[float, float]] = {}
-    for one in tuning_rungs(stage):
+    lowest: dict[Any, tuple[float, float]] = {}
+    for rung in tuning_rungs(stage):
         assert stage.tune is not None
-        value, loss = one.settings.get(stage.tune.by), losses.get(one.name)
-        if loss is not None and loss < found.get(value, (float("inf"), 1.0))[0]:
-            found[value] = (loss, one.factor)
-    return {value: factor for value, (_, factor) in found.items()}
+        value, loss = rung.settings.get(stage.tune.by), losses.get(rung.name)
+        if loss is not None and loss < lowest.get(value, (float("inf"), 1.0))[0]:
+            lowest[value] = (loss, rung.factor)
+    return {value: factor for value, (_, factor) in lowest.items()}
 
 
 def images_of(config: Mapping[str, Any]) -> int:
     """How many images a run of these settings sees: whole batches."""
-    own, usual = config.get("training", {}), TrainingSettings()
-    batch = int(own.get("batch", usual.batch))
-    return int(own.get("images", usual.images)) // batch * batch
+    given, usual = config.get("training", {}), TrainingSettings()
+    batch = int(given.get("batch", usual.batch))
+    return int(given.get("images", usual.images)) // batch * batch
 
 
-def _stage(name: str, told: Any, common: Mapping[str, Any], where: str) -> Stage:
-    told = _known(told, "stage", where)
-    config = merged(common, _mapping(told.get("config") or {}, f"{where}.config"))
-    settings = _multiplied(told.get("grid") or [{}], f"{where}.grid")
-    tune, start = told.get("tune"), told.get("from") or []
-    if not isinstance(start, list) or any(Path(str(one)).is_absolute() for one in start):
+def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> LadderStage:
+    table = _known(content, "stage", where)
+    config = merged(common, _mapping(table.get("config") or {}, f"{where}.config"))
+    settings = _multiplied(table.get("grid") or [{}], f"{where}.grid")
+    tune, start = table.get("tune"), table.get("from") or []
+    if not isinstance(start, list) or any(Path(str(folder)).is_absolute() for folder in start):
         raise UserError(f"{where}.from: give a list of run folders, relative to where you are.")
     tuned = _tune(tune, settings, where) if tune else None
-    return Stage(name, config, tuple(settings), tuned, tuple(start))
+    return LadderStage(name, config, tuple(settings), tuned, tuple(start))
 
 
-def _tune(told: Any, settings: Sequence[Settings], where: str) -> Tune:
+def _tune(content: Any, settings: Sequence[Settings], where: str) -> Tune:
     """What to tune. Raises UserError for what cannot be."""
-    told = _known(told, "tune", f"{where}.tune")
-    if missing := [key for key in KEYS["tune"] if key not in told]:
+    table = _known(content, "tune", f"{where}.tune")
+    if missing := [key for key in KEYS["tune"] if key not in table]:
         raise UserError(f"{where}.tune: lacks {', '.join(missing)}.")
-    if not all(told["by"] in one for one in settings):
-        raise UserError(f"{where}.tune: {told['by']} is not varied by every block of the grid.")
-    factors, images = told["factors"], told["images"]
-    numbers = isinstance(factors, list) and all(isinstance(one, int | float) for one in factors)
-    if not numbers or not all(one > 0 for one in factors) or len({*factors}) < len(factors):
+    if not all(table["by"] in varied for varied in settings):
+        raise UserError(f"{where}.tune: {table['by']} is not varied by every block of the grid.")
+    factors, images = table["factors"], table["images"]
+    numbers = isinstance(factors, list) and all(
+        isinstance(factor, int | float) for factor in factors
+    )
+    if not numbers or not all(factor > 0 for factor in factors) or len({*factors}) < len(factors):
         raise UserError(f"{where}.tune.factors: {factors}: give a list such as [0.5, 1, 2].")
     if type(images) is not int or images < 1:
         raise UserError(f"{where}.tune.images: {images}: give a number of images.")
-    return Tune(told["by"], tuple(map(float, factors)), images)
+    return Tune(table["by"], tuple(map(float, factors)), images)
 
 
 def _multiplied(blocks: Any, where: str) -> list[Settings]:
     """Every combination of the lists in each block."""
     if not isinstance(blocks, list):
         raise UserError(f"{where}: give a list of blocks, each with dotted names of settings.")
-    found: list[Settings] = []
+    combinations: list[Settings] = []
     for block in blocks:
         block = _mapping(block, where)
         choices = [value if isinstance(value, list) else [value] for value in block.values()]
-        found += [dict(zip(block, combination)) for combination in product(*choices)]
-    names = [_slug(one) for one in found]
+        combinations += [dict(zip(block, combination)) for combination in product(*choices)]
+    names = [_slug(settings) for settings in combinations]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{where}: {min(twice)} comes twice.")
-    return found
+    return combinations
 
 
 def _rung(
-    stage: Stage, settings: Settings, parent: Rung | None, factors: Mapping[Any, float]
+    stage: LadderStage, settings: Settings, parent: Rung | None, factors: Mapping[Any, float]
 ) -> Rung:
-    config = merged(stage.config, nested(settings))
-    own = config["training"] = dict(config.get("training") or {})
-    if early := [name for name in AT_END if own.setdefault(name, 0)]:
+    config = merged(stage.config, settings)
+    training = config["training"] = dict(config.get("training") or {})
+    if early := [name for name in AT_END if training.setdefault(name, 0)]:
         raise UserError(
-            f"stages.{stage.name}: training.{early[0]} {own[early[0]]}: a rung is validated at its "
-            "end alone, or an earlier checkpoint could be scored in its place. Leave it out."
+            f"stages.{stage.name}: training.{early[0]} {training[early[0]]}: a rung is validated "
+            "at its end alone, or an earlier checkpoint could be scored in its place. Leave it out."
         )
     factor = factors.get(settings.get(stage.tune.by), 1.0) if stage.tune else 1.0
     if factor != 1:
         usual = TrainingSettings()
-        own |= {name: factor * _rate(own.get(name, getattr(usual, name)), name) for name in RATES}
+        training |= {
+            name: factor * _rate(training.get(name, getattr(usual, name)), name) for name in RATES
+        }
     if parent is not None and "name" not in config.get("model", {}):
         config["model"] = config.get("model", {}) | parent.config.get("model", {})
     slug = _slug(settings) or "run"
@@ -297,25 +305,14 @@ def _rate(value: Any, name: str) -> float:
         raise UserError(f"training.{name} {value}: give a number.") from error
 
 
-def nested(settings: Settings) -> dict[str, Any]:
-    """Dotted names as nested tables."""
-    found: dict[str, Any] = {}
+def merged(table: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Nested tables with settings by their dotted names over them."""
+    from omegaconf import OmegaConf  # takes a while to load
+
+    config = OmegaConf.create(dict(table))
     for name, value in settings.items():
-        *path, last = str(name).split(".")
-        here = found
-        for part in path:
-            here = here.setdefault(part, {})
-        here[last] = value
-    return found
-
-
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables, the second over the first."""
-    found = deepcopy(dict(first))
-    for key, value in second.items():
-        inner = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
-        found[key] = merged(found[key], value) if inner else deepcopy(value)
-    return found
+        OmegaConf.update(config, name, value, force_add=True)
+    return cast("dict[str, Any]", OmegaConf.to_container(config))
 
 
 def _slug(settings: Settings) -> str:
@@ -329,15 +326,15 @@ def _parts(settings: Settings) -> Iterator[str]:
         yield text if name == "model.name" else f"{name.rpartition('.')[2]}-{text}"
 
 
-def _known(told: Any, kind: str, where: str) -> dict[str, Any]:
-    found = _mapping(told, where)
-    for key in found:
+def _known(content: Any, kind: str, where: str) -> dict[str, Any]:
+    table = _mapping(content, where)
+    for key in table:
         if key not in KEYS[kind]:
             raise UserError(f"{where}: '{key}' is unknown.{suggest(key, KEYS[kind])}")
-    return found
+    return table
 
 
-def _mapping(told: Any, where: str) -> dict[str, Any]:
-    if not isinstance(told, dict):
-        raise UserError(f"{where}: expected a table of settings, found {type(told).__name__}.")
-    return told
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected a table of settings, found {type(content).__name__}.")
+    return content

@@ -25,14 +25,14 @@ import yaml
 from stepsight.errors import UserError
 from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of
 
-State = Literal["done", "failed", "left out"]
+RungState = Literal["done", "failed", "left out"]
 STATUS = "ladder.json"
 RUNNING: set[subprocess.Popen[bytes]] = set()  # the rungs of this process
 GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
 
 
 @dataclass(frozen=True)
-class Job:
+class RungJob:
     """A rung as a command."""
 
     name: str
@@ -51,11 +51,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RungOutcome:
     """What came of a rung."""
 
     name: str
-    state: State
+    state: RungState
     seconds: float = 0.0  # of this start; 0 for one that was done already
     core_seconds: float = 0.0  # processor time of the same
     why: str = ""  # what a failed one said last
@@ -76,25 +76,33 @@ def last_loss(folder: Path, images: int) -> float | None:
     return sum(losses) / len(losses) if losses else None
 
 
-def prepare(ladder: Ladder, rungs: Sequence[Rung], program: str | Path = "train.py") -> list[Job]:
-    """The commands, with their configurations written. Every rung continues where it stopped."""
+def prepare(
+    ladder: Ladder, rungs: Sequence[Rung], program: str | Path | None = "train.py"
+) -> list[RungJob]:
+    """The commands, with their configurations written. Every rung continues where it stopped.
+
+    program: the script that trains; None: `stepsight train`.
+    """
     return [_job(ladder, rung, program) for rung in rungs]
 
 
-def _job(ladder: Ladder, rung: Rung, program: str | Path) -> Job:
+def _job(ladder: Ladder, rung: Rung, program: str | Path | None) -> RungJob:
     folder = ladder.out / rung.name
     config = ladder.out / "configs" / f"{rung.name.replace('/', '--')}.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(rung.config, sort_keys=False), encoding="utf-8")
-    command = [sys.executable, str(program), "--config", str(config), "--run-dir", str(folder)]
+    train = ["-m", "stepsight.cli.main", "train"] if program is None else [str(program)]
+    command = [sys.executable, *train, "--config", str(config), "--run-dir", str(folder)]
     command += ["--resume", "auto"]
     command += ["--init-from", str(ladder.out / rung.parent)] if rung.parent else []
     log = ladder.out / "logs" / f"{rung.name.replace('/', '--')}.log"
     evaluated = rung.config.get("training", {}).get("evaluate", True)
-    return Job(rung.name, folder, tuple(command), log, images_of(rung.config), evaluated)
+    return RungJob(rung.name, folder, tuple(command), log, images_of(rung.config), evaluated)
 
 
-def run_local(jobs: Sequence[Job], at_once: int, told: Callable[[Outcome], None]) -> list[Outcome]:
+def run_local(
+    jobs: Sequence[RungJob], at_once: int, report: Callable[[RungOutcome], None]
+) -> list[RungOutcome]:
     """Run what is not done, a job a GPU, or `at_once` single-thread jobs on CPUs. What interrupts
     this ends the jobs as well."""
     devices = _gpus()
@@ -103,14 +111,14 @@ def run_local(jobs: Sequence[Job], at_once: int, told: Callable[[Outcome], None]
     for slot in devices or [""] * at_once:
         slots.put(slot)
 
-    def run(job: Job) -> Outcome:
+    def run(job: RungJob) -> RungOutcome:
         slot = slots.get()
         try:
             outcome = run_job(job, _environment(slot))
         finally:
             slots.put(slot)
         with turn:
-            told(outcome)
+            report(outcome)
         return outcome
 
     pool = ThreadPoolExecutor(max_workers=slots.qsize())
@@ -126,12 +134,12 @@ def run_local(jobs: Sequence[Job], at_once: int, told: Callable[[Outcome], None]
 
 
 def run_slurm(
-    jobs: Sequence[Job],
+    jobs: Sequence[RungJob],
     folder: Path,
     parameters: dict[str, Any],
-    told: Callable[[Outcome], None],
+    report: Callable[[RungOutcome], None],
     cluster: str = "slurm",
-) -> list[Outcome]:
+) -> list[RungOutcome]:
     """Run what is not done as one job array, and wait for it. `parameters` are those of submitit's
     executor (timeout_min, gpus_per_node, slurm_partition, ...).
 
@@ -156,38 +164,38 @@ def run_slurm(
         raise UserError(f"--launcher slurm: {error}") from error
     left = [job for job in jobs if not job.done]
     handles = executor.map_array(run_job, left) if left else []
-    found = {job.name: Outcome(job.name, "done") for job in jobs if job.done}
+    outcomes = {job.name: RungOutcome(job.name, "done") for job in jobs if job.done}
     for job, handle in zip(left, handles):
-        found[job.name] = _result(job, handle)
-        told(found[job.name])
-    return [found[job.name] for job in jobs]
+        outcomes[job.name] = _result(job, handle)
+        report(outcomes[job.name])
+    return [outcomes[job.name] for job in jobs]
 
 
-def _result(job: Job, handle: Any) -> Outcome:
+def _result(job: RungJob, handle: Any) -> RungOutcome:
     """What a job of the cluster came to, also where the cluster ended it."""
     error = handle.exception()
     if error is None:
         return handle.result()
-    return Outcome(job.name, "failed", why=str(error).strip().rpartition("\n")[2])
+    return RungOutcome(job.name, "failed", why=str(error).strip().rpartition("\n")[2])
 
 
-def run_job(job: Job, environment: dict[str, str] | None = None) -> Outcome:
+def run_job(job: RungJob, environment: dict[str, str] | None = None) -> RungOutcome:
     """Run one job to its end, its output in its log; by default where a cluster put this process.
 
     A job that another process is running, as after a ladder was started twice, is not touched.
     """
     if job.done:
-        return Outcome(job.name, "done")
+        return RungOutcome(job.name, "done")
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return Outcome(job.name, "failed", why="another process is running it")
+            return RungOutcome(job.name, "failed", why="another process is running it")
         return _run(job, _environment(None) if environment is None else environment)
 
 
-def _run(job: Job, environment: dict[str, str]) -> Outcome:
+def _run(job: RungJob, environment: dict[str, str]) -> RungOutcome:
     began = time.monotonic()
     with job.log.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(job.command, stdout=log, stderr=log, env=environment)
@@ -197,11 +205,11 @@ def _run(job: Job, environment: dict[str, str]) -> Outcome:
     process.returncode = status = os.waitstatus_to_exitcode(ended)
     took = time.monotonic() - began, usage.ru_utime + usage.ru_stime
     if status == 0 and job.done:
-        return Outcome(job.name, "done", *took)
-    return Outcome(job.name, "failed", *took, _last_line(job.log) or f"exit status {status}")
+        return RungOutcome(job.name, "done", *took)
+    return RungOutcome(job.name, "failed", *took, _last_line(job.log) or f"exit status {status}")
 
 
-def write_status(ladder: Ladder, rung: Rung, outcome: Outcome) -> None:
+def write_status(ladder: Ladder, rung: Rung, outcome: RungOutcome) -> None:
     """Add to ladder.json: a rung with its settings and what came of it. Times of several starts add
     up."""
     path = ladder.out / STATUS
@@ -226,17 +234,17 @@ def read_status(out: Path) -> dict[str, dict[str, Any]]:
 def _environment(device: str | None) -> dict[str, str]:
     """That of this process, without a process group: on one GPU, "" for none, None for those that
     there are."""
-    own = {key: value for key, value in os.environ.items() if key not in GROUP}
+    inherited = {key: value for key, value in os.environ.items() if key not in GROUP}
     if device is None and _gpus():
-        return own
-    return own | ({"CUDA_VISIBLE_DEVICES": device} if device else {"OMP_NUM_THREADS": "1"})
+        return inherited
+    return inherited | ({"CUDA_VISIBLE_DEVICES": device} if device else {"OMP_NUM_THREADS": "1"})
 
 
 def _gpus() -> list[str]:
     """The GPUs that may be used, without loading what would claim them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [one for one in chosen.split(",") if one.strip() not in ("", "-1")]
+        return [device for device in chosen.split(",") if device.strip() not in ("", "-1")]
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 

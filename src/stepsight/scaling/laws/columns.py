@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError, suggest
+from stepsight.scaling.fitting.columns import column, numbers_of
 from stepsight.scaling.laws import fits
 from stepsight.scaling.laws.fitted import Fit
 from stepsight.scaling.laws.forms import FORMS
@@ -44,13 +45,11 @@ def fit(
     if not columns:
         raise UserError("There are no columns to fit.")
     names, target = choose(form, list(columns), x, y, groups if isinstance(groups, str) else None)
-    values = {name: _numbers(columns, name) for name in (*names, target)}
-    labels = [*np.asarray(_column(columns, groups)).tolist()] if isinstance(groups, str) else groups
+    values = {name: numbers_of(columns, name) for name in (*names, target)}
+    labels = [*np.asarray(column(columns, groups)).tolist()] if isinstance(groups, str) else groups
     _same_length(values, labels)
     if form == EMERGENCE:
-        from stepsight.scaling.emergence.elbow import (
-            fit_columns,  # scipy.stats takes a while to load
-        )
+        from stepsight.scaling.emergence.elbow import fit_columns  # scipy.stats: slow to load
 
         return fit_columns(values, names, target, groups=labels, **options)
     table = np.stack([values[name] for name in names], axis=1)
@@ -78,25 +77,9 @@ def choose(
         names = tuple(name for name in known if name not in (target, groups))
     if len(names) != len(INPUTS[form]):
         wanted = f"{len(INPUTS[form])} ({', '.join(INPUTS[form])})"
-        found = ", ".join(names) or "none"
-        raise UserError(f"The form {form} has inputs of its own, {wanted}; x names {found}.")
+        given = ", ".join(names) or "none"
+        raise UserError(f"The form {form} has inputs of its own, {wanted}; x names {given}.")
     return names, target
-
-
-def _column(columns: Mapping[str, ArrayLike], name: str) -> ArrayLike:
-    if name not in columns:
-        raise UserError(f"There is no column '{name}'.{suggest(name, columns)}")
-    return columns[name]
-
-
-def _numbers(columns: Mapping[str, ArrayLike], name: str) -> np.ndarray:
-    try:
-        values = np.asarray(_column(columns, name), dtype=float)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The column '{name}' is not numeric ({error}).") from error
-    if values.ndim != 1:
-        raise UserError(f"The column '{name}' has {values.ndim} axes; give one value a row.")
-    return values
 
 
 def _same_length(values: Mapping[str, np.ndarray], labels: Sequence[Hashable] | None) -> None:

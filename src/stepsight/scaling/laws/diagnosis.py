@@ -13,28 +13,29 @@ the points.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
-from stepsight.scaling.laws.forms import Array, Form
-from stepsight.scaling.laws.forms.form import MAX_SLOPE
+from stepsight.scaling.fitting.form import MAX_SLOPE, Array, LogForm
+from stepsight.scaling.fitting.quality import (
+    AT_BOUND,
+    LAW_R2,
+    MAX_CONDITION,
+    MIN_DECADES,
+    SPARE_POINTS,
+    Verdict,
+    condition,
+    stopped_at,
+)
+from stepsight.scaling.fitting.resampling import Ends
 
-Verdict = Literal["law", "saturated", "too few points", "not monotone", "improves but no law"]
-
-SPARE_POINTS = 2  # distinct x beyond the number of parameters
 MIN_LEVELS = 3  # distinct values of each of several inputs: two do not tell a floor from a slope
-MIN_DECADES = 2.0
 MONOTONE_R2 = 0.5  # share of the variance of log y that the best decreasing curve explains
 MAX_RISE = 0.2  # of the whole range of log y, over the last third of log x
 FLAT = 0.02  # of the range of log y: an input along which it falls by less does nothing
 PLATEAU = 0.1  # rate of the last third over the mean rate
-LAW_R2 = 0.9
-MAX_CONDITION = 100.0  # of the Jacobian with unit columns: correlations of .9998
 EXPONENT_AT_BOUND = 1e-5
 NO_EXPONENT = 1e-3  # ten decades change y by 2 %
-AT_BOUND = 1e-3  # of the range of any other parameter
 VANISHED = 1e-4  # share of y that a term has anywhere
 
 
@@ -54,12 +55,11 @@ class Trend:
 
 
 @dataclass(frozen=True)
-class Shape:
+class CurveShape:
     """All that the points say about a law in one or several inputs."""
 
     points: int  # distinct
     trends: dict[str, Trend]  # by input
-    fitted: bool = True  # whether the points determined a law at all
 
     def saturated(self, name: str) -> bool:
         return self.trends[name].rate < PLATEAU
@@ -70,6 +70,8 @@ def trend(log_x: Array, log_y: Array, extent: float | None = None) -> Trend:
     own."""
     u, place, counts = np.unique(log_x, return_inverse=True, return_counts=True)
     v = np.bincount(place, log_y) / counts
+    from scipy.optimize import isotonic_regression  # takes a second to load
+
     falling = isotonic_regression(v, weights=counts, increasing=False).x
     mean, span = np.average(v, weights=counts), u[-1] - u[0]
     spread, extent = counts @ (v - mean) ** 2, np.ptp(v) if extent is None else extent
@@ -92,47 +94,46 @@ def _tail(u: Array, v: Array) -> tuple[float, float]:
     return float(spread @ v / (spread @ spread or 1.0)), float(u[-1] - u[0])
 
 
-def shape(form: Form, q: Array, u: Array, scatter: Array, names: tuple[str, ...]) -> Shape:
+def shape(form: LogForm, q: Array, u: Array, scatter: Array, names: tuple[str, ...]) -> CurveShape:
     """The shape of points `u` "n d" around a fitted law `q` "k"; `scatter` "n" are residuals."""
-    extent = float(np.ptp(form.log_curve(q[None], u)[0] + scatter))
+    extent = float(np.ptp(form.curve(q[None], u)[0] + scatter)) if len(names) > 1 else None
     trends = {}
     for i, name in enumerate(names):
         alone = np.tile(u.max(axis=0), (len(u), 1))
         alone[:, i] = u[:, i]
-        part = form.log_curve(q[None], alone)[0] + scatter
-        trends[name] = trend(u[:, i], part, extent if len(names) > 1 else None)
-    return Shape(len(np.unique(u, axis=0)), trends)
+        trends[name] = trend(u[:, i], form.curve(q[None], alone)[0] + scatter, extent)
+    return CurveShape(len(np.unique(u, axis=0)), trends)
 
 
-def bare_shape(u: Array, names: tuple[str, ...]) -> Shape:
+def bare_shape(u: Array, names: tuple[str, ...]) -> CurveShape:
     """Of points through which no law goes: they are too few."""
-    trends = {name: trend(u[:, i], np.zeros(len(u))) for i, name in enumerate(names)}
-    return Shape(len(np.unique(u, axis=0)), trends, fitted=False)
+    trends = {name: trend(x, np.zeros(len(u))) for name, x in zip(names, u.T)}
+    return CurveShape(len(np.unique(u, axis=0)), trends)
 
 
-def judged_from(form: Form) -> int:
+def judged_from(form: LogForm) -> int:
     """How many distinct points a verdict and intervals on this form need."""
     return max(len(form.parameters) + SPARE_POINTS, form.fewest)
 
 
-def enough(form: Form, shape: Shape) -> bool:
+def enough(form: LogForm, shape: CurveShape) -> bool:
     """Whether there are points enough for a verdict, along every input."""
     return shape.points >= judged_from(form) and not _scarce(shape)
 
 
-def _scarce(shape: Shape) -> list[str]:
+def _scarce(shape: CurveShape) -> list[str]:
     """Of several inputs, those with too few values."""
     if len(shape.trends) == 1:
         return []
-    return [name for name, one in shape.trends.items() if one.points < MIN_LEVELS]
+    return [name for name, along in shape.trends.items() if along.points < MIN_LEVELS]
 
 
 def judge(
-    form: Form,
-    shape: Shape,
+    form: LogForm,
+    shape: CurveShape,
     r2: float,
     params: dict[str, float],
-    intervals: dict[str, tuple[float, float]],
+    intervals: dict[str, Ends],
 ) -> Verdict:
     """The verdict, first match in this order.
 
@@ -156,57 +157,56 @@ def judge(
     return "law" if r2 >= LAW_R2 and positive and finite else "improves but no law"
 
 
-def _monotone(shape: Shape, r2: float) -> bool:
+def _monotone(shape: CurveShape, r2: float) -> bool:
     """An input that does nothing has a component of noise alone, which is no reason to object."""
     trends = list(shape.trends.values())
     if len(trends) == 1:
         return trends[0].monotone
-    return r2 >= MONOTONE_R2 and all(one.rise <= MAX_RISE for one in trends)
+    return r2 >= MONOTONE_R2 and all(trend.rise <= MAX_RISE for trend in trends)
 
 
-def shape_warnings(form: Form, shape: Shape, r2: float) -> list[str]:
+def shape_warnings(form: LogForm, shape: CurveShape, r2: float) -> list[str]:
     """What the points alone call into question."""
     needed, several = judged_from(form), len(shape.trends) > 1
-    found = []
+    notes = []
     if shape.points < needed:
         what = "points" if several else next(iter(shape.trends))
-        found.append(f"too few points: {shape.points} distinct {what}, {form.name} needs {needed}")
+        notes.append(f"too few points: {shape.points} distinct {what}, {form.name} needs {needed}")
     for name in _scarce(shape):
         values = shape.trends[name].points
-        found.append(f"too few points: {values} values of {name}, {form.name} needs {MIN_LEVELS}")
-    for name, one in shape.trends.items():
-        if one.decades < MIN_DECADES:
-            text = f"{name} spans {one.decades:.1f} decades"
-            found.append(f"{text}; forms differ visibly over two or more")
+        notes.append(f"too few points: {values} values of {name}, {form.name} needs {MIN_LEVELS}")
+    for name, along in shape.trends.items():
+        if along.decades < MIN_DECADES:
+            text = f"{name} spans {along.decades:.1f} decades"
+            notes.append(f"{text}; forms differ visibly over two or more")
     if enough(form, shape) and _monotone(shape, r2):
         for name in filter(shape.saturated, shape.trends):
             along = f" in {name}" if several else ""
             rate = max(shape.trends[name].rate, 0)
-            found.append(f"plateau{along}: the last third falls at {rate:.0%} of the mean rate")
-    return found
+            notes.append(f"plateau{along}: the last third falls at {rate:.0%} of the mean rate")
+    return notes
 
 
-def bound_warnings(form: Form, q: Array, bounds: tuple[Array, Array], centre: Array) -> list[str]:
+def bound_warnings(
+    form: LogForm, q: Array, bounds: tuple[Array, Array], centre: Array
+) -> list[str]:
     """Parameters that the bounds of the search stopped; `q` and the bounds are inner, "k" each."""
-    found = []
+    notes = []
     for i, (name, value, lo, hi) in enumerate(zip(form.parameters, q, *bounds)):
-        near, distance = (lo, value - lo) if value - lo < hi - value else (hi, hi - value)
         margin = EXPONENT_AT_BOUND if name in form.exponents else AT_BOUND * (hi - lo)
-        if distance <= margin:
+        if (near := stopped_at(value, lo, hi, margin)) is not None:
             at = np.where(np.arange(len(q)) == i, near, q)[None]
             bound = form.reported(form.natural(at, centre))[0, i]
-            found.append(f"{name} is at its bound {bound:.4g}")
-    return found
+            notes.append(f"{name} is at its bound {bound:.4g}")
+    return notes
 
 
-def search_warnings(form: Form, jacobian: Array, converged: bool) -> list[str]:
+def search_warnings(form: LogForm, jacobian: Array, converged: bool) -> list[str]:
     """How well determined the optimum is; `jacobian` "n k" of log y by the inner parameters."""
-    found = [] if converged else ["not converged: the search stopped at its limit of steps"]
+    notes = [] if converged else ["not converged: the search stopped at its limit of steps"]
     share = np.abs(jacobian).max(axis=0)
     gone = form.moved_as_logs & (share < VANISHED)
-    found += [f"{form.parameters[i]} does nothing here" for i in np.flatnonzero(gone)]
-    lengths = np.maximum(np.linalg.norm(jacobian, axis=0), np.finfo(float).tiny)
-    condition = np.linalg.cond(jacobian / lengths)
-    if not condition <= MAX_CONDITION:
-        found.append(f"ill-conditioned ({condition:.2g}): parameters trade off against each other")
-    return found
+    notes += [f"{form.parameters[i]} does nothing here" for i in np.flatnonzero(gone)]
+    if not (worst := condition(jacobian)) <= MAX_CONDITION:
+        notes.append(f"ill-conditioned ({worst:.2g}): parameters trade off against each other")
+    return notes

@@ -16,8 +16,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError
+from stepsight.scaling.fitting.form import Array, LogForm, positive
+from stepsight.scaling.fitting.profile import profile
+from stepsight.scaling.fitting.quality import DECISIVE, aicc, r_squared
+from stepsight.scaling.fitting.resampling import (
+    UNKNOWN,
+    Ends,
+    Resample,
+    pairs,
+    percentiles,
+    resampled,
+    residuals,
+)
+from stepsight.scaling.fitting.search import Optima, Problem, best_start, minimise, problem
+from stepsight.scaling.intervals import LEVEL
 from stepsight.scaling.laws.diagnosis import (
-    Shape,
     bare_shape,
     bound_warnings,
     enough,
@@ -26,22 +39,18 @@ from stepsight.scaling.laws.diagnosis import (
     shape,
     shape_warnings,
 )
-from stepsight.scaling.laws.fitted import LEVEL, Fit, Forecast, Range
-from stepsight.scaling.laws.forms import Array, Form, find_form
-from stepsight.scaling.laws.profile import profile
-from stepsight.scaling.laws.resampling import Resample, Resampler, pairs, residuals
-from stepsight.scaling.laws.search import Optima, Problem, best_start, minimise, problem
-
-__all__ = ["COMPARED", "HUBER_DELTA", "LEVEL", "ROUNDING", "Fit", "Forecast", "compare", "fit"]
+from stepsight.scaling.laws.fitted import Fit
+from stepsight.scaling.laws.forms import find_form
 
 # Where the loss turns from quadratic to linear, in log y: benchmark numbers scatter by a percent.
 # Losses known to a part in a thousand take 1e-3, the value of Hoffmann et al.; math.inf is least
 # squares.
 HUBER_DELTA = 1e-2
-DECISIVE = 10.0  # difference of AICc that leaves essentially no support (Burnham & Anderson 2004)
 ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
 LEFT_OUT = 0.25  # of the places, those at the top, for the held-out error
-PATIENCE = 20  # draws a resample wanted, of which some do not determine a law
+ADVICE = (
+    " Curves are fitted in log space: leave these points out, or use an error such as 1 - delta1."
+)
 COMPARED = {1: ("power", "power_floor"), 2: ("chinchilla", "kaplan")}  # by number of inputs
 Method = Literal["bootstrap", "profile"]
 
@@ -92,45 +101,47 @@ def fit(
     law = find_form(form)
     names = tuple(inputs or law.inputs)
     points = _logs(law, names, x, y)
-    u, v = points.u, points.v
-    if len(np.unique(u, axis=0)) < len(law.parameters):
-        return _unfitted(law, names, points, huber, level)
+    u, v, k = points.u, points.v, len(law.parameters)
+    unfitted = _unfitted(law, names, points, huber, level)
+    if len(np.unique(u, axis=0)) < k:
+        return unfitted
     data = problem(law, u, v, huber)
     best = best_start(data)
-    scatter = v - law.log_curve(best.q, u)[0]
-    found = shape(law, best.q[0], u, scatter, names)
-    known = enough(law, found)
-    resampler = _resampler(resample, v, scatter, groups, len(law.parameters))
-    draws = _bootstrap(data, best, resampler, bootstrap if known else 0, seed)
+    scatter = v - law.curve(best.q, u)[0]
+    seen = shape(law, best.q[0], u, scatter, names)
+    known = enough(law, seen)
+    by_pairs = resample == "pairs"
+    resampler = pairs(v, groups) if by_pairs else residuals(v - scatter, scatter, k)
+    redrawn = resampled(data, resampler, bootstrap if known else 0, seed)
+    draws = minimise(redrawn, np.repeat(best.q, len(redrawn.v), axis=0)).q
     natural = [law.natural(law.canonical(q), points.centre) for q in (best.q, draws)]
-    ends = _ends(data, best, natural[1], points, intervals if known else None, level)
-    reported = _by_name(law, ends)
+    method = intervals if known and (intervals == "profile" or len(draws)) else "none"
+    reported = unfitted.intervals
+    if method == "profile":
+        reported = _by_name(law, profile(data, best, points.centre, level, ROUNDING))
+    elif method == "bootstrap":
+        reported = _by_name(law, np.array(percentiles(natural[1], level)))
     params = dict(zip(law.parameters, law.reported(natural[0])[0].tolist()))
-    r2 = _r2(points.log_y, scatter)
-    return Fit(
-        form=law.name,
-        formula=law.formula,
+    r2 = r_squared(points.log_y, scatter)
+    objective = float(best.objective[0])
+    return replace(
+        unfitted,
         params=params,
         intervals=reported,
-        level=level,
-        method="none" if ends is None else intervals,
+        method=method,
         resampling=resampler.kind if len(draws) else "none",
-        objective=float(best.objective[0]),
-        huber=huber,
+        objective=objective,
         r2=r2,
-        aicc=_aicc(float(best.objective[0]), len(v), len(law.parameters)),
+        aicc=aicc(2 * objective, len(v), k, ROUNDING),
         held_out=_held_out(data, best),
         residuals=tuple(scatter.tolist()),
-        inputs=names,
-        ranges=_ranges(names, points),
-        n=len(v),
         warnings=(
-            *shape_warnings(law, found, r2),
+            *shape_warnings(law, seen, r2),
             *bound_warnings(law, best.q[0], (data.lower, data.upper), points.centre),
             *search_warnings(law, law.jacobian(best.q, u)[0], bool(best.converged[0])),
             *_method_warnings(intervals, groups),
         ),
-        verdict=judge(law, found, r2, params, reported),
+        verdict=judge(law, seen, r2, params, reported),
         natural=tuple(natural[0][0].tolist()),
         draws=tuple(map(tuple, natural[1].tolist())),
     )
@@ -142,27 +153,29 @@ def compare(
     """Several forms fitted to the same points, by AICc, the best first; `options` are those of
     `fit`. By default a power law without and with a floor, or the forms of Hoffmann and of Kaplan.
 
-    On a draw (as where there are too few points for AICc) the form with fewer parameters leads.
-    A form that one with more parameters beats decisively is not called a law. `held_out` of each
-    says how well it foretold the points that a fit to the others did not see.
+    AICc takes twice the Huber objective for the sum of squares, so that a form never loses fit
+    against one it contains. On a draw (as where there are too few points for AICc) the form with
+    fewer parameters leads. A form that one with more parameters beats decisively is not called a
+    law. `held_out` of each says how well it predicted the points that a fit to the others did not
+    see.
     """
     chosen = forms or COMPARED[1 if np.ndim(x) < 2 else np.shape(x)[1]]
     fits = [fit(name, x, y, **options) for name in chosen]
-    fits.sort(key=lambda one: (one.aicc, len(one.params)))
-    return {one.form: _demote(one, fits[0]) for one in fits}
+    fits.sort(key=lambda fitted: (fitted.aicc, len(fitted.params)))
+    return {fitted.form: _demote(fitted, fits[0]) for fitted in fits}
 
 
-def _demote(one: Fit, best: Fit) -> Fit:
+def _demote(fitted: Fit, best: Fit) -> Fit:
     """Only for want of structure: losing to a form with fewer parameters is no lack of fit."""
-    simpler = len(one.params) < len(best.params)
-    if not (simpler and one.aicc - best.aicc > DECISIVE):
-        return one
-    note = f"{best.form} fits far better (AICc lower by {one.aicc - best.aicc:.0f})"
-    verdict = "improves but no law" if one.verdict == "law" else one.verdict
-    return replace(one, warnings=(*one.warnings, note), verdict=verdict)
+    lost = fitted.aicc - best.aicc
+    if not (len(fitted.params) < len(best.params) and lost > DECISIVE):
+        return fitted
+    note = f"{best.form} fits far better (AICc lower by {lost:.0f})"
+    verdict = "improves but no law" if fitted.verdict == "law" else fitted.verdict
+    return replace(fitted, warnings=(*fitted.warnings, note), verdict=verdict)
 
 
-def _logs(law: Form, names: tuple[str, ...], x: ArrayLike, y: ArrayLike) -> _Points:
+def _logs(law: LogForm, names: tuple[str, ...], x: ArrayLike, y: ArrayLike) -> _Points:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     assert y.ndim == 1 and x.shape[:1] == y.shape and x.ndim <= 2, "x and y are of equal length"
     x = x.reshape(len(y), -1) if len(y) else np.empty((0, len(names)))
@@ -170,65 +183,15 @@ def _logs(law: Form, names: tuple[str, ...], x: ArrayLike, y: ArrayLike) -> _Poi
         wanted = f"{len(law.inputs)} columns of x ({', '.join(law.inputs)})"
         raise UserError(f"{law.name} is a form of {wanted}; there are {x.shape[1]}.")
     for name, values in zip((*names, "y"), (*x.T, y)):
-        if bad := int(np.sum(~(np.isfinite(values) & (values > 0)))):
-            raise UserError(
-                f"{bad} of {len(values)} values of {name} are not positive numbers. Curves are "
-                "fitted in log space: leave these points out, or use an error such as 1 - delta1."
-            )
+        positive(name, values, ADVICE)
     if not len(y):
         raise UserError("There are no points to fit.")
     logs = np.log(np.column_stack([x, y]))
     return _Points(x, logs[:, :-1], logs[:, -1], logs.mean(axis=0))
 
 
-def _resampler(
-    kind: Resample,
-    v: Array,
-    scatter: Array,
-    groups: Sequence[Hashable] | None,
-    parameters: int,
-) -> Resampler:
-    if kind == "residuals":
-        return residuals(v - scatter, scatter, parameters)
-    return pairs(v, groups)
-
-
-def _bootstrap(data: Problem, best: Optima, resampler: Resampler, count: int, seed: int) -> Array:
-    """Inner parameters of resampled data, "count k", searched for from the optimum of the data."""
-    rng, k = np.random.default_rng(seed), best.q.shape[1]
-    draws: list[tuple[Array, Array]] = []
-    for _ in range(PATIENCE * count):
-        weights, v = resampler.draw(rng)
-        if len(np.unique(data.u[weights > 0], axis=0)) >= k:  # fewer do not determine a law
-            draws.append((weights, v))
-        if len(draws) == count:
-            break
-    if not draws:
-        return np.empty((0, k))
-    weights, v = (np.array(part) for part in zip(*draws))
-    return minimise(data._replace(weights=weights, v=v), np.repeat(best.q, len(v), axis=0)).q
-
-
-def _ends(
-    data: Problem,
-    best: Optima,
-    draws: Array,
-    points: _Points,
-    method: Method | None,
-    level: float,
-) -> Array | None:
-    """Ends of the intervals of the natural parameters, "k 2"; None where there are none."""
-    if method == "profile":
-        return profile(data, best, points.centre, level, ROUNDING)
-    if method is None or not len(draws):
-        return None
-    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0).T
-
-
-def _by_name(law: Form, ends: Array | None) -> dict[str, Range]:
-    """Intervals of the reported parameters."""
-    if ends is None:
-        return {name: (math.nan, math.nan) for name in law.parameters}
+def _by_name(law: LogForm, ends: Array) -> dict[str, Ends]:
+    """Intervals of the reported parameters, from those of the natural ones, "k 2"."""
     with np.errstate(over="ignore"):
         reported = np.where(law.moved_as_logs[:, None], np.exp(ends), ends)
     return {name: (lo, hi) for name, (lo, hi) in zip(law.parameters, reported.tolist())}
@@ -248,56 +211,25 @@ def _held_out(data: Problem, best: Optima) -> float:
     if len(np.unique(data.u[kept], axis=0)) < len(data.form.parameters):
         return math.nan
     q = minimise(data._replace(weights=kept.astype(float)), best.q).q
-    errors = (data.form.log_curve(q, data.u)[0] - data.v)[~kept]
+    errors = (data.form.curve(q, data.u)[0] - data.v)[~kept]
     return float(np.sqrt(np.mean(errors**2)))
 
 
-def _r2(log_y: Array, scatter: Array) -> float:
-    spread = np.sum((log_y - log_y.mean()) ** 2)
-    return float(1 - np.sum(scatter**2) / spread) if spread else math.nan
-
-
-def _aicc(objective: float, n: int, parameters: int) -> float:
-    """Corrected Akaike criterion n log(RSS / n) + 2k + 2k(k + 1)/(n - k - 1).
-
-    That of Hurvich & Tsai 1989 for normal log residuals, with twice the Huber objective for RSS,
-    so that a form never loses fit against one it contains. The variance counts as a parameter.
-    Infinite where there are too few points to correct for.
-    """
-    k = parameters + 1
-    if n - k - 1 <= 0:
-        return math.inf
-    variance = max(2 * objective / n, ROUNDING**2)
-    return n * math.log(variance) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
-
-
-def _ranges(names: tuple[str, ...], points: _Points) -> dict[str, Range]:
-    return dict(zip(names, zip(points.x.min(axis=0).tolist(), points.x.max(axis=0).tolist())))
-
-
 def _unfitted(
-    law: Form, names: tuple[str, ...], points: _Points, huber: float, level: float
+    law: LogForm, names: tuple[str, ...], points: _Points, huber: float, level: float
 ) -> Fit:
     """What can be said when the points do not determine the law."""
-    found: Shape = bare_shape(points.u, names)
+    ends = zip(points.x.min(axis=0).tolist(), points.x.max(axis=0).tolist())
     return Fit(
         form=law.name,
         formula=law.formula,
         params=dict.fromkeys(law.parameters, math.nan),
-        intervals=_by_name(law, None),
+        intervals=dict.fromkeys(law.parameters, UNKNOWN),
         level=level,
-        method="none",
-        resampling="none",
-        objective=math.nan,
         huber=huber,
-        r2=math.nan,
-        aicc=math.inf,
-        held_out=math.nan,
-        residuals=(),
         inputs=names,
-        ranges=_ranges(names, points),
+        ranges=dict(zip(names, ends)),
         n=len(points.log_y),
-        warnings=tuple(shape_warnings(law, found, math.nan)),
-        verdict="too few points",
+        warnings=tuple(shape_warnings(law, bare_shape(points.u, names), math.nan)),
         natural=(math.nan,) * len(law.parameters),
     )

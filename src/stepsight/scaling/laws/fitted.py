@@ -12,55 +12,44 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError, suggest
-from stepsight.scaling.laws.diagnosis import Verdict
-from stepsight.scaling.laws.forms import FORMS, Array
-from stepsight.scaling.laws.resampling import widened
+from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.fitting.quality import Expected, Verdict
+from stepsight.scaling.fitting.resampling import UNKNOWN, Ends, predictive
+from stepsight.scaling.intervals import PREDICTIVE
+from stepsight.scaling.laws.forms import FORMS
 from stepsight.scaling.plain import plain
 
-LEVEL = 0.95
 MAX_EXTRAPOLATION = 30.0
-Range = tuple[float, float]
 At = ArrayLike | Mapping[str, ArrayLike]  # where a law is evaluated
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a measurement at one place is expected to give. nan where that is not known."""
-
-    value: float  # the law
-    lo: float
-    hi: float
-    level: float
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """A fitted law and what it is worth. Unknown numbers are nan."""
 
     form: str
     formula: str
     params: dict[str, float]
-    intervals: dict[str, Range]
+    intervals: dict[str, Ends]
     level: float  # of the intervals
-    method: str  # how they were found: bootstrap (percentiles), profile, or none
-    resampling: str  # what the bootstrap drew: points, runs, residuals, or none
-    objective: float  # sum of Huber losses
+    method: str = "none"  # how they were found: bootstrap (percentiles), profile, or none
+    resampling: str = "none"  # what the bootstrap drew: points, runs, residuals, or none
+    objective: float = math.nan  # sum of Huber losses
     huber: float  # where they turn linear
-    r2: float  # in log space
-    aicc: float  # comparable between forms on the same points
-    held_out: float  # root mean square of log errors at the top of the data, left out
-    residuals: tuple[float, ...]  # log y - log of the law, in the order of the points
+    r2: float = math.nan  # in log space
+    aicc: float = math.inf  # comparable between forms on the same points
+    held_out: float = math.nan  # root mean square of log errors at the top of the data, left out
+    residuals: tuple[float, ...] = ()  # log y - log of the law, in the order of the points
     inputs: tuple[str, ...]
-    ranges: dict[str, Range]  # of the inputs
+    ranges: dict[str, Ends]  # of the inputs
     n: int
     warnings: tuple[str, ...]
-    verdict: Verdict
+    verdict: Verdict = "too few points"
     natural: tuple[float, ...] = field(default=(), repr=False)  # params, amplitudes as logarithms
     draws: tuple[tuple[float, ...], ...] = field(default=(), repr=False)  # the same of resamples
 
     @property
-    def x_range(self) -> Range | dict[str, Range]:
+    def x_range(self) -> Ends | dict[str, Ends]:
         """Of the one input, or of each by name."""
         return self.ranges[self.inputs[0]] if len(self.inputs) == 1 else self.ranges
 
@@ -74,32 +63,30 @@ class Fit:
             warnings.warn(text, stacklevel=2)
         return np.exp(self._log_curves([self.natural], points)[0]).reshape(points.shape[:-1])
 
-    def forecast(self, at: At, level: float = 0.9) -> Forecast:
+    def forecast(self, at: At, level: float = PREDICTIVE) -> Expected:
         """The law at one place, and where a new measurement there should fall.
 
         The interval holds the uncertainty of the parameters, which the resamples kept in the fit
-        show, and the scatter of the points around the law: its ends are quantiles over every
-        resample plus every residual, widened for the parameters fitted. `warnings` says where the
+        show, and the scatter of the points around the law (`predictive`). `warnings` says where the
         place lies beyond 30 times the range of the data, or what the interval lacks.
         """
         points = self._points(at)
         assert points.size == len(self.inputs), "a forecast is for one place"
-        notes = self._beyond(points)
+        notes, ends = self._beyond(points), UNKNOWN
         value = float(np.exp(self._log_curves([self.natural], points)[0, 0]))
-        if not self.draws:
+        if self.draws:
+            curves = self._log_curves(self.draws, points)[:, 0]
+            ends = predictive(curves, np.array(self.residuals), len(self.params), level)
+        else:
             notes.append("no interval: the law was fitted without resamples (bootstrap)")
-            return Forecast(value, math.nan, math.nan, level, tuple(notes))
-        scatter = widened(np.array(self.residuals), len(self.params))
-        spread = self._log_curves(self.draws, points) + scatter
-        lo, hi = np.exp(np.quantile(spread, [(1 - level) / 2, (1 + level) / 2]))
-        return Forecast(value, float(lo), float(hi), level, tuple(notes))
+        return Expected(value, *ends, level, tuple(notes))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None. Without the resamples."""
-        found = asdict(self) | {"x_range": self.x_range}
+        row = asdict(self) | {"x_range": self.x_range}
         for name in ("natural", "draws", "ranges"):
-            del found[name]
-        return plain(found)
+            del row[name]
+        return plain(row)
 
     def _log_curves(self, natural: Any, points: Array) -> Array:
         """log y of each law at each point, "b n"."""

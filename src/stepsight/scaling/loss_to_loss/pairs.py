@@ -1,6 +1,6 @@
 """Pairs of losses or errors for loss-to-loss prediction: from two tables, or from run records.
 
-Runs are paired by what they are and by what they have seen, never by wall time. A hook says what
+Runs are paired by what they are and by what they have seen, never by wall time. A pairing says what
 stands on both axes and what counts as the same:
 
 * checkpoint: both numbers were measured on one set of weights;
@@ -26,31 +26,30 @@ PRETRAINING_TASK = "image"
 Where = Mapping[str, str]
 
 
-class Hook(NamedTuple):
+class PairingRule(NamedTuple):
     """What stands on both axes, and how its records are paired."""
 
     about: str
     x: str  # column of the records: loss, loss_bin_0, ..., or value
     y: str
-    pairing: str
+    by: str
     x_where: Where = {}
 
 
-HOOKS = {
-    "pretrain-finetune": Hook(
+ERRORS = "value", "value", "checkpoint"
+PAIRINGS = {
+    "pretrain-finetune": PairingRule(
         "pretraining loss to fine-tuning loss", "loss", "loss", "parent", {"task": PRETRAINING_TASK}
     ),
-    "task-task": Hook("loss of one task to loss of another", "loss", "loss", "amount"),
-    "loss-metric": Hook("validation loss to error", "loss", "value", "checkpoint"),
-    "synthetic-real": Hook(
-        "error on scenes to error on a real set", "value", "value", "checkpoint"
-    ),
-    "real-real": Hook("error on one set to error on another", "value", "value", "checkpoint"),
-    "test-time": Hook("error at one sampling cost to another", "value", "value", "checkpoint"),
+    "task-task": PairingRule("loss of one task to loss of another", "loss", "loss", "amount"),
+    "loss-metric": PairingRule("validation loss to error", "loss", "value", "checkpoint"),
+    "synthetic-real": PairingRule("error on scenes to error on a real set", *ERRORS),
+    "real-real": PairingRule("error on one set to error on another", *ERRORS),
+    "test-time": PairingRule("error at one sampling cost to another", *ERRORS),
 }
 
 
-class Pair(NamedTuple):
+class LossPair(NamedTuple):
     """Two numbers of one checkpoint, or of two that correspond."""
 
     label: str  # the run, or the model where several runs were averaged: what bootstraps resample
@@ -59,10 +58,10 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairedLosses:
     """Pairs in order of x, what their axes are, and what a reader ought to be told."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[LossPair, ...]
     x: str
     y: str
     notes: tuple[str, ...]
@@ -94,49 +93,49 @@ def join(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int,
 
 def pair(
     records: Sequence[ScalingRecord],
-    hook: str,
+    pairing: str,
     *,
     x: str | None = None,
     y: str | None = None,
     x_where: Where | None = None,
     y_where: Where | None = None,
-) -> Pairing:
-    """Pairs of one hook. `x` and `y` are columns of the records, by default those of the hook.
+) -> PairedLosses:
+    """Pairs of one of `PAIRINGS`. `x` and `y` are columns of the records, by default its own.
 
     The `where` mappings choose records by fields, such as {"task": "depth", "nfe": "8"}. Metrics
     that are better when higher enter as 1 - value. Runs of the same key are paired run by run where
     both axes hold the run; otherwise their means are, as with two specialists or several seeds.
 
     Raises:
-        UserError: there is no such hook or field; an axis holds nothing, or mixes tasks, protocols
-            or settings; both axes are the same; or nothing on them corresponds.
+        UserError: there is no such pairing or field; an axis holds nothing, or mixes tasks,
+            protocols or settings; both axes are the same; or nothing on them corresponds.
     """
-    if hook not in HOOKS:
-        raise UserError(f"There is no hook '{hook}'.{suggest(hook, HOOKS)}")
-    chosen = HOOKS[hook]
-    axes = (x or chosen.x, y or chosen.y)
-    lefts = _select(records, {**chosen.x_where, **(x_where or {})}, "x", axes[0])
+    if pairing not in PAIRINGS:
+        raise UserError(f"There is no pairing '{pairing}'.{suggest(pairing, PAIRINGS)}")
+    rule = PAIRINGS[pairing]
+    axes = (x or rule.x, y or rule.y)
+    lefts = _select(records, {**rule.x_where, **(x_where or {})}, "x", axes[0])
     rights = _select(records, y_where or {}, "y", axes[1])
-    names = [_named(own[0], axis) for own, axis in zip((lefts, rights), axes)]
-    if names[0] == names[1] and chosen.pairing == "parent":
+    names = [_named(side[0], axis) for side, axis in zip((lefts, rights), axes)]
+    if names[0] == names[1] and rule.by == "parent":
         lefts, rights = _before_and_after(lefts, rights)
         names = [f"{names[0]}, before", f"{names[1]}, after"]
     if names[0] == names[1] or not (lefts and rights):
         raise UserError(f"Both axes are {names[0]}. Choose what differs with --x-where, --y-where.")
-    if chosen.pairing == "parent":
+    if rule.by == "parent":
         rights, notes = _equally_tuned(rights)
         keys = _parents(rights)
         lefts = lefts if _told(rights) else _last(lefts)
     else:
-        notes, keys = [], (_KEYS[chosen.pairing],) * 2
+        notes, keys = [], (_KEYS[rule.by],) * 2
     table = _axis(lefts, axes[0], keys[0], notes), _axis(rights, axes[1], keys[1], notes)
-    pairs = [one for key in table[0] for one in _matched(table[0][key], table[1].get(key, {}))]
+    pairs = [pair for key in table[0] for pair in _matched(table[0][key], table[1].get(key, {}))]
     if not pairs:
         counts = " and ".join(f"{len(axis)} of {name}" for axis, name in zip(table, names))
-        raise UserError(f"No pairs by {chosen.pairing}: {counts}, none of which correspond.")
+        raise UserError(f"No pairs by {rule.by}: {counts}, none of which correspond.")
     notes += _unpaired(*table)
-    ordered = tuple(sorted(pairs, key=lambda one: one.x))
-    return Pairing(ordered, names[0], names[1], tuple(notes))
+    ordered = tuple(sorted(pairs, key=lambda pair: pair.x))
+    return PairedLosses(ordered, names[0], names[1], tuple(notes))
 
 
 def _before_and_after(
@@ -224,11 +223,11 @@ def _select(
     if not kept:
         raise UserError("There are no records to pair.")
     for name in VALUE_KIND if quantity == "value" else LOSS_KIND:
-        found = sorted({str(getattr(record, name)) for record in kept})
-        if len(found) > 1:
+        kinds = sorted({str(getattr(record, name)) for record in kept})
+        if len(kinds) > 1:
             raise UserError(
-                f"{axis} mixes records of {name} {', '.join(found)}. "
-                f"Choose with --{axis}-where {name}={found[0]} or --where for both axes."
+                f"{axis} mixes records of {name} {', '.join(kinds)}. "
+                f"Choose with --{axis}-where {name}={kinds[0]} or --where for both axes."
             )
     return kept
 
@@ -257,7 +256,7 @@ def _named(record: ScalingRecord, quantity: str) -> str:
 
 def _axis(records: Sequence[ScalingRecord], quantity: str, key: _Key, notes: list[str]) -> _Axis:
     """Errors by what they correspond to; what is no positive number is left out, and said."""
-    found: _Axis = defaultdict(lambda: defaultdict(list))
+    axis: _Axis = defaultdict(lambda: defaultdict(list))
     left_out = 0
     for record, value in zip(records, column(records, quantity).tolist()):
         if quantity == "value" and not record.lower_is_better:
@@ -269,23 +268,23 @@ def _axis(records: Sequence[ScalingRecord], quantity: str, key: _Key, notes: lis
             value = 1 - value
         if value > 0:
             what, run = key(record)
-            found[what][run].append(value)
+            axis[what][run].append(value)
         else:
             left_out += 1
     if left_out:
         notes.append(f"left out {left_out} records without a positive {quantity}")
-    return found
+    return axis
 
 
-def _matched(xs: Mapping[str, list[float]], ys: Mapping[str, list[float]]) -> list[Pair]:
+def _matched(xs: Mapping[str, list[float]], ys: Mapping[str, list[float]]) -> list[LossPair]:
     """Run by run where both axes hold the run, the means over runs otherwise."""
     common = [run for run in xs if run in ys]
     if common:
-        return [Pair(run, _mean(xs[run]), _mean(ys[run])) for run in common]
+        return [LossPair(run, _mean(xs[run]), _mean(ys[run])) for run in common]
     if not (xs and ys):
         return []
-    x, y = (_mean([_mean(own) for own in side.values()]) for side in (xs, ys))
-    return [Pair(" + ".join(xs), x, y)]
+    x, y = (_mean([_mean(values) for values in side.values()]) for side in (xs, ys))
+    return [LossPair(" + ".join(xs), x, y)]
 
 
 def _mean(values: Sequence[float]) -> float:

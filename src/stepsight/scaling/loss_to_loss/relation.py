@@ -17,32 +17,46 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError
 from stepsight.scaling.compute_allocation.allocation import TrainingLaw
-from stepsight.scaling.loss_to_loss.floors import (
-    COARSE,
-    GRID,
+from stepsight.scaling.fitting.form import Array, positive
+from stepsight.scaling.fitting.quality import (
+    AT_BOUND,
+    LAW_R2,
+    MIN_DECADES,
+    SPARE_POINTS,
+    Expected,
+    Verdict,
+    r_squared,
+    stopped_at,
+)
+from stepsight.scaling.fitting.resampling import (
+    MIN_RUNS,
+    UNKNOWN,
+    Ends,
+    pairs,
+    percentiles,
+    predictive,
+    resampled,
+)
+from stepsight.scaling.fitting.search import Problem, best_start, minimise, problem
+from stepsight.scaling.intervals import LEVEL
+from stepsight.scaling.loss_to_loss.floored import (
+    FORMULA,
     MARGIN,
     MAX_KAPPA,
+    PARAMETERS,
     TINY,
+    Floored,
     relation_at,
-    solve,
+    straight,
 )
 from stepsight.scaling.plain import plain
 
-Array = NDArray[np.float64]
+ADVICE = " Leave these pairs out, or use an error such as 1 - delta1."
 Origin = Literal["given", "measured", "law", "fitted"]
-Verdict = Literal["law", "no law", "too few pairs"]
-
-LEVEL = 0.95
-PARAMETERS = ("K", "kappa", "E0", "E1")
-SPARE_PAIRS = 2  # distinct x beyond the number of parameters
-MIN_RUNS = 3  # fewer say nothing of the scatter between runs
-MIN_DECADES = 2.0  # of reducible loss, below which floors are barely identified
-LAW_R2 = 0.9
-AT_BOUND = 1e-3
 
 
 class Floor(NamedTuple):
@@ -51,18 +65,6 @@ class Floor(NamedTuple):
     value: float
     origin: Origin = "given"
     deviation: float = 0.0  # standard; bootstraps draw the floor anew
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What to expect of one new pair. Unknown ends are nan."""
-
-    at: float
-    value: float
-    lo: float
-    hi: float
-    level: float
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Relation:
     E0: float
     E1: float
     floors: dict[str, Origin]  # where E0 and E1 are known from
-    intervals: dict[str, tuple[float, float]]  # percentile bootstrap
+    intervals: dict[str, Ends]  # percentile bootstrap
     level: float
     resampling: str  # what the bootstrap drew: pairs, runs, or none
     r2: float  # of y
@@ -92,9 +94,9 @@ class Relation:
             np.array([self.K, self.kappa, self.E0, self.E1]), np.asarray(x, dtype=float)
         )
 
-    def forecast(self, x: float) -> Forecast:
+    def forecast(self, x: float) -> Expected:
         """One new y at `x`, with an interval that holds both what is unsure about the parameters
-        and the scatter of the pairs about the curve, widened by sqrt(n / (n - k)).
+        and the scatter of the pairs about the curve (`predictive`).
 
         Raises:
             UserError: x is not above a known E0. One that was fitted only warns: it may be wrong.
@@ -104,15 +106,12 @@ class Relation:
                 f"A loss of {x:g} is not above the {self.floors['E0']} floor of x, E0 = "
                 f"{self.E0:g}, so nothing is predicted. Either the loss or the floor is wrong."
             )
-        lo = hi = math.nan
+        ends = UNKNOWN
         if self.draws:
             free = 2 + sum(origin == "fitted" for origin in self.floors.values())
-            scatter = np.array(self.residuals) * math.sqrt(self.n / max(self.n - free, 1))
-            curves = np.array([relation_at(np.array(draw), np.array(x)) for draw in self.draws])
-            tail = (1 - self.level) / 2
-            ends = np.quantile(np.outer(curves, np.exp(scatter)), [tail, 1 - tail])
-            lo, hi = ends.tolist()
-        return Forecast(float(x), float(self.predict(x)), lo, hi, self.level, self._beyond(x))
+            curves = np.log(np.maximum(relation_at(np.array(self.draws), np.array(x)), TINY))
+            ends = predictive(curves, np.array(self.residuals), free, self.level)
+        return Expected(float(self.predict(x)), *ends, self.level, self._beyond(x))
 
     def _beyond(self, x: float) -> tuple[str, ...]:
         lo, hi = self.x_range
@@ -129,7 +128,6 @@ class Relation:
         return plain({key: value for key, value in vars(self).items() if key not in _INSIDE})
 
 
-FORMULA = "y = K (x - E0)^kappa + E1"
 _INSIDE = ("residuals", "draws")
 
 
@@ -152,45 +150,52 @@ def relate(
     Raises:
         UserError: a loss is not a positive number, or not above its floor.
     """
-    xs, ys = _positive("x", x), _positive("y", y)
+    xs, ys = (positive(name, values, ADVICE) for name, values in (("x", x), ("y", y)))
     assert xs.shape == ys.shape and 0 < level < 1
-    floors = tuple(_below(*one) for one in (("x", xs, floor_x), ("y", ys, floor_y)))
-    free = 2 + floors.count(None)
-    origins: dict[str, Origin] = {
-        name: floor.origin if floor else "fitted" for name, floor in zip(("E0", "E1"), floors)
-    }
-    distinct = len(np.unique(xs))
-    enough = distinct >= free + SPARE_PAIRS
-    known = tuple(floor.value if floor else None for floor in floors)
-    theta = solve(xs, ys, known, GRID) if distinct >= free else np.full(4, np.nan)
-    blocks, kind = _blocks(len(xs), groups)
-    rng = np.random.default_rng(seed)
-    count = bootstrap if enough else 0
-    draws = [_draw(xs, ys, floors, free, theta, blocks, rng) for _ in range(count)]
-    tail = 100 * (1 - level) / 2
-    ends = np.percentile(draws, [tail, 100 - tail], axis=0).T if draws else np.full((4, 2), np.nan)
-    intervals = {name: (float(lo), float(hi)) for name, (lo, hi) in zip(PARAMETERS, ends)}
+    if not len(xs):
+        raise UserError("There are no pairs to relate.")
+    floors = _below("x", xs, floor_x), _below("y", ys, floor_y)
+    free, distinct = 2 + floors.count(None), len(np.unique(xs))
+    needed = free + SPARE_POINTS
+    units = _unit(xs), _unit(ys)
+    known = tuple(floor and floor.value / unit for floor, unit in zip(floors, units))
+    form = Floored(units=units, known=(known[0], known[1]))
+    data = problem(form, xs[:, None] / units[0], ys / units[1])
+    theta, draws = np.full(4, np.nan), np.empty((0, 4))
+    resampler = pairs(data.v, groups)
+    if distinct >= free:
+        q = _solve(data, floors)
+        theta = form.natural(q, data.u)[0]
+        count = bootstrap if distinct >= needed else 0
+        redrawn = resampled(
+            data, resampler, count, seed, lambda kept: len(np.unique(xs[kept])) >= free
+        )
+        ends = _redrawn(data, len(redrawn.v), form, floors, np.random.default_rng((seed, 1)))
+        redrawn = redrawn._replace(lower=ends[0], upper=ends[1])
+        draws = form.natural(_solve(redrawn, floors, q), data.u)
+    kind = "none" if not len(draws) else "pairs" if resampler.kind == "points" else resampler.kind
     curve = relation_at(theta, xs)
-    found = Relation(
+    relation = Relation(
         FORMULA,
         *theta.tolist(),
-        floors=origins,
-        intervals=intervals,
+        floors={
+            name: floor.origin if floor else "fitted" for name, floor in zip(("E0", "E1"), floors)
+        },
+        intervals=dict(zip(PARAMETERS, percentiles(draws, level))),
         level=level,
-        resampling=kind if draws else "none",
-        r2=_r2(ys, curve),
+        resampling=kind,
+        r2=r_squared(ys, ys - curve),
         n=len(xs),
         x_range=(float(xs.min()), float(xs.max())),
         warnings=(),
         verdict="too few pairs",
         residuals=tuple(np.log(ys / np.maximum(curve, TINY)).tolist()),
-        draws=tuple(tuple(draw.tolist()) for draw in draws),
+        draws=tuple(map(tuple, draws.tolist())),
     )
-    if not enough:
-        needed = free + SPARE_PAIRS
-        return replace(found, warnings=(f"too few pairs: {distinct} distinct x of {needed}",))
-    notes = _warnings(found, xs, ys, floors, groups is not None)
-    return replace(found, warnings=notes, verdict=_judge(found))
+    if distinct < needed:
+        return replace(relation, warnings=(f"too few pairs: {distinct} distinct x of {needed}",))
+    notes = _warnings(relation, xs, ys, floors, groups is not None)
+    return replace(relation, warnings=notes, verdict=_judge(relation))
 
 
 def translate(law: TrainingLaw, relation: Relation) -> TrainingLaw:
@@ -215,17 +220,9 @@ def translate(law: TrainingLaw, relation: Relation) -> TrainingLaw:
     return replace(law, E=relation.E1, A=A, alpha=alpha, B=B, beta=beta)
 
 
-def _positive(name: str, values: ArrayLike) -> Array:
-    array = np.asarray(values, dtype=float)
-    assert array.ndim == 1
-    if not len(array):
-        raise UserError("There are no pairs to relate.")
-    if bad := int(np.sum(~(np.isfinite(array) & (array > 0)))):
-        raise UserError(
-            f"{bad} of {len(array)} values of {name} are not positive numbers. Leave these pairs "
-            "out, or use an error such as 1 - delta1."
-        )
-    return array
+def _unit(values: Array) -> float:
+    """A power of two near the mean: dividing by it, a known floor stays what it is."""
+    return 2.0 ** round(math.log2(values.mean()))
 
 
 def _below(name: str, values: Array, floor: Floor | None) -> Floor | None:
@@ -239,58 +236,46 @@ def _below(name: str, values: Array, floor: Floor | None) -> Floor | None:
     return floor
 
 
-def _r2(y: Array, curve: Array) -> float:
-    spread = np.sum((y - y.mean()) ** 2)
-    return float(1 - np.sum((y - curve) ** 2) / spread) if spread else math.nan
+def _solve(data: Problem, floors: Sequence[Floor | None], near: Array | None = None) -> Array:
+    """Inner parameters "b 4": straight lines in logs where both floors are known, else searches,
+    from `near` if that is given."""
+    if None not in floors:
+        e0, e1 = np.atleast_2d(data.lower)[:, 2:].T
+        return straight(e0, e1, data.u, data.v, data.weights)
+    if near is None:
+        return best_start(data).q
+    return minimise(data, np.repeat(near, len(data.v), axis=0)).q
 
 
-def _blocks(n: int, groups: Sequence[Hashable] | None) -> tuple[list[NDArray[np.intp]], str]:
-    """What is drawn together, as places, and its name."""
-    labels = list(dict.fromkeys(groups or ()))
-    if len(labels) < MIN_RUNS:
-        return list(np.arange(n)[:, None]), "pairs"
-    return [np.flatnonzero([own == label for own in groups or ()]) for label in labels], "runs"
-
-
-def _draw(
-    x: Array,
-    y: Array,
+def _redrawn(
+    data: Problem,
+    count: int,
+    form: Floored,
     floors: Sequence[Floor | None],
-    free: int,
-    theta: Array,
-    blocks: list[NDArray[np.intp]],
     rng: np.random.Generator,
-) -> Array:
-    """Parameters of pairs, and of floors, that could have been measured instead."""
-    while True:
-        chosen = [blocks[i] for i in rng.integers(len(blocks), size=len(blocks))]
-        index = np.concatenate(chosen)
-        if len(np.unique(x[index])) >= free:  # fewer do not determine a curve
-            break
-    known = tuple(_redrawn(floor, values, rng) for floor, values in zip(floors, (x, y)))
-    return solve(x[index], y[index], known, COARSE, theta)
+) -> tuple[Array, Array]:
+    """Bounds "count 4" each, which hold floors that could be the true ones, below all values."""
+    lower, upper = (np.tile(ends, (count, 1)) for ends in (data.lower, data.upper))
+    least = data.u.min(), data.v.min()
+    for place, (floor, unit, end) in enumerate(zip(floors, form.units, least), start=2):
+        if floor:
+            drawn = rng.normal(floor.value, floor.deviation, size=count) / unit
+            lower[:, place] = upper[:, place] = np.clip(drawn, 0, end * (1 - MARGIN))
+    return lower, upper
 
 
-def _redrawn(floor: Floor | None, values: Array, rng: np.random.Generator) -> float | None:
-    """A floor that could be the true one, below all values."""
-    if floor is None:
-        return None
-    drawn = rng.normal(floor.value, floor.deviation)
-    return float(np.clip(drawn, 0, values.min() * (1 - MARGIN)))
-
-
-def _judge(found: Relation) -> Verdict:
+def _judge(relation: Relation) -> Verdict:
     """law: R2 of y of at least 0.9, kappa positive and its interval above zero."""
-    rises = found.kappa > 0 and not found.intervals["kappa"][0] <= 0
-    return "law" if rises and found.r2 >= LAW_R2 else "no law"
+    rises = relation.kappa > 0 and not relation.intervals["kappa"][0] <= 0
+    return "law" if rises and relation.r2 >= LAW_R2 else "no law"
 
 
 def _warnings(
-    found: Relation, x: Array, y: Array, floors: Sequence[Floor | None], grouped: bool
+    relation: Relation, x: Array, y: Array, floors: Sequence[Floor | None], grouped: bool
 ) -> tuple[str, ...]:
     notes = []
-    decades = float(np.log10((x.max() - found.E0) / (x.min() - found.E0)))
-    fitted = [name for name, origin in found.floors.items() if origin == "fitted"]
+    decades = float(np.log10((x.max() - relation.E0) / (x.min() - relation.E0)))
+    fitted = [name for name, origin in relation.floors.items() if origin == "fitted"]
     if fitted and decades < MIN_DECADES:
         notes.append(
             f"{' and '.join(fitted)} fitted over {decades:.1f} decades of reducible x: floors are "
@@ -300,13 +285,13 @@ def _warnings(
         if floor and floor.origin == "law" and not floor.deviation:
             notes.append(f"{name} is the floor of a fitted law, taken as exact by the intervals")
     for name, values in (("E0", x), ("E1", y)):
-        place = getattr(found, name) / values.min()
-        if name in fitted and not AT_BOUND < place < 1 - AT_BOUND:
-            notes.append(f"{name} is at its bound {'0' if place < 0.5 else 'the smallest loss'}")
-    if abs(found.kappa) > MAX_KAPPA * (1 - AT_BOUND):
+        near = stopped_at(getattr(relation, name) / values.min(), 0, 1)
+        if name in fitted and near is not None:
+            notes.append(f"{name} is at its bound {'the smallest loss' if near else '0'}")
+    if stopped_at(abs(relation.kappa), 0, MAX_KAPPA) == MAX_KAPPA:
         notes.append(f"kappa is at its bound {MAX_KAPPA:g}: x hardly changes where y does")
-    if not found.kappa > AT_BOUND:
+    if not relation.kappa > AT_BOUND:
         notes.append("y does not fall with x")
-    if grouped and found.resampling == "pairs":
+    if grouped and relation.resampling == "pairs":
         notes.append(f"fewer than {MIN_RUNS} runs: intervals resample pairs")
     return tuple(notes)

@@ -1,1 +1,1 @@
-"""Test-time compute: sweeps, frontier, dials, planner."""
+"""Test-time compute: sweeps, frontier, axes, planner."""

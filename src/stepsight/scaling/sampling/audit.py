@@ -17,40 +17,40 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stepsight.measures import measure, number
-from stepsight.scaling.sampling.paired import ALPHA, MIN_IMAGES, Place, Table, paired
+from stepsight.scaling.sampling.paired import ALPHA, MIN_IMAGES, FamilySetting, MetricTable, paired
 from stepsight.scaling.sampling.sweeps import Family
 
 NOTHING = (0, 0)  # the setting of a predictor that makes no call
 
 
-def audit(tables: Sequence[Table]) -> dict[tuple[str, Family], str]:
+def audit(tables: Sequence[MetricTable]) -> dict[tuple[str, Family], str]:
     """The broken samplers by task and family, with the cause in a sentence."""
-    found = {}
-    for table in (one for one in tables if one.main):
+    broken = {}
+    for table in (table for table in tables if table.main):
         first = _first(table)
         cause = first and (_unseeing(table, first) or _behind(table, first, tables))
         if first and cause:
-            found[table.task, table.family] = (
+            broken[table.task, table.family] = (
                 f"{table.task}: {table.family} is a broken sampler and makes no claim: {cause}. "
                 "What it gains over calls is recovery from a bad first call and not evidence that "
                 "steps help."
             )
-    return found
+    return broken
 
 
-def _first(table: Table) -> Place | None:
+def _first(table: MetricTable) -> FamilySetting | None:
     """One member with the fewest calls."""
     single = [place for place in table.places if place.members == 1]
     return min(single, key=lambda place: place.nfe, default=None)
 
 
-def _unseeing(table: Table, first: Place) -> str:
+def _unseeing(table: MetricTable, first: FamilySetting) -> str:
     """What is wrong with a first setting that does not beat a constant; "" where it does."""
     if table.constant is None:
         return ""
-    own = {NOTHING: table.constant, first[1:]: table.settings[first[1:]]}
-    both = paired([replace(table, settings=own)])
-    constant = Place(table.family, *NOTHING)
+    settings = {NOTHING: table.constant, first[1:]: table.settings[first[1:]]}
+    both = paired([replace(table, settings=settings)])
+    constant = FamilySetting(table.family, *NOTHING)
     if both.n < MIN_IMAGES or both.change(constant, first).better <= ALPHA:
         return ""
     values = [number(both.values[place]) for place in (first, constant)]
@@ -60,39 +60,44 @@ def _unseeing(table: Table, first: Place) -> str:
     )
 
 
-def _behind(table: Table, first: Place, tables: Sequence[Table]) -> str:
+def _behind(table: MetricTable, first: FamilySetting, tables: Sequence[MetricTable]) -> str:
     """What is wrong with a first setting that is worse than one trailing call; "" otherwise."""
     reference = _trailing(table, tables)
     if reference is None:
         return ""
-    one = Place(reference.family, 1, 1)
-    both = paired([table, reference], {first, one})
-    if both.n < MIN_IMAGES or both.change(one, first).worse > ALPHA:
+    call = FamilySetting(reference.family, 1, 1)
+    both = paired([table, reference], {first, call})
+    if both.n < MIN_IMAGES or both.change(call, first).worse > ALPHA:
         return ""
-    values = [number(both.values[place]) for place in (first, one)]
+    values = [number(both.values[place]) for place in (first, call)]
     return (
         f"at {_calls(first.nfe)} its {measure(table.metric).label} of {values[0]} is worse than "
         f"the {values[1]} of one call with trailing spacing"
     )
 
 
-def _trailing(table: Table, tables: Sequence[Table]) -> Table | None:
+def _trailing(table: MetricTable, tables: Sequence[MetricTable]) -> MetricTable | None:
     """The table of trailing spacing that differs least besides; None for one that has it."""
-    own = table.family
-    if own.spacing == "trailing":
+    family = table.family
+    if family.spacing == "trailing":
         return None
 
-    def same(one: Family) -> tuple[str, ...]:
-        return one.checkpoint, one.size, one.merge, one.temperature
+    def same(family: Family) -> tuple[str, ...]:
+        return family.checkpoint, family.size, family.merge, family.temperature
 
     fitting = [
-        one
-        for one in tables
-        if (one.task, one.metric, one.family.spacing) == (table.task, table.metric, "trailing")
-        and same(one.family) == same(own)
-        and (1, 1) in one.settings
+        other
+        for other in tables
+        if (other.task, other.metric, other.family.spacing)
+        == (table.task, table.metric, "trailing")
+        and same(other.family) == same(family)
+        and (1, 1) in other.settings
     ]
-    return max(fitting, key=lambda one: sum(a == b for a, b in zip(one.family, own)), default=None)
+
+    def shared(other: MetricTable) -> int:
+        return sum(a == b for a, b in zip(other.family, family))
+
+    return max(fitting, key=shared, default=None)
 
 
 def _calls(count: int) -> str:

@@ -25,14 +25,14 @@ from stepsight.scaling.sampling.audit import audit
 from stepsight.scaling.sampling.paired import (
     ALPHA,
     MIN_IMAGES,
-    Averaging,
-    Change,
-    Place,
-    Table,
+    Averaged,
+    FamilySetting,
+    MetricTable,
+    PairedChange,
 )
 from stepsight.scaling.sampling.questions import Question, questions
 from stepsight.scaling.sampling.sweeps import Family, differing
-from stepsight.scaling.sampling.wording import Verdict, sentence
+from stepsight.scaling.sampling.wording import Decision, sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +41,21 @@ class Claim:
 
     task: str
     metric: str
-    averaging: Averaging
+    averaging: Averaged
     main: bool  # the metric the task is judged by
     statement: str
     given: str  # what both sides share
     cost: int  # model calls an image of the better-paid side
     base_cost: int
-    base: Place
-    other: Place
+    base: FamilySetting
+    other: FamilySetting
     value: float  # (other - base) / |base|
     lo: float  # 95 % interval, as it is without the correction
     hi: float
     n: int  # images
     p: float  # one-sided
     p_holm: float  # corrected
-    verdict: Verdict
+    verdict: Decision
     sentence: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,15 +65,15 @@ class Claim:
         return plain(row | family._asdict() | {"temperature": self.other.temperature})
 
 
-def decide(tables: Sequence[Table]) -> list[Claim]:
+def decide(tables: Sequence[MetricTable]) -> list[Claim]:
     """The claims of every task and metric in `tables`, way by way, in order of appearance."""
     broken = audit(tables)
-    found = []
-    for (task, _, own_way), own in _groups(tables).items():
+    claims = []
+    for (task, _, own_way), together in _groups(tables).items():
         ways = dict.fromkeys(way(table.family) for table in tables if table.task == task)
         name = differing(ways)[own_way]
-        found += _decided(own, broken, f"[{name}] " if name else "")
-    return found
+        claims += _decided(together, broken, f"[{name}] " if name else "")
+    return claims
 
 
 def way(family: Family) -> Family:
@@ -90,59 +90,59 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _groups(tables: Iterable[Table]) -> dict[tuple[str, str, Family], list[Table]]:
-    found: dict[tuple[str, str, Family], list[Table]] = {}
+def _groups(tables: Iterable[MetricTable]) -> dict[tuple[str, str, Family], list[MetricTable]]:
+    groups: dict[tuple[str, str, Family], list[MetricTable]] = {}
     for table in tables:
-        found.setdefault((table.task, table.metric, way(table.family)), []).append(table)
-    return found
+        groups.setdefault((table.task, table.metric, way(table.family)), []).append(table)
+    return groups
 
 
 def _decided(
-    tables: Sequence[Table], broken: Mapping[tuple[str, Family], str], label: str
+    tables: Sequence[MetricTable], broken: Mapping[tuple[str, Family], str], label: str
 ) -> Iterator[Claim]:
     """The claims of one task, metric and way, corrected together."""
     ill = {table.family for table in tables if (table.task, table.family) in broken}
     asked = list(questions(tables, ill))
-    sound = [one for one in asked if one.other.family not in ill]
-    corrected = iter(holm([one.change.p for one in sound]))
-    for one in asked:
-        cause = broken.get((tables[0].task, one.other.family), "")
+    sound = [question for question in asked if question.other.family not in ill]
+    corrected = iter(holm([question.change.p for question in sound]))
+    for question in asked:
+        cause = broken.get((tables[0].task, question.other.family), "")
         p = math.nan if cause else next(corrected)
-        verdict: Verdict = "broken sampler" if cause else _verdict(one.change, p)
-        told = cause or sentence(tables[0], one, verdict, len(sound))
-        yield _claim(tables[0], one, p, verdict, label + told)
+        verdict: Decision = "broken sampler" if cause else _verdict(question.change, p)
+        words = cause or sentence(tables[0], question, verdict, len(sound))
+        yield _claim(tables[0], question, p, verdict, label + words)
 
 
-def _claim(table: Table, one: Question, p: float, verdict: Verdict, told: str) -> Claim:
+def _claim(table: MetricTable, question: Question, p: float, verdict: Decision, said: str) -> Claim:
     return Claim(
         task=table.task,
         metric=table.metric,
         averaging=table.averaging,
         main=table.main,
-        statement=one.statement,
-        given=one.given,
-        cost=one.other.calls,
-        base_cost=one.base.calls,
-        base=one.base,
-        other=one.other,
-        value=one.change.value,
-        lo=one.change.lo,
-        hi=one.change.hi,
-        n=one.change.n,
-        p=one.change.p,
+        statement=question.statement,
+        given=question.given,
+        cost=question.other.calls,
+        base_cost=question.base.calls,
+        base=question.base,
+        other=question.other,
+        value=question.change.value,
+        lo=question.change.lo,
+        hi=question.change.hi,
+        n=question.change.n,
+        p=question.change.p,
         p_holm=p,
         verdict=verdict,
-        sentence=told,
+        sentence=said,
     )
 
 
-def _verdict(change: Change, corrected: float) -> Verdict:
+def _verdict(change: PairedChange, corrected: float) -> Decision:
     if change.n < MIN_IMAGES or not corrected <= ALPHA:
         return "undecided"
     return "holds" if change.better < change.worse else "fails"
 
 
-def _told(place: Place) -> dict[str, Any]:
+def _told(place: FamilySetting) -> dict[str, Any]:
     return {
         "nfe": place.nfe,
         "members": place.members,

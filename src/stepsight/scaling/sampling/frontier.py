@@ -18,7 +18,7 @@ from stepsight.errors import UserError, suggest
 from stepsight.measures import measure
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord, column
-from stepsight.scaling.sampling.paired import Place, Table, paired
+from stepsight.scaling.sampling.paired import FamilySetting, MetricTable, paired
 from stepsight.scaling.sampling.sweeps import Cell, main_metrics, main_of, select, unmeasured
 
 COSTS = {"calls": "total_calls", "gflop": "gflop_per_image", "ms": "ms_per_image"}
@@ -45,9 +45,9 @@ class FrontierCell:
     gain_hi: float = math.nan
 
     @property
-    def place(self) -> Place:
+    def place(self) -> FamilySetting:
         """Which setting it is."""
-        return Place(self.cell.family, *self.cell.setting)
+        return FamilySetting(self.cell.family, *self.cell.setting)
 
     def to_dict(self) -> dict[str, Any]:
         """One level of keys for JSON; nan becomes None."""
@@ -85,7 +85,7 @@ def frontier(
     *,
     metric: str | None = None,
     cost: str = "calls",
-    tables: Sequence[Table] = (),
+    tables: Sequence[MetricTable] = (),
 ) -> list[FrontierCell]:
     """The cells of one task that are worth their cost, over all samplers, sizes and checkpoints.
 
@@ -102,49 +102,54 @@ def frontier(
     if not np.isfinite(costs).any():
         raise UserError(f"The sweep holds no {COSTS[cost]} of {task}. Use another cost.")
     # Of cells that cost and err the same, as two samplers do in their first step, one is enough.
-    order = list(
-        {costs[i]: i for i in reversed(ascending(costs, [c.error for c in chosen]))}.values()
-    )
-    order.reverse()
-    gains = [math.nan, *(_gain(chosen[j], chosen[i]) for j, i in zip(order, order[1:]))]
-    points = [FrontierCell(chosen[i], costs[i], gain) for i, gain in zip(order, gains)]
+    order = {costs[i]: i for i in reversed(ascending(costs, [cell.error for cell in chosen]))}
+    points = [FrontierCell(chosen[i], price, math.nan) for price, i in sorted(order.items())]
+    for i, (before, point) in enumerate(zip(points, points[1:]), start=1):
+        gain = (before.cell.error - point.cell.error) / (abs(before.cell.value) or math.nan)
+        points[i] = replace(point, gain=gain)
     return _with_intervals(points, tables)
 
 
 def frontiers(
-    cells: Sequence[Cell], *, cost: str = "calls", tables: Sequence[Table] = ()
+    cells: Sequence[Cell], *, cost: str = "calls", tables: Sequence[MetricTable] = ()
 ) -> dict[str, dict[str, Any]]:
     """frontier.json: for every task its main metric, the cost axis, how many settings hold no
     number and were left out, and the points in order."""
-    found = {}
+    rows = {}
     for task, metric in main_metrics(cells).items():
         points = frontier(cells, task, metric=metric, cost=cost, tables=tables)
-        found[task] = {
+        rows[task] = {
             "metric": metric,
             "cost": cost,
             "unmeasured": unmeasured(cells, task, metric),
             "points": [point.to_dict() for point in points],
         }
-    return found
+    return rows
 
 
-def _with_intervals(points: Sequence[FrontierCell], tables: Sequence[Table]) -> list[FrontierCell]:
+def _with_intervals(
+    points: Sequence[FrontierCell], tables: Sequence[MetricTable]
+) -> list[FrontierCell]:
     """The points with the intervals of their gains, where the tables hold both sides."""
-    one = points[0].cell
-    own = [table for table in tables if (table.task, table.metric) == (one.task, one.metric)]
-    there = {place for table in own for place in table.places} & {point.place for point in points}
+    first = points[0].cell
+    tables_of = [
+        table for table in tables if (table.task, table.metric) == (first.task, first.metric)
+    ]
+    there = {place for table in tables_of for place in table.places} & {
+        point.place for point in points
+    }
     if len(there) < 2:
         return list(points)
-    both = paired(own, there)
-    sign = 1 if measure(one.metric).higher_is_better else -1
-    found = [points[0]]
+    both = paired(tables_of, there)
+    sign = 1 if measure(first.metric).higher_is_better else -1
+    worth = [points[0]]
     for before, point in zip(points, points[1:]):
         if {before.place, point.place} <= there:
             change = both.change(before.place, point.place)
             lo, hi = sorted((sign * change.lo, sign * change.hi))
             point = replace(point, gain_lo=lo, gain_hi=hi)
-        found.append(point)
-    return found
+        worth.append(point)
+    return worth
 
 
 def frontier_table(
@@ -164,14 +169,9 @@ def frontier_table(
     costs, values = column(records, cost), column(records, "value")
     sign = 1.0 if all(r.lower_is_better for r in records) else -1.0
     order = ascending(costs, sign * values)
-    gains = [np.nan, *(sign * (1 - values[i] / values[j]) for j, i in zip(order, order[1:]))]
+    signs = sign * np.copysign(1.0, values)  # of metrics below 0 a quotient above 1 is a fall
+    gains = [np.nan, *(signs[j] * (1 - values[i] / values[j]) for j, i in zip(order, order[1:]))]
     return [
         FrontierPoint(records[i], float(costs[i]), float(values[i]), float(gain))
         for i, gain in zip(order, gains)
     ]
-
-
-def _gain(cheaper: Cell, dearer: Cell) -> float:
-    """Relative to the cheaper value, positive for an improvement."""
-    scale = abs(cheaper.value) or math.nan
-    return (cheaper.error - dearer.error) / scale

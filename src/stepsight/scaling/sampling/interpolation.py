@@ -10,14 +10,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 Setting = tuple[int, int]  # NFE, members
-Predictor = Callable[[Setting], float]
-Points = Mapping[Setting, float]
+ErrorAt = Callable[[Setting], float]
+SettingValues = Mapping[Setting, float]
 
 
-def interpolate(points: Points, at: Setting, axis: Callable[[float], float] = math.log) -> float:
+def interpolate(
+    points: SettingValues, at: Setting, axis: Callable[[float], float] = math.log
+) -> float:
     """The value at a setting from its measured neighbours; nan outside of what was measured.
 
-    Linear in `axis` of both dials: first in members, at every measured NFE that has members on
+    Linear in `axis` of both axes: first in members, at every measured NFE that has members on
     both sides, then in NFE. The logarithm suits errors; the identity suits costs, where it is exact
     for a constant plus a price a call.
     """
@@ -30,7 +32,9 @@ def interpolate(points: Points, at: Setting, axis: Callable[[float], float] = ma
     return _between(known, nfe, axis)
 
 
-def leave_one_out(points: Points, learn: Callable[[Points], Predictor]) -> dict[Setting, float]:
+def leave_one_out(
+    points: SettingValues, learn: Callable[[SettingValues], ErrorAt]
+) -> dict[Setting, float]:
     """Value minus what is predicted from all other points, by setting; nan where nothing is."""
     errors = {}
     for setting, value in points.items():
@@ -41,8 +45,8 @@ def leave_one_out(points: Points, learn: Callable[[Points], Predictor]) -> dict[
 
 def _between(points: Mapping[int, float], x: int, axis: Callable[[float], float]) -> float:
     """Linear in `axis` between the neighbours of x, exact at a point; nan outside."""
-    below = max((one for one in points if one <= x), default=None)
-    above = min((one for one in points if one >= x), default=None)
+    below = max((place for place in points if place <= x), default=None)
+    above = min((place for place in points if place >= x), default=None)
     if below is None or above is None:
         return math.nan
     if below == above:

@@ -24,25 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepsight.measures import measure
-from stepsight.scaling.intervals import LEVEL, Statistic, resamples_of
+from stepsight.scaling.intervals import LEVEL, Statistic, quotient, resamples_of, tails
+from stepsight.scaling.sampling.interpolation import Setting
 from stepsight.scaling.sampling.sweeps import Family
 
 RESAMPLES = 9999  # so that p can be as small as 1e-4, which a correction for many claims needs
 ALPHA = 0.025  # of a one-sided p: 5 % in all
 MIN_IMAGES = 8  # fewer decide nothing: eight of one sign have p = 1/256, resampling pretends less
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-Averaging = Literal["per image", "pooled"]
-Setting = tuple[int, int]  # NFE, members
+Averaged = Literal["per image", "pooled"]
 Numbers = NDArray[np.float64]
 
 
-def quotient(sums: Numbers) -> Numbers:
-    """Of (total, weight), "r 2" -> "r": a mean over images, or over pixels."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[:, 0] / sums[:, 1]
-
-
-class Place(NamedTuple):
+class FamilySetting(NamedTuple):
     """A measured setting: where on the grid, and of which family."""
 
     family: Family
@@ -60,7 +53,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class MetricTable:
     """One metric of one task, of one family at all its settings, image by image."""
 
     task: str
@@ -69,18 +62,20 @@ class Table:
     keys: Sequence[str]  # of the images, each once
     settings: Mapping[Setting, Numbers]  # rows "n k"; nan where an image was not measured
     of: Statistic = quotient  # sums of rows "r k" -> "r"
-    averaging: Averaging = "per image"
+    averaging: Averaged = "per image"
     main: bool = True  # the metric the task is judged by
     constant: Numbers | None = None  # rows "n k" of the constant predictor
 
     @property
-    def places(self) -> dict[Place, Numbers]:
+    def places(self) -> dict[FamilySetting, Numbers]:
         """The rows by place."""
-        return {Place(self.family, *setting): rows for setting, rows in self.settings.items()}
+        return {
+            FamilySetting(self.family, *setting): rows for setting, rows in self.settings.items()
+        }
 
 
 @dataclass(frozen=True)
-class Change:
+class PairedChange:
     """From one setting to another on the same images, relative to the value of the first."""
 
     value: float  # (other - base) / |base|; nan from 0
@@ -102,28 +97,30 @@ class Paired:
 
     metric: str
     of: Statistic
-    rows: dict[Place, Numbers]  # "n k" each
+    rows: dict[FamilySetting, Numbers]  # "n k" each
 
     @property
     def n(self) -> int:
         """Images."""
         return len(next(iter(self.rows.values()), ()))
 
-    def best(self, places: Collection[Place]) -> Place:
+    def best(self, places: Collection[FamilySetting]) -> FamilySetting:
         """The first of the best."""
         return max(places, key=lambda place: _sign(self.metric) * self.values[place])
 
-    def change(self, base: Place, other: Place, margin: float = 0.0) -> Change:
+    def change(
+        self, base: FamilySetting, other: FamilySetting, margin: float = 0.0
+    ) -> PairedChange:
         """`margin`: so much worse, relative to the base, still counts as no harm."""
         before, after = self.values[base], self.values[other]
         scale = abs(before) or math.nan
         if self.n < 2:
-            return Change((after - before) / scale, math.nan, math.nan, 1.0, 1.0, self.n)
+            return PairedChange((after - before) / scale, math.nan, math.nan, 1.0, 1.0, self.n)
         draws = self._draws[other] - self._draws[base]
         draws = draws[np.isfinite(draws)]
-        lo, hi = np.quantile(draws, TAILS) if len(draws) else (math.nan, math.nan)
+        lo, hi = np.quantile(draws, tails(LEVEL)) if len(draws) else (math.nan, math.nan)
         gains = _sign(self.metric) * draws + margin * abs(before)
-        return Change(
+        return PairedChange(
             value=(after - before) / scale,
             lo=float(lo) / scale,
             hi=float(hi) / scale,
@@ -133,17 +130,17 @@ class Paired:
         )
 
     @cached_property
-    def values(self) -> dict[Place, float]:
+    def values(self) -> dict[FamilySetting, float]:
         """The metric of these images; nan where there are none."""
         sums = {place: rows.sum(axis=0, keepdims=True) for place, rows in self.rows.items()}
         return {
-            place: float(self.of(one)[0]) if self.n else math.nan for place, one in sums.items()
+            place: float(self.of(total)[0]) if self.n else math.nan for place, total in sums.items()
         }
 
     @cached_property
-    def _draws(self) -> dict[Place, Numbers]:
+    def _draws(self) -> dict[FamilySetting, Numbers]:
         """The metric of every resample, "r"."""
-        parts: dict[Place, list[Numbers]] = {place: [] for place in self.rows}
+        parts: dict[FamilySetting, list[Numbers]] = {place: [] for place in self.rows}
         for counts in resamples_of(self.n, RESAMPLES, seed=0):
             for place, rows in self.rows.items():
                 parts[place].append(self.of(counts @ rows))
@@ -151,8 +148,8 @@ class Paired:
 
 
 def paired(
-    tables: Sequence[Table],
-    places: Collection[Place] | None = None,
+    tables: Sequence[MetricTable],
+    places: Collection[FamilySetting] | None = None,
     keep: Callable[[str], bool] = lambda key: True,
 ) -> Paired:
     """Settings of tables of one task and metric, all or some, on the images to `keep` by key."""
@@ -164,12 +161,12 @@ def paired(
     ]
     shared = set(tables[0].keys).intersection(*(table.keys for _, table, _ in chosen))
     keys = sorted(filter(keep, shared))
-    rows = {place: _ordered(own, table.keys, keys) for place, table, own in chosen}
+    rows = {place: _ordered(measured, table.keys, keys) for place, table, measured in chosen}
     known = np.ones(len(keys), dtype=bool)
-    for own in rows.values():
-        known &= np.isfinite(own).all(axis=1)
+    for measured in rows.values():
+        known &= np.isfinite(measured).all(axis=1)
     return Paired(
-        tables[0].metric, tables[0].of, {place: own[known] for place, own in rows.items()}
+        tables[0].metric, tables[0].of, {place: measured[known] for place, measured in rows.items()}
     )
 
 

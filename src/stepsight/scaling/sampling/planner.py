@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from stepsight.errors import UserError
 from stepsight.measures import measure
-from stepsight.scaling.laws.diagnosis import Verdict
+from stepsight.scaling.fitting.quality import Verdict
 from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.frontier import COSTS
 from stepsight.scaling.sampling.interpolation import Setting
-from stepsight.scaling.sampling.response_surface import Choice, Landscape
+from stepsight.scaling.sampling.response_surface import Choice, ResponseSurface
 from stepsight.scaling.sampling.sweeps import Cell, main_of, select, unmeasured
 
 WITHIN = 0.02
@@ -42,13 +42,13 @@ class Budget(NamedTuple):
         Raises:
             UserError: it is none of these, or not positive.
         """
-        found = re.fullmatch(r"\s*(\d*\.?\d+)\s*([a-z]+)\s*", text.lower())
-        if not found or found[2] not in UNITS or float(found[1]) <= 0:
+        match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([a-z]+)\s*", text.lower())
+        if not match or match[2] not in UNITS or float(match[1]) <= 0:
             raise UserError(
                 f"budget '{text}': write a positive number and a unit, such as 16nfe (model calls "
                 "of all members), 50gflop or 200ms, for one image."
             )
-        return cls(float(found[1]), found[2])
+        return cls(float(match[1]), match[2])
 
     def cost(self, choice: Choice) -> float:
         """What a choice costs, in the unit of the budget."""
@@ -62,7 +62,7 @@ class Plan(Choice):
     cheapest: Choice
     budget: str
     spent: float  # in the unit of the budget
-    verdict: Verdict  # on both dials, where all else is as chosen
+    verdict: Verdict  # on both axes, where all else is as chosen
     unmeasured: int  # settings of the sweep without a number, which nothing is planned with
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,15 +87,15 @@ def plan(
             lacks the task, the metric, or the cost.
     """
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
-    landscapes = _landscapes(cells, task, metric)
-    offers = [(choice, land) for land in landscapes for choice in land.choices()]
+    surfaces = _surfaces(cells, task, metric)
+    offers = [(choice, surface) for surface in surfaces for choice in surface.choices()]
     priced = [offer for offer in offers if math.isfinite(budget.cost(offer[0]))]
     if not priced:
         raise UserError(f"The sweep holds no {UNITS[budget.unit]} of {task}. Use another unit.")
     affordable = [offer for offer in priced if budget.cost(offer[0]) <= budget.amount]
     if not affordable:
         raise UserError(_too_small(budget, [choice for choice, _ in priced]))
-    best, land = min(affordable, key=lambda offer: _rank(offer[0], budget))
+    best, surface = min(affordable, key=lambda offer: _rank(offer[0], budget))
     enough = [choice for choice, _ in affordable if _nearly(choice, best, within)]
     cheapest = min(enough, key=lambda choice: (budget.cost(choice), _rank(choice, budget)))
     return Plan(
@@ -103,7 +103,7 @@ def plan(
         cheapest=cheapest,
         budget=str(budget),
         spent=budget.cost(best),
-        verdict=land.verdict,
+        verdict=surface.verdict,
         unmeasured=unmeasured(cells, task, best.metric),
     )
 
@@ -117,19 +117,19 @@ def expect(
     Raises:
         UserError: the sweep does not reach there, or lacks the task or the metric.
     """
-    landscapes = _landscapes(cells, task, metric)
-    found = [choice for land in landscapes if (choice := land.choice(at))]
-    if not found:
+    surfaces = _surfaces(cells, task, metric)
+    choices = [choice for surface in surfaces if (choice := surface.choice(at))]
+    if not choices:
         raise UserError(
             f"The sweep of {task} says nothing of NFE {at[0]} x {at[1]} members: it lies outside "
             "of what was measured, or too little was measured to interpolate."
         )
-    return sorted(found, key=_error)
+    return sorted(choices, key=_error)
 
 
-def _landscapes(cells: Sequence[Cell], task: str, metric: str | None) -> list[Landscape]:
+def _surfaces(cells: Sequence[Cell], task: str, metric: str | None) -> list[ResponseSurface]:
     chosen = select(cells, task, metric or main_of(cells, task))
-    return [Landscape(own) for own in by_family(chosen).values()]
+    return [ResponseSurface(of_family) for of_family in by_family(chosen).values()]
 
 
 def _error(choice: Choice) -> float:

@@ -20,7 +20,13 @@ from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from stepsight.scaling.sampling.paired import Change, Paired, Place, Table, paired
+from stepsight.scaling.sampling.paired import (
+    FamilySetting,
+    MetricTable,
+    Paired,
+    PairedChange,
+    paired,
+)
 from stepsight.scaling.sampling.sweeps import Family
 
 CALLS = "more calls help"
@@ -36,12 +42,12 @@ class Question(NamedTuple):
 
     statement: str
     given: str  # what both sides share
-    base: Place
-    other: Place
-    change: Change
+    base: FamilySetting
+    other: FamilySetting
+    change: PairedChange
 
 
-def questions(tables: Sequence[Table], ill: Collection[Family]) -> Iterator[Question]:
+def questions(tables: Sequence[MetricTable], ill: Collection[Family]) -> Iterator[Question]:
     """All that can be asked of one metric and way of sampling; of the families that are `ill` no
     best setting is chosen."""
     everywhere = paired(tables)
@@ -59,7 +65,7 @@ def held_back(key: str) -> bool:
     return sha256(key.encode()).digest()[0] % 2 == 1
 
 
-def _of_calls(everywhere: Paired, places: Sequence[Place]) -> Iterator[Question]:
+def _of_calls(everywhere: Paired, places: Sequence[FamilySetting]) -> Iterator[Question]:
     """More calls of one family given members; single steps with the fewest members alone."""
     fewest = min(place.members for place in places)
     for members in sorted({place.members for place in places}):
@@ -73,7 +79,7 @@ def _of_calls(everywhere: Paired, places: Sequence[Place]) -> Iterator[Question]
                 yield Question(statement, given, base, other, change)
 
 
-def _of_members(everywhere: Paired, places: Sequence[Place]) -> Iterator[Question]:
+def _of_members(everywhere: Paired, places: Sequence[FamilySetting]) -> Iterator[Question]:
     """More members of one family given calls; without start noise all members are one."""
     for nfe in sorted({place.nfe for place in places if place.temperature > 0}):
         line = {place.members: place for place in places if place.nfe == nfe}
@@ -83,14 +89,16 @@ def _of_members(everywhere: Paired, places: Sequence[Place]) -> Iterator[Questio
             yield Question(MEMBERS, given, base, other, everywhere.change(base, other))
 
 
-def _one_call(tables: Sequence[Table]) -> Place | None:
+def _one_call(tables: Sequence[MetricTable]) -> FamilySetting | None:
     """One call of one member at the lowest temperature, on the picture as it is if possible."""
     single = [place for table in tables for place in table.places if place[1:] == (1, 1)]
     order = {place: (place.temperature, place.family.views != "none") for place in single}
     return min(single, key=order.__getitem__, default=None)
 
 
-def _of_costs(tables: Sequence[Table], everywhere: Paired, base: Place) -> Iterator[Question]:
+def _of_costs(
+    tables: Sequence[MetricTable], everywhere: Paired, base: FamilySetting
+) -> Iterator[Question]:
     """For every cost the best setting of that cost against one call."""
     chosen_on = paired(tables, keep=lambda key: not held_back(key))
     tested_on = paired(tables, keep=held_back)

@@ -16,23 +16,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from stepsight.diffusion.config import CALLS, spendable
+from stepsight.diffusion.config import SAMPLERS, spendable
 from stepsight.measures import measure, number
-from stepsight.scaling.laws.diagnosis import Verdict
+from stepsight.scaling.fitting.quality import Verdict
+from stepsight.scaling.intervals import PREDICTIVE, half_width
 from stepsight.scaling.sampling.axes import deviations_of, errors_of, joint_verdict
 from stepsight.scaling.sampling.interpolation import (
-    Points,
-    Predictor,
+    ErrorAt,
     Setting,
+    SettingValues,
     interpolate,
     leave_one_out,
     root_mean_square,
 )
-from stepsight.scaling.sampling.surface import fit_surface, refit
+from stepsight.scaling.sampling.surface import fit_surface, left_out
 from stepsight.scaling.sampling.sweeps import Cell, Family
-
-LEVEL = 0.90
-Z90 = 1.644854  # half a 90 % interval in deviations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class Choice:
         )
 
 
-class Landscape:
+class ResponseSurface:
     """One metric over NFE and members, all else the same."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -87,7 +85,7 @@ class Landscape:
         between = [
             (nfe, count)
             for nfe in _span(nfe for nfe, _ in self.errors)
-            if sampler in CALLS and spendable(sampler, nfe)
+            if sampler in SAMPLERS and spendable(sampler, nfe)
             for count in members
         ]
         settings = dict.fromkeys([*self.errors, *between])
@@ -100,53 +98,53 @@ class Landscape:
         predictor, doubt = (self.errors.__getitem__, 0.0) if measured else self._model
         if not (measured or math.isfinite(interpolate(self.errors, at) + doubt)):
             return None
-        one, error = self.cells[0], predictor(at)
+        first, error = self.cells[0], predictor(at)
         sampling = 2 * interpolate(self._deviations, at) ** 2 if fresh else 0.0
-        half = Z90 * math.sqrt(sampling + doubt**2)
+        half = half_width(PREDICTIVE) * math.sqrt(sampling + doubt**2)
         least = max(error - half, min(error, 0.0))  # no error is below 0
         value, *ends = (self._value(end) for end in (error, least, error + half))
         return Choice(
-            **one.family._asdict(),
+            **first.family._asdict(),
             nfe=at[0],
             members=at[1],
             total_calls=at[0] * at[1],
             gflop_per_image=interpolate(self._gflop, at, axis=float),
             ms_per_image=interpolate(self._ms, at, axis=float),
-            metric=one.metric,
+            metric=first.metric,
             expected=value,
             lo=min(ends),
             hi=max(ends),
-            level=LEVEL,
+            level=PREDICTIVE,
             measured=measured,
         )
 
     def _value(self, error: float) -> float:
         """The metric of an error."""
-        return 1 - error if measure(self.cells[0].metric).higher_is_better else error
+        return measure(self.cells[0].metric).value(error)
 
     @cached_property
     def verdict(self) -> Verdict:
-        """On both dials together."""
+        """On both axes together."""
         points = errors_of(self.cells)
         return joint_verdict(points, fit_surface(points, self._deviations))
 
     @cached_property
-    def _model(self) -> tuple[Predictor, float]:
+    def _model(self) -> tuple[ErrorAt, float]:
         """The better predictor, and its root mean square error at settings left out. Those at the
         edges are not judged by: without them, nothing is predicted there."""
         locally = leave_one_out(self.errors, _interpolation)
         inner = [setting for setting, error in locally.items() if math.isfinite(error)]
-        found = [(root_mean_square(locally[s] for s in inner), _interpolation(self.errors))]
+        offers: list[tuple[float, ErrorAt]] = [
+            (root_mean_square(locally[s] for s in inner), _interpolation(self.errors))
+        ]
         if surface := fit_surface(self.errors, self._deviations, bootstrap=0):
-            smooth = leave_one_out(
-                self.errors, lambda others: refit(surface, others, self._deviations)
-            )
-            found.append((root_mean_square(smooth[s] for s in inner), surface.predict))
-        doubt, predictor = min(found, key=lambda one: one[0])
+            smooth = left_out(surface, self.errors, self._deviations)
+            offers.append((root_mean_square(smooth[s] for s in inner), surface.predict))
+        doubt, predictor = min(offers, key=lambda offer: offer[0])
         return predictor, doubt
 
 
-def _interpolation(points: Points) -> Predictor:
+def _interpolation(points: SettingValues) -> ErrorAt:
     return lambda at: interpolate(points, at)
 
 

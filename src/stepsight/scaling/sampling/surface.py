@@ -1,17 +1,15 @@
-"""Error over the two dials of test-time compute, T model calls a member and N members.
+"""Error over the two axes of test-time compute, T model calls per member and N members.
 
     separable     e = E + A T^-a + B N^-b
     interaction   e = E + A T^-a + (B + D (1 - T^-a)) N^-b
 
-The first is the form of Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2) with the two dials in the
+The first is the form of Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2) with the two axes in the
 place of parameters and tokens. It cannot describe steps that hurt a single sample and help an
 ensemble: one call answers the posterior mean, whose members hardly differ, and more calls draw
 samples, whose variance only members remove. The second form adds that: as the bias A T^-a goes,
 variance comes, and N^-b takes it away. It falls with N at every T, and contains the first (D = 0).
 
-For given exponents both are linear in the other parameters, none of which is negative, so that
-only the exponents are searched for (variable projection, Golub & Pereyra 1973) and the others are
-non-negative least squares.
+Errors are fitted themselves and not their logarithms, each weighed by its own deviation.
 """
 
 from __future__ import annotations
@@ -19,35 +17,55 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares, nnls
 
-from stepsight.scaling.laws.diagnosis import SPARE_POINTS
-from stepsight.scaling.laws.fits import LEVEL, ROUNDING
-from stepsight.scaling.laws.forms import Array
-from stepsight.scaling.laws.resampling import residuals
-from stepsight.scaling.sampling.interpolation import Points, Predictor, Setting, leave_one_out
+from stepsight.scaling.fitting.form import Array, Form
+from stepsight.scaling.fitting.quality import SPARE_POINTS, r_squared, stopped_at
+from stepsight.scaling.fitting.resampling import Ends, percentiles, resampled, residuals
+from stepsight.scaling.fitting.search import Problem, best_start, minimise, problem
+from stepsight.scaling.intervals import LEVEL
+from stepsight.scaling.laws.fits import ROUNDING
+from stepsight.scaling.laws.forms import FORMS as LAWS
+from stepsight.scaling.laws.forms.projection import combinations, project
+from stepsight.scaling.sampling.interpolation import Setting, SettingValues, root_mean_square
 
-EXPONENTS = (0.05, 5.0)  # the range searched; beyond it a dial is a constant or a single drop
+EXPONENTS = (0.05, 5.0)  # the range searched; beyond it an axis is a constant or a single drop
 STARTS = 8  # of the search, along each exponent
-MAX_EVALUATIONS = 30
-MIN_SETTINGS = 3  # distinct values of each dial
+MIN_SETTINGS = 3  # distinct values along each axis
 BOOTSTRAP = 100
 
 
-class SurfaceForm(NamedTuple):
-    """A family of surfaces. Terms are those of the linear parameters."""
+@dataclass(frozen=True)
+class SurfaceForm(Form):
+    """Inner parameters are those reported: the linear ones, none of which is negative, a and b.
+    Terms are those of the linear parameters, each linear in T^-a and in N^-b."""
 
-    name: str
-    formula: str
-    linear: tuple[str, ...]
-    terms: Callable[[Array, Array], tuple[Array, ...]]  # T^-a "n", N^-b "n" -> "n" each
+    terms: Callable[[Array, Array], tuple[Array, ...]]  # T^-a, N^-b "..." -> "..." each
 
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return (*self.linear, "a", "b")
+    def curve(self, q: Array, u: Array) -> Array:
+        return _weighed(q, self.terms(*_powers(q, u)))
+
+    def jacobian(self, q: Array, u: Array) -> Array:
+        t, n = _powers(q, u)
+        none, whole = np.zeros_like(t), np.ones_like(t)
+        by_t = _weighed(q, self.terms(whole, n)) - _weighed(q, self.terms(none, n))
+        by_n = _weighed(q, self.terms(t, whole)) - _weighed(q, self.terms(t, none))
+        by_exponents = -by_t * t * u[:, 0], -by_n * n * u[:, 1]
+        return np.stack([*np.broadcast_arrays(*self.terms(t, n)), *by_exponents], axis=2)
+
+    def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
+        linear, exponents = len(self.parameters) - 2, np.tile(EXPONENTS, (2, 1)).T
+        lower = np.append(np.zeros(linear), exponents[0])
+        return lower, np.append(np.full(linear, np.inf), exponents[1])
+
+    def starts(self, u: Array, v: Array) -> Array:
+        """Exponents on a grid, and for each the best linear parameters."""
+        grid = combinations(*[np.geomspace(*EXPONENTS, STARTS)] * 2)
+        terms = np.stack(np.broadcast_arrays(*self.terms(*_powers(grid, u))), axis=2)
+        with np.errstate(divide="ignore"):
+            logs = project(np.log(terms), v, np.ones(len(v)))
+        return np.hstack([np.exp(logs), grid])
 
 
 FORMS = {
@@ -55,14 +73,14 @@ FORMS = {
     for form in (
         SurfaceForm(
             "separable",
-            "e = E + A T^-a + B N^-b",
-            ("E", "A", "B"),
+            LAWS["members"].formula,
+            ("E", "A", "B", "a", "b"),
             lambda t, n: (np.ones_like(t), t, n),
         ),
         SurfaceForm(
             "interaction",
             "e = E + A T^-a + (B + D (1 - T^-a)) N^-b",
-            ("E", "A", "B", "D"),
+            ("E", "A", "B", "D", "a", "b"),
             lambda t, n: (np.ones_like(t), t, n, (1 - t) * n),
         ),
     )
@@ -76,159 +94,105 @@ class Surface:
     form: str
     formula: str
     params: dict[str, float]
-    intervals: dict[str, tuple[float, float]]  # 95 %, residual bootstrap
+    intervals: dict[str, Ends]  # 95 %, residual bootstrap
     r2: float  # of the errors, weighted as the fit was
     leave_one_out: float  # root mean square error at points left out, in units of the error
     warnings: tuple[str, ...]
 
     def predict(self, setting: Setting) -> float:
         """The error at (NFE, members)."""
-        return _at(FORMS[self.form], _theta(self), setting)
-
-
-class _Data(NamedTuple):
-    """Points as columns "n"; weights are 1 / deviation, of mean square 1."""
-
-    nfe: Array
-    members: Array
-    error: Array
-    weight: Array
+        theta = np.array([[*self.params.values()]])
+        return float(FORMS[self.form].curve(theta, np.log([setting]))[0, 0])
 
 
 def fit_surface(
-    points: Points, deviations: Points | None = None, *, bootstrap: int = BOOTSTRAP, seed: int = 0
+    points: SettingValues,
+    deviations: SettingValues | None = None,
+    *,
+    bootstrap: int = BOOTSTRAP,
+    seed: int = 0,
 ) -> Surface | None:
     """The surface through measured errors, or None where they do not determine one.
 
     Of both forms the one whose error at points left out is smaller, the simpler one on a draw.
     `deviations` are standard errors of the points, by which the fit weighs them.
     """
-    data = _columns(points, deviations)
-    fitted = [(form, _fit(form, data)) for form in FORMS.values() if _determined(form, data)]
+    problems = [_problem(form, points, deviations) for form in FORMS.values()]
+    fitted = [(data, best_start(data).q[0]) for data in problems if _determined(data)]
     if not fitted:
         return None
-    ranked = [(_left_out(form, theta, points, deviations), form, theta) for form, theta in fitted]
-    arithmetic = ROUNDING * float(np.mean(np.abs(data.error)))
-    loo, form, theta = min(ranked, key=lambda one: max(one[0], arithmetic))
+    left = [root_mean_square(_left_out(data, theta)) for data, theta in fitted]
+    least = (1 + ROUNDING) * min(left) + ROUNDING * float(np.mean(np.abs(problems[0].v)))
+    place = next(i for i, error in enumerate(left) if error <= least)
+    (data, theta), form = fitted[place], problems[place].form
+    scatter = data.v - form.curve(theta[None], data.u)[0]
     return Surface(
         form=form.name,
         formula=form.formula,
         params=dict(zip(form.parameters, theta.tolist())),
-        intervals=_intervals(form, data, theta, bootstrap, seed),
-        r2=_r2(form, data, theta),
-        leave_one_out=loo,
+        intervals=dict(zip(form.parameters, _intervals(data, theta, scatter, bootstrap, seed))),
+        r2=r_squared(data.v, scatter, data.weights),
+        leave_one_out=left[place],
         warnings=_at_bound(theta),
     )
 
 
-def refit(surface: Surface, points: Points, deviations: Points | None = None) -> Predictor:
-    """A surface of the same form through other points, searched for from this one."""
-    return _refit(FORMS[surface.form], _theta(surface), points, deviations)
+def left_out(
+    surface: Surface, points: SettingValues, deviations: SettingValues | None = None
+) -> dict[Setting, float]:
+    """Each value minus what a surface of the same form through all other points, searched for from
+    this one, says there."""
+    data = _problem(FORMS[surface.form], points, deviations)
+    errors = _left_out(data, np.array([*surface.params.values()]))
+    return dict(zip(points, errors.tolist()))
 
 
-def _refit(form: SurfaceForm, theta: Array, points: Points, deviations: Points | None) -> Predictor:
-    near = _fit(form, _columns(points, deviations), theta[-2:])
-    return lambda setting: _at(form, near, setting)
+def _problem(form: SurfaceForm, points: SettingValues, deviations: SettingValues | None) -> Problem:
+    """Logs of (NFE, members) and errors; weights are 1 / deviation^2, of mean 1."""
+    errors = np.array([*points.values()], dtype=float)
+    spread = np.array([(deviations or {}).get(setting, math.nan) for setting in points])
+    usable = len(errors) and np.isfinite(spread).all() and (spread > 0).all()
+    weights = spread**-2 if usable else np.ones(len(errors))
+    u = np.log(np.array([*points], dtype=float).reshape(-1, 2))
+    return problem(form, u, errors)._replace(weights=weights / (weights.mean() if usable else 1))
 
 
-def _left_out(form: SurfaceForm, theta: Array, points: Points, deviations: Points | None) -> float:
-    """Root mean square error at points left out."""
-    errors = leave_one_out(points, lambda others: _refit(form, theta, others, deviations))
-    return math.sqrt(float(np.mean(np.square(list(errors.values())))))
+def _determined(data: Problem) -> bool:
+    varied = min(len(np.unique(column)) for column in data.u.T)
+    return varied >= MIN_SETTINGS and len(data.v) >= len(data.form.parameters) + SPARE_POINTS
+
+
+def _left_out(data: Problem, theta: Array) -> Array:
+    """Error at each point of the search from `theta` that does not see it, "n"."""
+    n = len(data.v)
+    others = data._replace(weights=data.weights * (1 - np.eye(n)), v=np.tile(data.v, (n, 1)))
+    q = minimise(others, np.tile(theta, (n, 1))).q
+    return data.v - np.diagonal(data.form.curve(q, data.u))
+
+
+def _intervals(data: Problem, theta: Array, scatter: Array, count: int, seed: int) -> list[Ends]:
+    """Residual bootstrap in units of the points' deviations; each draw searched from `theta`."""
+    root = np.sqrt(data.weights)
+    resampler = residuals((data.v - scatter) * root, scatter * root, len(theta))
+    redrawn = resampled(data, resampler, count, seed)
+    each = redrawn._replace(v=redrawn.v / root, weights=redrawn.weights * data.weights)
+    return percentiles(minimise(each, np.tile(theta, (len(each.v), 1))).q, LEVEL)
 
 
 def _at_bound(theta: Array) -> tuple[str, ...]:
     """Exponents that the range searched stopped."""
+    lo, hi = np.log(EXPONENTS)
+    ends = {name: stopped_at(np.log(value), lo, hi) for name, value in zip("ab", theta[-2:])}
     return tuple(
-        f"{name} is at its bound {bound:g}"
-        for name, value in zip("ab", theta[-2:])
-        for bound in EXPONENTS
-        if abs(math.log(value / bound)) < 1e-3
+        f"{name} is at its bound {np.exp(end):g}" for name, end in ends.items() if end is not None
     )
 
 
-def _theta(surface: Surface) -> Array:
-    return np.array(list(surface.params.values()))
+def _powers(q: Array, u: Array) -> tuple[Array, Array]:
+    """T^-a and N^-b, "b n" each."""
+    return np.exp(-q[:, -2:-1] * u[:, 0]), np.exp(-q[:, -1:] * u[:, 1])
 
 
-def _at(form: SurfaceForm, theta: Array, setting: Setting) -> float:
-    nfe, members = np.array(setting, dtype=float)
-    a, b = theta[-2:]
-    return float(np.array(form.terms(nfe**-a, members**-b)) @ theta[:-2])
-
-
-def _fit(form: SurfaceForm, data: _Data, start: Array | None = None) -> Array:
-    """Linear parameters, then a and b; `start` are exponents near by, or none are known."""
-    if start is None:
-        grid = np.geomspace(*EXPONENTS, STARTS)
-        pairs = [np.array([a, b]) for a in grid for b in grid]
-        start = min(pairs, key=lambda pair: np.sum(_left_over(form, data, pair) ** 2))
-    found = least_squares(
-        lambda logs: _left_over(form, data, np.exp(logs)),
-        np.clip(np.log(start), *np.log(EXPONENTS)),
-        bounds=np.log(EXPONENTS),
-        max_nfev=MAX_EVALUATIONS,
-    )
-    exponents = np.exp(found.x)
-    return np.concatenate([_project(form, data, exponents), exponents])
-
-
-def _project(form: SurfaceForm, data: _Data, exponents: Array) -> Array:
-    """The best linear parameters for these exponents."""
-    design = _design(form, data, exponents) * data.weight[:, None]
-    return nnls(design, data.error * data.weight)[0]
-
-
-def _left_over(form: SurfaceForm, data: _Data, exponents: Array) -> Array:
-    """Weighted residuals "n" of the best surface with these exponents."""
-    theta = np.concatenate([_project(form, data, exponents), exponents])
-    return data.weight * (_curve(form, data, theta) - data.error)
-
-
-def _design(form: SurfaceForm, data: _Data, exponents: Array) -> Array:
-    a, b = exponents
-    return np.stack(form.terms(data.nfe**-a, data.members**-b), axis=1)
-
-
-def _curve(form: SurfaceForm, data: _Data, theta: Array) -> Array:
-    return _design(form, data, theta[-2:]) @ theta[:-2]
-
-
-def _columns(points: Points, deviations: Points | None) -> _Data:
-    nfe, members = np.array(list(points), dtype=float).reshape(-1, 2).T
-    spread = np.array([(deviations or {}).get(setting, math.nan) for setting in points])
-    usable = np.isfinite(spread).all() and (spread > 0).all()
-    weight = 1 / spread if usable else np.ones(len(points))
-    weight = weight / math.sqrt(float(np.mean(weight**2)) or 1.0) if len(points) else weight
-    return _Data(nfe, members, np.array(list(points.values()), dtype=float), weight)
-
-
-def _determined(form: SurfaceForm, data: _Data) -> bool:
-    varied = min(len(np.unique(data.nfe)), len(np.unique(data.members)))
-    return varied >= MIN_SETTINGS and len(data.error) >= len(form.parameters) + SPARE_POINTS
-
-
-def _r2(form: SurfaceForm, data: _Data, theta: Array) -> float:
-    left = np.sum((data.weight * (data.error - _curve(form, data, theta))) ** 2)
-    mean = np.average(data.error, weights=data.weight**2)
-    spread = np.sum((data.weight * (data.error - mean)) ** 2)
-    return float(1 - left / spread) if spread else math.nan
-
-
-def _intervals(
-    form: SurfaceForm, data: _Data, theta: Array, count: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Residual bootstrap in units of the points' deviations; each draw searched from `theta`."""
-    if not count:
-        return dict.fromkeys(form.parameters, (math.nan, math.nan))
-    curve = _curve(form, data, theta) * data.weight
-    scatter = data.error * data.weight - curve
-    resampler = residuals(curve, scatter, len(theta))
-    rng = np.random.default_rng(seed)
-    draws = [
-        _fit(form, data._replace(error=resampler.draw(rng)[1] / data.weight), theta[-2:])
-        for _ in range(count)
-    ]
-    tail = (1 - LEVEL) / 2
-    lo, hi = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return dict(zip(form.parameters, zip(lo.tolist(), hi.tolist())))
+def _weighed(q: Array, terms: tuple[Array, ...]) -> Array:
+    """The sum of terms "b n" times their linear parameters."""
+    return sum(q[:, i, None] * term for i, term in enumerate(terms))  # type: ignore[return-value]

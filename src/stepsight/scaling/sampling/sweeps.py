@@ -42,10 +42,10 @@ class Family(NamedTuple):
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Family:
         """The family that a row of a table tells in as many columns; what it lacks is as usual."""
-        told = {name: str(row.get(name) or "") for name in cls._fields[:6]}
+        family = {name: str(row.get(name) or "") for name in cls._fields[:6]}
         temperature = row.get("temperature")
-        told["temperature"] = temperature_text(1.0 if temperature is None else temperature)
-        return cls(**told, views=str(row.get("views") or "none"))
+        family["temperature"] = temperature_text(1.0 if temperature is None else temperature)
+        return cls(**family, views=str(row.get("views") or "none"))
 
 
 def temperature_text(value: float | str) -> str:
@@ -58,8 +58,8 @@ def differing(families: Iterable[Family]) -> dict[Family, str]:
     families = list(families)
     unlike = [len(set(parts)) > 1 for parts in zip(*families)]
     return {
-        one: ", ".join(part for part, differs in zip(one.parts, unlike) if differs and part)
-        for one in families
+        family: ", ".join(part for part, differs in zip(family.parts, unlike) if differs and part)
+        for family in families
     }
 
 
@@ -101,8 +101,8 @@ class Cell:
 
     @property
     def error(self) -> float:
-        """`value`, or 1 - `value` where higher is better: lower is better in all errors."""
-        return 1 - self.value if measure(self.metric).higher_is_better else self.value
+        """How far `value` is from the best there is: lower is better in all errors."""
+        return measure(self.metric).error(self.value)
 
 
 COLUMNS = tuple(field.name for field in fields(Cell))
@@ -181,8 +181,8 @@ def select(cells: Sequence[Cell], task: str, metric: str) -> list[Cell]:
 
 def unmeasured(cells: Iterable[Cell], task: str, metric: str) -> int:
     """The rows of a metric that hold no number, which `select` leaves out."""
-    own = (cell for cell in cells if (cell.task, cell.metric) == (task, metric))
-    return sum(not math.isfinite(cell.value) for cell in own)
+    rows = (cell for cell in cells if (cell.task, cell.metric) == (task, metric))
+    return sum(not math.isfinite(cell.value) for cell in rows)
 
 
 def main_of(cells: Iterable[Cell], task: str) -> str:

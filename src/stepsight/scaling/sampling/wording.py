@@ -6,23 +6,25 @@ import math
 from typing import Literal
 
 from stepsight.measures import measure
-from stepsight.scaling.sampling.paired import MIN_IMAGES, Change, Place, Table
+from stepsight.scaling.sampling.paired import MIN_IMAGES, FamilySetting, MetricTable, PairedChange
 from stepsight.scaling.sampling.questions import BEST, HARMLESS, MARGIN, MEMBERS, Question
 
-Verdict = Literal["holds", "fails", "undecided", "broken sampler"]
+Decision = Literal["holds", "fails", "undecided", "broken sampler"]
 
 
-def sentence(table: Table, one: Question, verdict: Verdict, together: int) -> str:
+def sentence(table: MetricTable, question: Question, verdict: Decision, together: int) -> str:
     """What was found. `together`: how many claims were corrected with this one."""
     metric = measure(table.metric).label
-    if one.change.n < MIN_IMAGES:
-        few = count(one.change.n, "image")
-        return f"{table.task}: {few}, too few to decide whether {_sides(one)} improve {metric}."
-    found = _HARM if one.statement == HARMLESS else _HELP
-    said = found.get(verdict, found["undecided"]).format(sides=_sides(one), metric=metric)
-    effect = _effect(table.metric, one.change, verdict)
-    where = f"{_where(one)}, {one.change.n} images, {_averaging(table)}"
-    return f"{table.task}: {said} {effect}, {where}{_lost(one, verdict, together)}."
+    if question.change.n < MIN_IMAGES:
+        few = count(question.change.n, "image")
+        return (
+            f"{table.task}: {few}, too few to decide whether {_sides(question)} improve {metric}."
+        )
+    phrases = _HARM if question.statement == HARMLESS else _HELP
+    words = phrases.get(verdict, phrases["undecided"]).format(sides=_sides(question), metric=metric)
+    effect = _effect(table.metric, question.change, verdict)
+    where = f"{_where(question)}, {question.change.n} images, {_averaging(table)}"
+    return f"{table.task}: {words} {effect}, {where}{_lost(question, verdict, together)}."
 
 
 _HELP = {
@@ -37,31 +39,31 @@ _HARM = {
 }
 
 
-def _sides(one: Question) -> str:
+def _sides(question: Question) -> str:
     """`8 calls instead of 1`."""
-    if one.statement == MEMBERS:
-        return f"{count(one.other.members, 'member')} instead of {one.base.members}"
-    calls = one.other.calls if one.statement == BEST else one.other.nfe
-    return f"{count(calls, 'call')} instead of {one.base.nfe}"
+    if question.statement == MEMBERS:
+        return f"{count(question.other.members, 'member')} instead of {question.base.members}"
+    calls = question.other.calls if question.statement == BEST else question.other.nfe
+    return f"{count(calls, 'call')} instead of {question.base.nfe}"
 
 
-def _where(one: Question) -> str:
+def _where(question: Question) -> str:
     """What both sides share, or for the best setting what it is."""
-    if one.statement == MEMBERS:
-        return f"with {count(one.base.nfe, 'call')} each {_start(one.base)}"
-    if one.statement == BEST:
-        setting = f"{one.other.nfe} x {one.other.members} {_start(one.other)}"
-        chosen = one.given.partition(", ")[2]
+    if question.statement == MEMBERS:
+        return f"with {count(question.base.nfe, 'call')} each {_start(question.base)}"
+    if question.statement == BEST:
+        setting = f"{question.other.nfe} x {question.other.members} {_start(question.other)}"
+        chosen = question.given.partition(", ")[2]
         return f"spent as {setting}" + (f" ({chosen})" if chosen else "")
-    return f"with {count(one.base.members, 'member')} {_start(one.base)}"
+    return f"with {count(question.base.members, 'member')} {_start(question.base)}"
 
 
-def _start(place: Place) -> str:
+def _start(place: FamilySetting) -> str:
     views = "" if place.family.views == "none" else f" and {place.family.views} views"
     return f"at temperature {place.family.temperature}{views}"
 
 
-def _effect(metric: str, change: Change, verdict: Verdict) -> str:
+def _effect(metric: str, change: PairedChange, verdict: Decision) -> str:
     """How much better, with its interval; of "worse by" how much worse."""
     if not math.isfinite(change.value):
         return "an unknown share, as the base is 0"
@@ -73,14 +75,14 @@ def _effect(metric: str, change: Change, verdict: Verdict) -> str:
     return f"{value} (95 % interval {lo} to {hi})"
 
 
-def _averaging(table: Table) -> str:
+def _averaging(table: MetricTable) -> str:
     return "pooled" if table.averaging == "pooled" else "mean over images"
 
 
-def _lost(one: Question, verdict: Verdict, together: int) -> str:
+def _lost(question: Question, verdict: Decision, together: int) -> str:
     """Said where an interval excludes zero and the claim stays open all the same."""
-    sure = one.change.lo > 0 or one.change.hi < 0
-    if verdict != "undecided" or not sure or one.statement == HARMLESS:
+    sure = question.change.lo > 0 or question.change.hi < 0
+    if verdict != "undecided" or not sure or question.statement == HARMLESS:
         return ""
     return f"; not sure enough among {together} claims"
 

@@ -1,21 +1,21 @@
-"""The shapes a law may have. Adding one is writing a `Form` in a file here and naming it in
+"""The shapes a law may have. Adding one is writing a `LogForm` in a file here and naming it in
 `FORMS`; fits, intervals, diagnosis and the command take it from there."""
 
 from __future__ import annotations
 
 from stepsight.errors import UserError, suggest
+from stepsight.scaling.fitting.form import Array, LogForm
 from stepsight.scaling.laws.forms.broken import BROKEN
-from stepsight.scaling.laws.forms.form import Array, Form
 from stepsight.scaling.laws.forms.kaplan import KAPLAN
 from stepsight.scaling.laws.forms.shifted import SHIFTED
 from stepsight.scaling.laws.forms.sums import SUMS
 
-__all__ = ["FORMS", "Array", "Form", "find_form"]
+__all__ = ["FORMS", "Array", "LogForm", "find_form"]
 
-FORMS: dict[str, Form] = {form.name: form for form in (*SUMS, SHIFTED, BROKEN, KAPLAN)}
+FORMS: dict[str, LogForm] = {form.name: form for form in (*SUMS, SHIFTED, BROKEN, KAPLAN)}
 
 
-def find_form(name: str) -> Form:
+def find_form(name: str) -> LogForm:
     """The form of that name.
 
     Raises:

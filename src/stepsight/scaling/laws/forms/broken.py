@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from stepsight.scaling.laws.forms.form import MAX_LOG, MAX_SLOPE, Array, Form, with_floor
+from stepsight.scaling.fitting.form import MAX_LOG, MAX_SLOPE, Array, LogForm, with_floor
 from stepsight.scaling.laws.forms.projection import VANISHED, combinations, project
 
 WIDTHS = (0.02, 3.0)  # of the break, in logs of x: a corner, and no break at all
@@ -22,15 +22,15 @@ FEWEST = 10
 
 
 @dataclass(frozen=True)
-class Broken(Form):
+class Broken(LogForm):
     """Inner parameters a, log b, c0, c1, log d, f in units of the middle of the data."""
 
-    def log_curve(self, q: Array, u: Array) -> Array:
+    def curve(self, q: Array, u: Array) -> Array:
         return with_floor(q[:, :1], _excess(q, u))
 
     def jacobian(self, q: Array, u: Array) -> Array:
         _, _, _, change, place, width = (q[:, i : i + 1] for i in range(6))
-        log_y, h = self.log_curve(q, u), _excess(q, u)
+        log_y, h = self.curve(q, u), _excess(q, u)
         share, distance = np.exp(h - log_y), (u[:, 0] - place) / width
         bend = np.logaddexp(0.0, distance)
         after = expit(distance)
@@ -41,17 +41,11 @@ class Broken(Form):
     def natural(self, q: Array, centre: Array) -> Array:
         """log b = inner log b + c0 centre_x + centre_y, log d = inner log d + centre_x."""
         x, y = centre
-        found = q.copy()
-        found[:, 0] *= np.exp(y)
-        found[:, 1] += q[:, 2] * x + y
-        found[:, 4] += x
-        return found
-
-    def natural_jacobian(self, q: Array, centre: Array) -> Array:
-        x, y = centre
-        one = np.eye(6)
-        one[0, 0], one[1, 2] = np.exp(y), x
-        return np.broadcast_to(one, (len(q), 6, 6))
+        natural = q.copy()
+        natural[:, 0] *= np.exp(y)
+        natural[:, 1] += q[:, 2] * x + y
+        natural[:, 4] += x
+        return natural
 
     def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
         reach = 20.0 + MAX_SLOPE * np.abs(u).max()

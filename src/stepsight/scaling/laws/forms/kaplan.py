@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from stepsight.scaling.laws.forms.form import MAX_LOG, MAX_SLOPE, Array, Form, with_floor
+from stepsight.scaling.fitting.form import MAX_LOG, MAX_SLOPE, Array, LogForm, with_floor
 from stepsight.scaling.laws.forms.projection import VANISHED, combinations, project
 
 LEAST = 1e-3  # exponent: at zero A and B have no meaning
@@ -23,16 +23,16 @@ LEAST_EXCESS = 0.01  # of y, where a start supposes a floor above a point
 
 
 @dataclass(frozen=True)
-class Kaplan(Form):
+class Kaplan(LogForm):
     """Inner parameters E, a0 = alpha (log A - centre_N) - centre_L, alpha, b0, beta, so that
     log(L - E) = beta log(exp(p / beta) + exp(r / beta)), p = a0 - alpha u, r = b0 - beta w."""
 
-    def log_curve(self, q: Array, u: Array) -> Array:
+    def curve(self, q: Array, u: Array) -> Array:
         return with_floor(q[:, :1], _excess(q, u))
 
     def jacobian(self, q: Array, u: Array) -> Array:
         p, r = _limits(q, u)
-        beta, h, log_y = q[:, 4:5], _excess(q, u), self.log_curve(q, u)
+        beta, h, log_y = q[:, 4:5], _excess(q, u), self.curve(q, u)
         share, by_params = np.exp(h - log_y), expit((p - r) / beta)
         by_tokens = 1.0 - by_params
         by_beta = (h - by_params * p - by_tokens * r) / beta - by_tokens * u[:, 1]
@@ -40,19 +40,11 @@ class Kaplan(Form):
         return np.stack([np.exp(-log_y), *(share * slope for slope in slopes)], axis=2)
 
     def natural(self, q: Array, centre: Array) -> Array:
-        found = q.copy()
-        found[:, 0] *= np.exp(centre[2])
-        found[:, 1] = (q[:, 1] + centre[2]) / q[:, 2] + centre[0]
-        found[:, 3] = (q[:, 3] + centre[2]) / q[:, 4] + centre[1]
-        return found
-
-    def natural_jacobian(self, q: Array, centre: Array) -> Array:
-        found = np.tile(np.eye(5), (len(q), 1, 1))
-        found[:, 0, 0] = np.exp(centre[2])
-        for level, exponent in ((1, 2), (3, 4)):
-            found[:, level, level] = 1.0 / q[:, exponent]
-            found[:, level, exponent] = -(q[:, level] + centre[2]) / q[:, exponent] ** 2
-        return found
+        natural = q.copy()
+        natural[:, 0] *= np.exp(centre[2])
+        natural[:, 1] = (q[:, 1] + centre[2]) / q[:, 2] + centre[0]
+        natural[:, 3] = (q[:, 3] + centre[2]) / q[:, 4] + centre[1]
+        return natural
 
     def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
         least = v.min() - 20.0 - MAX_SLOPE * np.abs(u).max(axis=0)

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from stepsight.scaling.laws.forms.form import MAX_LOG, Array
+from stepsight.scaling.fitting.form import MAX_LOG, Array
 
 VANISHED = np.log(1e-3)  # where a search begins for a term that the projection left out
 RIDGE = 1e-12  # of unit columns: a slope of zero and a floor are one column
@@ -48,13 +48,15 @@ def _non_negative(design: Array, target: Array) -> Array:
     right = np.einsum("gni,gn->gi", design, target)
     best, gain = np.zeros_like(right), np.zeros(len(right))
     for chosen in product((False, True), repeat=design.shape[2]):
-        own = np.flatnonzero(chosen)
-        if not len(own):
+        columns = np.flatnonzero(chosen)
+        if not len(columns):
             continue
-        found = np.linalg.solve(gram[:, own[:, None], own], right[:, own, None])[..., 0]
-        explained = np.sum(found * right[:, own], axis=1)
-        better = (found >= 0).all(axis=1) & (explained > gain)
+        solution = np.linalg.solve(gram[:, columns[:, None], columns], right[:, columns, None])[
+            ..., 0
+        ]
+        explained = np.sum(solution * right[:, columns], axis=1)
+        better = (solution >= 0).all(axis=1) & (explained > gain)
         gain[better] = explained[better]
         best[better] = 0.0
-        best[np.ix_(better, own)] = found[better]
+        best[np.ix_(better, columns)] = solution[better]
     return best

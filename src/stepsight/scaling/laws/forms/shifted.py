@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from stepsight.scaling.laws.forms.form import MAX_LOG, MAX_SLOPE, Array, Form, with_floor
+from stepsight.scaling.fitting.form import MAX_LOG, MAX_SLOPE, Array, LogForm, with_floor
 from stepsight.scaling.laws.forms.projection import VANISHED, combinations, project
 
 BEFORE, BEYOND = 7.0, 1.0  # how far the log of x0 may lie outside the logs of x
@@ -20,16 +20,16 @@ PLACES = 8  # of x0
 
 
 @dataclass(frozen=True)
-class Shifted(Form):
+class Shifted(LogForm):
     """Inner parameters E, log A, a, s, with s = log x0 - centre and A the excess at u = 0, so that
     log y = log(E + exp(h)), h = log A - a (log(e^u + e^s) - log(1 + e^s))."""
 
-    def log_curve(self, q: Array, u: Array) -> Array:
+    def curve(self, q: Array, u: Array) -> Array:
         return with_floor(q[:, :1], q[:, 1:2] - q[:, 2:3] * _reach(q, u))
 
     def jacobian(self, q: Array, u: Array) -> Array:
         _, level, slope, place = (q[:, i : i + 1] for i in range(4))
-        log_y, reach = self.log_curve(q, u), _reach(q, u)
+        log_y, reach = self.curve(q, u), _reach(q, u)
         share = np.exp(level - slope * reach - log_y)
         by_place = -slope * (expit(place - u[:, 0]) - expit(place)) * share
         return np.stack([np.exp(-log_y), share, -reach * share, by_place], axis=2)
@@ -37,15 +37,8 @@ class Shifted(Form):
     def natural(self, q: Array, centre: Array) -> Array:
         x, y = centre
         floor, level, slope, place = q.T
-        amplitude = level + y + slope * (np.logaddexp(0.0, place) + x)
+        amplitude = level + y + slope * (np.log1p(np.exp(place)) + x)
         return np.stack([floor * np.exp(y), amplitude, slope, place + x], axis=1)
-
-    def natural_jacobian(self, q: Array, centre: Array) -> Array:
-        x, y = centre
-        found = np.tile(np.diag([np.exp(y), 1.0, 1.0, 1.0]), (len(q), 1, 1))
-        found[:, 1, 2] = np.logaddexp(0.0, q[:, 3]) + x
-        found[:, 1, 3] = q[:, 2] * expit(q[:, 3])
-        return found
 
     def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
         least = v.min() - 20.0 - MAX_SLOPE * np.abs(u).max()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepsight.scaling.laws.forms.form import MAX_SLOPE, Array, Form
+from stepsight.scaling.fitting.form import MAX_SLOPE, Array, LogForm
 from stepsight.scaling.laws.forms.projection import VANISHED, combinations, project
 
 GRID = np.geomspace(0.02, 5.0, 12)  # of exponents
@@ -22,7 +22,7 @@ DEPTH = 20.0  # in logs below the lowest point, where an amplitude is nothing
 
 
 @dataclass(frozen=True)
-class SumOfPowers(Form):
+class SumOfPowers(LogForm):
     """Inner parameters: E in units of the middle of y if there is a floor, then (log A, a) an
     input."""
 
@@ -33,7 +33,7 @@ class SumOfPowers(Form):
         powers = q[:, self.floor :]
         return powers[:, None, 0::2] - powers[:, None, 1::2] * u
 
-    def log_curve(self, q: Array, u: Array) -> Array:
+    def curve(self, q: Array, u: Array) -> Array:
         """Relative to the largest power, as a steep one would overflow."""
         terms = self._terms(q, u)
         top = np.maximum(terms.max(axis=2), -LOWEST)
@@ -43,7 +43,7 @@ class SumOfPowers(Form):
         return top + np.log(np.maximum(total, np.finfo(float).tiny))
 
     def jacobian(self, q: Array, u: Array) -> Array:
-        log_y = self.log_curve(q, u)
+        log_y = self.curve(q, u)
         shares = np.exp(self._terms(q, u) - log_y[..., None])
         slopes = np.empty((*log_y.shape, q.shape[1]))
         if self.floor:
@@ -54,21 +54,12 @@ class SumOfPowers(Form):
 
     def natural(self, q: Array, centre: Array) -> Array:
         """log A = inner log A + a centre_x + centre_y; E = inner E exp(centre_y)."""
-        found = q.copy()
+        natural = q.copy()
         exponents = q[:, self.floor + 1 :: 2]
-        found[:, self.floor :: 2] += exponents * centre[:-1] + centre[-1]
+        natural[:, self.floor :: 2] += exponents * centre[:-1] + centre[-1]
         if self.floor:
-            found[:, 0] *= np.exp(centre[-1])
-        return found
-
-    def natural_jacobian(self, q: Array, centre: Array) -> Array:
-        k = q.shape[1]
-        one = np.eye(k)
-        amplitudes = np.arange(int(self.floor), k, 2)
-        one[amplitudes, amplitudes + 1] = centre[:-1]
-        if self.floor:
-            one[0, 0] = np.exp(centre[-1])
-        return np.broadcast_to(one, (len(q), k, k))
+            natural[:, 0] *= np.exp(centre[-1])
+        return natural
 
     def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
         """The floor lies in [0, max y]: noise may carry points of a plateau below it."""
@@ -85,11 +76,11 @@ class SumOfPowers(Form):
         """A power of exponent zero is a part of the floor, and nothing by itself."""
         if not self.floor:
             return q
-        found = q.copy()
+        reported = q.copy()
         constant = q[:, 2::2] <= 0.0
-        found[:, 0] += np.sum(np.where(constant, np.exp(q[:, 1::2]), 0.0), axis=1)
-        found[:, 1::2] = np.where(constant, NOTHING, q[:, 1::2])
-        return found
+        reported[:, 0] += np.sum(np.where(constant, np.exp(q[:, 1::2]), 0.0), axis=1)
+        reported[:, 1::2] = np.where(constant, NOTHING, q[:, 1::2])
+        return reported
 
     def starts(self, u: Array, v: Array) -> Array:
         """The line through the logs; with a floor, projections on a grid of exponents."""

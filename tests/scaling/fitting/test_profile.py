@@ -9,10 +9,10 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import t
 
+from stepsight.scaling.fitting.profile import rise
+from stepsight.scaling.fitting.search import Pins, best_start, minimise, problem
 from stepsight.scaling.laws.fits import fit
 from stepsight.scaling.laws.forms import FORMS
-from stepsight.scaling.laws.profile import rise
-from stepsight.scaling.laws.search import Pins, best_start, minimise, problem
 
 X = np.geomspace(1e4, 1e10, 15)
 GRID = np.array([(t, n) for t in 2.0 ** np.arange(7) for n in 2.0 ** np.arange(6)])

@@ -1,6 +1,7 @@
 """What a form is: a family of curves, or of surfaces, that a search can move and a reader can read.
 
-Two sets of parameters describe the same curve:
+A `Form` predicts values from parameters that a search moves, its inner ones. A `LogForm` is a law,
+positive for positive inputs and fitted in logs; there two sets of parameters describe one curve:
 
 * natural: those reported, E and A and a of y = E + A x^-a, with amplitudes and places as
   logarithms. A is the value at x = 1, far outside the data (at 1 FLOP) and tied to the exponent
@@ -16,46 +17,38 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from stepsight.errors import UserError
 
 Array = NDArray[np.float64]
 MAX_SLOPE = 10.0
 MAX_LOG = 700.0
+COMPLEX_STEP = 1e-30
 
 
 @dataclass(frozen=True)
 class Form(ABC):
-    """Curves y(x), positive for positive x.
+    """Curves v(u).
 
     Shapes: b curves at once, n points, d inputs, k parameters; `q` "b k" are inner parameters, `u`
-    "n d" and `v` "n" centred logs, `centre` "d+1" the middle of the logs of the inputs and of y.
+    "n d" and `v` "n" the points as the form reads them.
     """
 
     name: str
     formula: str
-    inputs: tuple[str, ...]
     parameters: tuple[str, ...]  # as reported
-    exponents: tuple[str, ...]  # those that must be positive for a law that improves
-    logs: tuple[str, ...]  # amplitudes and places, positive, moved as logarithms
-    fewest: int = 0  # distinct points that the form demands whatever its number of parameters
 
     @abstractmethod
-    def log_curve(self, q: Array, u: Array) -> Array:
-        """log y, centred, "b n"."""
+    def curve(self, q: Array, u: Array) -> Array:
+        """v, "b n"."""
 
     @abstractmethod
     def jacobian(self, q: Array, u: Array) -> Array:
-        """d log y / d inner, "b n k"."""
-
-    @abstractmethod
-    def natural(self, q: Array, centre: Array) -> Array:
-        """Natural parameters, "b k"."""
-
-    @abstractmethod
-    def natural_jacobian(self, q: Array, centre: Array) -> Array:
-        """d natural / d inner, "b k k"."""
+        """d v / d inner, "b n k"."""
 
     @abstractmethod
     def bounds(self, u: Array, v: Array) -> tuple[Array, Array]:
@@ -64,6 +57,28 @@ class Form(ABC):
     @abstractmethod
     def starts(self, u: Array, v: Array) -> Array:
         """Where searches may begin, inner, "s k"."""
+
+
+@dataclass(frozen=True)
+class LogForm(Form):
+    """Curves y(x), positive for positive x; `u` "n d" and `v` "n" are centred logs, `centre` "d+1"
+    the middle of the logs of the inputs and of y, and `curve` is log y, centred."""
+
+    inputs: tuple[str, ...]
+    exponents: tuple[str, ...]  # those that must be positive for a law that improves
+    logs: tuple[str, ...]  # amplitudes and places, positive, moved as logarithms
+    fewest: int = 0  # distinct points that the form demands whatever its number of parameters
+
+    @abstractmethod
+    def natural(self, q: Array, centre: Array) -> Array:
+        """Natural parameters, "b k"; of complex `q` as well."""
+
+    def natural_jacobian(self, q: Array, centre: Array) -> Array:
+        """d natural / d inner, "b k k", by complex steps and so exact (Squire & Trapp 1998)."""
+        k = q.shape[1]
+        stepped = q[:, None] + COMPLEX_STEP * 1j * np.eye(k)
+        turned = self.natural(cast(Array, stepped.reshape(-1, k)), centre).imag / COMPLEX_STEP
+        return np.swapaxes(turned.reshape(-1, k, k), 1, 2)
 
     def canonical(self, q: Array) -> Array:
         """Of several inner parameters "b k" for the same curve, those to report."""
@@ -94,7 +109,7 @@ class Form(ABC):
 
     def evaluate(self, natural: Array, log_x: Array) -> Array:
         """log y of reported curves, `natural` "b k", `log_x` "n d" not centred -> "b n"."""
-        return self.log_curve(self.inner(natural), log_x)
+        return self.curve(self.inner(natural), log_x)
 
 
 def with_floor(floor: Array, log_excess: Array) -> Array:
@@ -102,3 +117,18 @@ def with_floor(floor: Array, log_excess: Array) -> Array:
     and by rounding a little less."""
     with np.errstate(divide="ignore"):
         return np.logaddexp(np.log(np.maximum(floor, 0.0)), log_excess)
+
+
+def positive(name: str, values: ArrayLike, advice: str = "") -> Array:
+    """A column "n" of positive numbers.
+
+    Raises:
+        UserError: one is none; `advice` says what to do about it.
+    """
+    column = np.asarray(values, dtype=float)
+    assert column.ndim == 1
+    if bad := int(np.sum(~(np.isfinite(column) & (column > 0)))):
+        raise UserError(
+            f"{bad} of {len(column)} values of {name} are not positive numbers.{advice}"
+        )
+    return column

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from stepsight.scaling.laws.forms import Array
-from stepsight.scaling.laws.search import Optima, Pins, Problem, minimise, psi
+from stepsight.scaling.fitting.form import Array, LogForm
+from stepsight.scaling.fitting.search import Optima, Pins, Problem, minimise, psi
 
 CLOSE = 5e-3  # of the root of the rise, relative to the one wanted: of half an interval
 MAX_ROUNDS = 30
@@ -36,22 +36,23 @@ def profile(data: Problem, best: Optima, centre: Array, level: float, rounding: 
     is that of the range searched, for an amplitude zero or infinity.
     """
     form, k = data.form, len(data.form.parameters)
+    assert isinstance(form, LogForm), "profiles follow natural parameters"
     allowed = rise(data, best, level, rounding)
     hat = form.natural(best.q, centre)[0]
     side = np.repeat([-1.0, 1.0], k)
     index = np.tile(np.arange(k), 2)
-    limit = np.concatenate(_limits(data, hat, centre))
+    limit = np.concatenate(_limits(form, data, hat, centre))
     middle, room = hat[index], np.abs(limit - hat[index])
-    reach = np.minimum(_first(data, best, centre, allowed)[index], room)  # from the middle
+    reach = np.minimum(_first(form, data, best, centre, allowed)[index], room)  # from the middle
     near, low = np.zeros(2 * k), np.zeros(2 * k)  # the farthest known to be inside, and its height
     far, high = np.full(2 * k, math.inf), np.full(2 * k, math.inf)
     q, left = np.repeat(best.q, 2 * k, axis=0), np.arange(2 * k)
     for _ in range(MAX_ROUNDS):
         pins = Pins(index[left], (middle + side * reach)[left], centre)
-        found = minimise(data, q[left], pins)
-        height = np.sqrt(np.maximum(found.objective - best.objective, 0.0) / allowed)
+        searched = minimise(data, q[left], pins)
+        height = np.sqrt(np.maximum(searched.objective - best.objective, 0.0) / allowed)
         inside = height < 1.0
-        q[left[inside]] = found.q[inside]  # a search from outside may not find its way back
+        q[left[inside]] = searched.q[inside]  # a search from outside may not find its way back
         near[left[inside]], low[left[inside]] = reach[left[inside]], height[inside]
         far[left[~inside]], high[left[~inside]] = reach[left[~inside]], height[~inside]
         ended = inside & (reach[left] >= room[left])
@@ -66,7 +67,7 @@ def profile(data: Problem, best: Optima, centre: Array, level: float, rounding: 
 
 def rise(data: Problem, best: Optima, level: float, rounding: float) -> float:
     """How far above its minimum the objective may lie inside an interval."""
-    residuals = data.form.log_curve(best.q, data.u)[0] - data.v
+    residuals = data.form.curve(best.q, data.u)[0] - data.v
     n, k = len(residuals), best.q.shape[1]
     inside = max(float(np.mean(np.abs(residuals) <= data.huber)), 1 / n)
     variance = max(float(np.sum(psi(residuals, data.huber) ** 2)) / (n - k), rounding**2)
@@ -75,22 +76,22 @@ def rise(data: Problem, best: Optima, level: float, rounding: float) -> float:
     return 0.5 * quantile**2 * correction**2 * variance / inside
 
 
-def _first(data: Problem, best: Optima, centre: Array, allowed: float) -> Array:
+def _first(form: LogForm, data: Problem, best: Optima, centre: Array, allowed: float) -> Array:
     """Half intervals if the objective were a parabola, "k": only where the search begins."""
-    slopes = data.form.jacobian(best.q, data.u)[0]
-    residuals = data.form.log_curve(best.q, data.u)[0] - data.v
+    slopes = form.jacobian(best.q, data.u)[0]
+    residuals = form.curve(best.q, data.u)[0] - data.v
     share = np.minimum(1.0, data.huber / np.maximum(np.abs(residuals), np.finfo(float).tiny))
     covariance = np.linalg.pinv(slopes.T @ (share[:, None] * slopes), rcond=1e-12, hermitian=True)
-    turned = data.form.natural_jacobian(best.q, centre)[0]
+    turned = form.natural_jacobian(best.q, centre)[0]
     spread = np.einsum("ij,jk,ik->i", turned, covariance, turned)
-    size = np.abs(data.form.natural(best.q, centre)[0]) + 1e-3
+    size = np.abs(form.natural(best.q, centre)[0]) + 1e-3
     return np.maximum(np.sqrt(2 * allowed * np.maximum(spread, 0.0)), SMALLEST_FIRST * size)
 
 
-def _limits(data: Problem, hat: Array, centre: Array) -> tuple[Array, Array]:
+def _limits(form: LogForm, data: Problem, hat: Array, centre: Array) -> tuple[Array, Array]:
     """The lowest and highest natural values to be searched, "k" each."""
-    lower, upper = data.form.natural(np.stack([data.lower, data.upper]), centre)
-    logs = data.form.moved_as_logs
+    lower, upper = form.natural(np.stack([data.lower, data.upper]), centre)
+    logs = form.moved_as_logs
     lowest, highest = np.where(logs, hat - FAR, lower), np.where(logs, hat + FAR, upper)
     return np.minimum(lowest, hat), np.maximum(highest, hat)
 

@@ -1,4 +1,4 @@
-"""Least sums of Huber losses of log residuals, in bounds: many searches of one form at once.
+"""Least sums of Huber losses of residuals, in bounds: many searches of one form at once.
 
 Starts, resamples and the points of a profile are all searches for the same kind of optimum, so they
 run as one batch of damped Newton steps (Levenberg 1944, Marquardt 1963) with an active set for the
@@ -8,12 +8,13 @@ iterated least squares, whose steps descend from anywhere but approach the optim
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepsight.scaling.laws.forms import Array, Form
+from stepsight.scaling.fitting.form import Array, Form, LogForm
 
 MAX_STEPS = 200
 GAIN = 1e-13  # promised by a step, relative to the objective, below which the search is over
@@ -22,11 +23,12 @@ EXACT = 1e-26  # an objective a point: nothing but rounding
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-9, 1e9
 SHRINK, GROW = 0.15, 6.0
 CANDIDATES = 16  # starts that are searched from
+ROWWISE = ("v", "weights", "lower", "upper")  # of a problem: may differ between its searches
 
 
 class Problem(NamedTuple):
-    """Points to fit: `u` "n d" and `v` centred logs, "n" or one row a search, "b n"; so are
-    `weights`, how often a point counts."""
+    """Points to fit: `u` "n d"; `v`, and `weights`, how often a point counts, "n" or one row per
+    search, "b n"; bounds "k" or "b k"."""
 
     form: Form
     u: Array
@@ -53,8 +55,8 @@ class Optima(NamedTuple):
     converged: NDArray[np.bool_]
 
 
-def problem(form: Form, u: Array, v: Array, huber: float) -> Problem:
-    """Every point counts once."""
+def problem(form: Form, u: Array, v: Array, huber: float = math.inf) -> Problem:
+    """Every point counts once; without `huber` the objective is half the sum of squares."""
     return Problem(form, u, v, np.ones(len(v)), huber, *form.bounds(u, v))
 
 
@@ -62,9 +64,17 @@ def best_start(data: Problem) -> Optima:
     """The best optimum over the starts of the form, "1 k", searched from the most promising."""
     starts = np.clip(data.form.starts(data.u, data.v), data.lower, data.upper)
     order = np.argsort(_objective(data, starts, np.arange(len(starts))))
-    found = minimise(data, starts[order[:CANDIDATES]])
-    best = np.argmin(found.objective, keepdims=True)
-    return Optima(found.q[best], found.objective[best], found.converged[best])
+    return best_of(data, starts[None, order[:CANDIDATES]])
+
+
+def best_of(data: Problem, starts: Array) -> Optima:
+    """Of each search the best optimum from its own starts, "b s k" -> "b k"."""
+    b, s, k = starts.shape
+    rows = np.repeat(np.arange(b), s)
+    each = (_row(part, rows) for part in (data.v, data.weights, data.lower, data.upper))
+    ends = minimise(data._replace(**dict(zip(ROWWISE, each))), starts.reshape(-1, k))
+    best = ends.objective.reshape(b, s).argmin(axis=1) + s * np.arange(b)
+    return Optima(ends.q[best], ends.objective[best], ends.converged[best])
 
 
 def minimise(data: Problem, q: Array, pins: Pins | None = None) -> Optima:
@@ -76,9 +86,10 @@ def minimise(data: Problem, q: Array, pins: Pins | None = None) -> Optima:
     for _ in range(MAX_STEPS):
         if not len(left):
             break
-        own = _some(pins, left)
-        step, promise = _step(data, q[left], left, damping[left], own)
-        tried = _held(data.form, np.clip(q[left] + step, data.lower, data.upper), own)
+        held = _some(pins, left)
+        step, promise = _step(data, q[left], left, damping[left], held)
+        ends = _row(data.lower, left), _row(data.upper, left)
+        tried = _held(data.form, np.clip(q[left] + step, *ends), held)
         reached = _objective(data, tried, left)
         down = reached < value[left]
         over = promise <= GAIN * value[left] + EXACT * len(data.u)
@@ -100,7 +111,7 @@ def psi(residuals: Array, delta: float) -> Array:
 
 def _objective(data: Problem, q: Array, rows: NDArray[np.intp]) -> Array:
     """Sums of Huber losses, "b"."""
-    size = np.abs(data.form.log_curve(q, data.u) - _row(data.v, rows))
+    size = np.abs(data.form.curve(q, data.u) - _row(data.v, rows))
     inner = np.minimum(size, data.huber)
     return np.sum(_row(data.weights, rows) * inner * (size - 0.5 * inner), axis=1)
 
@@ -109,7 +120,7 @@ def _step(
     data: Problem, q: Array, rows: NDArray[np.intp], damping: Array, pins: Pins | None
 ) -> tuple[Array, Array]:
     """The damped Newton step within the bounds, "b k", and the gain that it promises, "b"."""
-    residuals = data.form.log_curve(q, data.u) - _row(data.v, rows)
+    residuals = data.form.curve(q, data.u) - _row(data.v, rows)
     weights = np.broadcast_to(_row(data.weights, rows), residuals.shape)
     slopes = data.form.jacobian(q, data.u)
     if pins is not None:
@@ -130,7 +141,7 @@ def _step(
     frozen = np.zeros(q.shape, dtype=bool)
     if pins is not None:
         frozen[np.arange(len(q)), pins.index] = True
-    lower, upper = (data.lower - q) * scale, (data.upper - q) * scale
+    lower, upper = ((_row(ends, rows) - q) * scale for ends in (data.lower, data.upper))
     step = _box_step(curvature, gradient / scale, lower, upper, frozen)
     bend = np.einsum("bi,bij,bj->b", step, curvature, step)
     promise = -np.sum(step * gradient / scale, axis=1) - 0.5 * bend
@@ -161,16 +172,18 @@ def _held(form: Form, q: Array, pins: Pins | None) -> Array:
     """The same with the pinned inner parameter solved for."""
     if pins is None:
         return q
+    assert isinstance(form, LogForm), "only a law has natural parameters"
     rows = np.arange(len(q))
-    own = form.natural_jacobian(q, pins.centre)[rows, pins.index, pins.index]
+    slope = form.natural_jacobian(q, pins.centre)[rows, pins.index, pins.index]
     off = pins.value - form.natural(q, pins.centre)[rows, pins.index]
     moved = q.copy()
-    moved[rows, pins.index] += off / own
+    moved[rows, pins.index] += off / slope
     return moved
 
 
 def _along(form: Form, slopes: Array, q: Array, pins: Pins) -> Array:
     """Derivatives by the other parameters, with the pinned one following them."""
+    assert isinstance(form, LogForm)
     rows = np.arange(len(q))
     by_inner = form.natural_jacobian(q, pins.centre)[rows, pins.index]
     follow = -by_inner / by_inner[rows, pins.index][:, None]
