@@ -122,6 +122,32 @@ def test_a_swap_that_fails_leaves_the_checkpoint(path, monkeypatch):
     assert contents(path) == before
 
 
+def test_a_kill_in_the_middle_of_the_swap_loses_nothing(path, monkeypatch):
+    """What was there is read under its old name, until the next try puts the new one in place."""
+    before, replace = contents(path), os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(source).name.startswith(".staged"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    checkpoint.mark(path.parent, "best", path.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", killed)
+        for _ in range(2):  # killed again while it is put right
+            with pytest.raises(KeyboardInterrupt):
+                checkpoint.amend(checkpoint.resolve(path), **CHOSEN)
+    assert not path.exists()
+    for named in (path, path.parent, path.parent.parent):
+        saved = checkpoint.read(named)
+        assert contents(saved.path) == before and saved.meta["images_seen"] == 48
+    assert len(checkpoint.completed(path.parent)) == 1
+    checkpoint.amend(saved.path, **CHOSEN)
+    assert checkpoint.read(path.parent).path == path
+    assert checkpoint.read(path).meta["sampling"] == CHOSEN["sampling"]
+    assert {one.name for one in path.parent.iterdir()} == {path.name, "best.txt"}
+
+
 def test_an_unfinished_or_missing_checkpoint_is_not_amended(path, tmp_path):
     with pytest.raises((CheckpointError, OSError)):
         checkpoint.amend(tmp_path / "run" / "checkpoints" / "step-000009", **CHOSEN)

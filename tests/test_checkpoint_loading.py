@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stepsight import checkpoint
 from stepsight.checkpoint import OPTIMIZER, RAW, CheckpointError
 from stepsight.config import from_dict
-from stepsight.training.optim import Muon
+from stepsight.training.optim import Muon, pack_optimizers, unpack_optimizers
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -72,7 +72,7 @@ def test_optimizers_continue_where_they_stopped(kind, tmp_path):
         own = optimizers(model, kind)
         for number in range(steps):
             step(model, own, number)
-        state = checkpoint.pack_optimizers(own)
+        state = pack_optimizers(own)
     path = checkpoint.write(
         tmp_path,
         2,
@@ -83,7 +83,7 @@ def test_optimizers_continue_where_they_stopped(kind, tmp_path):
     saved = checkpoint.read(path)
     checkpoint.load_weights(resumed, saved.tensors(RAW), path)
     own = optimizers(resumed, kind)
-    checkpoint.unpack_optimizers(own, saved.tensors(OPTIMIZER), path)
+    unpack_optimizers(own, saved.tensors(OPTIMIZER), path)
     for number in (2, 3):
         step(resumed, own, number)
     assert same(dict(resumed.state_dict()), dict(straight.state_dict()))
@@ -95,10 +95,10 @@ def test_a_parameter_that_no_batch_has_touched_has_no_state(tmp_path):
     first[2](torch.randn(5, 4)).square().sum().backward()  # the convolution is not used
     for one in own:
         one.step()
-    state = checkpoint.pack_optimizers(own)
+    state = pack_optimizers(own)
     again = optimizers(second, "muon")
-    checkpoint.unpack_optimizers(again, state, tmp_path)
-    assert same(checkpoint.pack_optimizers(again), state)
+    unpack_optimizers(again, state, tmp_path)
+    assert same(pack_optimizers(again), state)
 
 
 @pytest.mark.parametrize(("written", "wanted"), [("adamw", "muon"), ("muon", "adamw")])
@@ -106,11 +106,11 @@ def test_the_state_of_another_optimizer_is_refused(written, wanted, tmp_path):
     model = net()
     own = optimizers(model, written)
     step(model, own, 0)
-    state = checkpoint.pack_optimizers(own)
+    state = pack_optimizers(own)
     with pytest.raises(CheckpointError, match="optimizer.safetensors holds the state of other"):
-        checkpoint.unpack_optimizers(optimizers(net(), wanted), state, tmp_path)
+        unpack_optimizers(optimizers(net(), wanted), state, tmp_path)
 
 
 def test_no_state_at_all_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="state of other optimizers"):
-        checkpoint.unpack_optimizers(optimizers(net(), "adamw"), {}, tmp_path)
+        unpack_optimizers(optimizers(net(), "adamw"), {}, tmp_path)

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -39,6 +38,7 @@ BACKBONE, RAW = f"backbone/{WEIGHTS}", f"raw/{WEIGHTS}"
 STATISTICS = "baselines/statistics.safetensors"
 OPTIMIZER = "train_state/optimizer.safetensors"
 CODEC = "codec"  # of a run folder: its own copy of the VAE
+OLD = ".old-"  # of a name: a step folder that is being replaced
 
 
 class CheckpointError(UserError):
@@ -74,7 +74,8 @@ def step_name(step: int) -> str:
 
 def _step(folder: Path) -> tuple[int, str]:
     """Sorts step folders by number, beyond six digits too."""
-    return len(folder.name), folder.name
+    name = folder.name.removeprefix(OLD)
+    return len(name), name
 
 
 def write(
@@ -97,10 +98,7 @@ def write(
     meta = {"format": FORMAT, "step": step, **meta}
     (staged / "stepsight.json").write_text(json.dumps(meta, indent=2) + "\n")
     files = sorted(path for path in staged.rglob("*") if path.is_file())
-    manifest = {
-        str(path.relative_to(staged)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in files
-    }
+    manifest = {str(path.relative_to(staged)): _entry(path) for path in files}
     (staged / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     (staged / "COMPLETE").write_text("complete\n")
     for path in [*staged.rglob("*"), staged]:
@@ -112,16 +110,17 @@ def write(
 
 def amend(path: Path, **facts: Any) -> None:
     """Add facts to the meta data of a complete checkpoint, whole or not at all."""
-    staged = path.with_name(f".staged-{path.name}")
+    final = path.with_name(path.name.removeprefix(OLD))
+    staged = path.with_name(f".staged-{final.name}")
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(path, staged, copy_function=_linked)
     manifest = _json(path / "manifest.json")
     meta = staged / "stepsight.json"
     _rewrite(meta, _json(path / meta.name) | facts)
-    manifest[meta.name] = {"bytes": meta.stat().st_size, "sha256": _sha256(meta)}
+    manifest[meta.name] = _entry(meta)
     _rewrite(staged / "manifest.json", manifest)
     _flush(staged)
-    _put(staged, path)
+    _put(staged, final)
     _flush(path.parent)
 
 
@@ -140,10 +139,11 @@ def _rewrite(path: Path, values: dict[str, Any]) -> None:
 
 
 def _put(staged: Path, final: Path) -> None:
-    """Rename into place; what was there is deleted only afterwards."""
-    old = final.with_name(f".old-{final.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    """Rename into place; what was there is deleted only afterwards. Between the two renames it is
+    read under its old name (see `_whole`)."""
+    old = final.with_name(OLD + final.name)
     if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(final, old)
     try:
         os.replace(staged, final)
@@ -179,17 +179,19 @@ def resolve(path: str | Path, prefer: str = "best") -> Path:
     """
     path = Path(path)
     if not path.is_dir():
+        path = _whole(path) or path
+    if not path.is_dir():
         raise CheckpointError(
             f"checkpoint {path} not found. Give a run folder or one of its checkpoints/step-* "
             f"folders; nothing is looked up elsewhere."
         )
-    if (path / "stepsight.json").exists() or re.fullmatch(r"step-\d+", path.name):
+    if (path / "stepsight.json").exists() or re.fullmatch(r"(\.old-)?step-\d+", path.name):
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     for which in (prefer, "last", "best"):
         name = _marked(folder, which)
-        if name and (folder / name / "COMPLETE").exists():
-            return folder / name
+        if name and (whole := _whole(folder / name)):
+            return whole
     if complete := completed(folder):
         return complete[-1]
     raise CheckpointError(
@@ -200,7 +202,15 @@ def resolve(path: str | Path, prefer: str = "best") -> Path:
 
 def completed(folder: Path) -> list[Path]:
     """The complete step folders in `folder`, oldest first."""
-    return sorted((one.parent for one in folder.glob("step-*/COMPLETE")), key=_step)
+    marks = [*folder.glob("step-*/COMPLETE"), *folder.glob(f"{OLD}step-*/COMPLETE")]
+    final = {folder / mark.parent.name.removeprefix(OLD) for mark in marks}
+    return sorted(filter(None, map(_whole, final)), key=_step)
+
+
+def _whole(path: Path) -> Path | None:
+    """A complete step folder, or what was there when its replacement was killed half-way."""
+    places = (path, path.with_name(OLD + path.name))
+    return next((one for one in places if (one / "COMPLETE").exists()), None)
 
 
 def read(path: str | Path, prefer: str = "best") -> Checkpoint:
@@ -231,15 +241,14 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor], where: str | Path) 
 
 def check_weights(net: nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
     """Raise CheckpointError, listing what differs, unless `weights` are those of such a network."""
-    own = net.state_dict()
-    missing = [f"missing {name}" for name in own if name not in weights]
-    extra = [f"unexpected {name}" for name in weights if name not in own]
-    shaped = [
-        f"{name} is {tuple(weights[name].shape)}, the model has {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+    wanted = net.state_dict()
+    wrong = [f"missing {name}" for name in wanted if name not in weights]
+    wrong += [f"unexpected {name}" for name in weights if name not in wanted]
+    wrong += [
+        f"{name} is {tuple(weights[name].shape)}, the model has {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in weights and weights[name].shape != value.shape
     ]
-    wrong = missing + extra + shaped
     if wrong:
         more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
         listing = "; ".join(wrong[:12])
@@ -249,71 +258,29 @@ def check_weights(net: nn.Module, weights: dict[str, Tensor], where: str | Path)
         )
 
 
-def pack_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Optimizer state as named tensors `<optimizer>.<parameter>.<slot>`."""
-    return {
-        f"{which}.{index}.{slot}": torch.as_tensor(value)
-        for which, optimizer in enumerate(optimizers)
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
-    }
-
-
-def unpack_optimizers(
-    optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], where: str | Path
-) -> None:
-    """The inverse of `pack_optimizers`. Raises CheckpointError for the state of other optimizers.
-
-    A parameter that no batch has touched yet has no state, here as there. State is laid out in
-    memory as its parameter is: fused optimizers walk through both without looking at strides.
-    """
-    for which, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            owner, index, slot = name.split(".")
-            if int(owner) == which:
-                state.setdefault(int(index), {})[slot] = value
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        if not state or not all(_fits(params, *entry) for entry in state.items()):
-            raise CheckpointError(
-                f"{where}/{OPTIMIZER} holds the state of other optimizers. "
-                f"Continue with the optimizer it was trained with, or use --init-from."
-            )
-        for index, slots in state.items():
-            state[index] = {slot: _laid_out(value, params[index]) for slot, value in slots.items()}
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _fits(params: list[Tensor], index: int, slots: dict[str, Tensor]) -> bool:
-    """Whether slots (shaped as their parameter, or a count of steps) belong to a parameter."""
-    shapes = {(), tuple(params[index].shape)} if index < len(params) else set()
-    return all(tuple(value.shape) in shapes for value in slots.values())
-
-
-def _laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """`value` with the strides of `like` where it has its shape."""
-    return torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-
-
 def _verify(folder: Path) -> None:
     for name, entry in _json(folder / "manifest.json").items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"{folder}/manifest.json names {name!r}, outside the folder.")
-        if not path.exists():
-            raise CheckpointError(f"{path} is missing. Copy the checkpoint again, or use another.")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise CheckpointError(
-                f"{path} has {size} bytes, its manifest says {entry['bytes']}: truncated or "
-                f"overwritten. Copy the checkpoint again, or use another."
-            )
-        if _sha256(path) != entry["sha256"]:
-            raise CheckpointError(
-                f"{path} does not match its sha256 in manifest.json: it is damaged. "
-                f"Copy the checkpoint again, or use another."
-            )
+        if fault := _fault(path, entry):
+            raise CheckpointError(f"{path} {fault}. Copy the checkpoint again, or use another.")
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """A file in the manifest."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _fault(path: Path, entry: dict[str, Any]) -> str:
+    """What is wrong with a file of a checkpoint, by its entry in the manifest."""
+    if not path.exists():
+        return "is missing"
+    size, wanted = path.stat().st_size, entry["bytes"]
+    if size != wanted:
+        return f"has {size} bytes, its manifest says {wanted}: truncated or overwritten"
+    whole = _sha256(path) == entry["sha256"]
+    return "" if whole else "does not match its sha256 in manifest.json: it is damaged"
 
 
 def _config(path: Path) -> RunConfig:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import Lab
 
+from stepsight import distributed
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluator import Scores, score_source
-from stepsight.training import fit
-from stepsight.training.tuning import tuned
+from stepsight.models.config import ModelSettings
+from stepsight.training.dense.tuning import tuned
+from stepsight.training.folder import choose
 
 DEEP = {"deep": 1.0, "noisy": 0.5}  # with four micro-batches some have rows of one kind only
 
@@ -27,6 +30,14 @@ def losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
     """Eight batches of all tasks, with starts, walks and noised truth; with AdamW or Muon."""
     config = lab.config(**changes)
     lab.train(config, folder)
+    return lab.losses(folder)
+
+
+def vae_losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
+    """Eight batches of a VAE, of a task whose target is passes and of one whose is groups."""
+    config = lab.config(("flow", "semantic"), **changes)
+    config.tasks["flow"] = replace(config.tasks["flow"], components="separate")  # type: ignore[call-arg]
+    lab.train(replace(config, model=ModelSettings("vae-tiny")), folder)
     return lab.losses(folder)
 
 
@@ -53,7 +64,7 @@ def scored(lab: Lab, images: int) -> dict[str, Any]:
         indices=range(images),
         nfe=[1, 2],
         members=[1, 2],
-        rows=4,
+        chunk_size=4,
     )
     return plain(found)
 
@@ -67,7 +78,7 @@ def chosen(lab: Lab) -> dict[str, Any]:
 def refused(folder: Path) -> str:
     """What a rank is told when the first one finds the folder taken."""
     try:
-        fit._agreed(str(folder), "tiny", None, False)
+        distributed.agreed(lambda: choose(str(folder), "tiny", None, False))
     except UserError as error:
         return str(error)
     return ""
@@ -80,6 +91,8 @@ def everything(folder: Path) -> dict[str, Any]:
         "muon": losses(lab, folder / "muon", optimizer="muon"),
         "micro": losses(lab, folder / "micro", optimizer="muon", accumulate=2),
         "deep": losses(lab, folder / "deep", optimizer="adamw", rows=DEEP, accumulate=4),
+        "vae": vae_losses(lab, folder / "vae", optimizer="adamw"),
+        "vae micro": vae_losses(lab, folder / "vae-micro", accumulate=2),
         "scores": scored(lab, 7),
         "one image": scored(lab, 1),
         "chosen": chosen(lab),
@@ -88,8 +101,8 @@ def everything(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    fit.join()
+    distributed.join()
     target = Path(sys.argv[1])
     found = everything(target)
     (target / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
-    fit.leave()
+    distributed.leave()

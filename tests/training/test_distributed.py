@@ -79,10 +79,10 @@ def one(script, tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["adamw", "muon", "micro", "deep"])
+@pytest.mark.parametrize("run", ["adamw", "muon", "micro", "deep", "vae", "vae micro"])
 def test_two_processes_train_as_one(one, two, run):
     """All tasks, flow with what it looks at; starts, walks and noised truth; and rows that differ
-    in their valid pixels."""
+    in their valid pixels. A VAE too."""
     assert len(one[run]) == 8 and len({round(loss, 3) for loss in one[run]}) > 4
     for found in two:
         assert found[run] == pytest.approx(one[run], abs=1e-6)

@@ -19,7 +19,6 @@ from stepsight.errors import UserError
 from stepsight.evaluation.records import cost_of, forward_flops, picture_flops
 from stepsight.models.codec import Pixels
 from stepsight.tasks.table import build_tasks
-from stepsight.training.batches import codings_of, read_parts
 from stepsight.training.dry_run import describe, lines
 
 
@@ -88,16 +87,17 @@ def test_a_task_of_two_passes_costs_twice_and_keeps_twice():
 def test_training_flops_are_those_that_a_batch_takes(lab, tmp_path):
     """torch's own count of a forward pass: the picture is read once, walks come on top. The scores
     of what flow sees anew are no product of the network's."""
-    s, _ = lab.begin(lab.config(rows={"deep": 0.0}), tmp_path)
-    parts = read_parts(s, s.mixture.draw(0), 0, range(8))
-    codings, rows = codings_of(s, parts, 0, range(8)), s.rows(0, range(8))
+    run = lab.begin(lab.config(rows={"deep": 0.0}), tmp_path)
+    objective = run.objective
+    parts = objective.read(run.feed, run.feed.draw(0), 0, range(8))
+    prepared = objective.prepare(parts, 0, range(8))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        s.objective(codings, rows)
-    (stream,) = s.mixture.streams
-    assert counter.get_total_flops() == pytest.approx(8 * s.flops_of(stream), rel=1e-6)
-    costs = [cost_of(s.pipeline(), task) for task in s.tasks]
+        objective.errors(*prepared)
+    (stream,) = run.feed.mixture.streams
+    assert counter.get_total_flops() == pytest.approx(8 * objective.flops(stream), rel=1e-6)
+    costs = [cost_of(run.pipeline, task) for task in run.pipeline.tasks]
     apart = sum(one.encode + 1.25 * one.call for one in costs)
-    assert s.flops_of(stream) < 0.9 * apart and min(one.shared for one in costs) > 0
+    assert objective.flops(stream) < 0.9 * apart and min(one.shared for one in costs) > 0
 
 
 def test_the_ladder_ends_where_the_paper_does():

@@ -18,7 +18,8 @@ from stepsight.errors import UserError
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling import records
 from stepsight.scaling.sampling.sweeps import read_sweep
-from stepsight.training import loop, validation
+from stepsight.training.dense import validation
+from stepsight.training.feed import Feed
 
 
 class Killed(Exception):
@@ -29,14 +30,14 @@ class Killed(Exception):
 def kill_after(monkeypatch):
     """Runs die when they begin batch number `step`, until told None."""
     limit: list[int | None] = [None]
-    read = loop.read_parts
+    draw = Feed.draw
 
-    def dying(s, draw, step, rows):
-        if limit[0] is not None and s.step >= limit[0]:
+    def dying(feed, step):
+        if limit[0] is not None and step >= limit[0]:
             raise Killed
-        return read(s, draw, step, rows)
+        return draw(feed, step)
 
-    monkeypatch.setattr(loop, "read_parts", dying)
+    monkeypatch.setattr(Feed, "draw", dying)
 
     def at(step: int | None) -> None:
         limit[0] = step
@@ -110,7 +111,7 @@ def test_what_a_training_run_leaves(lab, saving, whole):
     assert (run / "checkpoints/last.txt").read_text().strip() == "step-000008"
     best = (run / "checkpoints/best.txt").read_text().strip()
     assert run / "checkpoints" / best in steps
-    again, _ = configuration.load([str(run / "config.yaml")])
+    again = configuration.load([str(run / "config.yaml")])
     assert again == saving
     assert not list(run.rglob(".*"))  # neither banks nor staged files
     pictures = sorted(path.name for path in run.glob("samples/*"))

@@ -73,7 +73,7 @@ def test_a_new_run_describes_itself(lab):
     config = lab.config()
     run = RunWriter(Path("mine"))
     run.create(config)
-    again, _ = configuration.load(["mine/config.yaml"])
+    again = configuration.load(["mine/config.yaml"])
     assert again == config and again.fingerprint() == config.fingerprint()
     told = json.loads(Path("mine/env.json").read_text())
     assert told["fingerprint"] == config.fingerprint() and told["seed"] == 0

@@ -28,7 +28,7 @@ from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
 from stepsight.training import latents
 from stepsight.training.latents import Latents
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 HOW = CodecSettings()
 COUNT = 12
@@ -102,15 +102,15 @@ def make(source, tmp_path) -> Callable[..., Latents]:
 
 def online(
     source, task: Task, layout: Layout, codec: Codec, indices: Sequence[int], mirrored: list[bool]
-) -> Coded:
+) -> ModelInputs:
     """The same samples without a cache."""
     samples = [resize_sample(source[i], source.size) for i in indices]
     batch = collate([flip(one) if turned else one for one, turned in zip(samples, mirrored)])
     return code(batch, task, layout, codec, target=True)
 
 
-def assert_close(found: Coded, expected: Coded, slack: float = 0.0) -> None:
-    for field in fields(Coded):
+def assert_close(found: ModelInputs, expected: ModelInputs, slack: float = 0.0) -> None:
+    for field in fields(ModelInputs):
         one, other = getattr(found, field.name), getattr(expected, field.name)
         assert (one is None) == (other is None), field.name
         if isinstance(one, Tensor):
@@ -119,7 +119,7 @@ def assert_close(found: Coded, expected: Coded, slack: float = 0.0) -> None:
             assert one == other, field.name
 
 
-def loss_of(coded: Coded) -> float:
+def loss_of(coded: ModelInputs) -> float:
     """The denoising loss of a network that looks at all it is given."""
     assert coded.x is not None and coded.valid is not None
     draw = generator("latents loss")

@@ -12,8 +12,8 @@ from stepsight.conversion.write import write
 from stepsight.data.table import settings_for
 from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings
-from stepsight.training.setup import preflight
-from stepsight.training.state import load_run
+from stepsight.report.console import Console
+from stepsight.training.fit import preflight
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_weight_too_small_for_a_turn_is_found_first(lab, tmp_path, monkeypatch
     config.data["folder"] = settings_for("folder", root="/data", weight=1e-3, size=(16, 16))
     folder = type("Folder", (lab.Source,), {"name": "folder"})()
     opened = {"scenes": lab.source, "folder": folder}
-    monkeypatch.setattr("stepsight.training.setup.open_sources", lambda *_: opened)
+    monkeypatch.setattr("stepsight.training.spec.open_sources", lambda *_: opened)
     with pytest.raises(UserError, match=r"weight of depth\+flow on folder is under 1/60"):
         preflight(config, tmp_path / "run")
 
@@ -63,11 +63,10 @@ def test_a_weight_too_small_for_a_turn_is_found_first(lab, tmp_path, monkeypatch
 def test_a_task_of_little_weight_still_learns_from_the_pictures_of_the_others(lab, tmp_path):
     config = lab.config(("depth", "flow"), images=8)
     config.tasks["depth"] = replace(config.tasks["depth"], weight=1e-3)
-    s = lab.train(config, tmp_path)
-    (stream,) = s.mixture.streams
+    feed = lab.train(config, tmp_path).feed
+    (stream,) = feed.mixture.streams
     assert stream.tasks == ("depth", "flow")
-    assert s.share("depth", stream) == pytest.approx(2 * 1e-3 / 1.001)
-    assert s.share("flow", stream) == pytest.approx(2 / 1.001)
+    assert feed.weights(stream).tolist() == pytest.approx([2 * 1e-3 / 1.001, 2 / 1.001])
 
 
 def test_a_run_that_goes_on_keeps_its_own_vae(lab, tmp_path, vae_of):
@@ -104,6 +103,6 @@ def test_the_validation_losses_of_the_past_are_not_forgotten(lab, tmp_path):
     known = checkpoint.read(run, prefer="last").meta["losses"]
     assert known["depth"] > 0
     longer = replace(config, training=replace(config.training, images=24, validate_every=0))
-    s, _ = lab.begin(longer, tmp_path / "other")
-    load_run(s, checkpoint.read(run, prefer="last"))
-    assert s.losses == known
+    learner = lab.begin(longer, tmp_path / "other").learner
+    saved = checkpoint.read(run, prefer="last")
+    assert learner.resume(saved, Console(enabled=False)).losses == known

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stepsight.data.table import settings_for
-from stepsight.training.batches import read_parts
+from stepsight.training.dense.batches import read_parts
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def two(lab):
 
 def test_a_source_serves_the_tasks_whose_truth_it_has(lab, two, tmp_path):
     """The weight of a task is shared by its sources; a source is drawn by the sum over tasks."""
-    s, _ = lab.begin(two, tmp_path)
-    found = {stream.source: stream for stream in s.mixture.streams}
+    run = lab.begin(two, tmp_path)
+    found = {stream.source: stream for stream in run.feed.mixture.streams}
     assert found["scenes"].tasks == ("depth", "flow", "semantic")
     assert found["folder"].tasks == ("depth",) and found["folder"].length == 16
     assert found["scenes"].weight == pytest.approx(1 / 2 + 3 + 2)
@@ -35,11 +35,11 @@ def test_a_source_serves_the_tasks_whose_truth_it_has(lab, two, tmp_path):
 
 def test_over_all_batches_losses_weigh_as_their_tasks_do(lab, two, tmp_path):
     """Depth also has batches of its own; the mean over all losses is 1."""
-    s, _ = lab.begin(two, tmp_path)
-    sums, losses = dict.fromkeys(s.tasks, 0.0), 0.0
-    for stream in s.mixture.streams:
-        for task in stream.tasks:
-            sums[task] += stream.weight * s.share(task, stream)
+    run = lab.begin(two, tmp_path)
+    sums, losses = dict.fromkeys(run.pipeline.tasks, 0.0), 0.0
+    for stream in run.feed.mixture.streams:
+        for task, weight in zip(stream.tasks, run.feed.weights(stream).tolist(), strict=True):
+            sums[task] += stream.weight * weight
             losses += stream.weight
     assert sums["flow"] == pytest.approx(3 * sums["depth"])
     assert sums["semantic"] == pytest.approx(2 * sums["depth"])
@@ -48,19 +48,17 @@ def test_over_all_batches_losses_weigh_as_their_tasks_do(lab, two, tmp_path):
 
 def test_of_one_source_losses_weigh_as_their_tasks_do_with_a_mean_of_one(lab, two, tmp_path):
     del two.data["folder"], lab.others["folder"]
-    s, _ = lab.begin(two, tmp_path)
-    (scenes,) = s.mixture.streams
-    shares = [s.share(task, scenes) for task in scenes.tasks]
-    assert shares == pytest.approx([0.5, 1.5, 1.0])
+    run = lab.begin(two, tmp_path)
+    (scenes,) = run.feed.mixture.streams
+    assert run.feed.weights(scenes).tolist() == pytest.approx([0.5, 1.5, 1.0])
 
 
 def test_pictures_without_a_truth_have_no_rows_of_its_task(lab, two, tmp_path):
-    s, _ = lab.begin(two, tmp_path)
+    run = lab.begin(two, tmp_path)
     seen = set()
     for step in range(60):
-        draw = s.mixture.draw(step)
-        s.supply(draw)
-        parts = read_parts(s, draw, step, range(2))
+        draw = run.feed.draw(step)
+        parts = read_parts(run.pipeline, run.feed, draw, step, range(2))
         assert tuple(part.task.name for part in parts) == draw.stream.tasks
         assert len({tuple(part.batch.keys) for part in parts if part.batch is not None}) == 1
         seen.add(draw.stream.source)
@@ -69,9 +67,9 @@ def test_pictures_without_a_truth_have_no_rows_of_its_task(lab, two, tmp_path):
 
 def test_a_run_on_both_counts_and_logs_what_each_gave(lab, two, tmp_path):
     config = replace(two, training=replace(two.training, images=8 * 60, log_every=8 * 60))
-    s = lab.train(config, tmp_path)
+    mixture = lab.train(config, tmp_path).feed.mixture
     (row,) = lab.rows(tmp_path)
-    drawn = [s.mixture.draw(step).stream.source for step in range(60)]
+    drawn = [mixture.draw(step).stream.source for step in range(60)]
     scenes, folder = 8 * drawn.count("scenes"), 8 * drawn.count("folder")
     assert folder == 8 * 60 * 0.5 / 6 and scenes + folder == 480
     counted = {key: value for key, value in row.items() if key.startswith("counts/")}
@@ -81,4 +79,4 @@ def test_a_run_on_both_counts_and_logs_what_each_gave(lab, two, tmp_path):
         "counts/semantic/scenes": scenes,
         "counts/depth/folder": folder,
     }
-    assert s.mixture.shares()["depth"] == 1 and all(row[f"loss/{task}"] > 0 for task in s.tasks)
+    assert mixture.shares()["depth"] == 1 and all(row[f"loss/{task}"] > 0 for task in two.tasks)

@@ -18,10 +18,12 @@ from stepsight.config import RunConfig
 from stepsight.data.sharded.writing import write_shards
 from stepsight.data.table import settings_for
 from stepsight.errors import UserError
-from stepsight.training import fit, loop
-from stepsight.training.setup import preflight
-from stepsight.training.stalls import LAST, Watch, advice
-from stepsight.training.stores import check_reading
+from stepsight.training import fit
+from stepsight.training.dense.objective import DenseObjective
+from stepsight.training.feed import Feed
+from stepsight.training.fit import preflight
+from stepsight.training.log import LAST, StallMonitor, advice
+from stepsight.training.spec import check_reading
 
 WEIGHTS = {"hypersim": 1.0, "sintel": 2.0, "folder": 1.0}
 GRIDS = ((20, 28), (28, 20), (24, 24))
@@ -98,14 +100,14 @@ def test_workers_change_no_bit_of_training(lab, config_of, alone, tmp_path):
 
 def test_a_streamed_run_continues_where_it_was_killed(lab, config_of, alone, tmp_path, monkeypatch):
     """After five steps, with workers before and none after; the counts go on too."""
-    read = loop.read_parts
+    draw = Feed.draw
 
-    def dying(s, draw, step, rows):
+    def dying(feed, step):
         if step == 5:
             raise KeyboardInterrupt
-        return read(s, draw, step, rows)
+        return draw(feed, step)
 
-    monkeypatch.setattr(loop, "read_parts", dying)
+    monkeypatch.setattr(Feed, "draw", dying)
     with pytest.raises(KeyboardInterrupt):
         train(config_of(workers=1, checkpoint_every=8), tmp_path / "halves")
     monkeypatch.undo()
@@ -123,13 +125,13 @@ def test_a_stream_without_augmentation_is_the_bank(lab, config_of, tmp_path):
 @pytest.mark.slow
 def test_buckets_train_at_their_sizes(lab, config_of, tmp_path, monkeypatch):
     shapes = set()
-    code = loop.codings_of
+    prepare = DenseObjective.prepare
 
-    def watched(s, parts, step, rows):
+    def watched(objective, parts, step, rows):
         shapes.update(tuple(part.coded.x.shape[-2:]) for part in parts)
-        return code(s, parts, step, rows)
+        return prepare(objective, parts, step, rows)
 
-    monkeypatch.setattr(loop, "codings_of", watched)
+    monkeypatch.setattr(DenseObjective, "prepare", watched)
     config = config_of({"buckets": ("16x24", "24x16")}, ("depth",), images=128, workers=1)
     run = train(config, tmp_path / "run")
     assert shapes == {(16, 24), (24, 16)}
@@ -155,7 +157,7 @@ def test_buckets_of_loose_files_are_sent_to_the_shards(lab, tmp_path):
     lab.source.name = "folder"
     opened = {"folder": lab.source}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepsight.training.setup.open_sources", lambda *_: opened)
+        patch.setattr("stepsight.training.spec.open_sources", lambda *_: opened)
         with pytest.raises(UserError, match="data shard folder /data .* --data.folder.root FOLDER"):
             preflight(replace(config, data={"folder": folder}), tmp_path)
 
@@ -193,9 +195,9 @@ def test_shards_of_another_source_are_refused(shards):
 
 @pytest.mark.parametrize(("waited", "said"), [(0.2, None), (0.3, 0.3), (1.0, 1.0)])
 def test_the_share_of_waiting_is_known_after_ten_steps(waited, said):
-    watch = Watch()
-    first = watch.step(waited=50.0, spent=60.0)  # not measured
-    shares = [first, *(watch.step(waited, 1.0) for _ in range(30))]
+    monitor = StallMonitor()
+    first = monitor.step(waited=50.0, spent=60.0)  # not measured
+    shares = [first, *(monitor.step(waited, 1.0) for _ in range(30))]
     assert shares[LAST - 1] == (said and pytest.approx(said)) and LAST < 20
     assert not any(share for step, share in enumerate(shares) if step != LAST - 1)
 

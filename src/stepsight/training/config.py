@@ -33,28 +33,28 @@ class TrainingSettings:
     workers: int = 0  # processes a training process that read streamed sources; 0: the loop reads
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives
     precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where the processor has it
-    seed: int = 0
+    seed: int = 0  # of weights, order, noise and augmentation
 
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: matrices; adamw: everything else too
     lr: float = 3e-3  # of adamw
-    muon_lr: float = 0.02
-    muon_momentum: float = 0.95
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
+    muon_lr: float = 0.02  # of muon
+    muon_momentum: float = 0.95  # of muon
+    betas: tuple[float, float] = (0.9, 0.99)  # of adamw
+    weight_decay: float = 0.01  # of both, decoupled
     clip: float = 1.0  # global gradient norm; 0 = off
-    decay: Literal["cosine", "exponential", "constant"] = "cosine"
+    decay: Literal["cosine", "exponential", "constant"] = "cosine"  # of the learning rates
     final_lr: float = 0.02  # fraction of lr at the end
     warmup: int = 320  # images of linear warm-up
     ema: float = 0.99  # decay a step of the weights that are evaluated, after a warm-up
     flip: bool = True  # mirror half of the images
     latents: str = ""  # folder of the latent cache, made where it lacks; empty: code as they come
-    latents_dtype: Literal["float16", "float32"] = "float16"
+    latents_dtype: Literal["float16", "float32"] = "float16"  # of the latent cache
 
-    log_every: int = 400
-    validate_every: int = 8000
+    log_every: int = 400  # between lines of losses
+    validate_every: int = 8000  # between validations
     first_validation: int = 800  # an early one, so that there is something to look at
-    validation_images: int = 64
-    checkpoint_every: int = 4000
+    validation_images: int = 64  # of each source
+    checkpoint_every: int = 4000  # between checkpoints
     keep: int = 2  # checkpoints kept besides the best
     evaluate: bool = True  # at the end: full evaluation, sweep and report
-    tracker: Literal["none", "wandb", "wandb-offline"] = "none"
+    tracker: Literal["none", "wandb", "wandb-offline"] = "none"  # where curves are also sent

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig
@@ -21,50 +24,47 @@ from stepsight.models.factory import (
     flops_by_group,
     parameter_groups,
 )
+from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
-from stepsight.training.rows import rows_a_picture
+from stepsight.training.dense.rows import rows_per_picture
 
 BYTES = 4  # weights, gradients, moments and the average are kept in float32
 
 
-def describe(config: RunConfig) -> dict[str, Any]:
-    """Everything known before the first step. Raises UserError for a size that does not fit."""
-    if config.model.name.startswith(VAE_PREFIX):
-        from stepsight.training.vae import describe_vae  # diffusers: only when a VAE is chosen
+class Work(NamedTuple):
+    """What a network of a run takes and gives."""
 
-        return describe_vae(config)
-    tasks, codec = build_tasks(config.tasks), described_codec(config.codec)
-    layout = Layout.of(tasks, codec)
+    codec: str
+    build: Callable[[], nn.Module]
+    example: tuple[Any, ...]  # of its input, without memory
+    rows: float  # such inputs for each picture whose activations are kept at a time
+    input: list[int]  # shape of a batch
+    output: list[int]
+    picture_flops: float | None = None  # forward, of a picture in training; None: of the example
+
+
+def describe(config: RunConfig) -> dict[str, Any]:
+    """Everything known before the first step. Raises UserError for a name or a size that does not
+    fit."""
+    tasks, training = build_tasks(config.tasks), config.training
     with torch.device("meta"):
-        net = build_network(config, tasks, codec)
+        vae = config.model.name.startswith(VAE_PREFIX)
+        net, work = (_vae if vae else _dense)(config, tasks)
     groups = parameter_groups(net)
     total = sum(groups.values())
-    sizes = dict(_sizes(config))
-    for where, size in sizes.items():
-        check_size(net, size, where, codec.downsample)
-    largest = max(sizes.values(), key=lambda size: size[0] * size[1])
-    height, width = (side // codec.downsample for side in largest)
-    example = _example(layout, height, width, looks=getattr(net, "looks", False))
-
-    def factory() -> torch.nn.Module:
-        return layout.build(config.model)
-
-    per_group = flops_by_group(factory, example)
+    per_group = flops_by_group(work.build, work.example)
     forward = sum(per_group.values())
-    training = config.training
     pictures = training.batch / (training.accumulate * max(training.processes, 1))
-    rows = pictures * sum(task.passes for task in tasks.values()) * rows_a_picture(config)
-    kept = int(activation_bytes(factory, example) * rows)
+    kept = int(activation_bytes(work.build, work.example) * (pictures * work.rows))
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
-    costs = [task_cost(config.model, layout, task, (height, width)) for task in tasks.values()]
-    per_image = int(3 * picture_flops(costs, rows_a_picture(config)))
+    per_image = int(3 * (forward if work.picture_flops is None else work.picture_flops))
     return {
         "model": config.model.name,
-        "codec": codec.name,
+        "codec": work.codec,
         "tasks": {name: {"channels": task.channels} for name, task in tasks.items()},
         "data": {name: _source(settings) for name, settings in config.data.items()},
-        "input": [training.batch, layout.target + layout.cond, height, width],
-        "output": [training.batch, layout.target, height, width],
+        "input": work.input,
+        "output": work.output,
         "params_total": total,
         "params_active": active_parameters(net),
         "params_by_group": groups,
@@ -75,6 +75,46 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "memory_bytes": int(copies * BYTES * total) + kept,
         "memory_bytes_activations": kept,
     }
+
+
+def _dense(config: RunConfig, tasks: dict[str, Task]) -> tuple[nn.Module, Work]:
+    """A backbone: its rows are the pictures of all tasks, at the largest size."""
+    codec, training = described_codec(config.codec), config.training
+    layout, net = Layout.of(tasks, codec), build_network(config, tasks, codec)
+    sizes = dict(_sizes(config))
+    for where, size in sizes.items():
+        check_size(net, size, where, codec.downsample)
+    height, width = (side // codec.downsample for side in max(sizes.values(), key=math.prod))
+    costs = [task_cost(config.model, layout, task, (height, width)) for task in tasks.values()]
+    return net, Work(
+        codec.name,
+        partial(layout.build, config.model),
+        _example(layout, height, width, looks=getattr(net, "looks", False)),
+        sum(task.splits for task in tasks.values()) * rows_per_picture(config),
+        [training.batch, layout.target + layout.cond, height, width],
+        [training.batch, layout.target, height, width],
+        picture_flops(costs, rows_per_picture(config)),
+    )
+
+
+def _vae(config: RunConfig, tasks: dict[str, Task]) -> tuple[nn.Module, Work]:
+    """A VAE: an image counts with the pictures of the task that has most."""
+    from stepsight.models.vae import build_vae, check_sides  # diffusers: only when it is chosen
+
+    net, training, sizes = build_vae(config.model.name), config.training, dict(_sizes(config))
+    stride = 2 ** (len(net.config.block_out_channels) - 1)  # pyright: ignore[reportAttributeAccessIssue]
+    for where, size in sizes.items():
+        check_sides(size, stride, where)
+    height, width = max(sizes.values(), key=math.prod)
+    pictures = 1 + max(map(target_pictures, tasks.values()))
+    example = torch.empty(pictures, 3, height, width, device="meta")
+    shape = [training.batch * pictures, 3, height, width]
+    return net, Work("pixels", partial(build_vae, config.model.name), (example,), 1, shape, shape)
+
+
+def target_pictures(task: Task) -> int:
+    """Pictures of three channels that a VAE makes of a task's target: see `models.vae`."""
+    return task.splits * -(-task.channels // task.splits // 3)
 
 
 def _example(layout: Layout, height: int, width: int, looks: bool) -> tuple[Any, ...]:
@@ -90,31 +130,25 @@ def _example(layout: Layout, height: int, width: int, looks: bool) -> tuple[Any,
     return empty(layout.target), empty(layout.cond), time, label, features, *again
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(described: dict[str, Any]) -> list[str]:
     """The description for people."""
-    data = [f"  data    {name}: {about}" for name, about in found["data"].items()]
-    flops = found["flops_by_group"]
-    groups = [
-        (name, found["params_by_group"].get(name, 0), flops.get(name, 0))
-        for name in found["params_by_group"] | flops
-    ]
+    flops, parameters = described["flops_by_group"], described["params_by_group"]
+    groups = [(name, parameters.get(name, 0), flops.get(name, 0)) for name in parameters | flops]
     return [
-        f"model     {found['model']}",
-        *[
-            f"  task    {name}: {about['channels']} channels"
-            for name, about in found["tasks"].items()
-        ],
-        *data,
-        f"shapes    input {found['input']} -> output {found['output']}",
-        f"codec     {found['codec']}",
-        f"params    {found['params_total']:,}, of which a sample passes {found['params_active']:,}",
+        f"model     {described['model']}",
+        *[f"  task    {name}: {x['channels']} channels" for name, x in described["tasks"].items()],
+        *[f"  data    {name}: {about}" for name, about in described["data"].items()],
+        f"shapes    input {described['input']} -> output {described['output']}",
+        f"codec     {described['codec']}",
+        f"params    {described['params_total']:,}, of which a sample passes "
+        f"{described['params_active']:,}",
         f"  {'group':<16}{'parameters':>14}{'GFLOP':>12}",
         *[f"  {name:<16}{count:>14,}{cost / 1e9:>12.4f}" for name, count, cost in groups],
-        f"flops     {found['flops_forward'] / 1e9:.3f} G forward an image, "
-        f"{found['flops_train_per_image'] / 1e9:.3f} G training (with truth for all tasks), "
-        f"{found['flops_train'] / 1e15:.3f} P the run",
-        f"memory    {found['memory_bytes'] / 1e9:.2f} GB for weights, gradients, optimizer and "
-        f"activations ({found['memory_bytes_activations'] / 1e9:.2f} GB) on one device",
+        f"flops     {described['flops_forward'] / 1e9:.3f} G forward per image, "
+        f"{described['flops_train_per_image'] / 1e9:.3f} G training (with truth for all tasks), "
+        f"{described['flops_train'] / 1e15:.3f} P the run",
+        f"memory    {described['memory_bytes'] / 1e9:.2f} GB for weights, gradients, optimizer and "
+        f"activations ({described['memory_bytes_activations'] / 1e9:.2f} GB) on one device",
     ]
 
 

@@ -8,29 +8,35 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stepsight import checkpoint
+from stepsight import checkpoint, distributed
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
-from stepsight.evaluation.results import finite
+from stepsight.scaling.plain import plain
 
 PACKAGES = ("torch", "torchvision", "diffusers", "accelerate", "timm", "einops", "numpy", "scipy")
 
 
 class RunWriter:
-    """`runs/<name>/` and its files."""
+    """`runs/<name>/` and its files. main: whether this process is the one that writes them."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.main = path, distributed.rank() == 0
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.records = path / "records.jsonl"
         self.listeners: list[Callable[[dict[str, Any]], None]] = []  # of logged rows
         self._metrics = path / "metrics.jsonl"
+        self._began = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds since the run was started, or continued."""
+        return time.perf_counter() - self._began
 
     def create(self, config: RunConfig, anew: bool = False) -> None:
         """Make the folders and write what describes the run; `anew` empties them first."""
@@ -43,9 +49,11 @@ class RunWriter:
         (self.path / "env.json").write_text(json.dumps(environment(config), indent=2) + "\n")
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl, and tell the listeners."""
+        """Append one line to metrics.jsonl, and pass it to the listeners."""
+        if not self.main:
+            return
         with self._metrics.open("a") as file:
-            file.write(json.dumps(finite(row)) + "\n")
+            file.write(json.dumps(plain(row)) + "\n")
         for listener in self.listeners:
             listener(row)
 
@@ -96,7 +104,7 @@ def latest(run: RunWriter, resume: str | None) -> Path | None:
         return None
     if resume != "auto":
         return checkpoint.resolve(resume, prefer="last")
-    if not list(run.checkpoints.glob("step-*/COMPLETE")):
+    if not checkpoint.completed(run.checkpoints):
         return None
     return checkpoint.resolve(run.path, prefer="last")
 

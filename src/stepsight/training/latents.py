@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.coding import Layout, Parts, encode, lay_out
+from stepsight.coding import Layout, Parts, encode, to_model_inputs
 from stepsight.data.augment import flip
 from stepsight.data.cache.store import Store
 from stepsight.data.collate import collate
@@ -27,14 +27,14 @@ from stepsight.data.table import Source
 from stepsight.models.codec import Codec
 from stepsight.models.config import CodecSettings
 from stepsight.tasks.base import Task
-from stepsight.types import Batch, Coded
+from stepsight.types import Batch, ModelInputs
 
 CHUNK = 16  # samples coded at a time
 Fields = dict[str, np.ndarray]
 
 
 class Latents:
-    """Coded samples of a source, for the tasks it can serve.
+    """Encoded samples of a source, for the tasks it can serve.
 
     fingerprint: of the samples. how: the codec's settings. dtype: what floats are stored in.
     device: where the codec is.
@@ -98,7 +98,7 @@ class Latents:
 
     def coded(
         self, task: str, layout: Layout, indices: Sequence[int], mirrored: Sequence[bool]
-    ) -> Coded:
+    ) -> ModelInputs:
         """The samples `indices` as `coding.code` would give them."""
         rows = self.store.read(np.asarray(indices))
         side = np.arange(len(rows)), np.asarray(mirrored, dtype=int)
@@ -108,13 +108,13 @@ class Latents:
             return torch.from_numpy(rows[name][side]) if name in names else None
 
         x, cells, label = (field(f"{task}.{name}") for name in ("x", "cells", "label"))
-        own, features = field(f"{task}.images"), field(f"{task}.features")
-        assert x is not None and cells is not None and label is not None and own is not None
+        others, features = field(f"{task}.images"), field(f"{task}.features")
+        assert x is not None and cells is not None and label is not None and others is not None
         shared = [rows["image"][side]] if self.tasks[task].images else []
-        images = torch.cat([*map(torch.from_numpy, shared), own], dim=1).float()
+        images = torch.cat([*map(torch.from_numpy, shared), others], dim=1).float()
         features = None if features is None else features.float()
         parts = Parts(images, features, label.long(), x.float(), cells.bool())
-        return lay_out(parts, self.tasks[task], layout)
+        return to_model_inputs(parts, self.tasks[task], layout)
 
 
 def _settings(task: Task) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from stepsight import checkpoint
+from stepsight.checkpoint import CheckpointError
 from stepsight.training.config import TrainingSettings
 
 Shape = tuple[int, int]  # rows, columns of a matrix
@@ -115,14 +118,11 @@ def build_optimizers(net: nn.Module, settings: TrainingSettings) -> list[torch.o
         {"params": decay, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-    ]
-    if matrices:
-        found.append(
-            Muon(matrices, settings.muon_lr, settings.muon_momentum, settings.weight_decay)
-        )
-    return found
+    adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    if not matrices:
+        return [adamw]
+    muon = Muon(matrices, settings.muon_lr, settings.muon_momentum, settings.weight_decay)
+    return [adamw, muon]
 
 
 def rate(settings: TrainingSettings, images: int) -> float:
@@ -175,18 +175,48 @@ class EMA:
             p.copy_(held)
 
 
-def descend(
-    net: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    ema: EMA,
-    settings: TrainingSettings,
-    images: int,
+def pack_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Optimizer state as named tensors `<optimizer>.<parameter>.<slot>`."""
+    return {
+        f"{which}.{index}.{slot}": torch.as_tensor(value)
+        for which, optimizer in enumerate(optimizers)
+        for index, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+    }
+
+
+def unpack_optimizers(
+    optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], where: str | Path
 ) -> None:
-    """One update, at the rates of `images` images: clip, step, forget the gradients, average."""
-    if settings.clip:
-        torch.nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
-    set_rate(optimizers, rate(settings, images))
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    ema.update(net, images // settings.batch)
+    """The inverse of `pack_optimizers`. Raises CheckpointError for the state of other optimizers.
+
+    A parameter that no batch has touched yet has no state, here as there. State is laid out in
+    memory as its parameter is: fused optimizers walk through both without looking at strides.
+    """
+    for which, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            owner, index, slot = name.split(".")
+            if int(owner) == which:
+                state.setdefault(int(index), {})[slot] = value
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        if not state or not all(_fits(params, *entry) for entry in state.items()):
+            raise CheckpointError(
+                f"{where}/{checkpoint.OPTIMIZER} holds the state of other optimizers. "
+                f"Continue with the optimizer it was trained with, or use --init-from."
+            )
+        for index, slots in state.items():
+            state[index] = {slot: _laid_out(value, params[index]) for slot, value in slots.items()}
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _fits(params: list[Tensor], index: int, slots: dict[str, Tensor]) -> bool:
+    """Whether slots (shaped as their parameter, or a count of steps) belong to a parameter."""
+    shapes = {(), tuple(params[index].shape)} if index < len(params) else set()
+    return all(tuple(value.shape) in shapes for value in slots.values())
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """`value` with the strides of `like` where it has its shape."""
+    return torch.empty_like(like).copy_(value) if value.shape == like.shape else value

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from stepsight.errors import UserError
-from stepsight.report.console import Console
-from stepsight.training.batches import codings_of, levels_and_noise, read_parts
-from stepsight.training.loop import train
-from stepsight.training.setup import Setup
-from stepsight.training.state import best_score
+from stepsight.training.dense.batches import levels_and_noise, read_parts
+from stepsight.training.dense.validation import best_score
+from stepsight.training.feed import micro_batches
 
 
-def one_step(lab, folder, tasks=("flow",), step: int = 0, **changes) -> tuple[Setup, Tensor, float]:
+def one_step(lab, folder, tasks=("flow",), step: int = 0, **changes) -> tuple[Any, Tensor, float]:
     """The gradient "p" and the loss of batch number `step`, through the loop itself."""
     config = lab.config(
         tasks, images=8 * (step + 1), clip=0.0, warmup=0, decay="constant", **changes
@@ -25,48 +24,31 @@ def one_step(lab, folder, tasks=("flow",), step: int = 0, **changes) -> tuple[Se
     return first_step(lab, config, folder, step)
 
 
-def first_step(lab, config, folder, step: int = 0) -> tuple[Setup, Tensor, float]:
+def first_step(lab, config, folder, step: int = 0) -> tuple[Any, Tensor, float]:
     """The same of a run of `step` + 1 batches, without clipping and warm-up."""
-    s, run = lab.begin(config, folder)
-    roughen(s)
-    before = flat(s)
-    s.step = step
-    s.optimizers = [torch.optim.SGD(s.net.parameters(), lr=1.0)]
-    train(s, run, Console(enabled=False))
-    return s, before - flat(s), lab.losses(folder)[-1]
-
-
-def roughen(s: Setup) -> None:
-    """Untrained networks answer zero, and most of their gradients are zero."""
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in s.net.parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=draw))
-
-
-def flat(s: Setup) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in s.net.parameters()])
+    run = lab.begin(config, folder)
+    gradient = run.step(step)
+    return run, gradient, lab.losses(folder)[-1]
 
 
 @pytest.mark.parametrize("task", ["flow", "depth", "amodal", "semantic"])
 def test_loss_and_gradient_are_means_over_the_valid_entries_of_the_batch(lab, tmp_path, task):
     """Of noised truth alone: written out again with one network call over the whole batch."""
-    s, gradient, loss = one_step(lab, tmp_path, (task,), flip=True, **lab.plain)
-    again, _ = lab.begin(s.config, tmp_path / "again")
-    roughen(again)
-    net, draw = again.net, s.mixture.draw(0)
-    (part,) = read_parts(s, draw, 0, range(8))
+    run, gradient, loss = one_step(lab, tmp_path, (task,), flip=True, **lab.plain)
+    net = lab.begin(run.config, tmp_path / "again").roughen().net
+    diffusion = run.pipeline.diffusion
+    (part,) = read_parts(run.pipeline, run.feed, run.feed.draw(0), 0, range(8))
     coded = part.coded
     shares = coded.valid.mean(dim=(1, 2, 3))
     assert shares.max() > 2 * shares.min()
-    t, noise = levels_and_noise(s, 0, range(8), part)
-    noisy = s.diffusion.corrupt(coded.x, noise, t)
+    t, noise = levels_and_noise(run.pipeline, 0, range(8), part)
+    noisy = diffusion.corrupt(coded.x, noise, t)
     more = {"features": coded.features}
     if coded.look is not None:
-        seen = coded.look(s.diffusion.estimate(noisy, t), coded.cond)
+        seen = coded.look(diffusion.estimate(noisy, t), coded.cond)
         more["looked"] = (seen, None)
-    output = net(noisy, coded.cond, s.diffusion.schedule.condition(t), coded.label, **more)
-    wrong = (output - s.diffusion.target(coded.x, noise, t))[coded.valid.bool()]
+    output = net(noisy, coded.cond, diffusion.schedule.condition(t), coded.label, **more)
+    wrong = (output - diffusion.target(coded.x, noise, t))[coded.valid.bool()]
     expected = wrong.square().mean()
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-5)
@@ -85,12 +67,11 @@ def test_loss_and_gradient_are_means_over_tasks_and_kinds_of_their_means(lab, tm
     config = lab.config(tasks, images=8, clip=0.0, warmup=0, decay="constant")
     for task, weight in tasks.items():
         config.tasks[task] = replace(config.tasks[task], weight=weight)
-    s, gradient, loss = first_step(lab, config, tmp_path / "run")
-    again, _ = lab.begin(config, tmp_path / "again")
-    roughen(again)
-    parts = read_parts(again, again.mixture.draw(0), 0, range(8))
-    codings, rows = codings_of(again, parts, 0, range(8)), again.rows(0, range(8))
-    errors, means = again.objective(codings, rows), {}
+    _, gradient, loss = first_step(lab, config, tmp_path / "run")
+    again = lab.begin(config, tmp_path / "again").roughen()
+    parts = again.objective.read(again.feed, again.feed.draw(0), 0, range(8))
+    codings, rows = again.objective.prepare(parts, 0, range(8))
+    errors, means = again.objective.errors(codings, rows), {}
     for part, own in zip(parts, errors):
         valid = part.coded.valid
         kinds = [own[0] / valid[rows.start].sum(), own[1] / valid[rows.later].sum()]
@@ -121,51 +102,50 @@ def test_a_batch_without_a_valid_pixel_costs_nothing_and_breaks_nothing(lab, tmp
     ]
     lab.source.count = 8
     lab.source.samples = lambda indices: [blind[i] for i in indices]
-    s, gradient, loss = one_step(lab, tmp_path)
-    assert loss == 0 and gradient.eq(0).all() and flat(s).isfinite().all()
+    run, gradient, loss = one_step(lab, tmp_path)
+    assert loss == 0 and gradient.eq(0).all() and run.weights().isfinite().all()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(lab, tmp_path, value):
-    s, run = lab.begin(lab.config(("depth",)), tmp_path)
-    good, calls = s.model.forward, []
+    run = lab.begin(lab.config(("depth",)), tmp_path)
+    good, calls = run.learner.module.forward, []
 
     def bad(*arguments):
         calls.append(1)
         errors = good(*arguments)
         return errors + value if len(calls) == 3 else errors
 
-    s.model.forward = bad
-    kept = []
-    update = s.ema.update
-    s.ema.update = lambda net, updates: (update(net, updates), kept.append(flat(s)))[0]
+    run.learner.module.forward = bad
+    kept, ema = [], run.learner.ema
+    update = ema.update
+    ema.update = lambda net, updates: (update(net, updates), kept.append(run.weights()))[0]
     with pytest.raises(UserError) as caught:
-        train(s, run, Console(enabled=False))
+        run.train()
     message = str(caught.value)
-    samples = list(s.mixture.draw(2).indices)
+    samples = list(run.feed.mixture.draw(2).indices)
     assert message.startswith(
         f"loss is {value} at step 2, task depth, samples {samples} of scenes."
     )
     assert "Weights were not updated" in message and "training.lr" in message
     assert "continue from the start" in message
-    assert len(kept) == 2 and torch.equal(flat(s), kept[-1]) and s.step == 2
+    assert len(kept) == 2 and torch.equal(run.weights(), kept[-1]) and run.progress.step == 2
 
 
 def test_the_message_names_the_checkpoint_to_continue_from(lab, tmp_path):
-    s, run = lab.begin(lab.config(("depth",), checkpoint_every=16), tmp_path)
-    good = s.model.forward
-    s.model.forward = lambda *a: good(*a) * (1 if s.step < 5 else math.nan)
+    run = lab.begin(lab.config(("depth",), checkpoint_every=16), tmp_path)
+    module = run.learner.module
+    good = module.forward
+    module.forward = lambda *a: good(*a) * (1 if run.progress.step < 5 else math.nan)
     with pytest.raises(UserError, match="step-000004 with another seed"):
-        train(s, run, Console(enabled=False))
+        run.train()
 
 
 @pytest.mark.parametrize("accumulate, world", [(1, 1), (4, 1), (1, 2), (2, 4)])
-def test_processes_and_micro_batches_share_out_the_rows(lab, tmp_path, accumulate, world):
-    s, _ = lab.begin(lab.config(("depth",), accumulate=accumulate), tmp_path)
-    rows = []
+def test_processes_and_micro_batches_share_out_the_rows(lab, accumulate, world):
+    settings, rows = lab.config(("depth",), accumulate=accumulate).training, []
     for rank in range(world):
-        s.accelerator = type("", (), {"num_processes": world, "process_index": rank})()
-        parts = s.micro_batches()
+        parts = micro_batches(settings, rank, world)
         assert len(parts) == accumulate
         rows += [row for part in parts for row in part]
     assert sorted(rows) == list(range(8))
@@ -173,22 +153,24 @@ def test_processes_and_micro_batches_share_out_the_rows(lab, tmp_path, accumulat
 
 def test_noise_levels_are_stratified_over_the_batch_and_belong_to_rows(lab, tmp_path):
     config = lab.config(("depth",))
-    s, _ = lab.begin(replace(config, diffusion=replace(config.diffusion, shift=1.0)), tmp_path)
-    (whole,) = read_parts(s, s.mixture.draw(0), 3, range(8))
-    t, noise = levels_and_noise(s, 3, range(8), whole)
+    config = replace(config, diffusion=replace(config.diffusion, shift=1.0))
+    run = lab.begin(config, tmp_path)
+    pipeline, draw = run.pipeline, run.feed.draw(0)
+    (whole,) = read_parts(pipeline, run.feed, draw, 3, range(8))
+    t, noise = levels_and_noise(pipeline, 3, range(8), whole)
     assert (t.sort().values * 8).floor().tolist() == list(range(8))
-    (part,) = read_parts(s, s.mixture.draw(0), 3, range(4, 6))
-    some_t, some_noise = levels_and_noise(s, 3, range(4, 6), part)
+    (part,) = read_parts(pipeline, run.feed, draw, 3, range(4, 6))
+    some_t, some_noise = levels_and_noise(pipeline, 3, range(4, 6), part)
     assert torch.equal(some_t, t[4:6]) and torch.equal(some_noise, noise[4:6])
-    later_t, later_noise = levels_and_noise(s, 4, range(8), whole)
+    later_t, later_noise = levels_and_noise(pipeline, 4, range(8), whole)
     assert not torch.equal(later_t, t) and not torch.equal(later_noise, noise)
 
 
 def test_rows_are_mirrored_as_drawn(lab, tmp_path):
-    s, _ = lab.begin(lab.config(("flow",)), tmp_path)
-    draw = s.mixture.draw(0)
+    run = lab.begin(lab.config(("flow",)), tmp_path)
+    draw = run.feed.draw(0)
     assert len(set(draw.mirrored)) == 2
-    coded = read_parts(s, draw, 0, range(8))[0].coded
+    coded = read_parts(run.pipeline, run.feed, draw, 0, range(8))[0].coded
     truth = torch.stack([lab.source[i].image for i in draw.indices]) / 127.5 - 1
     mirrored = torch.tensor(draw.mirrored)[:, None, None, None]
     torch.testing.assert_close(coded.cond[:, :3], torch.where(mirrored, truth.flip(-1), truth))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from stepsight.errors import UserError
-from stepsight.training.checks import check_objective
 from stepsight.training.config import RowsSettings, TrainingSettings
-from stepsight.training.rows import Rows, counts, rows_a_picture, rows_of
+from stepsight.training.dense.checks import check_objective
+from stepsight.training.dense.rows import Rows, counts, rows_of, rows_per_picture
 
 SHARES = (5, 2, 3)  # of 8 pictures: starts, of which walk on, and noised truth
 USUAL = TrainingSettings(batch=8)
@@ -139,13 +139,13 @@ def test_over_many_steps_noise_and_deep_walks_have_their_shares():
 )
 def test_what_a_picture_costs_counts_walks_and_their_calls_between(lab, rows, expected):
     """A call without gradient is a third of one with it."""
-    assert rows_a_picture(lab.config(rows=rows)) == pytest.approx(expected)
+    assert rows_per_picture(lab.config(rows=rows)) == pytest.approx(expected)
 
 
 def test_end_to_end_a_picture_costs_one_call(lab):
     config = lab.config()
     diffusion = replace(config.diffusion, objective="end_to_end")
-    assert rows_a_picture(replace(config, diffusion=diffusion)) == 1
+    assert rows_per_picture(replace(config, diffusion=diffusion)) == 1
 
 
 # ---------------------------------------------------------------------------- what cannot be

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stepsight import checkpoint
-from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.training import tuning
-from stepsight.training.tuning import ENOUGH, best_setting, candidates, tuned
+from stepsight.training.dense import tuning
+from stepsight.training.dense.tuning import ENOUGH, best_setting, candidates, tuned
 from stepsight.types import Sample
 
 
@@ -90,16 +90,16 @@ def planted(lab, kind: str, **changes: Any) -> DensePipeline:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("lopsided", Usual(2, 1, 0.0, "mirror")),  # four calls are as good, and dearer
-        ("asks for noise", Usual(1, 2, 1.0, "none")),
-        ("slow", Usual(4, 1, 0.0, "none")),
-        ("the same always", Usual(1, 1, 0.0, "none")),
+        ("lopsided", SamplingSetting(2, 1, 0.0, "mirror")),  # four calls are as good, and dearer
+        ("asks for noise", SamplingSetting(1, 2, 1.0, "none")),
+        ("slow", SamplingSetting(4, 1, 0.0, "none")),
+        ("the same always", SamplingSetting(1, 1, 0.0, "none")),
     ],
 )
 def test_the_best_setting_of_a_planted_model_is_chosen(lab, kind, expected):
     pipeline = planted(lab, kind)
     found = best_setting(pipeline, "flow", Risen(lab.held), range(4))  # type: ignore[arg-type]
-    assert Usual.of(pipeline.config.evaluation, found) == expected
+    assert SamplingSetting.of(pipeline.config.evaluation, found) == expected
     assert found["images"] == 4 and found["split"] == "tune"
     exact = {"lopsided": 0.0, "asks for noise": 0.0, "the same always": 0.2 * 3}
     if kind in exact:
@@ -111,20 +111,22 @@ def test_what_is_as_good_and_cheaper_is_taken(lab, monkeypatch, dearer, taken):
     """As good: within a fifth of a percent. `dearer` is what four calls gain, in that unit."""
     pipeline = planted(lab, "slow")
 
-    def error(pipeline: Any, task: str, source: Any, picks: Any, setting: Usual) -> float:
-        best = setting == Usual(4, 1, 0.0, "mirror")
+    def error(pipeline: Any, task: str, source: Any, picks: Any, setting: SamplingSetting) -> float:
+        best = setting == SamplingSetting(4, 1, 0.0, "mirror")
         return 1.0 if best else 1 + dearer * ENOUGH
 
     monkeypatch.setattr(tuning, "_error", error)
     found = best_setting(pipeline, "flow", lab.held, range(2))
     assert (found["nfe"], found["views"]) == ((4, "mirror") if taken else (1, "none"))
-    assert found["settings"] == len(set(candidates(pipeline)) | {Usual(4, 1, 0.0, "none")})
+    assert found["settings"] == len(
+        set(candidates(pipeline)) | {SamplingSetting(4, 1, 0.0, "none")}
+    )
 
 
 def test_of_equal_cost_the_better_is_taken(lab, monkeypatch):
     pipeline = planted(lab, "slow")
-    errors = {Usual(2, 1, 0.0, "none"): 1.0005, Usual(2, 1, 0.0, "mirror"): 1.0}
-    errors[Usual(1, 2, 1.0, "none")] = 1.001
+    errors = {SamplingSetting(2, 1, 0.0, "none"): 1.0005, SamplingSetting(2, 1, 0.0, "mirror"): 1.0}
+    errors[SamplingSetting(1, 2, 1.0, "none")] = 1.001
     monkeypatch.setattr(tuning, "_error", lambda *given: errors.get(given[-1], 2.0))
     found = best_setting(pipeline, "flow", lab.held, range(2))
     assert (found["nfe"], found["members"], found["views"]) == (2, 1, "mirror")
@@ -171,7 +173,7 @@ def test_the_checkpoint_says_what_was_chosen_and_fitted(run):
 def test_the_model_answers_as_was_chosen_and_scales_what_was_fitted(run):
     meta, pipeline = checkpoint.read(run).meta, DensePipeline.from_pretrained(run)
     for task, found in meta["sampling"].items():
-        usual = pipeline.usual(task)
+        usual = pipeline.default_setting(task)
         for name in ("nfe", "members", "temperature", "views"):
             assert getattr(usual, name) == found[name]
     assert pipeline.calibration == {
@@ -192,7 +194,7 @@ def test_who_wants_no_tuning_has_none(lab, tmp_path):
     run = lab.fit(evaluating(config, tuning_images=0), tmp_path / "run")
     assert not checkpoint.read(run).meta.keys() & {"sampling", "calibration"}
     pipeline = DensePipeline.from_pretrained(run)
-    assert not pipeline.calibration and pipeline.usual("depth").nfe == 2
+    assert not pipeline.calibration and pipeline.default_setting("depth").nfe == 2
 
 
 def test_pictures_are_neither_chosen_for_nor_are_answers_of_one_call(lab):

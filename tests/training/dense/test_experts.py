@@ -13,16 +13,7 @@ from torch import Tensor
 from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.moe import balance_loss
-from stepsight.report.console import Console
-from stepsight.training.batches import (
-    codings_of,
-    counts_of,
-    errors_of,
-    levels_and_noise,
-    read_parts,
-)
-from stepsight.training.loop import train
-from stepsight.training.setup import Setup
+from stepsight.training.dense.batches import counts_of, errors_of, levels_and_noise, read_parts
 
 LAYERS, EXPERTS = 3, 4
 
@@ -34,27 +25,10 @@ def config_of(lab, tasks=("depth",), **changes: Any) -> RunConfig:
     return replace(config, model=replace(config.model, name="DiT-Ti/8-4E2A", **model))
 
 
-def roughen(s: Setup) -> None:
-    """Untrained networks answer zero, and most of their gradients are zero."""
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in s.net.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=draw))
-
-
-def flat(s: Setup) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in s.net.parameters()])
-
-
 def step_of(lab, folder: Path, **changes: Any) -> Tensor:
     """The gradient "p" of the first batch, through the loop."""
     config = config_of(lab, images=8, clip=0.0, warmup=0, decay="constant", **changes)
-    s, run = lab.begin(config, folder)
-    roughen(s)
-    before = flat(s)
-    s.optimizers = [torch.optim.SGD(s.net.parameters(), lr=1.0)]
-    train(s, run, Console(enabled=False))
-    return before - flat(s)
+    return lab.begin(config, folder).step(scale=0.1)
 
 
 def test_the_shares_of_the_experts_are_logged_by_task_and_layer(lab, tmp_path):
@@ -81,8 +55,7 @@ def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path, kind, c
     """Counted again call by call, with the weights standing still."""
     rows = {"rows": {"deep": 1.0}} if kind == "walks" else {}
     config = config_of(lab, lr=0.0, muon_lr=0.0, log_every=16, images=16, accumulate=2, **rows)
-    s, run = lab.begin(config, tmp_path)
-    roughen(s)
+    run = lab.begin(config, tmp_path).roughen(0.1)
     usage: list[list[Tensor]] = [[] for _ in range(LAYERS)]
     for layer, seen in enumerate(usage):
 
@@ -90,8 +63,8 @@ def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path, kind, c
             if moe.training and torch.is_grad_enabled():
                 seen.append(moe.usage.sum(dim=0))
 
-        s.net.blocks[layer].moe.register_forward_hook(note)  # type: ignore[union-attr, index]
-    train(s, run, Console(enabled=False))
+        run.net.blocks[layer].moe.register_forward_hook(note)
+    run.train()
     training = torch.stack([torch.stack(one).sum(dim=0) for one in usage])
     expected = training / training.sum(dim=1, keepdim=True)
     assert training.sum() == count * 4 * 2 * LAYERS  # rows, tokens, experts a token
@@ -100,11 +73,11 @@ def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path, kind, c
 
 
 def test_tasks_that_share_a_batch_are_counted_apart(lab, tmp_path):
-    s, _ = lab.begin(config_of(lab, ("depth", "flow"), rows={"deep": 1.0}), tmp_path)
-    roughen(s)
-    parts = read_parts(s, s.mixture.draw(0), 0, range(8))
-    s.objective(codings_of(s, parts, 0, range(8)), s.rows(0, range(8)))
-    depth, flow = s.objective.usage["depth"], s.objective.usage["flow"]
+    run = lab.begin(config_of(lab, ("depth", "flow"), rows={"deep": 1.0}), tmp_path).roughen(0.1)
+    objective = run.objective
+    parts = objective.read(run.feed, run.feed.draw(0), 0, range(8))
+    objective.errors(*objective.prepare(parts, 0, range(8)))
+    depth, flow = objective.errors.usage["depth"], objective.errors.usage["flow"]
     for usage in (depth, flow):
         assert (usage.sum(dim=1) == (5 + 5) * 4 * 2).all()  # rows, tokens, experts a token
     assert not torch.equal(depth, flow)
@@ -112,23 +85,23 @@ def test_tasks_that_share_a_batch_are_counted_apart(lab, tmp_path):
 
 def test_the_balance_of_a_batch_is_the_mean_over_its_rows(lab, tmp_path):
     """Calls of the first kind and of the second; not those on the way, which have no gradient."""
-    s, _ = lab.begin(config_of(lab, ("depth", "flow"), rows={"deep": 1.0}), tmp_path)
-    roughen(s)
+    run = lab.begin(config_of(lab, ("depth", "flow"), rows={"deep": 1.0}), tmp_path).roughen(0.1)
+    objective = run.objective
     calls: list[tuple[int, Tensor]] = []
-    for block in s.net.blocks:  # type: ignore[union-attr]
-        block.moe.register_forward_hook(  # type: ignore[union-attr]
+    for block in run.net.blocks:
+        block.moe.register_forward_hook(
             lambda moe, inputs, _: (
                 calls.append((len(inputs[0]), moe.balance)) if torch.is_grad_enabled() else None
             )
         )
-    parts = read_parts(s, s.mixture.draw(0), 0, range(3))
-    rows = s.rows(0, range(3))
-    s.objective(codings_of(s, parts, 0, range(3)), rows)
+    parts = objective.read(run.feed, run.feed.draw(0), 0, range(3))
+    codings, rows = objective.prepare(parts, 0, range(3))
+    objective.errors(codings, rows)
     counts = [count for count, _ in calls]
     sizes = [2 * len(rows.start), 2 * len(rows.later)]
     assert counts == [sizes[0]] * LAYERS + [sizes[1]] * LAYERS and min(sizes)
     expected = sum(count * balance for count, balance in calls) / sum(sizes)
-    torch.testing.assert_close(s.objective.balance, expected)
+    torch.testing.assert_close(objective.errors.balance, expected)
 
 
 def test_without_experts_there_is_no_such_line(lab, tmp_path):
@@ -142,17 +115,16 @@ def test_the_balance_loss_enters_the_gradient_with_its_weight(lab, tmp_path, acc
     options = {"accumulate": accumulate}
     plain = step_of(lab, tmp_path / "plain", balance=0.0, **options)
     balanced = step_of(lab, tmp_path / "balanced", balance=0.7, **options)
-    s, _ = lab.begin(config_of(lab, images=8, **options), tmp_path / "again")
-    roughen(s)
-    size = 8 // accumulate
+    run = lab.begin(config_of(lab, images=8, **options), tmp_path / "again").roughen(0.1)
+    pipeline, size = run.pipeline, 8 // accumulate
     for start in range(0, 8, size):
         rows = range(start, start + size)
-        (part,) = read_parts(s, s.mixture.draw(0), 0, rows)
-        errors_of(s, s.net, part, *levels_and_noise(s, 0, rows, part))
-        (0.7 * balance_loss(s.net) / accumulate).backward()
-    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in s.net.parameters()]
+        (part,) = read_parts(pipeline, run.feed, run.feed.draw(0), 0, rows)
+        errors_of(pipeline, part, *levels_and_noise(pipeline, 0, rows, part))
+        (0.7 * balance_loss(run.net) / accumulate).backward()
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in run.net.parameters()]
     expected = torch.cat([one.flatten() for one in own])
-    gates = [p.grad for name, p in s.net.named_parameters() if name.endswith("gate.weight")]
+    gates = [p.grad for name, p in run.net.named_parameters() if name.endswith("gate.weight")]
     assert len(gates) == LAYERS and all(one is not None and one.norm() > 1e-3 for one in gates)
     torch.testing.assert_close(balanced - plain, expected, atol=5e-6, rtol=1e-3)
 
@@ -175,17 +147,16 @@ def test_a_whole_run_with_shared_experts(lab, tmp_path):
     run = lab.fit(config, tmp_path / "run")
     found, notes = records.read(run)
     assert found and not notes
-    net = lab.begin(config, tmp_path / "other")[0].net
+    net = lab.begin(config, tmp_path / "other").net
     experts = 2 * (64 * 256) + 256 + 64  # an MLP of width 64
     every = sum(p.numel() for p in net.parameters())
     assert {one.params_active for one in found} == {every - LAYERS * 2 * experts}
 
 
 def test_the_usual_loss_is_the_diffusions_own(lab, tmp_path):
-    s, _ = lab.begin(config_of(lab), tmp_path)
-    roughen(s)
-    (part,) = read_parts(s, s.mixture.draw(0), 0, range(8))
-    t, noise = levels_and_noise(s, 0, range(8), part)
-    own, count = Diffusion(s.config.diffusion).loss(s.net, part.coded, t, noise)
-    assert torch.equal(errors_of(s, s.net, part, t, noise), own)
-    assert torch.equal(counts_of(s, part), count)
+    run = lab.begin(config_of(lab), tmp_path).roughen(0.1)
+    (part,) = read_parts(run.pipeline, run.feed, run.feed.draw(0), 0, range(8))
+    t, noise = levels_and_noise(run.pipeline, 0, range(8), part)
+    own, count = Diffusion(run.config.diffusion).loss(run.net, part.coded, t, noise)
+    assert torch.equal(errors_of(run.pipeline, part, t, noise), own)
+    assert torch.equal(counts_of(run.pipeline, part), count)

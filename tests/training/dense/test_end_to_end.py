@@ -16,11 +16,8 @@ from stepsight.data.augment import flip
 from stepsight.data.collate import collate
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.report.console import Console
-from stepsight.training import setup
-from stepsight.training.batches import counts_of, errors_of, levels_and_noise, read_parts
-from stepsight.training.loop import train
-from stepsight.training.setup import Setup
+from stepsight.training.dense import objective
+from stepsight.training.dense.batches import counts_of, errors_of, levels_and_noise, read_parts
 from stepsight.types import Batch
 
 SEPARATE: dict[str, Any] = {"components": "separate", "cost_volume": False}
@@ -45,7 +42,7 @@ class Bent(Pixels):
 @pytest.fixture
 def bent(monkeypatch) -> Bent:
     codec = Bent()
-    monkeypatch.setattr(setup, "open_codec", lambda settings, kept=None: codec)
+    monkeypatch.setattr(objective, "open_codec", lambda settings, kept=None: codec)
     return codec
 
 
@@ -60,34 +57,24 @@ def config_of(lab, tasks=("depth",), options: dict[str, Any] | None = None, **ch
     )
 
 
-def roughen(s: Setup) -> None:
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in s.net.parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=draw))
-
-
 def flat(tensors) -> Tensor:
     return torch.cat([one.detach().flatten() for one in tensors])
 
 
-def one_step(lab, config: RunConfig, folder: Path) -> tuple[Setup, Tensor, float]:
+def one_step(lab, config: RunConfig, folder: Path) -> tuple[Any, Tensor, float]:
     """The gradient "p" and the loss of the first batch, through the loop."""
     config = replace(
         config,
         training=replace(config.training, images=8, clip=0.0, warmup=0, decay="constant"),
     )
-    s, run = lab.begin(config, folder)
-    roughen(s)
-    before = flat(s.net.parameters())
-    s.optimizers = [torch.optim.SGD(s.net.parameters(), lr=1.0)]
-    train(s, run, Console(enabled=False))
-    return s, before - flat(s.net.parameters()), lab.losses(folder)[-1]
+    run = lab.begin(config, folder)
+    gradient = run.step()
+    return run, gradient, lab.losses(folder)[-1]
 
 
-def batch_of(lab, s: Setup) -> Batch:
+def batch_of(lab, run: Any) -> Batch:
     """The first batch of a run, mirrored as drawn."""
-    draw = s.mixture.draw(0)
+    draw = run.feed.draw(0)
     pairs = zip(lab.source.samples(draw.indices), draw.mirrored)
     return collate([flip(one) if mirror else one for one, mirror in pairs])
 
@@ -98,22 +85,21 @@ def batch_of(lab, s: Setup) -> Batch:
 def test_loss_and_gradient_are_those_of_the_decoded_answer(lab, tmp_path, bent, task, options):
     """Written out again: zeros in, the clean image out, decoded, and the task's own error."""
     config = config_of(lab, (task,), {task: options})
-    s, gradient, loss = one_step(lab, config, tmp_path / "run")
-    fresh, _ = lab.begin(s.config, tmp_path / "again")
-    roughen(fresh)
-    batch, chosen = batch_of(lab, s), s.tasks[task]
+    run, gradient, loss = one_step(lab, config, tmp_path / "run")
+    fresh, diffusion = lab.begin(run.config, tmp_path / "again").roughen(), run.pipeline.diffusion
+    batch, chosen = batch_of(lab, run), run.pipeline.tasks[task]
     condition = chosen.condition(batch)
     cond = rearrange(condition.images.tanh(), "b n c h w -> b (n c) h w")
     runs = []
-    for row in range(chosen.passes):
-        zeros = torch.zeros(8, chosen.channels // chosen.passes, *lab.source.size)
+    for row in range(chosen.splits):
+        zeros = torch.zeros(8, chosen.channels // chosen.splits, *lab.source.size)
         noisiest, label = torch.ones(8), torch.full((8,), row)
-        time = s.diffusion.schedule.condition(noisiest)
+        time = diffusion.schedule.condition(noisiest)
         more = {"features": condition.features}
         if chosen.look_channels:  # what zeros say of the target is zero
             more["looked"] = (chosen.look_at(zeros, cond), None)
         output = fresh.net(zeros, cond, time, label, **more)
-        z = s.diffusion.to_x0(output, zeros, noisiest)
+        z = diffusion.to_x0(output, zeros, noisiest)
         runs.append(z + 0.5 * z.square())
     expected = chosen.loss(torch.cat(runs, dim=1), batch).mean()
     expected.backward()
@@ -135,13 +121,14 @@ def test_micro_batches_change_neither_loss_nor_gradient(lab, tmp_path, options):
 
 
 def test_neither_noise_nor_level_matters(lab, tmp_path):
-    s, _ = lab.begin(config_of(lab), tmp_path)
-    roughen(s)
-    (part,) = read_parts(s, s.mixture.draw(0), 0, range(8))
-    t, noise = levels_and_noise(s, 0, range(8), part)
-    found = [errors_of(s, s.net, part, *pair) for pair in ((t, noise), (t / 2, -noise))]
+    run = lab.begin(config_of(lab), tmp_path).roughen()
+    (part,) = read_parts(run.pipeline, run.feed, run.feed.draw(0), 0, range(8))
+    t, noise = levels_and_noise(run.pipeline, 0, range(8), part)
+    found = [errors_of(run.pipeline, part, *pair) for pair in ((t, noise), (t / 2, -noise))]
     assert torch.equal(found[0], found[1]) and found[0].shape == (8,)
-    assert counts_of(s, part).tolist() == [1] * 8  # images, however many of their pixels are valid
+    assert (
+        counts_of(run.pipeline, part).tolist() == [1] * 8
+    )  # images, however many of their pixels are valid
 
 
 @pytest.mark.parametrize("task", ["depth", "flow"])
@@ -149,9 +136,8 @@ def test_it_learns(lab, tmp_path, task):
     """From weights that answer something: of depth only the shape counts, and a constant answer,
     which fits none better than another, has no gradient."""
     lab.source.count = 8
-    s, run = lab.begin(config_of(lab, (task,), images=8 * 40, flip=False), tmp_path)
-    roughen(s)
-    train(s, run, Console(enabled=False))
+    config = config_of(lab, (task,), images=8 * 40, flip=False)
+    lab.begin(config, tmp_path).roughen().train()
     first, *_, last = lab.losses(tmp_path)
     assert last < 0.6 * first
 

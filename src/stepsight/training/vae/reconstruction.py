@@ -20,12 +20,12 @@ from stepsight.tasks.base import Task
 from stepsight.types import Batch
 
 ROWS = 32  # images that pass the codec at a time
-SHOWN = 4  # images a task in the picture
+SHOWN = 4  # images per task in the picture
 COLUMNS = ["image", "restored", "target", "restored"]
 
 
 @torch.inference_mode()
-def survival(
+def reconstruction(
     codec: Codec, task: Task, source: Source, count: int, device: torch.device
 ) -> dict[str, float]:
     """Over the first `count` samples of a source, at its working size:
@@ -63,17 +63,17 @@ def restored(codec: Codec, x: Tensor) -> Tensor:
 
 def encode_passes(task: Task, batch: Batch) -> Tensor:
     """The target as a codec meets it, "(p b) c h w": each of the task's p passes is an image."""
-    return rearrange(task.encode(batch).x, "b (p c) h w -> (p b) c h w", p=task.passes)
+    return rearrange(task.encode(batch).x, "b (p c) h w -> (p b) c h w", p=task.splits)
 
 
 def restored_target(codec: Codec, task: Task, batch: Batch) -> Tensor:
     """The target "b c h w" through the codec and back."""
     x = restored(codec, encode_passes(task, batch))
-    return rearrange(x, "(p b) c h w -> b (p c) h w", p=task.passes)
+    return rearrange(x, "(p b) c h w -> b (p c) h w", p=task.splits)
 
 
 @torch.inference_mode()
-def survival_grid(
+def reconstruction_grid(
     codec: Codec, held: Sequence[tuple[Task, Source]], path: Path, device: torch.device
 ) -> Path:
     """Images and targets (of many channels the first three) before and after the codec."""

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.codec import Pixels
-from stepsight.training.batches import codings_of, levels_and_noise, read_parts
-from stepsight.training.rows import Coding, Objective, Rows
-from stepsight.training.setup import Setup
+from stepsight.training.dense.batches import levels_and_noise
+from stepsight.training.dense.rows import Coding, RowErrors, Rows
 
 TASKS = ("depth", "flow", "amodal", "semantic")
 
@@ -25,10 +24,10 @@ class Seeing(nn.Module):
 
     looks, stride = True, 1
 
-    def __init__(self, s: Setup) -> None:
+    def __init__(self, run: Any) -> None:
         super().__init__()
         torch.manual_seed(1)
-        layout, width = s.layout, s.layout.target
+        layout, width = run.pipeline.layout, run.pipeline.layout.target
         self.see = nn.Conv2d(layout.cond, width, 1)
         self.feel = nn.Conv2d(max(layout.features, 1), width, 1)
         self.again = nn.Conv2d(max(layout.looked, 1), width, 1)
@@ -82,11 +81,16 @@ def doubled(value: Any) -> Any:
     return replace(value, **own)
 
 
-def coded(s: Setup, step: int, pictures: range) -> tuple[list[Coding], Rows]:
-    """A micro-batch of a run, in float64."""
-    parts = read_parts(s, s.mixture.draw(step), step, pictures)
-    codings = codings_of(s, parts, step, pictures)
-    return [doubled(one) for one in codings], doubled(s.rows(step, pictures))
+def prepared(run: Any, step: int, pictures: range) -> tuple[list[Coding], Rows]:
+    """A micro-batch of a run."""
+    parts = run.objective.read(run.feed, run.feed.draw(step), step, pictures)
+    return run.objective.prepare(parts, step, pictures)
+
+
+def coded(run: Any, step: int, pictures: range) -> tuple[list[Coding], Rows]:
+    """The same in float64."""
+    codings, rows = prepared(run, step, pictures)
+    return [doubled(one) for one in codings], doubled(rows)
 
 
 class Naive:
@@ -100,7 +104,7 @@ class Naive:
         return torch.stack([self._of_task(part, rows) for part in parts])
 
     def _of_task(self, part: Coding, rows: Rows) -> Tensor:
-        total, count = torch.zeros(2, dtype=torch.float64), len(part.t) // part.task.passes
+        total, count = torch.zeros(2, dtype=torch.float64), len(part.t) // part.task.splits
         start = rows.start.tolist()
         walks = {start[at]: number for number, at in enumerate(rows.walks.tolist())}
         for row in range(len(part.t)):
@@ -159,9 +163,9 @@ class Naive:
         return x0, part.task.errors(x0[None, :used], truth[None, :used], weight)[0]
 
 
-def begin(lab, folder, tasks: Sequence[str] = TASKS, **changes: Any) -> Setup:
+def begin(lab, folder, tasks: Sequence[str] = TASKS, **changes: Any) -> Any:
     """A run that has not made a step."""
-    return lab.begin(lab.config(tasks, **changes), folder)[0]
+    return lab.begin(lab.config(tasks, **changes), folder)
 
 
 def gradient(net: nn.Module, errors: Tensor) -> Tensor:
@@ -192,11 +196,12 @@ def test_errors_and_gradient_are_those_of_a_loop_over_rows(
     if flow:
         config.tasks["flow"] = replace(config.tasks["flow"], **flow)
     diffusion = replace(config.diffusion, prediction=prediction)
-    s, _ = lab.begin(replace(config, diffusion=diffusion), tmp_path)
-    net = Seeing(s)
-    objective, naive = Objective(net, s.diffusion, Pixels()), Naive(net, prediction)
+    run = lab.begin(replace(config, diffusion=diffusion), tmp_path)
+    net = Seeing(run)
+    objective = RowErrors(net, run.pipeline.diffusion, Pixels())
+    naive = Naive(net, prediction)
     for step, pictures in ((0, range(8)), (1, range(2, 6)), (2, range(7, 8))):
-        parts, rows = coded(s, step, pictures)
+        parts, rows = coded(run, step, pictures)
         if len(pictures) == 8:
             assert 0 < rows.noisy.sum() < len(rows.noisy)
             assert (rows.deep is not None) == bool(deep)
@@ -209,10 +214,10 @@ def test_errors_and_gradient_are_those_of_a_loop_over_rows(
 
 @pytest.mark.parametrize("deep", [0.0, 1.0], ids=["shallow", "deep"])
 def test_no_gradient_flows_through_what_was_walked(lab, tmp_path, deep):
-    s = begin(lab, tmp_path, ("depth", "flow"), rows={"deep": deep})
-    net = Seeing(s)
-    parts, rows = coded(s, 0, range(8))
-    found = gradient(net, Objective(net, s.diffusion, Pixels())(parts, rows))
+    run = begin(lab, tmp_path, ("depth", "flow"), rows={"deep": deep})
+    net = Seeing(run)
+    parts, rows = coded(run, 0, range(8))
+    found = gradient(net, RowErrors(net, run.pipeline.diffusion, Pixels())(parts, rows))
     kept, through = (
         gradient(net, Naive(net, detached=detached).errors(parts, rows))
         for detached in (True, False)
@@ -223,9 +228,9 @@ def test_no_gradient_flows_through_what_was_walked(lab, tmp_path, deep):
 
 def test_a_condition_is_encoded_once_a_micro_batch(lab, tmp_path):
     for deep, calls in ((0.0, 2), (1.0, 3)):
-        s = begin(lab, tmp_path / str(deep), rows={"deep": deep})
-        net = Seeing(s)
-        Objective(net, s.diffusion, Pixels())(*coded(s, 0, range(8)))
+        run = begin(lab, tmp_path / str(deep), rows={"deep": deep})
+        net = Seeing(run)
+        RowErrors(net, run.pipeline.diffusion, Pixels())(*coded(run, 0, range(8)))
         assert (net.encodings, net.calls) == (1, calls)  # for all tasks and kinds of rows
 
 
@@ -233,10 +238,10 @@ def test_a_picture_is_read_once_for_all_tasks_and_not_for_a_generator(lab, tmp_p
     """Who makes pictures sees a blank one, in a batch with others as alone."""
     read: list[Tensor] = []
     for tasks in (TASKS, ("depth", "image"), ("image",)):
-        s = begin(lab, tmp_path / "+".join(tasks), tasks, **lab.plain)
-        s.net.encoder.register_forward_hook(lambda _, inputs, out: read.append(inputs[0]))  # type: ignore[union-attr]
-        parts = read_parts(s, s.mixture.draw(0), 0, range(8))
-        s.objective(codings_of(s, parts, 0, range(8)), s.rows(0, range(8)))
+        run = begin(lab, tmp_path / "+".join(tasks), tasks, **lab.plain)
+        run.net.encoder.register_forward_hook(lambda _, inputs, out: read.append(inputs[0]))
+        parts, rows = prepared(run, 0, range(8))
+        run.objective.errors(parts, rows)
         assert parts[0].batch is not None
         images = parts[0].batch.image
     assert [len(pictures) for pictures in read] == [8, 9, 1]
@@ -246,26 +251,27 @@ def test_a_picture_is_read_once_for_all_tasks_and_not_for_a_generator(lab, tmp_p
 
 
 def test_of_noised_truth_alone_the_squared_error_is_the_diffusions_own(lab, tmp_path):
-    s = begin(lab, tmp_path, **lab.plain)
+    run = begin(lab, tmp_path, **lab.plain)
     with torch.no_grad():
-        for p in s.net.parameters():
+        for p in run.net.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    parts = read_parts(s, s.mixture.draw(0), 0, range(8))
-    codings, rows = codings_of(s, parts, 0, range(8)), s.rows(0, range(8))
-    errors, counted = s.objective(codings, rows), s.objective.counts(codings, rows)
+    parts = run.objective.read(run.feed, run.feed.draw(0), 0, range(8))
+    codings, rows = run.objective.prepare(parts, 0, range(8))
+    objective = run.objective.errors
+    errors, counted = objective(codings, rows), objective.counts(codings, rows)
     assert not errors[:, 0].any() and not counted[:, 0].any()
     for number, part in enumerate(parts):
         key = [part.task.name] if number else []
-        t, noise = levels_and_noise(s, 0, range(8), part, key)
-        total, count = Diffusion(s.config.diffusion).loss(s.net, part.coded, t, noise)
+        t, noise = levels_and_noise(run.pipeline, 0, range(8), part, key)
+        total, count = Diffusion(run.config.diffusion).loss(run.net, part.coded, t, noise)
         torch.testing.assert_close(errors[number, 1], total.sum(), rtol=1e-5, atol=0)
         assert counted[number, 1] == count.sum() > 0
 
 
 def test_errors_count_the_valid_entries_of_the_pictures_they_are_of(lab, tmp_path):
-    s = begin(lab, tmp_path, ("depth", "semantic"))
-    parts, rows = coded(s, 0, range(8))
-    found = s.objective.counts(parts, rows)
+    run = begin(lab, tmp_path, ("depth", "semantic"))
+    parts, rows = coded(run, 0, range(8))
+    found = run.objective.errors.counts(parts, rows)
     for part, own in zip(parts, found):
         valid = part.coded.valid
         assert own[0] == sum(valid[at].sum() for at in rows.start.tolist())

@@ -1,4 +1,4 @@
-"""What would stop a run later, found before anything is written. All raise `UserError`."""
+"""What would stop the training of a backbone later, found first. All raise `UserError`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,6 @@ from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
 from stepsight.models.config import parse
 from stepsight.tasks.base import Task
-from stepsight.tasks.config import DepthSettings, ImageSettings, SemanticSettings
-from stepsight.training.config import TrainingSettings
-
-
-def check_processes(settings: TrainingSettings, world: int) -> None:
-    """There must be as many processes as asked for, and the batch must share out evenly."""
-    if settings.processes and world != settings.processes:
-        raise UserError(
-            f"expected {settings.processes} processes (training.processes), got {world}. Launch "
-            f"with torchrun --nproc-per-node {settings.processes}, or set training.processes to 0."
-        )
-    parts = settings.accumulate * world
-    if settings.batch % parts:
-        low = max(settings.batch // parts, 1) * parts
-        raise UserError(
-            f"training.batch={settings.batch} does not divide by {settings.accumulate} "
-            f"micro-batches x {world} processes. Nearest: {low}, {low + parts}."
-        )
 
 
 def check_classes(
@@ -38,28 +20,23 @@ def check_classes(
     """A task must have room for the classes of its sources."""
     pairs = ((stream, tasks[name]) for stream in streams for name in stream.tasks)
     for stream, task in pairs:
-        classes = len(sources[stream.source].classes)
-        if isinstance(task, SemanticSettings) and task.classes < classes:
+        count = len(getattr(sources[stream.source], task.counted)) if task.counted else 0
+        room = getattr(task, "classes", count)
+        if room < count:
             raise UserError(
-                f"tasks.{task.name}.classes={task.classes}: {stream.source} has {classes} classes. "
-                f"Use {classes}."
-            )
-        kinds = len(sources[stream.source].categories)
-        if isinstance(task, ImageSettings) and task.classes < kinds:
-            raise UserError(
-                f"tasks.image.classes={task.classes}: {stream.source} has {kinds} classes. "
-                f"Use {kinds}."
+                f"tasks.{task.name}.classes={room}: {stream.source} has {count} classes. "
+                f"Use {count}."
             )
 
 
-def same_experts(start: Checkpoint, config: RunConfig) -> None:
+def check_experts(start: Checkpoint, config: RunConfig) -> None:
     """Raise UserError where the weights of experts would come to mean something else."""
     old, new = start.config.model, config.model
     mixed = getattr(parse(new.name), "experts", 0)
     if mixed and old.expert_weights != new.expert_weights:
         raise UserError(
             f"{start.path} weighs its experts by model.expert_weights={old.expert_weights}, this "
-            f"run by {new.expert_weights}: it would answer otherwise. Set it to what it was."
+            f"run by {new.expert_weights}: outputs would change. Set it to what it was."
         )
 
 
@@ -84,7 +61,7 @@ def _check_rows(config: RunConfig) -> None:
             "training.rows.noisy: samples start from white noise, and diffusion.multires_noise is "
             "not. Set rows noisy 0, or rows start 0, rollout 0, denoise 1."
         )
-    if rows.start and ImageSettings.name in config.tasks:
+    if rows.start and any(task.generative for task in config.tasks.values()):
         raise UserError(
             "training.rows.start: pictures are generated from noise, not from zeros. Set rows "
             "start 0, rollout 0, denoise 1."
@@ -105,7 +82,6 @@ def _check_rows(config: RunConfig) -> None:
 def check_objective(config: RunConfig, begun: bool) -> None:
     """Raise UserError for an objective that could not be trained or sampled."""
     diffusion = Diffusion(config.diffusion)
-    depth = config.tasks.get("depth")
     if config.training.latents and config.diffusion.objective == "end_to_end":
         raise UserError(
             "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
@@ -114,15 +90,19 @@ def check_objective(config: RunConfig, begun: bool) -> None:
     _check_rows(config)
     if config.diffusion.variance == "trained" and not config.model.learned_variance:
         raise UserError("diffusion.variance=trained needs model.learned_variance true.")
-    affine = isinstance(depth, DepthSettings) and depth.range == "quantile"
-    if config.diffusion.objective == "end_to_end" and not begun and affine:
+    fitted = [name for name, task in config.tasks.items() if task.loses_scale]
+    if config.diffusion.objective == "end_to_end" and not begun and fitted:
         raise UserError(
-            "diffusion.objective=end_to_end learns no depth from scratch: a new backbone answers a "
-            "constant, for which every scale fits and the loss has no slope. Give --init-from."
+            f"diffusion.objective=end_to_end learns no {fitted[0]} from scratch: a new backbone "
+            "answers a constant, for which every scale fits and the loss has no slope. Give "
+            "--init-from."
         )
-    wanted = {
-        config.evaluation.nfe,
-        *(config.evaluation.sweep_nfe if config.evaluation.sweep else ()),
-    }
-    for nfe in sorted(wanted):
-        diffusion.check_calls(nfe)
+    evaluation = config.evaluation
+    wanted = [("nfe", evaluation.nfe)]
+    wanted += [("sweep_nfe", nfe) for nfe in evaluation.sweep_nfe if evaluation.sweep]
+    for key, nfe in wanted:
+        try:
+            diffusion.check_calls(nfe)
+        except UserError as error:
+            sampler = f"diffusion.sampler = {config.diffusion.sampler}"
+            raise UserError(f"evaluation.{key} = {nfe}, {sampler}: {error}") from error

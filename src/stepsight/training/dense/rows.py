@@ -34,7 +34,7 @@ from stepsight.models.moe import balance_loss, expert_usage
 from stepsight.seeding import numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.training.config import RowsSettings, TrainingSettings
-from stepsight.types import Batch, Coded
+from stepsight.types import Batch, ModelInputs
 
 KINDS = 2  # of errors that are averaged apart: of the first call, of later ones
 
@@ -55,10 +55,8 @@ class Rows:
         return len(self.start) / (len(self.start) + len(self.later))
 
     def to(self, device: torch.device) -> Rows:
-        deep = None if self.deep is None else self.deep.to(device)
-        places = (self.start, self.later, self.walks)
-        start, later, walks = (one.to(device) for one in places)
-        return Rows(start, later, walks, self.noisy.to(device), deep)
+        values = (self.start, self.later, self.walks, self.noisy, self.deep)
+        return Rows(*(None if value is None else value.to(device) for value in values))  # type: ignore[arg-type]
 
 
 def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
@@ -67,10 +65,10 @@ def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
     coins = rng.random(settings.batch)
     deep, depths = rng.random() < settings.rows.deep, rng.random(settings.batch)
     starts, walks = counts(settings.rows, settings.batch)
-    own = spread_out(settings.batch)[np.asarray(rows)]
-    start = np.flatnonzero(own < starts)
-    walking = own[start] < walks
-    later = np.concatenate([start[walking], np.flatnonzero(own >= starts)])
+    order = spread_out(settings.batch)[np.asarray(rows)]
+    start = np.flatnonzero(order < starts)
+    walking = order[start] < walks
+    later = np.concatenate([start[walking], np.flatnonzero(order >= starts)])
     numbers = np.asarray(rows)
     return Rows(
         torch.from_numpy(start),
@@ -98,7 +96,7 @@ def counts(rows: RowsSettings, batch: int) -> tuple[int, int]:
     return starts, min(starts, round(batch * rows.rollout / pictures))
 
 
-def rows_a_picture(config: RunConfig) -> float:
+def rows_per_picture(config: RunConfig) -> float:
     """Rows with a gradient for each picture and task, and the further calls of walks, which have
     none, at a third."""
     if config.diffusion.objective == "end_to_end":
@@ -113,7 +111,7 @@ class Coding:
     """A task's pictures of a micro-batch as the loss needs them."""
 
     task: Task
-    coded: Coded
+    coded: ModelInputs
     t: Tensor  # "b", level of the row below t = 1
     noise: Tensor  # "b c h w"
     importance: Tensor | None = None  # "b ...", of the task's own error; None: squared errors
@@ -122,13 +120,7 @@ class Coding:
     @property
     def used(self) -> int:
         """Channels of its target."""
-        return self.task.channels // self.task.passes
-
-    @property
-    def weight(self) -> Tensor:
-        """What each entry of the target counts, "b c h w"."""
-        assert self.importance is not None and self.coded.valid is not None
-        return self.coded.valid * self.importance
+        return self.task.channels // self.task.splits
 
     def noised(self, diffusion: Diffusion) -> tuple[Tensor, Tensor, Tensor]:
         """The truth at the levels drawn, the levels, and the noise."""
@@ -137,20 +129,19 @@ class Coding:
 
     def own_errors(self, answers: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """The task's own error of answers "r c h w" to some of its rows, "r"."""
-        assert self.coded.x is not None
-        used = self.used
-        return self.task.errors(
-            answers[:, :used].float(), self.coded.x[rows, :used], self.weight[rows, :used]
-        )
+        x, valid, importance, used = self.coded.x, self.coded.valid, self.importance, self.used
+        assert x is not None and valid is not None and importance is not None
+        weight = (valid * importance)[rows, :used]
+        return self.task.errors(answers[:, :used].float(), x[rows, :used], weight)
 
     def counts(self, rows: Rows) -> Tensor:
         """Valid entries "2" of the pictures with a first call, and of those with a later one."""
         assert self.coded.valid is not None
-        each = self.coded.valid.flatten(1).sum(dim=1).unflatten(0, (self.task.passes, -1)).sum(0)
+        each = self.coded.valid.flatten(1).sum(dim=1).unflatten(0, (self.task.splits, -1)).sum(0)
         return torch.stack([each[rows.start].sum(), each[rows.later].sum()])
 
 
-class Objective(nn.Module):
+class RowErrors(nn.Module):
     """Errors of a micro-batch of all tasks, in one forward pass of one module: what DDP wraps.
 
     The condition of a picture is encoded once for all its rows. After a forward pass `balance` is
@@ -167,7 +158,7 @@ class Objective(nn.Module):
         """What the errors are divided by once both are summed over the batch, "tasks 2"."""
         if self.diffusion.settings.objective == "denoising":
             return torch.stack([part.counts(rows) for part in parts])
-        images = [[len(part.t) / part.task.passes, 0.0] for part in parts]
+        images = [[len(part.t) / part.task.splits, 0.0] for part in parts]
         return torch.tensor(images, device=parts[0].t.device)
 
     def forward(self, parts: Sequence[Coding], rows: Rows) -> Tensor:
@@ -197,23 +188,23 @@ class Objective(nn.Module):
         self.balance = self.balance + share * balance_loss(self.net)
         if (usage := expert_usage(self.net)) is None:
             return
-        served = usage.split([part.task.passes * len(pictures) for part in parts], dim=1)
-        for name, own in zip((part.task.name for part in parts), served):
-            before = self.usage.get(name, torch.zeros_like(own[:, 0]))
-            self.usage[name] = before + own.sum(dim=1)
+        served = usage.split([part.task.splits * len(pictures) for part in parts], dim=1)
+        for name, tokens in zip((part.task.name for part in parts), served):
+            before = self.usage.get(name, torch.zeros_like(tokens[:, 0]))
+            self.usage[name] = before + tokens.sum(dim=1)
 
     def _one_call(self, part: Coding, share: float) -> Tensor:
         assert part.batch is not None, "the cache is refused for this objective"
         codec, task = self._codec[0], part.task
         errors = one_call_errors(self.diffusion, codec, self.net, task, part.coded, part.batch)
-        self._note([part], part.t[: len(part.t) // task.passes], share)
+        self._note([part], part.t[: len(part.t) // task.splits], share)
         return F.pad(errors.sum()[None], (0, 1))
 
     def _later(
         self,
         parts: Sequence[Coding],
         rows: Rows,
-        whole: Coded,
+        whole: ModelInputs,
         t: Tensor,
         noise: Tensor,
         start: Tensor,
@@ -227,23 +218,23 @@ class Objective(nn.Module):
         if len(rows.walks):
             count, width = blocks(parts), len(rows.later)
             inside = torch.arange(len(rows.walks), device=t.device)
-            own = _in_blocks(inside, count, width)
+            walking = _in_blocks(inside, count, width)
             begun = _in_blocks(rows.walks, count, len(rows.start))
-            temperature[own] = rows.noisy[rows.walks].repeat(count)
-            walkers = picked(whole, at[own], temperature[own])
+            temperature[walking] = rows.noisy[rows.walks].repeat(count)
+            walkers = picked(whole, at[walking], temperature[walking])
             x0, start = answers[begun], start[begun]
-            walked = self._walked(walkers, x0, start, t[at][own], rows, count)
-            alpha, sigma = self.diffusion.levels(t[at][own], walked)
-            implied = (walked - alpha * whole.x[at][own]) / sigma
-            x, eps = x.index_copy(0, own, walked), eps.index_copy(0, own, implied)
+            walked = self._walked(walkers, x0, start, t[at][walking], rows, count)
+            alpha, sigma = self.diffusion.levels(t[at][walking], walked)
+            implied = (walked - alpha * whole.x[at][walking]) / sigma
+            x, eps = x.index_copy(0, walking, walked), eps.index_copy(0, walking, implied)
         coded = picked(whole, at, temperature)
-        found, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
+        answers, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
         self._note(parts, rows.later, 1 - rows.share)
-        return _by_task(parts, rows.later, found, squared)
+        return _by_task(parts, rows.later, answers, squared)
 
     @torch.no_grad()
     def _walked(
-        self, coded: Coded, x0: Tensor, start: Tensor, t: Tensor, rows: Rows, count: int
+        self, coded: ModelInputs, x0: Tensor, start: Tensor, t: Tensor, rows: Rows, count: int
     ) -> Tensor:
         """Where DDIM's walk from `start` with the answer x0 is at `t`; for deep walks by way of a
         call in between."""
@@ -258,39 +249,39 @@ class Objective(nn.Module):
 
 
 def one_call_errors(
-    diffusion: Diffusion, codec: Codec, net: nn.Module, task: Task, coded: Coded, batch: Batch
+    diffusion: Diffusion, codec: Codec, net: nn.Module, task: Task, coded: ModelInputs, batch: Batch
 ) -> Tensor:
     """The error "b" of end-to-end fine-tuning (Garcia et al. 2025): one step from the noisiest
     level, decoded, against the truth in physical space. The decoder's activations are recomputed
     rather than kept."""
     z = diffusion.one_step(net, coded)[:, : working_channels(task, codec)].float()
-    x = checkpoint(codec.decode, z, task.channels // task.passes, use_reentrant=False)
-    return task.loss(rearrange(x, "(p b) c h w -> b (p c) h w", p=task.passes), batch)
+    x = checkpoint(codec.decode, z, task.channels // task.splits, use_reentrant=False)
+    return task.loss(rearrange(x, "(p b) c h w -> b (p c) h w", p=task.splits), batch)
 
 
-def joined(net: nn.Module, parts: Sequence[Coded]) -> Coded:
+def joined(net: nn.Module, parts: Sequence[ModelInputs]) -> ModelInputs:
     """Rows of several tasks below one another, with what the network makes of their conditions."""
     sizes = [len(part.label) for part in parts]
     offsets = np.cumsum([0, *sizes[:-1]])
-    of = {name: _cat([getattr(part, name) for part in parts]) for name in ("x", "valid")}
+    x, valid = (_cat([getattr(part, name) for part in parts]) for name in ("x", "valid"))
     cond, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("cond", "label"))
-    own = [i for i, part in enumerate(parts) if part.features is not None or part.look is not None]
-    featured = [torch.arange(sizes[i]) + offsets[i] for i in own]
-    rows = torch.cat(featured).to(label.device) if own else None
-    features = _cat([parts[i].features for i in own]) if own else None
+    some = [i for i, part in enumerate(parts) if part.features is not None or part.look is not None]
+    featured = [torch.arange(sizes[i]) + offsets[i] for i in some]
+    rows = torch.cat(featured).to(label.device) if some else None
+    features = _cat([parts[i].features for i in some]) if some else None
     look = next((part.look for part in parts if part.look is not None), None)
     pictures = _cat([part.pictures for part in parts])
     encoded = net.encode(cond, label, features, rows, pictures)  # type: ignore[operator]
-    return Coded(of["x"], cond, features, of["valid"], label, rows, pictures, look, encoded=encoded)
+    return ModelInputs(x, cond, features, valid, label, rows, pictures, look, encoded=encoded)
 
 
-def picked(whole: Coded, rows: Tensor, temperature: Tensor | None = None) -> Coded:
+def picked(whole: ModelInputs, rows: Tensor, temperature: Tensor | None = None) -> ModelInputs:
     """Some rows of joined ones."""
     assert whole.x is not None and whole.valid is not None and whole.encoded is not None
     featured = whole.featured
     if featured is not None:
         featured = torch.isin(rows, featured).nonzero()[:, 0]
-    return Coded(
+    return ModelInputs(
         whole.x[rows],
         whole.cond[rows],
         None,  # encoded already
@@ -305,12 +296,12 @@ def picked(whole: Coded, rows: Tensor, temperature: Tensor | None = None) -> Cod
 
 def blocks(parts: Sequence[Coding]) -> int:
     """Runs of the backbone over the pictures: the passes of all tasks."""
-    return sum(part.task.passes for part in parts)
+    return sum(part.task.splits for part in parts)
 
 
 def places(parts: Sequence[Coding], pictures: Tensor) -> Tensor:
     """The rows that some pictures have among those of all tasks and passes."""
-    each = len(parts[0].t) // parts[0].task.passes
+    each = len(parts[0].t) // parts[0].task.splits
     return _in_blocks(pictures, blocks(parts), each)
 
 
@@ -322,16 +313,16 @@ def _in_blocks(inside: Tensor, count: int, width: int) -> Tensor:
 
 def _by_task(parts: Sequence[Coding], pictures: Tensor, answers: Tensor, squared: Tensor) -> Tensor:
     """Sums "tasks" of the rows' errors: the tasks' own of the answers, or the squared ones."""
-    found, at = [], 0
+    sums, at = [], 0
     for part in parts:
-        passes = part.task.passes
+        passes = part.task.splits
         rows = slice(at, at := at + passes * len(pictures))
         if part.importance is None:
-            found.append(squared[rows].sum())
+            sums.append(squared[rows].sum())
             continue
-        own = _in_blocks(pictures, passes, len(part.t) // passes)
-        found.append(part.own_errors(answers[rows], own).sum())
-    return torch.stack(found)
+        mine = _in_blocks(pictures, passes, len(part.t) // passes)
+        sums.append(part.own_errors(answers[rows], mine).sum())
+    return torch.stack(sums)
 
 
 def _cat(values: Sequence[Tensor | None]) -> Tensor | None:

@@ -20,9 +20,8 @@ from stepsight.evaluation.jobs import protocols_of
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.sources import open_sources, pick_sources
 from stepsight.measures import main_metric, measure
-from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.tasks.config import ImageSettings
 
 ENOUGH = 0.002  # a cheaper setting is taken where its error is at most so much larger
 MEMBERS = 8  # of the ensembles whose uncertainty is calibrated
@@ -30,38 +29,32 @@ MEMBERS = 8  # of the ensembles whose uncertainty is calibrated
 
 def tuned(pipeline: DensePipeline) -> dict[str, dict[str, Any]]:
     """`sampling` and `calibration` of a checkpoint, by task. All processes take part."""
-    images = pipeline.config.evaluation.tuning_images
-    needs = frozenset(task.needs for task in pipeline.tasks.values())
-    sources = open_sources(pipeline.config, needs, "tune")
-    found: dict[str, dict[str, Any]] = {"sampling": {}, "calibration": {}}
+    config, settings = pipeline.config, pipeline.config.evaluation
+    quantities = frozenset(task.target_field for task in pipeline.tasks.values())
+    sources = open_sources(config, quantities, "tune")
+    several = pipeline.sampling(temperature=1.0, views="none")
+    chosen: dict[str, Any] = {}
+    fitted: dict[str, Any] = {}
     for task, source in pick_sources(pipeline, sources, list(pipeline.tasks)).items():
-        picks = range(min(images, len(source)))
-        if task != ImageSettings.name:  # which one sample says little of
-            found["sampling"][task] = best_setting(pipeline, task, source, picks)
-        several = pipeline.sampling(temperature=1.0, views="none")
-        record = _calibrated(several, task, source, picks)
+        picks = range(min(settings.tuning_images, len(source)))
+        if not pipeline.tasks[task].generative:  # which one sample says little of
+            chosen[task] = best_setting(pipeline, task, source, picks)
+        if config.diffusion.objective == "end_to_end":
+            continue  # which has one answer and no members
+        record = fit_calibration(
+            several,
+            source,
+            task,
+            picks,
+            protocols_of(several, task, {})[0],
+            nfe=settings.nfe,
+            members=MEMBERS,
+            seed=settings.seed,
+            chunk_size=settings.batch,
+        )
         if record is not None:
-            found["calibration"][task] = record
-    return found
-
-
-def _calibrated(
-    pipeline: DensePipeline, task: str, source: Source, picks: range
-) -> dict[str, Any] | None:
-    settings = pipeline.config.evaluation
-    if pipeline.config.diffusion.objective == "end_to_end":
-        return None  # which has one answer and no members
-    return fit_calibration(
-        pipeline,
-        source,
-        task,
-        picks,
-        protocols_of(pipeline, task, {})[0],
-        nfe=settings.nfe,
-        members=MEMBERS,
-        seed=settings.seed,
-        rows=settings.batch,
-    )
+            fitted[task] = record
+    return {"sampling": chosen, "calibration": fitted}
 
 
 def best_setting(
@@ -69,21 +62,21 @@ def best_setting(
 ) -> dict[str, Any]:
     """The setting of the least error within the calls of `evaluation`, the cheapest of those that
     are as good; with its score."""
-    first = Usual.of(pipeline.config.evaluation, None)
+    first = SamplingSetting.of(pipeline.config.evaluation, None)
     if pipeline.config.diffusion.sampler != "ddim" or first.nfe == 1:
         first = replace(first, views="none")
     tried = dict.fromkeys([first, *candidates(pipeline)])
     errors = {one: _error(pipeline, task, source, picks, one) for one in tried}
     least = min(errors.values())
-    good = [one for one, error in errors.items() if error <= least * (1 + ENOUGH)]
+    good = [one for one, error in errors.items() if error <= least + ENOUGH * abs(least)]
     best = min(good, key=lambda one: (one.nfe * one.members, errors[one]))
-    own = isinstance(pipeline.config.data.get(source.name), ScenesSettings)
-    where = {"images": len(picks), "split": "tune" if own else "evaluation"}
+    apart = isinstance(pipeline.config.data.get(source.name), ScenesSettings)
+    where = {"images": len(picks), "split": "tune" if apart else "evaluation"}
     best_of = {name: value for name, value in asdict(best).items() if name != "settled"}
     return best_of | {"error": errors[best], "settings": len(errors)} | where
 
 
-def candidates(pipeline: DensePipeline) -> Iterator[Usual]:
+def candidates(pipeline: DensePipeline) -> Iterator[SamplingSetting]:
     """Settings within the budget of `evaluation`: one member from zeros, with and without views,
     and so many members from noise."""
     settings = pipeline.config.evaluation
@@ -95,9 +88,9 @@ def candidates(pipeline: DensePipeline) -> Iterator[Usual]:
             continue
         ways = settings.sweep_views if pipeline.diffusion.settings.sampler == "ddim" else ("none",)
         for views in ways if nfe > 1 else ways[:1]:  # one call sees one view
-            yield Usual(nfe, 1, 0.0, views)
+            yield SamplingSetting(nfe, 1, 0.0, views)
         if (members := min(budget // nfe, max(settings.sweep_members))) > 1:
-            yield Usual(nfe, members, 1.0, "none")
+            yield SamplingSetting(nfe, members, 1.0, "none")
 
 
 def _spendable(pipeline: DensePipeline, nfe: int) -> bool:
@@ -109,12 +102,12 @@ def _spendable(pipeline: DensePipeline, nfe: int) -> bool:
 
 
 def _error(
-    pipeline: DensePipeline, task: str, source: Source, picks: range, setting: Usual
+    pipeline: DensePipeline, task: str, source: Source, picks: range, setting: SamplingSetting
 ) -> float:
     """The main metric under the task's protocol, or 1 less it where higher is better."""
     settings, rule = pipeline.config.evaluation, protocols_of(pipeline, task, {})[0]
     scores = score_source(
-        pipeline.set_to(setting),
+        pipeline.with_setting(setting),
         source,
         task,
         protocol=rule.name,
@@ -122,10 +115,9 @@ def _error(
         nfe=[setting.nfe],
         members=[setting.members],
         seed=settings.seed,
-        rows=settings.batch,
+        chunk_size=settings.batch,
     )
     metrics = metrics_of(scores.settings[setting.nfe, setting.members], rule.name)
     metric = main_metric(task, metrics, rule.metrics)
     assert metric is not None, f"{task} has a main metric"
-    value = metrics[metric]
-    return 1 - value if measure(metric).higher_is_better else value
+    return measure(metric).error(metrics[metric])

@@ -1,9 +1,11 @@
-"""The stage that trains a VAE: what it writes, that it learns, and what it refuses."""
+"""A run that trains a VAE: what it writes, that it learns and continues, and what it refuses."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,23 +13,22 @@ from unittest import mock
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from safetensors.torch import load_file
 
+from stepsight import checkpoint
 from stepsight.config import RunConfig, from_dict
 from stepsight.data.collate import collate
 from stepsight.errors import UserError
-from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
 from stepsight.models.vae import VAE, build_vae, to_pictures
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
-from stepsight.training import vae as stage
 from stepsight.training.dry_run import describe, lines
-from stepsight.training.folder import RunWriter
-from stepsight.training.reconstruction import image_psnr, restored_target, survival, survival_grid
+from stepsight.training.feed import Feed
+from stepsight.training.fit import fit as train
+from stepsight.training.vae import objective as vae
 
-CPU = torch.device("cpu")
 WEIGHTS = Path("vae") / "diffusion_pytorch_model.safetensors"
 
 
@@ -50,14 +51,8 @@ def config(
 def fit(lab, tmp_path):
     """Train on synthetic samples; the run folder."""
 
-    def serve(config: RunConfig, quantities: frozenset[str], split: str) -> dict[str, Any]:
-        return {"scenes": lab.source if split == "train" else lab.held}
-
-    def run(config: RunConfig, name: str = "run", overwrite: bool = False) -> Path:
-        with mock.patch.object(stage, "open_sources", serve):
-            return stage.fit_vae(
-                config, name="vae", run_dir=str(tmp_path / name), overwrite=overwrite
-            )
+    def run(config: RunConfig, name: str = "run", **options: Any) -> Path:
+        return lab.fit(config, tmp_path / name, **options)
 
     return run
 
@@ -70,7 +65,9 @@ def test_a_run_writes_a_vae_that_opens_and_everything_about_it(fit, lab):
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     described = {"config.yaml", "command.txt", "env.json"}
     logged = {"metrics.jsonl", "train.log", "samples/final.png"}
-    assert written == described | logged | {"vae/config.json", WEIGHTS.as_posix()}
+    published = {name for name in written if not name.startswith("checkpoints/")}
+    assert published == described | logged | {"vae/config.json", WEIGHTS.as_posix()}
+    assert (folder / "checkpoints/last.txt").read_text().strip() == "step-000006"
     assert VAE.open(folder / "vae", CodecSettings()).downsample == 4
     module = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
     assert module.config["latent_channels"] == 4
@@ -133,24 +130,104 @@ def test_both_optimizers_bfloat16_and_separate_passes_run(fit, lab):
     assert lab.rows(folder, "val")[-1]["task"] == "flow"
 
 
+# ------------------------------------------------------------------------ continued, shared out
+
+
+def digests(folder: Path, step: int = 6) -> dict[str, str]:
+    """sha256 of all that a later step depends on, and of the VAE that is published."""
+    saved = folder / "checkpoints" / checkpoint.step_name(step)
+    files = [saved / name for name in (checkpoint.BACKBONE, checkpoint.RAW, checkpoint.OPTIMIZER)]
+    files += [folder / WEIGHTS, folder / "vae" / "config.json"]
+    return {file.name + file.parent.name: sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without the clock."""
+    clocks = ("seconds", "images_per_s", "data_share")
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{key: x for key, x in row.items() if key not in clocks} for row in lines]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_killed_run_continues_bit_for_bit(fit, monkeypatch, optimizer):
+    settings = config(checkpoint_every=8, optimizer=optimizer)
+    whole, draw = fit(settings, "whole"), Feed.draw
+
+    def dying(feed: Feed, step: int) -> Any:
+        if step == 5:
+            raise KeyboardInterrupt
+        return draw(feed, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Feed, "draw", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit(settings, "halves")
+    halves = fit(settings, "halves", resume="auto")
+    assert "continues from" in (halves / "train.log").read_text()
+    assert digests(halves) == digests(whole) and measured(halves) == measured(whole)
+    assert checkpoint.read(halves).meta["training_flops"] > 0
+
+
+def test_a_finished_run_goes_on_when_it_is_made_longer(fit, lab):
+    folder = fit(config(images=12))
+    assert fit(config(images=20), resume="auto") == folder
+    assert [row["step"] for row in lab.rows(folder)] == [1, 2, 3, 4, 5]
+
+
+def test_micro_batches_cost_what_the_batch_costs(fit, lab):
+    whole, cut = fit(config(images=16), "whole"), fit(config(images=16, accumulate=4), "cut")
+    assert lab.losses(cut) == pytest.approx(lab.losses(whole), abs=1e-6)
+
+
+def test_a_run_starts_from_the_weights_of_another_vae_only(fit, lab, tmp_path):
+    first = fit(config(images=8), "first")
+    frozen = config(images=4, lr=0.0, muon_lr=0.0)
+    second = checkpoint.read(fit(frozen, "second", init_from=str(first)))
+    weights = checkpoint.read(first).tensors(checkpoint.BACKBONE)
+    for name, value in second.tensors(checkpoint.RAW).items():
+        assert torch.equal(value, weights[name])
+    assert second.meta["parent"] == "first" and second.meta["inherited_flops"] > 0
+    backbone = lab.fit(lab.config(("depth",), images=8), tmp_path / "backbone")
+    with pytest.raises(UserError, match="holds a backbone"):
+        fit(frozen, "third", init_from=str(backbone))
+
+
+def test_a_vae_is_no_model_that_answers(fit):
+    folder = fit(config(images=4))
+    with pytest.raises(UserError, match=rf"holds a VAE.*--codec.path {folder / 'vae'}"):
+        DensePipeline.from_pretrained(folder)
+
+
 # ------------------------------------------------------------------------ what it is trained on
 
 
 def test_a_batch_shows_its_images_and_its_targets(lab, tmp_path):
-    run = RunWriter(tmp_path)
-    run.create(config())
-
-    def serve(*_: object) -> dict[str, Any]:
-        return {"scenes": lab.source}
-
-    with mock.patch.object(stage, "open_sources", serve):
-        s = stage.prepare(config(("semantic",), flip=False), run)
-    draw = s.mixture.draw(0)
+    run = lab.begin(config(("semantic",), flip=False), tmp_path)
+    draw = run.feed.draw(0)
     batch = collate(lab.source.samples(draw.indices))
-    pictures = s.pictures(draw, "semantic")
+    pictures, _ = run.objective.read(run.feed, draw, 0, range(4))
     assert pictures.shape == (4 + 4 * 3, 3, 16, 16)  # 7 classes are three pictures
     assert torch.equal(pictures[:4], batch.image)
-    assert torch.equal(pictures[4:], to_pictures(s.tasks["semantic"].encode(batch).x))
+    assert torch.equal(pictures[4:], to_pictures(run.objective.tasks["semantic"].encode(batch).x))
+
+
+@pytest.mark.parametrize("task", ["flow", "semantic"])
+def test_noise_belongs_to_pictures_however_the_batch_is_cut(lab, tmp_path, task):
+    """Of several passes, and of several pictures a pass."""
+    settings = config((task,))
+    if task == "flow":
+        settings.tasks["flow"] = replace(settings.tasks["flow"], components="separate")
+    run = lab.begin(settings, tmp_path)
+    objective, draw = run.objective, run.feed.draw(2)
+
+    def prepared(rows: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(zip(*objective.prepare(objective.read(run.feed, draw, 2, rows), 2, rows)))
+
+    whole, parts = prepared(range(4)), [*prepared(range(2)), *prepared(range(2, 4))]
+    assert len(parts) == len(whole)
+    for picture, noise in parts:
+        assert any(torch.equal(picture, x) and torch.equal(noise, z) for x, z in whole)
+    assert len({noise.sum().item() for _, noise in parts}) == len(parts)
 
 
 def test_tasks_of_one_source_take_turns(fit, lab):
@@ -164,60 +241,17 @@ def test_the_loss_is_what_its_formula_says():
     torch.manual_seed(0)
     net = build_vae("vae-tiny").eval()
     x = torch.rand(2, 3, 16, 16) * 2 - 1
-    found = stage.objective(net, x, generator("noise"))
-
     posterior = net.encode(x).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator("noise"))
+    errors = vae.PictureErrors(net)
+    found = errors(x, noise) / errors.counts(x, noise)
     error = net.decode(posterior.mean + posterior.std * noise).sample - x
     rows, columns = (error[:, :, 1:] - error[:, :, :-1]), (error[..., 1:] - error[..., :-1])
     mean, variance = posterior.mean, posterior.var
     kl = (mean**2 + variance - 1 - variance.log()).mean() / 2
     expected = error.abs().mean() + (error**2).mean()
-    expected += stage.EDGES * (rows.abs().mean() + columns.abs().mean()) + stage.KL * kl
+    expected += vae.EDGES * (rows.abs().mean() + columns.abs().mean()) + vae.KL * kl
     assert torch.allclose(found, expected, atol=1e-6) and found.requires_grad
-
-
-# ------------------------------------------------------------------------ survival
-
-
-def test_psnr_is_its_definition():
-    truth = torch.zeros(2, 3, 4, 4)
-    x = torch.full_like(truth, 0.2)
-    x[1] = 5.0  # clipped to 1
-    expected = [10 * math.log10(4 / 0.04), 10 * math.log10(4)]
-    assert image_psnr(x, truth).tolist() == pytest.approx(expected, rel=1e-5)
-
-
-class Dimmed(Pixels):
-    """A codec that loses a fifth of everything."""
-
-    def decode(self, z: torch.Tensor, channels: int) -> torch.Tensor:
-        return 0.8 * z[:, :channels]
-
-
-def test_survival_counts_valid_entries_of_the_target_only(lab):
-    task = build_tasks(config(("flow",)).tasks)["flow"]
-    target = task.encode(collate(lab.held.samples(range(6))))
-    expected = 0.2 * (target.x.abs() * target.valid).sum() / (2 * target.valid.sum())
-    found = survival(Dimmed(), task, lab.held, 6, CPU)
-    assert found["mae"] == pytest.approx(float(expected), rel=1e-4)
-    lossless = survival(Pixels(), task, lab.held, 6, CPU)
-    assert lossless["mae"] == 0 and lossless["psnr"] == pytest.approx(10 * math.log10(4e12))
-
-
-def test_passes_of_a_target_go_through_the_codec_one_by_one(lab):
-    settings = config(("flow",)).tasks["flow"]
-    task = build_tasks({"flow": type(settings)(components="separate")})["flow"]
-    batch = collate(lab.held.samples(range(3)))
-    assert torch.equal(restored_target(Pixels(), task, batch), task.encode(batch).x)
-
-
-def test_the_grid_shows_every_task(lab, tmp_path):
-    tasks = build_tasks(config(("depth", "semantic")).tasks).values()
-    path = survival_grid(Pixels(), [(task, lab.held) for task in tasks], tmp_path / "a.png", CPU)
-    with Image.open(path) as picture:
-        width, height = picture.size
-    assert height > 8 * 128 and width > 4 * 128  # four images of each task, enlarged
 
 
 # ------------------------------------------------------------------------ described and refused
@@ -244,7 +278,7 @@ def test_the_description_is_that_of_a_backbone():
     "change, message",
     [
         ({"training": {"processes": 2}}, r"training\.processes"),
-        ({"training": {"accumulate": 2}}, r"training\.accumulate"),
+        ({"training": {"accumulate": 3}}, r"batch=16 does not divide by 3"),
         ({"codec": {"path": "vae"}}, r"codec\.path"),
         ({"model": {"name": "vae-big"}}, "'vae-big' is no VAE.*vae-tiny"),
         ({"data": {"scenes": {"size": [18, 16]}}}, r"data\.scenes\.size: height 18 .* 16 or 20"),
@@ -254,19 +288,16 @@ def test_the_description_is_that_of_a_backbone():
 def test_what_cannot_be_is_refused_before_anything_is_written(change, message, tmp_path):
     settings = from_dict({"model": {"name": "vae-tiny"}, "tasks": {"depth": {}}} | change)
     with pytest.raises(UserError, match=message):
-        stage.fit_vae(settings, name="vae", run_dir=str(tmp_path / "run"), overwrite=False)
+        train(settings, name="vae", run_dir=str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_second_process_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="torchrun"):
-        stage.fit_vae(config(), name="vae", run_dir=str(tmp_path / "run"), overwrite=False)
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(fit):
+    def broken(net: torch.nn.Module, *_: torch.Tensor) -> torch.Tensor:
+        return sum(p.sum() for p in net.parameters()) * torch.nan
+
     with (
-        mock.patch.object(stage, "objective", lambda net, x, draw: x.sum() * torch.nan),
+        mock.patch.object(vae, "picture_errors", broken),
         pytest.raises(UserError, match=r"loss is nan at step 0, task \w+, samples .*training\.lr"),
     ):
         fit(config())

@@ -1,0 +1,1 @@
+"""Training a backbone that denoises the targets of the tasks."""

@@ -1,0 +1,128 @@
+"""Validation while training: a few evaluation images of every task, scored, drawn and compared."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from stepsight import checkpoint
+from stepsight.data.collate import collate
+from stepsight.data.resize import resize_sample
+from stepsight.data.table import Source
+from stepsight.diffusion.noise import row_noise
+from stepsight.evaluation.evaluate import score_tasks
+from stepsight.evaluation.evaluator import Scores
+from stepsight.evaluation.jobs import ScoringPlan
+from stepsight.evaluation.pictures import sample_grid
+from stepsight.evaluation.results import metrics_of
+from stepsight.measures import main_metric, measure
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.inputs import content_keys
+from stepsight.report.console import Console
+from stepsight.tasks.config import TABLE
+from stepsight.training.dense.batches import code_part, counts_of, errors_of
+from stepsight.training.folder import RunWriter
+from stepsight.training.progress import Progress
+
+CHUNK = 32  # images whose loss is taken together
+BINS = 4  # of the noise levels
+
+
+def validate(
+    pipeline: DensePipeline,
+    held: dict[str, Source],
+    progress: Progress,
+    writer: RunWriter,
+    console: Console,
+) -> bool:
+    """Score and draw a few evaluation images of every task: whether none were better so far."""
+    config, name = pipeline.config, checkpoint.step_name(progress.step)
+    plan = ScoringPlan(
+        nfe=[],
+        members=[],
+        usual=True,
+        images=config.training.validation_images,
+        sampler=config.diffusion.sampler,
+        seed=config.evaluation.seed,
+        chunk_size=config.evaluation.batch,
+    )
+    rows = []
+    for scores in score_tasks(pipeline, held, plan):
+        loss, bins = validation_loss(pipeline, scores.task, held[scores.task])
+        progress.losses[scores.task], progress.loss_bins[scores.task] = loss, bins
+        row = progress.stamp("val") | scored(scores) | {"loss": loss, "loss_bins": bins}
+        rows.append(row | {"seconds": writer.elapsed()})
+        writer.log(rows[-1])
+    if writer.main:
+        few = 2 if progress.images_seen < config.training.images else 3
+        sample_grid(pipeline, held, writer.samples / f"{name}.png", images=few)
+    best = progress.improve(best_score(rows))
+    console.validation(progress.step, rows, name if best else None)
+    return best
+
+
+def scored(scores: Scores) -> dict[str, Any]:
+    """The scores of a task in a `val` line of metrics.jsonl."""
+    ((nfe, members), rows), *_ = scores.settings.items()
+    baselines = scores.baselines.items()
+    return {
+        "task": scores.task,
+        "data": scores.source,
+        "nfe": nfe,
+        "members": members,
+        "n": len(scores.keys),
+        "metrics": metrics_of(rows, scores.protocol),
+        "baselines": {name: metrics_of(rows, scores.protocol) for name, rows in baselines},
+    }
+
+
+def best_score(rows: list[dict[str, Any]]) -> float:
+    """Mean over tasks of log(error / error of the best trivial predictor): lower is better.
+
+    A generator of images goes by its loss: the one sample of a validation says little of a
+    distribution.
+    """
+    logs = []
+    for row in rows:
+        if TABLE[row["task"]].generative:
+            logs.append(math.log(max(row["loss"], 1e-6)))
+            continue
+        metric = main_metric(row["task"], row["metrics"])
+        assert metric is not None, row
+        rivals = [rival[metric] for rival in row["baselines"].values() if metric in rival]
+        logs.append(measure(metric).log_ratio(row["metrics"][metric], rivals))
+    measured = [x for x in logs if math.isfinite(x)]  # a task may have nothing to measure
+    return sum(measured) / len(measured) if measured else math.inf
+
+
+@torch.inference_mode()
+def validation_loss(
+    pipeline: DensePipeline, task: str, source: Source
+) -> tuple[float, list[float]]:
+    """The training loss of the network as it is, and the same in `BINS` equal shares of the noise
+    levels drawn, clean to noisy. Images, levels and noise are the same for every checkpoint of
+    every run, and the levels are stratified. The objective "end_to_end" has one level, so no bins.
+    """
+    count = min(pipeline.config.training.validation_images, len(source))
+    errors, counts = torch.zeros(BINS, dtype=torch.float64), torch.zeros(BINS, dtype=torch.float64)
+    for start in range(0, count, CHUNK):
+        picks = range(start, min(start + CHUNK, count))
+        samples = [resize_sample(x, pipeline.sizes[task]) for x in source.samples(picks)]
+        part = code_part(pipeline, task, collate(samples).to(pipeline.device))
+        assert part.coded.x is not None and part.batch is not None
+        runs = range(part.task.splits)
+        u = (torch.tensor([*picks] * len(runs), dtype=torch.float32) * 0.618034 + 0.5) % 1
+        pictures = content_keys(part.batch.image)
+        keys = [("validation", key, *([run] if run else [])) for run in runs for key in pictures]
+        noise = row_noise(part.coded.x.shape[1:], keys).to(pipeline.device)
+        times = pipeline.diffusion.draw_times(u.clamp(1e-3, 1 - 1e-3)).to(pipeline.device)
+        each = errors_of(pipeline, part, times, noise).double().cpu()
+        bins = (u * BINS).long().clamp_max(BINS - 1)[: len(each)]
+        errors.index_add_(0, bins, each)
+        counts.index_add_(0, bins, counts_of(pipeline, part).double().cpu())
+    loss = float(errors.sum() / counts.sum().clamp_min(1))
+    if pipeline.config.diffusion.objective == "end_to_end":
+        return loss, []
+    return loss, (errors / counts).tolist()

@@ -1,0 +1,96 @@
+"""Where a run stands: all that its checkpoints hold of it besides weights and optimizers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from stepsight.checkpoint import Checkpoint
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+
+# What may differ when a run is continued: how long it is, what it logs and keeps, who reads, how it
+# is scored.
+FREE = re.compile(
+    r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
+    r"tracker|processes|workers|accumulate|latents.*)$|data\.\w+\.stream$"
+)
+
+
+@dataclass
+class Progress:
+    """How far a run has come. Written with `asdict` into `stepsight.json`, and read with `of`: no
+    field can be saved and not restored."""
+
+    step: int = 0  # batches learnt from
+    images_seen: int = 0
+    training_flops: float = 0.0
+    inherited_flops: float = 0.0  # spent on the weights that the run started from
+    best: float | None = None  # the least score of a validation; None before there is one
+    losses: dict[str, float] = field(default_factory=dict)  # validation loss by task
+    loss_bins: dict[str, list[float]] = field(default_factory=dict)  # by noise level, and task
+    parent: str = ""  # run that the weights started from
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> Self:
+        """That of a checkpoint's run, from its `meta`."""
+        known = {f.name for f in fields(cls)} & meta.keys()
+        return cls(**{name: deepcopy(meta[name]) for name in known})
+
+    @classmethod
+    def from_weights(cls, meta: Mapping[str, Any]) -> Self:
+        """That of a new run which starts from the weights of a checkpoint with this `meta`."""
+        spent = meta["training_flops"] + meta.get("inherited_flops", 0.0)
+        return cls(inherited_flops=spent, parent=meta["run"])
+
+    def advance(self, images: int, flops: float) -> None:
+        """Count a batch."""
+        self.step += 1
+        self.images_seen += images
+        self.training_flops += flops
+
+    def improve(self, score: float) -> bool:
+        """Note the score of a validation, which is better when lower: whether it is the best."""
+        better = score < (math.inf if self.best is None else self.best)
+        self.best = score if better else self.best
+        return better
+
+    def stamp(self, kind: str) -> dict[str, Any]:
+        """What a line of metrics.jsonl begins with."""
+        return {"kind": kind, "step": self.step, "images_seen": self.images_seen}
+
+
+def check_settings(saved: Checkpoint, config: RunConfig) -> None:
+    """Raise UserError listing what differs from `config` in the settings that shape the weights.
+
+    A longer run may be continued from a shorter one; with a decaying learning rate its past then
+    had the rates of the shorter run.
+    """
+    changed = differing(saved.config, config)
+    if changed:
+        raise UserError(
+            f"{saved.path} was made with other settings: {', '.join(changed[:6])}. "
+            f"Resume with the settings of its config.yaml, or use --init-from."
+        )
+
+
+def differing(before: RunConfig, after: RunConfig) -> list[str]:
+    """Settings that shape the weights and are not the same, as `key old -> new`."""
+    old, new = _leaves(before.to_dict()), _leaves(after.to_dict())
+    return [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key) and not FREE.match(key)
+    ]
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        inner = isinstance(value, Mapping)
+        leaves |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return leaves

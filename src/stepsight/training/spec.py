@@ -1,0 +1,166 @@
+"""A run before it begins: its settings, its data matched with its tasks, what it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from stepsight.checkpoint import Checkpoint
+from stepsight.config import RunConfig
+from stepsight.data.buckets import cut, parse_size
+from stepsight.data.config import FileSettings, ScenesSettings
+from stepsight.data.mixture import BLOCK, Stream
+from stepsight.data.table import Source
+from stepsight.errors import UserError
+from stepsight.evaluation.sources import open_sources
+from stepsight.tasks.base import Task
+from stepsight.tasks.table import build_tasks
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What follows from the settings of a run and from the files that they name.
+
+    past: the checkpoint that it continues. parent: the one whose weights it starts from.
+    """
+
+    config: RunConfig
+    folder: Path
+    tasks: dict[str, Task]
+    sources: dict[str, Source]  # of training
+    streams: list[Stream]  # the same with the tasks that they serve, cut into buckets
+    held: dict[str, Source]  # of evaluation
+    past: Checkpoint | None = None
+    parent: Checkpoint | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        folder: Path,
+        past: Checkpoint | None = None,
+        parent: Checkpoint | None = None,
+    ) -> Self:
+        """Open the data. Raises UserError for what cannot be read, or serves no task."""
+        check_reading(config)
+        tasks = build_tasks(config.tasks)
+        quantities = frozenset(task.target_field for task in tasks.values())
+        sources = open_sources(config, quantities, "train")
+        held = open_sources(config, quantities, "eval")
+        match(tasks, held, config)
+        streams = _cut(match(tasks, sources, config), sources, config)
+        return cls(config, folder, tasks, sources, streams, held, past, parent)
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        """The working size of each task: of the first source that serves it."""
+        first = first_sources(self.streams)
+        return {task: self.sources[first[task]].size for task in self.tasks}
+
+    def every_size(self) -> dict[str, Size]:
+        """Every size that is worked at: for evaluation, and those of the streams."""
+        sizes: dict[str, Size] = {}
+        for stream in self.streams:
+            where = f"{stream.label} on {stream.source}"
+            sizes[where] = self.sources[stream.source].size
+            if stream.size is not None:
+                sizes["{}, bucket {}x{}".format(where, *stream.size)] = stream.size
+        return sizes
+
+
+def match(
+    tasks: Mapping[str, Task], sources: Mapping[str, Source], config: RunConfig
+) -> list[Stream]:
+    """Every source with the tasks whose truth it holds.
+
+    The weight of a task is shared by its sources by their own; a source is drawn by the sum over
+    its tasks.
+    """
+    weights: dict[str, dict[str, float]] = {}
+    for name, task in tasks.items():
+        fitting = [key for key, source in sources.items() if task.target_field in source.quantities]
+        if not fitting:
+            raise UserError(
+                f"task {name} needs {task.target_field}; no source of this run has it "
+                f"({', '.join(sources)}). Add a source under data, or drop the task."
+            )
+        share = sum(config.data[key].weight for key in fitting)
+        if not task.weight * share:
+            raise UserError(
+                f"tasks.{name} would get no batches: its weight, or that of {', '.join(fitting)}, "
+                f"is 0. Give it a weight, or leave the task out."
+            )
+        for key in fitting:
+            weights.setdefault(key, {})[name] = task.weight * config.data[key].weight / share
+    return [_stream(sources[key], key, by_task, config) for key, by_task in weights.items()]
+
+
+def _stream(source: Source, name: str, weights: Mapping[str, float], config: RunConfig) -> Stream:
+    independent = isinstance(config.data[name], ScenesSettings)
+    groups = getattr(source, "groups", ())  # of sharded sources
+    tasks = tuple(task for task, weight in weights.items() if weight > 0) or tuple(weights)
+    shares = tuple(weights[task] for task in tasks)
+    return Stream(tasks, name, sum(shares), len(source), independent, groups, shares=shares)
+
+
+def first_sources(streams: Sequence[Stream]) -> dict[str, str]:
+    """The first source of each task."""
+    return {task: stream.source for stream in reversed(streams) for task in stream.tasks}
+
+
+def _cut(
+    streams: Sequence[Stream], sources: Mapping[str, Source], config: RunConfig
+) -> list[Stream]:
+    """The streams, those of sources with buckets cut into one for each bucket."""
+    least = sum(stream.weight for stream in streams) / BLOCK
+    every: list[Stream] = []
+    for stream in streams:
+        settings = config.data[stream.source]
+        if not isinstance(settings, FileSettings) or not settings.buckets:
+            every.append(stream)
+            continue
+        where = f"data.{stream.source}.buckets"
+        native = getattr(sources[stream.source], "sizes", None)
+        if native is None:
+            raise UserError(
+                f"{where}: the sizes of the pictures are known of sharded sets only. Write shards "
+                f"with `stepsight data shard {stream.source} {settings.root} --out FOLDER`, and "
+                f"read them with --data.{stream.source}.root FOLDER."
+            )
+        every += cut(stream, native, [parse_size(text, where) for text in settings.buckets], least)
+    return every
+
+
+def streamed(config: RunConfig) -> dict[str, FileSettings]:
+    """The settings of the sources whose files are read anew each time."""
+    every = config.data.items()
+    return {name: one for name, one in every if isinstance(one, FileSettings) and one.stream}
+
+
+def check_reading(config: RunConfig) -> None:
+    """Raise UserError for settings of how samples are read that cannot be."""
+    if config.training.workers < 0:
+        raise UserError(f"training.workers={config.training.workers}: must be 0 or more.")
+    for name, settings in config.data.items():
+        if not isinstance(settings, FileSettings):
+            continue
+        if not 0 < settings.crop_scale <= 1:
+            raise UserError(f"data.{name}.crop_scale={settings.crop_scale}: above 0, at most 1.")
+        if not 0 <= settings.jitter <= 1:
+            raise UserError(f"data.{name}.jitter={settings.jitter}: at least 0, at most 1.")
+        if settings.stream and config.training.latents:
+            raise UserError(
+                f"data.{name}.stream reads files anew each time, training.latents keeps what was "
+                f"made of them. Set stream False, or leave training.latents empty."
+            )
+        asked = {"crop_scale": settings.crop_scale < 1, "jitter": settings.jitter > 0}
+        asked["buckets"] = bool(settings.buckets)
+        for option in (option for option, given in asked.items() if given and not settings.stream):
+            raise UserError(
+                f"data.{name}.{option}: needs the files themselves, but samples are kept at one "
+                f"working size. Set --data.{name}.stream True."
+            )

@@ -1,0 +1,1 @@
+"""Training the VAE whose latents a backbone may work in."""
