@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from stepsight import config as configuration
-from stepsight.config import RunConfig, from_dict, load
+from stepsight.cli.flags import configured
+from stepsight.config import RunConfig, from_dict
 from stepsight.data.config import ScenesSettings
 from stepsight.data.readers.config import FlyingChairsSettings, HypersimSettings
 from stepsight.errors import UserError
@@ -23,8 +24,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @dataclass(frozen=True)
-class Door:
-    """A program's own flags."""
+class Args:
+    """Flags of a program besides the settings."""
 
     config: tuple[str, ...] = ()
     loud: bool = False
@@ -43,7 +44,8 @@ def written(tmp_path):
 
 
 def resolved(*files: str, flags: tuple[str, ...] = ()) -> RunConfig:
-    return load(files, flags)[0]
+    named = [word for file in files for word in ("--config", file)]
+    return configured(Args, [*named, *flags], "train.py").config
 
 
 # ---------------------------------------------------------------------------- round trip
@@ -191,10 +193,12 @@ def test_a_flag_may_mend_what_a_file_leaves_unfinished(written):
         resolved(file)
 
 
-def test_a_program_has_flags_of_its_own_beside_the_settings():
-    config, door = load([], ["--config", "a", "--config", "b", "--loud"], Door)
-    assert door == Door(config=("a", "b"), loud=True)
-    assert config == from_dict({})
+def test_a_program_has_flags_of_its_own_beside_the_settings(written):
+    files = [written("", "a.yaml"), written("training: {seed: 3}", "b.yaml")]
+    flags = ["--config", files[0], "--config", files[1], "--loud"]
+    found = configured(Args, flags, "train.py")
+    assert found.args == Args(config=tuple(files), loud=True)
+    assert found.config == from_dict({"training": {"seed": 3}})
 
 
 # ---------------------------------------------------------------------------- the files we ship

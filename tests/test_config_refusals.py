@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stepsight.config import RunConfig, from_dict, load
+from stepsight.cli import train
+from stepsight.cli.flags import configured
+from stepsight.config import RunConfig, from_dict
 from stepsight.errors import UserError
 
 
@@ -21,7 +23,8 @@ def written(tmp_path):
 
 
 def resolved(*files: str, flags: tuple[str, ...] = ()) -> RunConfig:
-    return load(files, flags)[0]
+    named = [word for file in files for word in ("--config", file)]
+    return configured(train.Args, [*named, *flags], "train.py").config
 
 
 # ---------------------------------------------------------------------------- refusals in files
@@ -142,10 +145,10 @@ def test_an_interval_of_zero_means_never_and_is_allowed():
     ],
 )
 def test_a_wrong_flag_exits_with_2_and_says_which_was_meant(flags, said, capsys):
-    with pytest.raises(SystemExit) as exit:
-        resolved(flags=tuple(flags))
-    assert exit.value.code == 2
-    assert said in capsys.readouterr().err
+    assert train.main(["--print-config", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert said in error and "See train.py --help." in error
 
 
 def test_a_flag_with_a_value_no_run_can_have_is_refused():

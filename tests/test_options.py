@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from stepsight.cli import convert as convert_door
-from stepsight.cli import data as data_door
-from stepsight.cli import predict as predict_door
-from stepsight.cli import scaling as scaling_door
-from stepsight.cli import steps as steps_door
-from stepsight.cli.evaluation_flags import Data, Evaluate
-from stepsight.cli.train import Train
+from stepsight.cli.entry import Group
+from stepsight.cli.main import GROUP
+from stepsight.cli.sources import Data
 from stepsight.config import GROUPS, TABLES, from_dict
 from stepsight.data.config import FileSettings, ScenesSettings
 from stepsight.data.scenes.levels import level_of
-from stepsight.diffusion.config import EXACT_SPACINGS
+from stepsight.diffusion.config import EXACT_SPACINGS, SAMPLERS
 from stepsight.diffusion.objective import Diffusion
-from stepsight.diffusion.samplers import SAMPLERS
 from stepsight.errors import UserError
 from stepsight.tasks.table import build_task
 
 SOURCE = Path(__file__).parents[1] / "src" / "stepsight"
 
 # Where the values of a group may be read, and what they are called there. A task reads its own
-# settings as `self`, in its own module, but for what the training loop reads of it; a source reads
-# them as `settings`.
+# settings as `self`, in its own module; a source reads them as `settings`.
 READERS: dict[str, set[str]] = {
     "model": {"settings", "model"},
     "codec": {"settings", "codec"},
@@ -40,7 +34,6 @@ READERS: dict[str, set[str]] = {
     "training": {"settings", "training"},
     "evaluation": {"settings", "evaluation"},
 }
-READ_BY_TRAINING = {"image": {"dropout"}}
 DIALS: dict[str, Any] = {
     "objects": 2.5,
     "occlusion": 0.25,
@@ -94,7 +87,7 @@ def test_the_search_finds_reads_and_only_those(tmp_path, monkeypatch):
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_setting_of_a_group_is_read(group):
     unread = names(GROUPS[group]) - reads(
-        "models", "diffusion", "training", "evaluation", "schedule.py", "pipeline.py", "cli",
+        "models", "diffusion", "training", "evaluation", "testtime", "schedule.py", "pipeline",
         by=READERS[group],
     )  # fmt: skip
     assert unread == set()
@@ -105,9 +98,7 @@ def test_every_setting_of_a_task_is_read_by_the_task(name):
     kind = TABLES["tasks"][name]
     module = kind.implementation.partition(":")[0].removeprefix("stepsight.")
     own = reads(f"{module.replace('.', '/')}.py", by={"self"})
-    elsewhere = READ_BY_TRAINING.get(name, set())
-    assert elsewhere <= reads("training/batches.py", by={"task"})
-    assert names(kind) - own - elsewhere == {"weight"}
+    assert names(kind) - own == {"weight"}
 
 
 @pytest.mark.parametrize("name", TABLES["data"])
@@ -116,7 +107,7 @@ def test_every_setting_of_a_source_is_read(name):
     own = reads("data", "evaluation", "training", by={"settings", "_settings"})
     assert names(kind) - own - DIALS.keys() == {"weight"}
     if issubclass(kind, FileSettings):
-        assert {"split", "eval_split"} <= reads("evaluation/run.py", by={"settings"})
+        assert {"split", "eval_split"} <= reads("evaluation/sources.py", by={"settings"})
 
 
 @pytest.mark.parametrize("dial", DIALS)
@@ -126,31 +117,19 @@ def test_every_dial_of_the_worlds_changes_the_worlds(dial):
 
 
 def test_weights_of_tasks_and_sources_are_read_where_streams_are_made():
-    tree = next(trees("training/setup.py"))
-    (match,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "match")
-    text = ast.unparse(match)
-    assert "task.weight" in text and "config.data[one].weight" in text
+    text = ast.unparse(next(trees("training/spec.py")))
+    assert "task.weight * config.data[key].weight" in text
 
 
-def test_every_flag_of_a_program_is_read():
-    assert names(Train) <= reads("cli/train.py", by={"door"})
-    assert names(Evaluate) <= reads("cli/evaluate.py", by={"door"})
-    flags = reads("cli/evaluate.py", "cli/evaluation_flags.py", by={"data"})
-    assert names(Data) <= flags
-
-
-def destinations(parser: argparse.ArgumentParser) -> set[str]:
-    found = set()
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for own in action.choices.values():
-                found |= destinations(own)
-        found.add(action.dest)
-    return found - {"help"}
+def modules(group: Group = GROUP) -> Iterator[str]:
+    """The modules below stepsight.cli of all commands that have flags."""
+    for module, _ in group.commands.values():
+        inner = getattr(import_module(f"stepsight.cli.{module}"), "GROUP", None)
+        yield from modules(inner) if inner else [module]
 
 
 def named(*folders: str) -> set[str]:
-    """Names written in functions that read flags of `door` by a name they hold in a variable."""
+    """Names written in functions that read flags of `args` by a name they hold in a variable."""
     found = set()
     for tree in trees(*folders):
         for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
@@ -158,33 +137,30 @@ def named(*folders: str) -> set[str]:
             by_name = any(
                 isinstance(n, ast.Call)
                 and getattr(n.func, "id", "") == "getattr"
-                and getattr(n.args[0], "id", "") == "door"
+                and getattr(n.args[0], "id", "") == "args"
                 and not isinstance(n.args[1], ast.Constant)
                 for n in nodes
             )
-            calls = {"_need"}  # which reads the flags it is told
+            calls = {"_needed", "_columns", "exactly_one"}  # which read the flags they are given
             by_name |= any(
                 isinstance(n, ast.Call) and getattr(n.func, "id", "") in calls for n in nodes
             )
             if by_name:
                 found |= {n.value for n in nodes if isinstance(n, ast.Constant)}
-    return {one for one in found if isinstance(one, str)}
+    return {name for name in found if isinstance(name, str)}
 
 
-DOORS = [
-    (predict_door, ("cli/predict.py",)),
-    (data_door, ("cli/data",)),
-    (convert_door, ("cli/convert.py",)),
-    (scaling_door, ("cli/scaling",)),
-    (steps_door, ("cli/steps.py",)),
-]
+@pytest.mark.parametrize("module", list(modules()))
+def test_every_flag_of_a_command_is_read(module):
+    """By the command itself, or by a module that it shares with others."""
+    files = (f"cli/{module.replace('.', '/')}.py", "cli/sources.py", "cli/imported.py")
+    files += ("cli/evaluation_args.py",)
+    kind = import_module(f"stepsight.cli.{module}").Args
+    assert names(kind) <= reads(*files, by={"args", "self"}) | named(files[0])
 
 
-@pytest.mark.parametrize(
-    ("door", "files"), DOORS, ids=["predict", "data", "convert", "scaling", "steps"]
-)
-def test_every_argument_of_a_command_is_read(door, files):
-    assert destinations(door._parser()) <= reads(*files, by={"door"}) | named(*files)
+def test_every_flag_of_the_data_to_score_on_is_read():
+    assert names(Data) <= reads("cli/sources.py", "cli/evaluate.py", by={"self", "data"})
 
 
 # ---------------------------------------------------------------------------- every choice works

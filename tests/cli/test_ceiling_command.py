@@ -10,7 +10,7 @@ import torch
 from stepsight.cli import main
 from stepsight.cli.data.ceiling import ceiling_text, ranking
 from stepsight.data.decoding.images import read_image
-from stepsight.evaluation.bounds.ceiling import Ceiling
+from stepsight.evaluation.bounds import Ceiling
 from stepsight.models.vae import build_vae
 
 SMALL = ["data", "ceiling", "--level", "easy", "--size", "16", "24", "--images", "3"]

@@ -106,11 +106,22 @@ def test_a_wrong_call_is_one_line_and_writes_nothing(pixels, capsys, arguments, 
     assert not Path("new").exists() and sorted(pixels.rglob("*")) == before
 
 
-@pytest.mark.parametrize("arguments", [(), ("import",), ("export", "--format", "onnx")])
-def test_a_call_without_what_it_needs_shows_the_usage(capsys, arguments):
-    with pytest.raises(SystemExit) as caught:
-        convert(*arguments)
-    assert caught.value.code == 2 and "usage: stepsight convert" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("import",), "missing: SRC .pt, .safetensors or a folder; --out PATH folder to make. See"),
+        (("export", "--format", "onnx"), "invalid choice 'onnx' for argument '--format'"),
+        (("imort", "x"), "command 'imort' is unknown. Did you mean 'import'"),
+    ],
+)
+def test_a_call_without_what_it_needs_is_told(capsys, arguments, message):
+    assert convert(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_call_without_a_verb_lists_them(capsys):
+    assert convert() == 2
+    assert "usage: stepsight convert <command>" in capsys.readouterr().out
 
 
 def test_a_scheduler_of_another_kind_is_refused_before_anything_is_written(generator, capsys):

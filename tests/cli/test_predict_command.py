@@ -117,7 +117,7 @@ def test_a_budget_asks_the_runs_sweep_or_the_one_named(predict, run, picture, tm
         (["--spacing", "karas"], "Did you mean 'karras'"),
         (["--schedule", "cosin"], "Did you mean 'cosine'"),
         (["--merge", "vote"], "depth does not merge by 'vote'"),
-        (["--tolerance", "-1"], "tolerance of -1"),
+        (["--tolerance", "-1"], "--tolerance -1: must be at least 0"),
     ],
 )
 def test_what_contradicts_itself_is_refused(flags, message, refused):

@@ -6,7 +6,7 @@ import pytest
 
 from stepsight.cli.main import main
 from stepsight.metrics.protocol import PROTOCOLS
-from stepsight.metrics.protocols.formula import formula
+from stepsight.tasks.table import formula
 
 
 def test_every_protocol_is_listed_with_its_id_and_source(capsys):

@@ -6,14 +6,15 @@ import pytest
 
 from stepsight.cli.show import results_table
 from stepsight.metrics.protocol import get
-from stepsight.report.page import score_tables
+from stepsight.report.page import write_page
+from stepsight.results import Result
 
 
 def result(name, **metrics):
     rule = get(name)
     main = next(iter(metrics))
     ratio = {"metric": main, "ratio": 0.5, "lo": 0.4, "hi": 0.6}
-    return {
+    row = {
         **{"task": rule.task, "data": "here", "split": None, "label": None, "ceiling": None},
         **{"protocol": rule.id, "protocol_text": rule.description, "sampler": "ddim", "nfe": 1},
         **{"members": 1, "n": 2, "expected": 2, "size": [4, 6], "checkpoint": "abc"},
@@ -24,6 +25,7 @@ def result(name, **metrics):
         "baselines": {"trivial": {name: 2 * value for name, value in metrics.items()}},
         "ratios": {"trivial": ratio},
     }
+    return Result.of(row)
 
 
 MIDAS = {"above_1.25": 0.31, "abs_rel": 0.12}
@@ -44,8 +46,8 @@ def test_columns_are_the_protocols_metrics_in_its_order(name, metrics, labels):
     assert -1 not in places and places == sorted(places)
 
 
-def test_the_score_of_a_page_is_the_protocols_main_metric():
-    page = score_tables([result("midas", **MIDAS)])
+def test_the_score_of_a_page_is_the_protocols_main_metric(tmp_path):
+    page = write_page(tmp_path / "page.html", [result("midas", **MIDAS)], []).read_text()
     (score,) = (part.partition("<")[0] for part in page.split('class="value">')[1:])
     assert score == "0.310"
 

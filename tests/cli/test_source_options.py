@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepsight.cli.options import with_options
+from stepsight.cli.sources import with_options
 from stepsight.data.readers.config import FolderSettings, SintelSettings
 from stepsight.errors import UserError
 

@@ -1,4 +1,4 @@
-"""`stepsight steps`: the table of a walk in the terminal, and every flag in it."""
+"""`stepsight steps`: the table of a trajectory in the terminal, and every flag in it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from stepsight.cli.door import guarded
-from stepsight.cli.steps import run
+from stepsight.cli.main import GROUP, main
 from stepsight.errors import UserError
+
+
+def run(arguments: list[str]) -> int:
+    return GROUP.run(["steps", *arguments])
 
 
 def table(capsys, *arguments: str) -> list[dict]:
@@ -65,12 +68,12 @@ def test_settings_come_from_files(capsys, tmp_path: Path):
     ],
 )
 def test_mistakes_are_one_line(capsys, flags, message: str):
-    assert guarded(run, flags) == 2
+    assert main(["steps", *flags]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_wrong_flags_are_refused():
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="missing: --nfe"):
         run([])
     with pytest.raises(UserError, match="--times a,b: give falling times"):
         run(["--nfe", "2", "--times", "a,b"])

@@ -76,7 +76,7 @@ def test_named_times_set_the_calls(run, tmp_path):
         (["--sweep", "--merge", "medain"], "Did you mean 'median'"),
         (["--sweep", "--sampler", "heun", "--nfe", "2,3"], "cannot spend exactly 2"),
         (["--checkpoint", "."], "several values of --checkpoint are a sweep"),
-        (["--checkpoint", ".", "--sweep"], "say --out DIR"),
+        (["--checkpoint", ".", "--sweep"], "pass --out DIR"),
         (["--checkpoint", ".", "--sweep", "--strategies", "--out", "o"], "of one checkpoint"),
     ],
 )

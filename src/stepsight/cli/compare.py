@@ -1,20 +1,30 @@
-"""`stepsight compare RUN RUN ...`: costs, validation losses and scores of runs, side by side."""
+"""`stepsight compare RUN RUN ...`."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
 
-def run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="stepsight compare", description=__doc__)
-    parser.add_argument("runs", nargs="+", help="run folders that were evaluated")
-    parser.add_argument("--out", help="also write the tables to this Markdown file")
-    door = parser.parse_args(arguments)
+from stepsight.errors import UserError
+
+
+@dataclass(frozen=True)
+class Args:
+    """Costs, validation losses and scores of runs, side by side."""
+
+    runs: Positional[tuple[Path, ...]]  # run folders that were evaluated
+    out: Path | None = None  # also write the tables to this Markdown file
+
+
+def run(args: Args) -> int:
     from stepsight.report.compare import compare, read_run
 
-    text = compare([read_run(Path(one)) for one in door.runs])
+    if not args.runs:
+        raise UserError("name the run folders to compare.")
+    text = compare([read_run(path) for path in args.runs])
     print(text, end="")
-    if door.out:
-        Path(door.out).write_text(text)
+    if args.out:
+        args.out.write_text(text)
     return 0

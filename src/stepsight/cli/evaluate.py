@@ -1,181 +1,150 @@
-"""The door of `evaluate.py`: open checkpoints, then score or sweep them; or score files."""
+"""`stepsight evaluate`, which is evaluate.py: score or sweep checkpoints, or score files."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stepsight import distributed
-from stepsight.cli.door import guarded, output_folder
-from stepsight.cli.evaluation_flags import (
-    Evaluate,
-    fractions,
-    names,
-    numbers,
-    open_data,
-    protocols_by_task,
-    times,
-)
+from stepsight.cli.entry import at_least, given_by, guarded, output_folder
+from stepsight.cli.evaluation_args import Args, Given, Values, protocols_by_task
+from stepsight.cli.sampling import check_sampling, check_setting, times
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:  # torch is imported once the number of its threads is set
     from stepsight.data.config import SourceSettings
     from stepsight.data.table import Source
-    from stepsight.evaluation.jobs import Plan
+    from stepsight.evaluation.jobs import ScoringPlan
     from stepsight.metrics.protocol import Protocol
     from stepsight.pipeline.dense import DensePipeline
     from stepsight.report.console import Console
     from stepsight.testtime.variants import Candidate
 
-Dials = Mapping[str, list[Any]]  # by flag, the values it was given
-
-
-AXES = ("sampler", "spacing", "schedule", "size", "merge", "temperature", "views")
+Protocols = Mapping[str, Sequence["Protocol"]]  # by task
+COMMAND = ("-m", "stepsight.cli.main", "evaluate")
+VARIED = ("sampler", "spacing", "schedule", "size", "merge", "temperature", "views")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return guarded(_run, argv)
+    return guarded(lambda arguments: run(Args.parse(arguments, "evaluate.py")), argv)
 
 
-def _run(arguments: list[str]) -> int:
-    import tyro
-
-    door = tyro.cli(
-        Evaluate, args=arguments, prog="evaluate.py", config=(tyro.conf.UseAppendAction,)
-    )
-    dials = _dials(door)
-    _refuse_contradictions(door, dials)
-    for flag, count in (("--batch", door.batch or 0), ("--data.images", door.data.images)):
-        if count < 0:
-            raise UserError(f"{flag} {count}: give a positive number.")
-    distributed.start(door.processes, [sys.argv[0], *arguments])
-    if door.predictions is not None:
+def run(given: Given) -> int:
+    args = given.args
+    axes = args.axes()
+    _refuse_contradictions(args, axes)
+    for flag, count in (("--batch", args.batch), ("--data.images", args.data.images)):
+        at_least(0, flag, count)
+    distributed.start(args.processes, [*COMMAND, *given.arguments])
+    if args.predictions is not None:
         from stepsight.cli.imported import score_files
 
-        score_files(door)
+        score_files(args)
     else:
-        _score(door, dials)
+        _score(args, axes)
     return 0
 
 
-def _dials(door: Evaluate) -> Dials:
-    """How to sample, in the order in which the flags are told."""
-    return {
-        "nfe": numbers("--nfe", door.nfe),
-        "members": numbers("--members", door.members),
-        "sampler": names(door.sampler),
-        "spacing": names(door.spacing),
-        "schedule": names(door.schedule),
-        "size": numbers("--size", door.size),
-        "merge": names(door.merge),
-        "temperature": fractions("--temperature", door.temperature),
-        "views": names(door.views),
-    }
-
-
-def _refuse_contradictions(door: Evaluate, dials: Dials) -> None:
+def _refuse_contradictions(args: Args, axes: Values) -> None:
     """Raise UserError for flags that do not go together."""
-    if bool(door.checkpoint) == (door.predictions is not None):
+    if bool(args.checkpoint) == (args.predictions is not None):
         raise UserError("give either --checkpoint RUN or --predictions DIR.")
-    own = {"--sweep": door.sweep, "--save-predictions": door.save_predictions}
-    own |= {"--strategies": door.strategies, "--seed": door.seed is not None}
-    own |= {"--times": door.times, "--eta": door.eta is not None, "--starts": door.starts}
-    own |= {f"--{flag}": values for flag, values in dials.items()}
-    files = {"--pattern": door.pattern, "--resize": door.resize, "--partial": door.partial}
-    files |= {"--given": door.given != "depth", "--scale": door.scale != 1000.0}
-    wrong, needed = (own, "--checkpoint") if door.predictions else (files, "--predictions")
+    of_models = {"sweep": args.sweep, "save-predictions": args.save_predictions}
+    of_models |= {"strategies": args.strategies, "seed": args.seed is not None}
+    of_models |= {"times": args.times, "eta": args.eta is not None, "starts": args.starts, **axes}
+    of_files = {"pattern": args.pattern, "resize": args.resize, "partial": args.partial}
+    of_files |= {"given": args.given != "depth", "scale": args.scale != 1000.0}
+    wrong, needed = (of_models, "checkpoint") if args.predictions else (of_files, "predictions")
     for flag, value in wrong.items():
         if value:
-            raise UserError(f"{flag} needs {needed}.")
-    _refuse_half_a_sweep(door, dials)
-    if not 0 < door.scale < math.inf:
-        raise UserError(f"--scale {door.scale:g}: give a positive number.")
-    if door.predictions and (door.out is None or door.data.name is None or len(door.task) != 1):
+            raise UserError(f"--{flag} needs --{needed}.")
+    if args.sweep and args.save_predictions:
+        raise UserError("a sweep keeps no predictions: leave out --save-predictions or --sweep.")
+    if args.sweep and (args.times or args.eta is not None):
+        raise UserError("--times and --eta are of one setting: leave them out of a sweep.")
+    if args.strategies and not args.sweep:
+        raise UserError("--strategies needs --sweep.")
+    for flag, values in {"checkpoint": args.checkpoint, **axes}.items():
+        if len(values) > 1 and not args.sweep:
+            raise UserError(f"several values of --{flag} are a sweep: add --sweep.")
+    if len(args.checkpoint) > 1 and args.out is None:
+        raise UserError("several checkpoints have no common folder: pass --out DIR.")
+    if len(args.checkpoint) > 1 and args.strategies:
+        raise UserError("--strategies are of one checkpoint: sweep the others without.")
+    if not 0 < args.scale < math.inf:
+        raise UserError(f"--scale {args.scale:g}: give a positive number.")
+    if args.predictions and (args.out is None or args.data.name is None or len(args.task) != 1):
         raise UserError("--predictions needs --data.name, --task (one), and --out.")
 
 
-def _refuse_half_a_sweep(door: Evaluate, dials: Dials) -> None:
-    if door.sweep and door.save_predictions:
-        raise UserError("a sweep keeps no predictions.")
-    if door.sweep and (door.times or door.eta is not None):
-        raise UserError("--times and --eta are of one setting: leave them out of a sweep.")
-    if door.strategies and not door.sweep:
-        raise UserError("--strategies needs --sweep.")
-    for flag, values in {"checkpoint": door.checkpoint, **dials}.items():
-        if len(values) > 1 and not door.sweep:
-            raise UserError(f"several values of --{flag} are a sweep: add --sweep.")
-    if len(door.checkpoint) > 1 and door.out is None:
-        raise UserError("several checkpoints have no common folder: say --out DIR.")
-    if len(door.checkpoint) > 1 and door.strategies:
-        raise UserError("--strategies are of one checkpoint: sweep the others without.")
-
-
-def _score(door: Evaluate, dials: Dials) -> None:
+def _score(args: Args, axes: Values) -> None:
     from stepsight.report.console import Console
-    from stepsight.training.fit import join, leave
 
-    join()
-    chosen = protocols_by_task(door.protocol, door.task)
-    if door.sweep and any(len(rules) > 1 for rules in chosen.values()):
+    distributed.join()
+    chosen = protocols_by_task(args)
+    if args.sweep and any(len(protocols) > 1 for protocols in chosen.values()):
         raise UserError("a sweep has one --protocol a task.")
-    run, candidates, split = _open(door, chosen)
-    plan = _plan(door, dials, candidates[0], chosen, split)
-    out = output_folder(door.out or run / ("sweep" if door.sweep else "eval"))
-    records = (out if door.out else run) / "records.jsonl"
+    run, candidates, split = _open(args, chosen)
+    plan = _plan(args, axes, candidates[0], chosen, split)
+    _check(args, axes, candidates[0].pipeline, plan)
+    out = output_folder(args.out or run / ("sweep" if args.sweep else "eval"))
+    records = (out if args.out else run) / "records.jsonl"
     with Console(enabled=distributed.rank() == 0) as console:
-        if door.sweep:
-            candidates = [_starting(one, door.starts) for one in candidates]
-            said = _sweep(out, candidates, plan, dials, records, console, door.strategies)
-        else:
-            ways = times(door.times), door.eta, door.starts
-            said = _evaluate(out, candidates[0], plan, dials, records, console, *ways)
+        work = _sweep if args.sweep else _evaluate
+        text = work(args, out, candidates, plan, axes, records, console)
     if distributed.rank() == 0:
-        print(said)
+        print(text)
         print(f"written to {out}")
-    leave()
+    distributed.leave()
 
 
 def _plan(
-    door: Evaluate,
-    dials: Dials,
-    first: Candidate,
-    chosen: Mapping[str, Sequence[Protocol]],
-    split: str | None,
-) -> Plan:
+    args: Args, axes: Values, first: Candidate, chosen: Protocols, split: str | None
+) -> ScoringPlan:
     """What to score, as the flags say, else as the settings of the first checkpoint's run do."""
-    from stepsight.evaluation.jobs import Plan
+    from stepsight.evaluation.jobs import ScoringPlan
 
     settings = first.pipeline.config.evaluation
-    usual = (settings.sweep_nfe, settings.sweep_members) if door.sweep else ((), ())
-    return Plan(
-        usual=not door.sweep,
-        nfe=dials["nfe"] or usual[0],
-        members=dials["members"] or usual[1],
-        images=door.data.images or (settings.sweep_images if door.sweep else settings.images),
+    usual = (settings.sweep_nfe, settings.sweep_members) if args.sweep else ((), ())
+    return ScoringPlan(
+        usual=not args.sweep,
+        nfe=axes["nfe"] or usual[0],
+        members=axes["members"] or usual[1],
+        images=args.data.images or (settings.sweep_images if args.sweep else settings.images),
         sampler=first.pipeline.config.diffusion.sampler,
-        seed=settings.seed if door.seed is None else door.seed,
-        rows=door.batch or settings.batch,
+        seed=settings.seed if args.seed is None else args.seed,
+        chunk_size=args.batch or settings.batch,
         label=first.label,
         protocols=chosen,
         split=split,
-        save=door.save_predictions,
+        save=args.save_predictions,
     )
 
 
+def _check(args: Args, axes: Values, pipeline: DensePipeline, plan: ScoringPlan) -> None:
+    """Raise UserError for values that no evaluation can have, naming the flag or the setting."""
+    of_sampler = {name: axes[name] for name in ("sampler", "spacing", "schedule", "views")}
+    check_sampling(pipeline.diffusion.settings, of_sampler, times(args.times))
+    if not args.sweep or len(axes["sampler"]) > 1:
+        return  # what one of several samplers cannot spend is left to the others
+    sampled = pipeline.sampling(sampler=next(iter(axes["sampler"]), None))
+    for calls in plan.nfe:
+        of_run = f"evaluation.sweep_nfe of {args.checkpoint[0]} has {calls}"
+        with given_by(f"--nfe {calls}" if axes["nfe"] else of_run):
+            sampled.diffusion.check_calls(calls)
+
+
 def _evaluate(
+    args: Args,
     out: Path,
-    candidate: Candidate,
-    plan: Plan,
-    dials: Dials,
+    candidates: Sequence[Candidate],
+    plan: ScoringPlan,
+    axes: Values,
     records: Path,
     console: Console,
-    visits: tuple[float, ...],
-    eta: float | None,
-    starts: str | None,
 ) -> str:
     """Score one checkpoint at one setting; the results as tables."""
     from stepsight.cli.show import results_table
@@ -183,66 +152,63 @@ def _evaluate(
     from stepsight.evaluation.evaluate import evaluate
     from stepsight.testtime.variants import images_of
 
-    one = {flag: next(iter(values), None) for flag, values in dials.items()}
-    pipeline = candidate.pipeline.sampling(
-        sampler=one["sampler"],
-        spacing=one["spacing"],
-        schedule=one["schedule"],
-        merge=one["merge"],
-        times=visits,
-        eta=eta,
-        starts=starts,
-    )
+    (candidate,) = candidates
+    value = {flag: next(iter(values), None) for flag, values in axes.items()}
+    visits = times(args.times)
+    with given_by(f"--merge {args.merge}" if args.merge else "--times"):
+        pipeline = candidate.pipeline.sampling(
+            sampler=value["sampler"],
+            spacing=value["spacing"],
+            schedule=value["schedule"],
+            merge=value["merge"],
+            times=visits,
+            eta=args.eta,
+            starts=args.starts,
+        )
     sampler = pipeline.diffusion.settings.sampler
-    plan = replace(
-        plan,
-        sampler=sampler,
-        size=one["size"],
-        temperature=one["temperature"],
-        views=one["views"],
-    )
-    if visits and not dials["nfe"]:
+    varied = {name: value[name] for name in ("size", "temperature", "views")}
+    plan = replace(plan, sampler=sampler, **varied)
+    if visits and not axes["nfe"]:
         plan = replace(plan, nfe=[nfe(sampler, len(visits))])
+    calls, starts = next(iter(plan.nfe), None), (value["temperature"], value["views"])
+    for task in candidate.sources:
+        check_setting(pipeline, task, candidate.path, calls, value["members"], *starts)
     console.phase("evaluate", images_of([candidate], plan))
-    found = evaluate(
-        out, pipeline, candidate.sources, plan, candidate.identity, records, console.advance
-    )
-    return results_table(found)
+    identity, sources = candidate.identity, candidate.sources
+    results = evaluate(out, pipeline, sources, plan, identity, records, console.advance)
+    return results_table(results)
 
 
 def _sweep(
+    args: Args,
     out: Path,
     candidates: Sequence[Candidate],
-    plan: Plan,
-    dials: Dials,
+    plan: ScoringPlan,
+    axes: Values,
     records: Path,
     console: Console,
-    strategies: bool,
 ) -> str:
-    """Sweep checkpoints; what was found, in sentences."""
-    from stepsight.report.sweep.claims import spoken
+    """Sweep checkpoints; what it shows, in sentences."""
+    from stepsight.report.sweep.page import main_sentences
     from stepsight.testtime.sweep import sweep_variants
     from stepsight.testtime.variants import Axes, images_of, usual_variants
 
-    axes = Axes(*(dials[flag] for flag in AXES))
-    tried = usual_variants(candidates, plan, axes)
+    candidates = [
+        replace(candidate, pipeline=candidate.pipeline.sampling(starts=args.starts))
+        for candidate in candidates
+    ]
+    tried = usual_variants(candidates, plan, Axes(*(axes[flag] for flag in VARIED)))
     for note in tried.left_out:
         console.note(note)
-    scored = [one.candidate for one in tried.found]
-    if strategies:
-        scored.append(candidates[0])
-    console.phase("sweep", images_of(scored, plan))
-    found = sweep_variants(out, tried.found, records, console.advance, with_strategies=strategies)
-    return "\n".join(spoken(found))
+    scored = [variant.candidate for variant in tried.kept]
+    console.phase("sweep", images_of(scored + candidates[:1] * args.strategies, plan))
+    claims = sweep_variants(
+        out, tried.kept, records, console.advance, with_strategies=args.strategies
+    )
+    return "\n".join(main_sentences([claim.to_dict() for claim in claims]))
 
 
-def _starting(candidate: Candidate, starts: str | None) -> Candidate:
-    return replace(candidate, pipeline=candidate.pipeline.sampling(starts=starts))
-
-
-def _open(
-    door: Evaluate, chosen: Mapping[str, Sequence[Protocol]]
-) -> tuple[Path, list[Candidate], str | None]:
+def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | None]:
     """The run of the first checkpoint, all checkpoints with what they are scored on, and its split
     unless it is the run's own. Raises UserError for weights that are named twice."""
     import torch
@@ -254,49 +220,49 @@ def _open(
     from stepsight.testtime.variants import Candidate
 
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    saved = [checkpoint.read(path) for path in door.checkpoint]
-    pipelines = [DensePipeline.from_pretrained(one.path, device) for one in saved]
+    saved = [checkpoint.read(path) for path in args.checkpoint]
+    pipelines = [DensePipeline.from_pretrained(read.path, device) for read in saved]
     named: dict[str, str] = {}
-    for path, pipeline in zip(door.checkpoint, pipelines):
+    for path, pipeline in zip(args.checkpoint, pipelines):
         if pipeline.name in named:
             raise UserError(f"{path} holds the weights of {named[pipeline.name]}. Name them once.")
         named[pipeline.name] = path
-    tasks = list(door.task) or list(chosen) or None
-    opened, settings, split = _sources(door, pipelines, tasks, chosen)
+    tasks = list(args.task) or list(chosen) or None
+    for task in args.task:
+        with given_by(f"--task {task}"):
+            pipelines[0].task(task)
+    opened, settings, split = _sources(args, pipelines, tasks, chosen)
     candidates = [
         Candidate(
             path,
             pipeline,
-            identity_of(one, pipeline),
+            identity_of(read, pipeline),
             pick_sources(pipeline, opened, tasks, chosen),
             overlap(pipeline.config, settings),
         )
-        for path, one, pipeline in zip(door.checkpoint, saved, pipelines)
+        for path, read, pipeline in zip(args.checkpoint, saved, pipelines)
     ]
     return saved[0].path.parent.parent, candidates, split
 
 
 def _sources(
-    door: Evaluate,
-    pipelines: Sequence[DensePipeline],
-    tasks: list[str] | None,
-    chosen: Mapping[str, Sequence[Protocol]],
+    args: Args, pipelines: Sequence[DensePipeline], tasks: list[str] | None, chosen: Protocols
 ) -> tuple[dict[str, Source], list[SourceSettings], str | None]:
     """The data to score on, its settings, and its split unless it is the run's own. Checkpoints of
     several runs are all scored on the data of the first one."""
     from stepsight.evaluation.sources import open_sources, truth_needed
 
-    needed = [
-        truth_needed(pipeline, task, chosen)
-        for pipeline in pipelines
-        for task in tasks or pipeline.tasks
-    ]
-    quantities = frozenset().union(*needed)
-    if door.data.name is None:
-        if door.data.root is not None or door.data.split is not None or door.data.option:
-            raise UserError("--data.root, --data.split and --data.option need --data.name.")
-        config = pipelines[0].config
-        opened = open_sources(config, quantities, "eval")
-        return opened, list(config.data.values()), None
-    source, settings, split = open_data(door.data, quantities)
-    return {door.data.name: source}, [settings], split
+    quantities = frozenset().union(
+        *(
+            truth_needed(pipeline, task, chosen)
+            for pipeline in pipelines
+            for task in tasks or pipeline.tasks
+        )
+    )
+    if args.data.name is not None:
+        source, settings, split = args.data.open(quantities)
+        return {args.data.name: source}, [settings], split
+    if args.data.root is not None or args.data.split is not None or args.data.option:
+        raise UserError("--data.root, --data.split and --data.option need --data.name.")
+    config = pipelines[0].config
+    return open_sources(config, quantities, "eval"), list(config.data.values()), None

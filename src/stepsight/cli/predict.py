@@ -2,70 +2,72 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from stepsight.cli.door import output_folder
-from stepsight.cli.evaluation_flags import times
+from tyro.conf import Positional, arg
+
+from stepsight.cli.entry import at_least, given_by, output_folder
+from stepsight.cli.sampling import check_sampling, check_setting, times
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
 
-TOLERANCE = "stop adding members to an image once its merge's standard error is this small"
-BUDGET = "cost an image: the best that the run's sweep measured sets sampler, NFE and members"
+# What a budget sets; the first six are settings of the sampler.
+BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views")
+BUDGETED += ("nfe", "members", "times", "merge")
 
 
-def run(arguments: list[str]) -> int:
-    door = _parser().parse_args(arguments)
-    missing = [
-        name for name in [*door.images, door.second, door.mask] if name and not Path(name).is_file()
-    ]
-    if missing:
-        raise UserError(f"{missing[0]}: no such picture.")
-    if len(door.images) > 1 and (door.second or door.mask):
+@dataclass(frozen=True)
+class Args:
+    """Depth, flow, masks, classes or normals of pictures of any size."""
+
+    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE...")]]  # your pictures
+    checkpoint: str  # run folder or step folder
+    task: str = "depth"  # one that the checkpoint has
+    second: Path | None = None  # the next frame (flow)
+    mask: Path | None = None  # mask of the visible part, white on black (amodal)
+    class_id: int | None = None  # what to generate (image)
+    nfe: int | None = None  # model calls per member; default: the run's
+    members: int | None = None  # answers that are merged; default: the run's
+    sampler: str | None = None  # ddim, euler, heun, dpmpp_2m, ...; default: the run's
+    spacing: str | None = None  # of the sampler's steps; default: the run's
+    schedule: str | None = None  # whose noise levels are visited; default: trained
+    times: str | None = None  # visit these times, such as 1.0,0.6,0.2; NFE follows
+    eta: float | None = None  # stochasticity of ddim, 0 to 1
+    temperature: float | None = None  # of the start noise; 0: from zeros
+    views: str | None = None  # what further calls see: none, mirror, mirror+shift
+    merge: str | None = None  # rule for the members; default: the run's
+    tolerance: float | None = None  # add no member once its merge's standard error is this small
+    # cost per image, as 16nfe, 50gflop or 200ms: what the run's sweep measured as best sets
+    # sampler, NFE and members
+    budget: str | None = None
+    sweep: str | None = None  # sweep.csv for --budget; default: the run's
+    seed: int = 0  # of the noise
+    out: Path = Path("predictions")  # folder for PNG and .npy
+
+
+def run(args: Args) -> int:
+    if not args.images:
+        raise UserError("name the pictures to predict from.")
+    for path in filter(None, [*args.images, args.second, args.mask]):
+        if not path.is_file():
+            raise UserError(f"{path}: no such picture.")
+    if len(args.images) > 1 and (args.second or args.mask):
         raise UserError("--second and --mask belong to one picture: give one at a time.")
-    names = [Path(name).stem for name in door.images]
-    if len(set(names)) < len(names):
+    if len({path.stem for path in args.images}) < len(args.images):
         raise UserError(
             "two pictures have the same name: their results would overwrite each other."
         )
-    _predict(door)
+    for flag, least in {"nfe": 1, "members": 1, "tolerance": 0}.items():
+        at_least(least, f"--{flag}", getattr(args, flag))
+    _predict(args)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stepsight predict", description=__doc__, allow_abbrev=False
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--checkpoint", required=True, help="run folder or step folder")
-    parser.add_argument("--task", default="depth")
-    parser.add_argument("--second", help="the next frame (flow)")
-    parser.add_argument("--mask", help="mask of the visible part, white on black (amodal)")
-    parser.add_argument("--class-id", type=int, help="what to generate (image)")
-    parser.add_argument("--nfe", type=int, help="model calls a member; default: the run's")
-    parser.add_argument("--members", type=int, help="default: the run's")
-    parser.add_argument("--sampler", help="default: the run's")
-    parser.add_argument("--spacing", help="of the sampler's steps; default: the run's")
-    parser.add_argument("--schedule", help="whose noise levels are visited; default: trained")
-    parser.add_argument("--times", help="visit these times, such as 1.0,0.6,0.2; NFE follows")
-    parser.add_argument("--eta", type=float, help="stochasticity of ddim, 0 to 1")
-    parser.add_argument("--temperature", type=float, help="of the start noise; 0: from zeros")
-    parser.add_argument("--views", help="what further calls see: none, mirror, mirror+shift")
-    parser.add_argument("--merge", help="rule for the members; default: the run's")
-    parser.add_argument("--tolerance", type=float, help=TOLERANCE)
-    parser.add_argument("--budget", metavar="16nfe|50gflop|200ms", help=BUDGET)
-    parser.add_argument(
-        "--sweep", metavar="FILE", help="sweep.csv for --budget; default: the run's"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="predictions", help="folder for PNG and .npy")
-    return parser
-
-
-def _predict(door: argparse.Namespace) -> None:
+def _predict(args: Args) -> None:
     import numpy as np
     import torch
     from einops import rearrange
@@ -74,51 +76,62 @@ def _predict(door: argparse.Namespace) -> None:
     from stepsight.pipeline.dense import DensePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = output_folder(door.out)
-    pipeline, nfe, members = _dialled(DensePipeline.from_pretrained(door.checkpoint, device), door)
-    for name in door.images:
-        found = pipeline(
-            Path(name),
-            door.task,
-            second=Path(door.second) if door.second else None,
-            mask=Path(door.mask) if door.mask else None,
-            class_id=door.class_id,
+    out = output_folder(args.out)
+    pipeline, nfe, members = _sampling(DensePipeline.from_pretrained(args.checkpoint, device), args)
+    for path in args.images:
+        prediction = pipeline(
+            path,
+            args.task,
+            second=args.second,
+            mask=args.mask,
+            class_id=args.class_id,
             nfe=nfe,
             members=members,
-            temperature=door.temperature,
-            views=door.views,
-            tolerance=door.tolerance,
-            seed=door.seed,
+            temperature=args.temperature,
+            views=args.views,
+            tolerance=args.tolerance,
+            seed=args.seed,
         )
         out.mkdir(parents=True, exist_ok=True)
-        stem = f"{out / Path(name).stem}-{door.task}"
-        assert found.picture is not None
-        write_image(f"{stem}.png", found.picture[0].cpu())
-        np.save(f"{stem}.npy", found.values[0].cpu().numpy())
-        if found.uncertainty is not None:
-            spread = rearrange(found.uncertainty, "1 1 h w -> h w").cpu().numpy()
+        stem = f"{out / path.stem}-{args.task}"
+        assert prediction.picture is not None
+        write_image(f"{stem}.png", prediction.picture[0].cpu())
+        np.save(f"{stem}.npy", prediction.values[0].cpu().numpy())
+        if prediction.uncertainty is not None:
+            spread = rearrange(prediction.uncertainty, "1 1 h w -> h w").cpu().numpy()
             np.save(f"{stem}-uncertainty.npy", spread)
-        print(f"{name} -> {stem}.png, {stem}.npy")
+        print(f"{path} -> {stem}.png, {stem}.npy")
 
 
-def _dialled(
-    pipeline: DensePipeline, door: argparse.Namespace
-) -> tuple[DensePipeline, int | None, int | None]:
-    """The pipeline sampling as asked, with its NFE and members; None: the run's."""
+def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int | None, int | None]:
+    """The pipeline sampling as asked, with its NFE and members; None: the run's. Raises UserError
+    naming the flag that cannot be."""
     from stepsight.diffusion.config import nfe
-    from stepsight.pipeline.budget import check_dials
+    from stepsight.pipeline.budget import check_budget
 
-    ways = {"sampler": door.sampler, "spacing": door.spacing, "schedule": door.schedule}
-    ways |= {"eta": door.eta}
-    looks = {"temperature": door.temperature, "views": door.views}
-    dials = ways | looks | {"nfe": door.nfe, "members": door.members, "times": door.times}
-    check_dials(door.budget, door.sweep, merge=door.merge, **dials)
-    if door.budget is None:
-        merge = {door.task: door.merge} if door.merge else None
-        visits = times(door.times)
-        own = pipeline.sampling(**ways, times=visits, merge=merge)
-        usual = nfe(own.diffusion.settings.sampler, len(visits)) if visits else None
-        return own, usual if door.nfe is None else door.nfe, door.members
-    plan = pipeline.plan(door.task, door.budget, door.sweep)
-    print(f"{plan.budget}: {plan}")
-    return pipeline.planned(door.task, plan), plan.nfe, plan.members
+    with given_by(f"--task {args.task}"):
+        pipeline.task(args.task)
+    check_budget(args.budget, args.sweep, **{name: getattr(args, name) for name in BUDGETED})
+    if args.budget is not None:
+        plan = pipeline.plan(args.task, args.budget, args.sweep)
+        print(f"{plan.budget}: {plan}")
+        return pipeline.planned(args.task, plan), plan.nfe, plan.members
+    visits = times(args.times)
+    given = {name: getattr(args, name) for name in BUDGETED[:6]}
+    given = {name: [value] for name, value in given.items() if value is not None}
+    check_sampling(pipeline.diffusion.settings, given, visits)
+    with given_by(f"--merge {args.merge}"):
+        pipeline = pipeline.sampling(
+            sampler=args.sampler,
+            spacing=args.spacing,
+            schedule=args.schedule,
+            times=visits,
+            eta=args.eta,
+            merge={args.task: args.merge} if args.merge else None,
+        )
+    usual = nfe(pipeline.diffusion.settings.sampler, len(visits)) if visits else None
+    calls = usual if args.nfe is None else args.nfe
+    check_setting(
+        pipeline, args.task, args.checkpoint, calls, args.members, args.temperature, args.views
+    )
+    return pipeline, calls, args.members

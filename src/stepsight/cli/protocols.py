@@ -1,12 +1,11 @@
-"""`stepsight protocols`: the protocols there are, with ids, formulas and where they come from."""
+"""`stepsight protocols`: how predictions become numbers."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepsight.errors import UserError, suggest
@@ -17,13 +16,17 @@ if TYPE_CHECKING:
 WIDTH = 100
 
 
-def run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="stepsight protocols", description=__doc__)
-    parser.add_argument("--task", help="only the protocols of this task")
-    parser.add_argument("--json", action="store_true", help="all fields, for programs")
-    door = parser.parse_args(arguments)
-    rows = _chosen(door.task)
-    print(json.dumps([_fields(row) for row in rows], indent=2) if door.json else _text(rows))
+@dataclass(frozen=True)
+class Args:
+    """The protocols there are, with ids, formulas and where they come from."""
+
+    task: str | None = None  # only the protocols of this task
+    json: bool = False  # all fields, for programs
+
+
+def run(args: Args) -> int:
+    rows = _chosen(args.task)
+    print(json.dumps([_fields(row) for row in rows], indent=2) if args.json else _text(rows))
     return 0
 
 
@@ -32,12 +35,12 @@ def _chosen(task: str | None) -> list[Protocol]:
 
     tasks = {row.task for row in PROTOCOLS.values()}
     if task is not None and task not in tasks:
-        raise UserError(f"No protocol scores the task '{task}'.{suggest(task, tasks)}")
+        raise UserError(f"--task {task}: no protocol scores it.{suggest(task, tasks)}")
     return [row for row in PROTOCOLS.values() if task in (None, row.task)]
 
 
 def _fields(row: Protocol) -> dict[str, Any]:
-    from stepsight.metrics.protocols.formula import formula
+    from stepsight.tasks.table import formula
 
     return {"id": row.id, "formula": formula(row)} | asdict(row)
 
@@ -47,14 +50,14 @@ def _text(rows: list[Protocol]) -> str:
     tasks = dict.fromkeys(row.task for row in rows)
     blocks = []
     for task in tasks:
-        found = [row for row in rows if row.task == task]
-        blocks.append(f"{task}: default {found[0].name}")
-        blocks += ["\n".join(_lines(row)) for row in found]
+        of_task = [row for row in rows if row.task == task]
+        blocks.append(f"{task}: default {of_task[0].name}")
+        blocks += ["\n".join(_lines(row)) for row in of_task]
     return "\n\n".join(blocks)
 
 
 def _lines(row: Protocol) -> Iterator[str]:
-    from stepsight.metrics.protocols.formula import formula
+    from stepsight.tasks.table import formula
 
     yield f"  {row.id}"
     yield from _wrapped(row.description)

@@ -1,16 +1,22 @@
-"""`stepsight report RUN`: write a run's report.html anew from the files in its folder."""
+"""`stepsight report RUN`."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
 
-def run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="stepsight report", description=__doc__)
-    parser.add_argument("run", help="run folder")
-    door = parser.parse_args(arguments)
-    from stepsight.report.run_page import write_report
 
-    print(f"written to {write_report(Path(door.run))}")
+@dataclass(frozen=True)
+class Args:
+    """Write a run's report.html anew from the files in its folder."""
+
+    run: Positional[Path]  # run folder
+
+
+def run(args: Args) -> int:
+    from stepsight.report.page import write_report
+
+    print(f"written to {write_report(args.run)}")
     return 0

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import StringIO
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from stepsight.measures import headline, main_of, measure, number
+from stepsight.measures import headline, measure, number
 from stepsight.metrics.protocol import PROTOCOLS
 from stepsight.report.page import DIFFER, differences, images_text, setting_text
+from stepsight.results import Result
 
 WIDTH = 110
 
 
-def results_table(results: Sequence[dict[str, Any]]) -> str:
+def results_table(results: Sequence[Result]) -> str:
     """A table a task and protocol: the predictor and the trivial ones, with intervals and ratios.
 
     Scores of different protocols never share one. How far protocols differ on the same predictions
@@ -24,30 +24,32 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
     """
     page = StringIO()
     console = Console(file=page, width=WIDTH)
-    for one in results:
-        console.print(_scores(one))
+    for result in results:
+        console.print(_scores(result))
     for group in differences(results):
-        console.print(f"\nHow far protocols differ: {group[0]['task']} on {group[0]['data']}")
+        console.print(f"\nHow far protocols differ: {group[0].task} on {group[0].data}")
         console.print(DIFFER)
-        for one in group:
-            console.print(f"  {_line(one)}", markup=False, highlight=False)
+        for result in group:
+            console.print(f"  {_line(result)}", markup=False, highlight=False)
     return page.getvalue()
 
 
-def _scores(one: dict[str, Any]) -> Table:
-    names = headline(one["task"], one["metrics"], _order(one["protocol"]))
-    title = f"{one['task']} on {one['data']}: {one['protocol']}, {images_text(one)}"
-    table = Table(title=title, caption=_caption(one), title_justify="left", caption_justify="left")
+def _scores(result: Result) -> Table:
+    names = headline(result.task, result.metrics, _order(result.protocol))
+    title = f"{result.task} on {result.data}: {result.protocol}, {images_text(result)}"
+    table = Table(
+        title=title, caption=_caption(result), title_justify="left", caption_justify="left"
+    )
     table.add_column("predictor")
     for name in names:
         table.add_column(measure(name).label, justify="right")
     table.add_column("ours / it", justify="right")
-    table.add_row("model" if one["nfe"] else "files", *[_score(one, name) for name in names], "")
-    if one["ceiling"]:
-        table.add_row("resize only", *[number(one["ceiling"][name]) for name in names], "")
-    for baseline, metrics in one["baselines"].items():
-        ratio = one["ratios"][baseline]
-        span = f"{number(ratio['ratio'])} [{number(ratio['lo'])}, {number(ratio['hi'])}]"
+    table.add_row("model" if result.nfe else "files", *[_score(result, name) for name in names], "")
+    if result.ceiling:
+        table.add_row("resize only", *[number(result.ceiling[name]) for name in names], "")
+    for baseline, metrics in result.baselines.items():
+        ratio = result.ratios[baseline]
+        span = f"{number(ratio.ratio)} [{number(ratio.lo)}, {number(ratio.hi)}]"
         table.add_row(baseline, *[number(metrics[name]) for name in names], span)
     return table
 
@@ -58,31 +60,31 @@ def _order(protocol: str) -> tuple[str, ...]:
     return row.metrics if row else ()
 
 
-def _caption(one: dict[str, Any]) -> str:
+def _caption(result: Result) -> str:
     parts = [
-        f"{setting_text(one)}, worked at {one['size'][0]}x{one['size'][1]}, "
-        f"{'checkpoint' if one['nfe'] else 'files'} {one['checkpoint']}.",
-        one["protocol_text"],
+        f"{setting_text(result)}, worked at {result.size[0]}x{result.size[1]}, "
+        f"{'checkpoint' if result.nfe else 'files'} {result.checkpoint}.",
+        result.protocol_text,
     ]
-    if one["uncertainty"]:
-        spread = (f"{measure(name).label} {number(x)}" for name, x in one["uncertainty"].items())
+    if result.uncertainty:
+        spread = (f"{measure(name).label} {number(x)}" for name, x in result.uncertainty.items())
         parts.append(f"Uncertainty: {', '.join(spread)}.")
-    if told := one.get("calibration"):
-        parts.append(told["sentence"])
-    if one["label"]:
-        parts.append(f"{one['label']}.")
+    if result.calibration:
+        parts.append(result.calibration["sentence"])
+    if result.label:
+        parts.append(f"{result.label}.")
     return " ".join(parts)
 
 
-def _line(one: dict[str, Any]) -> str:
+def _line(result: Result) -> str:
     """A protocol's own main metric, with what has to be said beside it."""
-    metric = main_of(one)
-    shown = "-" if metric is None else f"{measure(metric).label} {_score(one, metric)}"
-    label = f" ({one['label']})" if one["label"] else ""
-    return f"{one['protocol']}: {shown}, {images_text(one)}{label}"
+    metric = result.main
+    shown = "-" if metric is None else f"{measure(metric).label} {_score(result, metric)}"
+    label = f" ({result.label})" if result.label else ""
+    return f"{result.protocol}: {shown}, {images_text(result)}{label}"
 
 
-def _score(one: dict[str, Any], name: str) -> str:
-    span = one["intervals"].get(name)
+def _score(result: Result, name: str) -> str:
+    span = result.intervals.get(name)
     ends = f" [{number(span[0])}, {number(span[1])}]" if span else ""
-    return number(one["metrics"][name]) + ends
+    return number(result.metrics[name]) + ends

@@ -1,15 +1,17 @@
-"""`stepsight steps`: the step table of a sampler, noise level by noise level."""
+"""`stepsight steps`: the step table of a sampler."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stepsight import config as configuration
-from stepsight.cli.evaluation_flags import times
+from stepsight.cli.entry import given_by
+from stepsight.cli.sampling import check_sampling, times
 from stepsight.diffusion.config import DiffusionSettings, resampled
+from stepsight.errors import UserError
 
 if TYPE_CHECKING:
     from stepsight.diffusion.objective import Diffusion, Step
@@ -17,52 +19,50 @@ if TYPE_CHECKING:
 ROW = "{:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>6}"
 
 
-def run(arguments: list[str]) -> int:
-    door = _parser().parse_args(arguments)
-    settings = resampled(
-        _settings(door),
-        sampler=door.sampler,
-        spacing=door.spacing,
-        schedule=door.schedule,
-        times=times(door.times),
-        eta=door.eta,
-    )
+@dataclass(frozen=True)
+class Args:
+    """The noise levels that a sampler visits, call by call."""
+
+    nfe: int  # model calls
+    checkpoint: str | None = None  # take the settings of this run or step folder
+    config: tuple[str, ...] = ()  # or of these YAML files
+    sampler: str | None = None  # ddim, heun, ...; default: the settings', as for all below
+    spacing: str | None = None  # of the steps
+    schedule: str | None = None  # visit the noise levels of this schedule
+    times: str | None = None  # visit these, such as 1.0,0.6,0.2
+    eta: float | None = None  # stochasticity of ddim, 0 to 1
+    strength: float = 1.0  # begin at this time
+    json: bool = False  # print JSON
+
+
+def run(args: Args) -> int:
+    visits, settings = times(args.times), _settings(args)
+    names = ("sampler", "spacing", "schedule", "eta")
+    ways = {name: value for name in names if (value := getattr(args, name)) is not None}
+    check_sampling(settings, {name: [value] for name, value in ways.items()}, visits)
     from stepsight.diffusion.objective import Diffusion
 
-    diffusion = Diffusion(settings)
-    steps = diffusion.steps(door.nfe, door.strength)
-    end = diffusion.times(door.nfe, door.strength)[-1].item()
-    if door.json:
+    diffusion = Diffusion(resampled(settings, times=visits, **ways))
+    with given_by(f"--nfe {args.nfe}"):
+        diffusion.check_calls(args.nfe)
+    with given_by(f"--nfe {args.nfe} --strength {args.strength}"):
+        steps = diffusion.steps(args.nfe, args.strength)
+    end = diffusion.times(args.nfe, args.strength)[-1].item()
+    if args.json:
         print(json.dumps({"steps": [_plain(step) for step in steps], "end": end}))
     else:
         print("\n".join(_lines(diffusion, steps, end)))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stepsight steps", description=__doc__, allow_abbrev=False
-    )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--checkpoint", help="settings of this run or step folder")
-    source.add_argument("--config", action="append", default=[], help="or of these YAML files")
-    parser.add_argument("--nfe", type=int, required=True, help="model calls")
-    parser.add_argument("--sampler", help="default: the settings', as for all below")
-    parser.add_argument("--spacing")
-    parser.add_argument("--schedule", help="visit the noise levels of this schedule")
-    parser.add_argument("--times", help="visit these, such as 1.0,0.6,0.2")
-    parser.add_argument("--eta", type=float)
-    parser.add_argument("--strength", type=float, default=1.0, help="begin at this time")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _settings(door: argparse.Namespace) -> DiffusionSettings:
-    if door.checkpoint:
+def _settings(args: Args) -> DiffusionSettings:
+    if args.checkpoint and args.config:
+        raise UserError("give --checkpoint or --config, not both.")
+    if args.checkpoint:
         from stepsight import checkpoint
 
-        return checkpoint.read(door.checkpoint).config.diffusion
-    return configuration.load(door.config, prog="stepsight steps")[0].diffusion
+        return checkpoint.read(args.checkpoint).config.diffusion
+    return configuration.load(args.config).diffusion
 
 
 def _plain(step: Step) -> dict[str, float | None]:
@@ -71,18 +71,19 @@ def _plain(step: Step) -> dict[str, float | None]:
 
 
 def _lines(diffusion: Diffusion, steps: list[Step], end: float) -> list[str]:
-    s = diffusion.settings
-    levels = s.schedule + "_zero_snr" * s.zero_terminal_snr
-    visits = "" if s.sampling_schedule == "trained" else f" at the levels of {s.sampling_schedule}"
-    head = f"{s.sampler}, {s.spacing}, {levels}{visits}, shift {s.sampling_shift:g}, eta {s.eta:g}"
+    used = diffusion.settings
+    levels = used.schedule + "_zero_snr" * used.zero_terminal_snr
+    trained = used.sampling_schedule == "trained"
+    visits = "" if trained else f" at the levels of {used.sampling_schedule}"
+    head = f"{used.sampler}, {used.spacing}, {levels}{visits}, shift {used.sampling_shift:g}"
     rows = [
         ROW.format(step.index, *(f"{value:.4f}" for value in step[1:6]), step.calls)
         for step in steps
     ]
     calls = sum(step.calls for step in steps)
     return [
-        head,
-        ROW.format("step", "time", "told", "alpha", "sigma", "log SNR", "calls"),
+        f"{head}, eta {used.eta:g}",
+        ROW.format("step", "time", "condition", "alpha", "sigma", "log SNR", "calls"),
         *rows,
         f"ends at time {end:g} after {calls} calls",
     ]

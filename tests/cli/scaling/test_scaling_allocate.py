@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepsight.cli.scaling import run
+from stepsight.cli.scaling import GROUP
 from stepsight.errors import UserError
 from stepsight.scaling.compute_allocation.allocation import TrainingLaw, allocate
 from stepsight.scaling.compute_allocation.serving import SamplingLaw, serve
@@ -19,12 +19,12 @@ SAMPLING = "A=.01,a=1.5,B=.012,b=.9"
 
 
 def answered(capsys, *args: str) -> dict:
-    assert run(["allocate", *args, "--json"]) == 0
+    assert GROUP.run(["allocate", *args, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def printed(capsys, *args: str) -> str:
-    assert run(["allocate", *args]) == 0
+    assert GROUP.run(["allocate", *args]) == 0
     return capsys.readouterr().out
 
 
@@ -132,24 +132,24 @@ def test_measured_configurations(measured, capsys):
         (("--law", TEXT, "--budget", "1e9", "--factor", "0"), "--factor 0"),
         (("--law", TEXT, "--params", "n", "--bootstrap", "3"), "no use for --bootstrap, --params"),
         (("--law", TEXT, "--budget", "1e9", "--queries", "3"), "say --target"),
-        (("--law", TEXT, "--target", ".3"), "needs --queries and --sampling"),
+        (("--law", TEXT, "--target", ".3"), "missing: --queries and --sampling"),
         (("--law", TEXT, "--target", ".3", "--queries", "1", "--sampling", "A=1"), "a, B, b is"),
         (
             ("--law", TEXT, "--target", ".3", "--queries", "1", "--sampling", SAMPLING)
             + ("--most", "4"),
-            "--most 4: write steps x members",
+            "--most 4: write two numbers",
         ),
-        (("--points", "POINTS", "--budget", "1e9"), "needs --params and --samples and --loss"),
-        (("--profiles", "POINTS", *COLUMNS), "needs --compute"),
+        (("--points", "POINTS", "--budget", "1e9"), "missing: --params and --samples and --loss"),
+        (("--profiles", "POINTS", *COLUMNS), "missing: --compute"),
         (
             ("--profiles", "POINTS", *COLUMNS, "--compute", "c", "--samples", "d", "--factor", "6"),
-            "--factor stands for --samples",
+            "--factor replaces --samples",
         ),
         (
             ("--profiles", "POINTS", "--where", "set=owm", *COLUMNS[2:], "--compute", "c"),
             "no row is left where set=owm",
         ),
-        (("--measured", "COSTS", *COSTS), "needs --target"),
+        (("--measured", "COSTS", *COSTS), "missing: --target"),
         (("--measured", "COSTS", *COSTS, "--target", ".01"), "No configuration reaches"),
         (("--measured", "COSTS", *COSTS, "--target", "1", "--queries", "-1"), "--queries -1"),
     ],
@@ -157,10 +157,10 @@ def test_measured_configurations(measured, capsys):
 def test_what_is_missing_or_does_not_belong(points, measured, arguments, message):
     files = {"POINTS": points, "COSTS": measured}
     with pytest.raises(UserError, match=message):
-        run(["allocate", *(files.get(one, one) for one in arguments)])
+        GROUP.run(["allocate", *(files.get(one, one) for one in arguments)])
 
 
 def test_one_source():
     for sources in ((), ("--law", TEXT, "--points", "x.csv")):
-        with pytest.raises(SystemExit, match="2"):
-            run(["allocate", *sources, "--budget", "1e9"])
+        with pytest.raises(UserError, match="exactly one of --law, --points"):
+            GROUP.run(["allocate", *sources, "--budget", "1e9"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepsight.cli.scaling import run
+from stepsight.cli.scaling import GROUP
 from stepsight.errors import DataFormatError, UserError
 from stepsight.scaling.records import ScalingRecord, append
 
@@ -51,7 +51,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def fitted(capsys, *args: str) -> list[dict]:
-    assert run(["fit", *args, "--bootstrap", "20", "--json"]) == 0
+    assert GROUP.run(["fit", *args, "--bootstrap", "20", "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -80,20 +80,21 @@ def test_selection(runs, capsys):
     rows = fitted(capsys, str(runs), "--y", "value", "--metric", "delta1", "--form", "power")
     assert len(rows) == 1
     with pytest.raises(UserError, match="No records of metric 'absrl'. Did you mean 'absrel'"):
-        run(["fit", str(runs), "--metric", "absrl"])
+        GROUP.run(["fit", str(runs), "--metric", "absrl"])
     with pytest.raises(UserError, match="No records of task 'flow'"):
-        run(["fit", str(runs), "--task", "flow"])
+        GROUP.run(["fit", str(runs), "--task", "flow"])
 
 
 def test_points_without_numbers_are_left_out_with_a_note(runs, capsys):
     append(runs / "run-9" / "records.jsonl", [record(7, run="run-9", value=None)])
-    assert run(["fit", str(runs), "--metric", "absrel", "--y", "value", "--bootstrap", "0"]) == 0
+    flags = ["--metric", "absrel", "--y", "value", "--bootstrap", "0"]
+    assert GROUP.run(["fit", str(runs), *flags]) == 0
     assert "left out 1 points that were not measured" in capsys.readouterr().err
 
 
 def test_table_shows_parameters_and_verdict(runs, capsys):
     arguments = ["--metric", "absrel", "--y", "value", "--bootstrap", "20"]
-    assert run(["fit", str(runs), *arguments]) == 0
+    assert GROUP.run(["fit", str(runs), *arguments]) == 0
     shown = capsys.readouterr().out
     assert "0.15" in shown and "law" in shown and "intervals resample runs" in shown
 
@@ -107,25 +108,25 @@ def test_a_table_of_numbers(tmp_path, capsys):
         {"A": 4.0, "a": 0.1}, rel=1e-5
     )
     with pytest.raises(UserError, match="no column 'mac'. Did you mean 'macs'"):
-        run(["fit", "--csv", str(path), "--x", "mac", "--y", "error"])
+        GROUP.run(["fit", "--csv", str(path), "--x", "mac", "--y", "error"])
     with pytest.raises(UserError, match="needs --y"):
-        run(["fit", "--csv", str(path), "--x", "macs"])
+        GROUP.run(["fit", "--csv", str(path), "--x", "macs"])
     with pytest.raises(DataFormatError, match="'model' is not numeric"):
-        run(["fit", "--csv", str(path), "--x", "macs", "--y", "model"])
+        GROUP.run(["fit", "--csv", str(path), "--x", "macs", "--y", "model"])
     with pytest.raises(UserError, match="does not exist"):
-        run(["fit", "--csv", str(tmp_path / "none.csv")])
+        GROUP.run(["fit", "--csv", str(tmp_path / "none.csv")])
 
 
 def test_nothing_to_fit(tmp_path, runs):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="No records found under .*empty"):
-        run(["fit", str(tmp_path / "empty")])
+        GROUP.run(["fit", str(tmp_path / "empty")])
     with pytest.raises(UserError, match="no numeric column 'training_flop'"):
-        run(["fit", str(runs), "--x", "training_flop"])
+        GROUP.run(["fit", str(runs), "--x", "training_flop"])
     with pytest.raises(UserError, match="None of 24 records has seconds"):
-        run(["fit", str(runs), "--x", "seconds"])
-    with pytest.raises(SystemExit, match="2"):
-        run(["fit", str(runs), "--form", "cubic"])
+        GROUP.run(["fit", str(runs), "--x", "seconds"])
+    with pytest.raises(UserError, match="--form cubic: no such choice"):
+        GROUP.run(["fit", str(runs), "--form", "cubic"])
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def table(tmp_path) -> Path:
 
 
 def one_object(capsys, *args: str) -> dict:
-    assert run(["fit", *args, "--json"]) == 0
+    assert GROUP.run(["fit", *args, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -185,7 +186,7 @@ def test_intervals_level_and_loss_are_chosen(table, capsys):
     profile = one_object(capsys, *flags, "--intervals", "profile", "--huber", "inf")
     assert profile["method"] == "profile" and profile["huber"] is None
     assert profile["objective"] > runs["objective"]
-    assert run(["fit", *flags, "--intervals", "profile", "--level", "0.9"]) == 0
+    assert GROUP.run(["fit", *flags, "--intervals", "profile", "--level", "0.9"]) == 0
     shown = capsys.readouterr().out
     assert "90% intervals by profile" in shown and "params, tokens" in shown and "beta" in shown
 
@@ -195,7 +196,7 @@ def test_records_in_two_inputs(runs, capsys):
     rows = fitted(capsys, str(runs), *flags)
     assert [row["verdict"] for row in rows] == ["too few points"] * 2
     with pytest.raises(UserError, match="needs --x with 2 columns, params, tokens"):
-        run(["fit", str(runs), "--form", "chinchilla"])
+        GROUP.run(["fit", str(runs), "--form", "chinchilla"])
 
 
 def test_an_elbow_in_a_table(tmp_path, capsys):
@@ -210,12 +211,12 @@ def test_an_elbow_in_a_table(tmp_path, capsys):
     found = one_object(capsys, *flags, "--base", "0.25")
     assert {"params", "intervals", "objective", "warnings", "verdict"} <= set(found)
     assert found["params"]["B"] == 0.25 and found["params"]["C"] == pytest.approx(1.8, abs=1e-3)
-    assert run(["fit", *flags]) == 0
+    assert GROUP.run(["fit", *flags]) == 0
     assert "resample models" in capsys.readouterr().out
     with pytest.raises(UserError, match="--intervals is not for --form emergence"):
-        run(["fit", *flags, "--intervals", "profile"])
+        GROUP.run(["fit", *flags, "--intervals", "profile"])
     with pytest.raises(UserError, match="name one with --csv"):
-        run(["fit", str(tmp_path), "--form", "emergence"])
+        GROUP.run(["fit", str(tmp_path), "--form", "emergence"])
 
 
 @pytest.mark.parametrize(
@@ -231,4 +232,4 @@ def test_an_elbow_in_a_table(tmp_path, capsys):
 )
 def test_flags_that_make_no_sense_are_refused(runs, flags: list[str], message: str):
     with pytest.raises(UserError, match=message):
-        run(["fit", str(runs), *flags])
+        GROUP.run(["fit", str(runs), *flags])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stepsight.cli.scaling import run
+from stepsight.cli.scaling import GROUP
 from stepsight.errors import UserError
 from stepsight.scaling.records import ScalingRecord, append
 
@@ -36,7 +36,7 @@ def _rows(first: np.ndarray, second: np.ndarray) -> list[tuple[float, float, flo
 
 
 def answered(capsys, *args: str) -> dict:
-    assert run(["loss-to-loss", *args, "--json"]) == 0
+    assert GROUP.run(["loss-to-loss", *args, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -70,17 +70,16 @@ def test_train_to_test_reads_both_of_a_row(table, capsys):
 
 
 def test_rows_without_numbers_or_partners_are_said(table, capsys):
-    assert (
-        run(["loss-to-loss", "--csv", table, "--x", "val", "--y", "test", "--bootstrap", "0"]) == 0
-    )
+    flags = ["--x", "val", "--y", "test", "--bootstrap", "0"]
+    assert GROUP.run(["loss-to-loss", "--csv", table, *flags]) == 0
     assert "left out 9 rows without val or test" in capsys.readouterr().err
-    assert run(["loss-to-loss", "--csv", table, *JOINED, *FLOORS, "--bootstrap", "0"]) == 0
+    assert GROUP.run(["loss-to-loss", "--csv", table, *JOINED, *FLOORS, "--bootstrap", "0"]) == 0
     assert "1 rows have no partner" in capsys.readouterr().err
 
 
 def test_fitted_floors_in_words(table, capsys):
     arguments = ["--csv", table, *JOINED, "--bootstrap", "8", "--level", ".9", "--at", "2.1"]
-    assert run(["loss-to-loss", *arguments]) == 0
+    assert GROUP.run(["loss-to-loss", *arguments]) == 0
     shown = capsys.readouterr().out
     assert "val of web -> val of code: y = K (x - E0)^kappa + E1" in shown
     assert "(fitted)" in shown and "90% intervals resample pairs" in shown
@@ -108,7 +107,7 @@ def test_fitted_floors_in_words(table, capsys):
 )
 def test_what_is_wrong_with_a_table(table, arguments, message):
     with pytest.raises(UserError, match=message):
-        run(["loss-to-loss", "--csv", table, *arguments])
+        GROUP.run(["loss-to-loss", "--csv", table, *arguments])
 
 
 def record(number: int, **changed) -> ScalingRecord:
@@ -217,9 +216,9 @@ def test_pretraining_to_fine_tuning_of_records(tmp_path, capsys):
 )
 def test_what_is_wrong_with_records(runs, arguments, message):
     with pytest.raises(UserError, match=message):
-        run(["loss-to-loss", runs, *arguments])
+        GROUP.run(["loss-to-loss", runs, *arguments])
 
 
 def test_nothing_given():
     with pytest.raises(UserError, match="Name run folders"):
-        run(["loss-to-loss"])
+        GROUP.run(["loss-to-loss"])

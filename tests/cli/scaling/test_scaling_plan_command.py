@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stepsight.cli.scaling import run
+from stepsight.cli.scaling import GROUP
 from stepsight.errors import DataFormatError, UserError
 from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
@@ -45,12 +45,12 @@ def sweep(tmp_path: Path) -> str:
 
 
 def answered(capsys, *args: str):
-    assert run([*args, "--json"]) == 0
+    assert GROUP.run([*args, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def printed(capsys, *args: str) -> str:
-    assert run(list(args)) == 0
+    assert GROUP.run(list(args)) == 0
     return capsys.readouterr().out
 
 
@@ -67,7 +67,7 @@ def test_plan(sweep, capsys):
 def test_plan_in_words(sweep, capsys):
     text = printed(capsys, "plan", "--sweep", sweep, "--task", "depth", "--budget", "8ms")
     assert "NFE 2 x 2 members: AbsRel 0.250" in text
-    assert "4 calls, 2 GFLOP, 8 ms an image" in text
+    assert "4 calls, 2 GFLOP, 8 ms per image" in text
 
 
 def test_one_setting(sweep, capsys):
@@ -78,13 +78,13 @@ def test_one_setting(sweep, capsys):
         capsys, "plan", "--sweep", sweep, "--task", "depth", "--at", "3x3"
     )
     with pytest.raises(UserError, match="such as 8x4"):
-        run(["plan", "--sweep", sweep, "--task", "depth", "--at", "3"])
+        GROUP.run(["plan", "--sweep", sweep, "--task", "depth", "--at", "3"])
 
 
 def test_budget_and_setting_exclude_each_other(sweep):
     for asked in ([], ["--budget", "8nfe", "--at", "3x3"]):
-        with pytest.raises(SystemExit):
-            run(["plan", "--sweep", sweep, "--task", "depth", *asked])
+        with pytest.raises(UserError, match="exactly one of --budget, --at"):
+            GROUP.run(["plan", "--sweep", sweep, "--task", "depth", *asked])
 
 
 def test_frontier_of_a_sweep(sweep, capsys):
@@ -97,7 +97,7 @@ def test_frontier_of_a_sweep(sweep, capsys):
     text = printed(capsys, "frontier", "--sweep", sweep, "--task", "depth")
     assert "ddim trailing trained T 1: steps at 1 member" in text and "0.150" in text
     with pytest.raises(UserError, match="no task 'normals'"):
-        run(["frontier", "--sweep", sweep, "--task", "normals"])
+        GROUP.run(["frontier", "--sweep", sweep, "--task", "normals"])
 
 
 @pytest.fixture
@@ -139,12 +139,12 @@ def test_frontier_of_published_points(table, capsys):
 
 def test_tables_that_do_not_tell(table, tmp_path):
     with pytest.raises(UserError, match="needs --x"):
-        run(["frontier", "--csv", table])
+        GROUP.run(["frontier", "--csv", table])
     with pytest.raises(UserError, match="Several points of the table have 1 steps and 5 members"):
-        run(["frontier", "--csv", table, *COLUMNS])
+        GROUP.run(["frontier", "--csv", table, *COLUMNS])
     with pytest.raises(UserError, match="no column 'mac'. Did you mean 'macs'"):
-        run(["frontier", "--csv", table, "--x", "mac", "--y", "absrel"])
+        GROUP.run(["frontier", "--csv", table, "--x", "mac", "--y", "absrel"])
     with pytest.raises(DataFormatError, match="'model' is not numeric"):
-        run(["frontier", "--csv", table, "--x", "macs", "--y", "model"])
+        GROUP.run(["frontier", "--csv", table, "--x", "macs", "--y", "model"])
     with pytest.raises(UserError, match="does not exist"):
-        run(["frontier", "--csv", str(tmp_path / "none.csv"), "--x", "a", "--y", "b"])
+        GROUP.run(["frontier", "--csv", str(tmp_path / "none.csv"), "--x", "a", "--y", "b"])

@@ -1,62 +1,58 @@
-"""The truth through every target encoding and a codec, and back: what no model can pass."""
+"""`stepsight data ceiling`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepsight.cli.data.opening import (
-    add_images_flag,
-    add_source_flags,
-    open_named,
-    picture_path,
-)
+from stepsight.cli.sources import SourceArgs, picture_path
 
 if TYPE_CHECKING:
-    from stepsight.evaluation.bounds.ceiling import Ceiling
+    from stepsight.evaluation.bounds import Ceiling
     from stepsight.models.codec import Codec
 
-IMAGES = 64
 PIXELS, FULL = "pixels", "float32"
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    add_source_flags(own)
-    add_images_flag(own, IMAGES)
-    own.add_argument("--codec", default="", metavar="FOLDER", help="of a VAE; default: pixels only")
-    own.add_argument("--out", default="ceiling.png", help="picture of the first two images")
-    own.add_argument("--json", action="store_true")
+@dataclass(frozen=True, kw_only=True)
+class Args(SourceArgs):
+    """The truth through every target encoding and a codec, and back: what no model can pass."""
+
+    images: int = 64  # encoded
+    codec: str = ""  # folder of a VAE; default: pixels only
+    out: Path = Path("ceiling.png")  # picture of the first two images
+    json: bool = False  # print JSON
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the ceilings of a source through pixels and the codec, and draw the picture."""
     import torch
 
-    from stepsight.evaluation.bounds.ceiling import ceiling_grid, ceilings
-    from stepsight.evaluation.results import finite
+    from stepsight.evaluation.bounds import ceiling_grid, ceilings
+    from stepsight.scaling.plain import plain
 
-    out, source = picture_path(door.out), open_named(door, door.images)
+    out, source = picture_path(args.out), args.open(args.images)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    codecs = _codecs(door.codec, device)
-    found = ceilings(source, codecs, door.images, device)
-    picture = ceiling_grid(source, codecs, out, min(2, door.images), device)
+    codecs = _codecs(args.codec, device)
+    rows = ceilings(source, codecs, args.images, device)
+    picture = ceiling_grid(source, codecs, out, min(2, args.images), device)
     about = {
-        "data": door.name,
-        "images": min(door.images, len(source)),
+        "data": args.name,
+        "images": min(args.images, len(source)),
         "size": list(source.size),
         "codec": [*codecs.values()][-1].name,
     }
-    if door.json:
-        rows = [asdict(one) for one in found]
-        print(json.dumps(finite(about | {"picture": str(picture), "ceilings": rows})))
+    if args.json:
+        objects = {"picture": str(picture), "ceilings": [asdict(row) for row in rows]}
+        print(json.dumps(plain(about | objects)))
         return 0
     grid = "x".join(map(str, source.size))
-    print(f"{door.name}: the truth there and back, {about['images']} images at {grid}")
-    print(ceiling_text(found))
+    print(f"{args.name}: the truth there and back, {about['images']} images at {grid}")
+    print(ceiling_text(rows))
     print(f"codec {about['codec']}; written to {picture}")
     return 0
 
@@ -70,28 +66,28 @@ def _codecs(folder: str, device: str) -> dict[str, Codec]:
     if folder:
         full = CodecSettings(path=folder)
         settings |= {FULL: full, "bfloat16": replace(full, dtype="bfloat16")}
-    return {name: open_codec(one).to(device) for name, one in settings.items()}
+    return {name: open_codec(codec).to(device) for name, codec in settings.items()}
 
 
-def ceiling_text(found: Sequence[Ceiling]) -> str:
-    """A table a protocol, as only its scores compare, and below it how the encodings rank."""
+def ceiling_text(rows: Sequence[Ceiling]) -> str:
+    """A table per protocol, as only its scores compare, and below it how the encodings rank."""
     groups: dict[tuple[str, str], list[Ceiling]] = {}
-    for one in found:
-        groups.setdefault((one.task, one.protocol), []).append(one)
+    for row in rows:
+        groups.setdefault((row.task, row.protocol), []).append(row)
     return "\n".join("\n".join([*_lines(group), *ranking(group)]) for group in groups.values())
 
 
 def _lines(group: Sequence[Ceiling]) -> Iterator[str]:
-    """The table: an encoding a row, its main metric through each codec a column."""
+    """The table: a row per encoding, with its main metric through each codec."""
     from stepsight.measures import measure, number
 
     yield f"{group[0].task}  ({group[0].protocol})  {measure(group[0].metric).axis}"
-    codecs = list(dict.fromkeys(one.codec for one in group))
+    codecs = list(dict.fromkeys(row.codec for row in group))
     yield _columns("encoding", "channels", "latents", "in loss", *codecs)
-    for encoding in dict.fromkeys(one.encoding for one in group):
-        row = [one for one in group if one.encoding == encoding]
-        costs = [str(row[-1].channels), str(row[-1].latents), f"{row[-1].in_loss:.1%}"]
-        yield _columns(encoding, *costs, *[number(one.value) for one in row])
+    for encoding in dict.fromkeys(row.encoding for row in group):
+        rows = [row for row in group if row.encoding == encoding]
+        costs = [str(rows[-1].channels), str(rows[-1].latents), f"{rows[-1].in_loss:.1%}"]
+        yield _columns(encoding, *costs, *[number(row.value) for row in rows])
 
 
 def _columns(first: str, *others: str) -> str:
@@ -103,10 +99,10 @@ def ranking(group: Sequence[Ceiling]) -> list[str]:
     equal scores, as printed, the one with fewer latents. Nothing where there is no choice."""
     from stepsight.measures import measure, number
 
-    coded = [one for one in group if one.codec == FULL and not math.isnan(one.value)]
+    coded = [row for row in group if row.codec == FULL and not math.isnan(row.value)]
     if len(coded) < 2:
         return []
     sign = -1 if measure(coded[0].metric).higher_is_better else 1
-    coded.sort(key=lambda one: (sign * float(number(one.value)), one.latents))
-    best, *rest = [f"{one.encoding} {number(one.value)} ({one.latents} latents)" for one in coded]
+    coded.sort(key=lambda row: (sign * float(number(row.value)), row.latents))
+    best, *rest = [f"{row.encoding} {number(row.value)} ({row.latents} latents)" for row in coded]
     return [f"  survives best: {best}, then {', '.join(rest)}"]

@@ -1,23 +1,15 @@
-"""Read every sample of a data set and say what is wrong. Exit status 0: nothing (a part of a data
-set is no fault); 1: something; 2: there was nothing to check.
-"""
+"""`stepsight data check`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stepsight.cli.data.opening import (
-    add_images_flag,
-    add_source_flags,
-    at_least_none,
-    progress,
-    settings_of,
-    split_of,
-)
-from stepsight.cli.data.text import ranges_text
+from stepsight.cli.data.text import progress, ranges_text
+from stepsight.cli.entry import at_least
+from stepsight.cli.sources import SourceArgs
 
 if TYPE_CHECKING:
     from stepsight.data.check import Report
@@ -25,26 +17,29 @@ if TYPE_CHECKING:
 SHOWN = 20  # findings and sizes that are printed; --json has them all
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    add_source_flags(own)
-    add_images_flag(own, None)
-    own.add_argument("--workers", type=int, default=0, help="processes; default: this one")
-    own.add_argument("--json", action="store_true")
+@dataclass(frozen=True, kw_only=True)
+class Args(SourceArgs):
+    """Read every sample of a data set and report what is wrong. Exit status 0: nothing (a part of a
+    data set is no fault); 1: something; 2: there was nothing to check."""
+
+    images: int | None = None  # the first so many; default: all
+    workers: int = 0  # processes; default: this one
+    json: bool = False  # print JSON, with all findings
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     from stepsight.data.check import check
-    from stepsight.evaluation.results import finite
+    from stepsight.scaling.plain import plain
 
-    at_least_none("--workers", door.workers)
+    at_least(0, "--workers", args.workers)
     report = check(
-        settings_of(door, door.images),
-        split_of(door),
-        images=door.images,
-        workers=door.workers,
+        args.settings(args.images),
+        args.chosen_split,
+        images=args.images,
+        workers=args.workers,
         report=progress("checked"),
     )
-    print(json.dumps(finite(report.as_json())) if door.json else "\n".join(report_lines(report)))
+    print(json.dumps(plain(report.as_json())) if args.json else "\n".join(report_lines(report)))
     return 0 if report.ok else 1
 
 
@@ -56,8 +51,8 @@ def report_lines(report: Report) -> Iterator[str]:
     for size, count in list(report.sizes.items())[:SHOWN]:
         yield f"  size        {size}: {count} samples"
     yield from _more(len(report.sizes), "sizes")
-    for name, found in report.ranges.items():
-        yield f"  range       {ranges_text({name: found})}"
+    for name, values in report.ranges.items():
+        yield f"  range       {ranges_text({name: values})}"
     yield f"  fingerprint {report.fingerprint}"
     for finding in report.findings[:SHOWN]:
         yield f"  FINDING     {finding}"

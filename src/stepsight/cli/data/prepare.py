@@ -1,16 +1,16 @@
-"""Bring a data set as its makers publish it into the layout its reader wants. Interrupted, it
-continues where it was when run again.
-"""
+"""`stepsight data prepare`."""
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from stepsight.cli.data.opening import at_least_one
-from stepsight.cli.door import output_folder
+from tyro.conf import Positional, arg
+
+from stepsight.cli.entry import at_least, output_folder
 from stepsight.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -19,34 +19,38 @@ if TYPE_CHECKING:
 SHOWN = 10  # of the samples that were left out
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    own.add_argument("name", help="of the data set")
-    own.add_argument("root", help="folder that holds it as published")
-    own.add_argument("--out", required=True, metavar="FOLDER")
-    own.add_argument("--workers", type=int, default=1, help="processes")
-    own.add_argument("--keep-going", action="store_true", help="leave out what is damaged")
-    own.add_argument("--json", action="store_true")
+@dataclass(frozen=True)
+class Args:
+    """Bring a data set as its makers publish it into the layout its reader wants. Interrupted, it
+    continues where it was when run again."""
+
+    name: Positional[Annotated[str, arg(metavar="NAME")]]  # of the data set
+    root: Positional[Annotated[str, arg(metavar="ROOT")]]  # folder that holds it as published
+    out: Path  # folder to make
+    workers: int = 1  # processes
+    keep_going: bool = False  # leave out what is damaged
+    json: bool = False  # print a summary as JSON
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     from stepsight.data.files import root_of
     from stepsight.data.prepare import TABLE
 
-    at_least_one("--workers", door.workers)
-    if door.name not in TABLE:
-        raise UserError(f"'{door.name}' needs no preparation here.{suggest(door.name, TABLE)}")
-    module, _, function = TABLE[door.name].partition(":")
+    at_least(1, "--workers", args.workers)
+    if args.name not in TABLE:
+        raise UserError(f"'{args.name}' needs no preparation here.{suggest(args.name, TABLE)}")
+    module, _, function = TABLE[args.name].partition(":")
     manifest = getattr(import_module(module), function)(
-        root_of(door.root),
-        output_folder(door.out),
-        report=lambda line: print(line, flush=True) if not door.json else None,
-        workers=door.workers,
-        strict=not door.keep_going,
+        root_of(args.root),
+        output_folder(args.out),
+        report=lambda line: print(line, flush=True) if not args.json else None,
+        workers=args.workers,
+        strict=not args.keep_going,
     )
-    if door.json:
+    if args.json:
         print(json.dumps(_summary(manifest)))
     else:
-        _print(manifest, door.out)
+        _print(manifest, args.out)
     return 0
 
 
@@ -61,7 +65,7 @@ def _summary(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _print(manifest: Manifest, out: str) -> None:
+def _print(manifest: Manifest, out: Path) -> None:
     counts = ", ".join(f"{split} {count}" for split, count in manifest.counts.items())
     print(f"{manifest.name}: {counts or 'no samples'}; {len(manifest.files)} files in {out}")
     for what, samples in (("left out", manifest.left_out), ("damaged", manifest.damaged)):

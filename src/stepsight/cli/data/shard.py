@@ -1,51 +1,48 @@
-"""Write a data set as tar files in webdataset's layout, with an index, to be read as `shards`.
-
-Interrupted, it continues where it was when run again. One folder holds one split.
-"""
+"""`stepsight data shard`."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from pathlib import Path
 
-from stepsight.cli.data.opening import (
-    add_source_flags,
-    at_least_none,
-    at_least_one,
-    open_named,
-    progress,
-    split_of,
-)
-from stepsight.cli.door import output_folder
+from stepsight.cli.data.text import progress
+from stepsight.cli.entry import at_least, output_folder
+from stepsight.cli.sources import SourceArgs
 from stepsight.errors import UserError
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    add_source_flags(own)
-    own.add_argument("--out", required=True, metavar="FOLDER")
-    own.add_argument("--per-shard", type=int, default=256, help="samples of a tar file")
-    own.add_argument("--quality", type=int, default=None, help="JPEG, 1 to 95; default: lossless")
-    own.add_argument("--workers", type=int, default=0, help="processes; default: this one")
+@dataclass(frozen=True, kw_only=True)
+class Args(SourceArgs):
+    """Write a data set as tar files in webdataset's layout, with an index, to be read as `shards`.
+
+    Interrupted, it continues where it was when run again. One folder holds one split.
+    """
+
+    out: Path  # folder to make
+    per_shard: int = 256  # samples per tar file
+    quality: int | None = None  # of JPEG, 1 to 95; default: lossless
+    workers: int = 0  # processes; default: this one
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     from stepsight.data.files import root_of
     from stepsight.data.sharded.writing import write_shards
 
-    at_least_one("--per-shard", door.per_shard)
-    at_least_none("--workers", door.workers)
-    if door.quality is not None and not 1 <= door.quality <= 95:
-        raise UserError(f"--quality {door.quality}: from 1 to 95, or leave it out for PNG.")
-    out = output_folder(door.out)
-    if door.root and out.resolve().is_relative_to(root_of(door.root).resolve()):
-        raise UserError(f"--out {out}: lies in the data set. Name a folder outside {door.root}.")
+    at_least(1, "--per-shard", args.per_shard)
+    at_least(0, "--workers", args.workers)
+    if args.quality is not None and not 1 <= args.quality <= 95:
+        raise UserError(f"--quality {args.quality}: from 1 to 95, or leave it out for PNG.")
+    out = output_folder(args.out)
+    if args.root and out.resolve().is_relative_to(root_of(args.root).resolve()):
+        raise UserError(f"--out {out}: lies in the data set. Name a folder outside {args.root}.")
     index = write_shards(
-        open_named(door),
+        args.open(),
         out,
-        split=split_of(door),
-        per_shard=door.per_shard,
-        quality=door.quality,
-        size=None if door.size is None else tuple(door.size),
-        workers=door.workers,
+        split=args.chosen_split,
+        per_shard=args.per_shard,
+        quality=args.quality,
+        size=args.size,
+        workers=args.workers,
         report=progress("written"),
     )
     megabytes = sum(tar.bytes for tar in index.tars) / 1e6

@@ -1,12 +1,13 @@
-"""A picture of samples with their truth beside them."""
+"""`stepsight data show`."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepsight.cli.data.opening import add_images_flag, add_source_flags, open_named, picture_path
 from stepsight.cli.data.text import ranges_text
+from stepsight.cli.sources import SourceArgs, picture_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,27 +16,27 @@ if TYPE_CHECKING:
     from stepsight.data.table import Source
     from stepsight.types import Sample
 
-IMAGES = 8
 WIDTH = 256  # of a picture; larger ones are shrunk, smaller ones enlarged by whole factors
 SMALL = 128  # height up to which they are enlarged
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    add_source_flags(own)
-    add_images_flag(own, IMAGES)
-    own.add_argument("--out", default="grid.png")
+@dataclass(frozen=True, kw_only=True)
+class Args(SourceArgs):
+    """A picture of samples with their truth beside them."""
+
+    images: int = 8  # spread evenly over the split
+    out: Path = Path("grid.png")  # the picture
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     from stepsight.data.check import ranges_of
     from stepsight.report.grids import compose
 
-    out = picture_path(door.out)
-    source = open_named(door, door.images)
-    samples = chosen(source, door.images, None if door.size is None else source.size)
+    out, source = picture_path(args.out), args.open(args.images)
+    samples = chosen(source, args.images, None if args.size is None else source.size)
     pictures = [_drawn(sample) for sample in samples]
-    columns = list(dict.fromkeys(name for one in pictures for name in one))
-    rows = [_row(one, columns) for one in pictures]
+    columns = list(dict.fromkeys(name for tiles in pictures for name in tiles))
+    rows = [_row(tiles, columns) for tiles in pictures]
     labels = [label(sample, source) for sample in samples]
     for sample, text in zip(samples, labels):
         height, width = sample.image.shape[-2:]

@@ -1,63 +1,64 @@
-"""Scores of the trivial predictors of a world or data set: what a model has to beat.
-
-Some of them learn from the training split, so none of its images may be among those scored.
-"""
+"""`stepsight data stats`."""
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepsight.cli.data.opening import add_images_flag, add_source_flags, settings_of, split_of
+from stepsight.cli.sources import SourceArgs
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:
     from stepsight.data.config import SourceSettings
     from stepsight.data.table import Source
 
-IMAGES = 512
+
+@dataclass(frozen=True, kw_only=True)
+class Args(SourceArgs):
+    """Scores of the trivial predictors of a world or data set: what a model has to beat.
+
+    Some of them learn from the training split, so none of its images may be among those scored.
+    """
+
+    split: str | None = None  # default: the one for evaluation
+    images: int = 512  # scored
+    json: bool = False  # print JSON
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    add_source_flags(own, "the one for evaluation")
-    add_images_flag(own, IMAGES)
-    own.add_argument("--json", action="store_true")
-
-
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     from stepsight.data.table import open_source
-    from stepsight.evaluation.bounds.trivial import trivial_metrics
+    from stepsight.evaluation.bounds import trivial_metrics
     from stepsight.metrics.protocol import default_for
 
-    settings = settings_of(door, door.images)
-    learned_on, split = splits_of(door, settings)
+    settings = args.settings(args.images)
+    learned_on, split = splits_of(args, settings)
     held = open_source(settings, split)
     train, reason = open_apart(settings, learned_on, split)
-    found: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
     for name, task in _tasks(held).items():
         protocol = default_for(name)
-        metrics = trivial_metrics(task, train, held, protocol.name, door.images)
-        found[name] = {"protocol": protocol.id, "baselines": metrics}
-    count = min(door.images, len(held))
-    if door.json:
-        about = {"data": door.name, "split": split, "learned_on": learned_on if train else None}
-        print(json.dumps(about | {"images": count, "tasks": found}))
+        metrics = trivial_metrics(task, train, held, protocol.name, args.images)
+        tasks[name] = {"protocol": protocol.id, "baselines": metrics}
+    count = min(args.images, len(held))
+    if args.json:
+        about = {"data": args.name, "split": split, "learned_on": learned_on if train else None}
+        print(json.dumps(about | {"images": count, "tasks": tasks}))
         return 0
-    print(f"{door.name}: trivial predictors over {count} images at {held.size[0]}x{held.size[1]}")
+    print(f"{args.name}: trivial predictors over {count} images at {held.size[0]}x{held.size[1]}")
     if reason:
         print(f"learned predictors left out: {reason}")
-    _print_table(found)
+    _print_table(tasks)
     return 0
 
 
-def splits_of(door: argparse.Namespace, settings: SourceSettings) -> tuple[str, str]:
+def splits_of(args: Args, settings: SourceSettings) -> tuple[str, str]:
     """The split to learn from, and the one to score: that of the flags, or else the settings'."""
     from stepsight.data.config import FileSettings
 
     if isinstance(settings, FileSettings):
-        return settings.split, door.split or settings.eval_split
-    return "train", split_of(door)
+        return settings.split, args.split or settings.eval_split
+    return "train", args.chosen_split
 
 
 def open_apart(settings: SourceSettings, train: str, held: str) -> tuple[Source | None, str]:
@@ -75,12 +76,12 @@ def open_apart(settings: SourceSettings, train: str, held: str) -> tuple[Source 
         return None, str(error)
 
 
-def _print_table(found: dict[str, Any]) -> None:
+def _print_table(tasks: dict[str, Any]) -> None:
     from stepsight.measures import headline, measure, number
 
-    for name, one in found.items():
-        print(f"{name}  ({one['protocol']})")
-        for baseline, metrics in one["baselines"].items():
+    for name, scores in tasks.items():
+        print(f"{name}  ({scores['protocol']})")
+        for baseline, metrics in scores["baselines"].items():
             shown = [f"{measure(m).label} {number(metrics[m])}" for m in headline(name, metrics)]
             print(f"  {baseline:<18}{'   '.join(shown)}")
 
@@ -90,10 +91,5 @@ def _tasks(source: Any) -> dict[str, Any]:
     from stepsight.tasks.config import TABLE
     from stepsight.tasks.table import build_tasks
 
-    options = {
-        "semantic": {"classes": len(source.classes) or 7},
-        "image": {"classes": len(source.categories) or 8},
-    }
-    settings = {name: kind(**options.get(name, {})) for name, kind in TABLE.items()}
-    tasks = build_tasks(settings)
-    return {name: task for name, task in tasks.items() if task.needs in source.quantities}
+    tasks = build_tasks({name: kind.for_source(source) for name, kind in TABLE.items()})
+    return {name: task for name, task in tasks.items() if task.target_field in source.quantities}

@@ -1,28 +1,19 @@
-"""How to spend compute: on parameters or samples, on training or sampling.
-
-With --law, constants of a law of parameters and samples, or --points, a table of runs to fit it to:
-for each --budget the compute-optimal model; for --target, --queries and --sampling the cheapest
-model and sampling that give so many answers at that error. With --profiles, a table of IsoFLOP
-runs: the optimum of each budget, and the power laws through them. With --measured, a table of
-configurations with training cost, cost a query and error: which is the cheapest for how many
-queries, without any law.
-"""
+"""`stepsight scaling allocate`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from tyro.conf import arg
 
-from stepsight.cli.scaling.assignments import constants
-from stepsight.cli.scaling.rows import where
-from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
+from stepsight.cli.entry import exactly_one, setting
+from stepsight.cli.scaling.tables import Table, constants
 from stepsight.errors import UserError
 from stepsight.scaling.compute_allocation.allocation import (
     FORMS,
@@ -39,11 +30,11 @@ from stepsight.scaling.compute_allocation.serving import (
     serve,
 )
 from stepsight.scaling.plain import plain
-from stepsight.scaling.sampling.interpolation import Setting
 
 MAX_EXTRAPOLATION = 30.0
 BOOTSTRAP = 200
-ANSWER = {"budget", "factor", "target", "queries", "sampling", "query_factor", "least", "most"}
+SERVING = ("queries", "sampling", "query_factor", "least", "most")
+ANSWER = {"budget", "factor", "target", *SERVING}
 COLUMNS = {"params", "samples", "loss"}
 # What each source reads besides itself; --json is for all.
 READS = {
@@ -54,198 +45,179 @@ READS = {
 }
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    source = own.add_mutually_exclusive_group(required=True)
-    source.add_argument("--law", metavar="E=..,A=..,alpha=..,B=..,beta=..", help="constants")
-    source.add_argument("--points", type=Path, help="a table of runs, to fit the law to")
-    source.add_argument("--profiles", type=Path, help="a table of IsoFLOP runs")
-    source.add_argument("--measured", type=Path, help="a table of configurations and their costs")
-    own.add_argument("--form", choices=FORMS, help=f"of the law, by default {FORMS[0]}")
-    own.add_argument(
-        "--where",
-        action="append",
-        metavar="COL=VALUE",
-        help="only these rows of the table; also COL!=VALUE, COL<VALUE, COL>VALUE",
-    )
-    for name, about in (
-        ("params", "column of parameters"),
-        ("samples", "column of samples; of profiles by default budget / (factor x parameters)"),
-        ("loss", "column of losses"),
-        ("compute", "with --profiles: column of nominal budgets in FLOPs"),
-        ("training", "with --measured: column of training costs"),
-        ("query", "with --measured: column of costs of one query, in the same unit"),
-        ("error", "with --measured: column of errors, lower is better"),
-        ("name", "with --measured: columns COL[,COL] that name a row"),
-    ):
-        own.add_argument(f"--{name}", metavar="COL", help=about)
-    own.add_argument("--budget", help="training FLOPs, one or several: 1e18,1e20")
-    own.add_argument(
-        "--factor",
-        type=float,
-        help=f"training FLOPs a parameter and sample, by default {TRAINING_FACTOR:g}; "
-        "where a sample is an image times its tokens and the share of parameters acting on each",
-    )
-    own.add_argument("--target", type=float, help="error to reach")
-    own.add_argument("--queries", type=float, help="answers to give at that error")
-    own.add_argument(
-        "--sampling",
-        metavar="A=..,a=..,B=..,b=..",
-        help="what T steps and M members leave: A T^-a + B M^-b",
-    )
-    own.add_argument(
-        "--query-factor", type=float, help="FLOPs a parameter and model call, by default factor / 3"
-    )
-    own.add_argument("--least", metavar="TxM", help="least steps x members, by default 1x1")
-    own.add_argument("--most", metavar="TxM", help="most, by default {}x{}".format(*MOST))
-    own.add_argument("--bootstrap", type=int, help=f"with --profiles: by default {BOOTSTRAP}")
-    own.add_argument("--json", action="store_true", help="print JSON")
+@dataclass(frozen=True)
+class Args:
+    """How to spend compute: on parameters or samples, on training or sampling.
+
+    With --law, constants of a law of parameters and samples, or --points, a table of runs to fit it
+    to: for each --budget the compute-optimal model; for --target, --queries and --sampling the
+    cheapest model and sampling that give so many answers at that error. With --profiles, a table of
+    IsoFLOP runs: the optimum of each budget, and the power laws through them. With --measured, a
+    table of configurations with training cost, cost per query and error: which is the cheapest for
+    how many queries, without any law.
+    """
+
+    law: str | None = None  # constants, E=..,A=..,alpha=..,B=..,beta=..
+    points: Path | None = None  # a table of runs, to fit the law to
+    profiles: Path | None = None  # a table of IsoFLOP runs
+    measured: Path | None = None  # a table of configurations and their costs
+    form: Literal["chinchilla", "kaplan"] | None = None  # of the law; default: chinchilla
+    where: tuple[str, ...] = ()  # only rows of COL=VALUE; also COL!=VALUE, COL<VALUE, COL>VALUE
+    params: str | None = None  # column of parameters
+    # column of samples; of profiles by default budget / (factor x parameters)
+    samples: str | None = None
+    loss: str | None = None  # column of losses
+    compute: str | None = None  # with --profiles: column of nominal budgets in FLOPs
+    training: str | None = None  # with --measured: column of training costs
+    query: str | None = None  # with --measured: column of costs of one query, in the same unit
+    error: str | None = None  # with --measured: column of errors, lower is better
+    name: str | None = None  # with --measured: columns COL[,COL] that name a row
+    budget: str | None = None  # training FLOPs, one or several: 1e18,1e20
+    factor: Annotated[
+        float | None,
+        arg(
+            help=f"training FLOPs per parameter and sample, by default {TRAINING_FACTOR:g}; where "
+            "a sample is an image times its tokens and the share of parameters acting on each"
+        ),
+    ] = None
+    target: float | None = None  # error to reach
+    queries: float | None = None  # answers to give at that error
+    sampling: str | None = None  # A=..,a=..,B=..,b=..: T steps and M members leave A T^-a + B M^-b
+    query_factor: float | None = None  # FLOPs per parameter and model call; default: factor / 3
+    least: str | None = None  # least steps x members, as TxM; default: 1x1
+    most: Annotated[str | None, arg(help="most, by default {}x{}".format(*MOST))] = None
+    bootstrap: int | None = None  # with --profiles: resamples; default: 200
+    json: bool = False  # print JSON
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the answer. Raises UserError where something is missing or does not belong."""
-    source = next(name for name in READS if getattr(door, name) is not None)
-    foreign = sorted(
-        name
-        for name in set.union(*READS.values()) - READS[source]
-        if getattr(door, name) is not None
-    )
-    if foreign:
+    source = exactly_one(args, *READS)
+    unread = set.union(*READS.values()) - READS[source]
+    if foreign := sorted(name for name in unread if getattr(args, name) not in (None, ())):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise UserError(f"--{source} has no use for {flags}.")
-    found = {
-        "law": _of_law,
-        "points": _of_points,
-        "profiles": _of_profiles,
-        "measured": _of_measured,
-    }[source](door)
-    print(json.dumps(plain(found), indent=2) if door.json else "\n".join(_lines(found)))
+    kinds = {"points": _of_points, "profiles": _of_profiles, "measured": _of_measured}
+    answer = kinds.get(source, _of_law)(args)
+    print(json.dumps(plain(answer), indent=2) if args.json else "\n".join(_lines(answer)))
     return 0
 
 
-def _of_law(door: argparse.Namespace) -> dict[str, Any]:
-    law = TrainingLaw.of(constants("--law", door.law), door.form or FORMS[0])
-    return _answer(door, law, [], math.inf)
+def _of_law(args: Args) -> dict[str, Any]:
+    law = TrainingLaw.of(constants("--law", str(args.law)), args.form or FORMS[0])
+    return _answer(args, law, [], math.inf)
 
 
-def _of_points(door: argparse.Namespace) -> dict[str, Any]:
+def _of_points(args: Args) -> dict[str, Any]:
     from stepsight.scaling.laws.fits import fit
 
-    _need(door, "params", "samples", "loss")
-    rows = _rows(door, door.points)
-    params, samples, loss = (
-        numbers(door.points, rows, getattr(door, name)) for name in ("params", "samples", "loss")
-    )
-    form = door.form or FORMS[0]
+    params, samples, loss = _columns(args, args.points, "params", "samples", "loss").values()
+    form = args.form or FORMS[0]
     fitted = fit(form, np.stack([params, samples], axis=1), loss, bootstrap=0)
     notes = [f"fit of {fitted.n} runs: {fitted.verdict}, R2 {fitted.r2:.4f}", *fitted.warnings]
-    reach = float((params * samples).max()) * _factor(door)
-    return _answer(door, TrainingLaw.of(fitted.params, form), notes, MAX_EXTRAPOLATION * reach)
+    reach = float((params * samples).max()) * _factor(args)
+    return _answer(args, TrainingLaw.of(fitted.params, form), notes, MAX_EXTRAPOLATION * reach)
 
 
-def _answer(
-    door: argparse.Namespace, law: TrainingLaw, notes: list[str], reach: float
-) -> dict[str, Any]:
+def _answer(args: Args, law: TrainingLaw, notes: list[str], reach: float) -> dict[str, Any]:
     """Optima of budgets and the deployment asked for; beyond `reach` FLOPs a note warns."""
-    factor = _factor(door)
-    optima = [allocate(law, budget, factor)._asdict() for budget in _budgets(door.budget)]
-    found: dict[str, Any] = {"law": vars(law) | {"a": law.a, "b": law.b, "G": law.G}}
-    found |= {"factor": factor, "optima": optima}
-    spent = [one["budget"] for one in optima]
-    if door.target is not None:
-        _need(door, "queries", "sampling")
-        answer = serve(
+    factor = _factor(args)
+    optima = [allocate(law, budget, factor)._asdict() for budget in _budgets(args.budget)]
+    answer: dict[str, Any] = {"law": vars(law) | {"a": law.a, "b": law.b, "G": law.G}}
+    answer |= {"factor": factor, "optima": optima}
+    spent = [optimum["budget"] for optimum in optima]
+    if args.target is not None:
+        queries = _needed(args, "queries", "sampling")
+        served = serve(
             law,
-            SamplingLaw.of(constants("--sampling", door.sampling)),
-            door.target,
-            door.queries,
+            SamplingLaw.of(constants("--sampling", str(args.sampling))),
+            args.target,
+            queries,
             factor=factor,
-            query_factor=door.query_factor,
-            least=_setting("--least", door.least, LEAST),
-            most=_setting("--most", door.most, MOST),
+            query_factor=args.query_factor,
+            least=setting("--least", args.least) if args.least else LEAST,
+            most=setting("--most", args.most) if args.most else MOST,
         )
-        least = answer.least and answer.least._asdict()
-        found["serving"] = vars(answer) | {"best": answer.best._asdict(), "least": least}
-        spent.append(answer.best.training)
+        least = served.least and served.least._asdict()
+        answer["serving"] = vars(served) | {"best": served.best._asdict(), "least": least}
+        spent.append(served.best.training)
     elif not optima:
         raise UserError("Ask for something: --budget, or --target with --queries and --sampling.")
-    else:
-        idle = ("queries", "sampling", "query_factor", "least", "most")
-        if any(getattr(door, name) is not None for name in idle):
-            raise UserError("Queries and sampling are about an error to reach: say --target.")
+    elif idle := [name for name in SERVING if getattr(args, name) is not None]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise UserError(f"{flags}: of an error to reach, so say --target.")
     if max(spent) > reach:
         times = f"{MAX_EXTRAPOLATION:g} times the largest run"
         notes.append(f"extrapolating: {max(spent):.3g} FLOPs is over {times}")
-    return found | {"warnings": notes}
+    return answer | {"warnings": notes}
 
 
-def _of_profiles(door: argparse.Namespace) -> dict[str, Any]:
-    _need(door, "params", "loss", "compute")
-    rows = _rows(door, door.profiles)
-    budget, params, loss = (
-        numbers(door.profiles, rows, getattr(door, name)) for name in ("compute", "params", "loss")
-    )
-    if door.samples:
-        if door.factor is not None:
-            raise UserError("--factor stands for --samples where a table has no such column.")
-        samples = numbers(door.profiles, rows, door.samples)
-    else:
-        samples = budget / (_factor(door) * params)
-    count = BOOTSTRAP if door.bootstrap is None else door.bootstrap
-    one = isoflop(budget, params, samples, loss, bootstrap=count)
+def _of_profiles(args: Args) -> dict[str, Any]:
+    names = ("params", "loss", "compute", "samples")[: 4 if args.samples else 3]
+    params, loss, budget, *samples = _columns(args, args.profiles, *names).values()
+    if args.samples and args.factor is not None:
+        raise UserError("--factor replaces --samples where a table has no such column.")
+    samples = samples[0] if samples else budget / (_factor(args) * params)
+    count = BOOTSTRAP if args.bootstrap is None else args.bootstrap
+    fitted = isoflop(budget, params, samples, loss, bootstrap=count)
+    asked = _budgets(args.budget)
     optima = [
-        {"budget": asked, "params": one.params(asked), "samples": one.samples(asked)}
-        for asked in _budgets(door.budget)
+        {"budget": c, "params": fitted.params(c), "samples": fitted.samples(c)} for c in asked
     ]
-    found = one.to_dict() | {"optima": optima}
-    if optima and max(row["budget"] for row in optima) > MAX_EXTRAPOLATION * one.budgets[1]:
+    answer = fitted.to_dict() | {"optima": optima}
+    if max(asked, default=0) > MAX_EXTRAPOLATION * fitted.budgets[1]:
         note = f"extrapolating over {MAX_EXTRAPOLATION:g} times beyond the largest budget"
-        found["warnings"] = [*found["warnings"], note]
-    return found
+        answer["warnings"] = [*answer["warnings"], note]
+    return answer
 
 
-def _of_measured(door: argparse.Namespace) -> dict[str, Any]:
-    _need(door, "training", "query", "error", "target")
-    rows = _rows(door, door.measured)
-    costs = [
-        numbers(door.measured, rows, getattr(door, name)) for name in ("training", "query", "error")
-    ]
-    columns = door.name.split(",") if door.name else []
-    names = [" ".join(own) for own in zip(*(texts(door.measured, rows, c) for c in columns))]
+def _of_measured(args: Args) -> dict[str, Any]:
+    target = _needed(args, "target")
+    costs = _columns(args, args.measured, "training", "query", "error")
+    names = [f"row {place + 1}" for place in range(len(costs["error"]))]
+    if args.name:
+        table = Table.read(args.measured, args.where)
+        columns = (table.texts(column) for column in args.name.split(","))
+        names = [" ".join(cells) for cells in zip(*columns)]
     ranges = [
         {
-            "name": names[one.place] if names else f"row {one.place + 1}",
-            **dict(zip(("training", "query", "error"), (float(c[one.place]) for c in costs))),
-            "start": one.start,
-            "end": one.end,
+            "name": names[cheapest.place],
+            **{name: float(column[cheapest.place]) for name, column in costs.items()},
+            "start": cheapest.start,
+            "end": cheapest.end,
         }
-        for one in cheapest_ranges(costs[0], costs[1], costs[2], door.target)
+        for cheapest in cheapest_ranges(*costs.values(), target=target)
     ]
-    found: dict[str, Any] = {"target": door.target, "ranges": ranges}
-    if door.queries is not None:
-        if not door.queries >= 0:
-            raise UserError(f"--queries {door.queries:g}: write a number of answers.")
-        own = next(one for one in reversed(ranges) if one["start"] <= door.queries)
-        total = own["training"] + door.queries * own["query"]
-        found["best"] = own | {"queries": door.queries, "total": total}
-    return found
+    answer: dict[str, Any] = {"target": target, "ranges": ranges}
+    if args.queries is not None:
+        if not args.queries >= 0:
+            raise UserError(f"--queries {args.queries:g}: write a number of answers.")
+        best = next(row for row in reversed(ranges) if row["start"] <= args.queries)
+        total = best["training"] + args.queries * best["query"]
+        answer["best"] = best | {"queries": args.queries, "total": total}
+    return answer
 
 
-def _rows(door: argparse.Namespace, path: Path) -> Rows:
-    """The rows of a table that --where chooses."""
-    return where(path, read_table(path), door.where or ())
+def _columns(args: Args, path: Path | None, *names: str) -> dict[str, np.ndarray]:
+    """The columns that those flags name, of the rows that --where chooses. Raises UserError."""
+    _needed(args, *names)
+    table = Table.read(path, args.where)
+    return {name: table.numbers(getattr(args, name)) for name in names}
 
 
-def _factor(door: argparse.Namespace) -> float:
-    factor = TRAINING_FACTOR if door.factor is None else door.factor
+def _factor(args: Args) -> float:
+    factor = TRAINING_FACTOR if args.factor is None else args.factor
     if not 0 < factor < math.inf:
-        raise UserError(f"--factor {factor:g}: FLOPs a parameter and sample are positive.")
+        raise UserError(f"--factor {factor:g}: FLOPs per parameter and sample are positive.")
     return factor
 
 
-def _need(door: argparse.Namespace, *names: str) -> None:
-    missing = [f"--{name}" for name in names if getattr(door, name) is None]
+def _needed(args: Args, *names: str) -> Any:
+    """The value of the first of the flags. Raises UserError unless all are given."""
+    missing = [f"--{name}" for name in names if getattr(args, name) is None]
     if missing:
-        raise UserError(f"This needs {' and '.join(missing)} too.")
+        raise UserError(f"missing: {' and '.join(missing)}.")
+    return getattr(args, names[0])
 
 
 def _budgets(text: str | None) -> list[float]:
@@ -255,52 +227,40 @@ def _budgets(text: str | None) -> list[float]:
         raise UserError(f"--budget {text}: write FLOPs, such as 1e18,1e20.") from error
 
 
-def _setting(flag: str, text: str | None, default: Setting) -> Setting:
-    if text is None:
-        return default
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise UserError(f"{flag} {text}: write steps x members without spaces, such as 8x4.")
-    return int(found[1]), int(found[2])
-
-
-def _lines(found: dict[str, Any]) -> Iterable[str]:
+def _lines(answer: dict[str, Any]) -> Iterable[str]:
     """The answer in words and rows."""
-    if "law" in found:
-        law = found["law"]
+    if law := answer.get("law"):
         yield f"law       {law['form']}: N* ~ C^{law['a']:.4g}, D* ~ C^{law['b']:.4g}"
-    if "profiles" in found:
-        for one in found["profiles"]:
-            place = "" if one["inside"] else "  outside of the sizes"
-            yield f"{one['budget']:.3g}  {_model(one)}, loss {one['loss'] or math.nan:.4g}{place}"
-        for name in "ab":
-            lo, hi = (math.nan if end is None else end for end in found["intervals"][name])
-            yield f"{name}         {found[name]:.4g} [{lo:.4g}, {hi:.4g}]"
-    for one in found.get("optima", ()):
-        loss = f", loss {one['loss']:.4g}" if "loss" in one else ""
-        yield f"budget    {one['budget']:.3g}: {_model(one)}{loss}"
-    if "serving" in found:
-        yield from _served(found["serving"])
-    for one in found.get("ranges", ()):
-        yield f"{one['start']:.3g} to {one['end']:.3g} queries: {one['name']}, {one['error']:.4g}"
-    if "best" in found:
-        best = found["best"]
+    for row in answer.get("profiles", ()):
+        place = "" if row["inside"] else "  outside of the sizes"
+        yield f"{row['budget']:.3g}  {_model(row)}, loss {row['loss'] or math.nan:.4g}{place}"
+    for name, ends in answer.get("intervals", {}).items():
+        lo, hi = (math.nan if end is None else end for end in ends)
+        yield f"{name}         {answer[name]:.4g} [{lo:.4g}, {hi:.4g}]"
+    for row in answer.get("optima", ()):
+        loss = f", loss {row['loss']:.4g}" if "loss" in row else ""
+        yield f"budget    {row['budget']:.3g}: {_model(row)}{loss}"
+    if "serving" in answer:
+        yield from _served(answer["serving"])
+    for row in answer.get("ranges", ()):
+        yield f"{row['start']:.3g} to {row['end']:.3g} queries: {row['name']}, {row['error']:.4g}"
+    if best := answer.get("best"):
         yield f"{best['queries']:.3g} queries: {best['name']}, total {best['total']:.4g}"
-    yield from (f"  {warning}" for warning in found.get("warnings", ()))
+    yield from (f"  {warning}" for warning in answer.get("warnings", ()))
 
 
-def _model(one: dict[str, Any]) -> str:
-    params, samples = (math.nan if one[k] is None else one[k] for k in ("params", "samples"))
+def _model(row: dict[str, Any]) -> str:
+    params, samples = (math.nan if row[k] is None else row[k] for k in ("params", "samples"))
     return f"{params:.4g} parameters, {samples:.4g} samples"
 
 
 def _served(answer: dict[str, Any]) -> Iterable[str]:
     yield f"target    {answer['target']:g} for {answer['queries']:g} queries"
     for name in ("best", "least"):
-        if one := answer[name]:
-            setting = f"{one['steps']} steps x {one['members']} members"
-            costs = f"{one['training']:.4g} training + {one['serving']:.4g} serving"
-            yield f"{name:<10}{_model(one)}, {setting}: {costs} = {one['total']:.4g} FLOPs"
+        if row := answer[name]:
+            sampling = f"{row['steps']} steps x {row['members']} members"
+            costs = f"{row['training']:.4g} training + {row['serving']:.4g} serving"
+            yield f"{name:<10}{_model(row)}, {sampling}: {costs} = {row['total']:.4g} FLOPs"
     if answer["break_even"] is not None:
         yield f"          from {answer['break_even']:.3g} queries on the least sampling is cheapest"
     elif answer["least"]:

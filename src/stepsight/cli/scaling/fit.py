@@ -1,29 +1,26 @@
-"""Fit laws to the records of several runs, or to columns of any CSV.
-
-Every group of points that may share a curve (one task, one metric under one protocol and one
-test-time setting) gets its own fit of the forms asked for, its verdict and its warnings. One form
-on a table (--form and --csv) prints one JSON object, anything else a list.
-"""
+"""`stepsight scaling fit`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from tyro.conf import Positional, arg
 
-from stepsight.cli.scaling.rows import where
-from stepsight.cli.scaling.tables import numbers, read_table, texts
+from stepsight.cli.entry import at_least, one_of
+from stepsight.cli.scaling.tables import Table
 from stepsight.errors import UserError, suggest
+from stepsight.scaling.intervals import LEVEL
 from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity
 from stepsight.scaling.laws import columns
-from stepsight.scaling.laws.fits import LEVEL, Fit, compare
+from stepsight.scaling.laws.fits import compare
+from stepsight.scaling.laws.fitted import Fit
 from stepsight.scaling.records import FILE_NAME, ScalingRecord, column, read
 
 if TYPE_CHECKING:
@@ -31,11 +28,12 @@ if TYPE_CHECKING:
 
     AnyFit = Fit | EmergenceFit
 
+FORMS = f"or one of {', '.join(columns.NAMES)}"
 LAW_FLAGS = {"huber": "--huber", "intervals": "--intervals"}  # of forms other than emergence
 
 
 @dataclass(frozen=True)
-class Curve:
+class FitCurve:
     """Points that belong together, inputs by name; `runs` labels them for bootstraps over runs."""
 
     name: str
@@ -45,136 +43,129 @@ class Curve:
     runs: Sequence[str] | None
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    own.add_argument("records", nargs="*", type=Path, help=f"{FILE_NAME} files or run folders")
-    own.add_argument(
-        "--form", choices=columns.NAMES, help="one form; by default the common ones, best first"
-    )
-    own.add_argument(
-        "--x",
-        metavar="COL[,COL]",
-        help="inputs, in the order of the form; by default training_flops, with --csv the columns "
-        "named as the form names its inputs",
-    )
-    own.add_argument("--y", help="loss or value; by default both. With --csv: a column")
-    own.add_argument("--task", help="only this task")
-    own.add_argument("--metric", help="only this metric")
-    own.add_argument("--csv", type=Path, help="fit columns of this table instead of records")
-    own.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="COL=VALUE",
-        help="with --csv: only such rows; also !=, < and >; may be repeated",
-    )
-    own.add_argument("--groups", metavar="COL", help="with --csv: the run of each row, resampled")
-    own.add_argument("--bootstrap", type=int, default=200, help="resamples; 0 for none")
-    own.add_argument(
-        "--intervals", choices=("bootstrap", "profile"), help="how they are found (bootstrap)"
-    )
-    own.add_argument("--level", type=float, default=LEVEL, help=f"of the intervals ({LEVEL:g})")
-    own.add_argument("--huber", type=float, help="log error beyond which the loss is linear (0.01)")
-    own.add_argument(
-        "--base", type=float, help="with --form emergence: score of a trivial predictor"
-    )
-    own.add_argument("--json", action="store_true", help="print JSON")
+@dataclass(frozen=True)
+class Args:
+    """Fit laws to the records of several runs, or to columns of any CSV.
+
+    Every group of points that may share a curve (one task, one metric under one protocol and one
+    test-time setting) gets its own fit of the forms asked for, its verdict and its warnings. One
+    form on a table (--form and --csv) prints one JSON object, anything else a list.
+    """
+
+    # files or folders of runs with a records.jsonl
+    records: Positional[Annotated[tuple[Path, ...], arg(metavar="[RECORDS...]")]] = ()
+    form: Annotated[str | None, arg(help=f"default: the common ones, best first; {FORMS}")] = None
+    # columns COL[,COL] of inputs, in the order of the form; default: training_flops, with --csv the
+    # columns named as the form names its inputs
+    x: str | None = None
+    y: str | None = None  # loss or value; default: both. With --csv: a column
+    task: str | None = None  # only this task
+    metric: str | None = None  # only this metric
+    csv: Path | None = None  # fit columns of this table instead of records
+    where: tuple[str, ...] = ()  # with --csv: only rows of COL=VALUE; also !=, < and >
+    groups: str | None = None  # with --csv: column of the run of each row, which resamples draw
+    bootstrap: int = 200  # resamples; 0 for none
+    intervals: Literal["bootstrap", "profile"] | None = None  # how they are made; bootstrap
+    level: float = LEVEL  # of the intervals
+    huber: float | None = None  # log error beyond which the loss is linear; default: 0.01
+    base: float | None = None  # with --form emergence: score of a trivial predictor
+    json: bool = False  # print JSON
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the fits.
 
     Raises:
         UserError: nothing to fit; the message says why.
     """
-    _check(door)
-    if door.csv:
-        curves, notes = [_csv_curve(door)], []
+    _check(args)
+    if args.csv:
+        curves, notes = [_csv_curve(args, args.csv)], []
     else:
-        curves, notes = _record_curves(door)
+        curves, notes = _record_curves(args)
     for note in notes:
         print(note, file=sys.stderr)
-    results = [(curve, _fits(curve, door)) for curve in curves]
-    rows = [{"curve": curve.name, **one.to_dict()} for curve, fits in results for one in fits]
-    if door.json:
-        print(json.dumps(rows[0] if door.csv and door.form else rows, indent=2))
+    results = [(curve, _fits(curve, args)) for curve in curves]
+    rows = [{"curve": curve.name, **fit.to_dict()} for curve, fits in results for fit in fits]
+    if args.json:
+        print(json.dumps(rows[0] if args.csv and args.form else rows, indent=2))
     else:
         for curve, fits in results:
             _print_curve(curve, fits)
     return 0
 
 
-def _check(door: argparse.Namespace) -> None:
+def _check(args: Args) -> None:
     """Raises UserError for flags that do not go together, and for values out of range."""
-    elbow = door.form == columns.EMERGENCE
-    if door.base is not None and not elbow:
+    one_of("--form", args.form, columns.NAMES)
+    elbow = args.form == columns.EMERGENCE
+    if args.base is not None and not elbow:
         raise UserError(f"--base is the score of a trivial predictor; --form {columns.EMERGENCE}.")
     for name, flag in LAW_FLAGS.items():
-        if elbow and getattr(door, name) is not None:
+        if elbow and getattr(args, name) is not None:
             raise UserError(f"{flag} is not for --form {columns.EMERGENCE}. Leave it out.")
-    for flag, value in (("--where", door.where), ("--groups", door.groups)):
-        if value and not door.csv:
+    for flag, value in (("--where", args.where), ("--groups", args.groups)):
+        if value and not args.csv:
             raise UserError(f"{flag} chooses among the columns of a table; name one with --csv.")
-    idle = {"records": door.records, "--task": door.task, "--metric": door.metric}
+    idle = {"records": args.records, "--task": args.task, "--metric": args.metric}
     for flag, value in idle.items():
-        if value and door.csv:
+        if value and args.csv:
             raise UserError(f"{flag} chooses among records, not columns of --csv. Use --where.")
-    if elbow and not door.csv:
+    if elbow and not args.csv:
         raise UserError(f"--form {columns.EMERGENCE} fits columns of a table; name one with --csv.")
-    if not 0 < door.level < 1:
-        raise UserError(f"--level {door.level:g}: give a share between 0 and 1, such as 0.9.")
-    if door.bootstrap < 0:
-        raise UserError(f"--bootstrap {door.bootstrap}: give a number of resamples, 0 for none.")
-    if door.huber is not None and not door.huber > 0:
-        raise UserError(f"--huber {door.huber:g}: give a positive number, inf for least squares.")
+    if not 0 < args.level < 1:
+        raise UserError(f"--level {args.level:g}: give a share between 0 and 1, such as 0.9.")
+    at_least(0, "--bootstrap", args.bootstrap)
+    if args.huber is not None and not args.huber > 0:
+        raise UserError(f"--huber {args.huber:g}: give a positive number, inf for least squares.")
 
 
-def _fits(curve: Curve, door: argparse.Namespace) -> list[AnyFit]:
-    given = {name: getattr(door, name) for name in ("huber", "intervals", "base")}
-    settings: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
-    settings |= {"groups": curve.runs, "bootstrap": door.bootstrap, "level": door.level}
-    if door.form:
+def _fits(curve: FitCurve, args: Args) -> list[AnyFit]:
+    given = {name: getattr(args, name) for name in ("huber", "intervals", "base")}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings |= {"groups": curve.runs, "bootstrap": args.bootstrap, "level": args.level}
+    if args.form:
         table = curve.x | {curve.target: curve.y}
-        return [columns.fit(door.form, table, x=list(curve.x), y=curve.target, **settings)]
+        return [columns.fit(args.form, table, x=list(curve.x), y=curve.target, **settings)]
     table = np.stack(list(curve.x.values()), axis=1)
     return list(compare(table, curve.y, inputs=list(curve.x), **settings).values())
 
 
-def _csv_curve(door: argparse.Namespace) -> Curve:
-    rows = read_table(door.csv)
-    if door.y is None:
-        raise UserError(f"--csv needs --y, a column.{suggest('', rows[0])}")
-    rows = where(door.csv, rows, door.where)
-    inputs = _inputs(door, rows[0])
-    x = {name: numbers(door.csv, rows, name) for name in inputs}
-    runs = texts(door.csv, rows, door.groups) if door.groups else None
-    y = numbers(door.csv, rows, door.y)
-    return Curve(f"{door.csv.name}: {door.y}", x, door.y, y, runs)
+def _csv_curve(args: Args, path: Path) -> FitCurve:
+    table = Table.read(path)
+    if args.y is None:
+        raise UserError(f"--csv needs --y, a column.{suggest('', table.rows[0])}")
+    table = Table.read(path, args.where)
+    x = {name: table.numbers(name) for name in _inputs(args, table.rows[0])}
+    runs = table.texts(args.groups) if args.groups else None
+    return FitCurve(f"{path.name}: {args.y}", x, args.y, table.numbers(args.y), runs)
 
 
-def _inputs(door: argparse.Namespace, known: Iterable[str] = ()) -> list[str]:
+def _inputs(args: Args, known: Iterable[str] = ()) -> list[str]:
     """Columns of inputs: those named, or those that the form or the records call so."""
-    own = list(columns.INPUTS[door.form]) if door.form else []
-    if door.x:
-        names = [name.strip() for name in door.x.split(",")]
+    of_form = list(columns.INPUTS[args.form]) if args.form else []
+    if args.x:
+        names = [name.strip() for name in args.x.split(",")]
     else:
-        names = own if own and set(own) <= set(known) else ["training_flops"]
-    if own and len(names) != len(own):
-        wanted = f"{len(own)} columns, {', '.join(own)}"
-        raise UserError(f"--form {door.form} needs --x with {wanted}; it has {', '.join(names)}.")
+        names = of_form if of_form and set(of_form) <= set(known) else ["training_flops"]
+    if of_form and len(names) != len(of_form):
+        wanted = f"{len(of_form)} columns, {', '.join(of_form)}"
+        raise UserError(f"--form {args.form} needs --x with {wanted}; it has {', '.join(names)}.")
     return names
 
 
-def _record_curves(door: argparse.Namespace) -> tuple[list[Curve], list[str]]:
-    records, notes = read(*door.records)
+def _record_curves(args: Args) -> tuple[list[FitCurve], list[str]]:
+    records, notes = read(*args.records)
     if not records:
+        searched = f"under {_listed(args.records)}" if args.records else "as no path was given"
         raise UserError(
-            f"No records found under {_listed(door.records) or 'no path at all'}. "
-            f"Name run folders that hold a {FILE_NAME}, which evaluation writes."
+            f"No records found {searched}. Name run folders that hold a {FILE_NAME}, which "
+            "evaluation writes."
         )
     for field in ("task", "metric"):
-        records = _selected(records, field, getattr(door, field))
-    wanted = [door.y] if door.y else ["loss", "value"]
-    inputs = _inputs(door)
+        records = _selected(records, field, getattr(args, field))
+    wanted = [args.y] if args.y else ["loss", "value"]
+    inputs = _inputs(args)
     curves = [curve for y in wanted for curve in _curves(records, inputs, y, notes)]
     if not curves:
         has = f"{_listed(inputs)} and {_listed(wanted)}"
@@ -194,7 +185,7 @@ def _selected(records: list[ScalingRecord], field: str, wanted: str | None) -> l
 
 def _curves(
     records: list[ScalingRecord], inputs: list[str], y: str, notes: list[str]
-) -> Iterable[Curve]:
+) -> Iterable[FitCurve]:
     """One curve for every group whose points have all numbers; `notes` says what was left out."""
     if y == "value" and (lost := sum(record.value is None for record in records)):
         notes.append(f"left out {lost} points that were not measured")
@@ -202,82 +193,77 @@ def _curves(
         xs, ys = {x: column(group, x) for x in inputs}, column(group, y)
         if y == "value" and not group[0].lower_is_better:
             name, ys = f"{name}, as 1 - value", 1 - ys
-        usable = np.all([one > 0 for one in (*xs.values(), ys)], axis=0)
+        usable = np.all([values > 0 for values in (*xs.values(), ys)], axis=0)
         if not usable.all():
             notes.append(f"{name}: left out {np.sum(~usable)} points without positive numbers")
         if usable.any():
             runs = [record.run for record, keep in zip(group, usable) if keep]
             kept = {x: values[usable] for x, values in xs.items()}
-            yield Curve(name, kept, y, ys[usable], runs)
+            yield FitCurve(name, kept, y, ys[usable], runs)
 
 
 def _groups(records: list[ScalingRecord], y: str) -> dict[str, list[ScalingRecord]]:
     """Records that may share a curve. What is no score belongs to a checkpoint and its task,
     whatever was measured on it, and so counts once."""
-    found = by_quantity(records).items()
-    groups = [(one, rows) for one, rows in found if (one.metric == LOSS) == (y != "value")]
-    short = Counter(_short(one, y) for one, _ in groups)
+    scores = y == "value"
+    groups = [(q, rows) for q, rows in by_quantity(records).items() if (q.metric == LOSS) != scores]
+    short = Counter(_short(quantity, y) for quantity, _ in groups)
     return {
-        _short(one, y) if short[_short(one, y)] == 1 else _long(one, y): rows
-        for one, rows in groups
+        _short(quantity, y) if short[_short(quantity, y)] == 1 else _long(quantity, y): rows
+        for quantity, rows in groups
     }
 
 
-def _short(one: Quantity, y: str) -> str:
+def _short(quantity: Quantity, y: str) -> str:
     if y != "value":
-        return f"{one.task} {y}"
-    setting = f"{one.sampler} {one.nfe} x {one.members}"
-    return f"{one.task} {one.dataset} {one.protocol} {one.metric}, {setting}"
+        return f"{quantity.task} {y}"
+    sampling = f"{quantity.sampler} {quantity.nfe} x {quantity.members}"
+    return f"{quantity.task} {quantity.dataset} {quantity.protocol} {quantity.metric}, {sampling}"
 
 
-def _long(one: Quantity, y: str) -> str:
-    """Told apart from curves of the same short name."""
-    start = "fine-tuned" if one.tuned else "from scratch"
-    return ", ".join(filter(None, [_short(one, y), one.dataset, one.size, start]))
+def _long(quantity: Quantity, y: str) -> str:
+    """Distinct from curves of the same short name."""
+    start = "fine-tuned" if quantity.tuned else "from scratch"
+    return ", ".join(filter(None, [_short(quantity, y), quantity.dataset, quantity.size, start]))
 
 
 def _listed(names: Iterable[object]) -> str:
     return ", ".join(map(str, names))
 
 
-def _print_curve(curve: Curve, fits: list[AnyFit]) -> None:
-    """A table with a row a form, and below it what to keep in mind."""
+def _print_curve(curve: FitCurve, fits: list[AnyFit]) -> None:
+    """A table with a row per form, and below it what to keep in mind."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Grid
 
-    names = list(dict.fromkeys(name for one in fits for name in one.params))
-    table = Table(show_lines=True)
-    for name in ("form", *names, "R2", "held out", "verdict"):
-        table.add_column(name, overflow="fold")
-    for one in fits:
-        cells = [_cell(one, name) for name in names]
-        left_out = f"{one.held_out:.2%}" if isinstance(one, Fit) else ""
-        table.add_row(one.form, *cells, f"{one.r2:.3f}", left_out, one.verdict)
+    names = list(dict.fromkeys(name for fit in fits for name in fit.params))
+    table = Grid("form", *names, "R2", "held out", "verdict", show_lines=True)
+    for shown in table.columns:
+        shown.overflow = "fold"
+    for fit in fits:
+        cells = [_cell(fit, name) for name in names]
+        left_out = f"{fit.held_out:.2%}" if isinstance(fit, Fit) else ""
+        table.add_row(fit.form, *cells, f"{fit.r2:.3f}", left_out, fit.verdict)
+    methods = " / ".join(dict.fromkeys(_method(fit) for fit in fits))
+    about = f"{len(curve.y)} points; {fits[0].level:.0%} intervals {methods}"
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        f"{curve.name} against {_listed(curve.x)} ({len(curve.y)} points; {_drawn(fits)})"
-    )
+    console.print(f"{curve.name} against {_listed(curve.x)} ({about})")
     console.print(table)
-    for one in fits:
-        for line in (one.formula, *one.warnings):
-            console.print(f"  {one.form}: {line}")
+    for fit in fits:
+        for line in (fit.formula, *fit.warnings):
+            console.print(f"  {fit.form}: {line}")
     console.print()
 
 
-def _drawn(fits: list[AnyFit]) -> str:
-    """Where the intervals are from."""
-    ways = [_way(one) for one in fits]
-    return f"{fits[0].level:.0%} intervals {' / '.join(dict.fromkeys(ways))}"
-
-
-def _way(one: AnyFit) -> str:
-    if not isinstance(one, Fit):
+def _method(fit: AnyFit) -> str:
+    """How its intervals are made."""
+    if not isinstance(fit, Fit):
         return "resample models"
-    return "by profile" if one.method == "profile" else f"resample {one.resampling}"
+    return "by profile" if fit.method == "profile" else f"resample {fit.resampling}"
 
 
-def _cell(one: AnyFit, name: str) -> str:
-    if name not in one.params:
+def _cell(fit: AnyFit, name: str) -> str:
+    if name not in fit.params:
         return ""
-    lo, hi = one.intervals[name]
-    return f"{one.params[name]:.4g}\n{lo:.3g} to {hi:.3g}"
+    lo, hi = fit.intervals[name]
+    return f"{fit.params[name]:.4g}\n{lo:.3g} to {hi:.3g}"

@@ -1,34 +1,31 @@
-"""Train models that differ in size, data or what else scales, and forecast a larger one.
-
-Learning rates are tuned first where the ladder says so, then the rungs run, stage by stage: here
-(--launcher local), or as job arrays of a SLURM cluster. Starting it again does what is left. With
---held-out the runs that the ladder holds out are forecast from the others, and then made.
-"""
+"""`stepsight scaling ladder`."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stepsight import config as configuration
+from stepsight.cli.entry import at_least
+from stepsight.config.files import find
 from stepsight.errors import UserError
 from stepsight.measures import duration, number
 from stepsight.scaling.ladders import ladder as ladders
 from stepsight.scaling.ladders import launch
 from stepsight.scaling.ladders.forecast import (
     FILE_NAME,
-    Target,
+    ForecastTarget,
     append_forecasts,
     forecasts,
     read_forecasts,
     scored,
 )
-from stepsight.scaling.ladders.ladder import Ladder, Rung, Stage
-from stepsight.scaling.ladders.launch import Job, Outcome
+from stepsight.scaling.ladders.ladder import Ladder, LadderStage, Rung
+from stepsight.scaling.ladders.launch import RungJob, RungOutcome
 from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 
@@ -36,40 +33,46 @@ PROGRAM = "train.py"
 DRY = "{:<52}{:>12}{:>12}{:>10}{:>8}"
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    own.add_argument("--config", required=True, help="a ladder, such as configs/ladder-depth.yaml")
-    own.add_argument("--launcher", choices=("local", "slurm"), default="local")
-    own.add_argument("--at-once", type=int, help="rungs at a time on CPUs; default: the ladder's")
-    own.add_argument(
-        "--held-out", action="store_true", help="forecast the held-out runs, make them"
-    )
-    own.add_argument(
-        "--dry-run", action="store_true", help="list the rungs with their cost, and stop"
-    )
-    own.add_argument("--program", default=PROGRAM, help="the training program (default: train.py)")
+@dataclass(frozen=True)
+class Args:
+    """Train models that differ in size, data or what else scales, and forecast a larger one.
+
+    Learning rates are tuned first where the ladder says so, then the rungs run, stage by stage:
+    here (--launcher local), or as job arrays of a SLURM cluster. Starting it again does what is
+    left. With --held-out the runs that the ladder holds out are forecast from the others, and then
+    made.
+    """
+
+    config: str  # a ladder, such as configs/ladder-depth.yaml
+    launcher: Literal["local", "slurm"] = "local"  # here, or as job arrays of a cluster
+    at_once: int | None = None  # rungs at a time on CPUs; default: the ladder's
+    held_out: bool = False  # forecast the held-out runs, make them
+    dry_run: bool = False  # list the rungs with their cost, and stop
+    program: str = PROGRAM  # the training program; without the file, `stepsight train`
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Exit status 1 when rungs failed. Raises UserError for a ladder that cannot be."""
-    ladder = ladders.read_ladder(door.config)
+    ladder = ladders.read_ladder(str(find(args.config)))
     stages = _stages(ladder)
     held_out = ladders.held_out(ladder, stages[-2] if len(stages) > 1 else None)
-    short = [one for stage in ladder.stages for one in ladders.tuning_rungs(stage)]
-    every = _checked([*short, *(one for rungs in stages for one in rungs), *held_out], door.config)
-    if door.held_out and not held_out:
-        raise UserError(f"{door.config}: holds no run out. Name some under 'held_out'.")
-    if door.dry_run:
+    short = [rung for stage in ladder.stages for rung in ladders.tuning_rungs(stage)]
+    every = [*short, *(rung for rungs in stages for rung in rungs), *held_out]
+    for rung in every:
+        configuration.from_dict(rung.config, f"{args.config}: {rung.name}")
+    if args.held_out and not held_out:
+        raise UserError(f"{args.config}: 'held_out' lists no runs, which --held-out would make.")
+    if args.dry_run:
         print("\n".join(_table(every)))
         return 0
-    if not Path(door.program).is_file():
-        raise UserError(f"{door.program} does not exist. Start this where train.py is.")
-    if door.at_once is not None and door.at_once < 1:
-        raise UserError(f"--at-once {door.at_once}: give a positive number.")
-    climb = Climb(ladder, door)
+    if args.program != PROGRAM and not Path(args.program).is_file():
+        raise UserError(f"--program {args.program} does not exist. Name a training program.")
+    at_least(1, "--at-once", args.at_once)
+    climb = Climb(ladder, args)
     usual = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends the rungs too
     try:
         climb.run()
-        if door.held_out:
+        if args.held_out:
             climb.hold_out()
     finally:
         signal.signal(signal.SIGTERM, usual)
@@ -79,9 +82,10 @@ def run(door: argparse.Namespace) -> int:
 class Climb:
     """A ladder under way: what has run, and what failed."""
 
-    def __init__(self, ladder: Ladder, door: argparse.Namespace) -> None:
-        self.ladder, self.door = ladder, door
-        self.failed: list[Outcome] = []
+    def __init__(self, ladder: Ladder, args: Args) -> None:
+        self.ladder, self.args = ladder, args
+        self.program = args.program if Path(args.program).is_file() else None
+        self.failed: list[RungOutcome] = []
         self.parents: list[Rung] | None = None  # what the last stage started from
         self.last: list[Rung] = []  # its rungs
         self.factors: dict[Any, float] = {}
@@ -92,18 +96,18 @@ class Climb:
             self.factors = self._tuned(stage)
             parents = self.last or None
             rungs = ladders.rungs(stage, parents, self.factors)
-            self.failed += [one for one in self._start(rungs) if one.state != "done"]
+            self._start_all(rungs)
             self.parents, self.last = parents, rungs
 
     def hold_out(self) -> None:
         """Forecast the runs that are held out, before they are made, and make them."""
         if self.failed:
-            print("no forecast: it wants all of the ladder, and rungs failed", file=sys.stderr)
+            print("forecast skipped: some runs of the ladder failed", file=sys.stderr)
             return
         rungs = ladders.held_out(self.ladder, self.parents, self.factors)
         records = read(*(self.ladder.out / rung.name / RECORDS for rung in self.last)).records
         path = self.ladder.out / FILE_NAME
-        known = {one.run for one in read_forecasts(path)}
+        known = {forecast.run for forecast in read_forecasts(path)}
         for rung in rungs:
             if rung.name in known:
                 continue
@@ -111,41 +115,41 @@ class Climb:
                 raise UserError(
                     f"{rung.name} has been run, and was not forecast. Hold out another."
                 )
-            found = list(forecasts(records, _target(rung)))
-            if not found:
+            made = list(forecasts(records, _target(rung)))
+            if not made:
                 raise UserError(f"{len(records)} records do not determine a law: add rungs.")
-            append_forecasts(path, found)
-        self.failed += [one for one in self._start(rungs) if one.state != "done"]
+            append_forecasts(path, made)
+        self._start_all(rungs)
         self._score(rungs)
 
     def _score(self, rungs: Sequence[Rung]) -> None:
         files = [self.ladder.out / rung.name / RECORDS for rung in rungs]
         records = read(*(file for file in files if file.is_file())).records
         settled, waiting = scored(read_forecasts(self.ladder.out / FILE_NAME), records)
-        for one in settled:
-            said = one.forecast
-            interval = f"{number(said.lo)} to {number(said.hi)}"
-            mark = "inside" if one.inside else "outside"
+        for score in settled:
+            forecast = score.forecast
+            interval = f"{number(forecast.lo)} to {number(forecast.hi)}"
+            mark = "inside" if score.inside else "outside"
             print(
-                f"{said.run}: {said.task} {said.metric} forecast {number(said.value)} "
-                f"({said.level:.0%} interval {interval}), measured {number(one.outcome)}: {mark}, "
-                f"off by {one.error:+.1%}"
+                f"{forecast.run}: {forecast.task} {forecast.metric} forecast "
+                f"{number(forecast.value)} ({forecast.level:.0%} interval {interval}), measured "
+                f"{number(score.outcome)}: {mark}, off by {score.error:+.1%}"
             )
-        for said in waiting:
-            print(f"{said.run}: {said.task} {said.metric} waits for its run")
+        for forecast in waiting:
+            print(f"{forecast.run}: {forecast.task} {forecast.metric} waits for its run")
 
     def close(self) -> int:
-        for one in self.failed:
-            print(f"{one.state}: {one.name}: {one.why}", file=sys.stderr)
+        for outcome in self.failed:
+            print(f"{outcome.state}: {outcome.name}: {outcome.why}", file=sys.stderr)
         out = self.ladder.out
         print(f"written to {out}; next: stepsight scaling report {out} --out {out}/report")
         return 1 if self.failed else 0
 
-    def _tuned(self, stage: Stage) -> dict[Any, float]:
+    def _tuned(self, stage: LadderStage) -> dict[Any, float]:
         """The factors of the learning rates, from short runs. A factor under which a run fails is
         one that is not chosen; a size of which all fail has failed."""
         rungs = ladders.tuning_rungs(stage)
-        found = self._start(rungs)
+        outcomes = self._start(rungs)
         losses = {}
         for rung in rungs:
             loss = launch.last_loss(self.ladder.out / rung.name, ladders.images_of(rung.config))
@@ -155,48 +159,55 @@ class Climb:
             print(f"{value}: learning rates x {factor:g}")
         lost = ladders.untuned(stage, factors)
         self.failed += [
-            one
-            for rung, one in zip(rungs, found)
+            outcome
+            for rung, outcome in zip(rungs, outcomes)
             if stage.tune and rung.settings.get(stage.tune.by) in lost
         ]
         return factors
 
-    def _start(self, rungs: Sequence[Rung]) -> list[Outcome]:
+    def _start_all(self, rungs: Sequence[Rung]) -> None:
+        self.failed += [outcome for outcome in self._start(rungs) if outcome.state != "done"]
+
+    def _start(self, rungs: Sequence[Rung]) -> list[RungOutcome]:
         """Run the rungs whose parent is there; what came of each, in their order."""
         _refuse_changed(self.ladder, rungs)
-        lost = {one.name for one in self.failed}
+        lost = {outcome.name for outcome in self.failed}
         orphans = [rung for rung in rungs if rung.parent in lost]
-        jobs = launch.prepare(
-            self.ladder, [rung for rung in rungs if rung not in orphans], self.door.program
-        )
+        started = [rung for rung in rungs if rung not in orphans]
+        jobs = launch.prepare(self.ladder, started, self.program)
         by_name = {rung.name: rung for rung in rungs}
 
-        def tell(one: Outcome) -> None:
-            launch.write_status(self.ladder, by_name[one.name], one)
-            took = duration(one.seconds) if one.seconds else "before"
-            print(f"{one.state} {one.name} ({took}){': ' + one.why if one.why else ''}", flush=True)
+        def note(outcome: RungOutcome) -> None:
+            launch.write_status(self.ladder, by_name[outcome.name], outcome)
+            took = duration(outcome.seconds) if outcome.seconds else "before"
+            why = f": {outcome.why}" if outcome.why else ""
+            print(f"{outcome.state} {outcome.name} ({took}){why}", flush=True)
 
-        left_out = [Outcome(one.name, "left out", why=f"{one.parent} failed") for one in orphans]
-        for one in left_out:
-            tell(one)
-        found = {one.name: one for one in [*left_out, *self._launched(jobs, tell)]}
-        return [found[rung.name] for rung in rungs]
+        left_out = [
+            RungOutcome(rung.name, "left out", why=f"{rung.parent} failed") for rung in orphans
+        ]
+        for outcome in left_out:
+            note(outcome)
+        outcomes = {made.name: made for made in [*left_out, *self._launched(jobs, note)]}
+        return [outcomes[rung.name] for rung in rungs]
 
-    def _launched(self, jobs: Sequence[Job], tell: Callable[[Outcome], None]) -> list[Outcome]:
-        if self.door.launcher == "slurm":
+    def _launched(
+        self, jobs: Sequence[RungJob], note: Callable[[RungOutcome], None]
+    ) -> list[RungOutcome]:
+        if self.args.launcher == "slurm":
             folder = self.ladder.out / "slurm"
-            return launch.run_slurm(jobs, folder, dict(self.ladder.slurm), tell)
-        return launch.run_local(jobs, self.door.at_once or self.ladder.at_once, tell)
+            return launch.run_slurm(jobs, folder, dict(self.ladder.slurm), note)
+        return launch.run_local(jobs, self.args.at_once or self.ladder.at_once, note)
 
 
 def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
     """Raise UserError for a rung that was run with other settings than it has now."""
-    from stepsight.training.state import differing
+    from stepsight.training.progress import differing
 
     for rung in rungs:
         path = ladder.out / rung.name / "config.yaml"
         if path.is_file():
-            before = configuration.load([str(path)])[0]
+            before = configuration.load([str(path)])
             if changed := differing(before, configuration.from_dict(rung.config)):
                 raise UserError(
                     f"{path.parent} was run with other settings: {', '.join(changed[:4])}. Remove "
@@ -206,24 +217,17 @@ def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
 
 def _stages(ladder: Ladder) -> list[list[Rung]]:
     """The rungs of every stage, as if all went well."""
-    found: list[list[Rung]] = []
+    stages: list[list[Rung]] = []
     for stage in ladder.stages:
-        found.append(ladders.rungs(stage, found[-1] if found else None))
-    return found
+        stages.append(ladders.rungs(stage, stages[-1] if stages else None))
+    return stages
 
 
-def _checked(rungs: Sequence[Rung], where: str) -> list[Rung]:
-    """The rungs, once all of their configurations are known to be right."""
-    for rung in rungs:
-        configuration.from_dict(rung.config, f"{where}: {rung.name}")
-    return list(rungs)
-
-
-def _target(rung: Rung) -> Target:
+def _target(rung: Rung) -> ForecastTarget:
     from stepsight.training.dry_run import describe
 
-    found = describe(configuration.from_dict(rung.config))
-    return Target(rung.name, found["params_active"], ladders.images_of(rung.config))
+    described = describe(configuration.from_dict(rung.config))
+    return ForecastTarget(rung.name, described["params_active"], ladders.images_of(rung.config))
 
 
 def _table(rungs: Sequence[Rung]) -> list[str]:

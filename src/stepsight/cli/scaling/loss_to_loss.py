@@ -1,35 +1,28 @@
-"""Predict one loss or error of a model from another: y = K (x - E0)^kappa + E1.
-
-Of a table whose rows hold both (--x, --y), of one in which the rows of two groups correspond
-(--by COL --from A --to B --on COL), or of the records of runs (--hook). Floors that are known are
-given with their origin, --floor-y .026:measured or --floor-x 1.97+-.02:law; others are fitted.
-"""
+"""`stepsight scaling loss-to-loss`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
-from stepsight.cli.scaling.assignments import assignments
-from stepsight.cli.scaling.tables import Rows, numbers, read_table, texts
+from tyro.conf import Positional, arg
+
+from stepsight.cli.entry import one_of
+from stepsight.cli.scaling.tables import Table, assignments
 from stepsight.errors import UserError, suggest
-from stepsight.scaling.loss_to_loss.pairs import HOOKS, join, pair
-from stepsight.scaling.loss_to_loss.relation import (
-    LEVEL,
-    PARAMETERS,
-    Floor,
-    Forecast,
-    Origin,
-    Relation,
-    relate,
-)
+from stepsight.scaling.fitting.quality import Expected
+from stepsight.scaling.intervals import LEVEL
+from stepsight.scaling.loss_to_loss.floored import PARAMETERS
+from stepsight.scaling.loss_to_loss.pairs import PAIRINGS, join, pair
+from stepsight.scaling.loss_to_loss.relation import Floor, Origin, Relation, relate
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import FILE_NAME, read
 
+Predicted = tuple[float, Expected]  # x, and what is expected of y
 OF_TABLES = ("by", "group", "to", "on", "runs")
 OF_RECORDS = ("hook", "task", "metric", "where", "x_where", "y_where")
 
@@ -44,165 +37,166 @@ class _Losses(NamedTuple):
     notes: Sequence[str]
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    own.add_argument("records", nargs="*", type=Path, help=f"{FILE_NAME} files or run folders")
-    own.add_argument("--csv", type=Path, help="a table instead of records")
-    own.add_argument(
-        "--x", help="column of the loss that is known; of records by default the hook's"
-    )
-    own.add_argument("--y", help="column of the loss to predict; with --to by default that of --x")
-    own.add_argument("--by", help="with --csv: column of groups, such as training data")
-    own.add_argument("--from", dest="group", metavar="GROUP", help="the group that x is read from")
-    own.add_argument("--to", metavar="GROUP", help="the group that y is read from, if another")
-    own.add_argument("--on", help="with --to: columns COL[,COL] in which partners agree")
-    own.add_argument("--runs", help="with --csv: column of runs, which bootstraps draw whole")
-    own.add_argument("--hook", choices=list(HOOKS), help="of records: what is paired with what")
-    own.add_argument("--task", help="of records: only this task")
-    own.add_argument("--metric", help="of records: only this metric")
-    for flag, axis in (("--where", "both axes"), ("--x-where", "x"), ("--y-where", "y")):
-        own.add_argument(
-            flag, action="append", metavar="FIELD=VALUE", help=f"of records: which stand on {axis}"
-        )
-    own.add_argument("--floor-x", metavar="E0[+-SD][:ORIGIN]", help="irreducible part of x")
-    own.add_argument("--floor-y", metavar="E1[+-SD][:ORIGIN]", help="irreducible part of y")
-    own.add_argument("--bootstrap", type=int, default=200, help="resamples; 0 for no intervals")
-    own.add_argument("--level", type=float, default=LEVEL, help="of intervals")
-    own.add_argument("--at", type=float, help="predict y where x is this")
-    own.add_argument("--json", action="store_true", help="print JSON")
+@dataclass(frozen=True)
+class Args:
+    """Predict one loss or error of a model from another: y = K (x - E0)^kappa + E1.
+
+    Of a table whose rows hold both (--x, --y), of one in which the rows of two groups correspond
+    (--by COL --from A --to B --on COL), or of the records of runs (--hook). Floors that are known
+    are given with their origin, --floor-y .026:measured or --floor-x 1.97+-.02:law; others are
+    fitted.
+    """
+
+    # files or folders of runs with a records.jsonl
+    records: Positional[Annotated[tuple[Path, ...], arg(metavar="[RECORDS...]")]] = ()
+    csv: Path | None = None  # a table instead of records
+    x: str | None = None  # column of the loss that is known; of records default: the hook's
+    y: str | None = None  # column of the loss to predict; with --to default: that of --x
+    by: str | None = None  # with --csv: column of groups, such as training data
+    # the group that x is read from
+    group: Annotated[str | None, arg(name="from")] = None
+    to: str | None = None  # the group that y is read from, if another
+    on: str | None = None  # with --to: columns COL[,COL] in which partners agree
+    runs: str | None = None  # with --csv: column of runs, which resamples draw whole
+    hook: Annotated[
+        str | None, arg(help=f"of records, what is paired with what: {', '.join(PAIRINGS)}")
+    ] = None
+    task: str | None = None  # of records: only this task
+    metric: str | None = None  # of records: only this metric
+    where: tuple[str, ...] = ()  # of records: FIELD=VALUE of those that stand on both axes
+    x_where: tuple[str, ...] = ()  # of records: FIELD=VALUE of those that stand on x
+    y_where: tuple[str, ...] = ()  # of records: FIELD=VALUE of those that stand on y
+    floor_x: str | None = None  # irreducible part of x: E0[+-SD][:ORIGIN]
+    floor_y: str | None = None  # irreducible part of y: E1[+-SD][:ORIGIN]
+    bootstrap: int = 200  # resamples; 0 for no intervals
+    level: float = LEVEL  # of intervals
+    at: float | None = None  # predict y where x is this
+    json: bool = False  # print JSON
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Print the relation, and the prediction. Raises UserError where there is nothing to relate."""
-    if not 0 < door.level < 1:
-        raise UserError(f"--level {door.level:g}: write a share between 0 and 1, such as .9.")
-    losses = _of_table(door) if door.csv else _of_records(door)
+    if not 0 < args.level < 1:
+        raise UserError(f"--level {args.level:g}: write a share between 0 and 1, such as .9.")
+    losses = _of_table(args, args.csv) if args.csv else _of_records(args)
     for note in losses.notes:
         print(note, file=sys.stderr)
     relation = relate(
         losses.x,
         losses.y,
-        floor_x=_floor("--floor-x", door.floor_x),
-        floor_y=_floor("--floor-y", door.floor_y),
+        floor_x=_floor("--floor-x", args.floor_x),
+        floor_y=_floor("--floor-y", args.floor_y),
         groups=losses.runs,
-        bootstrap=door.bootstrap,
-        level=door.level,
+        bootstrap=args.bootstrap,
+        level=args.level,
     )
-    forecast = None if door.at is None else relation.forecast(door.at)
-    if door.json:
+    forecast = None if args.at is None else (args.at, relation.forecast(args.at))
+    if args.json:
         print(json.dumps(_row(losses.names, relation, forecast), indent=2))
     else:
         print("\n".join(_lines(losses.names, relation, forecast)))
     return 0
 
 
-def _of_table(door: argparse.Namespace) -> _Losses:
-    _refuse(door, OF_RECORDS, "are for records; a table is read with --csv, --x, --y, --by")
-    if door.records:
+def _of_table(args: Args, csv: Path) -> _Losses:
+    _refuse(args, OF_RECORDS, "are for records; a table is read with --csv, --x, --y, --by")
+    if args.records:
         raise UserError("Give records or --csv, not both.")
-    y = door.y or (door.x if door.to else None)
-    if not (door.x and y):
+    y = args.y or (args.x if args.to else None)
+    if not (args.x and y):
         raise UserError("--csv needs --x and --y, columns of losses.")
-    table = read_table(door.csv)
-    if door.to:
-        return _joined(door, table, y)
-    _refuse(door, ("on",), "joins two groups: say --to, the other one")
-    rows, notes = _filled(door.csv, _group(door, table, door.group), (door.x, y))
-    runs = texts(door.csv, rows, door.runs) if door.runs else None
-    x, y_values = numbers(door.csv, rows, door.x), numbers(door.csv, rows, y)
-    return _Losses(x.tolist(), y_values.tolist(), (door.x, y), runs, notes)
+    table = Table.read(csv)
+    if args.to:
+        return _joined(args, table, args.x, y)
+    _refuse(args, ("on",), "joins two groups: say --to, the other one")
+    both, notes = _filled(_group(args, table, args.group), (args.x, y))
+    return _losses(args, both, both, (args.x, y), (args.x, y), notes)
 
 
-def _joined(door: argparse.Namespace, table: Rows, y: str) -> _Losses:
+def _joined(args: Args, table: Table, x: str, y: str) -> _Losses:
     """Rows of one group beside those of another that agree in the columns of --on."""
-    if not (door.by and door.group and door.on):
+    if not (args.by and args.group and args.on):
         raise UserError("--to needs --by COL, --from GROUP and --on COL[,COL].")
-    left, notes = _filled(door.csv, _group(door, table, door.group), (door.x,))
-    right, others = _filled(door.csv, _group(door, table, door.to), (y,))
-    columns = door.on.split(",")
-    places = join(*(_keys(door.csv, rows, columns) for rows in (left, right)))
+    left, notes = _filled(_group(args, table, args.group), (x,))
+    right, others = _filled(_group(args, table, args.to), (y,))
+    columns = args.on.split(",")
+    places = join(*(list(zip(*map(side.values, columns))) for side in (left, right)))
     if not places:
-        raise UserError(f"{door.csv}: no row of {door.group} agrees with one of {door.to}.")
-    notes = [*notes, *others]
-    if alone := len(left) + len(right) - 2 * len(places):
-        notes.append(f"{alone} rows have no partner")
-    lefts, rights = [left[i] for i, _ in places], [right[j] for _, j in places]
-    x, y_values = numbers(door.csv, lefts, door.x), numbers(door.csv, rights, y)
-    names = (f"{door.x} of {door.group}", f"{y} of {door.to}")
-    runs = texts(door.csv, lefts, door.runs) if door.runs else None
-    return _Losses(x.tolist(), y_values.tolist(), names, runs, notes)
+        raise UserError(f"{table.path}: no row of {args.group} agrees with one of {args.to}.")
+    alone = len(left.rows) + len(right.rows) - 2 * len(places)
+    notes = [*notes, *others, *([f"{alone} rows have no partner"] if alone else [])]
+    lefts, rights = (side.at(at) for side, at in zip((left, right), zip(*places)))
+    return _losses(
+        args, lefts, rights, (x, y), (f"{x} of {args.group}", f"{y} of {args.to}"), notes
+    )
 
 
-def _group(door: argparse.Namespace, table: Rows, group: str | None) -> Rows:
+def _losses(
+    args: Args,
+    left: Table,
+    right: Table,
+    columns: tuple[str, str],
+    names: tuple[str, str],
+    notes: Sequence[str],
+) -> _Losses:
+    x, y = left.numbers(columns[0]).tolist(), right.numbers(columns[1]).tolist()
+    return _Losses(x, y, names, left.texts(args.runs) if args.runs else None, notes)
+
+
+def _group(args: Args, table: Table, group: str | None) -> Table:
     """The rows of one group, or all where none is named."""
-    if (door.by is None) != (group is None):
-        raise UserError("--by COL and --from GROUP go together.")
-    if group is None:
+    if args.by is None or group is None:
+        if args.by or group:
+            raise UserError("--by COL and --from GROUP go together.")
         return table
-    named = texts(door.csv, table, door.by)
-    if group not in named:
-        raise UserError(f"{door.csv}: {door.by} is never '{group}'.{suggest(group, set(named))}")
-    return [row for row, own in zip(table, named) if own == group]
+    groups = table.texts(args.by)
+    if group not in groups:
+        known = suggest(group, set(groups))
+        raise UserError(f"{table.path}: {args.by} is never '{group}'.{known}")
+    return table.only(name == group for name in groups)
 
 
-def _filled(path: Path, rows: Rows, columns: Sequence[str]) -> tuple[Rows, list[str]]:
+def _filled(table: Table, columns: Sequence[str]) -> tuple[Table, list[str]]:
     """The rows that have all of the numbers, and a note on the others."""
-    cells = zip(*(texts(path, rows, name) for name in columns))
-    kept = [row for row, values in zip(rows, cells) if all(value.strip() for value in values)]
-    if not kept:
-        raise UserError(f"{path}: no row has {' and '.join(columns)}.")
-    missing = len(rows) - len(kept)
+    cells = zip(*map(table.texts, columns))
+    kept = table.only(all(cell.strip() for cell in row) for row in cells)
+    if not kept.rows:
+        raise UserError(f"{table.path}: no row has {' and '.join(columns)}.")
+    missing = len(table.rows) - len(kept.rows)
     return kept, [f"left out {missing} rows without {' or '.join(columns)}"] if missing else []
 
 
-def _keys(path: Path, rows: Rows, columns: Sequence[str]) -> list[tuple[str | float, ...]]:
-    """What partners agree in; numbers may be written in any way."""
-    return list(zip(*([_number(text) for text in texts(path, rows, name)] for name in columns)))
-
-
-def _number(text: str) -> str | float:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _of_records(door: argparse.Namespace) -> _Losses:
-    _refuse(door, OF_TABLES, "are for tables; records are paired with --hook")
-    if not door.records:
+def _of_records(args: Args) -> _Losses:
+    _refuse(args, OF_TABLES, "are for tables; records are paired with --hook")
+    if not args.records:
         raise UserError(
             f"Name run folders that hold a {FILE_NAME} and a --hook, or a table (--csv)."
         )
-    if not door.hook:
-        raise UserError(f"Records need a --hook.{suggest('', HOOKS)}")
-    records, notes = read(*door.records)
-    both = assignments("--where", door.where)
-    both |= {name: own for name in ("task", "metric") if (own := getattr(door, name))}
-    x_where = assignments("--x-where", door.x_where)
-    y_where = assignments("--y-where", door.y_where)
-    left = dict(both)
-    for fixed in HOOKS[door.hook].x_where:
-        left.pop(fixed, None)  # the hook says what stands there
-    found = pair(
+    if not args.hook:
+        raise UserError(f"Records need a --hook.{suggest('', PAIRINGS)}")
+    one_of("--hook", args.hook, list(PAIRINGS))
+    records, notes = read(*args.records)
+    both = assignments("--where", args.where)
+    both |= {name: value for name in ("task", "metric") if (value := getattr(args, name))}
+    fixed = PAIRINGS[args.hook].x_where  # the hook says what stands there
+    left = {name: value for name, value in both.items() if name not in fixed}
+    paired = pair(
         records,
-        door.hook,
-        x=door.x,
-        y=door.y,
-        x_where={**left, **x_where},
-        y_where={**both, **y_where},
+        args.hook,
+        x=args.x,
+        y=args.y,
+        x_where=left | assignments("--x-where", args.x_where),
+        y_where=both | assignments("--y-where", args.y_where),
     )
-    x, y = [one.x for one in found.pairs], [one.y for one in found.pairs]
-    runs = [one.label for one in found.pairs]
-    return _Losses(x, y, (found.x, found.y), runs, [*notes, *found.notes])
+    x, y, runs = ([getattr(p, name) for p in paired.pairs] for name in ("x", "y", "label"))
+    return _Losses(x, y, (paired.x, paired.y), runs, [*notes, *paired.notes])
 
 
-def _refuse(door: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    given = [name for name in names if getattr(door, name) is not None]
+def _refuse(args: Args, names: Sequence[str], why: str) -> None:
+    given = [name for name in names if getattr(args, name) not in (None, ())]
     if given:
-        flags = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in given)
+        flags = ", ".join(f"--{name.replace('_', '-').replace('group', 'from')}" for name in given)
         raise UserError(f"{flags} {why}.")
-
-
-_FLAGS = {"group": "from"}
 
 
 def _floor(flag: str, text: str | None) -> Floor | None:
@@ -220,12 +214,15 @@ def _floor(flag: str, text: str | None) -> Floor | None:
         raise UserError(f"{flag} {text}: write a number, such as .026:measured.") from error
 
 
-def _row(names: tuple[str, str], relation: Relation, forecast: Forecast | None) -> dict[str, Any]:
+def _row(names: tuple[str, str], relation: Relation, forecast: Predicted | None) -> dict[str, Any]:
     row = {"x": names[0], "y": names[1], **relation.to_dict()}
-    return row if forecast is None else row | {"prediction": plain(vars(forecast))}
+    if forecast is None:
+        return row
+    at, prediction = forecast
+    return row | {"prediction": plain({"at": at} | vars(prediction))}
 
 
-def _lines(names: tuple[str, str], relation: Relation, forecast: Forecast | None) -> list[str]:
+def _lines(names: tuple[str, str], relation: Relation, forecast: Predicted | None) -> list[str]:
     lines = [f"{names[0]} -> {names[1]}: {relation.formula}"]
     for name in PARAMETERS:
         lo, hi = relation.intervals[name]
@@ -237,7 +234,8 @@ def _lines(names: tuple[str, str], relation: Relation, forecast: Forecast | None
     lines.append(f"verdict   {relation.verdict}, R2 {relation.r2:.4f}")
     lines += [f"  {warning}" for warning in relation.warnings]
     if forecast:
-        ends = f"[{forecast.lo:.4g}, {forecast.hi:.4g}]"
-        lines.append(f"at {forecast.at:.5g}: {forecast.value:.5g} {ends}")
-        lines += [f"  {warning}" for warning in forecast.warnings]
+        at, prediction = forecast
+        ends = f"[{prediction.lo:.4g}, {prediction.hi:.4g}]"
+        lines.append(f"at {at:.5g}: {prediction.value:.5g} {ends}")
+        lines += [f"  {warning}" for warning in prediction.warnings]
     return lines

@@ -1,86 +1,83 @@
-"""One page on what training compute buys, from the records of runs and the folders of ladders.
-
-Laws with their verdicts, forecasts against outcomes, relations between losses, and what failed.
-With --forecast, a dated forecast of a larger run, which the report scores when it is made again
-with the records of that run.
-"""
+"""`stepsight scaling report`."""
 
 from __future__ import annotations
 
-import argparse
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-from stepsight.cli.door import output_folder
+from tyro.conf import Positional, arg
+
+from stepsight.cli.entry import at_least, output_folder
+from stepsight.cli.scaling.tables import assignments
 from stepsight.errors import UserError, suggest
 from stepsight.measures import number
-from stepsight.scaling.ladders.forecast import Forecast, Target
+from stepsight.scaling.ladders.forecast import Forecast, ForecastTarget
 
 PLACE = ("params", "images", "name")
 EXAMPLE = "params=2.5e6,images=96000,name=large"
 
 
-def add_flags(own: argparse.ArgumentParser) -> None:
-    own.add_argument("records", nargs="+", metavar="RECORDS", help="records.jsonl files or folders")
-    own.add_argument("--out", required=True, help="folder of the page, its figures and forecasts")
-    own.add_argument(
-        "--forecast",
-        action="append",
-        default=[],
-        metavar="params=N,images=N[,name=NAME]",
-        help="forecast a run that has not been made; may be repeated",
-    )
-    own.add_argument("--bootstrap", type=int, default=200, help="resamples of the intervals")
+@dataclass(frozen=True)
+class Args:
+    """One page on what training compute buys, from the records of runs and the folders of ladders.
+
+    Laws with their verdicts, forecasts against outcomes, relations between losses, and what failed.
+    With --forecast, a dated forecast of a larger run, which the report scores when it is made again
+    with the records of that run.
+    """
+
+    # records.jsonl files or folders
+    records: Positional[Annotated[tuple[str, ...], arg(metavar="RECORDS...")]]
+    out: Path  # folder of the page, its figures and forecasts
+    forecast: tuple[str, ...] = ()  # a run that has not been made: params=N,images=N[,name=NAME]
+    bootstrap: int = 200  # resamples of the intervals
 
 
-def run(door: argparse.Namespace) -> int:
+def run(args: Args) -> int:
     """Write the page and print its summary. Raises UserError where there are no records."""
-    from stepsight.report.scaling import page as scaling_page
+    from stepsight.report.scaling.contents import analyse, summary
+    from stepsight.report.scaling.page import write
     from stepsight.scaling.analysis.folder import new_forecasts, read_scaling
 
-    out = output_folder(door.out)
-    if door.bootstrap < 0:
-        raise UserError(f"--bootstrap {door.bootstrap}: give 0 or more.")
-    if door.forecast and not door.bootstrap:
+    out = output_folder(args.out)
+    at_least(0, "--bootstrap", args.bootstrap)
+    if args.forecast and not args.bootstrap:
         raise UserError("--forecast needs resamples for its interval: leave out --bootstrap 0.")
-    targets = [target_of(text) for text in door.forecast]
-    found = read_scaling(door.records, out)
+    targets = [target_of(text) for text in args.forecast]
+    folder = read_scaling(args.records, out)
     for target in targets:
-        made, notes = new_forecasts(found, target, out, door.bootstrap)
-        print("\n".join([*notes, *(_said(one) for one in made)]))
-    if targets:
-        found = read_scaling(door.records, out)
-    analysis = scaling_page.analyse(found, door.bootstrap)
-    page = scaling_page.write(analysis, out)
-    print("\n".join([*scaling_page.summary(analysis), f"written to {page}"]))
+        made, notes = new_forecasts(folder, target, out, args.bootstrap)
+        print("\n".join([*notes, *map(_line, made)]))
+    analysis = analyse(read_scaling(args.records, out) if targets else folder, args.bootstrap)
+    page = write(analysis, out)
+    print("\n".join([*summary(analysis), f"written to {page}"]))
     return 0
 
 
-def _said(one: Forecast) -> str:
-    ends = f"{one.level:.0%} interval {number(one.lo)} to {number(one.hi)}"
-    return f"{one.run}: {one.quantity} forecast {number(one.value)} ({ends}), {one.verdict}"
+def _line(made: Forecast) -> str:
+    ends = f"{made.level:.0%} interval {number(made.lo)} to {number(made.hi)}"
+    return f"{made.run}: {made.quantity} forecast {number(made.value)} ({ends}), {made.verdict}"
 
 
-def target_of(text: str) -> Target:
+def target_of(text: str) -> ForecastTarget:
     """`params=2.5e6,images=96000,name=large` as a target; its name is optional.
 
     Raises:
         UserError: a part is missing, unknown, or no positive number.
     """
-    parts = [part.partition("=") for part in text.split(",")]
-    given = {name.strip(): value.strip() for name, _, value in parts}
+    given = assignments("--forecast", [text])
     for name in given:
         if name not in PLACE:
             raise UserError(f"--forecast {text}: '{name}' is unknown.{suggest(name, PLACE)}")
     if missing := [name for name in PLACE[:2] if name not in given]:
         raise UserError(f"--forecast {text}: lacks {', '.join(missing)}. Write {EXAMPLE}.")
-    params, images = (_positive(given[name], text) for name in PLACE[:2])
-    return Target(given.get("name") or f"params-{params}-images-{images}", params, images)
-
-
-def _positive(value: str, text: str) -> int:
-    try:
-        found = round(float(value))
-    except (ValueError, OverflowError):
-        found = 0
-    if found < 1:
-        raise UserError(f"--forecast {text}: '{value}' is no positive number. Write {EXAMPLE}.")
-    return found
+    sizes = []
+    for value in (given[name] for name in PLACE[:2]):
+        with suppress(ValueError, OverflowError):
+            sizes.append(round(float(value)))
+        if not sizes or sizes[-1] < 1:
+            raise UserError(f"--forecast {text}: '{value}' is no positive number. Write {EXAMPLE}.")
+    params, images = sizes
+    return ForecastTarget(given.get("name") or f"params-{params}-images-{images}", params, images)

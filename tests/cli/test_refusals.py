@@ -1,5 +1,5 @@
-"""What goes wrong at a door: one line that says what, where and what next, exit status 2, and
-nothing written."""
+"""What goes wrong on the command line: one line that says what, where and what next, exit status 2,
+and nothing written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from stepsight.checkpoint import BACKBONE
 from stepsight.cli import evaluate, main, train
-from stepsight.cli.door import config_files, guarded
+from stepsight.cli.entry import guarded
+from stepsight.cli.flags import config_files
 from stepsight.errors import UserError
 
 Refused = Callable[..., str]
@@ -21,15 +22,15 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(capsys, tmp_path) -> Refused:
-    """Run a door, hold that it refuses as it should, and return what it said."""
+    """Run a program, hold that it refuses as it should, and return its message."""
 
-    def check(door: Callable[[list[str]], int], *arguments: object) -> str:
+    def check(program: Callable[[list[str]], int], *arguments: object) -> str:
         before = everything(tmp_path)
-        assert door([str(one) for one in arguments]) == 2
-        said = capsys.readouterr().err
-        assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said
+        assert program([str(word) for word in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
         assert everything(tmp_path) == before
-        return said
+        return error
 
     return check
 
@@ -131,10 +132,10 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize("door", ["predict", "evaluate"])
-def test_a_checkpoint_that_cannot_be_used_is_refused(door, damage, run, picture, refused):
+@pytest.mark.parametrize("program", ["predict", "evaluate"])
+def test_a_checkpoint_that_cannot_be_used_is_refused(program, damage, run, picture, refused):
     path, image = damage(run), picture()
-    if door == "predict":
+    if program == "predict":
         said = refused(main.main, *predict(path, image))
     else:
         said = refused(evaluate.main, *score(path))
@@ -147,27 +148,33 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(door, damage, run, picture,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "dept"], "has depth, flow, amodal; asked for dept. Did you mean 'depth'"),
+        (["--task", "dept"], "--task dept: the checkpoint has depth, flow, amodal; asked for dept"),
+        (["--task", "dept"], "Did you mean 'depth'"),
         (["--task", "semantic"], "asked for semantic"),
         (["--task", "flow"], "--second FILE"),
         (["--task", "amodal"], "--mask FILE"),
-        (["--sampler", "ddimm"], "Did you mean 'ddim'"),
+        (
+            ["--sampler", "ddimm"],
+            "--sampler ddimm: There is no sampler 'ddimm'. Did you mean 'ddim'",
+        ),
         (
             ["--sampler", "heun", "--nfe", "4"],
-            "heun cannot spend exactly 4 model calls. Choose 3 or 5",
+            "--nfe 4: heun cannot spend exactly 4 model calls. Choose 3 or 5",
         ),
-        (["--nfe", "0"], "0 model calls"),
+        (["--sampler", "heun"], "nfe 2, the default of {run}: heun cannot spend exactly 2"),
+        (["--nfe", "0"], "--nfe 0: must be at least 1"),
         (
             ["--temperature", "0", "--members", "4"],
-            "4 members that start from zeros (temperature 0) are all the same. Ask for one member, "
-            "or give a temperature",
+            "--members 4 --temperature 0.0: 4 members that start from zeros (temperature 0) are "
+            "all the same. Ask for one member, or give a temperature",
         ),
         (["--views", "mirrored"], "Did you mean 'mirror'"),
-        (["--members", "0"], "0 members"),
+        (["--members", "0"], "--members 0: must be at least 1"),
         (["--task", "flow", "--second", "none.png"], "none.png: no such picture"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_is_refused(arguments, message, run, picture, refused):
+    message = message.format(run=run)
     assert message in refused(main.main, *predict(run, picture(), *arguments))
 
 
@@ -206,11 +213,23 @@ def test_results_are_never_written_over_a_file(below, run, picture, refused):
     assert "a.png is a file" in refused(evaluate.main, *score(run, "--out", f"{image}{below}"))
 
 
-@pytest.mark.parametrize("arguments", [["--nfe", "four"], ["--tusk", "depth"], ["--checkpoint"]])
-def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main.main([str(one) for one in predict(run, "a.png", *arguments)])
-    assert exit.value.code == 2 and "usage: stepsight predict" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nfe", "four"], "--nfe four: expected INT"),
+        (["--tusk", "depth"], "unknown: --tusk, depth"),
+        (["--taks", "depth"], "unknown: --taks, depth. Did you mean --task"),
+        (["--checkpoint"], "Missing value for argument '--checkpoint'"),
+    ],
+)
+def test_a_wrong_flag_exits_with_status_2(arguments, message, run, refused):
+    error = refused(main.main, *predict(run, "a.png", *arguments))
+    assert message in error and "See stepsight predict --help." in error
+
+
+def test_what_is_missing_is_named(refused):
+    assert "missing: --checkpoint STR run folder" in refused(main.main, "predict", "a.png")
+    assert "name the pictures" in refused(main.main, "predict", "--checkpoint", "run")
 
 
 # ---------------------------------------------------------------------------- evaluate
@@ -219,15 +238,15 @@ def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "dept"], "asked for dept. Did you mean 'depth'"),
+        (["--task", "dept"], "--task dept: the checkpoint has"),
         (["--nfe", "many"], "--nfe many: give a positive number"),
         (["--nfe", "0"], "--nfe 0: give a positive number"),
         (["--nfe", "1,,2", "--sweep"], "--nfe 1,,2"),
         (["--members", "-1"], "--members -1"),
         (
             ["--temperature", "0", "--members", "4"],
-            "4 members that start from zeros (temperature 0) are all the same. Ask for one member, "
-            "or give a temperature",
+            "--members 4 --temperature 0.0: 4 members that start from zeros (temperature 0) are "
+            "all the same. Ask for one member, or give a temperature",
         ),
         (["--temperature", "warm"], "--temperature warm"),
         (["--temperature", "-1"], "--temperature -1"),
@@ -238,8 +257,12 @@ def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
         (["--members", "²"], "--members ²"),
         (["--nfe", "1,2"], "add --sweep"),
         (["--members", "1,2"], "add --sweep"),
-        (["--sampler", "ddimm"], "Did you mean 'ddim'"),
-        (["--sampler", "heun", "--nfe", "4"], "cannot spend exactly 4 model calls. Choose 3 or 5"),
+        (
+            ["--sampler", "ddimm"],
+            "--sampler ddimm: There is no sampler 'ddimm'. Did you mean 'ddim'",
+        ),
+        (["--sampler", "heun", "--nfe", "4"], "--nfe 4: heun cannot spend exactly 4 model calls."),
+        (["--sampler", "heun", "--sweep"], "evaluation.sweep_nfe of {run} has 2: heun cannot"),
         (["--data.name", "hypersin"], "Did you mean 'hypersim'"),
         (["--data.name", "hypersim", "--data.root", "/nowhere"], "/nowhere"),
         (["--data.name", "flyingchairs"], "no folder is given"),
@@ -249,20 +272,19 @@ def test_a_wrong_flag_exits_with_status_2(arguments, run, capsys):
         (["--data.images", "-1"], "--data.images -1"),
         (["--batch", "-1"], "--batch -1"),
         (["--protocol", "depth-afine"], "Did you mean 'depth-affine'"),
-        (["--protocol", "da2k"], "no quantity 'order'"),
+        (["--protocol", "da2k"], "needs order; scenes has none"),
         (["--predictions", "."], "give either --checkpoint RUN or --predictions DIR"),
         (["--pattern", "{key}.npy"], "--pattern needs --predictions"),
         (["--sweep", "--save-predictions"], "keeps no predictions"),
     ],
 )
 def test_an_evaluation_that_cannot_be_made_is_refused(arguments, message, run, refused):
-    assert message in refused(evaluate.main, *score(run, *arguments))
+    assert message.format(run=run) in refused(evaluate.main, *score(run, *arguments))
 
 
-def test_a_wrong_flag_of_evaluate_exits_with_status_2(capsys):
-    with pytest.raises(SystemExit) as exit:
-        evaluate.main(["--checkpoint", "x", "--sweeep"])
-    assert exit.value.code == 2 and "--sweep" in capsys.readouterr().err
+def test_a_wrong_flag_of_evaluate_exits_with_status_2(refused):
+    error = refused(evaluate.main, "--checkpoint", "x", "--sweeep")
+    assert "unknown: --sweeep. Did you mean --sweep" in error
 
 
 # ---------------------------------------------------------------------------- train
@@ -296,13 +318,37 @@ def test_an_existing_run_is_only_touched_when_told_to(run, refused, tmp_path):
     assert "is a file" in begin(other / "chapter.tex")
 
 
-def test_a_flag_of_no_room_exits_with_status_2(capsys):
-    with pytest.raises(SystemExit) as exit:
-        train.main(["--run-dri", "x"])
-    assert exit.value.code == 2 and "--run-dir" in capsys.readouterr().err
+def test_a_flag_of_no_room_exits_with_status_2(refused):
+    assert "Did you mean --run-dir" in refused(train.main, "--run-dri", "x")
 
 
-# ---------------------------------------------------------------------------- the other doors
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_a_refused_value_names_its_setting_and_who_gave_it(flags, refused, tmp_path):
+    """The file where one did, else the flag, else that it is the default."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("evaluation: {sweep_nfe: [1, 2], nfe: 3}")
+    heun = ["--diffusion.sampler", "heun", "--training.processes", 1, "--evaluation.members", 1]
+    if not flags:
+        error = refused(train.main, "--config", file, *heun)
+        assert "evaluation.sweep_nfe = 2" in error and "heun cannot spend exactly 2" in error
+        assert f"evaluation.sweep_nfe: {file}" in error
+        assert "diffusion.sampler: --diffusion.sampler" in error
+        assert "(evaluation.nfe: default; diffusion" in refused(train.main, *heun)
+    error = refused(train.main, "--config", file, *flags, "--evaluation.sweep-nfe=0")
+    assert "(evaluation.sweep_nfe: --evaluation.sweep-nfe=0)" in error
+    file.write_text("training: {images: 100}")
+    error = refused(train.main, "--config", file, *flags)
+    assert f"(training.images: {file}; training.batch: default)" in error
+
+
+def test_a_missing_configuration_is_answered_with_a_shipped_one(refused):
+    assert "Did you mean 'configs/smoke.yaml'" in refused(
+        train.main, "--config", "configs/smok.yaml"
+    )
+    assert "Did you mean 'smoke'" in refused(train.main, "--config", "smok")
+
+
+# ---------------------------------------------------------------------------- the other commands
 
 
 def test_an_unknown_command_is_refused_with_the_nearest(refused):
@@ -312,7 +358,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(refused):
 def test_no_command_lists_the_commands(capsys):
     assert main.main([]) == 2 and main.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(shown.count(f"  {command} ") == 2 for command in main.COMMANDS)
+    assert all(shown.count(f"  {command} ") == 2 for command in main.GROUP.commands)
 
 
 def test_a_report_of_no_run_is_refused(refused):

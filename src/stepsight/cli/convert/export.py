@@ -1,0 +1,31 @@
+"""`stepsight convert export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stepsight.cli.convert import new_folder, print_notes
+
+
+@dataclass(frozen=True)
+class Args:
+    """A checkpoint in a published layout."""
+
+    format: Literal["dit", "marigold"]  # facebookresearch/DiT, or a diffusers folder
+    checkpoint: str  # run folder or step folder
+    out: Path  # folder to make
+
+
+def run(args: Args) -> int:
+    out = new_folder(args.out)
+    from stepsight import checkpoint
+    from stepsight.conversion.dit import export_dit
+    from stepsight.conversion.marigold import export_marigold
+
+    saved = checkpoint.read(args.checkpoint)
+    notes = {"dit": export_dit, "marigold": export_marigold}[args.format](saved, out)
+    print(f"model       {saved.config.model.name}")
+    print_notes(notes, out)
+    return 0

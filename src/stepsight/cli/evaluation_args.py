@@ -1,0 +1,99 @@
+"""The flags of `stepsight evaluate`, and the protocols that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from stepsight.cli.entry import parse
+from stepsight.cli.sampling import fractions, names, numbers
+from stepsight.cli.sources import Data, options_help
+from stepsight.errors import UserError
+
+if TYPE_CHECKING:  # torch is imported once the number of its threads is set
+    from stepsight.metrics.protocol import Protocol
+
+Values = Mapping[str, list[Any]]  # by flag, the values it was given
+
+
+class Given(NamedTuple):
+    """The flags, and the arguments as they were given."""
+
+    args: Args
+    arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Args:
+    """Score a checkpoint, or predictions that another program wrote, against trivial predictors;
+    or sweep the test-time compute of one or several checkpoints."""
+
+    # a run folder (its best checkpoint, else its last) or a step folder; repeated with --sweep
+    checkpoint: tuple[str, ...] = ()
+    predictions: Path | None = None  # instead: a folder with a file for each image of --data.name
+    task: tuple[str, ...] = ()  # default: all that the data has truth for
+    protocol: tuple[str, ...] = ()  # see `stepsight protocols`; default: the task's
+    data: Data = field(default_factory=Data)
+    nfe: str | None = None  # model calls per member: 4, or 1,2,4,8 with --sweep
+    members: str | None = None  # answers that are merged; as all below, several with --sweep
+    sampler: str | None = None  # ddim, euler, heun, dpmpp_2m, ...; default: the run's
+    spacing: str | None = None  # of the steps; default: the run's
+    schedule: str | None = None  # of the noise levels visited; default: the trained one
+    times: str | None = None  # visit these, such as 1.0,0.6,0.2, in place of a spacing
+    eta: float | None = None  # stochasticity of ddim, 0 to 1
+    temperature: str | None = None  # of the start noise: 0 from zeros, 1 the diffusion's own
+    views: str | None = None  # of further calls: none, mirror, mirror+shift
+    starts: Literal["independent", "antithetic"] | None = None  # of members
+    size: str | None = None  # longer side at work, pixels; default: as the protocol says
+    merge: str | None = None  # rules; each task takes those that it knows, default: its own
+    sweep: bool = False  # all combinations: sweep.csv, frontier, fits, statements, pictures
+    strategies: bool = False  # with --sweep: also what else could be done with the largest budget
+    save_predictions: bool = False  # keep them, in the layout that --predictions reads
+    given: Literal["depth", "disparity", "log"] = "depth"  # what files of predicted depth hold
+    scale: float = 1000.0  # units per metre of an integer depth file
+    pattern: str | None = None  # where a prediction is, e.g. {key}_disp.npy or {name}.png
+    resize: bool = False  # predictions of another size than their image's
+    partial: bool = False  # score although predictions are missing; the scores say so
+    out: str | None = None  # default: eval/ or sweep/ of the run; with --predictions, needed
+    seed: int | None = None  # of the initial noise; default: the run's
+    batch: int | None = None  # images x members in a forward pass; default: the run's
+    processes: int = 0  # 0: one per core on CPU (at most 2)
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], prog: str) -> Given:
+        return Given(parse(cls, arguments, prog), arguments)
+
+    @classmethod
+    def more_help(cls, arguments: Sequence[str]) -> str:
+        return options_help(arguments)
+
+    def axes(self) -> Values:
+        """How to sample, in the order in which the flags are named in messages."""
+        return {
+            "nfe": numbers("--nfe", self.nfe),
+            "members": numbers("--members", self.members),
+            "sampler": names(self.sampler),
+            "spacing": names(self.spacing),
+            "schedule": names(self.schedule),
+            "size": numbers("--size", self.size),
+            "merge": names(self.merge),
+            "temperature": fractions("--temperature", self.temperature),
+            "views": names(self.views),
+        }
+
+
+def protocols_by_task(args: Args) -> dict[str, list[Protocol]]:
+    """The protocols of --protocol by their task. Raises UserError for an unknown name, or one of
+    another task than those of --task."""
+    from stepsight.metrics.protocol import get
+
+    chosen: dict[str, list[Protocol]] = {}
+    for name in dict.fromkeys(args.protocol):
+        protocol = get(name)
+        if args.task and protocol.task not in args.task:
+            asked = " and ".join(args.task)
+            raise UserError(f"--protocol {name} scores {protocol.task}, --task says {asked}.")
+        chosen.setdefault(protocol.task, []).append(protocol)
+    return chosen
