@@ -59,22 +59,22 @@ def calibration(runs: Sequence[Path]) -> None:
         fitted = checkpoint.read(run).meta["calibration"]
         cells = _rows(run / ("noise" if seed == 0 else "sweep") / "sweep.csv")
         for task in INTERVALS:
-            own = {
+            measured = {
                 cell["metric"]: cell
                 for cell in cells
                 if (cell["task"], cell["nfe"], cell["members"]) == (task, *SPREAD)
             }
-            covered = own["coverage_90"]
+            covered = measured["coverage_90"]
             rows.append(
                 {
                     "task": task,
                     "seed": seed,
                     "scale": fitted[task]["scale"],
-                    "coverage_raw": own["coverage_90_raw"]["value"],
+                    "coverage_raw": measured["coverage_90_raw"]["value"],
                     "coverage": covered["value"],
                     "lo": covered["lo"],
                     "hi": covered["hi"],
-                    "spearman": own["spread_error"]["value"],
+                    "spearman": measured["spread_error"]["value"],
                     "images": covered["images"],
                 }
             )
@@ -94,7 +94,7 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    runs = [Path(one) for one in arguments]
+    runs = [Path(argument) for argument in arguments]
     if len(runs) != 2:
         print(__doc__)
         return 2

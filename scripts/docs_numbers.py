@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepsight.results import Result
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data"
 BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,7 +38,7 @@ def rows_of(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def told(value: float) -> str:
+def figures(value: float) -> str:
     """Three figures, as tables of the field have them."""
     return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
@@ -45,9 +47,14 @@ def percent(value: float) -> str:
     return f"{100 * value:+.1f} %"
 
 
-def setting(row: dict[str, Any]) -> str:
-    views = "" if row["views"] == "none" else f", {row['views']}"
-    return f"{row['nfe']} x {row['members']}, T {float(row['temperature']):g}{views}"
+def setting(result: Result) -> str:
+    views = "" if result.views == "none" else f", {result.views}"
+    return f"{result.nfe} x {result.members}, T {result.temperature:g}{views}"
+
+
+def runs_of(name: str) -> list[list[Result]]:
+    """The results of several runs."""
+    return [[Result.of(row) for row in run] for run in json.loads((DATA / name).read_text())]
 
 
 # ---------------------------------------------------------------------------- the default run
@@ -56,25 +63,20 @@ def setting(row: dict[str, Any]) -> str:
 def default() -> str:
     """The default run's results, both seeds, beside the trivial predictors."""
     header = ["task", "protocol", "setting", "seed 0", "seed 1", "trivial predictors", "ratio"]
-    rows = []
-    runs = json.loads((DATA / "default-results.json").read_text())
+    rows, runs = [], runs_of("default-results.json")
     for task, metric in MAIN.items():
-        first, second = ([one for one in run if one["task"] == task][0] for run in runs)
-        trivial = {name: own[metric] for name, own in first["baselines"].items() if metric in own}
-        shown = ", ".join(f"{name.replace('_', ' ')} {told(x)}" for name, x in trivial.items())
-        ratios = [first["ratios"][name] for name in trivial]
-        ratio = ", ".join(
-            f"{one['ratio']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]" for one in ratios
-        )
+        first, second = (next(one for one in run if one.task == task) for run in runs)
+        trivial = {name: x[metric] for name, x in first.baselines.items() if metric in x}
+        ratios = (first.ratios[name] for name in trivial)
         rows.append(
             [
                 task,
-                first["protocol"].partition("@")[0],
+                first.protocol.partition("@")[0],
                 setting(first),
-                f"{LABELS[metric]} **{told(first['metrics'][metric])}** {_interval(first, metric)}",
-                f"{told(second['metrics'][metric])} {_interval(second, metric)}",
-                shown,
-                ratio,
+                f"{LABELS[metric]} **{figures(first.metrics[metric])}** {_interval(first, metric)}",
+                f"{figures(second.metrics[metric])} {_interval(second, metric)}",
+                ", ".join(f"{name.replace('_', ' ')} {figures(x)}" for name, x in trivial.items()),
+                ", ".join(f"{x.ratio:.2f} [{x.lo:.2f}, {x.hi:.2f}]" for x in ratios),
             ]
         )
     return table(header, rows)
@@ -82,39 +84,29 @@ def default() -> str:
 
 def world() -> str:
     """The same checkpoints on a world that no choice of the recipe saw."""
-    rows = []
-    runs = json.loads((DATA / "other-world-results.json").read_text())
+    rows, runs = [], runs_of("other-world-results.json")
     for task, metric in MAIN.items():
-        own = [next(one for one in run if one["task"] == task) for run in runs]
-        shown = [f"{told(one['metrics'][metric])} {_interval(one, metric)}" for one in own]
+        results = [next(one for one in run if one.task == task) for run in runs]
+        shown = [f"{figures(one.metrics[metric])} {_interval(one, metric)}" for one in results]
         rows.append([task, LABELS[metric], *shown])
     return table(["task", "metric", "seed 0", "seed 1"], rows)
 
 
-def _interval(row: dict[str, Any], metric: str) -> str:
-    lo, hi = row["intervals"][metric]
-    return f"[{told(lo)}, {told(hi)}]"
+def _interval(result: Result, metric: str) -> str:
+    lo, hi = result.intervals[metric]
+    return f"[{figures(lo)}, {figures(hi)}]"
 
 
 def claims() -> str:
     """What the engine says of one member from zeros with mirrored views; both statements of 4 to 8
     calls."""
     rows = []
-    for one in json.loads((DATA / "zero-seed-0" / "claims.json").read_text()):
-        steps = one["base"]["nfe"], one["other"]["nfe"]
-        wanted = one["main"] and one["views"] == "mirror" and steps in ((1, 4), (4, 8))
-        wanted = wanted and not one["statement"].startswith("the best setting")
-        if wanted:
-            rows.append(
-                [
-                    one["task"],
-                    f"{steps[0]} to {steps[1]}",
-                    LABELS[one["metric"]],
-                    one["averaging"],
-                    f"{percent(one['value'])} [{percent(one['lo'])}, {percent(one['hi'])}]",
-                    f"{one['statement']}: {one['verdict']}",
-                ]
-            )
+    for claim in json.loads((DATA / "zero-seed-0" / "claims.json").read_text()):
+        steps = claim["base"]["nfe"], claim["other"]["nfe"]
+        wanted = claim["main"] and claim["views"] == "mirror" and steps in ((1, 4), (4, 8))
+        if wanted and not claim["statement"].startswith("the best setting"):
+            calls, metric = f"{steps[0]} to {steps[1]}", LABELS[claim["metric"]]
+            rows.append([claim["task"], calls, metric, claim["averaging"], *_decided(claim)])
     header = ["task", "calls", "metric", "averaging", "change [95 %]", "claim"]
     return table(header, rows)
 
@@ -122,25 +114,22 @@ def claims() -> str:
 def proper() -> str:
     """Claims on the proper scores: more calls given 8 members, more members given calls."""
     rows = []
-    for one in json.loads((DATA / "noise-seed-0" / "claims.json").read_text()):
-        calls = one["statement"] == "more calls help" and one["base"]["members"] == 8
-        members = one["statement"] == "more members help"
-        members = members and (one["main"] or one["base"]["nfe"] in (1, 4))
-        if one["temperature"] > 0 and (calls or members):
-            rows.append(
-                [
-                    one["task"],
-                    LABELS.get(one["metric"], one["metric"]),
-                    f"{_place(one['base'])} to {_place(one['other'])}",
-                    f"{percent(one['value'])} [{percent(one['lo'])}, {percent(one['hi'])}]",
-                    f"{one['statement']}: {one['verdict']}",
-                ]
-            )
+    for claim in json.loads((DATA / "noise-seed-0" / "claims.json").read_text()):
+        calls = claim["statement"] == "more calls help" and claim["base"]["members"] == 8
+        members = claim["statement"] == "more members help"
+        members = members and (claim["main"] or claim["base"]["nfe"] in (1, 4))
+        if claim["temperature"] > 0 and (calls or members):
+            sides = (claim["base"], claim["other"])
+            change = " to ".join(f"{side['nfe']} x {side['members']}" for side in sides)
+            metric = LABELS.get(claim["metric"], claim["metric"])
+            rows.append([claim["task"], metric, change, *_decided(claim)])
     return table(["task", "metric", "calls x members", "change [95 %]", "claim"], rows)
 
 
-def _place(place: dict[str, Any]) -> str:
-    return f"{place['nfe']} x {place['members']}"
+def _decided(claim: dict[str, Any]) -> tuple[str, str]:
+    """The change with its interval, and the verdict."""
+    value, lo, hi = (percent(claim[name]) for name in ("value", "lo", "hi"))
+    return f"{value} [{lo}, {hi}]", f"{claim['statement']}: {claim['verdict']}"
 
 
 # ---------------------------------------------------------------------------- sweeps
@@ -154,8 +143,8 @@ def calls() -> str:
         cells = rows_of(f"zero-seed-{seed}/sweep.csv")
         for views in ("none", "mirror"):
             for nfe in CALLS:
-                own = [_cell(cells, task, views, nfe, 1, 0.0) for task in MAIN]
-                rows.append([str(seed), views, str(nfe), *own])
+                values = [_cell(cells, task, views, nfe, 1, 0.0) for task in MAIN]
+                rows.append([str(seed), views, str(nfe), *values])
     return table(header, rows)
 
 
@@ -166,33 +155,33 @@ def members() -> str:
     rows = []
     for nfe in CALLS:
         for count in (1, 8):
-            own = [_cell(cells, task, "none", nfe, count, 1.0) for task in MAIN]
-            rows.append([f"{nfe} x {count}", *own])
+            values = [_cell(cells, task, "none", nfe, count, 1.0) for task in MAIN]
+            rows.append([f"{nfe} x {count}", *values])
     return table(header, rows)
 
 
 def _cell(
     cells: Sequence[dict[str, str]], task: str, views: str, nfe: int, count: int, t: float
 ) -> str:
-    found = [
+    (cell,) = (
         cell
         for cell in cells
         if (cell["task"], cell["metric"], cell["views"]) == (task, MAIN[task], views)
         and (int(cell["nfe"]), int(cell["members"]), float(cell["temperature"])) == (nfe, count, t)
-    ]
-    (cell,) = found
-    return f"{told(float(cell['value']))} [{told(float(cell['lo']))}, {told(float(cell['hi']))}]"
+    )
+    value, lo, hi = (figures(float(cell[name])) for name in ("value", "lo", "hi"))
+    return f"{value} [{lo}, {hi}]"
 
 
 def calibration() -> str:
     """Coverage of the stated 90 % intervals, and of the raw members', on scenes not fitted on."""
     rows = []
-    for one in rows_of("calibration.csv"):
-        raw, stated = (float(one[name]) for name in ("coverage_raw", "coverage"))
-        ends = f"[{float(one['lo']):.3f}, {float(one['hi']):.3f}]"
-        scale, rank = f"{float(one['scale']):.2f}", f"{float(one['spearman']):.2f}"
+    for row in rows_of("calibration.csv"):
+        raw, stated = (float(row[name]) for name in ("coverage_raw", "coverage"))
+        ends = f"[{float(row['lo']):.3f}, {float(row['hi']):.3f}]"
+        scale, rank = f"{float(row['scale']):.2f}", f"{float(row['spearman']):.2f}"
         rows.append(
-            [one["task"], one["seed"], scale, f"{raw:.3f}", f"**{stated:.3f}** {ends}", rank]
+            [row["task"], row["seed"], scale, f"{raw:.3f}", f"**{stated:.3f}** {ends}", rank]
         )
     header = ["task", "seed", "scale", "raw members cover", "stated interval covers", "Spearman"]
     return table(header, rows)
@@ -201,8 +190,8 @@ def calibration() -> str:
 def cost() -> str:
     """What the backbone costs once an image, and each call."""
     rows = [
-        [one["task"], one["encode_mflop"], one["call_mflop"], one["encode_ms"], one["call_ms"]]
-        for one in rows_of("cost.csv")
+        [row["task"], row["encode_mflop"], row["call_mflop"], row["encode_ms"], row["call_ms"]]
+        for row in rows_of("cost.csv")
     ]
     header = ["task", "once an image, MFLOP", "each call, MFLOP", "once, ms", "each call, ms"]
     return table(header, rows)
@@ -213,8 +202,8 @@ def ablation() -> str:
     header = ["run", "setting", *(f"{task} {LABELS[m]}" for task, m in MAIN.items())]
     header[1:1] = ["core-seconds", "images"]
     rows = [
-        [one["run"], one["core_seconds"], one["images"], one["setting"], *(one[t] for t in MAIN)]
-        for one in rows_of("ablation.csv")
+        [row["run"], row["core_seconds"], row["images"], row["setting"], *(row[t] for t in MAIN)]
+        for row in rows_of("ablation.csv")
     ]
     return table(header, rows)
 
@@ -234,7 +223,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def written(text: str) -> str:
     """A page with its tables made anew."""
-    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+    return BLOCK.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,10 +11,9 @@ from stepsight.evaluation import calibration
 from stepsight.evaluation.calibration import fit_calibration, scale_of
 from stepsight.evaluation.evaluator import score
 from stepsight.evaluation.predictors import Model
-from stepsight.evaluation.spread import Case
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.uncertainty import coverage, gaussian_interval, half_width, moments
-from stepsight.report.calibration_words import calibration_verdict
+from stepsight.metrics.uncertainty import Case, coverage, gaussian_interval, half_width, moments
+from stepsight.report.calibration import calibration_verdict
 
 
 def cases(narrow: float, images: int, seed: int, members: int = 200):

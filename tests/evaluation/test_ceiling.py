@@ -16,7 +16,7 @@ from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
 from stepsight.data.table import open_source, settings_for
 from stepsight.errors import UserError
-from stepsight.evaluation.bounds.ceiling import ceiling_grid, ceilings, round_trips, variants
+from stepsight.evaluation.bounds import ceiling_grid, ceilings, round_trips, variants
 from stepsight.evaluation.jobs import protocol_of
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings

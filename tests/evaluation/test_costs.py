@@ -10,9 +10,9 @@ import pytest
 
 from stepsight.config import from_dict
 from stepsight.evaluation.evaluate import evaluate
-from stepsight.evaluation.jobs import Plan
+from stepsight.evaluation.jobs import ScoringPlan
 from stepsight.evaluation.records import (
-    Cost,
+    Flops,
     Identity,
     answer_flops,
     cost_of,
@@ -65,7 +65,7 @@ def test_costs_are_those_of_the_closed_form(lab):
     for task in pipeline.tasks:
         extra = task == "flow"
         expected = split_flops(shape, 16, 16, features=extra, looked=extra)
-        assert cost_of(pipeline, task) == Cost(expected.encode, expected.call, expected.read)
+        assert cost_of(pipeline, task) == Flops(expected.encode, expected.call, expected.read)
         assert forward_flops(pipeline, task) == expected.encode + expected.call
     assert cost_of(pipeline, "flow").encode > cost_of(pipeline, "depth").encode
     assert cost_of(pipeline, "flow").call > cost_of(pipeline, "depth").call
@@ -84,7 +84,7 @@ def test_a_picture_is_read_once_for_all_tasks_and_passes(lab):
     config = from_dict({"model": {"name": "split-8"}, "tasks": {"depth": {}, "flow": flow}})
     pipeline = lab.pipeline(config)
     depth, both = cost_of(pipeline, "depth"), cost_of(pipeline, "flow")
-    assert both == Cost(*(2 * part for part in depth))  # of two passes
+    assert both == Flops(*(2 * part for part in depth))  # of two passes
     own = depth.encode - depth.shared
     assert picture_flops([depth, both], 2.0) == depth.shared + 3 * own + 6 * depth.call
 
@@ -95,7 +95,7 @@ def test_records_of_a_usual_evaluation_count_the_views_that_were_chosen(lab, tmp
     views = {"depth": "mirror", "semantic": "none"}
     pipeline.chosen = {task: chosen | {"views": one} for task, one in views.items()}
     sources = {task: lab.held for task in views}
-    plan = Plan([], [], 2, "ddim", 0, 8, usual=True)
+    plan = ScoringPlan([], [], 2, "ddim", 0, 8, usual=True)
     evaluate(tmp_path / "eval", pipeline, sources, plan, WHO, tmp_path / "records.jsonl")
     lines, _ = records.read(tmp_path / "records.jsonl")
     for task, seen in (("depth", 2), ("semantic", 1)):

@@ -11,11 +11,11 @@ from stepsight.data.collate import collate
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation import evaluator
 from stepsight.evaluation.evaluator import Rows, Scores
-from stepsight.evaluation.journal import Record
+from stepsight.evaluation.journal import Record, TableKey
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.results import metrics_of
 from stepsight.metrics import protocol as protocols
-from stepsight.metrics.reduce import COUNTS
+from stepsight.metrics.reduce import count_names
 from stepsight.tasks.depth import Depth
 from stepsight.tasks.flow import Flow
 
@@ -53,7 +53,7 @@ def assert_rows(found: Rows, expected: Rows) -> None:
     """Equal, but for one pixel on the other side of a threshold."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        pixel = 1.0 if name in COUNTS or name == "confusion" else 2 / found["n"].clamp_min(1)
+        pixel = 1.0 if name in count_names() or name == "confusion" else 2 / found["n"].clamp_min(1)
         slack = 1e-5 * (1 + value.abs()) if name in CONTINUOUS else pixel
         close = (found[name] - value).abs() <= slack
         assert (close | (found[name].isnan() & value.isnan())).all(), name
@@ -68,13 +68,13 @@ def assert_same(found: Scores, expected: Scores, at: list[int] | None = None) ->
 
 
 @pytest.mark.parametrize("task", BASELINES)
-@pytest.mark.parametrize("rows", [1, 2, 3])
-def test_the_size_of_a_forward_pass_changes_nothing(lab, task, rows):
+@pytest.mark.parametrize("chunk_size", [1, 2, 3])
+def test_the_size_of_a_forward_pass_changes_nothing(lab, task, chunk_size):
     """Two members of five images: the last batch is smaller, and members share passes or not."""
     pipeline, source = lab.pipeline(), lab.Source(count=5, seed="held")
     options = dict(nfe=(2,), members=(1, 2))
-    whole = score(pipeline, source, task, rows=64, **options)
-    found = score(pipeline, source, task, rows=rows, **options)
+    whole = score(pipeline, source, task, chunk_size=64, **options)
+    found = score(pipeline, source, task, chunk_size=chunk_size, **options)
     assert found.keys == whole.keys == [source[i].key for i in range(5)]
     assert found.settings.keys() == {(2, 1), (2, 2)}
     assert_same(found, whole)
@@ -113,7 +113,7 @@ def test_chosen_images_are_scored_in_the_order_asked_for(lab):
 @pytest.mark.parametrize("task", BASELINES)
 def test_images_of_several_sizes_stay_in_order(lab, task):
     pipeline, source = lab.pipeline(), lab.Source(count=7, seed="held", grids=MIXED)
-    found = score(pipeline, source, task, members=(2,), rows=8)
+    found = score(pipeline, source, task, members=(2,), chunk_size=8)
     assert found.keys == [source[i].key for i in range(7)]
     for i in range(7):
         alone = score(pipeline, source, task, images=[i], members=(2,))
@@ -124,7 +124,7 @@ def test_images_of_several_sizes_stay_in_order(lab, task):
 
 def test_progress_counts_every_image(lab):
     told = []
-    score(lab.pipeline(), lab.Source(count=5), members=(2,), rows=2, advance=told.append)
+    score(lab.pipeline(), lab.Source(count=5), members=(2,), chunk_size=2, advance=told.append)
     assert told == [2, 2, 1]
 
 
@@ -184,7 +184,7 @@ def test_the_mean_of_members_errs_no_more_than_they_do_on_average(lab, settings)
 def test_large_images_are_read_and_scored_a_few_at_a_time(lab, monkeypatch):
     """The budget is of pixels; what is scored with what changes nothing."""
     pipeline, source = lab.pipeline(), lab.Source(count=6, seed="held", grids=((32, 32),))
-    whole, read = score(pipeline, source, rows=6), []
+    whole, read = score(pipeline, source, chunk_size=6), []
     samples = source.samples
     monkeypatch.setattr(evaluator, "PIXELS", 2 * 32 * 32 + 1)
     monkeypatch.setattr(
@@ -194,14 +194,14 @@ def test_large_images_are_read_and_scored_a_few_at_a_time(lab, monkeypatch):
         raising=False,
     )
     told = []
-    assert_same(score(pipeline, source, rows=6, advance=told.append), whole)
+    assert_same(score(pipeline, source, chunk_size=6, advance=told.append), whole)
     assert read == told == [2, 2, 2]
 
 
 def test_images_of_one_size_share_a_batch_within_the_budget(lab, monkeypatch):
     monkeypatch.setattr(evaluator, "PIXELS", 2 * 24 * 32)
     samples = lab.Source(count=5, grids=((16, 16), (24, 32), (24, 32))).samples(range(5))
-    assert evaluator._same_size(samples) == [[0, 3], [1, 2], [4]]
+    assert evaluator.same_size(samples) == [[0, 3], [1, 2], [4]]
 
 
 def test_an_error_of_any_process_is_raised_by_all(lab, monkeypatch):
@@ -224,11 +224,17 @@ def test_an_error_of_any_process_is_raised_by_all(lab, monkeypatch):
 
 @pytest.mark.parametrize(
     ("table", "said"),
-    [("flow-epe/setting/0x3", "b has 3 members, a"), ("flow-epe/uncertainty/0x1", "b has an unc")],
+    [
+        (TableKey("flow-epe", "score", 0, 3), "b has 3 members, a"),
+        (TableKey("flow-epe", "uncertainty", 0, 1), "b has an unc"),
+    ],
 )
 def test_a_table_that_some_images_lack_is_refused(table, said):
-    rows = {"epe": torch.tensor(1.0)}
-    records = [Record(i, key, {"flow-epe/baseline/zero_flow": rows}) for i, key in enumerate("ab")]
+    rows, trivial = (
+        {"epe": torch.tensor(1.0)},
+        TableKey("flow-epe", "baseline", baseline="zero_flow"),
+    )
+    records = [Record(i, key, {trivial: rows}) for i, key in enumerate("ab")]
     records[1].tables[table] = rows
     with pytest.raises(UserError, match=f"{said}.* has not"):
         evaluator._scores("flow", "scenes", "flow-epe", records)

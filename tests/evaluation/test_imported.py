@@ -1,4 +1,4 @@
-"""Predictions of other programs: found by name, read in every container, refused where they lie."""
+"""Predictions of other programs, scored as those of a model are."""
 
 from __future__ import annotations
 
@@ -9,150 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.decoding.formats import write_flo, write_kitti_flow, write_pfm
-from stepsight.data.decoding.images import write_ids, write_png16
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.evaluator import score
 from stepsight.evaluation.predictions.dump import Saving, read_manifest
-from stepsight.evaluation.predictions.files import find_files, read_prediction
+from stepsight.evaluation.predictions.files import find_files
 from stepsight.evaluation.predictions.imported import Imported
 from stepsight.evaluation.predictors import Model
 from stepsight.metrics import protocol as protocols
 
 DRAW = np.random.default_rng(0)
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
-    return folder
-
-
-# ---------------------------------------------------------------------------- names
-
-
-@pytest.mark.parametrize(
-    "key, file",
-    [
-        ("val/ai_1/rgb_cam_00_fr0000", "val/ai_1/rgb_cam_00_fr0000.npy"),
-        ("val/ai_1/rgb_cam_00_fr0000", "ai_1/pred_cam_00_fr0000.npy"),  # Marigold, Hypersim
-        ("test/kitchen_0004/rgb_0001", "kitchen_0004/pred_0001.npy"),  # and NYU
-        ("drive/image_02/0000000005", "pred_0000000005.npy"),  # and the rest
-        ("00006", "00006.flo"),
-        ("a/b.c", "b.c.pfm"),
-    ],
-)
-def test_the_file_of_a_key(tmp_path, key, file):
-    folder = touch(tmp_path, file, "other.npy", "depth/x.png")
-    assert find_files(folder, [key, "absent"]) == {key: folder / file}
-
-
-def test_a_pattern_says_where_files_are(tmp_path):
-    folder = touch(tmp_path, "out/a/b_disp.npy", "b.npy")
-    assert find_files(folder, ["a/b"], "out/{key}_disp.npy") == {"a/b": folder / "out/a/b_disp.npy"}
-    assert find_files(folder, ["a/b"], "{name}.npy") == {"a/b": folder / "b.npy"}
-
-
-def test_a_file_that_two_keys_lead_to_is_refused(tmp_path):
-    touch(tmp_path, "rgb_0.npy")
-    with pytest.raises(UserError, match=r"rgb_0.npy fits both a/rgb_0 and b/rgb_0"):
-        find_files(tmp_path, ["a/rgb_0", "b/rgb_0"])
-    with pytest.raises(UserError, match="no such folder"):
-        find_files(tmp_path / "nowhere", ["a"])
-
-
-# ---------------------------------------------------------------------------- containers
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (1, 3, 5), (3, 5, 1), (1, 1, 3, 5)])
-def test_depth_arrays_of_any_layout(tmp_path, shape):
-    depth = DRAW.random((3, 5)).astype(np.float64)
-    np.save(tmp_path / "a.npy", depth.reshape(shape))
-    found = read_prediction(tmp_path / "a.npy", "depth")
-    assert found.dtype == torch.float32 and found.shape == (1, 1, 3, 5)
-    np.testing.assert_allclose(found[0, 0], depth, rtol=1e-7)
-
-
-def test_flow_from_every_container(tmp_path):
-    flow = torch.from_numpy(DRAW.integers(-64, 64, (2, 3, 5)) / 64).float()
-    np.save(tmp_path / "first.npy", flow.numpy())
-    np.save(tmp_path / "last.npy", flow.permute(1, 2, 0).numpy())
-    write_flo(tmp_path / "a.flo", flow)
-    write_pfm(tmp_path / "a.pfm", torch.cat([flow, torch.zeros_like(flow[:1])]))
-    write_kitti_flow(tmp_path / "a.png", flow, torch.ones_like(flow[:1], dtype=torch.bool))
-    for name in ("first.npy", "last.npy", "a.flo", "a.pfm", "a.png"):
-        assert torch.equal(read_prediction(tmp_path / name, "flow")[0], flow), name
-
-
-def test_depth_and_ids_from_pictures(tmp_path):
-    stored = torch.from_numpy(DRAW.integers(1, 60000, (1, 3, 5))).to(torch.uint16)
-    write_png16(tmp_path / "d.png", stored)
-    found = read_prediction(tmp_path / "d.png", "depth", scale=256)
-    torch.testing.assert_close(found[0], stored.float() / 256)
-    np.save(tmp_path / "d.npy", stored.numpy())
-    assert torch.equal(read_prediction(tmp_path / "d.npy", "depth", scale=256), found)
-    classes, numbers = (torch.from_numpy(DRAW.integers(0, 80, (1, 3, 5))) for _ in "ci")
-    write_ids(tmp_path / "p.png", 1000 * classes + numbers)
-    found = read_prediction(tmp_path / "p.png", "panoptic")
-    assert torch.equal(found[0], torch.cat([classes, numbers]))
-
-
-def bad_nan(folder: Path) -> tuple[Path, str]:
-    np.save(folder / "bad.npy", np.array([[1.0, np.nan]]))
-    return folder / "bad.npy", "depth"
-
-
-def bad_unknown(folder: Path) -> tuple[Path, str]:
-    write_kitti_flow(folder / "bad.png", torch.zeros(2, 3, 5), torch.zeros(1, 3, 5) > 0)
-    return folder / "bad.png", "flow"
-
-
-def bad_fraction(folder: Path) -> tuple[Path, str]:
-    np.save(folder / "bad.npy", np.array([[1.0, 0.5]]))
-    return folder / "bad.npy", "semantic"
-
-
-def bad_channels(folder: Path) -> tuple[Path, str]:
-    np.save(folder / "bad.npy", np.zeros((4, 5, 6)))
-    return folder / "bad.npy", "flow"
-
-
-def bad_grey(folder: Path) -> tuple[Path, str]:
-    write_pfm(folder / "bad.pfm", torch.zeros(1, 3, 5))
-    return folder / "bad.pfm", "flow"
-
-
-def bad_colour(folder: Path) -> tuple[Path, str]:
-    write_pfm(folder / "bad.pfm", torch.zeros(3, 3, 5))
-    return folder / "bad.pfm", "depth"
-
-
-def bad_container(folder: Path) -> tuple[Path, str]:
-    write_flo(folder / "bad.flo", torch.zeros(2, 3, 5))
-    return folder / "bad.flo", "depth"
-
-
-@pytest.mark.parametrize(
-    "make, said",
-    [
-        (bad_nan, "1 values are NaN or infinite"),
-        (bad_unknown, "15 values are marked as unknown"),
-        (bad_fraction, "whole numbers"),
-        (bad_channels, "an array 4 x 5 x 6 is no flow, which has 2 channels"),
-        (bad_grey, "flow needs a .pfm of 3 channels, not 1"),
-        (bad_colour, "depth needs a .pfm of 1 channels, not 3"),
-        (bad_container, "no prediction of depth is read from .flo"),
-    ],
-)
-def test_files_that_cannot_be_scored_are_refused_by_name(tmp_path, make, said):
-    path, task = make(tmp_path)
-    with pytest.raises(DataFormatError, match=said) as error:
-        read_prediction(path, task)
-    assert str(path) in str(error.value)
-
-
-# ---------------------------------------------------------------------------- scores
 
 
 def rules(task: str) -> list[protocols.Protocol]:
@@ -311,7 +176,9 @@ def test_images_that_differ_in_what_is_predicted_are_not_averaged(lab, tmp_path,
     np.save(tmp_path / f"{source[1].key}.{beside}.npy", other.numpy())
     for rows in (1, 2):
         with pytest.raises(UserError, match="members|uncertainty"):
-            score(imported(tmp_path, source, "flow", rows=rows), source, rules("flow"), range(2))
+            score(
+                imported(tmp_path, source, "flow", chunk_size=rows), source, rules("flow"), range(2)
+            )
 
 
 def test_the_uncertainty_is_resized_with_its_prediction(lab, tmp_path):
@@ -328,7 +195,7 @@ def test_the_manifest_of_another_program_is_left_aside(lab, tmp_path, text):
     folder = truth_files(tmp_path / "out", lab.Source(count=1))
     (folder / "manifest.json").write_text(text)
     predictor = imported(folder, lab.Source(count=1), "depth")
-    assert predictor.digest == "out" and predictor.remark(rules("depth")[0]) is None
+    assert predictor.provenance.checkpoint == "out" and predictor.remark(rules("depth")[0]) is None
 
 
 def test_a_changed_prediction_is_another_subject(lab, tmp_path):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from stepsight.evaluation.evaluate import evaluate
-from stepsight.evaluation.jobs import Plan
-from stepsight.evaluation.journal import Journal, Record
+from stepsight.evaluation.jobs import ScoringPlan
+from stepsight.evaluation.journal import Journal, Record, TableKey, Usage
 from stepsight.evaluation.records import Identity
 
 WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {})
@@ -25,11 +25,13 @@ def record(place: int) -> Record:
         "confusion": torch.diag(torch.tensor([place, 0, math.pi], dtype=torch.float64)),
         "hits": torch.tensor([[0, -1], [1 << 40, 0]]),
     }
-    return Record(place, f"scene/{place} é", {"depth-affine/setting/2x4": rows})
+    key = TableKey("depth-affine", "score", 2, 4, "median")
+    return Record(place, f"scene/{place} é", {key: rows}, {key: Usage(1 / 3, (16, 24), 0.1)})
 
 
 def assert_equal(found: Record, expected: Record) -> None:
     assert (found.place, found.key) == (expected.place, expected.key)
+    assert found.usage == expected.usage
     assert found.tables.keys() == expected.tables.keys()
     for name, rows in expected.tables.items():
         for metric, value in rows.items():
@@ -79,7 +81,7 @@ class Power(KeyboardInterrupt):
 
 
 def run(pipeline: Any, source: Any, folder: Any, tasks: tuple[str, ...] = ("depth", "semantic")):
-    plan = Plan([2], [2], 0, "ddim", 0, rows=2)
+    plan = ScoringPlan([2], [2], 0, "ddim", 0, chunk_size=2)
     sources = {task: source for task in tasks}
     evaluate(folder, pipeline, sources, plan, WHO, folder / "records.jsonl")
     results = json.loads((folder / "results.json").read_text())

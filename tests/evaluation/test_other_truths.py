@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from writers import write_ids
 
-from stepsight.data.decoding.images import write_ids
 from stepsight.errors import UserError
-from stepsight.evaluation.evaluate import assess
-from stepsight.evaluation.jobs import Job
+from stepsight.evaluation.evaluate import evaluate_jobs
+from stepsight.evaluation.jobs import ScoringJob
 from stepsight.evaluation.predictions.imported import Imported, truth_of
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.sources import pick_sources
@@ -63,10 +63,10 @@ def test_a_model_is_scored_on_the_order_of_points_alone(lab, points, tmp_path):
         held = {"scenes": lab.Source(quantities=frozenset({"depth"}))}
         pick_sources(pipeline, held, ["depth"], {"depth": [rule]})
     model = Model(pipeline, "depth", [1], [2], "ddim", keep=True)
-    (found,) = assess(tmp_path, [Job(model, points, [rule], range(2))])
-    assert found["metric"] == "ordering" and 0 <= found["metrics"]["ordering"] <= 1
-    assert found["baselines"]["constant"]["ordering"] == 0  # equal depths are wrong
-    assert found["ceiling"] is None and found["uncertainty"] == {}
+    (found,) = evaluate_jobs(tmp_path, [ScoringJob(model, points, [rule], range(2))])
+    assert found.metric == "ordering" and 0 <= found.metrics["ordering"] <= 1
+    assert found.baselines["constant"]["ordering"] == 0  # equal depths are wrong
+    assert found.ceiling is None and found.uncertainty == {}
     assert (tmp_path / "grid-depth.png").exists()
 
 
@@ -77,9 +77,9 @@ def test_imported_disparity_that_falls_with_the_row_orders_every_pair(points, tm
     files = {key: tmp_path / f"{key}.npy" for key in "ab"}
     for given, expected in (("disparity", 1.0), ("depth", 0.0)):
         predictor = Imported("depth", tmp_path, files, given=given)
-        job = Job(predictor, points, [protocols.get("da2k")], range(2))
-        (found,) = assess(tmp_path / given, [job])
-        assert found["metrics"]["ordering"] == expected
+        job = ScoringJob(predictor, points, [protocols.get("da2k")], range(2))
+        (found,) = evaluate_jobs(tmp_path / given, [job])
+        assert found.metrics["ordering"] == expected
 
 
 def segments(folder: Path, shift: int) -> tuple[Imported, Listed]:
@@ -103,7 +103,7 @@ def test_panoptic_ids_are_matched_with_the_truths_segments(tmp_path, shift):
     predictor, source = segments(tmp_path, shift)
     rule = protocols.get("pq")
     assert truth_of("panoptic", rule) == source.quantities
-    (found,) = assess(tmp_path / "out", [Job(predictor, source, [rule], range(1))])
+    (found,) = evaluate_jobs(tmp_path / "out", [ScoringJob(predictor, source, [rule], range(1))])
     wall = 1.0 if shift == 0 else (256 - 72 - 48) / (256 - 72 + 48)
-    assert found["metric"] == "pq"
-    assert found["metrics"]["pq"] == pytest.approx((wall + (shift == 0)) / 2)
+    assert found.metric == "pq"
+    assert found.metrics["pq"] == pytest.approx((wall + (shift == 0)) / 2)

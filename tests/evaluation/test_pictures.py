@@ -16,7 +16,7 @@ from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.pictures import extremes_grid, sample_grid
 from stepsight.evaluation.predictors import Model
 from stepsight.metrics import protocol as protocols
-from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.tasks.config import DepthSettings, FlowSettings
 from stepsight.tasks.table import build_task
@@ -104,10 +104,10 @@ def test_where_no_truth_is_the_truth_is_grey_and_the_prediction_fades(lab, tmp_p
 def test_tasks_answer_as_they_usually_do(lab, tmp_path, composed, monkeypatch):
     pipeline, asked = lab.pipeline(), ("depth", "semantic")
     ways = {
-        "depth": Usual(2, 1, 0.0, "none"),
-        "semantic": Usual(1, 2, 1.0, "none"),
+        "depth": SamplingSetting(2, 1, 0.0, "none"),
+        "semantic": SamplingSetting(1, 2, 1.0, "none"),
     }
-    monkeypatch.setattr(DensePipeline, "usual", lambda self, task: ways[task])
+    monkeypatch.setattr(DensePipeline, "default_setting", lambda self, task: ways[task])
     sample_grid(pipeline, dict.fromkeys(asked, lab.held), tmp_path / "grid.png", images=1)
     ((rows, names, labels, _, _),) = composed
     assert [label[1] for label in labels] == ["2 x 1, T 0", "1 x 2, T 1"]

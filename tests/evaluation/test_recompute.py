@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.jobs import Plan, jobs_of
+from stepsight.evaluation.jobs import ScoringPlan, jobs_of
 from stepsight.evaluation.records import Identity
 from stepsight.metrics import protocol as protocols
-from stepsight.testtime.sweep import Scored, write_sweep
+from stepsight.testtime.sweep import VariantScores, write_sweep
 from stepsight.testtime.variants import Axes, Candidate, variants
 
 WAY = ("task", "checkpoint", "size", "sampler", "spacing", "schedule", "merge")
@@ -162,13 +162,13 @@ def rows_of(task: str, temperature: float, nfe: int, members: int) -> tuple[dict
     return {"n": confusion.sum((1, 2)), "confusion": confusion}, stated
 
 
-def scored(lab, task: str, spacing: str = "trailing", worse: float = 1.0) -> list[Scored]:
+def scored(lab, task: str, spacing: str = "trailing", worse: float = 1.0) -> list[VariantScores]:
     """A sweep of a task over temperatures, as one that was run would be."""
     candidate = Candidate("runs/a", lab.pipeline(statistics=False), WHO, {task: lab.source})
-    plan = Plan([1, 4], [1, 2], IMAGES, "ddim", 0, 8)
+    plan = ScoringPlan([1, 4], [1, 2], IMAGES, "ddim", 0, 8)
     axes = Axes(["ddim"], [spacing], temperatures=[0.0, 1.0])
     found = []
-    for variant in variants([candidate], plan, axes).found:
+    for variant in variants([candidate], plan, axes).kept:
         (job,) = jobs_of(variant.pipeline, candidate.sources, variant.plan)
         job = replace(job, protocols=[protocols.get(PROTOCOLS[task])])
         scores = Scores(task, "scenes", PROTOCOLS[task], keys=[f"scene {i}" for i in range(IMAGES)])
@@ -181,7 +181,7 @@ def scored(lab, task: str, spacing: str = "trailing", worse: float = 1.0) -> lis
             if stated:
                 scores.uncertainty[at] = stated
         scores.working = (16, 16)
-        found.append(Scored(variant, job, scores))
+        found.append(VariantScores(variant, job, scores))
     return found
 
 

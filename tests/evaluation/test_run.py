@@ -13,14 +13,14 @@ from stepsight.data.config import ScenesSettings
 from stepsight.data.readers.config import FlyingChairsSettings, HypersimSettings, SintelSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluate import evaluate
-from stepsight.evaluation.jobs import Plan, _options, protocol_of
+from stepsight.evaluation.jobs import ScoringPlan, _data_options, protocol_of
 from stepsight.evaluation.records import Identity, cost_of, forward_flops
 from stepsight.evaluation.sources import overlap, pick_sources
 from stepsight.scaling import records
 from stepsight.testtime.sweep import sweep
 
 WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {"depth": 0.2})
-PLAN = Plan([2], [2], 4, "ddim", 0, 8, label="training frames (overfit): hypersim")
+PLAN = ScoringPlan([2], [2], 4, "ddim", 0, 8, label="training frames (overfit): hypersim")
 
 
 def refuse(word: str) -> None:
@@ -33,7 +33,7 @@ def test_an_evaluation_writes_results_tables_grids_and_records(lab, tmp_path):
     ledger = tmp_path / "records.jsonl"
     found = evaluate(tmp_path / "eval", pipeline, sources, PLAN, WHO, ledger)
     read = json.loads((tmp_path / "eval/results.json").read_text(), parse_constant=refuse)
-    assert [row["task"] for row in read] == [row["task"] for row in found] == list(sources)
+    assert [row["task"] for row in read] == [row.task for row in found] == list(sources)
     wanted = "task protocol metrics baselines nfe members data n intervals ratios label".split()
     for row in read:
         assert set(wanted) <= row.keys() and row["n"] == 4
@@ -170,5 +170,5 @@ def test_results_tell_settings_that_change_the_truth_and_no_others(lab):
         settings: SintelSettings
 
     usual = SintelSettings(root="/data", size=(8, 8), eval_split="all", weight=2.0)
-    assert _options(cast(Any, Opened(usual))) == _options(lab.held) == {}
-    assert _options(cast(Any, Opened(replace(usual, render="final")))) == {"render": "final"}
+    assert _data_options(cast(Any, Opened(usual))) == _data_options(lab.held) == {}
+    assert _data_options(cast(Any, Opened(replace(usual, render="final")))) == {"render": "final"}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from stepsight.evaluation.evaluator import score
-from stepsight.evaluation.predictors import Answer, Model
+from stepsight.evaluation.predictors import Estimate, Model
 from stepsight.evaluation.spread import uncertainty_rows
 from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.protocol import default_for, get
@@ -25,7 +25,7 @@ def rng():
 
 def answer(task, values, spread, members=None, **more):
     prediction = Prediction(task, values, values, spread)
-    return Answer((1, 2), prediction, values.shape[-2:], members=members, **more)
+    return Estimate((1, 2), prediction, values.shape[-2:], members=members, **more)
 
 
 def batch(**truth):

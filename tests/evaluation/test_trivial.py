@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stepsight.data.collate import collate
-from stepsight.evaluation.bounds import trivial
-from stepsight.evaluation.bounds.trivial import statistics, trivial_metrics
+from stepsight.evaluation import bounds
+from stepsight.evaluation.bounds import statistics, trivial_metrics
 from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.results import metrics_of
 from stepsight.tasks.depth import Depth
@@ -26,15 +26,15 @@ def test_statistics_are_sums_over_the_training_samples(lab, monkeypatch):
         [torch.where(valid, batch.flow, 0.0).double().sum(0) / Flow().scale, valid.double().sum(0)]
     )
     torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-5)
-    monkeypatch.setattr(trivial, "CHUNK", 5)
+    monkeypatch.setattr(bounds, "CHUNK", 5)
     torch.testing.assert_close(
         statistics({"flow": Flow()}, lab.source)["flow"].double(), expected, atol=1e-4, rtol=1e-5
     )
 
 
 def test_only_the_first_samples_count(lab, monkeypatch):
-    monkeypatch.setattr(trivial, "STATISTICS_IMAGES", 6)
-    monkeypatch.setattr(trivial, "CHUNK", 4)
+    monkeypatch.setattr(bounds, "STATISTICS_IMAGES", 6)
+    monkeypatch.setattr(bounds, "CHUNK", 4)
     counts = statistics({"it": Semantic()}, lab.source)["it"]
     labelled = sum(int((lab.source[i].labels != IGNORE).sum()) for i in range(6))
     assert counts.sum() == labelled

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from stepsight.cli import compare as door
+from stepsight.cli.main import main
 from stepsight.config import from_dict
 from stepsight.conversion.write import Converted, write
 from stepsight.errors import UserError
@@ -73,7 +73,7 @@ def test_a_task_of_one_run_alone_is_shown(finished):
 
 def test_the_command_prints_and_writes(finished, tmp_path, capsys):
     run = finished("a", [result()])
-    assert door.run([str(run), "--out", str(tmp_path / "table.md")]) == 0
+    assert main(["compare", str(run), "--out", str(tmp_path / "table.md")]) == 0
     assert (tmp_path / "table.md").read_text() == capsys.readouterr().out
 
 

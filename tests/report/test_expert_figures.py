@@ -6,15 +6,16 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from stepsight.report.expert_figures import (
+from stepsight.report.figures import (
     expert_map,
-    expert_section,
     imbalance,
     imbalance_curves,
     shares,
+    usage_figures,
 )
-from stepsight.report.run_page import write_report
+from stepsight.report.page import write_report
 
 EVEN, ONE = [[0.25] * 4, [0.25] * 4], [[1.0, 0, 0, 0], [0, 0, 1.0, 0]]
 
@@ -79,8 +80,9 @@ def test_maps_share_the_scale_of_the_latest_shares(monkeypatch):
         drawn[task] = share.tolist(), highest
         return expert_map(share, task, highest)
 
-    monkeypatch.setattr("stepsight.report.expert_figures.expert_map", draw)
-    assert expert_section(rows()).count("<svg") == 3
+    monkeypatch.setattr("stepsight.report.figures.expert_map", draw)
+    curves, maps = usage_figures(rows())
+    assert isinstance(curves, Figure) and list(maps) == ["depth", "flow"]
     assert list(drawn) == ["depth", "flow"]
     assert drawn["flow"] == (EVEN, 0.4)  # of the last row, and the highest of both tasks
     assert drawn["depth"][1] == 0.4

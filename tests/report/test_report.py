@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import escape
 
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.results import write_table
 from stepsight.report.grids import compose
-from stepsight.report.markup import PICTURE_BYTES, Html, join, tag
+from stepsight.report.page import render, write_report
+from stepsight.report.rendering import PICTURE_BYTES
+from stepsight.report.rendering import render as fill
 from stepsight.report.run_folder import read_run
-from stepsight.report.run_page import render, write_report
+from stepsight.report.sweep.folder import SweepFolder
+from stepsight.report.sweep.page import gather
 from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
 HOSTILE = "<img src=x onerror=1>\"'&"
@@ -298,9 +303,18 @@ def test_pictures_beyond_the_budget_are_named_instead(run):
     assert "samples/final.png is left out" in page.text and page.count("img") == 5
 
 
-def test_markup_escapes_everything_but_markup():
-    assert (
-        tag("b", "<&>", Html("<i>x</i>"), title='"')
-        == '<b title="&quot;">&lt;&amp;&gt;<i>x</i></b>'
-    )
-    assert join("<", Html("<br>")) == "&lt;<br>"
+def test_a_run_may_be_called_a_script(tmp_path):
+    name = "<script>alert(1)<"
+    html = write_report(write_run(tmp_path / name)).read_text(encoding="utf-8")
+    assert Page(html).count("script") == 0 and "&lt;script&gt;alert(1)&lt;" in html
+    assert f"<h1>{escape(name)}</h1>" in html and f"<title>{escape(name)} - stepsight</" in html
+
+
+def test_everything_is_escaped_but_markup():
+    page = fill("sweep", title="<&>", checkpoints=["<i>"], name='"', sweep=gather(SweepFolder()))
+    assert "<h1>&lt;&amp;&gt;</h1>" in page and "&#34; of &lt;i&gt;</p>" in page
+
+
+def test_a_name_that_a_template_does_not_know_is_an_error():
+    with pytest.raises(UndefinedError, match="'name' is undefined"):
+        fill("sweep", title="x", checkpoints=["runs/x"], sweep=gather(SweepFolder()))

@@ -16,7 +16,7 @@ from stepsight.scaling.ladders.forecast import LOSS, Quantity
 from stepsight.scaling.records import ScalingRecord
 
 SIZES, AMOUNTS = (10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000)
-MARK = Mark("big", 1e14, 0.11, 0.10, 0.13, None)
+MARK = Mark(1e14, 0.11, 0.10, 0.13, None)
 
 
 def record(n: int, d: int, loss: float, **changed: Any) -> ScalingRecord:

@@ -4,89 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ladders import IMAGES, SIZES, TRUTH, grid, law, record, scattered
 
 from stepsight.errors import DataFormatError, UserError
 from stepsight.report.scaling import page as scaling_page
-from stepsight.report.scaling.page import Analysis
-from stepsight.report.scaling.tables import emergence_text, forecast_section, law_section
-from stepsight.scaling.analysis.curves import curves, headline
+from stepsight.report.scaling.contents import Analysis, analyse, summary, to_dict
+from stepsight.report.scaling.figures import draw
 from stepsight.scaling.analysis.emergence import loss_before
 from stepsight.scaling.analysis.folder import new_forecasts, read_scaling
-from stepsight.scaling.analysis.laws import laws_of
 from stepsight.scaling.analysis.words import (
-    briefly,
-    clean,
-    count,
     forecast_summary,
-    judgement,
-    span,
 )
-from stepsight.scaling.ladders.forecast import FILE_NAME, Target, append_forecasts, forecasts
+from stepsight.scaling.ladders.forecast import (
+    FILE_NAME,
+    ForecastTarget,
+    append_forecasts,
+    forecasts,
+)
 from stepsight.scaling.records import ScalingRecord, append
 
-SIZES = (100_000, 1_000_000, 10_000_000)
-IMAGES = (3_000, 30_000, 300_000)
-TRUTH = {"E": 0.05, "A": 60.0, "alpha": 0.5, "B": 20.0, "beta": 0.45}
-BEFORE, AFTER = "2026-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
-BIG = Target("big", 20_000_000, 500_000)
+AFTER = "2999-01-01T00:00:00+00:00"
+BIG = ForecastTarget("big", 20_000_000, 500_000)
 HOSTILE = "<img src=x onerror=1>"
-Law = Callable[[float, float], float]
-
-
-def law(n: float, d: float) -> float:
-    t = TRUTH
-    return t["E"] + t["A"] * n ** -t["alpha"] + t["B"] * d ** -t["beta"]
-
-
-def record(n: int, d: int, loss: float | None, value: float | None, **changed: Any):
-    fields: dict[str, Any] = dict(
-        run=f"{n}-{d}",
-        config=f"{n}-{d}",
-        revision="",
-        seed=0,
-        model=f"dit-{n}",
-        params_total=n,
-        params_active=n,
-        training_flops=6.0 * n * d,
-        images_seen=d,
-        task="depth",
-        dataset="scenes",
-        protocol="affine@1",
-        sampler="ddim",
-        nfe=4,
-        members=2,
-        inference_flops=1e9,
-        metric="abs_rel",
-        value=value,
-        images=64,
-        loss=loss,
-        samples=1000,
-        size="16x16",
-        time=BEFORE,
-    )
-    return ScalingRecord(**(fields | changed))
-
-
-def grid(loss_of: Law = law, noise: float = 0.003, seed: int = 0, **changed: Any):
-    """A record for each size and amount; the metric is 0.8 loss - 0.01."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for n in SIZES:
-        for d in IMAGES:
-            loss = loss_of(n, d) * math.exp(noise * rng.standard_normal())
-            found.append(record(n, d, loss, 0.8 * loss - 0.01, **changed))
-    return found
-
-
-def scattered(seed: int) -> list[ScalingRecord]:
-    """Losses that training does not change."""
-    return grid(lambda n, d: 0.3, noise=0.1, seed=seed)
 
 
 def rung(name: str, state: str = "done", why: str = "", factor: float = 1.0) -> dict[str, Any]:
@@ -120,7 +65,7 @@ def ladder(tmp_path_factory) -> Path:
     """A ladder with its report. Read it only: all tests share it."""
     out = made_ladder(tmp_path_factory.mktemp("ladder"))
     report = out / "report"
-    scaling_page.write(scaling_page.analyse(read_scaling([out], report), bootstrap=20), report)
+    scaling_page.write(analyse(read_scaling([out], report), bootstrap=20), report)
     return out
 
 
@@ -136,7 +81,15 @@ def twin(ladder) -> dict[str, Any]:
 
 def analysed(records: list[ScalingRecord], folder: Path, bootstrap: int = 0) -> Analysis:
     append(folder / "records.jsonl", records)
-    return scaling_page.analyse(read_scaling([folder], folder / "report"), bootstrap)
+    return analyse(read_scaling([folder], folder / "report"), bootstrap)
+
+
+def rendered(found: Analysis) -> str:
+    return scaling_page.render(found, draw(found))
+
+
+def section(found: Analysis, name: str) -> str:
+    return rendered(found).partition(f'<section id="{name}">')[2].partition("</section>")[0]
 
 
 def laws(twin: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -190,10 +143,10 @@ def test_a_forecast_for_a_chosen_run_is_made_once_and_waits(tmp_path):
     assert (out / FILE_NAME).read_text() == before
     later = read_scaling([tmp_path], out)
     assert [one.run for one in later.waiting] == ["big", "big"]
-    assert "waiting" in forecast_section(later)
+    assert "waiting" in section(analyse(later, bootstrap=0), "forecasts")
     assert forecast_summary([], later.waiting) == "2 forecasts waiting for an outcome"
     with pytest.raises(UserError, match="is among the records"):
-        new_forecasts(found, Target("old", SIZES[0], IMAGES[0]), out, bootstrap=0)
+        new_forecasts(found, ForecastTarget("old", SIZES[0], IMAGES[0]), out, bootstrap=0)
 
 
 def test_a_forecast_needs_points(tmp_path):
@@ -205,57 +158,10 @@ def test_a_forecast_needs_points(tmp_path):
 
 def test_a_law_that_is_not_clean_is_said_to_be_none(tmp_path):
     found = analysed(scattered(seed=3)[:9], tmp_path)
-    told = law_section(found.headline, found.others)
+    told = section(found, "laws")
     assert "Not a clean law" in told and "✓ law" not in told
-    assert all("ot a clean" in line for line in scaling_page.summary(found))
-    assert not any(one["clean"] for one in scaling_page.to_dict(found)["laws"])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_envelope_of_noise_is_never_a_clean_law(seed):
-    (loss, _), _ = curves(scattered(seed))
-    envelope = laws_of(loss, bootstrap=0).envelope
-    assert envelope is None or not clean(envelope.fit)
-
-
-def test_a_clean_law_is_called_clean():
-    """Without noise and with one term, the envelope over four decades is a power law."""
-    found = [record(n, 1000, 5 * n**-0.2, None) for n in np.geomspace(1e4, 1e8, 9).astype(int)]
-    ((curve,), _) = curves(found)
-    done = laws_of(curve, bootstrap=20)
-    assert done.joint is None and done.envelope is not None
-    fit = done.envelope.fit
-    assert clean(fit) and fit.params["a"] == pytest.approx(0.2, abs=1e-3)
-    assert judgement(fit).startswith("A clean law (R² 1.000")
-    assert briefly(fit).startswith("y = A x^-a, a = 0.200 [0.200, 0.200]. A clean law")
-    assert [one.against for one in done.laws] == ["training compute", "parameters at 1k images"]
-
-
-def test_curves_keep_apart_what_no_law_goes_through():
-    small, large = grid(), grid(size="32x32", run="wide", config="wide")
-    names = [one.name for one in curves(small + large)[0]]
-    assert "depth loss, 16x16" in names and "depth loss, 32x32" in names
-    scenes, real = grid(), grid(dataset="nyu")
-    found, _ = curves(scenes + real)
-    assert [one.name for one in found] == [
-        "depth loss",  # of the checkpoints, whatever they were measured on
-        "depth AbsRel, ddim 4 x 2, scenes",
-        "depth AbsRel, ddim 4 x 2, nyu",
-    ]
-
-
-def test_runs_with_fewer_samples_are_left_out_and_told():
-    few = grid(samples=10, run="few", config="few")
-    found, notes = curves(grid() + few)
-    assert {len(one.errors) for one in found} == {9}
-    assert notes[0] == "depth loss: left out 9 points with fewer distinct samples"
-
-
-def test_the_headline_is_the_main_metric_in_the_fullest_setting():
-    rare = [one for one in grid(nfe=1, members=1)][:4]
-    other = grid(metric="delta1", lower_is_better=False)
-    names = [one.name for one in headline(curves(grid() + rare + other)[0])]
-    assert names == ["depth loss", "depth AbsRel, ddim 4 x 2"]
+    assert all("ot a clean" in line for line in summary(found))
+    assert not any(one["clean"] for one in to_dict(found)["laws"])
 
 
 def tuned_records(seed: int = 0) -> Iterator[ScalingRecord]:
@@ -285,13 +191,13 @@ def test_fine_tuning_pays_for_its_pretraining_and_shows_emergence(tmp_path):
     loss = next(one for one in found.headline if one.curve.name == "depth loss")
     assert loss.joint is None and loss.series == ()  # equal size and images, unequal pretraining
     assert loss.curve.compute.min() == 6.0 * SIZES[0] * IMAGES[0] + 1e9
-    assert {one.hook for one in found.relations} == {"loss-metric", "pretrain-finetune"}
+    assert {one.name for one in found.relations} == {"loss-metric", "pretrain-finetune"}
     (elbow,) = found.emergences
     assert elbow.name == "depth δ1, ddim 4 x 2" and elbow.fit.verdict == "law"
     assert float(elbow.fit.elbow(1024)) == pytest.approx(1.55 + 0.03 * math.log(1024), abs=0.02)
     assert elbow.judged is not None and elbow.judged.verdict == "the metric's"
-    assert "only the thresholded one jumps" in emergence_text(elbow)
-    assert "With 5 samples" in emergence_text(elbow)
+    told = section(found, "emergence")
+    assert "only the thresholded one jumps" in told and "With 5 samples" in told
 
 
 def test_the_loss_before_fine_tuning_is_that_of_the_checkpoint_it_started_from():
@@ -304,15 +210,15 @@ def test_the_loss_before_fine_tuning_is_that_of_the_checkpoint_it_started_from()
 
 def test_a_single_record_has_a_page_too(tmp_path):
     found = analysed(grid()[:1], tmp_path)
-    page = scaling_page.render(found, scaling_page.draw(found))
+    page = rendered(found)
     assert "too few points for a law" in page and page.count("<svg") == 2
-    assert scaling_page.to_dict(found)["laws"] == []
+    assert to_dict(found)["laws"] == []
 
 
 def test_names_from_records_stay_text(tmp_path):
     changed = dict(task=HOSTILE, sampler=HOSTILE, dataset=HOSTILE)
     found = analysed(grid(**changed)[:2], tmp_path)
-    assert "<img src=x" not in scaling_page.render(found, scaling_page.draw(found))
+    assert "<img src=x" not in rendered(found)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
@@ -330,10 +236,3 @@ def test_a_file_named_twice_counts_once(ladder):
     assert len(once.records) == len(twice.records) == 10
     assert len(once.rungs) == len(twice.rungs) == 5
     assert len(once.settled) == len(twice.settled) == 2
-
-
-def test_numbers_in_words():
-    assert [count(x) for x in (999, 4096, 16_384, 1_612_345, 2e9)] == [
-        *("999", "4.1k", "16.4k", "1.61M", "2G")
-    ]
-    assert span([4096, 65_536, 8192]) == "4.1k to 65.5k" and span([7.0]) == "7"

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from stepsight.report.sweep import page as sweep_page
-from stepsight.report.sweep.claims import spoken
 from stepsight.report.sweep.folder import fullest, read_sweep_folder
+from stepsight.report.sweep.page import main_sentences
 from stepsight.scaling.sampling.sweeps import REQUIRED, Cell, differing, write_sweep
+
+
+def section(folder: Path, name: str) -> str:
+    """A section of the page of a folder; "" where it is left out."""
+    page = " ".join(sweep_page.render(read_sweep_folder(folder)).split())
+    return page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+
 
 SHARED: dict[str, Any] = {"spacing": "trailing", "schedule": "cosine", "metric": "abs_rel"}
 
@@ -70,38 +78,37 @@ def test_the_fullest_family_and_what_tells_families_apart():
 
 def test_budgets_lie_within_what_was_measured(tmp_path):
     write_sweep(tmp_path / "sweep.csv", grid())
-    title, content = sweep_page.sections(read_sweep_folder(tmp_path))["Budget"]
-    assert "budget" in title
+    content = section(tmp_path, "budget")
+    assert "What a budget buys</h2>" in content
     assert "4nfe" in content and "16nfe" in content and "64nfe" not in content
 
 
 def test_scores_of_the_uncertainty_stand_beside_the_error(tmp_path):
     beside = [one for one in grid(metric="crps") if one.members > 1]
     write_sweep(tmp_path / "sweep.csv", grid() + beside)
-    sections = sweep_page.sections(read_sweep_folder(tmp_path))
-    assert sections["Uncertainty"][1].count("<svg") == 1
+    assert section(tmp_path, "uncertainty").count("<svg") == 1
     write_sweep(tmp_path / "sweep.csv", grid())
-    assert sweep_page.sections(read_sweep_folder(tmp_path))["Uncertainty"][1] == ""
+    assert section(tmp_path, "uncertainty") == ""
 
 
 def test_gains_show_their_intervals_and_luck_is_said(tmp_path):
     cells = [cell(1, 1, value=0.2), cell(1, 4, value=0.19), cell(4, 4, value=0.18)]
     write_sweep(tmp_path / "sweep.csv", cells)
-    frontier = sweep_page.sections(read_sweep_folder(tmp_path))["Frontier"]
-    assert "+5.0%" in frontier[1] and "Intervals of the gains need the images" in frontier[1]
+    frontier = section(tmp_path, "frontier")
+    assert "+5.0%" in frontier and "Intervals of the gains need the images" in frontier
     points = [asdict(one) for one in cells]
     points[1] |= {"gain_lo": -0.01, "gain_hi": 0.11}
     points[2] |= {"gain_lo": 0.02, "gain_hi": 0.09}
     fronts = {"depth": {"metric": "abs_rel", "points": points}}
     (tmp_path / "frontier.json").write_text(json.dumps(fronts))
-    (_, content) = sweep_page.sections(read_sweep_folder(tmp_path))["Frontier"]
+    content = section(tmp_path, "frontier")
     assert "[-1.0%, +11.0%]" in content and "[+2.0%, +9.0%]" in content
     assert content.count("may be luck</div>") == 1 and "need the images" not in content
 
 
 def test_rows_without_a_number_are_said_to_be_left_out(tmp_path):
     write_sweep(tmp_path / "sweep.csv", [*grid(), cell(8, 1, value=float("nan"))])
-    content = sweep_page.sections(read_sweep_folder(tmp_path))["Frontier"][1]
+    content = section(tmp_path, "frontier")
     assert "Left out: 1 setting without a number of AbsRel." in content
 
 
@@ -116,7 +123,7 @@ def claim(**changed) -> dict[str, Any]:
 
 def shown(tmp_path, *claims) -> str:
     (tmp_path / "claims.json").write_text(json.dumps(claims))
-    return sweep_page.sections(read_sweep_folder(tmp_path))["Claims"][1]
+    return section(tmp_path, "claims")
 
 
 def test_the_main_metric_stands_first_and_the_rest_is_folded(tmp_path):
@@ -135,11 +142,12 @@ def test_the_main_metric_stands_first_and_the_rest_is_folded(tmp_path):
     assert "✓ holds" in first and "~ undecided" in folded and "1x1 → 4x1" in first
 
 
-def test_what_is_spoken_is_what_is_not_folded():
+def test_the_main_sentences_are_what_is_not_folded():
     warm = {"nfe": 8, "members": 8, "temperature": 1.0, "views": "mirror"}
     broken = {"verdict": "broken sampler", "sentence": "leading is a broken sampler."}
     every = [claim(), claim(other=warm, sentence="Later."), claim(main=False, sentence="Beside.")]
-    assert spoken([*every, claim(**broken), claim(**broken)]) == [broken["sentence"], "So it is."]
+    sentences = main_sentences([*every, claim(**broken), claim(**broken)])
+    assert sentences == [broken["sentence"], "So it is."]
 
 
 def test_a_broken_sampler_is_one_line_without_effects(tmp_path):

@@ -10,19 +10,19 @@ import pytest
 
 from stepsight.report.run_folder import RunFolder
 from stepsight.report.sweep.folder import SweepFolder
-from stepsight.report.verdict import final_rows, loss_fall, next_steps, standings, verdict
+from stepsight.report.verdict import final_results, loss_fall, next_steps, standings, verdict
+from stepsight.results import Ratio, Result
 from stepsight.scaling.sampling.sweeps import Cell
 
 
 def result(task="depth", metric="abs_rel", value=0.2, other=0.3, lo=0.6, hi=0.72, label=None):
-    ratio = {"metric": metric, "ratio": value / other, "lo": lo, "hi": hi}
-    return {
-        "task": task,
-        "metrics": {metric: value},
-        "baselines": {"mean_map": {metric: other}},
-        "ratios": {"mean_map": ratio},
-        "label": label,
-    }
+    return Result(
+        task=task,
+        metrics={metric: value},
+        baselines={"mean_map": {metric: other}},
+        ratios={"mean_map": Ratio(value / other, lo, hi, metric)},
+        label=label,
+    )
 
 
 def validation(value, images, task="depth", metric="abs_rel"):
@@ -79,7 +79,7 @@ def run(**parts) -> RunFolder:
         (result("amodal", "iou", 0.7, 0.6, lo=0.98, hi=1.2), "undecided"),
         (result("amodal", "iou", 0.5, 0.6, lo=0.8, hi=0.9), "not beaten"),
         (result(lo=math.nan, hi=math.nan), "beaten"),
-        (validation(0.2, 100), "beaten"),
+        (Result.of(validation(0.2, 100)), "beaten"),
     ],
 )
 def test_a_baseline_is_beaten_when_the_whole_interval_says_so(row, outcome):
@@ -88,7 +88,7 @@ def test_a_baseline_is_beaten_when_the_whole_interval_says_so(row, outcome):
 
 def test_a_baseline_without_the_metric_is_not_compared():
     assert standings(result(other=math.nan)) == []
-    assert standings(result() | {"baselines": {"box": {"iou": 0.5}}}) == []
+    assert standings(replace(result(), baselines={"box": {"iou": 0.5}})) == []
 
 
 def test_the_verdict_names_what_is_not_beaten():
@@ -99,19 +99,20 @@ def test_the_verdict_names_what_is_not_beaten():
 
 
 def test_the_verdict_rests_on_the_strongest_baseline():
-    row = result() | {"baselines": {"constant": {"abs_rel": 0.5}, "mean_map": {"abs_rel": 0.3}}}
+    baselines = {"constant": {"abs_rel": 0.5}, "mean_map": {"abs_rel": 0.3}}
+    row = replace(result(), baselines=baselines)
     assert "depth beats mean_map (AbsRel 0.200 against 0.300)" in verdict(run(results=[row]))
 
 
 def test_labelled_results_come_second_and_are_never_quoted_without_their_label():
     overfit, honest = result(value=0.01, label="training frames (overfit)"), result(value=0.25)
-    assert final_rows(run(results=[overfit, honest])) == [honest]
+    assert final_results(run(results=[overfit, honest])) == [honest]
     assert "Measured on training frames (overfit)." in verdict(run(results=[overfit]))
 
 
 def test_before_evaluation_the_newest_validation_counts():
     rows = [validation(0.4, 100), validation(0.2, 300), validation(0.35, 200)]
-    assert final_rows(run(val=rows))[0]["metrics"] == {"abs_rel": 0.2}
+    assert final_results(run(val=rows))[0].metrics == {"abs_rel": 0.2}
     assert "Nothing has been measured" in verdict(run())
 
 
@@ -148,7 +149,7 @@ def swept(*points: tuple[int, int, float], gains=(), **changed) -> SweepFolder:
     return SweepFolder(cells=cells, fronts={"depth": {"points": rows}})
 
 
-SCORED = result() | {"nfe": 4, "members": 1}
+SCORED = replace(result(), nfe=4, members=1)
 POINTS = ((1, 1, 0.210), (4, 1, 0.200), (8, 1, 0.190), (8, 2, 0.180))
 
 
@@ -187,7 +188,7 @@ def test_without_the_images_only_a_noticeable_step_is_offered():
 
 def test_at_the_end_of_the_frontier_nothing_is_offered():
     sweep = swept(*POINTS, gains=[(0.01, 0.08)] * 3)
-    scored = result() | {"nfe": 8, "members": 2}
+    scored = replace(result(), nfe=8, members=2)
     assert next_steps(run(sweep=sweep, results=[scored])) == []
     assert next_steps(run(sweep=sweep, results=[result()])) == [], "of unknown cost"
 

@@ -14,8 +14,9 @@ from stepsight.evaluation.evaluator import score_source
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import per_image
 from stepsight.metrics import protocol as protocols
-from stepsight.report.film_figure import Shot
-from stepsight.testtime.film import Film, Way, draw, film_strip, shoot, standing
+from stepsight.report.figures import to_png
+from stepsight.report.film_figure import Shot, draw
+from stepsight.testtime.film import Film, SamplingOption, set_scores, shoot
 
 NFE, MEMBERS, SEED = (1, 2), (1, 3), 5
 
@@ -30,7 +31,7 @@ def pipeline(lab):
     return lab.pipeline()
 
 
-def way(lab, pipeline, task: str, temperature: float, members=MEMBERS) -> Way:
+def way(lab, pipeline, task: str, temperature: float, members=MEMBERS) -> SamplingOption:
     own = pipeline.sampling(temperature=temperature)
     scores = score_source(
         own,
@@ -42,10 +43,10 @@ def way(lab, pipeline, task: str, temperature: float, members=MEMBERS) -> Way:
         members=members,
         seed=SEED,
     )
-    return Way(own, scores.settings)
+    return SamplingOption(own, scores.settings)
 
 
-def film_of(lab, pipeline, task: str) -> tuple[Film, list[Way]]:
+def film_of(lab, pipeline, task: str) -> tuple[Film, list[SamplingOption]]:
     ways = [way(lab, pipeline, task, 1.0), way(lab, pipeline, task, 0.0, (1,))]
     rule = protocols.default_for(task)
     return shoot(task, ways, lab.held, range(len(lab.held)), rule, seed=SEED), ways
@@ -71,7 +72,7 @@ def test_every_tile_is_what_was_scored_with_the_sets_value_and_its_own(lab, pipe
             assert np.array_equal(shot.tile, picture[0].permute(1, 2, 0).numpy())
             scored = one.settings[calls, count]
             assert shot.over_set == metrics_of(scored, rule.name)[film.metric]
-            assert shot.own == pytest.approx(
+            assert shot.on_image == pytest.approx(
                 float(per_image(chosen.score(found, batch, rule.name), film.metric)[0]), nan_ok=True
             )
 
@@ -100,7 +101,7 @@ def test_spreads_are_those_of_the_largest_ensemble_on_one_scale(lab, pipeline):
 # ------------------------------------------------------------------------- choice of the image
 
 
-def made(*tables: dict, temperatures=(0.0, 1.0), views=("none", "none")) -> list[Way]:
+def made(*tables: dict, temperatures=(0.0, 1.0), views=("none", "none")) -> list[SamplingOption]:
     """Ways whose images score as the tables say, by setting: AbsRel."""
     ways = []
     for table, temperature, view in zip(tables, temperatures, views):
@@ -110,12 +111,12 @@ def made(*tables: dict, temperatures=(0.0, 1.0), views=("none", "none")) -> list
         for setting, values in table.items():
             values = torch.tensor(values, dtype=torch.float64)
             rows[setting] = {"abs_rel": values, "n": (~values.isnan()).double()}
-        ways.append(Way(pipeline, rows))  # type: ignore[arg-type]
+        ways.append(SamplingOption(pipeline, rows))  # type: ignore[arg-type]
     return ways
 
 
 def stood(*tables: dict):
-    found = standing("depth", made(*tables), protocols.default_for("depth"))
+    found = set_scores("depth", made(*tables), protocols.default_for("depth"))
     assert found is not None
     return found
 
@@ -184,6 +185,7 @@ def test_the_strip_is_a_png_and_single_members_have_no_spread(lab, pipeline, tmp
     rule, images = protocols.default_for("depth"), range(len(lab.held))
     ways = [way(lab, pipeline, "depth", 0.0, (1,))]
     path = tmp_path / "sweep" / "film-depth.png"
-    assert film_strip(path, "depth", ways, lab.held, images, rule, seed=SEED) == path
+    film = shoot("depth", ways, lab.held, images, rule, seed=SEED)
+    assert to_png(draw(film), path) == path
     assert Image.open(path).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-    assert shoot("depth", ways, lab.held, images, rule).spreads == {}
+    assert film.spreads == {}

@@ -7,17 +7,17 @@ import math
 import pytest
 import torch
 
+from stepsight.evaluation.statistics import stacked
 from stepsight.metrics import protocol as protocols
+from stepsight.scaling.intervals import Interval
 from stepsight.testtime.outcomes import (
-    COLUMNS,
-    Outcome,
+    StrategyScores,
     adaptive,
     chosen,
+    comparison,
     joined,
     oracle,
-    stacked,
     table,
-    verdict,
 )
 
 EPE, IOU = protocols.get("flow-epe"), protocols.get("amodal-iou")
@@ -28,10 +28,10 @@ def rows(values, metric: str = "epe") -> dict[str, torch.Tensor]:
     return {"n": torch.ones_like(values), "union": torch.ones_like(values), metric: values}
 
 
-def merges(errors: torch.Tensor, scores: torch.Tensor) -> list[Outcome]:
+def merges(errors: torch.Tensor, scores: torch.Tensor) -> list[StrategyScores]:
     """Merges of 2, 4, 8 members at 3 calls each."""
     return [
-        Outcome(f"mean_of_{count}", 3, count, 3 * count, rows(score), errors=error)
+        StrategyScores(f"mean_of_{count}", 3, count, 3 * count, rows(score), errors=error)
         for count, error, score in zip((2, 4, 8), errors, scores)
     ]
 
@@ -42,7 +42,9 @@ def draw():
 
 
 def test_batches_are_joined_in_order():
-    parts = [Outcome("a", 1, 2, 2, rows(v), errors=torch.tensor(v)) for v in ([1.0], [2.0, 3.0])]
+    parts = [
+        StrategyScores("a", 1, 2, 2, rows(v), errors=torch.tensor(v)) for v in ([1.0], [2.0, 3.0])
+    ]
     whole = joined(parts)
     assert whole.rows["epe"].tolist() == [1.0, 2.0, 3.0]
     assert whole.errors is not None and whole.errors.tolist() == [1.0, 2.0, 3.0]
@@ -109,19 +111,19 @@ def test_two_rounds_leave_nothing_to_choose(draw):
 
 def test_a_row_says_who_wins(draw):
     noise = 0.01 * torch.rand(30, generator=draw).double()
+    spent = torch.tensor([16, 32])
     outcomes = [
-        Outcome("median", 4, 8, 32, rows(1 + noise)),
-        Outcome("better", 4, 8, 32, rows(0.9 + noise), "median"),
-        Outcome("worse", 4, 8, 32, rows(1.2 + noise), "median", spent=torch.tensor([16, 32])),
-        Outcome("same", 4, 8, 32, rows((1 + noise).flip(0)), "median"),
+        StrategyScores("median", 4, 8, 32, rows(1 + noise)),
+        StrategyScores("better", 4, 8, 32, rows(0.9 + noise), "median"),
+        StrategyScores("worse", 4, 8, 32, rows(1.2 + noise), "median", spent=spent),
+        StrategyScores("same", 4, 8, 32, rows((1 + noise).flip(0)), "median"),
     ]
-    found = {row["strategy"]: row for row in table("flow", outcomes, EPE)}
-    assert all(tuple(row) == tuple(COLUMNS) for row in found.values())
-    assert found["better"]["difference"] == pytest.approx(-0.1, abs=0.01)
-    verdicts = {name: row["verdict"] for name, row in found.items()}
+    found = {row.strategy: row for row in table("flow", outcomes, EPE)}
+    assert found["better"].difference == pytest.approx(-0.1, abs=0.01)
+    verdicts = {name: row.verdict for name, row in found.items()}
     assert verdicts == {"median": "", "better": "wins", "worse": "loses", "same": "undecided"}
-    assert found["worse"]["mean_calls"] == 24 and found["better"]["mean_calls"] == 32
-    assert found["better"]["images"] == 30
+    assert found["worse"].mean_calls == 24 and found["better"].mean_calls == 32
+    assert found["better"].images == 30
 
 
 @pytest.mark.parametrize(
@@ -134,5 +136,5 @@ def test_a_row_says_who_wins(draw):
     ],
 )
 def test_verdicts_need_the_whole_interval(lo, hi, lower, higher):
-    change = {"ratio": 1.0, "lo": lo, "hi": hi}
-    assert (verdict(change, False), verdict(change, True)) == (lower, higher)
+    change = Interval(1.0, lo, hi, 30)
+    assert (comparison(change, False), comparison(change, True)) == (lower, higher)

@@ -10,15 +10,18 @@ import torch
 
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluator import score_source
-from stepsight.evaluation.jobs import Plan, protocol_of
+from stepsight.evaluation.jobs import ScoringPlan, protocol_of
 from stepsight.evaluation.results import metrics_of
 from stepsight.measures import measure
 from stepsight.testtime import strategies
-from stepsight.testtime.outcomes import COLUMNS
 from stepsight.testtime.strategies import Trial, run
 from stepsight.testtime.verifiers import Candidates
 
 NFE, MEMBERS = 2, 8
+COLUMNS = (
+    "task,strategy,nfe,members,total_calls,mean_calls,metric,value,lo,hi,"
+    "baseline,difference,difference_lo,difference_hi,verdict,images"
+)
 OWN = {"depth": "median", "flow": "mean", "amodal": "mean", "semantic": "mean"}
 MEDIAN = {"depth": "median", "flow": "median", "amodal": "vote", "semantic": "vote"}
 WRITTEN = ("depth", "flow", "amodal")  # intervals of confusion matrices take long
@@ -27,9 +30,9 @@ WARM = {"cold_1", "carried", "carried_moved"} | {
 }
 
 
-def plan(**changes) -> Plan:
+def plan(**changes) -> ScoringPlan:
     settings = {"nfe": [1, NFE], "members": [2, MEMBERS], "images": 4, "sampler": "ddim"}
-    return Plan(**settings | {"seed": 0, "rows": 4} | changes)
+    return ScoringPlan(**settings | {"seed": 0, "chunk_size": 4} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def tried(laboratory, tmp_path_factory):
     pipeline = lab.pipeline(statistics=False)
     made = run(folder, pipeline, {task: lab.held for task in WRITTEN}, plan())
     text = (folder / "strategies.csv").read_text().splitlines()
-    assert text[0] == ",".join(COLUMNS)
+    assert text[0] == COLUMNS
     found = defaultdict(dict)
     for row in csv.DictReader(text):
         found[row["task"]][row["strategy"], row["metric"]] = row
@@ -129,7 +132,7 @@ def test_classes_are_chosen_and_started_warm_too(lab):
     pipeline = lab.pipeline(statistics=False)
     rule = protocol_of(pipeline.tasks["semantic"])
     trial = Trial(pipeline, pipeline.task("semantic"), rule, NFE, 2)
-    names = {one.name for one in trial.outcomes(lab.held, range(2), lambda images: None)}
+    names = {one.name for one in trial.strategies(lab.held, range(2), lambda images: None)}
     assert names >= WARM | {"mean", "vote", "medoid", "single", "oracle", "code_round_trip"}
 
 
@@ -138,7 +141,7 @@ def test_one_draw_serves_all_that_choose_or_merge(lab):
     rows = []
     pipeline.net.register_forward_pre_hook(lambda net, given: rows.append(len(given[0])))
     trial = Trial(pipeline, pipeline.task("amodal"), protocol_of(pipeline.tasks["amodal"]), 2, 4)
-    trial.outcomes(lab.held, range(3), lambda images: None)
+    trial.strategies(lab.held, range(3), lambda images: None)
     assert sum(rows) == 3 * 2 * 4
 
 
@@ -153,7 +156,7 @@ def test_verifiers_are_not_shown_the_truth(lab, monkeypatch):
     pipeline = lab.pipeline(statistics=False)
     for task in OWN:
         rule = protocol_of(pipeline.tasks[task])
-        Trial(pipeline, pipeline.task(task), rule, 1, 2).outcomes(lab.held, [0], lambda n: None)
+        Trial(pipeline, pipeline.task(task), rule, 1, 2).strategies(lab.held, [0], lambda n: None)
     assert len(shown) >= len(OWN)
     for batch in shown:
         for name in ("depth", "flow", "labels", "amodal", "normals", "whole", "occluded"):
@@ -165,7 +168,7 @@ def test_images_of_several_sizes_are_all_scored(lab):
     pipeline = lab.pipeline(statistics=False)
     trial = Trial(pipeline, pipeline.task("flow"), protocol_of(pipeline.tasks["flow"]), 1, 2)
     done = []
-    outcomes = trial.outcomes(source, range(5), done.append)
+    outcomes = trial.strategies(source, range(5), done.append)
     assert {len(one.rows["n"]) for one in outcomes} == {5} and sorted(done) == [2, 3]
     single = next(one for one in outcomes if one.name == "single")
     scored = score_source(

@@ -12,21 +12,21 @@ import pytest
 import torch
 
 from stepsight.evaluation.evaluator import Scores
-from stepsight.evaluation.jobs import Plan, jobs_of
+from stepsight.evaluation.jobs import ScoringPlan, jobs_of
 from stepsight.evaluation.records import Identity, cost_of
 from stepsight.evaluation.results import metrics_of
+from stepsight.report.page import write_report
 from stepsight.report.run_folder import read_run
-from stepsight.report.run_page import write_report
 from stepsight.scaling import records
 from stepsight.scaling.sampling.claims import decide
 from stepsight.scaling.sampling.questions import CALLS, MEMBERS
 from stepsight.scaling.sampling.sweeps import COLUMNS, read_sweep
-from stepsight.testtime.sweep import Scored, cells_of, sweep, sweep_variants, tables_of
+from stepsight.testtime.sweep import VariantScores, cells_of, sweep, sweep_variants, tables_of
 from stepsight.testtime.variants import Axes, Candidate, Variant, variants
 
 GRID = [(nfe, members) for nfe in (1, 2, 4) for members in (1, 2, 4)]
 WHO = Identity("run-1", "c0ffee", "abc", 0, "hourglass-32", 1000, 1000, 5e12, 640, {})
-PLAN = Plan([1, 2], [1, 2], 5, "ddim", 0, 8)
+PLAN = ScoringPlan([1, 2], [1, 2], 5, "ddim", 0, 8)
 STATED = {"ause", "aurg", "spread"}  # scores of an uncertainty that every task has
 
 
@@ -96,7 +96,7 @@ def test_what_follows_is_kept_for_the_report(swept):
     for name in ("fit.json", "frontier.json"):
         assert json.loads((run / "sweep" / name).read_text()).keys() == pipeline.tasks.keys()
     told = json.loads((run / "sweep/claims.json").read_text())
-    assert told == json.loads(json.dumps(claims)) and told
+    assert told == json.loads(json.dumps([claim.to_dict() for claim in claims])) and told
     assert {one["verdict"] for one in told} == {"undecided"}, "of five images nothing is decided"
     assert {one["metric"] for one in told if one["main"]} == {
         task.metric for task in pipeline.tasks.values()
@@ -114,7 +114,7 @@ def test_the_report_reads_it(swept):
     assert read_run(run)
     page = write_report(run).read_text()
     for claim in claims:
-        assert claim["statement"] in page
+        assert claim.statement in page
 
 
 def candidate(lab, tasks=("depth", "semantic"), path="runs/a", name="digest") -> Candidate:
@@ -134,7 +134,7 @@ def test_every_combination_is_a_row_and_merges_share_a_draw(lab, tmp_path, monke
 
     monkeypatch.setattr(type(one.pipeline), "sample", counted)
     plan = replace(PLAN, nfe=[1, 3])
-    found = variants([one], plan, axes).found
+    found = variants([one], plan, axes).kept
     sweep_variants(tmp_path / "out", found, tmp_path / "records.jsonl")
     assert sorted(row for row in drawn if row[-1] > 1) == sorted(  # films are of single images
         (sampler, task, nfe, 5)
@@ -164,10 +164,10 @@ def per_sample(folder) -> list[dict[str, str]]:
 def test_a_merge_of_a_sweep_is_that_of_the_task_alone(lab, tmp_path):
     """Merged by one rule among several, and by a task that has this rule for its own."""
     one = candidate(lab, ("flow",))
-    found = variants([one], PLAN, Axes(merges=["mean", "median"])).found
+    found = variants([one], PLAN, Axes(merges=["mean", "median"])).kept
     sweep_variants(tmp_path / "both", found, tmp_path / "records.jsonl", page=False)
     other = replace(one, pipeline=one.pipeline.sampling(merge={"flow": "median"}))
-    found = variants([other], PLAN, Axes()).found
+    found = variants([other], PLAN, Axes()).kept
     sweep_variants(tmp_path / "alone", found, tmp_path / "records.jsonl", page=False)
     values = [
         {(c.setting, c.metric): c.value for c in read_sweep(path) if c.merge == "median"}
@@ -182,7 +182,7 @@ class Power(KeyboardInterrupt):
 
 def test_a_killed_sweep_goes_on_from_its_last_image(lab, tmp_path, monkeypatch):
     many = [candidate(lab, ("depth",), *names) for names in (("a", "aaaaaa"), ("b", "bbbbbb"))]
-    tried = variants(many, replace(PLAN, rows=2), Axes(["ddim", "euler"])).found
+    tried = variants(many, replace(PLAN, chunk_size=2), Axes(["ddim", "euler"])).kept
 
     def result(folder):
         sweep_variants(folder, tried, tmp_path / "records.jsonl", page=False)
@@ -194,11 +194,11 @@ def test_a_killed_sweep_goes_on_from_its_last_image(lab, tmp_path, monkeypatch):
     def dying(self, batch, task, **options):
         if len(drawn) == limit:
             raise Power
-        drawn.extend([batch.keys] if options["rows"] == 2 else [])  # a film's rows are 64
+        drawn.extend([batch.keys] if options["chunk_size"] == 2 else [])  # a film's are 64
         return sample(self, batch, task, **options)
 
     def counted(self, batch, task, **options):
-        return dying(self, batch, task, **{"rows": 64} | options)
+        return dying(self, batch, task, **{"chunk_size": 64} | options)
 
     monkeypatch.setattr(type(many[0].pipeline), "sample", counted)
     limit = 15  # of 4 variants, 3 batches and 2 NFE: in the third batch of the third variant
@@ -224,10 +224,10 @@ def made_up(task: str, metric: str, value, images: int = 12) -> Scores:
     return scores
 
 
-def scored(lab, scores: Scores) -> Scored:
+def scored(lab, scores: Scores) -> VariantScores:
     one = candidate(lab, (scores.task,))
     (job,) = jobs_of(one.pipeline, one.sources, PLAN)
-    return Scored(Variant(one, one.pipeline, PLAN), job, scores)
+    return VariantScores(Variant(one, one.pipeline, PLAN), job, scores)
 
 
 def verdicts(lab, *every: Scores) -> dict[tuple[str, str], set[str]]:
@@ -269,7 +269,7 @@ def test_settings_without_a_number_are_no_part_of_the_comparisons(lab):
 def test_starts_and_views_are_axes_of_a_sweep(lab, tmp_path):
     one = candidate(lab, ("depth",))
     axes = Axes(["ddim"], temperatures=[0.0, 1.0], views=["none", "mirror"])
-    found = variants([one], PLAN, axes).found
+    found = variants([one], PLAN, axes).kept
     sweep_variants(tmp_path / "out", found, tmp_path / "records.jsonl", page=False)
     cells = [c for c in read_sweep(tmp_path / "out/sweep.csv") if c.metric == "abs_rel"]
     told = {(c.temperature, c.views, c.nfe, c.members) for c in cells}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepsight.data.collate import collate
 from stepsight.models.codec import Pixels
-from stepsight.testtime.verifiers import VERIFIERS, Candidates, verifiers_for
+from stepsight.testtime.verifiers import VERIFIERS, Candidates, edges, verifiers_for
 from stepsight.types import Batch
 
 ALWAYS = {
@@ -44,7 +44,7 @@ class Told:
     def task(self, name: str):
         return self.tasks[name]
 
-    def sample(self, batch: Batch, task: str, *, nfe, members, seed, rows) -> Tensor:
+    def sample(self, batch: Batch, task: str, *, nfe, members, seed, chunk_size) -> Tensor:
         self.asked.append((task, batch, nfe * members))
         return self.answers[task].expand(members, *self.answers[task].shape)
 
@@ -58,7 +58,8 @@ def doubts(
     name: str, pipeline, task: str, members: list[Tensor], batch: Batch
 ) -> list[list[float]]:
     found = Candidates(pipeline, pipeline.tasks[task], batch, torch.stack(members), nfe=3)
-    return VERIFIERS[name].disagreement(found).tolist()
+    verifier = VERIFIERS.get(name) or edges(name.removesuffix("_edges"))
+    return verifier.disagreement(found).tolist()
 
 
 def seen(**fields: Tensor) -> Batch:

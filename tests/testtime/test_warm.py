@@ -19,7 +19,7 @@ def batch(lab):
 
 
 @pytest.fixture
-def walks(monkeypatch):
+def trajectories(monkeypatch):
     """What `DensePipeline.sample` was asked for and gave."""
     made: list[tuple[Any, dict[str, Any], torch.Tensor]] = []
     original = DensePipeline.sample
@@ -45,12 +45,12 @@ def test_every_way_is_tried_at_both_costs(lab, batch):
     assert len(different) == len(found)
 
 
-def test_starts_are_predictions_of_the_second_frames(lab, batch, walks):
+def test_starts_are_predictions_of_the_second_frames(lab, batch, trajectories):
     pipeline = lab.pipeline(lab.config(tasks=("depth",)), statistics=False)
-    list(warm_starts(pipeline, batch, "depth", nfe=2, members=2, seed=5, rows=3))
-    (before, first, drawn), *later = walks
+    list(warm_starts(pipeline, batch, "depth", nfe=2, members=2, seed=5, chunk_size=3))
+    (before, first, drawn), *later = trajectories
     assert torch.equal(before.image, batch.second) and before.second is None
-    assert first == {"nfe": 2, "members": 2, "seed": 5, "rows": 3}
+    assert first == {"nfe": 2, "members": 2, "seed": 5, "chunk_size": 3}
     start = pipeline.task("depth").merge(drawn).x
     strengths = []
     for frame, options, _ in later:

@@ -1,1 +1,1 @@
-"""Evaluation, sweep and report."""
+"""Scoring of predictions, and what scores amount to."""

@@ -1,8 +1,8 @@
-"""Scoring: every image of a source, at one or many test-time settings, against trivial predictors,
-under one or several protocols.
+"""Scoring: every image of a source, at any number of test-time settings and under any number of
+protocols, against trivial predictors.
 
-`score` is the one loop that validation, evaluation, the sweep and imported predictions share. It
-returns rows of numbers, one an image; means are taken once, after the rows of all processes are
+`score` is the loop that validation, evaluation, the sweep and imported predictions share. It
+returns rows of numbers, one per image; means are taken once, after the rows of all processes are
 together.
 """
 
@@ -12,33 +12,36 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any
 
 import torch
-import torch.distributed as dist
+import torch.distributed
 
 from stepsight.data.collate import collate
 from stepsight.data.resize import Size
 from stepsight.data.table import Source
+from stepsight.distributed import barrier, rank, world
 from stepsight.errors import UserError
-from stepsight.evaluation.journal import Journal, Record
-from stepsight.evaluation.predictors import Answer, Model, Predictor, Setting, grid_of
+from stepsight.evaluation.journal import Journal, Record, TableKey, TableKind, Usage
+from stepsight.evaluation.predictors import Model, Predictor
 from stepsight.evaluation.spread import uncertainty_rows
-from stepsight.evaluation.views import View, by_view, cropped
-from stepsight.metrics import protocol as protocols
+from stepsight.evaluation.statistics import stacked
+from stepsight.evaluation.views import ProtocolView, cropped, size_of, view_of
+from stepsight.metrics import protocol as protocol_table
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.types import Batch, Sample
+from stepsight.pipeline.working import grid_of
+from stepsight.scaling.sampling.paired import Setting
+from stepsight.types import Prediction, Sample
 
 PIXELS = 2**23  # at most so many are scored at a time, or one image: scoring copies them often
-RESIZED, NATIVE = "resized", "native"  # tables of the ceiling
-BY = "@"  # between a setting and the rule that merged its members
 
 
 @dataclass
 class Scores:
-    """Rows of every image in the order of the source, under one protocol and one merge rule."""
+    """Rows of every image in the order of the source, under a protocol and a merge rule."""
 
     task: str
     source: str
@@ -48,7 +51,7 @@ class Scores:
     baselines: dict[str, Rows] = field(default_factory=dict)
     ceiling: Rows = field(default_factory=dict)  # the truth of resized images, there and back
     uncertainty: dict[Setting, Rows] = field(default_factory=dict)  # see `spread`
-    seconds: dict[Setting, float] = field(default_factory=dict)  # an image, median over batches
+    seconds: dict[Setting, float] = field(default_factory=dict)  # per image, median over batches
     working: Size = (0, 0)  # of most images
     sizes: Counter[Size] = field(default_factory=Counter)  # images worked at each size
     peak_gb: dict[Setting, float] = field(default_factory=dict)  # of memory
@@ -66,13 +69,14 @@ def score_source(
     members: Sequence[int],
     sampler: str | None = None,
     seed: int = 0,
-    rows: int = 64,
+    chunk_size: int = 64,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Scores:
-    """A model's scores of one task under one protocol, at every pair of `nfe` and `members`."""
-    chosen = sampler or pipeline.config.diffusion.sampler
-    model = Model(pipeline, task, nfe, members, chosen, seed, rows)
-    (scores,) = score(model, source, [protocols.get(protocol, task)], indices, advance=advance)
+    """A model's scores of a task under a protocol, at every pair of `nfe` and `members`."""
+    sampler = sampler or pipeline.config.diffusion.sampler
+    model = Model(pipeline, task, nfe, members, sampler, seed, chunk_size)
+    protocols = [protocol_table.get(protocol, task)]
+    (scores,) = score(model, source, protocols, indices, advance=advance)
     return scores
 
 
@@ -80,72 +84,75 @@ def score_source(
 def score(
     predictor: Predictor,
     source: Source,
-    rules: Sequence[Protocol],
+    protocols: Sequence[Protocol],
     indices: Sequence[int],
     *,
     journal: Journal | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[Scores]:
-    """Score `indices` of `source` under each of `rules`, at every setting of the predictor; a
+    """Score `indices` of `source` under each of `protocols`, at every setting of the predictor; a
     predictor that merges by several rules has that many scores under each.
 
     Protocols that see an image alike (`views`) share its prediction. With several processes each
     takes every n-th image; all return the same scores, or raise the same UserError. Images in the
     journal are not done again.
     """
-    own: list[Record | UserError] = []
+    mine: list[Record | UserError] = []
     try:
-        for part in _scored(predictor, source, rules, indices, journal):
-            own += part
+        for part in _scored(predictor, source, protocols, indices, journal):
+            mine += part
             advance(len(part) * world())
     except UserError as error:  # the others wait for this process, and the first one speaks
-        own.append(error)
-    found = all_gathered(own)
-    for error in (one for one in found if isinstance(one, UserError)):
-        raise error
-    records = sorted(found, key=lambda record: record.place)
+        mine.append(error)
+    records: list[Record] = []
+    for scored in all_gathered(mine):
+        if isinstance(scored, UserError):
+            raise scored
+        records.append(scored)
     assert records, "no image was scored"
+    records.sort(key=lambda record: record.place)
+    merges = dict.fromkeys(key.merge for record in records for key in record.usage)
+    title = getattr(source, "title", source.name)
     return [
-        _scores(predictor.name, getattr(source, "title", source.name), rule.name, records, merge)
-        for rule in rules
-        for merge in _merges(records)
+        _scores(predictor.name, title, protocol.name, records, merge)
+        for protocol in protocols
+        for merge in merges
     ]
 
 
 def _scored(
     predictor: Predictor,
     source: Source,
-    rules: Sequence[Protocol],
+    protocols: Sequence[Protocol],
     indices: Sequence[int],
     journal: Journal | None,
 ) -> Iterator[list[Record]]:
     """The records of this process: those of the journal, then part by part what is scored now."""
     mine = range(rank(), len(indices), world())
     known = journal.records() if journal else {}
-    if world() > 1:
-        dist.barrier()  # or one would take what another has just written for an earlier evaluation
+    barrier()  # what others write from now on is not of an earlier evaluation
     if done := [known[place] for place in mine if place in known]:
         yield done
     todo = [place for place in mine if place not in known]
-    for places, samples in _parts(source, indices, todo, predictor.rows):
+    for places, samples in _parts(source, indices, todo, predictor.chunk_size):
         fresh = [Record(place, sample.key) for place, sample in zip(places, samples)]
-        _score_part(predictor, samples, rules, fresh)
+        _score_part(predictor, samples, protocols, fresh)
         if journal:
             journal.add(fresh)
         yield fresh
 
 
 def _parts(
-    source: Source, indices: Sequence[int], todo: Sequence[int], rows: int
+    source: Source, indices: Sequence[int], todo: Sequence[int], chunk_size: int
 ) -> Iterator[tuple[Sequence[int], list[Sample]]]:
-    """Places and their samples, read when they are needed: at most `rows`, and no more than
+    """Places and their samples, read when they are needed: at most `chunk_size`, and no more than
     `PIXELS` allows of images like the last ones."""
-    start, size = 0, _size(source[indices[todo[0]]]) if todo else (1, 1)
+    start, size = 0, size_of(source[indices[todo[0]]]) if todo else (1, 1)
     while start < len(todo):
-        places = todo[start : start + min(rows, _fitting(size))]
+        places = todo[start : start + min(chunk_size, _fitting(size))]
         samples = source.samples([indices[place] for place in places])
         yield places, samples
-        size = max(map(_size, samples), key=math.prod)
+        size = max(map(size_of, samples), key=math.prod)
         start += len(places)
 
 
@@ -157,143 +164,105 @@ def _fitting(size: Size) -> int:
 def _score_part(
     predictor: Predictor,
     samples: Sequence[Sample],
-    rules: Sequence[Protocol],
+    protocols: Sequence[Protocol],
     records: Sequence[Record],
 ) -> None:
-    """Fill the records of `samples`, batch by batch of images that are one size once cropped."""
-    for view, alike in by_view(rules).items():
-        looks = [cropped(sample, view.crop) for sample in samples]
-        for places in _same_size(looks):
-            group = [looks[i] for i in places]
-            sizes = [_size(samples[i]) for i in places]
-            own = [records[i] for i in places]
-            _score_batch(predictor, group, view, sizes, alike, own)
+    """Fill the records of `samples`, in batches of images that are alike in size once cropped."""
+    for view in dict.fromkeys(map(view_of, protocols)):
+        alike = [protocol for protocol in protocols if view_of(protocol) == view]
+        crops = [cropped(sample, view.crop) for sample in samples]
+        for places in same_size(crops):
+            group = [crops[i] for i in places]
+            sizes = [size_of(samples[i]) for i in places]
+            _score_batch(predictor, group, view, sizes, alike, [records[i] for i in places])
 
 
 def _score_batch(
     predictor: Predictor,
     samples: list[Sample],
-    view: View,
+    view: ProtocolView,
     sizes: Sequence[Size],
-    rules: Sequence[Protocol],
+    protocols: Sequence[Protocol],
     records: Sequence[Record],
 ) -> None:
     batch = collate(samples).to(predictor.device)
     working = None
-    for answer in predictor.answers(batch, view, sizes):
-        working = answer.working
-        for rule in rules:
-            for kind, rows in _rows(predictor, answer, batch, rule):
-                _keep(records, f"{rule.name}/{kind}/{_text(answer)}", rows)
-    others = {f"baseline/{name}": one for name, one in predictor.trivial(batch).items()}
+    for estimate in predictor.estimates(batch, view, sizes):
+        working = estimate.working
+        usage = Usage(estimate.seconds, working, estimate.peak_gb)
+        for protocol in protocols:
+            key = TableKey(protocol.name, "score", *estimate.setting, estimate.merge)
+            _keep(records, key, predictor.score(estimate.prediction, batch, protocol))
+            for record in records:
+                record.usage[key] = usage
+            if stated := uncertainty_rows(estimate, batch, protocol, predictor.given):
+                _keep(records, key._replace(kind="uncertainty"), stated)
+    others: list[tuple[TableKind, str, Prediction]] = [
+        ("baseline", name, prediction) for name, prediction in predictor.trivial(batch).items()
+    ]
     if working and (best := predictor.best(samples, batch, working)):
-        others[f"ceiling/{NATIVE if working == grid_of(batch) else RESIZED}"] = best
-    for table, prediction in others.items():
-        for rule in rules:
-            rows = predictor.score(prediction, batch, rule)
-            _keep(records, f"{rule.name}/{table}", rows)
+        others.append(("native" if working == grid_of(batch) else "resized", "", best))
+    for kind, name, prediction in others:
+        for protocol in protocols:
+            rows = predictor.score(prediction, batch, protocol)
+            _keep(records, TableKey(protocol.name, kind, baseline=name), rows)
 
 
-def _rows(
-    predictor: Predictor, answer: Answer, batch: Batch, rule: Protocol
-) -> Iterator[tuple[str, Rows]]:
-    """Everything about an answer that is kept, by kind."""
-    yield "setting", predictor.score(answer.prediction, batch, rule)
-    if found := uncertainty_rows(answer, batch, rule, predictor.given):
-        yield "uncertainty", found
-    facts = [answer.seconds, *answer.working, answer.peak_gb]
-    yield "cost", {"cost": torch.tensor(facts, dtype=torch.float64).expand(len(batch), -1)}
-
-
-def _keep(records: Sequence[Record], table: str, rows: Rows) -> None:
+def _keep(records: Sequence[Record], key: TableKey, rows: Rows) -> None:
     rows = {name: value.cpu() for name, value in rows.items()}
     for i, record in enumerate(records):
-        record.tables[table] = {name: value[i].clone() for name, value in rows.items()}
-
-
-def _merges(records: Sequence[Record]) -> list[str]:
-    """The rules that members were merged by; [""] where only the task's own was."""
-    tables = (table for record in records for table in record.tables)
-    return list(dict.fromkeys(_rule(table) for table in tables if "/setting/" in table))
+        record.tables[key] = {name: value[i].clone() for name, value in rows.items()}
 
 
 def _scores(
     task: str, source: str, protocol: str, records: Sequence[Record], merge: str = ""
 ) -> Scores:
-    """The rows of one protocol and merge, from the records of all images in their order.
+    """The rows of a protocol and merge rule, from the records of all images in their order.
 
     Raises UserError if images differ in what was predicted for them.
     """
     scores = Scores(task, source, protocol, keys=[record.key for record in records], merge=merge)
     scores.ceiling = _ceiling(protocol, records)
-    tables = dict.fromkeys(table for record in records for table in record.tables)
-    for table in tables:
-        rule, kind, name = table.split("/", 2)
-        if rule != protocol or kind == "ceiling" or (kind != "baseline" and _rule(name) != merge):
+    for key in dict.fromkeys(key for record in records for key in record.tables):
+        if key.protocol != protocol:
             continue
-        _refuse_gaps(table, records)
-        rows = _stacked([record.tables[table] for record in records])
-        match kind:
-            case "setting":
-                scores.settings[_setting(name)] = rows
-            case "uncertainty":
-                scores.uncertainty[_setting(name)] = rows
-            case "baseline":
-                scores.baselines[name] = rows
-            case "cost":
-                seconds, height, width, peak = rows["cost"].unbind(dim=1)
-                scores.seconds[_setting(name)] = float(seconds.median())
-                scores.sizes = Counter(zip(height.int().tolist(), width.int().tolist()))
-                scores.working = scores.sizes.most_common(1)[0][0]
-                scores.peak_gb[_setting(name)] = float(peak.max())
+        if key.kind == "baseline":
+            scores.baselines[key.baseline] = _of_all(key, records)
+        elif key.kind == "uncertainty" and key.merge == merge:
+            scores.uncertainty[key.setting] = _of_all(key, records)
+        elif key.kind == "score" and key.merge == merge:
+            scores.settings[key.setting] = _of_all(key, records)
+            usage = [record.usage[key] for record in records]
+            scores.seconds[key.setting] = median_low(used.seconds for used in usage)
+            scores.peak_gb[key.setting] = max(used.peak_gb for used in usage)
+            scores.sizes = Counter(used.working for used in usage)
+            scores.working = scores.sizes.most_common(1)[0][0]
     return scores
 
 
 def _ceiling(protocol: str, records: Sequence[Record]) -> Rows:
     """The truth through the working size and back, of every image; {} where none was resized."""
-    resized, native = (f"{protocol}/ceiling/{name}" for name in (RESIZED, NATIVE))
+    resized, native = TableKey(protocol, "resized"), TableKey(protocol, "native")
     if not any(resized in record.tables for record in records):
         return {}
-    return _stacked([record.tables.get(resized) or record.tables[native] for record in records])
+    return stacked([record.tables.get(resized) or record.tables[native] for record in records])
 
 
-def _refuse_gaps(table: str, records: Sequence[Record]) -> None:
-    """Raise UserError unless all images have a table: a mean over some of them is another score."""
-    if lacking := next((one.key for one in records if table not in one.tables), None):
-        having = next(one.key for one in records if table in one.tables)
-        _, kind, name = table.split("/", 2)
-        count = name.partition(BY)[0].split("x")[-1]
-        what = {"uncertainty": "an uncertainty"}.get(kind, f"{count} members")
+def _of_all(key: TableKey, records: Sequence[Record]) -> Rows:
+    """The rows of all images. Raises UserError unless all have them: a mean over some of them is
+    another score."""
+    if lacking := next((record.key for record in records if key not in record.tables), None):
+        having = next(record.key for record in records if key in record.tables)
+        what = "an uncertainty" if key.kind == "uncertainty" else f"{key.members} members"
         raise UserError(f"{having} has {what}, {lacking} has not. Score them apart.")
+    return stacked([record.tables[key] for record in records])
 
 
-def _stacked(rows: Sequence[Rows]) -> Rows:
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def _text(answer: Answer) -> str:
-    """Such as 4x8, or 4x8@median where members are merged by several rules."""
-    return "x".join(map(str, answer.setting)) + (BY + answer.merge if answer.merge else "")
-
-
-def _setting(text: str) -> Setting:
-    calls, members = map(int, text.partition(BY)[0].split("x"))
-    return calls, members
-
-
-def _rule(text: str) -> str:
-    return text.partition(BY)[2]
-
-
-def _size(sample: Sample) -> Size:
-    return int(sample.image.shape[-2]), int(sample.image.shape[-1])
-
-
-def _same_size(samples: Sequence[Sample]) -> list[list[int]]:
-    """Places of the samples that share a batch: of one size, and no more than `PIXELS`."""
+def same_size(samples: Sequence[Sample]) -> list[list[int]]:
+    """Places of the samples that share a batch: of the same size, and no more than `PIXELS`."""
     groups: dict[Size, list[int]] = {}
     for place, sample in enumerate(samples):
-        groups.setdefault(_size(sample), []).append(place)
+        groups.setdefault(size_of(sample), []).append(place)
     return [
         group[start : start + _fitting(size)]
         for size, group in groups.items()
@@ -306,13 +275,5 @@ def all_gathered(mine: list[Any]) -> list[Any]:
     if world() == 1:
         return mine
     parts: list[Any] = [None] * world()
-    dist.all_gather_object(parts, mine)
-    return [one for part in parts for one in part]
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    torch.distributed.all_gather_object(parts, mine)
+    return [record for part in parts for record in part]

@@ -1,10 +1,10 @@
 """The journal of an evaluation: what is scored already, so that a killed one goes on from there.
 
-Each process appends to a file of its own, `journal/<name>-<fingerprint>.<rank>.jsonl`: a header
+Each process appends to a separate file, `journal/<name>-<fingerprint>.<rank>.jsonl`: a header
 that says what the fingerprint covers (weights, protocols, sampler, steps, members, seed, data),
-then one line an image. Numbers come back bit for bit. The name is that of the task, in a sweep with
-the variant; an evaluation of anything else under that name has another fingerprint and starts anew.
-The journal is removed once the results are written.
+then one line per image. Numbers come back bit for bit. The name is that of the task, in a sweep
+with the variant; an evaluation of anything else under that name has another fingerprint and starts
+anew. The journal is removed once the results are written.
 """
 
 from __future__ import annotations
@@ -12,55 +12,83 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from stepsight.data.resize import Size
 from stepsight.metrics.masked import Rows
+from stepsight.scaling.sampling.paired import Setting
+
+TableKind = Literal["score", "uncertainty", "baseline", "resized", "native"]
+
+
+class TableKey(NamedTuple):
+    """What a table of rows holds. Of the truth that went through the working size and back there
+    are two kinds: "resized", and "native" where that size is the image's."""
+
+    protocol: str
+    kind: TableKind
+    nfe: int = 0
+    members: int = 0
+    merge: str = ""  # the rule that merged the members, where several were asked for
+    baseline: str = ""  # the trivial predictor
+
+    @property
+    def setting(self) -> Setting:
+        return self.nfe, self.members
+
+
+class Usage(NamedTuple):
+    """What an estimate took."""
+
+    seconds: float  # per image
+    working: Size
+    peak_gb: float  # of memory
 
 
 @dataclass
 class Record:
-    """All that is kept of one scored image.
-
-    tables: by "protocol/kind/name", the rows of the image without their leading "b".
-    """
+    """All that is kept of a scored image."""
 
     place: int  # among the images asked for
     key: str
-    tables: dict[str, Rows] = field(default_factory=dict)
+    tables: dict[TableKey, Rows] = field(default_factory=dict)  # rows without their leading "b"
+    usage: dict[TableKey, Usage] = field(default_factory=dict)  # by the key of the score
 
     def line(self) -> str:
         """The record as one line of JSON."""
-        tables = {
-            table: {name: _packed(value) for name, value in rows.items()}
-            for table, rows in self.tables.items()
-        }
-        return json.dumps({"place": self.place, "key": self.key, "tables": tables})
+        tables = [
+            [key, {name: _packed(value) for name, value in rows.items()}]
+            for key, rows in self.tables.items()
+        ]
+        row = {"place": self.place, "key": self.key, "tables": tables}
+        return json.dumps(row | {"usage": list(self.usage.items())})
 
     @classmethod
     def of(cls, line: str) -> Record:
         """The record that `line` holds. Raises ValueError or KeyError for a torn line."""
-        read = json.loads(line)
+        row = json.loads(line)
         tables = {
-            table: {name: _unpacked(*value) for name, value in rows.items()}
-            for table, rows in read["tables"].items()
+            TableKey(*key): {name: _unpacked(*value) for name, value in rows.items()}
+            for key, rows in row["tables"]
         }
-        return cls(read["place"], read["key"], tables)
+        usage = {TableKey(*key): Usage(s, (h, w), gb) for key, (s, (h, w), gb) in row["usage"]}
+        return cls(row["place"], row["key"], tables, usage)
 
 
 class Journal:
-    """One evaluation of one task by one of several processes. `name` tells it from others that are
+    """An evaluation of a task by one of several processes. `name` tells it from others that are
     under way in the same folder.
 
-    subject: everything that decides the scores, as JSON can write it. say: told about images taken
-    over, and about the journal of another evaluation, which is thrown away.
+    subject: everything that decides the scores, as JSON can write it. say: is called with messages
+    about images taken over, and about the journal of another evaluation, which is thrown away.
     """
 
     def __init__(
@@ -72,26 +100,31 @@ class Journal:
         say: Callable[[str], None] = print,
     ) -> None:
         self._header = json.dumps(subject, sort_keys=True)
-        self._own = f"{name}-{hashlib.sha256(self._header.encode()).hexdigest()[:12]}"
+        self._stem = f"{name}-{hashlib.sha256(self._header.encode()).hexdigest()[:12]}"
         self._folder, self._name, self._rank, self._say = folder, name, rank, say
 
     def records(self) -> dict[int, Record]:
-        """What all processes scored before this one started, by place."""
+        """What all processes scored before this process started, by place."""
         self._drop_others()
-        lines = (line for path in self._files() for line in _lines(path))
-        found = {record.place: record for line in lines if (record := _whole(line))}
-        if found and self._rank == 0:
-            self._say(f"{self._name}: {len(found)} images were scored before; going on from there.")
-        return found
+        texts = (path.read_text(encoding="utf-8", errors="replace") for path in self._files())
+        lines = (line for text in texts for line in text.splitlines()[1:])  # after the header
+        records: dict[int, Record] = {}
+        for line in lines:
+            with suppress(ValueError, KeyError):  # the process died while it wrote the line
+                record = Record.of(line)
+                records[record.place] = record
+        if records and self._rank == 0:
+            self._say(f"{self._name}: {len(records)} images were scored before; going on.")
+        return records
 
     def add(self, records: Iterable[Record]) -> None:
         """Append records. Once this returns they outlive the process."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._own}.{self._rank}.jsonl"
+        path = self._folder / f"{self._stem}.{self._rank}.jsonl"
+        begun = path.exists() and path.stat().st_size > 0
+        start = "" if begun else self._header  # and a torn line must not swallow the next
         with path.open("a", encoding="utf-8") as file:
-            file.write(
-                _start(path, self._header) + "".join(record.line() + "\n" for record in records)
-            )
+            file.write("\n".join([start, *(record.line() for record in records), ""]))
 
     def remove(self) -> None:
         """Forget this evaluation; call it once, when its results are written."""
@@ -101,40 +134,17 @@ class Journal:
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._own}.*.jsonl"))
+        return sorted(self._folder.glob(f"{self._stem}.*.jsonl"))
 
     def _drop_others(self) -> None:
-        own = set(self._files())
+        ours = set(self._files())
         alike = re.compile(rf"{re.escape(self._name)}-[0-9a-f]{{12}}\.\d+\.jsonl")
         named = [path for path in self._folder.glob("*.jsonl") if alike.fullmatch(path.name)]
-        others = [path for path in named if path not in own]
+        others = [path for path in named if path not in ours]
         if others and self._rank == 0:
             self._say(f"{self._name}: {self._folder} is of another evaluation; starting anew.")
             for path in others:
                 path.unlink(missing_ok=True)
-
-
-def _start(path: Path, header: str) -> str:
-    """What comes before the next record of an open journal."""
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return header + "\n"
-        file.seek(-1, os.SEEK_END)
-        # A last line that was torn must not swallow the next.
-        return "" if file.read(1) == b"\n" else "\n"
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines after the header."""
-    yield from path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-
-
-def _whole(line: str) -> Record | None:
-    """The record, or None where the process died while it wrote."""
-    try:
-        return Record.of(line)
-    except (ValueError, KeyError):
-        return None
 
 
 def _packed(value: Tensor) -> list[Any]:

@@ -22,18 +22,17 @@ from stepsight.data.table import Source
 from stepsight.evaluation.predictors import Model, Predictor
 from stepsight.evaluation.spread import pixel_errors
 from stepsight.evaluation.statistics import measured, per_image
-from stepsight.evaluation.views import View, cropped, view_of
+from stepsight.evaluation.views import ProtocolView, cropped, size_of, view_of
 from stepsight.measures import main_metric, measure, number
-from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.protocol import Protocol, default_for
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.grids import NOTE, Tile, compose
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, Prediction, Sample
 
 Tiles = dict[str, Tile | None]  # a row of the grid, by heading
-AS_IT_IS = View("none", None)
+AS_IT_IS = ProtocolView("none", None)
 LARGEST = 400  # pixels of a tile's longer side
 
 
@@ -59,41 +58,38 @@ def sample_grid(
     spread.
 
     nfe, members: of the answers, which are then sampled as `pipeline` is set up; left out, each
-    task answers as it usually does (`DensePipeline.usual`).
+    task answers as it usually does (`DensePipeline.default_setting`).
     """
     rows = []
     for task, source in sources.items():
-        model = _model(pipeline, task, nfe, members)
-        used, (calls,), (count,) = model.pipeline.diffusion.settings, model.nfe, model.members
-        label = (task, f"{calls} x {count}, T {used.temperature:g}")
-        rule = protocols.default_for(task)
-        wanted = _telling(source, min(images, len(source)))
-        for sample in source.samples(wanted):
-            rows.append(_answered(model, sample, AS_IT_IS, rule, label, answer="answer"))
+        calls, count, sampling = nfe, members, pipeline
+        if calls is None or count is None:
+            usual = pipeline.setting(task, nfe, members)
+            calls, count, sampling = usual.nfe, usual.members, pipeline.with_setting(usual)
+        model = Model(sampling, task, [calls], [count], pipeline.config.diffusion.sampler)
+        temperature = sampling.diffusion.settings.temperature
+        label = (task, f"{calls} x {count}, T {temperature:g}")
+        protocol = default_for(task)
+        # spread evenly over the source, the same for every run
+        places = np.linspace(0, len(source) - 1, min(images, len(source))).astype(int)
+        for sample in source.samples(places.tolist()):
+            rows.append(_predicted(model, sample, AS_IT_IS, protocol, label, answer="answer"))
     return _write(rows, path)
-
-
-def _model(pipeline: DensePipeline, task: str, nfe: int | None, members: int | None) -> Model:
-    """What answers in a sample grid."""
-    if nfe is None or members is None:
-        usual = pipeline.setting(task, nfe, members)
-        pipeline, nfe, members = pipeline.set_to(usual), usual.nfe, usual.members
-    return Model(pipeline, task, [nfe], [members], pipeline.config.diffusion.sampler)
 
 
 def extremes_grid(
     predictor: Predictor,
     source: Source,
     rows: Rows,
-    rule: Protocol,
+    protocol: Protocol,
     indices: Sequence[int],
     path: Path,
 ) -> Path | None:
     """The best, median and worst images by the protocol's main metric; None if none was measured.
 
-    rows: of the setting that is shown, one an image of `indices`.
+    rows: of the setting that is shown, one per image of `indices`.
     """
-    metric = main_metric(rule.task, measured(rows), rule.metrics)
+    metric = main_metric(protocol.task, measured(rows), protocol.metrics)
     values = per_image(rows, metric) if metric else np.empty(0)
     known = np.flatnonzero(np.isfinite(values))
     if metric is None or not len(known):
@@ -102,12 +98,12 @@ def extremes_grid(
     if measure(metric).higher_is_better:
         order = order[::-1]
     places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    found = []
+    shown = []
     for name, place in places.items():
         (sample,) = source.samples([indices[int(place)]])
         label = f"{name} {measure(metric).label} {number(float(values[place]))}"
-        found.append(_answered(predictor, sample, view_of(rule), rule, (label,)))
-    return _write(found, path)
+        shown.append(_predicted(predictor, sample, view_of(protocol), protocol, (label,)))
+    return _write(shown, path)
 
 
 def _write(rows: list[Shown], path: Path) -> Path:
@@ -124,76 +120,71 @@ def _write(rows: list[Shown], path: Path) -> Path:
 
 
 @torch.inference_mode()
-def _answered(
+def _predicted(
     predictor: Predictor,
     sample: Sample,
-    view: View,
-    rule: Protocol,
+    view: ProtocolView,
+    protocol: Protocol,
     label: tuple[str, ...],
     answer: str | None = None,
 ) -> Shown:
     """An image as a protocol looks at it, with what is predicted for it; `answer` renames the last
     prediction, where rows of several settings share a column."""
     batch = collate([cropped(sample, view.crop)]).to(predictor.device)
-    height, width = sample.image.shape[-2:]
-    shown = predictor.shown(batch, view, [(height, width)])
+    shown = predictor.shown(batch, view, [size_of(sample)])
     if answer is not None:
-        first, *_, last = [*shown.items()] * 2  # the same one, where one call is the usual
+        first, *_, last = [*shown.items()] * 2  # the same, where a single call is usual
         shown = dict([first, (answer, last[1])])
-    return _row(predictor.task, batch, shown, rule, label)
+    return _row(predictor.task, batch, shown, protocol, label)
 
 
 def _row(
     task: Task,
     batch: Batch,
     shown: Mapping[str, Prediction],
-    rule: Protocol,
+    protocol: Protocol,
     label: tuple[str, ...],
 ) -> Shown:
     """The tiles of a row, None for what there is not; error and spread are those of the last."""
     truth, last = truth_of(task, batch), list(shown.values())[-1]
-    found = None if truth is None else pixel_errors(last, batch, rule)
-    error, range_of_it = (None, ()) if found is None else _error_picture(task, *found)
+    errors = None if truth is None else pixel_errors(last, batch, protocol)
+    error, note = (None, ()) if errors is None else _error_picture(task, *errors)
+    prompts = task.required_inputs
     pictures = {
         "image": colour_image(batch.image),
-        "prompt": prompt_picture(getattr(batch, task.asks[0])) if task.asks else None,
+        "prompt": prompt_picture(getattr(batch, prompts[0])) if prompts else None,
         "truth": None if truth is None else task.picture(truth, batch, like=truth),
-        **{name: task.picture(one.values, batch, like=truth) for name, one in shown.items()},
+        **{name: task.picture(x.values, batch, like=truth) for name, x in shown.items()},
         "error": error,
         "spread": None if last.uncertainty is None else colour_spread(last.uncertainty.float()),
     }
     tiles = {name: None if x is None else tile_of(x) for name, x in pictures.items()}
-    return Shown(tiles, (*label, *range_of_it), legend_of(task, truth))
+    return Shown(tiles, (*label, *note), legend_of(task, truth))
 
 
 def _error_picture(task: Task, error: Tensor, valid: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     """Errors "b 1 h w" in colours, and what is brightest; right and wrong need no range."""
     limit = spread_limit(error, valid)
-    said = f"error to {number(float(limit))} {measure(task.metric).unit}".rstrip()
-    return colour_spread(error, limit, valid), () if float(limit) in (0, 1) else (said,)
+    note = f"error to {number(float(limit))} {measure(task.metric).unit}".rstrip()
+    return colour_spread(error, limit, valid), () if float(limit) in (0, 1) else (note,)
 
 
 def truth_of(task: Task, batch: Batch) -> Tensor | None:
     """The truth in the form of predicted values, None where the batch lacks it."""
-    return None if getattr(batch, task.needs) is None else task.truth(batch)
+    return None if getattr(batch, task.target_field) is None else task.truth(batch)
 
 
 def legend_of(task: Task, truth: Tensor | None) -> Legend | None:
-    """What the colours of a truth's picture stand for, by tasks that tell."""
-    tell = getattr(task, "legend", None)
-    return None if tell is None or truth is None else tell(truth)
+    """What the colours of a truth's picture stand for, where the task has a legend."""
+    legend = getattr(task, "legend", None)
+    return None if legend is None or truth is None else legend(truth)
 
 
-def prompt_picture(asked: Tensor) -> Tensor:
+def prompt_picture(prompt: Tensor) -> Tensor:
     """An image or frame as it is, a mask in white on black, uint8 "b 3 h w"."""
-    if asked.dtype == torch.bool:
-        return (asked.to(torch.uint8) * 255).expand(-1, 3, -1, -1)
-    return colour_image(asked)
-
-
-def _telling(source: Source, count: int) -> list[int]:
-    """Indices to show: spread evenly over the source, the same for every run."""
-    return [int(i) for i in np.linspace(0, len(source) - 1, count)]
+    if prompt.dtype == torch.bool:
+        return (prompt.to(torch.uint8) * 255).expand(-1, 3, -1, -1)
+    return colour_image(prompt)
 
 
 def tile_of(picture: Tensor) -> Tile:

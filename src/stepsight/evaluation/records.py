@@ -1,4 +1,4 @@
-"""What an evaluation tells the ledger of the scaling analysis (`scaling.records`)."""
+"""What an evaluation adds to the records of the scaling analysis (`scaling.records`)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from stepsight.scaling.sampling.sweeps import temperature_text
 from stepsight.tasks.base import Task
 
 STARTS = ("temperature", "views", "starts")
+BY_TASK = ("losses", "loss_bins", "samples")  # in an identity; a record has the rest of it as well
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class Identity:
     revision: str
     seed: int
     model: str
-    parameters: int
-    active: int  # parameters that one sample passes
+    params_total: int
+    params_active: int  # that one sample passes
     training_flops: float
     images_seen: int
     losses: Mapping[str, float]  # validation loss by task
     loss_bins: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by task
-    tokens: float | None = None
+    tokens: float | None = None  # images x cells of the backbone's coarsest grid, mean over tasks
     samples: Mapping[str, int] = field(default_factory=dict)  # distinct training ones by task
     parent: str = ""
     inherited_flops: float | None = None
@@ -55,65 +56,46 @@ class Identity:
 def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
     """Whose weights a checkpoint holds."""
     config = saved.config
+    stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
+    cells = [(height // stride) * (width // stride) for height, width in pipeline.sizes.values()]
     return Identity(
         run=saved.meta["run"],
         config=config.fingerprint(),
         revision=saved.meta["revision"],
         seed=config.training.seed,
         model=config.model.name,
-        parameters=sum(p.numel() for p in pipeline.net.parameters()),
-        active=active_parameters(pipeline.net),
+        params_total=sum(p.numel() for p in pipeline.net.parameters()),
+        params_active=active_parameters(pipeline.net),
         training_flops=saved.meta["training_flops"],
         images_seen=saved.meta["images_seen"],
         losses=saved.meta["losses"],
         loss_bins=saved.meta.get("loss_bins", {}),
-        tokens=saved.meta["images_seen"] * _tokens(pipeline),
+        tokens=saved.meta["images_seen"] * (sum(cells) / len(cells)),
         samples=saved.meta.get("samples", {}),
         parent=saved.meta.get("parent", ""),
         inherited_flops=saved.meta.get("inherited_flops", 0.0),
     )
 
 
-def _tokens(pipeline: DensePipeline) -> float:
-    """Cells of the backbone's coarsest grid an image, the mean over tasks."""
-    stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
-    counts = [(height // stride) * (width // stride) for height, width in pipeline.sizes.values()]
-    return sum(counts) / len(counts)
-
-
-def record_lines(
-    every: Sequence[Scores], pipeline: DensePipeline, sampler: str, identity: Identity
-) -> list[ScalingRecord]:
-    """One record a task, setting and headline metric. `sampler` also says what else is unusual
-    about the way of sampling, so that records of different ways are not taken for the same."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return [line for one in every for line in _lines_of(one, pipeline, sampler, identity, now)]
-
-
-def _lines_of(
-    scores: Scores, pipeline: DensePipeline, sampler: str, identity: Identity, now: str
+def records_of(
+    scores: Scores, pipeline: DensePipeline, sampler: str, identity: Identity
 ) -> Iterator[ScalingRecord]:
-    rule, task = protocols.get(scores.protocol), scores.task
-    trivial = [metrics_of(rows, rule.name) for rows in scores.baselines.values()]
+    """One record per setting and headline metric. `sampler` also says what else is unusual about
+    the way of sampling, so that records of different ways are not taken for the same."""
+    protocol, task = protocols.get(scores.protocol), scores.task
+    trivial = [metrics_of(rows, protocol.name) for rows in scores.baselines.values()]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     for (nfe, members), rows in scores.settings.items():
-        metrics = metrics_of(rows, rule.name)
-        for metric in headline(task, metrics, rule.metrics):
-            found = interval(rows, metric, rule)
+        metrics = metrics_of(rows, protocol.name)
+        for metric in headline(task, metrics, protocol.metrics):
+            ends = interval(rows, metric, protocol)
             best = max if measure(metric).higher_is_better else min
-            rivals = [own[metric] for own in trivial if metric in own]
+            rivals = [baseline[metric] for baseline in trivial if metric in baseline]
             yield ScalingRecord(
-                run=identity.run,
-                config=identity.config,
-                revision=identity.revision,
-                seed=identity.seed,
-                model=identity.model,
-                params_total=identity.parameters,
-                params_active=identity.active,
-                training_flops=identity.training_flops,
-                images_seen=identity.images_seen,
+                **{name: x for name, x in vars(identity).items() if name not in BY_TASK},
                 task=task,
                 dataset=scores.source,
-                protocol=rule.id,
+                protocol=protocol.id,
                 sampler=sampler,
                 nfe=nfe,
                 members=members,
@@ -122,23 +104,20 @@ def _lines_of(
                 value=metrics[metric],
                 images=len(scores.keys),
                 lower_is_better=not measure(metric).higher_is_better,
-                lo=found.lo,
-                hi=found.hi,
+                lo=ends.lo,
+                hi=ends.hi,
                 seconds=scores.seconds[nfe, members],
                 loss=identity.losses.get(task),
                 loss_bins=tuple(identity.loss_bins.get(task, ())),
                 trivial=best(rivals, default=None),
-                tokens=identity.tokens,
                 samples=identity.samples.get(task),
                 size="x".join(map(str, scores.working)),
-                parent=identity.parent,
-                inherited_flops=identity.inherited_flops,
                 time=now,
             )
 
 
 def answer_flops(pipeline: DensePipeline, scores: Scores, nfe: int, members: int) -> float:
-    """FLOPs of an answer for one image, at the sizes the images were worked at: their mean.
+    """FLOPs of an estimate for one image, at the sizes the images were worked at: their mean.
 
     Its views are encoded once each, for all calls of all members.
     """
@@ -151,36 +130,38 @@ def answer_flops(pipeline: DensePipeline, scores: Scores, nfe: int, members: int
     return total / sum(counts.values())
 
 
-class Cost(NamedTuple):
+class Flops(NamedTuple):
     """FLOPs of the backbone for one image and task, over all its passes."""
 
-    encode: float  # once an image and view
+    encode: float  # once per image and view
     call: float  # each model call
     shared: float = 0.0  # of `encode`, what other tasks and passes of the same image need as well
 
 
-def picture_flops(costs: Sequence[Cost], rows: float) -> float:
+def picture_flops(costs: Sequence[Flops], rows: float) -> float:
     """FLOPs of the forward passes that a picture takes in training: `rows` calls for each of its
     tasks, whose `costs` these are. What they share of the encoding is done once a picture."""
-    shared = min(one.shared for one in costs)
-    return shared + sum(one.encode - one.shared + rows * one.call for one in costs)
+    shared = min(cost.shared for cost in costs)
+    return shared + sum(cost.encode - cost.shared + rows * cost.call for cost in costs)
 
 
-def cost_of(pipeline: DensePipeline, task: str, size: Size | None = None) -> Cost:
+def cost_of(pipeline: DensePipeline, task: str, size: Size | None = None) -> Flops:
     """What an image costs at a working size (by default that of training)."""
     chosen, (high, wide) = pipeline.task(task), size or pipeline.sizes[task]
     cells = high // pipeline.codec.downsample, wide // pipeline.codec.downsample
     return task_cost(pipeline.config.model, pipeline.layout, chosen, cells)
 
 
-def task_cost(settings: ModelSettings, layout: Layout, task: Task, cells: Size) -> Cost:
+def task_cost(settings: ModelSettings, layout: Layout, task: Task, cells: Size) -> Flops:
     """What an image costs a backbone on a grid of so many working cells."""
-    one = _cost(settings, layout, task.feature_channels, task.look_channels > 0, cells)
-    return Cost(*(task.passes * part for part in one))
+    cost = _cost(settings, layout, task.feature_channels, task.look_channels > 0, cells)
+    return Flops(*(task.splits * part for part in cost))
 
 
 @lru_cache(maxsize=256)
-def _cost(settings: ModelSettings, layout: Layout, features: int, looks: bool, cells: Size) -> Cost:
+def _cost(
+    settings: ModelSettings, layout: Layout, features: int, looks: bool, cells: Size
+) -> Flops:
     """The cost of one pass, counted by torch on the meta device."""
     with torch.device("meta"), torch.no_grad():
         net: Any = layout.build(settings)
@@ -195,12 +176,11 @@ def _cost(settings: ModelSettings, layout: Layout, features: int, looks: bool, c
         with FlopCounterMode(display=False) as reading:
             if read := getattr(net, "read", None):
                 read(cond)
-    counts = (one.get_total_flops() for one in (encoding, calling, reading))
-    return Cost(*counts)
+    return Flops(*(part.get_total_flops() for part in (encoding, calling, reading)))
 
 
 def forward_flops(pipeline: DensePipeline, task: str, size: Size | None = None) -> float:
-    """FLOPs of a first answer of the backbone over all its passes: encoding, and one call."""
+    """FLOPs of a first call of the backbone over all its passes: encoding, and one call."""
     cost = cost_of(pipeline, task, size)
     return cost.encode + cost.call
 

@@ -19,23 +19,23 @@ def open_sources(
 ) -> dict[str, Source]:
     """Every source of a run, at its split for training, for evaluation, or for what is chosen and
     fitted after training: files have none of their own for that, and lend that of evaluation."""
-    found = {}
+    opened = {}
     for name, settings in config.data.items():
-        own: str = split
+        part: str = split
         if isinstance(settings, FileSettings):
-            own = settings.split if split == "train" else settings.eval_split
-        found[name] = open_source(settings, own, quantities, config.data_root or None)
-    return found
+            part = settings.split if split == "train" else settings.eval_split
+        opened[name] = open_source(settings, part, quantities, config.data_root or None)
+    return opened
 
 
 def overlap(trained: RunConfig, scored: Iterable[SourceSettings]) -> str | None:
     """What to say beside scores on the very frames that were trained on."""
     same = []
-    for one in scored:
-        old = trained.data.get(one.name)
-        if isinstance(one, FileSettings) and isinstance(old, FileSettings):
-            if "all" in (old.split, one.eval_split) or old.split == one.eval_split:
-                same.append(one.name)
+    for new in scored:
+        old = trained.data.get(new.name)
+        if isinstance(new, FileSettings) and isinstance(old, FileSettings):
+            if "all" in (old.split, new.eval_split) or old.split == new.eval_split:
+                same.append(new.name)
     return f"training frames (overfit): {', '.join(same)}" if same else None
 
 
@@ -47,28 +47,28 @@ def pick_sources(
 ) -> dict[str, Source]:
     """For each task (all, or those asked for) the first source that holds the truth which its
     protocols (`chosen`, by task) need."""
-    found = {}
+    picked = {}
     for task in tasks or pipeline.tasks:
         needs = truth_needed(pipeline, task, chosen or {})
         fitting = [source for source in sources.values() if needs <= source.quantities]
         if fitting:
-            found[task] = fitting[0]
+            picked[task] = fitting[0]
         elif tasks:
             raise UserError(
                 f"task {task} needs {' and '.join(sorted(needs))}; {', '.join(sources)} has none. "
                 f"Choose another source with --data.name, or another task or protocol."
             )
-    if not found:
+    if not picked:
         raise UserError(
             f"{', '.join(sources)} holds no truth for {', '.join(pipeline.tasks)}. "
             f"Choose another source with --data.name."
         )
-    return found
+    return picked
 
 
 def truth_needed(
     pipeline: DensePipeline, task: str, chosen: Mapping[str, Sequence[Protocol]]
 ) -> frozenset[str]:
     """The quantities that the protocols of a task are scored against."""
-    own = pipeline.task(task).needs
-    return frozenset(rule.needs or own for rule in protocols_of(pipeline, task, chosen))
+    usual = pipeline.task(task).target_field
+    return frozenset(row.needs or usual for row in protocols_of(pipeline, task, chosen))

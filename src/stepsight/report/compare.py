@@ -5,15 +5,15 @@ Scores share a column only if they have the same data, protocol, sampler, NFE, m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stepsight import checkpoint
 from stepsight.errors import UserError
 from stepsight.measures import headline, measure, number
+from stepsight.report.rendering import interval
+from stepsight.results import Result, read_results
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Run:
     name: str
     model: str
     images: int
-    flops: float  # of its own training
+    flops: float  # of its training
     inherited: float  # of the runs whose weights it started from
     losses: dict[str, float]  # validation loss by task, of the weights that were scored
-    results: dict[str, dict[str, Any]]  # by task, eval/results.json under its first protocol
+    results: dict[str, Result]  # by task, eval/results.json under its first protocol
 
 
 def read_run(path: Path) -> Run:
@@ -42,59 +42,50 @@ def read_run(path: Path) -> Run:
         flops=saved.meta["training_flops"],
         inherited=saved.meta.get("inherited_flops", 0.0),
         losses=checkpoint.read(path).meta["losses"],
-        results={one["task"]: one for one in reversed(json.loads(scores.read_text()))},
+        results={result.task: result for result in reversed(read_results(scores))},
     )
 
 
 def compare(runs: Sequence[Run]) -> str:
-    """Markdown: a table of costs, then one a task and way of scoring."""
-    costs = [
-        [
-            run.name,
-            run.model,
-            f"{run.images:,}",
-            f"{run.flops / 1e15:.3f}",
-            f"{run.inherited / 1e15:.3f}",
-            f"{(run.flops + run.inherited) / 1e15:.3f}",
-        ]
-        for run in runs
-    ]
+    """Markdown: a table of costs, then one per task and way of scoring."""
+    costs = []
+    for run in runs:
+        spent = run.flops, run.inherited, run.flops + run.inherited
+        petaflops = [f"{flops / 1e15:.3f}" for flops in spent]
+        costs.append([run.name, run.model, f"{run.images:,}", *petaflops])
     head = ["run", "model", "images", "PFLOP", "PFLOP before", "PFLOP in all"]
     tables = [_table(head, costs)]
     for task in dict.fromkeys(task for run in runs for task in run.results):
-        ways = dict.fromkeys(_way(run.results[task]) for run in runs if task in run.results)
-        for way in ways:
-            own = [r for r in runs if task in r.results and _way(r.results[task]) == way]
-            tables.append(f"{task}: {way}\n\n{_scores(task, own)}")
+        comparable: dict[str, list[Run]] = {}
+        for run in runs:
+            if task in run.results:
+                comparable.setdefault(_scoring(run.results[task]), []).append(run)
+        tables += [f"{task}: {how}\n\n{_scores(task, group)}" for how, group in comparable.items()]
     return "\n\n".join(tables) + "\n"
 
 
 def _scores(task: str, runs: Sequence[Run]) -> str:
-    names = headline(task, runs[0].results[task]["metrics"])
+    names = headline(task, runs[0].results[task].metrics)
     head = ["predictor", "validation loss", *[measure(name).label for name in names]]
     rows = []
     for run in runs:
-        one, loss = run.results[task], run.losses.get(task)
-        rows.append(
-            [run.name, "" if loss is None else number(loss), *[_value(one, name) for name in names]]
-        )
-    for name, metrics in runs[0].results[task]["baselines"].items():
+        result, loss = run.results[task], run.losses.get(task)
+        values = [
+            f"{number(result.metrics[name])} {interval(result.intervals.get(name))}".strip()
+            for name in names
+        ]
+        rows.append([run.name, "" if loss is None else number(loss), *values])
+    for name, metrics in runs[0].results[task].baselines.items():
         rows.append([name, "", *[number(metrics[metric]) for metric in names]])
     return _table(head, rows)
 
 
-def _way(one: dict[str, Any]) -> str:
+def _scoring(result: Result) -> str:
     """How a result was scored."""
     return (
-        f"{one['data']}, {one['protocol']}, {one['n']} images, {one['sampler']}, "
-        f"{one['nfe']} NFE x {one['members']} members"
+        f"{result.data}, {result.protocol}, {result.n} images, {result.sampler}, "
+        f"{result.nfe} NFE x {result.members} members"
     )
-
-
-def _value(one: dict[str, Any], metric: str) -> str:
-    span = one["intervals"].get(metric)
-    ends = f" [{number(span[0])}, {number(span[1])}]" if span else ""
-    return number(one["metrics"][metric]) + ends
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

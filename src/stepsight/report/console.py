@@ -11,11 +11,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 import rich.console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from stepsight.measures import duration, headline, measure, number
@@ -107,21 +108,10 @@ class Console:
             *(f"{clean(name)} {number(value)}" for name, value in more.items()),
             f"ETA {_clock(eta_s)}",
         ]
-        self._write(
-            plain_line(
-                "train",
-                step=step,
-                total=total,
-                images_seen=images_seen,
-                loss=loss,
-                **{f"loss/{task}": value for task, value in losses.items()},
-                lr=lr,
-                images_per_s=images_per_s,
-                data_share=data_share,
-                **more,
-                eta_s=eta_s,
-            )
-        )
+        named = {f"loss/{task}": value for task, value in losses.items()}
+        fields = {"step": step, "total": total, "images_seen": images_seen, "loss": loss} | named
+        fields |= {"lr": lr, "images_per_s": images_per_s, "data_share": data_share} | more
+        self._write(plain_line("train", **fields, eta_s=eta_s))
         self._draw("train", step, total, " | ".join(parts))
 
     def validation(
@@ -149,11 +139,8 @@ class Console:
         phase = self._phase
         before, phase.done = phase.done, phase.done + n
         if phase.tenth(before) != phase.tenth(phase.done):
-            self._write(
-                plain_line(
-                    "progress", name=phase.name, done=phase.done, total=phase.total, **figures
-                )
-            )
+            counts = {"name": phase.name, "done": phase.done, "total": phase.total}
+            self._write(plain_line("progress", **counts, **figures))
         shown = " | ".join(f"{clean(name)} {number(value)}" for name, value in figures.items())
         self._draw(phase.name, phase.done, phase.total, shown)
 
@@ -161,7 +148,7 @@ class Console:
     def counted(self, name: str, total: int, least: int = 0) -> Iterator[Callable[[int], None]]:
         """A phase in the middle of another piece of work: yields what to call with units done.
 
-        Nothing is said of no more than `least` units.
+        No more than `least` units are passed over in silence.
         """
         if total <= least:
             yield lambda done: None
@@ -220,32 +207,26 @@ class Console:
             self._progress = None
 
 
+@dataclass
 class _Phase:
     """A counted piece of work and how much of it is done."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
+    name: str
+    total: int
+    done: int = 0
 
     def tenth(self, done: int) -> int:
         return 10 * done // max(self.total, 1)
 
 
-class _Figures(ProgressColumn):
-    """The figures beside the bar, as plain text: names are never read as markup."""
-
-    def render(self, task: Any) -> Text:
-        return Text(task.fields["figures"])
-
-
 def _progress(terminal: rich.console.Console) -> Progress:
-    """A bar redrawn only when something changed, so that it costs no thread while training."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.percentage:>3.0f}%", markup=False),
-        _Figures(),
-    )
-    return Progress(*columns, console=terminal, auto_refresh=False)
+    """A bar redrawn only when something changed, so that it costs no thread while training; names
+    are never read as markup."""
+    done = "{task.completed:.0f}/{task.total:.0f} {task.percentage:>3.0f}%"
+    texts = "{task.description}", done, "{task.fields[figures]}"
+    name, count, figures = (TextColumn(text, markup=False) for text in texts)
+    bar = BarColumn(bar_width=16)
+    return Progress(name, bar, count, figures, console=terminal, auto_refresh=False)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, object]:
@@ -263,24 +244,16 @@ def _val_text(row: Mapping[str, Any]) -> Text:
     text = Text(clean(row["task"]))
     for i, name in enumerate(headline(row["task"], metrics)):
         text.append(f" {clean(measure(name).label)} ")
-        rival = _best_baseline(row, name) if i == 0 else None
-        better = rival is not None and measure(name).beats(metrics[name], rival[1])
-        style = "" if rival is None else "green" if better else "red"
-        text.append(number(metrics[name]), style=style)
-        if rival is not None:
-            text.append(f" ({clean(rival[0])} {number(rival[1])})", style="dim")
+        rivals = {} if i else {k: v[name] for k, v in row.get("baselines", {}).items() if name in v}
+        if not rivals:
+            text.append(number(metrics[name]))
+            continue
+        rival = min(rivals, key=lambda baseline: measure(name).error(rivals[baseline]))
+        better = measure(name).beats(metrics[name], rivals[rival])
+        text.append(number(metrics[name]), style="green" if better else "red")
+        text.append(f" ({clean(rival)} {number(rivals[rival])})", style="dim")
     text.append(f"  [{row['n']} img, {row['nfe']} NFE x {row['members']}]", style="dim")
     return text
-
-
-def _best_baseline(row: Mapping[str, Any], metric: str) -> tuple[str, float] | None:
-    """The baseline that is hardest to beat on `metric`, with its value."""
-    offered = {k: v[metric] for k, v in row.get("baselines", {}).items() if metric in v}
-    if not offered:
-        return None
-    choose = max if measure(metric).higher_is_better else min
-    name = choose(offered, key=offered.__getitem__)
-    return name, offered[name]
 
 
 def _key(name: str) -> str:
@@ -296,8 +269,5 @@ def _word(value: object) -> str:
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-        if minutes >= 60
-        else f"{minutes}:{rest:02d}"
-    )
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,5 @@
-"""The figures of a run, in one style: training and validation curves, and what others build on.
+"""The figures of a run, in one style: training and validation curves, the use of experts, and what
+other figures build on.
 
 Every function returns a matplotlib `Figure` that has never met pyplot (no global state, no window);
 `to_svg` and `to_png` write it. Colours are those of Okabe and Ito (2008), told apart by readers
@@ -10,22 +11,29 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from stepsight.measures import HEADLINE, main_metric, measure, number
-from stepsight.report.run_folder import Row, series
+from stepsight.measures import main_metric, measure, number
+from stepsight.report.run_folder import Row, validation_lines
+from stepsight.tasks.config import scored_tasks
 
 INK = "#22262b"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2))
+REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.1, "alpha": 0.75, "dashes": DASHES[0]}
+EXPERTS = "experts/"  # and the task: the share of its tokens per expert, one list per layer
+BELOW = "outside lower center"  # where legends stand
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names come from outside: a dollar sign is a dollar sign
     "text.color": INK,
@@ -56,7 +64,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def to_svg(figure: Figure, title: str) -> str:
+def to_svg(figure: Figure, title: str) -> Markup:
     """The figure as an `<svg>` element to put into a page; `title` is for readers who cannot see.
 
     Ink becomes `currentColor`, the first colour the page's `--blue` if it has one (deep blue is
@@ -70,11 +78,11 @@ def to_svg(figure: Figure, title: str) -> str:
     svg = svg.replace(PALETTE[0], f"var(--blue, {PALETTE[0]})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{_attribute(title)}"', 1)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
 
 
 def to_png(figure: Figure, path: Path) -> Path:
-    """Write the figure on white at 150 dots an inch."""
+    """Write the figure on white at 150 dots per inch."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
@@ -83,16 +91,16 @@ def to_png(figure: Figure, path: Path) -> Path:
 
 @matplotlib.rc_context(STYLE)
 def training_curves(rows: list[Row]) -> Figure:
-    """Training loss against images seen, one line a task: raw values faint, their trend bold."""
+    """Training loss against images seen, one line per task: raw values faint, their trend bold."""
     keys = {key for row in rows for key in row if key.startswith("loss/")} or {"loss"}
     figure, axes = new_axes("Training loss", "images seen", "loss (weighted mean squared error)")
     for i, key in enumerate(sorted(keys, key=house_order)):
         points = [(row["images_seen"], row[key]) for row in rows if row.get(key, 0) > 0]
         images, losses = np.array(points).reshape(-1, 2).T
-        axes.plot(images, losses, color=colour(i), linewidth=0.8, alpha=0.35)
-        axes.plot(images, trend(losses), color=colour(i), label=key.removeprefix("loss/"))
-    axes.set_yscale("log")
-    finish(axes, log_y=True)
+        noisy_line(axes, i, images, losses, key.removeprefix("loss/"))
+    logarithmic(axes.yaxis, lambda value: number(value, 2))
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
+    axes.legend()
     return figure
 
 
@@ -103,22 +111,77 @@ def validation_curves(rows: list[Row], task: str) -> Figure:
     metric = main_metric(task, rows[0]["metrics"])
     assert metric is not None, "a validation row has a metric"
     figure, axes = new_axes(task, "images seen", measure(metric).axis, size=(4.8, 3.6))
-    for i, ((data, nfe, members), line) in enumerate(series(rows).items()):
-        axes.plot(
-            [row["images_seen"] for row in line],
-            [row["metrics"].get(metric, np.nan) for row in line],
-            color=colour(i),
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=5,
-            label=f"{data}, {nfe} NFE x {members}",
-        )
-    for i, (name, values) in enumerate(rows[-1].get("baselines", {}).items()):
-        if metric in values:
-            line = axes.axhline(values[metric], color=INK, linewidth=1.1, alpha=0.75)
-            line.set(dashes=DASHES[i % len(DASHES)], label=f"{name} {number(values[metric])}")
+    for i, ((_, data, nfe, members), line) in enumerate(validation_lines(rows)):
+        images = [row["images_seen"] for row in line]
+        values = [row["metrics"].get(metric, np.nan) for row in line]
+        axes.plot(images, values, **look(i), markersize=5, label=f"{data}, {nfe} NFE x {members}")
+    for i, (name, metrics) in enumerate(rows[-1].get("baselines", {}).items()):
+        if metric in metrics:
+            line = axes.axhline(metrics[metric], **REFERENCE)
+            line.set(dashes=DASHES[i % len(DASHES)], label=f"{name} {number(metrics[metric])}")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(short))
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc=BELOW, ncols=2)
+    return figure
+
+
+def usage_figures(rows: list[Row]) -> tuple[Figure | None, dict[str, Figure]]:
+    """The curves of training rows and a map for each task; None and {} for a dense network.
+
+    A router that sends all tokens to a few experts wastes the others; a router that sends each task
+    to other experts has specialised.
+    """
+    keys = {key for row in rows for key in row if key.startswith(EXPERTS)}
+    ordered = sorted(keys, key=house_order)
+    usage = {key.removeprefix(EXPERTS): shares(rows, key) for key in ordered}
+    if not usage:
+        return None, {}
+    highest = max(float(share[-1].max()) for _, share in usage.values())
+    maps = {task: expert_map(share[-1], task, highest) for task, (_, share) in usage.items()}
+    return imbalance_curves(usage), maps
+
+
+def shares(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images seen "r" and shares "r layers experts" of the rows that have `key`."""
+    rows = [row for row in rows if key in row]
+    return np.array([row["images_seen"] for row in rows]), np.array([row[key] for row in rows])
+
+
+def imbalance(share: np.ndarray) -> np.ndarray:
+    """Shares "... layers experts" to "...": the busiest expert's load over an even one, mean over
+    layers. 1 is even; as many as there are experts is every token to the same one."""
+    return share.max(axis=-1).mean(axis=-1) * share.shape[-1]
+
+
+@matplotlib.rc_context(STYLE)
+def expert_map(share: np.ndarray, task: str, highest: float) -> Figure:
+    """Shares "layers experts" as colours from 0 to `highest`, the first layer on top."""
+    layers, experts = share.shape
+    size = (4.8, min(6.0, 1.5 + 0.22 * layers))
+    figure, axes = new_axes(task, "expert", "layer", size=size)
+    edges = np.arange(experts + 1) + 0.5, np.arange(layers + 1) + 0.5
+    shown = axes.pcolormesh(*edges, share, cmap="cividis", vmin=0, vmax=highest)
+    axes.invert_yaxis()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    bare(axes)
+    bar = figure.colorbar(shown, label="share of tokens")
+    bar.outline.set_visible(False)
+    bar.ax.axhline(1 / experts, color=PALETTE[1], linewidth=3)
+    bar.ax.text(-0.25, 1 / experts, f"1/{experts}", ha="right", va="center", fontsize=8.5)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def imbalance_curves(usage: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """`imbalance` against images seen, one line per task: as measured faint, its trend bold."""
+    y = "busiest expert / even load"
+    figure, axes = new_axes("Imbalance of the experts", "images seen", y)
+    for i, (task, (images, share)) in enumerate(usage.items()):
+        noisy_line(axes, i, images, imbalance(share), task)
+    axes.axhline(1, **REFERENCE, label="even")
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
+    axes.legend()
     return figure
 
 
@@ -140,19 +203,35 @@ def new_axes(
     return figure, axes
 
 
-def finish(axes: Axes, log_y: bool = False) -> None:
-    """Short numbers on the axes, and the legend."""
-    axes.xaxis.set_major_formatter(FuncFormatter(short))
-    if log_y:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.legend()
+def noisy_line(axes: Axes, i: int, x: np.ndarray, y: np.ndarray, label: str) -> None:
+    """Line `i`: as measured faint, its trend bold."""
+    axes.plot(x, y, color=colour(i), linewidth=0.8, alpha=0.35)
+    axes.plot(x, trend(y), color=colour(i), label=label)
+
+
+def logarithmic(
+    axis: XAxis | YAxis,
+    write: Callable[[float], str],
+    locator: Locator | None = None,
+    base: float = 10,
+) -> None:
+    """Make an axis logarithmic and write its ticks out; without a locator at 1, 2, 5 and so on."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=base)
+    axis.set_major_locator(locator or LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def bare(axes: Axes) -> None:
+    """Axes of a map: without grid, tick marks and frame."""
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def house_order(key: str) -> tuple[int, str]:
     """Sorts `loss/<task>` and the like: tasks as the house lists them, then the others by name."""
-    known = list(HEADLINE)
+    known = list(scored_tasks())
     task = key.partition("/")[2]
     return (known.index(task) if task in known else len(known), key)
 
@@ -170,5 +249,6 @@ def colour(i: int) -> str:
     return PALETTE[i % len(PALETTE)]
 
 
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+def look(i: int) -> dict[str, Any]:
+    """Colour and marker of line `i`."""
+    return {"color": colour(i), "marker": MARKERS[i % len(MARKERS)]}

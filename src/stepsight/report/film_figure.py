@@ -23,17 +23,18 @@ from stepsight.measures import measure, number
 from stepsight.report import figures
 from stepsight.report.grids import NOTE, Tile
 
-TILE, GAP, CAPTION = 1.28, 0.12, 0.3  # inches, of which there are 150 dots: 64 pixels are 192
+TILE, GAP, CAPTION = 1.28, 0.12, 0.3  # inches, of which each is 150 dots: 64 pixels are 192
 HEADING, MARGIN, FOOT, SIDE = 0.56, 0.42, 0.2, 0.75
-DOTS = 150  # pixels of a legend an inch
+DOTS = 150  # pixels of a legend per inch
+PICTURES: dict[Any, Any] = {"image.interpolation": "nearest", "image.aspect": "auto"}
 
 
 class Shot(NamedTuple):
-    """A tile of the strip."""
+    """A tile of the strip, with the metric of its setting."""
 
     tile: Tile
-    over_set: float  # the metric of the set
-    own: float  # and of the image
+    over_set: float
+    on_image: float
     best: bool = False  # over the set
 
 
@@ -56,109 +57,86 @@ class Film:
         return sorted({calls for row in self.rows.values() for calls in row})
 
 
-class Sheet:
-    """A figure on which tiles of one size are placed in inches from the upper left corner."""
-
-    def __init__(self, size: tuple[float, float], tile: tuple[float, float]) -> None:
-        self.figure = Figure(figsize=size)
-        self.tile = tile
-        self._size = size
-
-    def place(self, x: float, y: float, tile: Tile) -> Axes:
-        """A tile with its upper left corner at (x, y)."""
-        return self.picture(x, y, *self.tile, tile)
-
-    def picture(self, x: float, y: float, width: float, height: float, tile: Tile) -> Axes:
-        """A picture of another size."""
-        axes = self.box(x, y, width, height)
-        axes.imshow(tile, interpolation="nearest", aspect="auto")
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        axes.xaxis.labelpad = 2
-        return axes
-
-    def box(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Axes of another size."""
-        whole, tall = self._size
-        return self.figure.add_axes(
-            (x / whole, 1 - (y + height) / tall, width / whole, height / tall)
-        )
-
-    def write(self, x: float, y: float, text: str, **look: Any) -> None:
-        whole, tall = self._size
-        self.figure.text(x / whole, 1 - y / tall, text, **look)
-
-
-@matplotlib.rc_context(figures.STYLE)
+@matplotlib.rc_context(figures.STYLE | PICTURES)
 def draw(film: Film) -> Figure:
-    """The strip as a figure."""
-    rows = len(film.rows) + bool(film.spreads)
-    aside = -(-len(film.given) // rows)  # columns of input, prompt and truth
-    height, width = next(iter(film.given.values())).shape[:2]
-    tile = (TILE, TILE * height / width)
-    left = aside * (TILE + GAP) + MARGIN
-    across, down = TILE + GAP, tile[1] + CAPTION
-    end = left + len(film.nfe) * across
-    sheet = Sheet((end + SIDE, HEADING + rows * down + FOOT), tile)
-    sheet.write(0, 0.18, f"{film.task}: {film.key}", weight="bold", size=11)
-    for place, (name, picture) in enumerate(film.given.items()):
-        column, row = divmod(place, rows)
-        sheet.place(column * across, HEADING + row * down, picture).set_xlabel(name)
-    for x, calls in enumerate(film.nfe):
-        centre = left + x * across + TILE / 2
-        sheet.write(centre, HEADING - 0.07, f"{calls} NFE", ha="center", size=9.5)
-        for y, row in enumerate(film.rows.values()):
-            if calls in row:
-                _place(sheet, left + x * across, HEADING + y * down, row[calls])
+    """The strip as a figure: what is given on the left, then a column per NFE."""
     labels = [*film.rows, *(["spread"] if film.spreads else [])]
-    for y, label in enumerate(labels):
-        middle = HEADING + y * down + tile[1] / 2
-        sheet.write(left - 0.2, middle, label, rotation=90, ha="center", va="center", size=9)
-    _legend(sheet, film, end)
-    _draw_spreads(sheet, film, left, HEADING + len(film.rows) * down)
-    _explain(sheet, film, end - GAP, HEADING + rows * down)
-    return sheet.figure
+    aside = -(-len(film.given) // len(labels))  # columns of input, prompt and truth
+    height, width = next(iter(film.given.values())).shape[:2]
+    tall, across = TILE * height / width, TILE + GAP
+    left = aside * across + MARGIN
+    end = left + len(film.nfe) * across
+    size = end + SIDE, HEADING + len(labels) * (tall + CAPTION) + FOOT
+    figure = Figure(figsize=size)
+
+    def axes_of(start: float, columns: int) -> np.ndarray:
+        """Empty axes, a row per label."""
+        edges = {"top": 1 - HEADING / size[1], "bottom": (FOOT + CAPTION) / size[1]}
+        edges |= {"left": start / size[0], "right": (start + columns * across - GAP) / size[0]}
+        spaces = {"wspace": GAP / TILE, "hspace": CAPTION / tall}
+        grid = figure.add_gridspec(len(labels), columns, **edges, **spaces).subplots(squeeze=False)
+        for axes in grid.flat:
+            _bare(axes)
+        return grid
+
+    given, strip = axes_of(0, aside), axes_of(left, len(film.nfe))
+    for axes, (name, tile) in zip(given.T.flat, film.given.items()):
+        axes.imshow(tile)
+        axes.set_xlabel(name)
+    for axes, label in zip(strip[:, 0], labels):
+        axes.set_ylabel(label, fontsize=9)
+    for axes, calls in zip(strip.T, film.nfe):
+        axes[0].set_title(f"{calls} NFE", loc="center", fontsize=9.5, weight="normal")
+        for place, row in zip(axes, film.rows.values()):
+            if calls in row:
+                _shoot(place, row[calls])
+        if calls in film.spreads:
+            axes[-1].imshow(film.spreads[calls])
+    if film.legend is not None:
+        _draw_legend(strip[0, -1], film.legend, tall)
+    if film.spreads:
+        scale = strip[-1, -1].inset_axes((across / TILE, 0, 0.1 / TILE, 1))
+        shown = ScalarMappable(Normalize(0, film.brightest), "inferno")
+        figure.colorbar(shown, cax=scale).outline.set_visible(False)  # type: ignore[operator]
+    _explain(figure, film, right=(end - GAP) / size[0])
+    return figure
 
 
-def _place(sheet: Sheet, x: float, y: float, shot: Shot) -> None:
+def _bare(axes: Axes) -> None:
+    """For a picture: no ticks, grid and frame."""
+    axes.set(xticks=[], yticks=[])
+    figures.bare(axes)
+    axes.xaxis.labelpad = 2
+
+
+def _shoot(axes: Axes, shot: Shot) -> None:
     """A tile with what the set and the image say of its setting."""
-    axes = sheet.place(x, y, shot.tile)
+    axes.imshow(shot.tile)
     for spine in axes.spines.values():
         spine.set(visible=shot.best, edgecolor=figures.PALETTE[1], linewidth=3)
-    if np.isfinite(shot.over_set):
+    if np.isfinite(shot.over_set) and axes.figure is not None:
         axes.set_xlabel(number(shot.over_set), weight="bold" if shot.best else "normal")
-        below = y + sheet.tile[1] + 0.14
-        sheet.write(x + TILE, below, number(shot.own), ha="right", size=6.5, alpha=0.75)
+        small = {"ha": "right", "va": "top", "size": 6.5, "alpha": 0.75}
+        axes.figure.text(1, -0.05, number(shot.on_image), transform=axes.transAxes, **small)
 
 
-def _legend(sheet: Sheet, film: Film, x: float) -> None:
-    """What the colours stand for, beside the first row."""
-    if film.legend is None:
-        return
-    tile = rearrange(film.legend.picture.cpu(), "c h w -> h w c").numpy()
-    height, width = (side / DOTS for side in tile.shape[:2])
-    sheet.write(x, HEADING + 0.1, film.legend.top, size=8)
-    sheet.picture(x, HEADING + 0.16, width, height, tile)
-    sheet.write(x, HEADING + 0.3 + height, film.legend.bottom, size=8)
+def _draw_legend(beside: Axes, legend: Legend, tall: float) -> None:
+    """What the colours stand for, at the upper right of the axes, which are `tall` inches."""
+    tile = rearrange(legend.picture.cpu(), "c h w -> h w c").numpy()
+    height, width = tile.shape[0] / DOTS / tall, tile.shape[1] / DOTS / TILE
+    axes = beside.inset_axes((1 + GAP / TILE, 1 - 0.16 / tall - height, width, height))
+    _bare(axes)
+    axes.imshow(tile)
+    axes.set_title(legend.top, fontsize=8, loc="left", pad=3, weight="normal")
+    axes.set_xlabel(legend.bottom, fontsize=8, loc="left")
 
 
-def _draw_spreads(sheet: Sheet, film: Film, left: float, top: float) -> None:
-    """The last row with its scale; nothing for single members."""
-    if not film.spreads:
-        return
-    for x, calls in enumerate(film.nfe):
-        if calls in film.spreads:
-            sheet.place(left + x * (TILE + GAP), top, film.spreads[calls])
-    scale = sheet.box(left + len(film.nfe) * (TILE + GAP), top, 0.1, sheet.tile[1])
-    shown = ScalarMappable(Normalize(0, film.brightest), "inferno")
-    sheet.figure.colorbar(shown, cax=scale).outline.set_visible(False)  # type: ignore[operator]
-
-
-def _explain(sheet: Sheet, film: Film, right: float, y: float) -> None:
-    """The direction of the metric, and how to read the captions."""
-    said = NOTE
+def _explain(figure: Figure, film: Film, right: float) -> None:
+    """The image, the direction of the metric, and how to read the captions."""
+    height, note = figure.get_figheight(), NOTE
+    heading = 1 - 0.18 / height
+    figure.text(0, heading, f"{film.task}: {film.key}", weight="bold", size=11)
     if film.metric:
-        sheet.write(right, 0.18, measure(film.metric).axis, ha="right", size=9.5)
-        said = f"below: of all {film.images} images, small: of this one; framed: best; {NOTE}"
-    sheet.write(right, y + 0.1, said, ha="right", size=7.5)
+        figure.text(right, heading, measure(film.metric).axis, ha="right", size=9.5)
+        note = f"below: over all {film.images} images, small: this one; framed: best; {NOTE}"
+    figure.text(right, (FOOT - 0.1) / height, note, ha="right", size=7.5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +39,19 @@ def compose(
     legends: Sequence[Legend | None] = (),
     note: str = "",
 ) -> Path:
-    """Write `rows` of tiles as one PNG: column headings above, row labels on the left, on the right
-    the legend of a row that has one, and a note below.
+    """Write `rows` of tiles as a PNG: column headings above, row labels on the left, on the right
+    the legends of rows, and a note below.
 
     All tiles are uint8 "h w 3"; they may differ in size, and each column is as wide as its widest.
     Texts that do not fit are cut with an ellipsis.
     """
     assert rows and all(len(row) == len(columns) for row in rows), "one tile for every column"
     assert labels is None or len(labels) == len(rows), "one label for every row"
-    tiles = [[_enlarge(tile, scale) for tile in row] for row in rows]
+    assert all(tile.dtype == np.uint8 and tile.shape[-1] == 3 for row in rows for tile in row)
+    enlarge = partial(repeat, pattern="h w c -> (h a) (w b) c", a=scale, b=scale)
+    tiles = [[Image.fromarray(enlarge(tile)) for tile in row] for row in rows]
     font = ImageFont.load_default(FONT_SIZE)
-    lines = [[one] if isinstance(one, str) else list(one) for one in labels or []]
+    lines = [[label] if isinstance(label, str) else list(label) for label in labels or []]
     left = _label_width(lines, font)
     widths = [max(tile.width for tile in column) for column in zip(*tiles)]
     heights = [max(tile.height for tile in row) for row in tiles]
@@ -88,13 +91,8 @@ def _place(page: Image.Image, legend: Legend, x: int, y: int, height: int, font:
     draw.text((x, top + picture.height + GAP // 2), legend.bottom, INK, font, anchor="la")
 
 
-def _enlarge(tile: np.ndarray, scale: int) -> Image.Image:
-    assert tile.dtype == np.uint8 and tile.shape[-1] == 3, "tiles are uint8 h w 3"
-    return Image.fromarray(repeat(tile, "h w c -> (h a) (w b) c", a=scale, b=scale))
-
-
 def _starts(first: int, sizes: list[int]) -> list[int]:
-    """Where each tile starts along one axis, and last where the page ends."""
+    """Where each tile starts along an axis, and last where the page ends."""
     return [first, *(first + np.cumsum([size + GAP for size in sizes]))]
 
 
@@ -106,9 +104,9 @@ def _label_width(labels: list[list[str]], font: Font) -> int:
 
 
 def _legend_width(legends: Sequence[Legend | None], font: Font) -> int:
-    found = [one for one in legends if one is not None]
-    texts = [font.getlength(text) for one in found for text in (one.top, one.bottom)]
-    return round(max([*texts, *(one.picture.shape[-1] for one in found), -GAP])) + GAP
+    shown = [legend for legend in legends if legend is not None]
+    texts = [font.getlength(text) for legend in shown for text in (legend.top, legend.bottom)]
+    return round(max([*texts, *(legend.picture.shape[-1] for legend in shown), -GAP])) + GAP
 
 
 def _visible(text: str) -> str:

@@ -1,156 +1,150 @@
-"""Scores as HTML: the tables that the report of a run and the page of an evaluation share.
+"""The report of a run and the page of an evaluation: one HTML file each that needs nothing else.
 
-A table holds one task under one protocol. How far protocols differ on the same predictions is shown
-apart from them, as a list and not as a ranking.
+Every picture is inside the page, there are no scripts, and a content security policy forbids the
+page to load anything. What the run folder does not have is left out with a line that says so.
+
+Both show scores in tables, one per task and protocol. How far protocols differ on the same
+predictions is shown apart from them, as a list and not as a ranking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from stepsight.measures import MEASURES, main_of, measure, number
-from stepsight.report.markup import Html, Pictures, join, mark, page, table, tag
-from stepsight.report.run_folder import Row
-from stepsight.report.verdict import Standing, standings
+from stepsight.measures import duration, measure, number
+from stepsight.report import figures, rendering
+from stepsight.report.rendering import Pictures
+from stepsight.report.run_folder import RunFolder, by, read_run
+from stepsight.report.sweep import page as sweep_page
+from stepsight.report.verdict import next_steps, standings, verdict
+from stepsight.results import Result
+from stepsight.scaling.sampling.wording import count
 
-HEADER = ("task, data", "setting", "score", "against trivial predictors", "uncertainty", "also")
-EXPLAINED = (
-    "Scores with their 95 % intervals. A predictor counts as beaten when the whole interval of "
-    "the ratio (ours / theirs) is on the good side of 1."
-)
 DIFFER = (
-    "The same predictions, each line under a rule of its own. The numbers are not comparable with "
-    "each other, only with others of the same protocol id."
+    "The same predictions, each line under its own protocol. The numbers are not comparable with "
+    "each other, only with others under the same protocol id."
 )
 
 
-def write_page(path: Path, results: Sequence[Row], grids: Iterable[Path]) -> Path:
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    Raises `UserError` if there is no such folder, `DataFormatError` if a file in it is damaged.
+    """
+    target = run_dir / "report.html"
+    target.write_text(render(read_run(run_dir)), encoding="utf-8")
+    return target
+
+
+def render(run: RunFolder) -> str:
+    """The report of a run."""
+    evaluate = f"uv run evaluate.py --checkpoint {shlex.quote(str(run.path))}"
+    return rendering.render(
+        "run",
+        title=run.path.resolve().name,
+        verdict=verdict(run),
+        facts=_facts(run),
+        steps=next_steps(run),
+        config=run.config,
+        commands=[*filter(None, [run.command]), evaluate, f"{evaluate} --sweep"],
+        sweep=sweep_page.gather(run.sweep),
+        **scores(run.results),
+        **_pictures(run),
+        **_training(run),
+    )
+
+
+def _facts(run: RunFolder) -> list[str]:
+    facts = [
+        f"{name} {value}"
+        for name, value in run.environment.items()
+        if isinstance(value, str | int | float) and len(str(value)) < 40
+    ]
+    if run.train:
+        last = run.train[-1]
+        facts += [f"{last['images_seen']} images seen", f"{duration(last['seconds'])} of training"]
+    return facts
+
+
+def _pictures(run: RunFolder) -> dict[str, Any]:
+    """Grids of the evaluation, the newest samples and some earlier ones, within one budget."""
+    read = Pictures().read
+    earlier, newest = run.samples[:-1], run.samples[-1:]
+    spread = earlier[:: max(1, len(earlier) // 3)]
+    return {
+        "grids": [
+            read(path, f"{path.stem.removeprefix('grid-')}: best, median and worst images")
+            for path in (run.grids if run.results else [])
+        ],
+        "newest": [read(path, f"{path.stem}: newest samples") for path in newest],
+        "earlier": [read(path, path.stem) for path in spread],
+    }
+
+
+def _training(run: RunFolder) -> dict[str, Any]:
+    """Curves of training and validation, and the use of experts."""
+    rates = [row["images_per_s"] for row in run.train if row.get("images_per_s")]
+    tasks = dict.fromkeys(row["task"] for row in run.val if row["metrics"])
+    imbalance, maps = figures.usage_figures(run.train)
+    return {
+        "losses": figures.training_curves(run.train) if run.train else None,
+        "speed": sum(rates) / len(rates) if rates else None,
+        "validations": {task: figures.validation_curves(run.val, task) for task in tasks},
+        "imbalance": imbalance,
+        "expert_maps": maps,
+    }
+
+
+def write_page(path: Path, results: Sequence[Result], grids: Iterable[Path]) -> Path:
     """Write the page of an evaluation; it needs no other file."""
     pictures = Pictures()
-    shown = [pictures.show(grid, f"{grid.stem}: best, median and worst images") for grid in grids]
-    whose = ", ".join(dict.fromkeys(f"{row['task']} on {row['data']}" for row in results))
-    body = join(
-        tag("header", tag("h1", f"Evaluation: {whose}")),
-        tag("section", score_tables(results), *shown),
+    whose = ", ".join(dict.fromkeys(f"{result.task} on {result.data}" for result in results))
+    shown = [pictures.read(grid, f"{grid.stem}: best, median and worst images") for grid in grids]
+    page = rendering.render(
+        "evaluation", title=f"Evaluation of {whose}", grids=shown, **scores(results)
     )
-    path.write_text(page(f"Evaluation of {whose}", body), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def score_tables(results: Sequence[Row]) -> Html:
-    """A table for each task and protocol, then how far protocols differ."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in results:
-        groups.setdefault((row["task"], row["protocol"]), []).append(row)
-    tables = [
-        join(
-            tag("h3", f"{task}: {protocol}"),
-            tag("p", str(rows[0].get("protocol_text") or ""), _class="small"),
-            table(HEADER, map(_result, rows)),
-        )
-        for (task, protocol), rows in groups.items()
-    ]
-    return join(tag("p", EXPLAINED), *tables, _differences(results))
+def scores(results: Sequence[Result]) -> dict[str, object]:
+    """What the template `scores` needs besides pictures."""
+    functions = (standings, setting_text, images_text, score_text, arrow)
+    values = {function.__name__: function for function in functions}
+    return {"results": results, "differences": differences(results), "differ": DIFFER, **values}
 
 
-def differences(results: Sequence[Row]) -> list[list[Row]]:
+def differences(results: Sequence[Result]) -> list[list[Result]]:
     """Results on the same predictions under two protocols or more, in groups."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in results:
-        same = ("task", "data", "checkpoint", "sampler", "nfe", "members")
-        groups.setdefault(tuple(str(row.get(name)) for name in same), []).append(row)
-    return [rows for rows in groups.values() if len(rows) > 1]
+    groups = by(results, "task", "data", "checkpoint", "sampler", "nfe", "members")
+    return [rows for _, rows in groups if len(rows) > 1]
 
 
-def _differences(results: Sequence[Row]) -> Html:
-    groups = differences(results)
-    if not groups:
-        return Html()
-    parts = [table(("protocol", "its main metric", "images"), map(_line, rows)) for rows in groups]
-    return join(tag("h3", "How far protocols differ"), tag("p", DIFFER), *parts)
-
-
-def _line(row: Row) -> Iterator[str]:
-    yield row["protocol"]
-    metric = main_of(row)
-    yield _plain_score(row, metric) if metric else "-"
-    yield images_text(row)
-
-
-def _result(row: Row) -> Iterator[Html]:
-    """The cells of one evaluation."""
-    label = tag("div", f"▲ {row['label']}", _class="mark unsure") if row.get("label") else ""
-    yield join(tag("div", tag("b", row["task"])), tag("div", row["data"]), label)
-    size = "x".join(map(str, row.get("size") or []))
-    yield join(
-        tag("div", setting_text(row), _class="line"),
-        tag("div", f"{images_text(row)} {size}", _class="small line"),
-        tag("div", str(row.get("checkpoint") or ""), _class="small"),
-    )
-    main = main_of(row)
-    yield _score(row, main) if main else Html("-")
-    yield join(*map(_standing, standings(row))) or Html("-")
-    spread = row.get("uncertainty") or {}
-    told = (row.get("calibration") or {}).get("sentence")
-    yield join(
-        *(tag("div", f"{measure(k).label} {number(v)}") for k, v in spread.items()),
-        tag("div", told, _class="small") if told else "",
-    )
-    others = [name for name in row["metrics"] if name not in (main, "n_images")]
-    yield tag("div", " · ".join(_plain_score(row, name) for name in others), _class="small")
-
-
-def setting_text(row: Row) -> str:
+def setting_text(result: Result) -> str:
     """What was spent on a prediction, as far as that is known."""
-    members = f"{row['members']} member{'s' if row['members'] > 1 else ''}"
-    spent = f"{row['nfe']} NFE x {members}" if row["nfe"] else members
-    start = "" if row.get("temperature") is None else f", T {row['temperature']:g}"
-    views = row.get("views") or "none"
-    return f"{row['sampler']}, {spent}{start}" + ("" if views == "none" else f", {views}")
+    members = count(result.members, "member")
+    spent = f"{result.nfe} NFE x {members}" if result.nfe else members
+    start = "" if result.temperature is None else f", T {result.temperature:g}"
+    views = result.views or "none"
+    return f"{result.sampler}, {spent}{start}" + ("" if views == "none" else f", {views}")
 
 
-def images_text(row: Row) -> str:
+def images_text(result: Result) -> str:
     """How many images were scored, and of how many if there are more."""
-    known = row.get("expected") not in (None, row["n"])
-    return f"{row['n']} of {row['expected']} images" if known else f"{row['n']} images"
+    known = result.expected not in (None, result.n)
+    return f"{result.n} of {result.expected} images" if known else f"{result.n} images"
 
 
-def _score(row: Row, metric: str) -> Html:
-    ceiling = (row.get("ceiling") or {}).get(metric)
-    best = f"ceiling {number(ceiling)}" if ceiling is not None else ""
-    return join(
-        tag("div", f"{measure(metric).axis.split(',')[0]} {_better(metric)}", _class="small"),
-        tag("div", number(row["metrics"][metric]), _class="value"),
-        tag("div", interval_text((row.get("intervals") or {}).get(metric)), _class="small line"),
-        tag("div", best, _class="small"),
-    )
+def score_text(result: Result, metric: str | None) -> str:
+    """`AbsRel 0.190↓`."""
+    if metric is None:
+        return "-"
+    return f"{measure(metric).label} {number(result.metrics[metric])}{arrow(metric)}"
 
 
-def _plain_score(row: Row, metric: str) -> str:
-    return f"{measure(metric).label} {number(row['metrics'][metric])}{_better(metric)}"
-
-
-def _standing(standing: Standing) -> Html:
-    ratio = ""
-    if standing.ratio:
-        value, *interval = standing.ratio
-        ratio = f", ratio {number(value)} {interval_text(interval)}"
-    return tag(
-        "div",
-        mark(standing.outcome),
-        f" {standing.baseline} ",
-        tag("span", f"{number(standing.other)}{ratio}", _class="small"),
-    )
-
-
-def _better(metric: str) -> str:
-    if metric not in MEASURES:
-        return ""
-    return "↑" if measure(metric).higher_is_better else "↓"
-
-
-def interval_text(ends: Iterable[float | None] | None) -> str:
-    """`[low, high]`, empty where either end is unknown."""
-    known = [number(float(end)) for end in ends or () if end is not None]
-    return f"[{', '.join(known)}]" if len(known) == 2 else ""
+def arrow(metric: str) -> str:
+    """Which way is better; empty where that is not known."""
+    return {"higher": "↑", "lower": "↓"}.get(measure(metric).better, "")

@@ -1,4 +1,4 @@
-"""Reliability diagrams: does what an answer states about its own uncertainty come true?
+"""Reliability diagrams: does the uncertainty that an answer states come true?
 
 The points are totals over images of the sums in `metrics.uncertainty`: for depth and flow the share
 of the truth that central intervals cover, calibrated ones and those of the members as they are; for
@@ -10,7 +10,7 @@ bootstrap intervals over images.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -23,11 +23,13 @@ from stepsight.metrics.masked import Rows
 from stepsight.metrics.uncertainty import BINS
 from stepsight.report import figures
 from stepsight.scaling.intervals import ratio_interval
+from stepsight.tasks.config import scored_tasks
 
-INTERVALS = "level of the interval", "truth inside"
-PROBABILITY = "stated probability of the object", "frequency of the object"
-ANSWERS = "stated probability of the answer", "answers that are right"
-AXES = {"amodal": PROBABILITY, "semantic": ANSWERS}  # of the other tasks: intervals
+AXES = {  # stated and observed, by what tasks are calibrated as (`TaskSettings.calibrated`)
+    "intervals": ("level of the interval", "truth inside"),
+    "probability": ("stated probability of the object", "frequency of the object"),
+    "answers": ("stated probability of the answer", "answers that are right"),
+}
 RESAMPLES = 500
 
 
@@ -96,7 +98,8 @@ def reliability_diagram(
 
     raw: of the members as they are, where `points` are those of calibrated intervals.
     """
-    binned = task in AXES
+    kind = scored_tasks()[task].calibrated
+    binned = kind != "intervals"
     figure = Figure(figsize=(4.2, 4.9 if binned else 4.2), layout="constrained")
     upper, *lower = figure.subplots(
         1 + binned, 1, sharex=True, height_ratios=(5, 1)[: 1 + binned], squeeze=False
@@ -105,7 +108,7 @@ def reliability_diagram(
     if raw is not None:
         _curve(upper, raw, "raw members", figures.PALETTE[1], "s")
     _curve(upper, points, "calibrated" if raw else "measured", figures.PALETTE[0], "o")
-    stated, observed = AXES.get(task, INTERVALS)
+    stated, observed = AXES[kind]
     whose = f"{members} members" if members > 1 else "one answer"
     upper.set(title=f"{task}: reliability of {whose}", ylabel=observed)
     upper.legend(loc="best")
@@ -118,16 +121,9 @@ def reliability_diagram(
 
 
 def _curve(axes: Axes, points: Reliability, what: str, colour: str, marker: str) -> None:
-    axes.errorbar(
-        points.stated,
-        points.observed,
-        points.bars,
-        color=colour,
-        marker=marker,
-        ms=5,
-        capsize=3,
-        label=f"{what}, ECE {100 * points.error:.1f} %",
-    )
+    label = f"{what}, ECE {100 * points.error:.1f} %"
+    look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "capsize": 3}
+    axes.errorbar(points.stated, points.observed, points.bars, **look, label=label)
 
 
 def _diagonal(axes: Axes, members: int, expected: bool) -> None:
@@ -136,16 +132,15 @@ def _diagonal(axes: Axes, members: int, expected: bool) -> None:
     if expected and members > 1:
         levels = np.linspace(0.01, 0.99, 99)
         reached = expected_coverage(levels, members)
-        label = f"perfect, of {members} members"
-        (line,) = axes.plot(levels, reached, color=figures.PALETTE[1], linewidth=1.4, label=label)
-        line.set_dashes(figures.DASHES[0])
+        look = {"color": figures.PALETTE[1], "linewidth": 1.4, "dashes": figures.DASHES[0]}
+        axes.plot(levels, reached, **look, label=f"perfect, of {members} members")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, 0))
 
 
 def _interval(column: NDArray[np.float64]) -> tuple[float, float]:
-    """Lengths below and above of one level or bin, "n 3"; 0 where they are unknown."""
-    found = ratio_interval(column[:, 2], column[:, 0], resamples=RESAMPLES)
-    below, above = found.value - found.lo, found.hi - found.value
+    """Lengths below and above of a level or bin, "n 3"; 0 where they are unknown."""
+    share = ratio_interval(column[:, 2], column[:, 0], resamples=RESAMPLES)
+    below, above = share.value - share.lo, share.hi - share.value
     return max(0.0, np.nan_to_num(below)), max(0.0, np.nan_to_num(above))

@@ -6,20 +6,18 @@ A run may be looked at while it works or after it died, so an unfinished last li
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stepsight.errors import DataFormatError, UserError
 from stepsight.report.sweep.folder import SweepFolder, read_sweep_folder
+from stepsight.results import Result, read_results, with_nan
 from stepsight.scaling.reading import read_json, read_text
 
 Row = dict[str, Any]
-
-_NUMBERS = ("metrics", "baselines", "ratios")  # fields of results and validation rows
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class RunFolder:
     train: list[Row] = field(default_factory=list)
     val: list[Row] = field(default_factory=list)
     samples: list[Path] = field(default_factory=list)
-    results: list[Row] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     grids: list[Path] = field(default_factory=list)
     sweep: SweepFolder = field(default_factory=SweepFolder)
 
@@ -45,38 +43,42 @@ def read_run(path: Path) -> RunFolder:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such run folder. Give a folder made by training, e.g. runs/x.")
-    metrics = list(_json_lines(path / "metrics.jsonl"))
+    rows = list(_json_lines(path / "metrics.jsonl"))
     return RunFolder(
         path=path,
         config=read_text(path / "config.yaml"),
         command=read_text(path / "command.txt").strip(),
         environment=read_json(path / "env.json", {}),
-        train=[row for row in metrics if row.get("kind") == "train"],
-        val=[_measured(row) for row in metrics if row.get("kind") == "val"],
+        train=[row for row in rows if row.get("kind") == "train"],
+        val=[
+            row | {key: with_nan(row[key]) for key in ("metrics", "baselines") if key in row}
+            for row in rows
+            if row.get("kind") == "val"
+        ],
         samples=sorted((path / "samples").glob("*.png"), key=_when),
-        results=[_measured(row) for row in read_json(path / "eval" / "results.json", [])],
+        results=read_results(path / "eval" / "results.json"),
         grids=sorted((path / "eval").glob("grid-*.png")),
         sweep=read_sweep_folder(path / "sweep"),
     )
 
 
-def series(rows: list[Row]) -> dict[tuple[str, int, int], list[Row]]:
-    """Validation rows of one task by (data, nfe, members), each in order of images."""
-    found: dict[tuple[str, int, int], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row["images_seen"]):
-        found.setdefault((row["data"], row["nfe"], row["members"]), []).append(row)
-    return found
+def by(rows: Iterable[Any], *names: str) -> list[tuple[list[Any], list[Any]]]:
+    """The rows in groups that agree in these columns or attributes, each with what they agree in;
+    in order of appearance."""
+
+    def values(row: Any) -> list[Any]:
+        return [row.get(n) if isinstance(row, Mapping) else getattr(row, n) for n in names]
+
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(repr(values(row)), []).append(row)
+    return [(values(rows[0]), rows) for rows in groups.values()]
 
 
-def _measured(row: Row) -> Row:
-    """The row with NaN for the numbers that JSON could only write as null."""
-    return {key: _nan(value) if key in _NUMBERS else value for key, value in row.items()}
-
-
-def _nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan(one) for key, one in value.items()}
-    return math.nan if value is None else value
+def validation_lines(rows: Iterable[Row]) -> list[tuple[list[Any], list[Row]]]:
+    """Validation rows by (task, data, nfe, members), each in order of images."""
+    ordered = sorted(rows, key=lambda row: row["images_seen"])
+    return by(ordered, "task", "data", "nfe", "members")
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

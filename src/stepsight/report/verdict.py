@@ -1,7 +1,7 @@
 """What the numbers of a run say, in words: is it better than trivial, and what to try next.
 
-A run is compared with predictors that know nothing of the image. It beats one when the whole 95 %
-interval of the ratio lies on the good side of 1; a better value whose interval reaches 1 is
+A run is compared with predictors that know nothing about the image. It beats one when the whole
+95 % interval of the ratio lies on the good side of 1; a better value whose interval reaches 1 is
 undecided.
 """
 
@@ -14,8 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from stepsight.measures import main_metric, main_of, measure, number
-from stepsight.report.run_folder import Row, RunFolder, series
+from stepsight.measures import main_metric, measure, number
+from stepsight.report.run_folder import Row, RunFolder, validation_lines
+from stepsight.results import Result
 from stepsight.scaling.sampling.frontier import FrontierCell
 from stepsight.scaling.sampling.sweeps import temperature_text
 
@@ -41,83 +42,82 @@ class Standing:
         return f"{self.baseline} ({label} {number(self.value)} against {number(self.other)})"
 
 
-def standings(row: Row) -> list[Standing]:
-    """A results row or a validation row against each of its baselines, by the main metric."""
-    metric = main_of(row)
+def standings(result: Result) -> list[Standing]:
+    """A result against each of its baselines, by the main metric."""
+    metric = result.main
     if metric is None:
         return []
     return [
-        _standing(row, metric, name, values[metric])
-        for name, values in (row.get("baselines") or {}).items()
+        _standing(result, metric, name, values[metric])
+        for name, values in result.baselines.items()
         if not math.isnan(values.get(metric, math.nan))
     ]
 
 
-def _standing(row: Row, metric: str, baseline: str, other: float) -> Standing:
-    kind, value = measure(metric), row["metrics"][metric]
-    measured = (row.get("ratios") or {}).get(baseline)
-    ratio = None
-    if measured and measured["metric"] == metric and not math.isnan(measured["lo"]):
-        ratio = (measured["ratio"], measured["lo"], measured["hi"])
+def _standing(result: Result, metric: str, baseline: str, other: float) -> Standing:
+    kind, value = measure(metric), result.metrics[metric]
+    measured, ratio = result.ratios.get(baseline), None
+    if measured and measured.metric == metric and not math.isnan(measured.lo):
+        ratio = (measured.ratio, measured.lo, measured.hi)
     outcome: Outcome = "beaten"
     if not kind.beats(value, other):
         outcome = "not beaten"
-    elif ratio and not all(kind.beats(end, 1.0) for end in ratio[1:]):
-        outcome = "undecided"
-    return Standing(row["task"], metric, value, baseline, other, outcome, ratio)
+    elif ratio:
+        sign = 1 if other > 0 else -1  # a quotient of negative values is better the other way round
+        sure = all(kind.beats(sign * end, sign) for end in ratio[1:])
+        outcome = "beaten" if sure else "undecided"
+    return Standing(result.task, metric, value, baseline, other, outcome, ratio)
 
 
-def final_rows(run: RunFolder) -> list[Row]:
-    """One row a task: its first evaluation, else its newest validation.
+def final_results(run: RunFolder) -> list[Result]:
+    """One result per task: its first evaluation, else its newest validation.
 
     Results with a label (such as scores on training frames) come second to those without.
     """
-    found: dict[str, Row] = {}
+    by_task: dict[str, Result] = {}
     newest_first = sorted(run.val, key=lambda row: -row["images_seen"])
-    for row in (*sorted(run.results, key=lambda row: bool(row.get("label"))), *newest_first):
-        found.setdefault(row["task"], row)
-    return list(found.values())
+    validated = [Result.of(row) for row in newest_first]
+    for result in (*sorted(run.results, key=lambda result: bool(result.label)), *validated):
+        by_task.setdefault(result.task, result)
+    return list(by_task.values())
 
 
 def verdict(run: RunFolder) -> str:
     """The run in one line."""
-    rows = final_rows(run)
-    compared = {row["task"]: found for row in rows if (found := standings(row))}
-    if not compared:
+    results = final_results(run)
+    weakest = [min(against, key=_rank) for result in results if (against := standings(result))]
+    if not weakest:
         return "Nothing has been measured against a trivial predictor yet."
-    labels = ", ".join(dict.fromkeys(row["label"] for row in rows if row.get("label")))
+    labels = ", ".join(dict.fromkeys(result.label for result in results if result.label))
     where = f" Measured on {labels}." if labels else ""
-    weakest = {task: _hardest(found) for task, found in compared.items()}
-    missing = [
-        f"{t} {_SHORT[one.outcome]} {one}" for t, one in weakest.items() if one.outcome in _SHORT
-    ]
+    texts = {row: f"{row.task} {_VERBS[row.outcome]} {row}" for row in weakest}
+    missing = [text for row, text in texts.items() if row.outcome != "beaten"]
     if not missing:
-        proof = "; ".join(f"{task} beats {one}" for task, one in weakest.items())
-        return f"Better than every trivial predictor: {proof}.{where}"
-    good = len(compared) - len(missing)
-    return (
-        f"{good} of {len(compared)} tasks beat every trivial predictor; "
-        f"{'; '.join(missing)}.{where}"
-    )
+        return f"Better than every trivial predictor: {'; '.join(texts.values())}.{where}"
+    good = f"{len(texts) - len(missing)} of {len(texts)} tasks beat every trivial predictor"
+    return f"{good}; {'; '.join(missing)}.{where}"
 
 
-_SHORT = {"undecided": "is not clearly better than", "not beaten": "does not beat"}
-_ORDER: tuple[Outcome, ...] = ("not beaten", "undecided", "beaten")
+_VERBS: dict[Outcome, str] = {  # the worst for us first
+    "not beaten": "does not beat",
+    "undecided": "is not clearly better than",
+    "beaten": "beats",
+}
 
 
-def _hardest(found: list[Standing]) -> Standing:
-    """The baseline that comes out worst for us, and among equals the strongest."""
-    sign = -1 if measure(found[0].metric).higher_is_better else 1
-    return min(found, key=lambda s: (_ORDER.index(s.outcome), sign * s.other))
+def _rank(standing: Standing) -> tuple[int, float]:
+    """The baseline that comes out worst for us first, and among equals the strongest."""
+    return list(_VERBS).index(standing.outcome), measure(standing.metric).error(standing.other)
 
 
 def next_steps(run: RunFolder) -> list[str]:
     """What to try next, each with the number that suggests it; most promising first."""
+    evaluate = f"uv run evaluate.py --checkpoint {run.path}"
     steps = [*_longer(run), *_waiting(run), *_worsening(run), *_unbeaten(run), *_frontier(run)]
     if not run.results:
-        steps.append(f"Not evaluated yet: uv run evaluate.py --checkpoint {run.path}")
+        steps.append(f"Not evaluated yet: {evaluate}")
     if not run.sweep.cells:
-        steps.append(f"Dials not swept yet: uv run evaluate.py --checkpoint {run.path} --sweep")
+        steps.append(f"NFE and members not swept yet: {evaluate} --sweep")
     return steps
 
 
@@ -151,58 +151,54 @@ def _waiting(run: RunFolder) -> Iterator[str]:
 
 
 def _worsening(run: RunFolder) -> Iterator[str]:
-    for task in dict.fromkeys(row["task"] for row in run.val):
-        lines = series([row for row in run.val if row["task"] == task])
-        for (data, _, _), line in lines.items():
-            metric = main_metric(task, line[0]["metrics"])
-            if metric is None or len(line) < 3:
-                continue
-            kind, values = measure(metric), [row["metrics"][metric] for row in line]
-            best = max(values) if kind.higher_is_better else min(values)
-            if kind.beats(best, values[-1]) and abs(values[-1] - best) > 0.1 * abs(best):
-                yield (
-                    f"{task} on {data} was better earlier ({kind.label} {number(best)}, now "
-                    f"{number(values[-1])}): use the best checkpoint, or more varied data."
-                )
+    for (task, data, _, _), line in validation_lines(run.val):
+        metric = main_metric(task, line[0]["metrics"])
+        if metric is None or len(line) < 3:
+            continue
+        kind, values = measure(metric), [row["metrics"][metric] for row in line]
+        best, last = min(values, key=kind.error), values[-1]
+        if kind.beats(best, last) and abs(last - best) > 0.1 * abs(best):
+            yield (
+                f"{task} on {data} was better earlier ({kind.label} {number(best)}, now "
+                f"{number(last)}): use the best checkpoint, or more varied data."
+            )
 
 
 def _unbeaten(run: RunFolder) -> Iterator[str]:
     falling = loss_fall(run.train) > NOTICEABLE
-    for row in final_rows(run):
-        for standing in standings(row):
+    for result in final_results(run):
+        for standing in standings(result):
             if standing.outcome == "not beaten":
-                dial = "longer training comes first" if falling else "try a larger model"
-                share = f"a larger share of the batches (--tasks.{row['task']}.weight)"
-                yield f"{row['task']} does not beat {standing}: {dial}, then {share}."
+                first = "longer training comes first" if falling else "try a larger model"
+                share = f"a larger share of the batches (--tasks.{result.task}.weight)"
+                yield f"{result.task} does not beat {standing}: {first}, then {share}."
 
 
 def _frontier(run: RunFolder) -> Iterator[str]:
     """For every task the frontier's next point: the first that costs more than the setting that was
-    scored, unless what it adds may be luck."""
-    spent = {row["task"]: (row.get("nfe") or 0) * row.get("members", 1) for row in final_rows(run)}
-    for task in (one for one in run.sweep.tasks if spent.get(one)):
-        points = run.sweep.frontier(task)
+    scored, unless what it adds may be luck or, without an interval, is hardly noticeable."""
+    spent = {result.task: result.nfe * result.members for result in final_results(run)}
+    for task in run.sweep.tasks:
+        points = run.sweep.frontier(task) if spent.get(task) else []
         dearer = [pair for pair in zip(points, points[1:]) if pair[1].cost > spent[task]]
-        if dearer and _pays(dearer[0][1]):
-            yield _offer(run, *dearer[0])
-
-
-def _pays(point: FrontierCell) -> bool:
-    """Whether what it adds is more than luck; without an interval, whether it is noticeable."""
-    return point.gain_lo > 0 or (math.isnan(point.gain_lo) and point.gain > NOTICEABLE)
+        for before, point in dearer[:1]:
+            unknown = math.isnan(point.gain_lo)
+            if point.gain > NOTICEABLE if unknown else point.gain_lo > 0:
+                yield _offer(run, before, point)
 
 
 def _offer(run: RunFolder, before: FrontierCell, point: FrontierCell) -> str:
     cell, interval = point.cell, "its interval is not known"
     if math.isfinite(point.gain_lo):
         interval = f"95 % interval {point.gain_lo:.1%} to {point.gain_hi:.1%}"
-    ways = {(one.sampler, one.spacing, one.schedule) for one in run.sweep.cells}
+    samplers = {(cell.sampler, cell.spacing, cell.schedule) for cell in run.sweep.cells}
     named = f" --sampler {cell.sampler} --spacing {cell.spacing} --schedule {cell.schedule}"
+    named = named if len(samplers) > 1 else ""
     return (
         f"{cell.task}: {_setting(point)} improve {measure(cell.metric).label} by {point.gain:.1%} "
         f"({interval}) on {_setting(before)}: uv run evaluate.py --checkpoint {run.path} --task "
         f"{cell.task} --nfe {cell.nfe} --members {cell.members} --temperature "
-        f"{temperature_text(cell.temperature)} --views {cell.views}{named if len(ways) > 1 else ''}"
+        f"{temperature_text(cell.temperature)} --views {cell.views}{named}"
     )
 
 

@@ -1,76 +1,90 @@
-"""What came of ways to spend the same calls, and whether they beat one another.
+"""What strategies for spending the same calls reach, and whether they beat each other.
 
-An `Outcome` is one strategy scored on some images. Adaptive budgets need no more predictions than
-the ensembles of fixed size: which size each image would have got follows from their standard
-errors. Comparisons are paired by image.
+Adaptive budgets (`pipeline.adaptive`) need no more predictions than the ensembles of fixed size:
+which size each image would have had follows from their standard errors, in hindsight. Comparisons
+are paired by image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.evaluation.statistics import interval, measured, per_image, ratio
+from stepsight.errors import UserError
+from stepsight.evaluation import statistics
 from stepsight.measures import headline, main_metric, measure
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
-from stepsight.testtime.adaptive import calibrated, rounds_spent
+from stepsight.scaling.intervals import Interval
 
-COLUMNS = (
-    "task,strategy,nfe,members,total_calls,mean_calls,metric,value,lo,hi,"
-    "baseline,difference,difference_lo,difference_hi,verdict,images"
-).split(",")
-Verdict = Literal["wins", "loses", "undecided"]
+Comparison = Literal["wins", "loses", "undecided"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StrategyScores:
     """A strategy, what it may spend on an image, and its scores image by image."""
 
     name: str
-    nfe: int  # calls a member
+    nfe: int  # calls per member
     members: int  # to choose from, or merged
-    calls: int  # an image at most, evidence included
+    calls: int  # per image at most, evidence included
     rows: Rows
     baseline: str = ""  # the strategy it is compared with
-    errors: Tensor | None = None  # standard errors "n" of a merge, see `adaptive`
+    errors: Tensor | None = None  # standard errors "n" of a merge, see `pipeline.adaptive`
     spent: Tensor | None = None  # calls "n" where images differ
 
 
-def joined(parts: Sequence[Outcome]) -> Outcome:
-    """The outcomes of one strategy on several batches as one."""
-    rows = {name: torch.cat([part.rows[name] for part in parts]) for name in parts[0].rows}
+@dataclass(frozen=True)
+class StrategyRow:
+    """A row of strategies.csv: a strategy in one metric, with 95 % bootstrap intervals."""
+
+    task: str
+    strategy: str
+    nfe: int
+    members: int
+    total_calls: int
+    mean_calls: float
+    metric: str
+    value: float
+    lo: float
+    hi: float
+    baseline: str
+    difference: float | Literal[""] = ""  # value / baseline's value - 1, paired by image;
+    difference_lo: float | Literal[""] = ""  # without a baseline nothing
+    difference_hi: float | Literal[""] = ""
+    verdict: Comparison | Literal[""] = ""
+    images: int = 0
+
+
+def joined(parts: Sequence[StrategyScores]) -> StrategyScores:
+    """The scores of a strategy on several batches, together."""
+    rows = statistics.concatenated([part.rows for part in parts])
     errors = [part.errors for part in parts if part.errors is not None]
     return replace(parts[0], rows=rows, errors=torch.cat(errors) if errors else None)
 
 
-def stacked(rows: Sequence[Rows]) -> Rows:
-    """Rows of several candidates, "e b ..."."""
-    return {name: torch.stack([one[name] for one in rows]) for name in rows[0]}
-
-
 def chosen(rows: Rows, picks: Tensor) -> Rows:
-    """Of candidates "e b ..." the one that each image picked, `picks` int64 "b"."""
+    """Of candidates "e b ..." what each image picked, `picks` int64 "b"."""
     images = torch.arange(len(picks))
     return {name: value[picks.cpu(), images] for name, value in rows.items()}
 
 
-def oracle(rows: Rows, task: str, rule: Protocol) -> Tensor:
+def oracle(rows: Rows, task: str, protocol: Protocol) -> Tensor:
     """The best candidate "b" of rows "e b ..." by the main metric, which takes the truth."""
     each = [{name: value[e] for name, value in rows.items()} for e in range(len(rows["n"]))]
-    metric = main_metric(task, measured(each[0]), rule.metrics)
+    metric = main_metric(task, statistics.measured(each[0]), protocol.metrics)
     assert metric is not None, task
-    values = np.stack([per_image(one, metric) for one in each])
+    values = np.stack([statistics.per_image(candidate, metric) for candidate in each])
     sign = -1 if measure(metric).higher_is_better else 1
     return torch.from_numpy(np.nan_to_num(sign * values, nan=np.inf).argmin(axis=0))
 
 
-def adaptive(fixed: Sequence[Outcome]) -> Iterator[Outcome]:
+def adaptive(fixed: Sequence[StrategyScores]) -> Iterator[StrategyScores]:
     """Adaptive budgets from merges of growing size, the rounds. None below three rounds.
 
     `adaptive` has the mean cost of the last round but one, its baseline. The tolerance is that of
@@ -81,8 +95,8 @@ def adaptive(fixed: Sequence[Outcome]) -> Iterator[Outcome]:
     images = len(fixed[0].rows["n"])
     if len(fixed) < 3 or images < 2:
         return
-    errors = torch.stack([one.errors for one in fixed if one.errors is not None])
-    counts, usual = [one.members for one in fixed], fixed[-2]
+    errors = torch.stack([merge.errors for merge in fixed if merge.errors is not None])
+    counts, usual = [merge.members for merge in fixed], fixed[-2]
     odd = torch.arange(images) % 2 == 1
     picks = torch.empty(images, dtype=torch.long)
     for half in (odd, ~odd):
@@ -94,58 +108,86 @@ def adaptive(fixed: Sequence[Outcome]) -> Iterator[Outcome]:
     yield _by_round(f"adaptive_at_{tolerance:g}", fixed, picks, fixed[-1])
 
 
-def _by_round(name: str, fixed: Sequence[Outcome], picks: Tensor, usual: Outcome) -> Outcome:
-    rows = chosen(stacked([one.rows for one in fixed]), picks)
-    spent = torch.tensor([one.calls for one in fixed])[picks]
+def rounds_spent(errors: Tensor, tolerance: float) -> Tensor:
+    """The round after which each image is done, int64 "n", from 0, given its standard error after
+    every round, `errors` "r n"."""
+    enough = errors <= tolerance
+    enough[-1] = True
+    return enough.int().argmax(dim=0)
+
+
+def calibrated(errors: Tensor, counts: Sequence[int], mean_members: float) -> float:
+    """The least tolerance at which images spend at most `mean_members` on average.
+
+    errors: standard errors "r n" after each round, counts: members after each round. Raises
+    UserError where even the first round spends more.
+    """
+    if mean_members < counts[0]:
+        raise UserError(
+            f"{mean_members:g} members on average, but an image starts with {counts[0]}."
+        )
+    spending = torch.tensor(counts, dtype=torch.float64)
+    known = [0.0, *errors[:-1].flatten().sort().values.tolist()]
+    means = (spending[rounds_spent(errors, tolerance)].mean() for tolerance in known)
+    return next(tolerance for tolerance, mean in zip(known, means) if mean <= mean_members)
+
+
+def _by_round(
+    name: str, fixed: Sequence[StrategyScores], picks: Tensor, usual: StrategyScores
+) -> StrategyScores:
+    rows = chosen(statistics.stacked([merge.rows for merge in fixed]), picks)
+    spent = torch.tensor([merge.calls for merge in fixed])[picks]
     return replace(fixed[-1], name=name, rows=rows, baseline=usual.name, errors=None, spent=spent)
 
 
-def table(task: str, outcomes: Sequence[Outcome], rule: Protocol) -> list[dict[str, Any]]:
-    """The rows of strategies.csv: every strategy in every main metric.
-
-    difference: value / baseline's value - 1, with its 95 % bootstrap interval paired by image.
-    """
-    known = {one.name: one for one in outcomes}
-    metrics = headline(task, measured(outcomes[0].rows), rule.metrics)
+def table(task: str, strategies: Sequence[StrategyScores], protocol: Protocol) -> list[StrategyRow]:
+    """The rows of strategies.csv: every strategy in every main metric."""
+    by_name = {strategy.name: strategy for strategy in strategies}
+    metrics = headline(task, statistics.measured(strategies[0].rows), protocol.metrics)
     return [
-        _row(task, one, known.get(one.baseline), metric, rule)
-        for one in outcomes
+        _row(task, strategy, by_name.get(strategy.baseline), metric, protocol)
+        for strategy in strategies
         for metric in metrics
     ]
 
 
 def _row(
-    task: str, one: Outcome, base: Outcome | None, metric: str, rule: Protocol
-) -> dict[str, Any]:
-    found = interval(one.rows, metric, rule)
-    values = {
-        "task": task,
-        "strategy": one.name,
-        "nfe": one.nfe,
-        "members": one.members,
-        "total_calls": one.calls,
-        "mean_calls": one.calls if one.spent is None else one.spent.double().mean().item(),
-        "metric": metric,
-        "value": found.value,
-        "lo": found.lo,
-        "hi": found.hi,
-        "baseline": one.baseline,
-        "images": len(one.rows["n"]),
-    }
+    task: str,
+    strategy: StrategyScores,
+    base: StrategyScores | None,
+    metric: str,
+    protocol: Protocol,
+) -> StrategyRow:
+    value, compared = statistics.interval(strategy.rows, metric, protocol), {}
     if base is not None:
-        change = ratio(one.rows, base.rows, metric, rule)
-        values |= {
-            "difference": change["ratio"] - 1,
-            "difference_lo": change["lo"] - 1,
-            "difference_hi": change["hi"] - 1,
-            "verdict": verdict(change, measure(metric).higher_is_better),
+        change = statistics.ratio(strategy.rows, base.rows, metric, protocol)
+        compared = {
+            "difference": change.value - 1,
+            "difference_lo": change.lo - 1,
+            "difference_hi": change.hi - 1,
+            "verdict": comparison(change, measure(metric).higher_is_better),
         }
-    return {name: values.get(name, "") for name in COLUMNS}
+    spent = strategy.calls if strategy.spent is None else strategy.spent.double().mean().item()
+    return StrategyRow(
+        task,
+        strategy=strategy.name,
+        nfe=strategy.nfe,
+        members=strategy.members,
+        total_calls=strategy.calls,
+        mean_calls=spent,
+        metric=metric,
+        value=value.value,
+        lo=value.lo,
+        hi=value.hi,
+        baseline=strategy.baseline,
+        **compared,
+        images=len(strategy.rows["n"]),
+    )
 
 
-def verdict(change: Mapping[str, float], higher_is_better: bool) -> Verdict:
+def comparison(change: Interval, higher_is_better: bool) -> Comparison:
     """Whether the interval of a ratio to the baseline lies on one side of 1."""
-    above, below = change["lo"] > 1, change["hi"] < 1
+    above, below = change.lo > 1, change.hi < 1
     if above or below:
         return "wins" if above == higher_is_better else "loses"
     return "undecided"

@@ -4,7 +4,7 @@ A folder holds `<key>.npy` (float32 "c h w", physical units; int64 ids) for each
 prediction of all members; `<key>.uncertainty.npy` ("1 h w") and `<key>.members.npy` ("e c h w")
 where there are several members; and `manifest.json`, which says what made them. A key keeps its
 folders. `imported` reads this layout, and the scores are those of the model itself, but for those
-of probabilities that it states beside its answer (`Answer.chances`): they are not kept.
+of probabilities that it states beside its prediction (`Estimate.chances`): they are not kept.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stepsight.data.resize import Size
 from stepsight.errors import DataFormatError, UserError
-from stepsight.evaluation.predictors import Answer, Model
+from stepsight.evaluation.predictors import Estimate, Model
 from stepsight.evaluation.results import write_json
-from stepsight.evaluation.views import View
+from stepsight.evaluation.views import ProtocolView
 from stepsight.types import Batch
 
 MANIFEST = "manifest.json"
@@ -32,7 +31,7 @@ FACTS = {"task", "crop", "working", "checkpoint"}  # by which our manifests are 
 
 @dataclass(frozen=True)
 class Saving(Model):
-    """A model whose answers are written as they are given, below `folder`, a view a subfolder."""
+    """A model whose estimates are written as they come, below `folder`, one subfolder per view."""
 
     folder: Path = Path()
 
@@ -42,17 +41,17 @@ class Saving(Model):
         the journal are not predicted again."""
         return {**super().subject, "saved": str(self.folder.resolve())}
 
-    def answers(self, batch: Batch, view: View, sizes: Sequence[Size]) -> Iterator[Answer]:
+    def estimates(
+        self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]
+    ) -> Iterator[Estimate]:
         target = self.folder / view.name
-        for answer in super().answers(batch, view, sizes):
-            write_manifest(target, self._facts(view))
+        facts = {"task": self.name, "crop": view.crop, "working": view.working}
+        facts |= dict(super().subject) | {"keys_are": "paths below this folder"}
+        for estimate in super().estimates(batch, view, sizes):
+            write_manifest(target, facts)
             for i, key in enumerate(batch.keys):
-                _write_answer(target, key, answer, i)
-            yield answer
-
-    def _facts(self, view: View) -> dict[str, Any]:
-        own = {"task": self.name, "crop": view.crop, "working": view.working}
-        return own | dict(super().subject) | {"keys_are": "paths below this folder"}
+                _write_estimate(target, key, estimate, i)
+            yield estimate
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
@@ -77,22 +76,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return read if isinstance(read, dict) and read.keys() >= FACTS else None
 
 
-def _write_answer(folder: Path, key: str, answer: Answer, i: int) -> None:
-    prediction = answer.prediction
+def _write_estimate(folder: Path, key: str, estimate: Estimate, i: int) -> None:
+    prediction = estimate.prediction
     parts = {"": prediction.values[i]}
     if prediction.uncertainty is not None:
         parts[".uncertainty"] = prediction.uncertainty[i]
-    if answer.members is not None:
-        parts[".members"] = answer.members[:, i]
+    if estimate.members is not None:
+        parts[".members"] = estimate.members[:, i]
     for kind, values in parts.items():
         path = folder / f"{key}{kind}.npy"
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"The key {key} leads out of {folder}; nothing is written there.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, _plain(values), allow_pickle=False)
-
-
-def _plain(values: Tensor) -> np.ndarray:
-    """Quantities as float32, ids as int64."""
-    kind = torch.float32 if values.is_floating_point() else torch.int64
-    return values.detach().cpu().to(kind).numpy()
+        number = torch.float32 if values.is_floating_point() else torch.int64
+        np.save(path, values.detach().cpu().to(number).numpy(), allow_pickle=False)

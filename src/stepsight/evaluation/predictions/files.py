@@ -1,4 +1,4 @@
-"""Predictions on disk: which file is the one of a sample, and what it holds.
+"""Predictions on disk: which file belongs to a sample, and what it holds.
 
 `read_prediction` knows the containers that programs of the field write:
 
@@ -14,44 +14,44 @@ An array may have its channels first or last, and a leading axis of members: "e 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.formats import (
-    known_flow,
-    read_flo,
-    read_kitti_flow,
-    read_npy,
-    read_pfm,
-)
+from stepsight.data.decoding import formats
 from stepsight.data.decoding.images import read_depth_png, read_ids, read_labels, read_mask
-from stepsight.errors import DataFormatError, UserError
+from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.tasks.base import Files
+from stepsight.tasks.config import scored_tasks
+from stepsight.tasks.table import task_for
 
 SUFFIXES = (".npy", ".png", ".flo", ".pfm")
-CHANNELS = {"depth": 1, "flow": 2, "amodal": 1, "semantic": 1, "panoptic": 2, "normals": 3}
-WHOLE = {"semantic", "panoptic"}  # ids, not quantities
-STRIDE = 1000  # of a class in a panoptic id
 
 
-def find_files(folder: Path, keys: Sequence[str], pattern: str | None = None) -> dict[str, Path]:
+def find_files(
+    folder: Path, keys: Sequence[str], pattern: str | None = None, further: Iterable[str] = ()
+) -> dict[str, Path]:
     """The file of each key that has one.
 
-    Without a `pattern` a key's file is its own path with one of `SUFFIXES`, Marigold's name for it
-    (`marigold_name`), or either below fewer of its folders, down to the last name alone. A pattern
-    is a path below `folder` in which {key} and {name} stand for the key and its last part.
-    Raises UserError if there is no such folder, or two keys lead to one file.
+    Without a `pattern` the file is the key with one of `SUFFIXES` or of the `further` suffixes of a
+    task, Marigold's name for it (`marigold_name`), or either below fewer of its folders, down to
+    the last name alone. A pattern is a path below `folder` in which {key} and {name} stand for the
+    key and its last part.
+    Raises UserError if there is no such folder, or two keys lead to the same file.
     """
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder.")
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.*"))}
-    found: dict[str, Path] = {}
+    suffixes = (*SUFFIXES, *further)
+    files: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     for key in keys:
-        path = next((there[name] for name in _candidates(key, pattern) if name in there), None)
+        path = next(
+            (there[name] for name in _candidates(key, pattern, suffixes) if name in there), None
+        )
         if path is None:
             continue
         if path in owners:
@@ -59,8 +59,8 @@ def find_files(folder: Path, keys: Sequence[str], pattern: str | None = None) ->
                 f"{path} fits both {owners[path]} and {key}. Keep the folders of the data set in "
                 "the names of the predictions, or say where they are with --pattern."
             )
-        found[key], owners[path] = path, key
-    return found
+        files[key], owners[path] = path, key
+    return files
 
 
 def marigold_name(name: str) -> str:
@@ -71,7 +71,7 @@ def marigold_name(name: str) -> str:
     return f"pred_{name.removeprefix('rgb_')}"
 
 
-def _candidates(key: str, pattern: str | None) -> Iterator[str]:
+def _candidates(key: str, pattern: str | None, suffixes: Sequence[str]) -> Iterator[str]:
     parts = PurePosixPath(key).parts
     if pattern:
         yield pattern.replace("{key}", key).replace("{name}", parts[-1])
@@ -79,59 +79,78 @@ def _candidates(key: str, pattern: str | None) -> Iterator[str]:
     for first in range(len(parts)):
         *folders, last = parts[first:]
         for name in (last, marigold_name(last)):
-            for suffix in SUFFIXES:
+            for suffix in suffixes:
                 yield "/".join([*folders, name + suffix])
 
 
 def read_prediction(path: Path, task: str, scale: float = 1000.0) -> Tensor:
     """What a file predicts, "e c h w" (e = 1 unless it holds members): float32, or int64 ids.
 
-    scale: units of an integer depth file a metre. Raises DataFormatError naming the file if it is
+    scale: units per metre of an integer depth file. Raises DataFormatError naming the file if it is
     damaged, of a kind that the task has no use for, or leaves a pixel without a prediction.
     """
-    x = _array(path, task) if path.suffix == ".npy" else _picture(path, task)[None]
-    if task in WHOLE:
-        return _ids(x, path, apart=task == "panoptic" and x.shape[1] == 1)
-    x = x.float() if task != "depth" or x.is_floating_point() else x.float() / scale
+    files = files_of(task)
+    x = _array(path, task, files) if path.suffix == ".npy" else _picture(path, task, files)[None]
+    if files.ids:
+        return _ids(x, path, files)
+    x = x.float() / scale if files.scaled and not x.is_floating_point() else x.float()
     _refuse_gaps(torch.isfinite(x), path, "are NaN or infinite")
     return x
 
 
-def _picture(path: Path, task: str) -> Tensor:
+def files_of(task: str) -> Files:
+    """How files hold predictions of a task. Raises UserError where none are read."""
+    files = task_for(task).files if task in scored_tasks() else None
+    if files is None:
+        known = [name for name in scored_tasks() if task_for(name).files]
+        raise UserError(f"--task {task}: no predictions of it are read.{suggest(task, known)}")
+    return files
+
+
+def _picture(path: Path, task: str, files: Files) -> Tensor:
     """ "c h w" of a file other than .npy."""
-    match path.suffix, task:
-        case ".png", "depth":
-            return read_depth_png(path)
-        case ".png", "amodal":
-            return read_mask(path)
-        case ".png", "semantic":
-            return read_labels(path)
-        case ".png", "panoptic":
-            return read_ids(path)
-        case ".png", "flow":
-            flow, known = read_kitti_flow(path)
-            _refuse_gaps(known, path, "are marked as unknown")
-            return flow
-        case ".flo", "flow":
-            flow = read_flo(path)
-            _refuse_gaps(known_flow(flow), path, "are marked as unknown")
-            return flow
-        case ".pfm", ("depth" | "flow"):
-            return _pfm(path, task)
-    raise DataFormatError(f"{path}: no prediction of {task} is read from {path.suffix} files.")
+    container = files.containers.get(path.suffix)
+    if container is None:
+        raise DataFormatError(f"{path}: no prediction of {task} is read from {path.suffix} files.")
+    if container == "pfm":
+        return _pfm(path, task, files)
+    return (CONTAINERS[container] if isinstance(container, str) else container)(path)
 
 
-def _pfm(path: Path, task: str) -> Tensor:
-    x, wanted = read_pfm(path), {"depth": 1, "flow": 3}[task]
+def _kitti_flow(path: Path) -> Tensor:
+    flow, known = formats.read_kitti_flow(path)
+    _refuse_gaps(known, path, "are marked as unknown")
+    return flow
+
+
+def _flo(path: Path) -> Tensor:
+    flow = formats.read_flo(path)
+    _refuse_gaps(formats.known_flow(flow), path, "are marked as unknown")
+    return flow
+
+
+CONTAINERS: dict[str, Callable[[Path], Tensor]] = {
+    "grey16": read_depth_png,
+    "mask": read_mask,
+    "labels": read_labels,
+    "ids": read_ids,
+    "kitti_flow": _kitti_flow,
+    "flo": _flo,
+}
+
+
+def _pfm(path: Path, task: str, files: Files) -> Tensor:
+    """A .pfm is grey or of three channels, of which the first are meant."""
+    x, channels = formats.read_pfm(path), files.channels[0]
+    wanted = 1 if channels == 1 else 3
     if len(x) != wanted:
         raise DataFormatError(f"{path}: {task} needs a .pfm of {wanted} channels, not {len(x)}.")
-    return x[: CHANNELS[task]]
+    return x[:channels]
 
 
-def _array(path: Path, task: str) -> Tensor:
+def _array(path: Path, task: str, files: Files) -> Tensor:
     """ "e c h w" of an array with its channels first, last, or left out where there is one."""
-    array = read_npy(path)
-    fits = {1, 2} if task == "panoptic" else {CHANNELS[task]}
+    array, fits = formats.read_npy(path), files.channels
     x = array[None] if array.ndim == 2 else array
     if x.ndim in (3, 4) and x.shape[-3] not in fits and x.shape[-1] in fits:
         x = np.moveaxis(x, -1, -3)
@@ -145,12 +164,14 @@ def _array(path: Path, task: str) -> Tensor:
     return x if x.ndim == 4 else x[None]
 
 
-def _ids(x: Tensor, path: Path, apart: bool) -> Tensor:
-    """Whole numbers as int64; with `apart` panoptic ids to "e 2 h w"."""
+def _ids(x: Tensor, path: Path, files: Files) -> Tensor:
+    """Whole numbers as int64; where a number holds class and instance, "e 2 h w" of the two."""
     if x.is_floating_point() and not (x == x.round()).all():
         raise DataFormatError(f"{path}: class ids are whole numbers; this holds fractions or NaN.")
     x = x.long()
-    return torch.cat([x // STRIDE, x % STRIDE], dim=1) if apart else x
+    if files.stride and x.shape[1] == 1:
+        return torch.cat([x // files.stride, x % files.stride], dim=1)
+    return x
 
 
 def _refuse_gaps(known: Tensor, path: Path, what: str) -> None:

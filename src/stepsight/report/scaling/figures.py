@@ -6,6 +6,7 @@ logarithmic. Colours and markers tell model sizes or amounts of data apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -13,15 +14,21 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import ArrayLike
 
-from stepsight.measures import number
+from stepsight.measures import measure, number
 from stepsight.report import figures
-from stepsight.report.figures import DASHES, INK, MARKERS, STYLE, colour
-from stepsight.scaling.analysis.curves import IMAGES, PARAMS, Array, Curve
-from stepsight.scaling.analysis.laws import CurveLaws, Law
+from stepsight.report.figures import BELOW, DASHES, INK, REFERENCE, STYLE, colour, look
+from stepsight.report.scaling.contents import Analysis, Forecasts
+from stepsight.scaling.analysis.curves import IMAGES, PARAMS, Curve
+from stepsight.scaling.analysis.emergence import Emergence
+from stepsight.scaling.analysis.laws import WORDS, CurveLaws, Law
+from stepsight.scaling.analysis.relations import Panel
 from stepsight.scaling.analysis.words import count
+from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.laws.fits import Fit
 from stepsight.scaling.laws.fitted import MAX_EXTRAPOLATION
 
@@ -34,11 +41,12 @@ NARROW, MIDDLE = 2.5, 12.0  # ratios of the ends of an axis below which its tick
 COMPUTE = "training FLOPs"
 LABELS = {PARAMS: "active parameters", IMAGES: "images seen"}
 
+Figures = dict[str, Figure]  # by the names of their files
+
 
 class Mark(NamedTuple):
     """A forecast on a figure, and what came of it."""
 
-    name: str
     x: float
     value: float
     lo: float
@@ -46,10 +54,71 @@ class Mark(NamedTuple):
     outcome: float | None
 
 
+def draw(analysis: Analysis) -> Figures:
+    """Compute, series and residuals of the headline, then the panels and elbows."""
+    drawn: Figures = {}
+    for laws in analysis.headline:
+        name, forecasts = _slug(laws.curve.name), _latest(analysis.forecasts, laws.curve)
+        drawn[f"compute-{name}"] = compute_plot(laws, _marks(laws, forecasts))
+        for along, word in WORDS.items():
+            if laws.along(along):
+                target = max((getattr(forecast, along) for forecast, _ in forecasts), default=0)
+                drawn[f"along-{word}-{name}"] = series_plot(laws, along, target)
+        if laws.joint is not None and laws.joint.fit.residuals:
+            drawn[f"residuals-{name}"] = residual_plot(laws.curve, laws.joint)
+    for i, panel in enumerate(analysis.relations):
+        line = panel.relation.predict if np.isfinite(panel.relation.kappa) else None
+        labels = panel.pairing.x, panel.pairing.y
+        drawn[panel_file(panel, i)] = relation_plot(panel.title, labels, panel.x, panel.y, line)
+    for elbow in analysis.emergences:
+        columns = elbow.columns["loss"], elbow.columns["samples"], elbow.columns["value"]
+        axis, fit = measure(elbow.quantity.metric).axis, elbow.fit
+        figure = emergence_plot(elbow.title, axis, columns, fit.predict, fit.elbow)
+        drawn[elbow_file(elbow)] = figure
+    return drawn
+
+
+def panel_file(panel: Panel, i: int) -> str:
+    return f"{panel.name}-{i + 1}"
+
+
+def elbow_file(elbow: Emergence) -> str:
+    return f"emergence-{_slug(elbow.name)}"
+
+
+def _latest(forecasts: Forecasts, curve: Curve) -> Forecasts:
+    """The latest forecast of each run of a curve, with an outcome if there is any."""
+    ordered = sorted(forecasts, key=lambda pair: pair[1] is not None)
+    pairs = [pair for pair in ordered if pair[0].quantity == curve.quantity]
+    return list({(pair[0].params_active, pair[0].images_seen): pair for pair in pairs}.values())
+
+
+def _marks(laws: CurveLaws, forecasts: Forecasts) -> list[Mark]:
+    """Forecasts in a figure of errors over compute, which is that of the points by parameters x
+    images."""
+    curve = laws.curve
+    rate = float(np.median(curve.compute / (curve.column(PARAMS) * curve.column(IMAGES))))
+    marks = []
+    for forecast, scored in forecasts:
+        compute = rate * forecast.params_active * forecast.images_seen
+        value, lo, hi = forecast.value, forecast.lo, forecast.hi
+        outcome = scored.outcome if scored else None
+        if not forecast.lower_is_better:
+            value, lo, hi = 1 - value, 1 - hi, 1 - lo
+            outcome = None if outcome is None else 1 - outcome
+        marks.append(Mark(compute, value, lo, hi, outcome))
+    return marks
+
+
+def _slug(name: str) -> str:
+    """Safe as a part of a file's name."""
+    return re.sub(r"[^a-z0-9._]+", "-", name.lower().replace("δ", "delta")).strip("-")
+
+
 @matplotlib.rc_context(STYLE)
-def compute_plot(found: CurveLaws, marks: Sequence[Mark] = ()) -> Figure:
+def compute_plot(laws: CurveLaws, marks: Sequence[Mark] = ()) -> Figure:
     """Errors against training compute: every point, the envelope and its law, the forecasts."""
-    curve, law = found.curve, found.envelope
+    curve, law = laws.curve, laws.envelope
     figure, axes = figures.new_axes(curve.name, _compute_label(curve), curve.label, size=SIZE)
     _points(axes, curve, curve.compute, PARAMS, "parameters", line=curve.settles)
     if law is not None:
@@ -66,24 +135,18 @@ def compute_plot(found: CurveLaws, marks: Sequence[Mark] = ()) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def series_plot(found: CurveLaws, along: str, target: float = 0.0) -> Figure:
+def series_plot(laws: CurveLaws, along: str, target: float = 0.0) -> Figure:
     """Errors over parameters with a line for each amount of images, or the other way round, drawn
     as far as a target, or ten times the points."""
-    curve = found.curve
-    fixed = IMAGES if along == PARAMS else PARAMS
+    curve = laws.curve
+    fixed, unit = (IMAGES, "images") if along == PARAMS else (PARAMS, "parameters")
     figure, axes = figures.new_axes(curve.name, LABELS[along], curve.label, size=SIZE)
-    _points(
-        axes,
-        curve,
-        curve.column(along),
-        fixed,
-        "images" if fixed == IMAGES else "parameters",
-        line=False,
-    )
-    shades = _shades(curve, fixed)
-    for one, law in found.along(along):
+    _points(axes, curve, curve.column(along), fixed, unit, line=False)
+    looks = _looks(curve, fixed)
+    for series, law in laws.along(along):
         if law is not None and law.fit.residuals:
-            _law(axes, law.fit, shades[one.at][0], target, band=False, labelled=False)
+            shade = looks[series.at]["color"]
+            _law(axes, law.fit, shade, target, band=False, labelled=False)
     _finish(figure, axes, curve.errors)
     return figure
 
@@ -94,24 +157,21 @@ def residual_plot(curve: Curve, law: Law) -> Figure:
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.set(title=f"{curve.name}: the joint law", xlabel="measured", ylabel="predicted")
-    right.set(
-        title="What it leaves over", xlabel=_compute_label(curve), ylabel="measured / law - 1 [%]"
-    )
+    right.set(title="Residuals", xlabel=_compute_label(curve), ylabel="measured / law - 1 [%]")
     predicted, rest = law.y / np.exp(law.fit.residuals), 100 * np.expm1(law.fit.residuals)
     sizes, compute = curve.column(PARAMS), curve.compute
-    for at, (shade, marker) in _shades(curve, PARAMS).items():
-        on = sizes == at
-        look: dict[str, Any] = {"color": shade, "marker": marker, "s": 26, "linewidths": 0}
-        left.scatter(law.y[on], predicted[on], **look, label=f"{count(at)} parameters")
-        right.scatter(compute[on], rest[on], **look)
+    for at, style in _looks(curve, PARAMS).items():
+        on, style = sizes == at, style | {"s": 26, "linewidths": 0}
+        left.scatter(law.y[on], predicted[on], **style, label=f"{count(at)} parameters")
+        right.scatter(compute[on], rest[on], **style)
     ends = min(law.y.min(), predicted.min()), max(law.y.max(), predicted.max())
-    left.plot(ends, ends, color=INK, linewidth=1.0, alpha=0.75, dashes=DASHES[0])
-    right.axhline(0.0, color=INK, linewidth=1.0, alpha=0.75, dashes=DASHES[0])
-    _powers(right)
-    for scale, values in ((left.xaxis, law.y), (left.yaxis, predicted)):
-        _ticks(left, scale, values)
+    left.plot(ends, ends, **REFERENCE)
+    right.axhline(0.0, **REFERENCE)
+    figures.logarithmic(right.xaxis, _power, LogLocator())
+    _ticks(left.xaxis, law.y)
+    _ticks(left.yaxis, predicted)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    figure.legend(handles, labels, loc=BELOW, ncols=min(5, len(labels)))
     return figure
 
 
@@ -134,7 +194,7 @@ def relation_plot(
         _line(axes, inside, line(inside), INK, True, "fitted")
         _line(axes, below, line(below), INK, False, "extrapolated")
     _finish(figure, axes, y)
-    _ticks(axes, axes.xaxis, axes.get_xlim())
+    _ticks(axes.xaxis, axes.get_xlim())
     return figure
 
 
@@ -144,7 +204,7 @@ def emergence_plot(
     y_label: str,
     columns: tuple[Array, Array, Array],
     line: Callable[[Array, float], Array],
-    elbow: Callable[[float], float],
+    elbow: Callable[[float], ArrayLike],
 ) -> Figure:
     """A thresholded metric against the loss of the pretrained model, which falls to the right: a
     curve and an elbow for each amount of fine-tuning samples. columns: loss, samples, metric."""
@@ -152,41 +212,35 @@ def emergence_plot(
     loss, samples, values = columns
     inside = np.linspace(loss.min(), loss.max(), 4 * STEPS)
     for i, amount in enumerate(np.unique(samples)):
-        on = samples == amount
-        look: dict[str, Any] = {"color": colour(i), "marker": MARKERS[i % len(MARKERS)]}
-        axes.scatter(
-            loss[on], values[on], **look, s=28, linewidths=0, label=f"{count(amount)} samples"
-        )
+        on, label = samples == amount, f"{count(amount)} samples"
+        axes.scatter(loss[on], values[on], **look(i), s=28, linewidths=0, label=label)
         axes.plot(inside, line(inside, amount), color=colour(i), linewidth=1.4)
-        place = elbow(amount)
+        place = float(np.asarray(elbow(amount)))
         if loss.min() <= place <= loss.max():
             axes.axvline(place, color=colour(i), linewidth=0.9, alpha=0.7, dashes=DASHES[0])
     axes.invert_xaxis()
-    figure.legend(loc="outside lower center", ncols=4)
+    figure.legend(loc=BELOW, ncols=4)
     return figure
 
 
 def _points(axes: Axes, curve: Curve, x: Array, by: str, unit: str, line: bool) -> None:
     """All points, told apart by `by`; those of one kind are joined."""
     other, y = curve.column(by), np.array(curve.errors)
-    for at, (shade, marker) in _shades(curve, by).items():
+    for at, style in _looks(curve, by).items():
         on = (other == at) & (x > 0)
         order = np.argsort(x[on], kind="stable")
-        look: dict[str, Any] = {"color": shade, "marker": marker, "ms": 5, "mew": 0}
-        width = 0.9 if line else 0.0
-        xs, ys = x[on][order], y[on][order]
-        axes.plot(xs, ys, **look, linewidth=width, alpha=0.8, label=f"{count(at)} {unit}")
+        style |= {"ms": 5, "mew": 0, "linewidth": 0.9 if line else 0.0, "alpha": 0.8}
+        axes.plot(x[on][order], y[on][order], **style, label=f"{count(at)} {unit}")
 
 
 def _compute_label(curve: Curve) -> str:
-    inherited = any(one.inherited_flops for one in curve.records)
+    inherited = any(record.inherited_flops for record in curve.records)
     return f"{COMPUTE}, pretraining included" if inherited else COMPUTE
 
 
-def _shades(curve: Curve, by: str) -> dict[float, tuple[str, str]]:
+def _looks(curve: Curve, by: str) -> dict[float, dict[str, Any]]:
     """Colour and marker of each size or amount, in order."""
-    values = np.unique(curve.column(by)).tolist()
-    return {at: (colour(i), MARKERS[i % len(MARKERS)]) for i, at in enumerate(values)}
+    return {at: look(i) for i, at in enumerate(np.unique(curve.column(by)).tolist())}
 
 
 def _law(
@@ -203,22 +257,21 @@ def _law(
     _line(axes, np.append(hi, beyond), fit.predict(np.append(hi, beyond)), shade, False, names[1])
     if band and fit.draws:
         every = np.append(inside, beyond)
-        said = [fit.forecast(x, LEVEL) for x in every]
-        ends = [one.lo for one in said], [one.hi for one in said]
+        predicted = [fit.forecast(x, LEVEL) for x in every]
+        ends = [point.lo for point in predicted], [point.hi for point in predicted]
         axes.fill_between(every, *ends, color=shade, alpha=0.1, linewidth=0, label="90 % band")
 
 
 def _line(axes: Axes, x: Array, y: Array, shade: str, solid: bool, label: str) -> None:
-    (drawn,) = axes.plot(x, y, color=shade, linewidth=1.5, label=label or None)
-    if not solid:
-        drawn.set(dashes=DASHES[0])
+    dashes: dict[str, Any] = {} if solid else {"dashes": DASHES[0]}
+    axes.plot(x, y, color=shade, linewidth=1.5, label=label or None, **dashes)
 
 
 def _mark(axes: Axes, mark: Mark, first: bool) -> None:
     """A forecast with its interval, and beside it the outcome."""
     spread = np.abs(np.array([[mark.lo], [mark.hi]]) - mark.value)
-    look: dict[str, Any] = {"fmt": "D", "ms": 6, "mfc": "none", "capsize": 3, "color": colour(1)}
-    axes.errorbar([mark.x], [mark.value], spread, **look, label="forecast" if first else None)
+    style: dict[str, Any] = {"fmt": "D", "ms": 6, "mfc": "none", "capsize": 3, "color": colour(1)}
+    axes.errorbar([mark.x], [mark.value], spread, **style, label="forecast" if first else None)
     if mark.outcome is not None:
         axes.plot([mark.x], [mark.outcome], "*", color=colour(1), ms=11, mew=0, label="outcome")
 
@@ -232,13 +285,10 @@ def _finish(
 ) -> None:
     """Logarithmic axes, x of counts or of compute, a legend, and what is drawn in view. Lines
     and what is drawn also, ends of intervals, get half as much room again at most."""
-    if not counted:
-        _powers(axes)
+    if counted:
+        figures.logarithmic(axes.xaxis, count)
     else:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        figures.logarithmic(axes.xaxis, _power, LogLocator())
     values = np.array([value for value in drawn if np.isfinite(value) and value > 0])
     low, high = values.min(), values.max()
     room, reach = max((high / low) ** 0.08, 1.01), max((high / low) ** 0.5, 1.1)
@@ -246,35 +296,19 @@ def _finish(
     ends = [low, high, *(end for line in lines if line.size for end in (line.min(), line.max()))]
     ends = np.clip([*ends, *(end for end in also if np.isfinite(end))], low / reach, high * reach)
     axes.set_ylim(ends.min() / room, ends.max() * room)
-    _ticks(axes, axes.yaxis, axes.get_ylim())
-    handles, labels = _unique(axes)
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    _ticks(axes.yaxis, axes.get_ylim())
+    by_label = dict(zip(*reversed(axes.get_legend_handles_labels())))  # each once
+    figure.legend(by_label.values(), by_label, loc=BELOW, ncols=min(4, len(by_label)))
 
 
-def _unique(axes: Axes) -> tuple[list[Any], list[str]]:
-    """Handles and labels, each once."""
-    handles, labels = axes.get_legend_handles_labels()
-    known = dict(zip(labels, handles))
-    return list(known.values()), list(known)
-
-
-def _ticks(axes: Axes, scale: Any, values: Sequence[float] | Array) -> None:
-    """A logarithmic axis with its ticks written out; even ones where its ends are close."""
-    which, ratio = "x" if scale is axes.xaxis else "y", max(values) / min(values)
-    getattr(axes, f"set_{which}scale")("log")
+def _ticks(axis: XAxis | YAxis, values: Sequence[float] | Array) -> None:
+    """A logarithmic axis with even ticks where its ends are close."""
+    ratio = max(values) / min(values)
     dense = (1, 1.5, 2, 3, 4, 5, 7) if ratio < MIDDLE else (1, 2, 5)
-    scale.set_major_locator(MaxNLocator(5) if ratio < NARROW else LogLocator(subs=dense))
-    scale.set_major_formatter(
-        FuncFormatter(lambda value, _: number(value, 3 if ratio < NARROW else 2))
-    )
-    scale.set_minor_locator(NullLocator())
-    scale.set_minor_formatter(NullFormatter())
+    locator = MaxNLocator(5) if ratio < NARROW else LogLocator(subs=dense)
+    figures.logarithmic(axis, lambda value: number(value, 3 if ratio < NARROW else 2), locator)
 
 
-def _powers(axes: Axes) -> None:
-    """A logarithmic x axis of compute, with ticks such as 1e13."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+", "e"))
-    )
-    axes.xaxis.set_minor_formatter(NullFormatter())
+def _power(value: float) -> str:
+    """Compute at a tick, such as 1e13."""
+    return f"{value:.0e}".replace("e+", "e")

@@ -1,6 +1,6 @@
 """The figures of a sweep: what each cell reaches, what a call buys, and what the spread is worth.
 
-All take `Cell`s of one task, in the style of `figures`. Settings are written NFE x members.
+All take `Cell`s of a task, in the style of `figures`. Settings are written NFE x members.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from stepsight.measures import Measure, measure, number
+from stepsight.measures import measure, number
 from stepsight.report import figures
-from stepsight.report.figures import DASHES, INK, MARKERS, PALETTE, STYLE, colour
+from stepsight.report.figures import BELOW, INK, PALETTE, REFERENCE, STYLE, colour, look
+from stepsight.report.run_folder import by
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.frontier import COSTS, FrontierCell, frontier
 from stepsight.scaling.sampling.sweeps import Cell, differing
+from stepsight.scaling.sampling.wording import count
 
 COST_AXES = {
     "calls": "model calls per image (NFE x members)",
@@ -31,9 +33,9 @@ ACROSS = 3  # panels side by side
 
 @matplotlib.rc_context(STYLE)
 def heat_map(cells: Sequence[Cell], title: str) -> Figure:
-    """Model calls (NFE) against members, every cell with its value and the best one framed.
+    """Model calls (NFE) against members, every cell with its value and the best framed.
 
-    `cells` are of one metric and one family. Brighter is better.
+    `cells` are of the same metric and family. Brighter is better.
     """
     nfes = sorted({cell.nfe for cell in cells})
     members = sorted({cell.members for cell in cells})
@@ -45,18 +47,19 @@ def heat_map(cells: Sequence[Cell], title: str) -> Figure:
     size = (max(5.2, 1.0 + 0.7 * len(nfes)), 1.3 + 0.5 * len(members))
     axes_of = "model calls per member (NFE)", "members"
     figure, axes = figures.new_axes(title, *axes_of, size=size)
-    axes.grid(False)
     shown = axes.pcolormesh(values, cmap="cividis" if kind.higher_is_better else "cividis_r")
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
-            shade = "white" if _luminance(np.asarray(shown.to_rgba(value))) < 0.45 else "black"
+            luminance = np.dot(np.asarray(shown.to_rgba(value))[:3], (0.299, 0.587, 0.114))
+            shade = "white" if luminance < 0.45 else "black"
             axes.text(x + 0.5, y + 0.5, number(value), ha="center", va="center", color=shade)
-    y, x = np.unravel_index(_best(values, kind), values.shape)
-    axes.add_patch(_frame(int(x), int(y)))
+    best = np.nanargmax(values) if kind.higher_is_better else np.nanargmin(values)
+    y, x = map(int, np.unravel_index(best, values.shape))
+    frame = {"fill": False, "edgecolor": PALETTE[1], "linewidth": 3, "clip_on": False}
+    axes.add_patch(Rectangle((x, y), 1, 1, **frame))
     axes.set_xticks(np.arange(len(nfes)) + 0.5, [str(nfe) for nfe in nfes])
-    axes.set_yticks(np.arange(len(members)) + 0.5, [str(count) for count in members])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    axes.set_yticks(np.arange(len(members)) + 0.5, [str(n) for n in members])
+    figures.bare(axes)
     return figure
 
 
@@ -69,30 +72,29 @@ def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figur
     """
     kind = measure(cells[0].metric)
     figure, axes = figures.new_axes(title, COST_AXES[cost], kind.axis, size=(5.6, 4.0))
-    for i, (label, own) in enumerate(_groups(cells).items()):
-        look = {"marker": MARKERS[i % len(MARKERS)], "color": colour(i), "alpha": 0.75, "s": 28}
-        costs = [getattr(cell, COSTS[cost]) for cell in own]
-        axes.scatter(costs, [cell.value for cell in own], **look, linewidths=0, label=label)
+    for i, (label, group) in enumerate(_groups(cells).items()):
+        points = [getattr(cell, COSTS[cost]) for cell in group], [cell.value for cell in group]
+        axes.scatter(*points, **look(i), alpha=0.75, s=28, linewidths=0, label=label)
     front = frontier(cells, cells[0].task, metric=cells[0].metric, cost=cost)
     _draw_front(axes, front)
     _limit(axes, cells, front)
     _plain_logarithm(axes, [getattr(cell, COSTS[cost]) for cell in cells])
     columns = min(4, len(axes.get_legend_handles_labels()[0]))
-    figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.4)
+    figure.legend(loc=BELOW, ncols=columns, columnspacing=1.2, handletextpad=0.4)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def panels(by_metric: Mapping[str, Sequence[Cell]], title: str) -> Figure:
-    """One panel a metric, against members with a line for each NFE: is what gets better for the
+    """One panel per metric, against members with a line for each NFE: is what gets better for the
     error also better for edges, intervals and the order of the uncertainties?
 
-    Cells are of one family. The band is the 95 % interval at the most calls.
+    Cells are of the same family. The band is the 95 % interval at the most calls.
     """
     down, across = -(-len(by_metric) // ACROSS), min(ACROSS, len(by_metric))
     figure = Figure(figsize=(0.4 + 2.75 * across, 0.7 + 2.3 * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
-    members = [cell.members for own in by_metric.values() for cell in own]
+    members = [cell.members for cells in by_metric.values() for cell in cells]
     for axes, (metric, cells) in zip(grid.flat, by_metric.items()):
         _panel(axes, cells)
         axes.set_title(_panel_title(metric), fontsize=9.5)
@@ -100,10 +102,8 @@ def panels(by_metric: Mapping[str, Sequence[Cell]], title: str) -> Figure:
         axes.set(xlabel="members", xlim=(min(members) / 1.1, max(members) * 1.1))
     for axes in grid.flat[len(by_metric) :]:
         axes.set_visible(False)
-    lines = {line.get_label(): line for line in reversed(grid[0, 0].lines)}
-    figure.legend(
-        handles=list(lines.values())[::-1], loc="outside lower center", ncols=max(1, len(lines))
-    )
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc=BELOW, ncols=max(1, len(labels)))
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
     return figure
 
@@ -113,14 +113,12 @@ def _panel(axes: Axes, cells: Sequence[Cell]) -> None:
     for i, nfe in enumerate(nfes):
         line = sorted((cell for cell in cells if cell.nfe == nfe), key=lambda cell: cell.members)
         x, y = [cell.members for cell in line], [cell.value for cell in line]
-        look = {"color": colour(i), "marker": MARKERS[i % len(MARKERS)], "ms": 4.5}
-        axes.plot(x, y, **look, linewidth=1.5, label=f"{nfe} NFE")
+        axes.plot(x, y, **look(i), ms=4.5, linewidth=1.5, label=f"{nfe} NFE")
         if nfe == nfes[-1]:
             ends = [cell.lo for cell in line], [cell.hi for cell in line]
             axes.fill_between(x, *ends, color=colour(i), alpha=0.13, linewidth=0)
     if cells[0].metric.startswith("coverage_"):
-        stated = axes.axhline(float(cells[0].metric.removeprefix("coverage_")) / 100, color=INK)
-        stated.set(linewidth=1.1, alpha=0.75, dashes=DASHES[0])
+        axes.axhline(float(cells[0].metric.removeprefix("coverage_")) / 100, **REFERENCE)
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
@@ -136,11 +134,9 @@ def _groups(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     families = by_family(cells)
     if len(families) > 1:
         names = differing(families)
-        return {names[family]: own for family, own in families.items()}
-    found: dict[str, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.members):
-        found.setdefault(f"{cell.members} member{'s' if cell.members > 1 else ''}", []).append(cell)
-    return found
+        return {names[family]: group for family, group in families.items()}
+    groups = by(sorted(cells, key=lambda cell: cell.members), "members")
+    return {count(members, "member"): group for (members,), group in groups}
 
 
 def _draw_front(axes: Axes, front: Sequence[FrontierCell]) -> None:
@@ -176,27 +172,11 @@ def _limit(axes: Axes, cells: Sequence[Cell], front: Sequence[FrontierCell]) -> 
 
 def _plain_logarithm(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis whose ticks are powers of two, written out."""
-    axes.set_xscale("log", base=2)
     low, high = np.floor(np.log2(min(values))), np.ceil(np.log2(max(values)))
     stride = 1 + int(high - low) // 9
-    axes.set_xticks([2.0**k for k in range(int(low), int(high) + 1, stride)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_of(value)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = FixedLocator([2.0**k for k in range(int(low), int(high) + 1, stride)])
 
+    def tick(value: float) -> str:
+        return figures.short(round(value)) if value >= 1 else number(value, 2)
 
-def number_of(value: float) -> str:
-    """A tick: whole numbers shortened, fractions with two digits."""
-    return figures.short(round(value)) if value >= 1 else number(value, 2)
-
-
-def _best(values: np.ndarray, kind: Measure) -> np.intp:
-    return np.nanargmax(values) if kind.higher_is_better else np.nanargmin(values)
-
-
-def _luminance(rgba: np.ndarray) -> float:
-    return float(np.dot(rgba[:3], (0.299, 0.587, 0.114)))
-
-
-def _frame(x: int, y: int) -> Rectangle:
-    return Rectangle((x, y), 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=3, clip_on=False)
+    figures.logarithmic(axes.xaxis, tick, ticks, base=2)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stepsight.results import with_nan
 from stepsight.scaling.reading import read_json, read_text
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.frontier import FrontierCell, frontier
-from stepsight.scaling.sampling.paired import Place
+from stepsight.scaling.sampling.paired import FamilySetting
 from stepsight.scaling.sampling.sweeps import Cell, Family, main_of, read_sweep
 
 
@@ -39,22 +40,21 @@ class SweepFolder:
 
     def of(self, task: str, metric: str) -> list[Cell]:
         """The cells of one metric of a task that hold a number."""
-        found = [cell for cell in self.cells if (cell.task, cell.metric) == (task, metric)]
-        return [cell for cell in found if math.isfinite(cell.value)]
+        cells = (cell for cell in self.cells if (cell.task, cell.metric) == (task, metric))
+        return [cell for cell in cells if math.isfinite(cell.value)]
 
     def frontier(self, task: str) -> list[FrontierCell]:
         """The frontier of a task's main metric by model calls; its gains have intervals where the
         sweep left them, which needs the images and not only the table."""
-        found = frontier(self.cells, task, metric=main_of(self.cells, task))
-        known = _gains(self.fronts.get(task, {}).get("points", []))
-        for i, (before, point) in enumerate(zip(found, found[1:]), start=1):
-            lo, hi = known.get((before.place, point.place), (math.nan, math.nan))
-            found[i] = replace(point, gain_lo=lo, gain_hi=hi)
-        return found
-
-    def pictures(self, kind: str) -> list[Path]:
-        """The pictures of a kind that are there, e.g. film-<task>.png, by name."""
-        return sorted(self.path.glob(f"{kind}-*.png"))
+        points = frontier(self.cells, task, metric=main_of(self.cells, task))
+        rows = self.fronts.get(task, {}).get("points", [])
+        places = [FamilySetting(Family.of(row), row["nfe"], row["members"]) for row in rows]
+        gains = dict(zip(zip(places, places[1:]), rows[1:]))
+        for i, (before, point) in enumerate(zip(points, points[1:]), start=1):
+            gain = gains.get((before.place, point.place), {})
+            lo, hi = (with_nan(gain.get(end)) for end in ("gain_lo", "gain_hi"))
+            points[i] = replace(point, gain_lo=lo, gain_hi=hi)
+        return points
 
 
 def read_sweep_folder(path: Path) -> SweepFolder:
@@ -76,14 +76,3 @@ def read_sweep_folder(path: Path) -> SweepFolder:
 def fullest(cells: Sequence[Cell]) -> tuple[Family, list[Cell]]:
     """Of cells that differ in more than NFE and members the family with the most of them."""
     return max(by_family(cells).items(), key=lambda item: len(item[1]))
-
-
-def _gains(points: Sequence[Mapping[str, Any]]) -> dict[tuple[Place, Place], tuple[float, float]]:
-    """The intervals of the gains in frontier.json, from setting to setting."""
-    places = [Place(Family.of(row), row["nfe"], row["members"]) for row in points]
-    ends = [tuple(_nan(row.get(end)) for end in ("gain_lo", "gain_hi")) for row in points]
-    return {pair: (lo, hi) for pair, (lo, hi) in zip(zip(places, places[1:]), ends[1:])}
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value

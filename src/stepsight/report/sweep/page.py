@@ -1,56 +1,52 @@
-"""The pages of a sweep: its sections, in the report of a run or alone in `sweep.html`.
+"""The pages of a sweep: what its sections show, in the report of a run or alone in `sweep.html`.
 
-The sections are made from the files of the folder alone, so that a sweep of any age, or one written
-by hand, can be shown again.
+All is made from the files of the folder alone, so that a sweep of any age, or written by hand, can
+be shown again. Of the claims, those about a task's main metric come first; folded are those of
+several members or of a warmer start, and those of the proper scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from stepsight.measures import measure, number
-from stepsight.report import figures
-from stepsight.report.markup import (
-    Html,
-    Pictures,
-    join,
-    note,
-    page,
-    plot,
-    sections_with_links,
-    tag,
-)
-from stepsight.report.page import interval_text
+from stepsight.errors import UserError
+from stepsight.measures import measure
+from stepsight.report import figures, rendering
+from stepsight.report.rendering import EmbeddedPicture, Pictures
+from stepsight.report.run_folder import by
 from stepsight.report.sweep import figures as sweep_figures
-from stepsight.report.sweep.claims import claim_section
 from stepsight.report.sweep.folder import SweepFolder, fullest, read_sweep_folder
-from stepsight.report.sweep.tables import (
-    frontier_section,
-    law_section,
-    planner_section,
-    setting_text,
-    strategy_section,
-)
 from stepsight.scaling.sampling.axes import by_family
-from stepsight.scaling.sampling.sweeps import Cell, differing
+from stepsight.scaling.sampling.planner import Plan, plan
+from stepsight.scaling.sampling.questions import CALLS, HARMLESS, MARGIN
+from stepsight.scaling.sampling.response_surface import Choice
+from stepsight.scaling.sampling.sweeps import Cell, Family, differing, unmeasured
+from stepsight.scaling.sampling.wording import count
 
-Sections = dict[str, tuple[str, Html]]  # short name to title and content
-
+BUDGETS = (4, 16, 64, 256)  # model calls; those between the cheapest and the largest are shown
 PANELS = ("edge_f1", "crps", "brier", "ause", "coverage_90", "spread")  # beside the main metric
 FILM = (
     "the image whose gain from the cheapest setting to the best one is the median; below each tile "
     "the value of the whole set, smaller that of the image; framed: the setting that is best over "
     "the set; grey, or faded to grey: no truth; last row: how far the members lie apart"
 )
-UNCERTAINTY = (
-    "The error beside what its members say of it: boundaries, CRPS, AUSE (does the spread order "
-    "the pixels as the error does; 0 is best), the coverage of the 90 % interval, the mean spread. "
-    "The band is the 95 % interval at the most calls. In the reliability diagrams the diagonal is "
-    "an ensemble that means what it says."
-)
+
+BROKEN = "broken sampler"  # the verdict on claims that were not tested
+
+
+class TaskClaims(NamedTuple):
+    """The claims of a task, each with its `variant` of sampling and the `change` of its setting."""
+
+    task: str
+    causes: list[str]  # why samplers are broken
+    first: list[Mapping]
+    folded: dict[str, list[Mapping]]  # by what they are about
 
 
 def write(folder: Path, page: bool = True) -> Path:
@@ -61,9 +57,8 @@ def write(folder: Path, page: bool = True) -> Path:
     """
     sweep = read_sweep_folder(folder)
     for task in sweep.tasks:
-        cells = sweep.main(task)
-        figures.to_png(_pareto(cells), folder / f"pareto-{task}.png")
-        figures.to_png(_heat(fullest(cells)[1]), folder / f"heat-{task}.png")
+        figures.to_png(_pareto(sweep, task), folder / f"pareto-{task}.png")
+        figures.to_png(_heat_map(sweep, task), folder / f"heat-{task}.png")
     if not page:
         return folder
     target = folder / "sweep.html"
@@ -73,96 +68,154 @@ def write(folder: Path, page: bool = True) -> Path:
 
 def render(sweep: SweepFolder) -> str:
     """The stand-alone page."""
-    title = f"Test-time compute: {', '.join(sweep.tasks) or 'nothing measured'}"
-    checkpoints = dict.fromkeys(cell.checkpoint for cell in sweep.cells if cell.checkpoint)
-    header = join(
-        tag("h1", title),
-        tag("p", f"{sweep.path.resolve().name} of {', '.join(checkpoints)}", _class="facts")
-        if checkpoints
-        else "",
+    return rendering.render(
+        "sweep",
+        title=f"Test-time compute: {', '.join(sweep.tasks) or 'nothing measured'}",
+        name=sweep.path.resolve().name,
+        checkpoints=list(dict.fromkeys(cell.checkpoint for cell in sweep.cells if cell.checkpoint)),
+        sweep=gather(sweep),
     )
-    return page(title, sections_with_links(header, sections(sweep)))
 
 
-def sections(sweep: SweepFolder) -> Sections:
-    """All sections of a sweep; those with nothing to say are empty."""
+def gather(sweep: SweepFolder) -> dict[str, Any]:
+    """What the template `sweep_sections` shows; what the folder lacks is empty."""
+    tasks = [_task_sections(sweep, task) for task in sweep.tasks]
+    steps = [point for sections in tasks for point in sections["front"][1:]]
+    outdated = any("given" not in claim for claim in sweep.claims)  # of an earlier version
+    panels = {task: _panelled(sweep, task) for task in sweep.tasks}
     return {
-        "Sweep": ("Sampling compute: steps and members", _sweep(sweep)),
-        "Frontier": ("What is worth its cost", frontier_section(sweep)),
-        "Budget": ("What a budget buys", planner_section(sweep)),
-        "Film": ("One image over steps and members", _films(sweep)),
-        "Uncertainty": ("What the spread is worth", _uncertainty(sweep)),
-        "Strategies": ("Other ways to spend it", strategy_section(sweep)),
-        "Laws": ("Fitted laws", law_section(sweep)),
-        "Claims": ("Claims", claim_section(sweep)),
+        "tasks": tasks,
+        "gains_unknown": bool(steps) and all(math.isnan(point.gain_lo) for point in steps),
+        "films": _pictures(sweep, "film", FILM),
+        "panels": {
+            task: sweep_figures.panels(cells, f"{task}: error and uncertainty")
+            for task, cells in panels.items()
+            if len(cells) > 1
+        },
+        "diagrams": _pictures(sweep, "reliability", "reliability"),
+        "strategies": sweep.strategies,
+        "laws": [(" / ".join(names), fit) for names, fit in _fits(sweep.fits)],
+        "claims": [] if outdated else claims_by_task(sweep.claims),
+        "outdated": outdated,
+        "margin": f"{MARGIN:.1%}",
     }
 
 
-def _sweep(sweep: SweepFolder) -> Html:
-    if not sweep.tasks:
-        return note("The test-time dials have not been swept yet.")
-    return join(*(_sweep_of(sweep.main(task)) for task in sweep.tasks))
+def _task_sections(sweep: SweepFolder, task: str) -> dict[str, Any]:
+    """What the sections show of a task: the cells of its main metric."""
+    cells = sweep.main(task)
+    variants = differing(by_family(cells))
+
+    def setting(choice: Cell | Choice) -> str:
+        """`4 NFE x 8 members`, and the variant it belongs to where there are several."""
+        spent = f"{choice.nfe} NFE x {count(choice.members, 'member')}"
+        variant = variants.get(Family.of(vars(choice)), "")
+        return f"{spent}, {variant}" if variant else spent
+
+    return {
+        "task": task,
+        "measure": measure(cells[0].metric),
+        "unmeasured": unmeasured(sweep.cells, task, cells[0].metric),
+        "front": sweep.frontier(task),
+        "family": fullest(cells)[0],  # which the map shows
+        "best": min(cells, key=lambda cell: (cell.error, cell.total_calls)),
+        "pareto": _pareto(sweep, task),
+        "heat": _heat_map(sweep, task),
+        "plans": list(_plans(cells)),
+        "setting": setting,
+    }
 
 
-def _sweep_of(cells: Sequence[Cell]) -> Html:
-    family, own = fullest(cells)
-    best = min(cells, key=lambda cell: (cell.error, cell.total_calls))
-    variant = differing(by_family(cells))[best.family]
-    spent = f"{best.total_calls} model calls, {number(best.gflop_per_image)} GFLOP"
-    caption = (
-        f"Best: {setting_text(best.nfe, best.members, variant)}, "
-        f"{measure(best.metric).label} {number(best.value)} {interval_text([best.lo, best.hi])}, "
-        f"for {spent} and {number(best.ms_per_image)} ms an image. Points are labelled NFE x "
-        f"members. The map shows {family}; the plot shows every variant."
-    )
-    task = cells[0].task
-    plots = plot(_pareto(cells), f"{task} Pareto"), plot(_heat(own), f"{task} sweep")
-    return join(
-        tag("h3", task), tag("div", *plots, _class="figures"), tag("p", caption, _class="small")
-    )
+def _pareto(sweep: SweepFolder, task: str) -> Figure:
+    return sweep_figures.pareto_plot(sweep.main(task), f"{task}: accuracy for compute")
 
 
-def _pareto(cells: Sequence[Cell]) -> Figure:
-    return sweep_figures.pareto_plot(cells, f"{cells[0].task}: accuracy for compute")
+def _heat_map(sweep: SweepFolder, task: str) -> Figure:
+    _, cells = fullest(sweep.main(task))
+    return sweep_figures.heat_map(cells, f"{task}: {measure(cells[0].metric).axis}")
 
 
-def _heat(cells: Sequence[Cell]) -> Figure:
-    label = measure(cells[0].metric).axis
-    return sweep_figures.heat_map(cells, f"{cells[0].task}: {label}")
+def _plans(cells: Sequence[Cell]) -> Iterator[Plan]:
+    """What the planner answers for a few budgets of model calls."""
+    calls = [cell.total_calls for cell in cells]
+    for budget in BUDGETS:
+        if min(calls) <= budget <= max(calls):
+            with suppress(UserError):  # such a budget buys nothing that was measured
+                yield plan(cells, cells[0].task, f"{budget}nfe", cells[0].metric)
 
 
-def _films(sweep: SweepFolder) -> Html:
-    shown = Pictures()  # a budget of their own
-    return join(*(shown.show(path, _named(path, FILM)) for path in _of("film", sweep)))
-
-
-def _uncertainty(sweep: SweepFolder) -> Html:
-    drawn = [
-        plot(sweep_figures.panels(found, f"{task}: error and uncertainty"), f"{task} uncertainty")
-        for task in sweep.tasks
-        if len(found := _panelled(sweep, task)) > 1
-    ]
-    shown = Pictures()
-    diagrams = [shown.show(path, _named(path, "reliability")) for path in _of("reliability", sweep)]
-    if not drawn and not diagrams:
-        return Html()
-    return join(tag("p", UNCERTAINTY), *drawn, tag("div", *diagrams, _class="figures"))
+def _pictures(sweep: SweepFolder, kind: str, what: str) -> list[EmbeddedPicture]:
+    """The pictures of a kind, within a budget for them."""
+    pictures = Pictures()
+    paths = sorted(sweep.path.glob(f"{kind}-*.png")) if sweep.tasks else []
+    return [pictures.read(path, f"{path.stem.partition('-')[2]}: {what}") for path in paths]
 
 
 def _panelled(sweep: SweepFolder, task: str) -> dict[str, list[Cell]]:
     """The cells of each panel: the fullest family's, of the main metric and of what else there is
     for more than one member."""
     family, main = fullest(sweep.main(task))
-    found = {main[0].metric: main}
+    panels = {main[0].metric: main}
     for metric in PANELS:
-        if own := [cell for cell in sweep.of(task, metric) if cell.family == family]:
-            found[metric] = own
-    return found
+        if cells := [cell for cell in sweep.of(task, metric) if cell.family == family]:
+            panels[metric] = cells
+    return panels
 
 
-def _of(kind: str, sweep: SweepFolder) -> list[Path]:
-    return sweep.pictures(kind) if sweep.tasks else []
+def _fits(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping]]:
+    """Every mapping with a verdict, and the names that lead to it."""
+    if not isinstance(node, Mapping):
+        return
+    if "verdict" in node:
+        yield names, node
+        return
+    for name, child in node.items():
+        if name == "families":
+            for fit in child:
+                yield (*names, str(Family.of(fit))), fit
+        else:
+            yield from _fits(child, (*names, str(name)))
 
 
-def _named(path: Path, what: str) -> str:
-    return f"{path.stem.partition('-')[2]}: {what}"
+def claims_by_task(claims: Sequence[Mapping]) -> list[TaskClaims]:
+    """The claims of every task, sorted."""
+    return [_sorted(task, rows) for (task,), rows in by(claims, "task")]
+
+
+def main_sentences(claims: Sequence[Mapping]) -> list[str]:
+    """The sentences that a reader needs first: for every task, each broken sampler once, and the
+    claims about its main metric that are not folded."""
+    return [
+        sentence
+        for task in claims_by_task(claims)
+        for sentence in (*task.causes, *(claim["sentence"] for claim in task.first))
+    ]
+
+
+def _sorted(task: str, claims: Sequence[Mapping]) -> TaskClaims:
+    causes = dict.fromkeys(claim["sentence"] for claim in claims if claim["verdict"] == BROKEN)
+    sound = [_described(claim) for claim in claims if claim["verdict"] != BROKEN]
+    main = [claim for claim in sound if claim["main"]]
+    plainest = min(map(_start, main), default=None)
+    of_calls = CALLS, HARMLESS  # of which those of the plainest start come first
+    first = [c for c in main if c["statement"] not in of_calls or _start(c) == plainest]
+    folded = {
+        "several members and other starts": [claim for claim in main if claim not in first],
+        "proper scores": [claim for claim in sound if not claim["main"]],
+    }
+    return TaskClaims(task, list(causes), first, folded)
+
+
+def _start(claim: Mapping) -> tuple[float, int]:
+    """The plainest is that of the fewest members at the lowest temperature."""
+    return claim["other"]["temperature"], claim["other"]["members"]
+
+
+def _described(claim: Mapping) -> Mapping:
+    """With from which NFE x members to which it goes, and how it samples besides."""
+    base, other = claim["base"], claim["other"]
+    change = f"{base['nfe']}x{base['members']} → {other['nfe']}x{other['members']}"
+    for name in ("temperature", "views"):
+        change += "" if base[name] == other[name] else f", {name} {other[name]}"
+    variant = " ".join(part for part in Family.of(claim).parts[:-2] if part)
+    return {**claim, "change": change, "variant": variant}

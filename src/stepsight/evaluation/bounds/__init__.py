@@ -1,1 +1,0 @@
-"""What no model can pass and what any model has to beat."""

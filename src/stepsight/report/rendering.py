@@ -1,0 +1,88 @@
+"""Pages from templates, and how values are written in them.
+
+A page is one HTML file that needs no other file, has no script and may load nothing. All text is
+escaped unless a template wrote it: a name from a run folder may be anything, `<img onerror=...>`
+included, and becomes visible text. A name that is unknown to a template raises an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stepsight.measures import duration, measure, number
+from stepsight.report.figures import to_svg
+from stepsight.report.run_folder import by
+from stepsight.scaling.sampling.wording import count
+
+PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
+
+
+def render(template: str, **values: object) -> str:
+    """The page that `templates/<template>.html.j2` makes of `values`."""
+    return _environment().get_template(f"{template}.html.j2").render(values, links=[])
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("stepsight.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"measure": measure, "svg": to_svg}
+    environment.filters |= {"by": by, "duration": duration, "interval": interval}
+    environment.filters |= {"number": known_number, "percent": percent, "plural": count}
+    return environment
+
+
+def known_number(value: float | str | None, digits: int = 3) -> str:
+    """A number with so many digits; a dash where it is unknown."""
+    return number(_float(value), digits) if math.isfinite(_float(value)) else "-"
+
+
+def percent(value: float | str | None) -> str:
+    """A change such as `+5.0%`; a dash where it is unknown."""
+    return f"{_float(value):+.1%}" if math.isfinite(_float(value)) else "-"
+
+
+def interval(ends: Iterable[float | str | None] | None, changes: bool = False) -> str:
+    """`[low, high]`, of relative changes in percent; empty where an end is unknown."""
+    write = percent if changes else known_number
+    known = [write(end) for end in ends or () if math.isfinite(_float(end))]
+    return f"[{', '.join(known)}]" if len(known) == 2 else ""
+
+
+def _float(value: float | str | None) -> float:
+    """Also of a cell of a table and of JSON, where what is unknown is empty."""
+    return math.nan if value in (None, "") else float(value)
+
+
+class EmbeddedPicture(NamedTuple):
+    """A PNG file to put into a page."""
+
+    path: Path
+    caption: str
+    data: str  # base64; empty where it would make the page too large
+
+
+class Pictures:
+    """Reads pictures for a page until their budget is spent."""
+
+    def __init__(self, budget: int = PICTURE_BYTES) -> None:
+        self._left = budget
+
+    def read(self, path: Path, caption: str) -> EmbeddedPicture:
+        size = path.stat().st_size
+        if size > self._left:
+            return EmbeddedPicture(path, caption, "")
+        self._left -= size
+        return EmbeddedPicture(path, caption, base64.b64encode(path.read_bytes()).decode())

@@ -1,0 +1,108 @@
+"""What a report on scaling says, in words and for machines: all fits that the records allow.
+
+Everything is made anew from the records each time, so that a report follows its ladder; only the
+forecasts are kept as they were made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stepsight.scaling.analysis.curves import curves, headline
+from stepsight.scaling.analysis.emergence import Emergence, emergences
+from stepsight.scaling.analysis.folder import ScalingFolder
+from stepsight.scaling.analysis.laws import CurveLaws, Law, laws_of
+from stepsight.scaling.analysis.relations import Panel, panels
+from stepsight.scaling.analysis.words import briefly, clean, forecast_summary, judgement
+from stepsight.scaling.ladders.forecast import Forecast, ScoredForecast
+from stepsight.scaling.plain import plain
+
+Forecasts = list[tuple[Forecast, ScoredForecast | None]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that a report says."""
+
+    folder: ScalingFolder
+    headline: list[CurveLaws]
+    others: list[CurveLaws]
+    relations: list[Panel]
+    emergences: list[Emergence]
+    notes: list[str]
+
+    @property
+    def curves(self) -> list[CurveLaws]:
+        return self.headline + self.others
+
+    @property
+    def forecasts(self) -> Forecasts:
+        """Forecasts with their outcomes, then those that wait for an outcome."""
+        settled = [(scored.forecast, scored) for scored in self.folder.settled]
+        return [*settled, *((forecast, None) for forecast in self.folder.waiting)]
+
+    @property
+    def main_laws(self) -> list[Law]:
+        """Envelopes and joint laws of the headline."""
+        laws = [law for curve in self.headline for law in (curve.envelope, curve.joint)]
+        return [law for law in laws if law is not None]
+
+
+def analyse(folder: ScalingFolder, bootstrap: int) -> Analysis:
+    """Fit everything that the records allow; intervals by `bootstrap` resamples."""
+    every, notes = curves(folder.records)
+    first = headline(every)
+    main = [laws_of(curve, bootstrap) for curve in first]
+    others = [laws_of(curve, bootstrap) for curve in every if curve not in first]
+    relations, unpaired = panels(folder.records, main, bootstrap)
+    return Analysis(
+        folder=folder,
+        headline=main,
+        others=others,
+        relations=relations,
+        emergences=list(emergences(folder.records, bootstrap)),
+        notes=[*folder.notes, *notes, *unpaired],
+    )
+
+
+def to_dict(analysis: Analysis) -> dict[str, Any]:
+    """The report for machines."""
+    folder = analysis.folder
+    settled = [
+        asdict(row.forecast)
+        | {"outcome": row.outcome, "measured": row.time, "inside": row.inside, "error": row.error}
+        for row in folder.settled
+    ]
+    laws = [
+        law.to_dict() | {"clean": clean(law.fit), "says": judgement(law.fit)}
+        for curve in analysis.curves
+        for law in curve.laws
+    ]
+    return plain(
+        {
+            "records": len(folder.records),
+            "runs": len({record.run for record in folder.records}),
+            "laws": laws,
+            "forecasts": settled,
+            "waiting": [asdict(forecast) for forecast in folder.waiting],
+            "relations": [panel.to_dict() for panel in analysis.relations],
+            "emergence": [elbow.to_dict() for elbow in analysis.emergences],
+            "rungs": [asdict(rung) | {"ladder": rung.ladder.name} for rung in folder.rungs],
+            "tuned": [asdict(tuned) | {"kept": tuned.kept} for tuned in folder.tuned],
+            "notes": analysis.notes,
+        }
+    )
+
+
+def summary(analysis: Analysis) -> list[str]:
+    """Laws with their verdicts, forecasts against outcomes, and what failed, one line each."""
+    lines = [
+        f"{law.curve.name} against {law.against}: {briefly(law.fit)}" for law in analysis.main_laws
+    ]
+    if not lines:
+        lines.append("There are too few points for a law: measure three runs or more.")
+    forecasts = forecast_summary(analysis.folder.settled, analysis.folder.waiting)
+    lines += [f"Forecasts: {forecasts}."] if forecasts else []
+    failed, rungs = analysis.folder.failed, analysis.folder.rungs
+    return lines + ([f"{len(failed)} of {len(rungs)} rungs failed."] if failed else [])

@@ -1,0 +1,65 @@
+"""What a report on scaling says of its laws, curves and numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ladders import grid, record, scattered
+
+from stepsight.scaling.analysis.curves import curves, headline
+from stepsight.scaling.analysis.laws import laws_of
+from stepsight.scaling.analysis.words import briefly, clean, count, judgement, span
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_envelope_of_noise_is_never_a_clean_law(seed):
+    (loss, _), _ = curves(scattered(seed))
+    envelope = laws_of(loss, bootstrap=0).envelope
+    assert envelope is None or not clean(envelope.fit)
+
+
+def test_a_clean_law_is_called_clean():
+    """Without noise and with one term, the envelope over four decades is a power law."""
+    found = [record(n, 1000, 5 * n**-0.2, None) for n in np.geomspace(1e4, 1e8, 9).astype(int)]
+    ((curve,), _) = curves(found)
+    done = laws_of(curve, bootstrap=20)
+    assert done.joint is None and done.envelope is not None
+    fit = done.envelope.fit
+    assert clean(fit) and fit.params["a"] == pytest.approx(0.2, abs=1e-3)
+    assert judgement(fit).startswith("A clean law (R² 1.000")
+    assert briefly(fit).startswith("y = A x^-a, a = 0.200 [0.200, 0.200]. A clean law")
+    assert [one.against for one in done.laws] == ["training compute", "parameters at 1k images"]
+
+
+def test_curves_keep_apart_what_no_law_goes_through():
+    small, large = grid(), grid(size="32x32", run="wide", config="wide")
+    names = [one.name for one in curves(small + large)[0]]
+    assert "depth loss, 16x16" in names and "depth loss, 32x32" in names
+    scenes, real = grid(), grid(dataset="nyu")
+    found, _ = curves(scenes + real)
+    assert [one.name for one in found] == [
+        "depth loss",  # of the checkpoints, whatever they were measured on
+        "depth AbsRel, ddim 4 x 2, scenes",
+        "depth AbsRel, ddim 4 x 2, nyu",
+    ]
+
+
+def test_runs_with_fewer_samples_are_left_out_and_told():
+    few = grid(samples=10, run="few", config="few")
+    found, notes = curves(grid() + few)
+    assert {len(one.errors) for one in found} == {9}
+    assert notes[0] == "depth loss: left out 9 points with fewer distinct samples"
+
+
+def test_the_headline_is_the_main_metric_in_the_fullest_setting():
+    rare = [one for one in grid(nfe=1, members=1)][:4]
+    other = grid(metric="delta1", lower_is_better=False)
+    names = [one.name for one in headline(curves(grid() + rare + other)[0])]
+    assert names == ["depth loss", "depth AbsRel, ddim 4 x 2"]
+
+
+def test_numbers_in_words():
+    assert [count(x) for x in (999, 4096, 16_384, 1_612_345, 2e9)] == [
+        *("999", "4.1k", "16.4k", "1.61M", "2G")
+    ]
+    assert span([4096, 65_536, 8192]) == "4.1k to 65.5k" and span([7.0]) == "7"
