@@ -1,9 +1,9 @@
-"""What a backbone costs once an image and each further call, in FLOPs and milliseconds.
+"""What a backbone costs once per image and per further call, in FLOPs and milliseconds.
 
     OMP_NUM_THREADS=1 uv run python benchmarks/calls.py --checkpoint runs/default-0001
 
-Milliseconds are medians over repeats of a batch, an image; encoding includes what the task makes of
-its inputs (for flow the cost volumes).
+Milliseconds are medians over repeats of a batch, per image; encoding includes what the task makes
+of its inputs (for flow the cost volumes).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stepsight.data.table import Source
 from stepsight.evaluation.records import cost_of
 from stepsight.evaluation.sources import open_sources, pick_sources
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
@@ -37,8 +37,8 @@ def milliseconds(work: Callable[[], object], repeats: int) -> float:
 
 @torch.inference_mode()
 def measured(pipeline: DensePipeline, batch: int, repeats: int) -> list[dict[str, str]]:
-    """A row a task."""
-    needs = frozenset(task.needs for task in pipeline.tasks.values())
+    """One row per task."""
+    needs = frozenset(task.target_field for task in pipeline.tasks.values())
     sources = open_sources(pipeline.config, needs, "eval")
     chosen = pick_sources(pipeline, sources, list(pipeline.tasks))
     return [_row(pipeline, task, source, batch, repeats) for task, source in chosen.items()]
@@ -49,7 +49,7 @@ def _row(
 ) -> dict[str, str]:
     at_work = pipeline.working(collate(source.samples(range(batch))), task)
 
-    def encode() -> Coded:
+    def encode() -> ModelInputs:
         coded = pipeline.code(at_work, task)
         coded.encoded = pipeline.net.encode(coded.cond, coded.label, coded.features)  # type: ignore[operator]
         return coded
@@ -74,13 +74,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--csv", type=Path)
-    given = parser.parse_args()
-    pipeline = DensePipeline.from_pretrained(given.checkpoint)
-    rows = measured(pipeline, given.batch, given.repeats)
+    args = parser.parse_args()
+    pipeline = DensePipeline.from_pretrained(args.checkpoint)
+    rows = measured(pipeline, args.batch, args.repeats)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
-    if given.csv:
-        with given.csv.open("w", newline="", encoding="utf-8") as file:
+    if args.csv:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)

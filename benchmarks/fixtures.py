@@ -7,6 +7,7 @@ photographs do; depth, flow and labels are smooth, with holes where the real one
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,15 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from stepsight.data.decoding.formats import write_dpt, write_flo, write_kitti_flow, write_pfm
-from stepsight.data.decoding.images import write_ids, write_rgb16
+sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
+from writers import (  # noqa: E402
+    write_dpt,
+    write_flo,
+    write_ids,
+    write_kitti_flow,
+    write_pfm,
+    write_rgb16,
+)
 
 GRAIN = 3.0  # standard deviation of the noise of a sensor, of 255
 DRIVE, DAY = "2011_09_26_drive_0001_sync", "2011_09_26"

@@ -27,11 +27,11 @@ from typing import NamedTuple
 from stepsight.measures import measure
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.planner import plan
-from stepsight.scaling.sampling.response_surface import Landscape
+from stepsight.scaling.sampling.response_surface import ResponseSurface
 from stepsight.scaling.sampling.sweeps import Cell, Family, main_metrics, read_sweep, select
 
 
-class Answer(NamedTuple):
+class Expectation(NamedTuple):
     """One held-out cell."""
 
     task: str
@@ -46,65 +46,64 @@ class Answer(NamedTuple):
     inside: bool
 
 
-def answers(known: Sequence[Cell], held_out: Iterable[Cell], fresh: bool) -> list[Answer]:
-    """Expected and found, for the main metric of every task; what is out of range is left out."""
-    landscapes = _landscapes(known)
-    found = []
+def expectations(known: Sequence[Cell], held_out: Iterable[Cell], fresh: bool) -> list[Expectation]:
+    """Expected and measured, in the main metric of every task; what is out of range is left out."""
+    surfaces, expected = _surfaces(known), []
     for cell in held_out:
-        land = landscapes.get((cell.task, cell.metric, cell.family))
-        if land is None or (not fresh and cell.setting in land.errors):
+        surface = surfaces.get((cell.task, cell.metric, cell.family))
+        if surface is None or (not fresh and cell.setting in surface.errors):
             continue
-        if choice := land.choice(cell.setting, fresh=fresh):
-            found.append(_answer(cell, choice.expected, choice.lo, choice.hi))
-    return found
+        if choice := surface.choice(cell.setting, fresh=fresh):
+            expected.append(_expectation(cell, choice.expected, choice.lo, choice.hi))
+    return expected
 
 
 def planned(
     known: Sequence[Cell], held_out: Iterable[Cell], budgets: Sequence[int]
-) -> list[Answer]:
+) -> list[Expectation]:
     """The planner's answers for every task and budget, beside what fresh images give."""
     looked_up = {(c.task, c.metric, c.sampler, c.setting): c for c in held_out}
-    found = []
+    expected = []
     for task, metric in main_metrics(known).items():
         for budget in budgets:
             best = plan(known, task, f"{budget}nfe")
             cell = looked_up.get((task, metric, best.sampler, (best.nfe, best.members)))
             if cell is not None:
-                found.append(_answer(cell, best.expected, best.lo, best.hi))
-    return found
+                expected.append(_expectation(cell, best.expected, best.lo, best.hi))
+    return expected
 
 
-def _landscapes(cells: Sequence[Cell]) -> dict[tuple[str, str, Family], Landscape]:
+def _surfaces(cells: Sequence[Cell]) -> dict[tuple[str, str, Family], ResponseSurface]:
     return {
-        (task, metric, family): Landscape(own)
+        (task, metric, family): ResponseSurface(chosen)
         for task, metric in main_metrics(cells).items()
-        for family, own in by_family(select(cells, task, metric)).items()
+        for family, chosen in by_family(select(cells, task, metric)).items()
     }
 
 
-def _answer(cell: Cell, expected: float, lo: float, hi: float) -> Answer:
+def _expectation(cell: Cell, expected: float, lo: float, hi: float) -> Expectation:
     place = (cell.task, cell.metric, str(cell.family), cell.nfe, cell.members)
-    return Answer(*place, expected, lo, hi, cell.value, lo <= cell.value <= hi)
+    return Expectation(*place, expected, lo, hi, cell.value, lo <= cell.value <= hi)
 
 
-def _print(found: Sequence[Answer]) -> None:
+def _print(cells: Sequence[Expectation]) -> None:
     print(f"{'task':10s}{'NFE x members':>14s}{'expected':>10s}{'90 % interval':>20s}  measured")
-    for one in found:
+    for one in cells:
         interval = f"{one.lo:.4f} to {one.hi:.4f}"
         mark = "" if one.inside else "  outside"
         print(
             f"{one.task:10s}{f'{one.nfe} x {one.members}':>14s}{one.expected:10.4f}{interval:>20s}"
             f"{one.measured:10.4f}{mark}"
         )
-    for task in dict.fromkeys(one.task for one in found):
-        own = [one.inside for one in found if one.task == task]
-        print(f"{task}: {sum(own)} of {len(own)} inside")
-    better = [measure(one.metric).higher_is_better for one in found]
+    for task in dict.fromkeys(one.task for one in cells):
+        inside = [one.inside for one in cells if one.task == task]
+        print(f"{task}: {sum(inside)} of {len(inside)} inside")
+    better = [measure(one.metric).higher_is_better for one in cells]
     signs = [1 if higher else -1 for higher in better]
-    off = [sign * (one.expected / one.measured - 1) for sign, one in zip(signs, found)]
+    off = [sign * (one.expected / one.measured - 1) for sign, one in zip(signs, cells)]
     print(f"expectations are better than the outcome by {statistics.mean(off):+.2%} on average")
-    share = sum(one.inside for one in found) / len(found)
-    print(f"all: {sum(one.inside for one in found)} of {len(found)} inside, {share:.0%}")
+    share = sum(one.inside for one in cells) / len(cells)
+    print(f"all: {sum(one.inside for one in cells)} of {len(cells)} inside, {share:.0%}")
 
 
 def main() -> None:
@@ -114,20 +113,20 @@ def main() -> None:
     parser.add_argument("--images", choices=("same", "fresh"), default="fresh", help="held out")
     parser.add_argument("--budgets", type=int, nargs="+", help="look up the planner's answers")
     parser.add_argument("--out", type=Path, help="CSV of every cell")
-    door = parser.parse_args()
-    known, held_out = read_sweep(door.sweep), read_sweep(door.held_out)
-    if door.budgets:
-        found = planned(known, held_out, door.budgets)
+    args = parser.parse_args()
+    known, held_out = read_sweep(args.sweep), read_sweep(args.held_out)
+    if args.budgets:
+        cells = planned(known, held_out, args.budgets)
     else:
-        found = answers(known, held_out, door.images == "fresh")
-    if not found:
+        cells = expectations(known, held_out, args.images == "fresh")
+    if not cells:
         parser.error("no held-out cell lies within the range of the sweep and matches its columns")
-    _print(found)
-    if door.out:
-        with door.out.open("w", newline="") as file:
+    _print(cells)
+    if args.out:
+        with args.out.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(Answer._fields)
-            writer.writerows(found)
+            writer.writerow(Expectation._fields)
+            writer.writerows(cells)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def latent_rows(folder: Path, seconds: float) -> Iterator[str]:
     tasks, how = build_tasks({"depth": DepthSettings()}), CodecSettings()
     codec = VAE.from_module(build_vae("vae-tiny"), how)
     layout, count = Layout.of(tasks, codec), len(source)
-    bank = Bank.create(source, count, folder / "bank", "benchmark")
+    bank = Bank(source, folder / "bank", "benchmark", count)
     cache = Latents(folder / "latents", source, "benchmark", tasks, codec, how, "float16")
     bank.fill()
     cache.fill()

@@ -16,13 +16,16 @@ from pathlib import Path
 
 import torch
 
-from stepsight import config as configuration
+from stepsight.config import from_dict
 from stepsight.report.console import Console
+from stepsight.training.fit import prepare
 from stepsight.training.folder import RunWriter
 from stepsight.training.loop import train
-from stepsight.training.setup import prepare
+from stepsight.training.progress import Progress
+from stepsight.training.spec import RunSpec
 
 ROUNDS = 4
+SAMPLES = 1024
 
 
 def main() -> None:
@@ -30,31 +33,38 @@ def main() -> None:
     parser.add_argument("--model", default="split-32")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=40, help="steps a round")
+    parser.add_argument("--steps", type=int, default=40, help="steps per round")
     parser.add_argument("--precision", default="no")
-    door = parser.parse_args()
-    every = door.steps * door.batch
-    flags = f"--model.name {door.model} --training.batch {door.batch} "
-    flags += f"--training.images {every * (ROUNDS + 1)} --training.log-every {every} "
-    flags += f"--training.precision {door.precision} --data.scenes.size {door.size} {door.size} "
-    flags += "--data.scenes.count 1024 --data.scenes.eval-count 1 --training.processes 1 "
-    flags += "--training.first-validation 0 --training.validate-every 0 --training.warmup 0 "
-    flags += "--training.validation-images 1 --training.checkpoint-every 0"
-    config, _ = configuration.load([], flags.split())
+    args = parser.parse_args()
+    every = args.steps * args.batch
+    settings = {
+        "batch": args.batch,
+        "images": every * (ROUNDS + 1),
+        "log_every": every,
+        "precision": args.precision,
+        "processes": 1,
+        "warmup": 0,
+        "validation_images": 1,
+    }
+    settings |= dict.fromkeys(("first_validation", "validate_every", "checkpoint_every"), 0)
+    scenes = {"size": [args.size, args.size], "count": SAMPLES, "eval_count": 1}
+    model, data = {"name": args.model}, {"scenes": scenes}
+    config = from_dict({"model": model, "data": data, "training": settings})
     with tempfile.TemporaryDirectory() as folder:
-        run = RunWriter(Path(folder))
-        run.create(config)
-        s = prepare(config, run)
-        s.fill("scenes", 1024)
-        train(s, run, Console(enabled=False))
-        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").open()]
+        writer, console = RunWriter(Path(folder)), Console(enabled=False)
+        writer.create(config)
+        learner, feed = prepare(RunSpec.of(config, writer.path), console)
+        progress = Progress()
+        feed.fill("scenes", SAMPLES)
+        train(learner, feed, progress, writer, console)
+        lines = [json.loads(line) for line in (writer.path / "metrics.jsonl").open()]
     rows = [row for row in lines if row["kind"] == "train"][1:]  # the first round warms up
     rate = statistics.median(row["images_per_s"] for row in rows)
-    data = statistics.median(row["data_share"] for row in rows)
-    flops = s.training_flops / (s.step * door.batch)  # a picture, with all its tasks
+    waiting = statistics.median(row["data_share"] for row in rows)
+    flops = progress.training_flops / progress.images_seen  # per picture, with all its tasks
     print(
-        f"{door.model} at {door.size} px, batch {door.batch}, {s.device}, "
-        f"torch {torch.__version__}: {rate:.1f} images/s, data {data:.1%} of the step, "
+        f"{args.model} at {args.size} px, batch {args.batch}, {learner.device}, "
+        f"torch {torch.__version__}: {rate:.1f} images/s, data {waiting:.1%} of the step, "
         f"{flops * rate / 1e12:.3f} TFLOP/s"
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from unittest import mock
 
 import pytest
@@ -20,16 +20,20 @@ from torch import Tensor
 
 from stepsight.coding import build_network
 from stepsight.config import RunConfig, from_dict
-from stepsight.data.table import QUANTITIES
+from stepsight.data.fields import QUANTITIES
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.console import Console
 from stepsight.seeding import generator, seed_of
 from stepsight.tasks.table import build_tasks
-from stepsight.training import fit, setup, tuning
+from stepsight.training import fit, spec
+from stepsight.training.dense import tuning
+from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter
+from stepsight.training.learner import Learner
 from stepsight.training.loop import train
+from stepsight.training.progress import Progress
 from stepsight.types import IGNORE, Sample
 
 TASKS = ("depth", "flow", "amodal", "semantic")
@@ -101,6 +105,58 @@ class Synthetic:
         return [self[int(index)] for index in indices]
 
 
+@dataclass
+class Run:
+    """A run in progress."""
+
+    learner: Learner
+    feed: Feed
+    progress: Progress
+    writer: RunWriter
+
+    @property
+    def config(self) -> RunConfig:
+        return self.objective.config
+
+    @property
+    def objective(self) -> Any:
+        return self.learner.objective
+
+    @property
+    def pipeline(self) -> DensePipeline:
+        return self.objective.pipeline
+
+    @property
+    def net(self) -> Any:
+        return self.learner.net
+
+    def train(self) -> Self:
+        """To the end, through the loop itself."""
+        train(self.learner, self.feed, self.progress, self.writer, Console(enabled=False))
+        return self
+
+    def roughen(self, scale: float = 0.05) -> Self:
+        """Untrained networks answer zero, and most of their gradients are zero."""
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in self.net.parameters():
+                p.add_(scale * torch.randn(p.shape, generator=draw))
+        return self
+
+    def weights(self) -> Tensor:
+        """Of the network, "p"."""
+        return torch.cat([p.detach().flatten() for p in self.net.parameters()])
+
+    def step(self, number: int = 0, scale: float = 0.05) -> Tensor:
+        """The gradient "p" that batch number `number` gives to rough weights, through the loop: the
+        run is to end with it, without clipping and warm-up."""
+        before = self.roughen(scale).weights()
+        self.progress.step = number
+        self.progress.images_seen = number * self.config.training.batch
+        self.learner.optimizers = [torch.optim.SGD(self.net.parameters(), lr=1.0)]
+        return before - self.train().weights()
+
+
 class Lab:
     """Tiny runs on synthetic samples: the smallest network, 16 x 16 pixels, batches of 8."""
 
@@ -142,23 +198,22 @@ class Lab:
             )
 
         with (
-            mock.patch.object(setup, "open_sources", opened),
+            mock.patch.object(spec, "open_sources", opened),
             mock.patch.object(tuning, "open_sources", opened),
         ):
             yield
 
-    def begin(self, config: RunConfig, folder: Path) -> tuple[setup.Setup, RunWriter]:
+    def begin(self, config: RunConfig, folder: Path) -> Run:
         """A run that has not made a step."""
-        run = RunWriter(folder)
-        run.create(config)
+        writer = RunWriter(folder)
+        writer.create(config)
         with self.serving():
-            return setup.prepare(config, run), run
+            opened = spec.RunSpec.of(config, folder)
+            return Run(*fit.prepare(opened, Console(enabled=False)), Progress(), writer)
 
-    def train(self, config: RunConfig, folder: Path) -> setup.Setup:
+    def train(self, config: RunConfig, folder: Path) -> Run:
         """The training loop alone."""
-        s, run = self.begin(config, folder)
-        train(s, run, Console(enabled=False))
-        return s
+        return self.begin(config, folder).train()
 
     def fit(self, config: RunConfig, folder: Path, **options: Any) -> Path:
         """The whole program below the command line."""
@@ -180,7 +235,7 @@ class Lab:
         statistics: bool = True,
     ) -> DensePipeline:
         """An untrained pipeline whose predictions depend on everything they may depend on."""
-        from stepsight.evaluation.bounds.trivial import statistics as gather
+        from stepsight.evaluation.bounds import statistics as gather
 
         config = config or self.config()
         tasks = build_tasks(config.tasks)

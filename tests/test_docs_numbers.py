@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from stepsight.results import Result
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -82,6 +85,6 @@ def test_a_table_is_made_of_its_file_and_a_stale_one_made_anew(script, monkeypat
 
 
 def test_a_setting_tells_its_views_where_it_has_some(script):
-    row = {"nfe": 4, "members": 1, "temperature": 0.0}
-    assert script.setting(row | {"views": "mirror"}) == "4 x 1, T 0, mirror"
-    assert script.setting(row | {"views": "none"}) == "4 x 1, T 0"
+    result = Result(task="depth", nfe=4, members=1, temperature=0.0, views="mirror")
+    assert script.setting(result) == "4 x 1, T 0, mirror"
+    assert script.setting(replace(result, views="none")) == "4 x 1, T 0"

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import pytest
 
+from stepsight.errors import UserError
 from stepsight.measures import (
-    HEADLINE,
     duration,
     headline,
     main_metric,
-    main_of,
     measure,
+    measures,
     number,
 )
 from stepsight.metrics.protocol import PROTOCOLS
-from stepsight.tasks.config import TABLE
+from stepsight.results import Result
+from stepsight.tasks.config import TABLE, Measure, TaskSettings, scored_tasks
 
 
-@pytest.mark.parametrize("task", sorted(TABLE))
-def test_the_main_metric_and_its_direction_are_those_of_the_task(task):
-    module, name = TABLE[task].implementation.split(":")
-    implemented = getattr(importlib.import_module(module), name)
-    assert HEADLINE[task][0] == implemented.metric
-    assert measure(implemented.metric).higher_is_better == implemented.higher_is_better
+@pytest.mark.parametrize("task", sorted(scored_tasks()))
+def test_the_main_metric_is_that_of_the_task_and_has_a_direction(task):
+    settings = scored_tasks()[task]
+    offered = [*measures(), "n_images"]
+    assert headline(task, offered) == list(settings.headline)
+    assert main_metric(task, offered) == settings().metric
+    assert measure(settings().metric).better in ("higher", "lower")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,44 @@ def test_unknown_tasks_and_metrics_still_have_a_name():
     assert headline("depth", ["rmse", "delta1", "abs_rel"]) == ["abs_rel", "delta1"]
 
 
+def test_a_metric_that_nobody_declared_is_neither_better_nor_worse():
+    for ask in (lambda kind: kind.beats(0.1, 0.2), lambda kind: kind.error(0.1)):
+        with pytest.raises(UserError, match="no task declares the metric 'chamfer l1'.*`metrics`"):
+            ask(measure("chamfer_l1"))
+    with pytest.raises(UserError, match="'coverage of 90 %' ranks nothing"):
+        _ = measure("coverage_90").higher_is_better
+    assert measure("chamfer_l1").axis == "chamfer l1" and measure("epe").axis.endswith("is better")
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_two_tasks_must_agree_on_the_direction_of_a_metric(monkeypatch, better):
+    class Other(TaskSettings):
+        name = "other"
+        metrics = {"iou": Measure("overlap", better)}
+
+    monkeypatch.setitem(TABLE, "other", Other)
+    if better == "higher":
+        assert measure("iou").label == "IoU"  # as it was declared first
+        return
+    with pytest.raises(UserError, match="task other says that lower is better in the metric 'iou'"):
+        measure("iou")
+
+
+@pytest.mark.parametrize(
+    "kind, value, error",
+    [
+        (Measure("x", "lower"), 0.25, 0.25),
+        (Measure("x", "higher"), 0.25, 0.75),
+        (Measure("-x", "lower", best=-1.0), -0.25, 0.75),
+        (Measure("x", "higher", best=100.0), 25.0, 75.0),
+        (Measure("PSNR", "higher", best=math.inf), 30.0, -30.0),
+        (Measure("NLL", "lower", best=-math.inf), -2.0, -2.0),
+    ],
+)
+def test_errors_count_from_the_best_there_is(kind, value, error):
+    assert kind.error(value) == error
+
+
 def test_better_depends_on_the_direction():
     assert measure("abs_rel").beats(0.1, 0.2) and not measure("iou").beats(0.1, 0.2)
     assert not measure("iou").beats(0.2, 0.2)
@@ -78,4 +117,4 @@ def test_a_protocol_that_names_its_metrics_is_read_by_them(name, shown):
     offered = sorted({*rule.metrics, "abs_rel", "pq", "sq", "rq", "n_images"})
     assert headline(rule.task, offered, rule.metrics) == shown
     assert main_metric(rule.task, offered, rule.metrics) == shown[0]
-    assert main_of({"task": rule.task, "metric": shown[0], "metrics": offered}) == shown[0]
+    assert Result(task=rule.task, metric=shown[0], metrics=offered).main == shown[0]

@@ -1,8 +1,8 @@
 """Between tasks, codec and backbone: which channels and label rows there are, and what fills them.
 
 `Layout` follows from the tasks and the codec of a run. A batch is coded in two halves: `encode`
-(task and codec, the costly one, whose outcome the latent cache keeps) and `lay_out` (fitted to the
-channels of the backbone); `code` is both.
+(task and codec, the costly one, whose outcome the latent cache keeps) and `to_model_inputs` (fitted
+to the channels of the backbone); `code` is both.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Codec, CodecShape, open_codec
-from stepsight.models.config import GONE, ModelSettings
+from stepsight.models.config import GONE, VAE_PREFIX, ModelSettings
 from stepsight.models.factory import build, check_size
 from stepsight.tasks.base import Task
-from stepsight.types import Batch, Coded
+from stepsight.types import Batch, ModelInputs
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Layout:
         looked = max(task.look_channels for task in tasks.values()) if codec.downsample == 1 else 0
         rows, labels, used = {}, 0, []
         for name, task in tasks.items():
-            rows[name], labels = labels, labels + task.rows
-            used += [working_channels(task, codec)] * task.rows
+            rows[name], labels = labels, labels + task.label_count
+            used += [working_channels(task, codec)] * task.label_count
         return cls(
             target=max(working_channels(task, codec) for task in tasks.values()),
             cond=max(task.images for task in tasks.values()) * codec.channels(3),
@@ -83,22 +83,22 @@ class Layout:
 
 def working_channels(task: Task, codec: CodecShape) -> int:
     """Channels of one run of the task's target in working space."""
-    return codec.channels(task.channels // task.passes)
+    return codec.channels(task.channels // task.splits)
 
 
 def build_network(config: RunConfig, tasks: Mapping[str, Task], codec: CodecShape) -> nn.Module:
     """The backbone of a run. Raises UserError if its tasks do not fit one backbone."""
     if config.model.input == "per_task":
         for name, task in tasks.items():
-            if task.rows != task.passes:
+            if task.label_count != task.splits:
                 raise UserError(
-                    f"model.input=per_task: task {name} has {task.rows} classes, which would get "
-                    f"an input convolution each. Use shared."
+                    f"model.input=per_task: task {name} has {task.label_count} classes, which "
+                    f"would get an input convolution each. Use shared."
                 )
     return Layout.of(tasks, codec).build(config.model)
 
 
-def own_network(
+def saved_network(
     saved: checkpoint.Checkpoint, tasks: Mapping[str, Task], codec: CodecShape
 ) -> nn.Module:
     """The backbone of a checkpoint, with its averaged weights.
@@ -112,12 +112,17 @@ def own_network(
             f"has. Open it with the version of stepsight that wrote it (revision "
             f"{saved.meta.get('revision') or 'unknown'}), or train split-32 in its place."
         )
+    if name.startswith(VAE_PREFIX):
+        raise CheckpointError(
+            f"{saved.path} holds a VAE, not a backbone. Train a backbone in its latents with "
+            f"--codec.path {saved.path.parent.parent / 'vae'}."
+        )
     net = build_network(saved.config, tasks, codec)
     checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
     return net
 
 
-def own_codec(saved: checkpoint.Checkpoint) -> Codec:
+def saved_codec(saved: checkpoint.Checkpoint) -> Codec:
     """The codec a checkpoint was trained in: the copy in its run folder, else the folder named.
 
     Raises CheckpointError if that is another VAE.
@@ -158,14 +163,14 @@ def encode(batch: Batch, task: Task, codec: Codec, target: bool) -> Parts:
         label_rows(task, batch),
     )
     if target:
-        truth, p = task.encode(batch), task.passes
+        truth, p = task.encode(batch), task.splits
         x = codec.encode(rearrange(truth.x, "b (p c) h w -> (b p) c h w", p=p))
         parts.x = rearrange(x, "(b p) c h w -> b p c h w", p=p)
         parts.cells = codec.mask(truth.valid)
     return parts
 
 
-def lay_out(parts: Parts, task: Task, layout: Layout) -> Coded:
+def to_model_inputs(parts: Parts, task: Task, layout: Layout) -> ModelInputs:
     """Parts in the channels and rows of a backbone.
 
     Rows are "(p b)": a task of several passes has all images for the first, then for the next.
@@ -173,7 +178,7 @@ def lay_out(parts: Parts, task: Task, layout: Layout) -> Coded:
     """
 
     def each(value: Tensor) -> Tensor:
-        return value if task.passes == 1 else repeat(value, "b ... -> (p b) ...", p=task.passes)
+        return value if task.splits == 1 else repeat(value, "b ... -> (p b) ...", p=task.splits)
 
     missing = layout.cond - parts.images.shape[1]
     x = valid = None
@@ -183,26 +188,26 @@ def lay_out(parts: Parts, task: Task, layout: Layout) -> Coded:
         x = F.pad(x, (0, 0, 0, 0, 0, layout.target - used))
         inside = (torch.arange(layout.target, device=x.device) < used).to(x.dtype)
         valid = each(parts.cells.to(x.dtype)) * inside[:, None, None]
-    return Coded(
+    return ModelInputs(
         x,
         each(F.pad(parts.images, (0, 0, 0, 0, 0, missing))),
         None if parts.features is None else each(parts.features),
         valid,
         layout.rows[task.name] + rearrange(parts.label, "b p -> (p b)"),
-        look=task.look_at if layout.looked and task.look_channels else None,  # type: ignore[attr-defined]
+        look=task.look_at if layout.looked and task.look_channels else None,
     )
 
 
-def code(batch: Batch, task: Task, layout: Layout, codec: Codec, target: bool) -> Coded:
+def code(batch: Batch, task: Task, layout: Layout, codec: Codec, target: bool) -> ModelInputs:
     """Task and codec together: what the loss takes, and what the sampler is conditioned on."""
-    return lay_out(encode(batch, task, codec, target), task, layout)
+    return to_model_inputs(encode(batch, task, codec, target), task, layout)
 
 
 def label_rows(task: Task, batch: Batch) -> Tensor:
     """Rows "b p" within those of the task: the number of the pass, or the class of the image."""
-    if task.rows > task.passes:
+    if task.label_count > task.splits:
         return require(task.name, batch, "class_id")[0][:, None]
-    rows = torch.arange(task.passes, device=batch.image.device)
+    rows = torch.arange(task.splits, device=batch.image.device)
     return repeat(rows, "p -> b p", b=len(batch))
 
 

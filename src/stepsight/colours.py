@@ -36,7 +36,7 @@ class Legend(NamedTuple):
     """What the colours of a picture stand for."""
 
     picture: Tensor  # uint8 "3 h w"
-    top: str  # said above it, of its upper end
+    top: str  # written above it, of its upper end
     bottom: str
 
 
@@ -82,7 +82,7 @@ def colour_depth(
     """
     nearest, farthest = depth_limits(depth, valid)
     lo, hi = nearest if lo is None else lo, farthest if hi is None else hi
-    unit = _unit(*(_log(one, depth) for one in (depth, lo, hi)))
+    unit = _unit(*(_log(x, depth) for x in (depth, lo, hi)))
     return _void(_lookup("Spectral", unit), _usable(depth, valid))
 
 
@@ -132,8 +132,8 @@ def colour_mask(modal: Tensor, amodal: Tensor) -> Tensor:
 
 def mask_legend() -> Legend:
     """The two colours of a mask."""
-    parts = [torch.tensor(one, dtype=torch.uint8).view(3, 1, 1) for one in (HIDDEN, VISIBLE)]
-    return Legend(torch.cat([one.expand(3, 16, 24) for one in parts], dim=1), "hidden", "visible")
+    parts = [torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1) for colour in (HIDDEN, VISIBLE)]
+    return Legend(torch.cat([part.expand(3, 16, 24) for part in parts], dim=1), "hidden", "visible")
 
 
 def colour_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -182,8 +182,8 @@ def _quantiles(values: Tensor, valid: Tensor | None, *levels: float) -> tuple[Te
     """Quantiles over the usable pixels of each image, each "b 1 1 1"; NaN where there are none."""
     known = torch.where(_usable(values, valid), values.float(), torch.nan)
     at = torch.tensor(levels, device=values.device)
-    found = torch.nanquantile(rearrange(known, "b 1 h w -> b (h w)"), at, dim=1)
-    return tuple(rearrange(row, "b -> b 1 1 1") for row in found)
+    quantiles = torch.nanquantile(rearrange(known, "b 1 h w -> b (h w)"), at, dim=1)
+    return tuple(rearrange(row, "b -> b 1 1 1") for row in quantiles)
 
 
 def _log(depth: Limit, like: Tensor) -> Tensor:

@@ -1,125 +1,75 @@
 """What the numbers of a run folder are called, which way is better, and how they are written.
 
-The one place for labels and units of metrics: console, figures and report all read it.
+The one look-up of metrics by name: what tasks declare (`tasks.config`), and what none of them owns.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from types import MappingProxyType
 
+from stepsight.errors import UserError
+from stepsight.tasks.config import Measure, TaskSettings, scored_tasks
 
-@dataclass(frozen=True)
-class Measure:
-    """A metric as people read it."""
-
-    label: str
-    unit: str = ""
-    higher_is_better: bool = False
-
-    @property
-    def axis(self) -> str:
-        """Label, unit and direction for the axis of a figure."""
-        unit = f" [{self.unit}]" if self.unit else ""
-        return f"{self.label}{unit}, {'higher' if self.higher_is_better else 'lower'} is better"
-
-    def beats(self, value: float, other: float) -> bool:
-        """Whether `value` is strictly better than `other`."""
-        return value > other if self.higher_is_better else value < other
-
-
-MEASURES = {
-    "abs_rel": Measure("AbsRel"),
-    "delta1": Measure("δ1", higher_is_better=True),
-    "delta2": Measure("δ2", higher_is_better=True),
-    "delta3": Measure("δ3", higher_is_better=True),
-    "above_1.25": Measure("above 1.25"),
-    "sq_rel": Measure("SqRel", "m"),
-    "rmse": Measure("RMSE", "m"),
-    "irmse": Measure("iRMSE", "1/m"),
-    "rmse_log": Measure("log RMSE"),
-    "log10": Measure("log10"),
-    "silog": Measure("SILog"),
-    "silog_half": Measure("SILog (half)"),
-    "ordering": Measure("order accuracy", higher_is_better=True),
-    "mae_normalised": Measure("MAE, normalised"),
-    "rmse_normalised": Measure("RMSE, normalised"),
-    "edge_f1": Measure("edge F1", higher_is_better=True),
-    "epe": Measure("EPE", "px"),
-    "epe_units": Measure("EPE, units"),
-    "epe_matched": Measure("EPE matched", "px"),
-    "epe_unmatched": Measure("EPE unmatched", "px"),
-    "epe_s0_10": Measure("EPE s0-10", "px"),
-    "epe_s10_40": Measure("EPE s10-40", "px"),
-    "epe_s40": Measure("EPE s40+", "px"),
-    "below_1px": Measure("below 1 px", higher_is_better=True),
-    "below_3px": Measure("below 3 px", higher_is_better=True),
-    "below_5px": Measure("below 5 px", higher_is_better=True),
-    "above_1px": Measure("above 1 px"),
-    "wauc": Measure("WAUC", "%", higher_is_better=True),
-    "fl_all": Measure("Fl-all"),
-    "iou": Measure("IoU", higher_is_better=True),
-    "iou_hidden": Measure("hidden IoU", higher_is_better=True),
-    "miou": Measure("mIoU", higher_is_better=True),
-    "pixel_accuracy": Measure("accuracy", higher_is_better=True),
-    "mean_angle": Measure("mean angle", "°"),
-    "median_angle": Measure("median angle", "°"),
-    "below_11.25": Measure("below 11.25°", higher_is_better=True),
-    "below_22.5": Measure("below 22.5°", higher_is_better=True),
-    "below_30": Measure("below 30°", higher_is_better=True),
-    "energy": Measure("energy score"),
-    "mean_score": Measure("mean score", higher_is_better=True),
-    "pq": Measure("PQ", higher_is_better=True),
-    "pq_things": Measure("PQ things", higher_is_better=True),
-    "pq_stuff": Measure("PQ stuff", higher_is_better=True),
-    "sq": Measure("SQ", higher_is_better=True),
-    "rq": Measure("RQ", higher_is_better=True),
-    "ause": Measure("AUSE"),
-    "aurg": Measure("AURG", higher_is_better=True),
-    "spread_error": Measure("rank correlation with the error", higher_is_better=True),
-    "coverage_90": Measure("coverage of 90 %"),
-    "coverage_90_raw": Measure("coverage of 90 %, raw"),
-    "crps": Measure("CRPS"),
-    "crps_calibrated": Measure("CRPS, calibrated"),
-    "brier": Measure("Brier score"),
-    "spread": Measure("spread"),
+# Metrics of no task in particular: of losses, of uncertainty (`evaluation.spread`), of outlines.
+GENERIC = {
+    "loss": Measure("loss", "lower"),
+    "edge_f1": Measure("edge F1", "higher", count="edges", pools=False),
+    "ause": Measure("AUSE", "lower"),
+    "aurg": Measure("AURG", "higher"),
+    "spread_error": Measure("rank correlation with the error", "higher"),
+    "coverage_90": Measure("coverage of 90 %", "neither"),
+    "coverage_90_raw": Measure("coverage of 90 %, raw", "neither"),
+    "crps": Measure("CRPS", "lower"),
+    "crps_calibrated": Measure("CRPS, calibrated", "lower"),
+    "brier": Measure("Brier score", "lower"),
+    "spread": Measure("spread", "neither"),
 }
-
 IN_A_LINE = 4  # metrics of a protocol
-HEADLINE = {  # the main metric of each task first
-    "depth": ("abs_rel", "delta1"),
-    "flow": ("epe", "fl_all"),
-    "amodal": ("iou", "iou_hidden"),
-    "semantic": ("miou", "pixel_accuracy"),
-    "panoptic": ("pq", "sq", "rq"),
-    "normals": ("mean_angle", "below_30"),
-    "image": ("energy",),
-}
+
+
+def measures() -> Mapping[str, Measure]:
+    """All metrics by name: those that tasks declare, and the generic ones.
+
+    Raises UserError where two tasks take one metric to be better in opposite ways.
+    """
+    return _declared(tuple(scored_tasks().values()))
+
+
+@lru_cache
+def _declared(tasks: tuple[type[TaskSettings], ...]) -> Mapping[str, Measure]:
+    declared, owner = dict(GENERIC), dict.fromkeys(GENERIC, "stepsight itself")
+    for task in tasks:
+        for name, row in task.metrics.items():
+            if declared.setdefault(name, row).better != row.better:
+                raise UserError(
+                    f"task {task.name} says that {row.better} is better in the metric '{name}', "
+                    f"{owner[name]} that {declared[name].better} is. Give it another name."
+                )
+            owner.setdefault(name, f"task {task.name}")
+    return MappingProxyType(declared)
 
 
 def measure(name: str) -> Measure:
-    """The measure called `name`; one that is not in the table reads as a plain error."""
-    return MEASURES.get(name, Measure(name.replace("_", " ")))
+    """The measure called `name`; one that nobody declared has a label, but no better or worse."""
+    return measures().get(name) or Measure(name.replace("_", " "), "unknown")
 
 
 def headline(task: str, offered: Iterable[str], order: Sequence[str] = ()) -> list[str]:
     """The metrics worth a place in one line, the main one first: of a protocol that names its
     metrics, the first of that `order`, otherwise those of `task`."""
     offered = [name for name in offered if name != "n_images"]
-    own = [name for name in order if name in offered][:IN_A_LINE]
-    return own or [name for name in HEADLINE.get(task, ()) if name in offered] or offered[:2]
+    settings = scored_tasks().get(task)
+    of_protocol = [name for name in order if name in offered][:IN_A_LINE]
+    of_task = [name for name in (settings.in_one_line() if settings else ()) if name in offered]
+    return of_protocol or of_task or offered[:2]
 
 
 def main_metric(task: str, offered: Iterable[str], order: Sequence[str] = ()) -> str | None:
     """The first of the `headline`; None when nothing is offered."""
     return next(iter(headline(task, offered, order)), None)
-
-
-def main_of(row: Mapping[str, Any]) -> str | None:
-    """The main metric of a row of results or of validation, the one that its ratios compare."""
-    return row.get("metric") or main_metric(row["task"], row["metrics"])
 
 
 def number(value: float, digits: int = 3) -> str:

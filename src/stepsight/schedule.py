@@ -65,7 +65,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def condition(self, t: Tensor) -> Tensor:
-        """What the network is told about the time, float32."""
+        """The time as the network is given it, float32."""
 
     @abstractmethod
     def snap(self, level: Tensor) -> Tensor:
@@ -99,11 +99,11 @@ class Schedule(ABC):
         custom: Sequence[float] = (),
         start: float = 1.0,
     ) -> Tensor:
-        """`steps + 1` decreasing float64 times: the visits, then the time where the walk ends.
+        """`steps + 1` decreasing float64 times: the visits, then the end of the trajectory.
 
         The visits, by `spacing` (Lin et al. 2024, table 2, names the first three):
         * "trailing" divides time evenly: 4 steps of a tabulated schedule visit its levels 999, 749,
-          499, 249. Where the steps do not divide 1000, diffusers walks from each visit to a level
+          499, 249. Where the steps do not divide 1000, diffusers goes from each visit to a level
           up to one away from the next visit; here a step ends where the next begins.
         * "leading" visits every (1000 // steps)-th level from `offset` up: 10 steps with offset 1
           visit 901, 801, ..., 1, and start there from unit noise, as published samplers do.
@@ -338,7 +338,7 @@ def named_schedule(name: str) -> Schedule:
     if name == "rectified_flow":
         return RectifiedFlow()
     if base not in BETAS:
-        known = suggest(name, ["rectified_flow", *BETAS, *(one + ZERO_SNR for one in BETAS)])
+        known = suggest(name, ["rectified_flow", *BETAS, *(name + ZERO_SNR for name in BETAS)])
         raise UserError(f"diffusion.schedule: there is no schedule '{name}'.{known}")
     return VariancePreserving(base, zero_terminal_snr=base != name)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.diffusion.objective import Diffusion
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 Schedule = Any  # one of the settings' names
 
@@ -23,9 +23,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def coded(x: Tensor | None, rows: int = 4, **more: Any) -> Coded:
+def coded(x: Tensor | None, rows: int = 4, **more: Any) -> ModelInputs:
     valid = None if x is None else torch.ones_like(x)
-    return Coded(x, noise(rows, 3, 4, 4, seed=5), None, valid, torch.arange(rows), **more)
+    return ModelInputs(x, noise(rows, 3, 4, 4, seed=5), None, valid, torch.arange(rows), **more)
 
 
 # ---------------------------------------------------------------------------- the estimate
@@ -58,19 +58,19 @@ def test_pure_noise_says_nothing():
 
 @pytest.mark.parametrize("prediction", ["x", "v", "eps"])
 def test_the_noise_of_an_x_t_is_what_it_holds_besides_the_truth(prediction: str):
-    """On a walk of the model's own, whose x_t no noise of a training row made: an answer that is
+    """On the model's own trajectory, whose x_t no noise of a training row made: an answer that is
     right has no error, and another the error of that answer."""
     diffusion = build("cosine", prediction)
     x0, t = noise(4, 1, 4, 4), torch.tensor([0.2, 0.5, 0.8, 0.9])
-    walked = diffusion.corrupt(x0 + noise(4, 1, 4, 4, seed=2), noise(4, 1, 4, 4, seed=3), t)
+    x_t = diffusion.corrupt(x0 + noise(4, 1, 4, 4, seed=2), noise(4, 1, 4, 4, seed=3), t)
     alpha, sigma = diffusion.levels(t, x0)
-    implied = (walked - alpha * x0) / sigma
+    implied = (x_t - alpha * x0) / sigma
     right = diffusion.target(x0, implied, t)
-    found, total, count = diffusion.errors(lambda *_, **__: right, coded(x0), walked, t)
+    found, total, count = diffusion.errors(lambda *_, **__: right, coded(x0), x_t, t)
     torch.testing.assert_close(found, x0)
     torch.testing.assert_close(total, torch.zeros_like(total), atol=1e-12, rtol=0)
     assert count.tolist() == [16] * 4
-    _, total, _ = diffusion.errors(lambda *_, **__: right + 0.5, coded(x0), walked, t)
+    _, total, _ = diffusion.errors(lambda *_, **__: right + 0.5, coded(x0), x_t, t)
     torch.testing.assert_close(total, torch.full_like(total, 16 * 0.25))
 
 

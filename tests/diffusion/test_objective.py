@@ -13,7 +13,7 @@ from torch import Tensor
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 SCHEDULES = ["rectified_flow", "linear", "cosine"]
 PREDICTIONS = ["x", "eps", "v"]
@@ -25,15 +25,24 @@ def build(schedule: str = "linear", prediction: str = "x", **others) -> Diffusio
     return Diffusion(DiffusionSettings(schedule=schedule, prediction=prediction, **settings))
 
 
-def code(x: Tensor, valid: Tensor | None = None) -> Coded:
+def code(x: Tensor, valid: Tensor | None = None) -> ModelInputs:
     b, _, h, w = x.shape
-    return Coded(
+    return ModelInputs(
         x=x,
         cond=torch.zeros(b, 3, h, w, dtype=x.dtype),
         features=None,
         valid=torch.ones_like(x) if valid is None else valid,
         label=torch.zeros(b, dtype=torch.int64),
     )
+
+
+def converted(diffusion: Diffusion, x0: Tensor, x_t: Tensor, t: Tensor, kind: str) -> Tensor:
+    """What a network of another prediction answers where x0 is right."""
+    alpha, sigma = diffusion.levels(t, x_t)
+    eps = (x_t - alpha * x0) / sigma
+    if kind == "eps":
+        return eps
+    return Diffusion(replace(diffusion.settings, prediction=kind)).target(x0, eps, t)
 
 
 @pytest.fixture
@@ -50,8 +59,9 @@ def test_the_target_converts_into_all_three(triple, schedule: str, prediction: s
     x_t, output = diffusion.corrupt(x0, noise, t), diffusion.target(x0, noise, t)
     velocity = Diffusion(replace(diffusion.settings, prediction="v")).target(x0, noise, t)
     torch.testing.assert_close(diffusion.to_x0(output, x_t, t), x0)
-    torch.testing.assert_close(diffusion.to_eps(output, x_t, t), noise)
-    torch.testing.assert_close(diffusion.to_v(output, x_t, t), velocity)
+    for kind, truth in (("eps", noise), ("v", velocity)):
+        found = converted(diffusion, diffusion.to_x0(output, x_t, t), x_t, t, kind)
+        torch.testing.assert_close(found, truth)
 
 
 def test_targets_are_the_published_ones(triple):
@@ -198,8 +208,7 @@ def test_loss_of_the_best_network_is_the_posterior_variance(gaussian, schedule, 
 
     def net(x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features=None) -> Tensor:
         x0 = data.denoise(x, t[:, None, None, None])
-        plain = build(schedule, "x")  # reads an answer given as x0
-        return {"x": plain.to_x0, "eps": plain.to_eps, "v": plain.to_v}[prediction](x0, x, t)
+        return converted(build(schedule, "x"), x0, x, t, prediction)
 
     total, count = best.loss(net, code(x0), t, noise)
     alpha, sigma = data.schedule.alpha(t), data.schedule.sigma(t)
@@ -248,8 +257,7 @@ def test_sampling_recovers_the_distribution(gaussian, prediction: str):
     def net(x: Tensor, cond: Tensor, time: Tensor, label: Tensor, features=None) -> Tensor:
         t = time / 1000
         x0 = data.denoise(x, t[:, None, None, None])
-        plain = build("rectified_flow", "x")
-        return x0 if prediction == "x" else plain.to_v(x0, x, t)
+        return converted(build("rectified_flow", "x"), x0, x, t, prediction)
 
     start = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     x = diffusion.sample(diffusion.denoiser(net, code(start)), lambda i: start, nfe=63)

@@ -9,7 +9,7 @@ from torch import Tensor
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 # Stable Diffusion 2 fine-tunings predict v, with and without zero terminal SNR; others predict eps
 CASES = [
@@ -38,9 +38,11 @@ def draw(seed: int) -> Tensor:
 
 
 @pytest.fixture
-def coded() -> Coded:
+def coded() -> ModelInputs:
     label = torch.zeros(2, dtype=torch.int64)
-    return Coded(draw(0), cond=draw(1), features=None, valid=torch.ones(2, 3, 4, 4), label=label)
+    return ModelInputs(
+        draw(0), cond=draw(1), features=None, valid=torch.ones(2, 3, 4, 4), label=label
+    )
 
 
 class Net:

@@ -1,16 +1,23 @@
-"""Another way of sampling the same model: each choice reaches the walk, contradictions do not."""
+"""Another way of sampling the same model: what is chosen reaches the sampler, if it can be."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from stepsight.diffusion.config import CALLS, DiffusionSettings, nfe, resampled, spendable
+from stepsight.diffusion.config import (
+    SAMPLERS,
+    DiffusionSettings,
+    Sampler,
+    nfe,
+    resampled,
+    spendable,
+)
 from stepsight.diffusion.objective import Diffusion
-from stepsight.diffusion.samplers import SAMPLERS
 from stepsight.errors import UserError
 
 SHAPE = (1, 2, 4, 4)
@@ -38,14 +45,14 @@ def test_nothing_asked_changes_nothing():
 
 
 @pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"ddim", "euler", "heun"}))
-def test_the_sampler_reaches_the_walk(sampler: str):
+def test_the_sampler_reaches_the_trajectory(sampler: str):
     """Euler is left out, as its steps are DDIM's; heun, as it cannot spend 6 calls."""
     assert not torch.allclose(
         sampled(resampled(TRAINED, sampler=sampler))[0], sampled(TRAINED)[0], atol=1e-3
     )
 
 
-def test_heun_reaches_the_walk():
+def test_heun_reaches_the_trajectory():
     plain, second = sampled(TRAINED, 5)[1], sampled(resampled(TRAINED, sampler="heun"), 5)[1]
     assert len(set(plain)) == 5 and len(set(second)) == 3
 
@@ -65,7 +72,7 @@ def test_heun_reaches_the_walk():
     ],
     ids=str,
 )
-def test_spacing_and_schedule_reach_the_walk(choice):
+def test_spacing_and_schedule_reach_the_trajectory(choice):
     (x, asked), (plain, usual) = sampled(resampled(TRAINED, **choice)), sampled(TRAINED)
     assert asked[1:] != pytest.approx(usual[1:], abs=1e-3)
     assert not torch.allclose(x, plain, atol=1e-3)
@@ -73,11 +80,11 @@ def test_spacing_and_schedule_reach_the_walk(choice):
 
 def test_schedules_differ_from_each_other():
     names = ["linear", "scaled_linear", "cosine", "linear_zero_snr", "scaled_linear_zero_snr"]
-    walks = {tuple(sampled(resampled(TRAINED, schedule=name))[1]) for name in names}
-    assert len(walks) == len(names)
+    trajectories = {tuple(sampled(resampled(TRAINED, schedule=name))[1]) for name in names}
+    assert len(trajectories) == len(names)
 
 
-def test_the_number_of_steps_reaches_the_walk():
+def test_the_number_of_steps_reaches_the_trajectory():
     for sampler in SAMPLERS:
         results = []
         for steps in (2, 3, 5):
@@ -121,7 +128,7 @@ def test_named_levels_switch_off_the_shift(spacing: str):
 
 
 def test_another_schedule_serves_a_published_recipe():
-    """Whose walk ends at its own first level, which other schedules do not have."""
+    """Whose trajectory ends at its own first level, which other schedules do not have."""
     published = DiffusionSettings(
         schedule="scaled_linear",
         prediction="v",
@@ -182,7 +189,7 @@ def test_a_shift_off_named_levels_is_refused(change):
 def test_every_choice_of_sampling_is_a_setting():
     names = {field.name for field in fields(DiffusionSettings)}
     assert {"sampler", "spacing", "sampling_schedule", "sampling_times", "eta"} <= names
-    assert set(CALLS) == set(SAMPLERS)
+    assert set(get_args(Sampler)) == set(SAMPLERS)
 
 
 def test_what_each_sampler_can_spend():

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepsight.diffusion.config import DiffusionSettings
-from stepsight.diffusion.samplers import SAMPLERS
+from stepsight.diffusion.config import SAMPLERS, DiffusionSettings
 from stepsight.schedule import LEVELS, Schedule, build_schedule
 
 SHAPE = (2, 3, 4, 5)
@@ -57,7 +56,7 @@ def no_noise(i: int) -> Tensor:
 
 
 def ours(name: str, schedule: Schedule, curved, times: Tensor, noise=no_noise, eta=0.0) -> Tensor:
-    """Our walk; the denoiser is told the noise level sigma / (alpha + sigma)."""
+    """Our trajectory; the denoiser is told the noise level sigma / (alpha + sigma)."""
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         return curved(x, told(schedule, t))
@@ -71,7 +70,7 @@ def told(schedule: Schedule, t: Tensor) -> float:
 
 
 def theirs(scheduler, schedule: Schedule, curved, times: Tensor, **arguments) -> Tensor:
-    """Walk the peer, which answers in x0; further arguments are functions of the step's number."""
+    """By the peer, which answers in x0; further arguments are functions of the step's number."""
     x = draw(99)
     for i, timestep in enumerate(scheduler.timesteps):
         given = {key: value(i) for key, value in arguments.items()}
@@ -188,7 +187,7 @@ def test_multistep_on_rectified_flow(peer, curved, name: str, peer_name: str, st
 @pytest.mark.parametrize("steps", [1, 2, 4, 10, 25])
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler"])
 def test_runge_kutta_on_variance_preserving(peer, curved, name: str, steps: int, levels: str):
-    """The peer walks y = x / alpha in sigma / alpha, and may ask at each level twice."""
+    """The peer steps y = x / alpha in sigma / alpha, and may ask at each level twice."""
     schedule = build(levels)
     heun = name.startswith("Heun")
     scheduler = peer(name, timestep_spacing="trailing")

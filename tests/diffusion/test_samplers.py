@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepsight.diffusion.config import DiffusionSettings
-from stepsight.diffusion.samplers import SAMPLERS, nfe, steps_for
+from stepsight.diffusion.config import SAMPLERS, DiffusionSettings, nfe, steps_for
 from stepsight.errors import UserError
 from stepsight.schedule import Schedule, build_schedule
 
@@ -83,11 +82,11 @@ def test_order_on_two_modes(schedule: str, name: str, order: int):
         mode = torch.tanh(alpha * x / variance)  # posterior mean of the mode
         return mode + 0.25 * alpha / variance * (x - alpha * mode)
 
-    def walked(name: str, steps: int) -> Tensor:
+    def sampled(name: str, steps: int) -> Tensor:
         return run(name, denoise, x, interior(path, steps), path)
 
-    exact = walked("unipc", 512)
-    coarse, fine = ((walked(name, n) - exact).abs().max().item() for n in (64, 128))
+    exact = sampled("unipc", 512)
+    coarse, fine = ((sampled(name, n) - exact).abs().max().item() for n in (64, 128))
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2)
 
 

@@ -14,7 +14,7 @@ from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.variance import BOUND_WEIGHT, variational_bound
 from stepsight.errors import UserError
 from stepsight.schedule import LEVELS, build_schedule
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 NAMES = ["linear", "scaled_linear", "cosine"]
 INDICES = [1, 2, 50, 500, 998, 999]  # levels counted from 0
@@ -117,13 +117,13 @@ def answering(output: Tensor):
     return lambda *_, **__: output
 
 
-def code(x: Tensor, valid: Tensor) -> Coded:
+def code(x: Tensor, valid: Tensor) -> ModelInputs:
     label = torch.zeros(len(x), dtype=torch.int64)
-    return Coded(x, cond=torch.zeros_like(x), features=None, valid=valid, label=label)
+    return ModelInputs(x, cond=torch.zeros_like(x), features=None, valid=valid, label=label)
 
 
 @pytest.fixture
-def problem() -> tuple[Coded, Tensor, Tensor, Tensor]:
+def problem() -> tuple[ModelInputs, Tensor, Tensor, Tensor]:
     """Data with holes, noise, times, and a network's output of twice the channels."""
     valid = (draw(3, 2, 4, 4, seed=5) > 0).double()
     t = torch.tensor([0.05, 0.5, 1.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Times of a walk: for every number of steps, spacing and schedule; other schedules' levels."""
+"""Times visited: for every number of steps, spacing and schedule; other schedules' levels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model(name: str, **others) -> DiffusionSettings:
     return DiffusionSettings(schedule=base, zero_terminal_snr=base != name, **settings)
 
 
-def check_walk(settings: DiffusionSettings, steps: int, strength: float = 1.0) -> None:
+def check_trajectory(settings: DiffusionSettings, steps: int, strength: float = 1.0) -> None:
     """As many visits as steps, from the noisiest level, without repeats, to the clean end."""
     if settings.spacing == "custom":
         settings = replace(settings, sampling_times=tuple((1 - i / steps) for i in range(steps)))
@@ -50,7 +50,7 @@ def test_every_number_of_steps(name: str, spacing: str):
     if (name, spacing) == ("rectified_flow", "leading"):
         pytest.skip("has no levels to name")
     for steps in range(1, LEVELS + 1):
-        check_walk(model(name, spacing=spacing), steps)
+        check_trajectory(model(name, spacing=spacing), steps)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +58,7 @@ def test_every_number_of_steps(name: str, spacing: str):
 def test_spacings_in_noise_levels(name: str, spacing: str):
     counts = range(1, LEVELS + 1) if name == "rectified_flow" else SOME
     for steps in counts:
-        check_walk(model(name, spacing=spacing), steps)
+        check_trajectory(model(name, spacing=spacing), steps)
 
 
 @pytest.mark.parametrize("visited", NAMES)
@@ -68,7 +68,7 @@ def test_levels_of_another_schedule(trained: str, visited: str):
         if (visited, spacing) == ("rectified_flow", "leading"):
             continue
         for steps in (1, 2, 7, 50, 1000) if spacing == "trailing" else (1, 3, 50):
-            check_walk(model(trained, spacing=spacing, sampling_schedule=visited), steps)
+            check_trajectory(model(trained, spacing=spacing, sampling_schedule=visited), steps)
 
 
 VISITED = ["trained", *NAMES]
@@ -79,22 +79,24 @@ STRIDE = len(NAMES) * len(VISITED) // 2
 @pytest.mark.parametrize("visited", VISITED)
 @pytest.mark.parametrize("trained", NAMES)
 def test_numbers_of_steps_on_every_pair(trained: str, visited: str):
-    """Each pair walks some numbers of steps; every number is walked by two pairs."""
+    """Each pair takes some numbers of steps; every number is taken by two pairs."""
     place = NAMES.index(trained) * len(VISITED) + VISITED.index(visited)
     counts = [*range(1 + place % STRIDE, LEVELS + 1, STRIDE), LEVELS]
     for spacing in [*FAST, "log_snr", "karras"]:
         levels = trained if visited == "trained" else visited
         if (levels, spacing) != ("rectified_flow", "leading"):
             for steps in counts:
-                check_walk(model(trained, spacing=spacing, sampling_schedule=visited), steps)
+                check_trajectory(model(trained, spacing=spacing, sampling_schedule=visited), steps)
 
 
 @pytest.mark.parametrize("strength", [0.9, 0.5, 0.1])
 @pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
 def test_part_of_the_way_begins_at_the_strength(strength: float, shift: float):
     for spacing in ("trailing", "linspace", "log_snr"):
-        check_walk(model("rectified_flow", spacing=spacing, sampling_shift=shift), 6, strength)
-    check_walk(model("linear", sampling_schedule="cosine", spacing="karras"), 6, strength)
+        check_trajectory(
+            model("rectified_flow", spacing=spacing, sampling_shift=shift), 6, strength
+        )
+    check_trajectory(model("linear", sampling_schedule="cosine", spacing="karras"), 6, strength)
 
 
 def test_part_of_the_way_is_the_rest_of_a_longer_walk():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stepsight.metrics.flow import flow_rows
-from stepsight.metrics.reduce import COUNTS
+from stepsight.metrics.reduce import count_names
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_an_outlier_exceeds_both_limits(length, error, outlier):
 
 def test_an_image_without_valid_pixels_is_nan(flows, valid):
     rows = flow_rows(*flows, torch.zeros_like(valid))
-    assert not any(rows[k].any() for k in rows.keys() & COUNTS)
-    assert all(rows[k].isnan().all() for k in rows.keys() - COUNTS)
+    assert not any(rows[k].any() for k in rows.keys() & count_names())
+    assert all(rows[k].isnan().all() for k in rows.keys() - count_names())
 
 
 @pytest.mark.parametrize("name,epe", [("00006", 3.424), ("00018", 21.400), ("00043", 9.915)])

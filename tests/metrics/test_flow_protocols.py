@@ -10,7 +10,7 @@ import torch
 from stepsight.metrics.flow import flow_rows, wauc
 from stepsight.metrics.protocol import get
 from stepsight.metrics.reduce import reduce
-from stepsight.metrics.scoring import score
+from stepsight.tasks.table import score
 from stepsight.types import Batch
 
 

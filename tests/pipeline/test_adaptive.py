@@ -9,7 +9,7 @@ import torch
 
 from stepsight.errors import UserError
 from stepsight.pipeline.adaptive import picked, rounds, standard_error
-from stepsight.testtime.adaptive import calibrated, rounds_spent
+from stepsight.testtime.outcomes import calibrated, rounds_spent
 from stepsight.types import Batch, Prediction
 
 TASKS = ("depth", "flow", "amodal", "semantic", "normals")
@@ -37,7 +37,7 @@ def test_each_image_gets_what_its_number_of_members_gives(pipeline, task):
     batch = pictures()
     tolerance = between(pipeline, batch, task, members=6)
     found, spent = pipeline.predict_adaptively(
-        batch, task, nfe=1, members=6, tolerance=tolerance, rows=4
+        batch, task, nfe=1, members=6, tolerance=tolerance, chunk_size=4
     )
     assert (spent == 2).any() and set(spent.tolist()) <= {2, 4, 6}
     assert (spent > 2).any()
@@ -69,7 +69,7 @@ def test_calls_are_those_of_the_members_spent(pipeline, tolerance, expected):
     hook = pipeline.net.register_forward_pre_hook(lambda net, given: rows.append(len(given[0])))
     batch = pictures()
     _, spent = pipeline.predict_adaptively(
-        batch, "depth", nfe=3, members=7, tolerance=tolerance, rows=4
+        batch, "depth", nfe=3, members=7, tolerance=tolerance, chunk_size=4
     )
     hook.remove()
     assert spent.tolist() == [expected] * len(batch)

@@ -60,22 +60,22 @@ def test_a_prediction_does_not_depend_on_the_batch(task, pipeline):
     torch.testing.assert_close(turned, together[:, [3, 1, 4]], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 15, 64])
-def test_the_size_of_a_forward_pass_is_of_no_consequence(rows, pipeline):
+@pytest.mark.parametrize("chunk_size", [1, 2, 7, 15, 64])
+def test_the_size_of_a_forward_pass_is_of_no_consequence(chunk_size, pipeline):
     batch = batch_of(5)
     expected = pipeline.sample(batch, "flow", nfe=2, members=3)
     seen = []
     hook = pipeline.net.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    found = pipeline.sample(batch, "flow", nfe=2, members=3, rows=rows)
+    found = pipeline.sample(batch, "flow", nfe=2, members=3, chunk_size=chunk_size)
     hook.remove()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert max(seen) == min(rows, 15) and sum(seen) == 2 * 15  # NFE x images x members
+    assert max(seen) == min(chunk_size, 15) and sum(seen) == 2 * 15  # NFE x images x members
 
 
 @pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("ancestral", 0.0)])
 def test_noise_inside_the_walk_does_not_depend_on_the_batch_either(sampler, eta, make):
     stochastic, batch = make(sampler, eta, ("depth",)), batch_of(3)
-    together = stochastic.sample(batch, "depth", nfe=3, members=2, rows=4)
+    together = stochastic.sample(batch, "depth", nfe=3, members=2, chunk_size=4)
     alone = stochastic.sample(rows_of(batch, [2]), "depth", nfe=3, members=2)
     torch.testing.assert_close(alone[:, 0], together[:, 2], atol=1e-5, rtol=1e-5)
     plain = make(tasks=("depth",)).sample(batch, "depth", nfe=3, members=2)

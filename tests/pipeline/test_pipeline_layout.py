@@ -156,16 +156,16 @@ def test_both_passes_of_all_members_start_from_noise_of_their_own():
     assert torch.equal(alone[0], x.unflatten(0, (2, 2, 2))[:, 0].flatten(0, 1))
 
 
-@pytest.mark.parametrize("rows", [1, 3, 8])
-def test_the_passes_make_up_the_target_whatever_the_batch(rows):
+@pytest.mark.parametrize("chunk_size", [1, 3, 8])
+def test_the_passes_make_up_the_target_whatever_the_batch(chunk_size):
     """Labels tell them apart: with a table of equal rows both components see one network."""
     pipeline, batch = pipeline_of(SEPARATE), batch_of(2)
-    found = pipeline.sample(batch, "flow", nfe=2, members=3, rows=rows)
+    found = pipeline.sample(batch, "flow", nfe=2, members=3, chunk_size=chunk_size)
     assert found.shape == (3, 2, 2, 16, 24)
     torch.testing.assert_close(
         found, pipeline.sample(batch, "flow", nfe=2, members=3), atol=1e-5, rtol=1e-5
     )
-    merged = pipeline.predict(batch, "flow", nfe=2, members=3, rows=rows)
+    merged = pipeline.predict(batch, "flow", nfe=2, members=3, chunk_size=chunk_size)
     assert merged.values.shape == (2, 2, 16, 24)
     swapped = pipeline_of(SEPARATE)
     table: Any = swapped.net.label.embedding_table.weight  # type: ignore[union-attr]

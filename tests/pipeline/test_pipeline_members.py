@@ -12,7 +12,7 @@ from torch import Tensor
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.pipeline import dense as pipeline_module
+from stepsight.pipeline import members as pipeline_module
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.inputs import content_keys
 from stepsight.seeding import generator
@@ -79,10 +79,16 @@ def test_the_noise_of_a_member_is_its_own_to_the_bit(sampler, draws, make, drawn
     """Whatever the batch, its order, the number of members, the first of them, the forward pass."""
     pipeline = make(sampler, tasks=("depth",))
     known: dict[Keys, Tensor] = {}
-    for names, members, first, rows in CALLS:
+    for names, members, first, chunk_size in CALLS:
         drawn.clear()
         pipeline.sample(
-            batch_of(names), "depth", nfe=3, members=members, first=first, rows=rows, seed=5
+            batch_of(names),
+            "depth",
+            nfe=3,
+            members=members,
+            first=first,
+            chunk_size=chunk_size,
+            seed=5,
         )
         assert drawn.keys() == {
             (5, "sample", key_of(name), member, step)
@@ -107,7 +113,7 @@ def test_the_network_starts_from_exactly_that_noise(pipeline):
 def test_later_members_are_those_of_a_larger_ensemble(task, pipeline):
     batch = batch_of(["a", "b"])
     many = pipeline.sample(batch, task, nfe=2, members=6)
-    later = pipeline.sample(batch, task, nfe=2, members=3, first=2, rows=4)
+    later = pipeline.sample(batch, task, nfe=2, members=3, first=2, chunk_size=4)
     torch.testing.assert_close(later, many[2:5], atol=1e-5, rtol=0)
     alone = pipeline.sample(batch_of(["b"]), task, nfe=2, members=1, first=5)
     torch.testing.assert_close(alone[0], many[5, 1:], atol=1e-5, rtol=0)
@@ -148,7 +154,7 @@ def test_the_condition_is_encoded_once_for_all_members_and_steps(task, images, m
     )
     calls = inputs_of(
         pipeline,
-        lambda: pipeline.sample(batch_of(["a", "b"]), task, nfe=3, members=5, rows=4),
+        lambda: pipeline.sample(batch_of(["a", "b"]), task, nfe=3, members=5, chunk_size=4),
     )
     assert len(calls) == 3 * 3 and sum(len(x) for x, *_ in calls) == 3 * 5 * 2
     assert asked == [2] and codec.encoded == [2] * images and embedded == [2]
@@ -192,11 +198,11 @@ def test_a_weak_start_is_kept_and_a_full_one_forgotten(pipeline):
     assert (warm - cold).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("rows", [1, 3, 64])
-def test_a_start_of_two_passes_reaches_the_pass_it_belongs_to(rows, make):
+@pytest.mark.parametrize("chunk_size", [1, 3, 64])
+def test_a_start_of_two_passes_reaches_the_pass_it_belongs_to(chunk_size, make):
     pipeline = make(tasks={"flow": {"components": "separate", "cost_volume": False}})
     start = torch.rand(2, 2, *SIZE, generator=generator("start"))
-    options = {"nfe": 1, "members": 2, "start": start, "strength": 0.5, "rows": rows}
+    options = {"nfe": 1, "members": 2, "start": start, "strength": 0.5, "chunk_size": chunk_size}
     calls = inputs_of(pipeline, lambda: pipeline.sample(batch_of(["a", "b"]), "flow", **options))
     x, labels = (torch.cat([call[place] for call in calls]) for place in (0, 3))
     keys = [

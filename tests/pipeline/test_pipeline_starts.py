@@ -15,7 +15,7 @@ from stepsight import checkpoint
 from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
-from stepsight.pipeline.defaults import Usual
+from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.inputs import content_keys
 from stepsight.seeding import generator
@@ -140,42 +140,44 @@ def batch_image() -> Any:
 
 def test_the_settings_hold_until_a_run_has_chosen():
     settings = EvaluationSettings()
-    one = Usual.of(settings, None)
-    assert one == Usual(settings.nfe, 1, 0.0, settings.views)
+    one = SamplingSetting.of(settings, None)
+    assert one == SamplingSetting(settings.nfe, 1, 0.0, settings.views)
     several = EvaluationSettings(nfe=2, members=3, views="mirror")
-    assert Usual.of(several, None) == Usual(2, 3, 1.0, "none")
-    assert Usual.of(replace(several, temperature=0.5), None) == Usual(2, 3, 0.5, "none")
-    assert Usual.of(several, CHOSEN) == Usual(**CHOSEN)
+    assert SamplingSetting.of(several, None) == SamplingSetting(2, 3, 1.0, "none")
+    assert SamplingSetting.of(replace(several, temperature=0.5), None) == SamplingSetting(
+        2, 3, 0.5, "none"
+    )
+    assert SamplingSetting.of(several, CHOSEN) == SamplingSetting(**CHOSEN)
 
 
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        ({}, Usual(3, 1, 0.0, "mirror")),
-        ({"nfe": 8}, Usual(8, 1, 0.0, "mirror")),
-        ({"members": 1}, Usual(3, 1, 0.0, "mirror")),
-        ({"members": 4}, Usual(3, 4, 1.0, "none")),
-        ({"members": 4, "temperature": 0.3}, Usual(3, 4, 0.3, "none")),
-        ({"members": 4, "views": "mirror"}, Usual(3, 4, 1.0, "mirror")),
-        ({"temperature": 0.3}, Usual(3, 1, 0.3, "mirror")),
-        ({"views": "none", "nfe": 1}, Usual(1, 1, 0.0, "none")),
+        ({}, SamplingSetting(3, 1, 0.0, "mirror")),
+        ({"nfe": 8}, SamplingSetting(8, 1, 0.0, "mirror")),
+        ({"members": 1}, SamplingSetting(3, 1, 0.0, "mirror")),
+        ({"members": 4}, SamplingSetting(3, 4, 1.0, "none")),
+        ({"members": 4, "temperature": 0.3}, SamplingSetting(3, 4, 0.3, "none")),
+        ({"members": 4, "views": "mirror"}, SamplingSetting(3, 4, 1.0, "mirror")),
+        ({"temperature": 0.3}, SamplingSetting(3, 1, 0.3, "mirror")),
+        ({"views": "none", "nfe": 1}, SamplingSetting(1, 1, 0.0, "none")),
     ],
 )
 def test_another_number_of_members_gets_starts_that_suit_it(told, expected):
-    assert Usual(3, 1, 0.0, "mirror").told(**told) == expected
+    assert SamplingSetting(3, 1, 0.0, "mirror").changed(**told) == expected
 
 
 def test_a_temperature_that_was_set_holds_for_any_number_of_members():
     """As that of models from elsewhere, whose starts are noise whatever is asked for."""
     settings = EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none")
-    one = Usual.of(settings, None).told(members=1)
-    assert one == Usual(50, 1, 1.0, "none") and one.told(members=3).temperature == 1.0
-    assert Usual.of(settings, None).told(members=1, temperature=0.0).temperature == 0.0
+    one = SamplingSetting.of(settings, None).changed(members=1)
+    assert one == SamplingSetting(50, 1, 1.0, "none") and one.changed(members=3).temperature == 1.0
+    assert SamplingSetting.of(settings, None).changed(members=1, temperature=0.0).temperature == 0.0
 
 
 def test_pictures_are_generated_from_noise(make):
     pipeline = make(tasks=("image",))
-    assert pipeline.usual("image") == Usual(4, 1, 1.0, "none")
+    assert pipeline.default_setting("image") == SamplingSetting(4, 1, 1.0, "none")
     starts_of = []
     for key in ("a", "b", "a"):
         options: dict[str, Any] = {"class_id": 1, "key": key, "nfe": 1}
@@ -185,7 +187,9 @@ def test_pictures_are_generated_from_noise(make):
 
 
 def test_back_to_one_member_starts_from_zeros():
-    assert Usual(3, 4, 0.8, "none").told(members=1) == Usual(3, 1, 0.0, "none")
+    assert SamplingSetting(3, 4, 0.8, "none").changed(members=1) == SamplingSetting(
+        3, 1, 0.0, "none"
+    )
 
 
 def asked(pipeline: DensePipeline, **options: Any) -> tuple[int, int, float]:
@@ -224,16 +228,16 @@ def test_what_a_copy_was_told_goes_before_what_was_chosen(pipeline):
 def test_a_task_without_a_choice_is_answered_by_the_settings(pipeline):
     own = copy(pipeline)
     own.chosen = {"flow": CHOSEN}
-    assert own.usual("depth") == Usual.of(own.config.evaluation, None)
+    assert own.default_setting("depth") == SamplingSetting.of(own.config.evaluation, None)
     assert asked(own) == (4, 1, 0.0)
 
 
 def test_views_that_were_chosen_rest_where_another_sampler_is_asked_for(pipeline):
     own = copy(pipeline)
     own.chosen = {"depth": CHOSEN | {"members": 1, "views": "mirror"}}
-    assert own.set_to(own.usual("depth")).diffusion.settings.views == "mirror"
+    assert own.with_setting(own.default_setting("depth")).diffusion.settings.views == "mirror"
     assert len(starts(own, lambda: own(batch_image(), "depth", sampler="euler"))) == 3
-    with pytest.raises(UserError, match="views mirror average the answers of ddim's walk"):
+    with pytest.raises(UserError, match="views mirror average the answers along ddim's trajectory"):
         own(batch_image(), "depth", sampler="euler", views="mirror")
 
 
@@ -264,5 +268,6 @@ def test_a_checkpoint_keeps_what_was_chosen_and_calibrated(pipeline, tmp_path):
         tensors={checkpoint.BACKBONE: dict(pipeline.net.state_dict())},
     )
     opened = DensePipeline.from_pretrained(tmp_path)
-    assert opened.usual("depth") == Usual(**CHOSEN) and opened.usual("flow").nfe == 4
+    assert opened.default_setting("depth") == SamplingSetting(**CHOSEN)
+    assert opened.default_setting("flow").nfe == 4
     assert opened.calibration == {"depth": 1.5}

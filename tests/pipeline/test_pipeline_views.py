@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from viewing import SIZE, TASKS, batch_of, frame_of, naive, pipeline_of
 
-from stepsight.coding import build_network
-from stepsight.config import from_dict
 from stepsight.errors import UserError
-from stepsight.models.codec import Codec, Pixels
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.pipeline.views import MIRROR, PLAIN, VIEWS, Frame, View, averaging, shifted
+from stepsight.pipeline.views import MIRROR, PLAIN, VIEWS, View, averaging
 from stepsight.seeding import generator
-from stepsight.tasks.base import Task
-from stepsight.tasks.table import build_tasks
-from stepsight.types import Batch
 
-SIZE = (16, 24)
-TASKS = ("depth", "flow", "amodal", "semantic", "normals")
 SEPARATE = {"flow": {"components": "separate", "cost_volume": False}}
-
-
-def batch_of(rows: int = 2) -> Batch:
-    draw = generator("views")
-    first, second = (2 * torch.rand(rows, 3, *SIZE, generator=draw) - 1 for _ in range(2))
-    modal = torch.rand(rows, 1, *SIZE, generator=draw) < 0.4
-    return Batch(first, ["a", "b"][:rows], ["toys"] * rows, second=second, modal=modal)
-
-
-def pipeline_of(
-    name: str = "split-8", tasks: Any = TASKS, codec: Codec | None = None
-) -> DensePipeline:
-    settings = tasks if isinstance(tasks, dict) else {task: {} for task in tasks}
-    config = from_dict({"model": {"name": name}, "tasks": settings})
-    built = build_tasks(config.tasks)
-    net = build_network(config, built, codec or Pixels()).eval().requires_grad_(False)
-    draw = generator("views weights")
-    for parameter in net.parameters():
-        parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
-    return DensePipeline(net, built, config, dict.fromkeys(built, SIZE), codec=codec)
-
-
-def frame_of(task: Task, codec: Codec | None = None, rows: int = 2) -> Frame:
-    """Of a task of one pass."""
-    return Frame(task, codec or Pixels(), torch.zeros(rows, dtype=torch.long))
 
 
 @pytest.fixture(scope="module")
@@ -116,53 +83,7 @@ def test_across_of_two_passes_is_the_first():
         assert torch.equal(found, row.flip(-1) * (2 * run - 1))
 
 
-# ---------------------------------------------------------------------------- the walk
-
-
-def naive(pipeline: DensePipeline, batch: Batch, task: str, views: str, nfe: int) -> Tensor:
-    """The walk written out: view by view, pixel columns turned round by hand."""
-    seen = VIEWS[views]
-    times = pipeline.diffusion.times(nfe)[:-1]
-    used = pipeline.tasks[task]
-    shape = (len(batch), pipeline.layout.target, *SIZE)
-    (first,) = inputs(pipeline, lambda: pipeline.sample(batch, task, nfe=1, members=1))
-    start = first.reshape(shape)
-    signs = torch.ones(shape[1])
-    signs[list(used.mirrors)] = -1
-
-    def turned(x: Tensor) -> Tensor:
-        return x[..., list(range(SIZE[1] - 1, -1, -1))] * signs[:, None, None]
-
-    total, weight = torch.zeros(shape), torch.zeros(shape)
-    for call, t in enumerate(times):
-        view = seen[call % len(seen)]
-        coded = pipeline.code(view.batch(batch, 1), task)
-        alpha, sigma = (float(level) for level in pipeline.diffusion.levels(t, t))
-        if call == 0:
-            x = start
-        else:
-            mean = total / weight
-            x = alpha * mean + sigma * start
-        x = turned(x) if view.mirror else x
-        x = shifted(x, view.right, view.down)
-        answer = pipeline.diffusion.answer(pipeline.net, coded, x, t.expand(len(x)))
-        for row in range(SIZE[0]):
-            for column in range(SIZE[1]):
-                y, z = row + view.down, column + view.right
-                if 0 <= y < SIZE[0] and 0 <= z < SIZE[1]:
-                    own = SIZE[1] - 1 - column if view.mirror else column
-                    value = answer[..., y, z] * (signs if view.mirror else 1)
-                    total[..., row, own] += value
-                    weight[..., row, own] += 1
-    return (total / weight)[:, : used.channels]
-
-
-def inputs(pipeline: DensePipeline, run: Callable[[], Any]) -> list[Tensor]:
-    seen: list[Tensor] = []
-    hook = pipeline.net.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    run()
-    hook.remove()
-    return seen
+# ---------------------------------------------------------------------------- the trajectory
 
 
 @pytest.mark.parametrize("task", ["depth", "flow", "normals"])
@@ -260,7 +181,7 @@ def test_each_view_is_encoded_once_and_only_if_a_call_sees_it(pipeline):
                 "encode",
                 lambda net, *given: encoded.append(len(given[0])) or encode(net, *given),
             )
-            own.sample(batch_of(), "depth", nfe=nfe, members=3, rows=2)
+            own.sample(batch_of(), "depth", nfe=nfe, members=3, chunk_size=2)
         assert encoded == [2] * min(nfe, 8)
 
 
@@ -268,7 +189,7 @@ def test_members_and_batches_are_as_without_views(pipeline):
     own, batch = pipeline.sampling(views="mirror"), batch_of()
     many = own.sample(batch, "flow", nfe=3, members=4)
     torch.testing.assert_close(
-        own.sample(batch, "flow", nfe=3, members=2, first=1, rows=3),
+        own.sample(batch, "flow", nfe=3, members=2, first=1, chunk_size=3),
         many[1:3],
         atol=1e-5,
         rtol=1e-5,
@@ -276,78 +197,18 @@ def test_members_and_batches_are_as_without_views(pipeline):
     assert (many[0] - many[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("rows", [1, 3, 5])
-def test_passes_keep_their_signs_however_a_forward_pass_is_cut(rows):
+@pytest.mark.parametrize("chunk_size", [1, 3, 5])
+def test_passes_keep_their_signs_however_a_forward_pass_is_cut(chunk_size):
     own, batch = pipeline_of(tasks=SEPARATE).sampling(views="mirror"), batch_of()
     together = own.sample(batch, "flow", nfe=3, members=3)
-    cut = own.sample(batch, "flow", nfe=3, members=3, rows=rows)
+    cut = own.sample(batch, "flow", nfe=3, members=3, chunk_size=chunk_size)
     torch.testing.assert_close(cut, together, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("way", [{"sampler": "euler"}, {"sampler": "ddim", "eta": 0.5}])
 def test_views_of_other_walks_are_refused(way, pipeline):
     other = pipeline.sampling(views="mirror", **way)
-    with pytest.raises(UserError, match="views mirror average the answers of ddim's walk"):
+    with pytest.raises(UserError, match="views mirror average the answers along ddim's trajectory"):
         other.sample(batch_of(), "depth", nfe=2, members=1)
     other.sample(batch_of(), "depth", nfe=1, members=1)  # one call sees the picture as it is
     other.sampling(views="none").sample(batch_of(), "depth", nfe=2, members=1)  # as it is advised
-
-
-# ---------------------------------------------------------------------------- other backbones
-
-
-@pytest.mark.parametrize("name", ["DiT-Ti/4", "DiT-Ti/4-2E1A", "unet-tiny"])
-@pytest.mark.parametrize("task", ["depth", "flow"])
-def test_backbones_as_published_start_from_zeros_and_look_in_views(name, task):
-    tasks = {"depth": {}, "flow": {"cost_volume": False}}
-    pipeline, batch = pipeline_of(name, tasks), batch_of()
-    cold = pipeline.sampling(temperature=0.0, views="mirror")
-    first, *_ = inputs(pipeline, lambda: cold.sample(batch, task, nfe=3, members=1))
-    assert not first.any()
-    warm = pipeline.sampling(views="mirror").sample(batch, task, nfe=3, members=1)[0]
-    expected = naive(pipeline, batch, task, "mirror", 3)
-    torch.testing.assert_close(warm, expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("task", ["depth", "flow"])
-def test_latents_start_from_zeros_and_look_in_views(task, vae_of):
-    vae = vae_of(0)
-    pipeline, batch = pipeline_of("split-8", ("depth", "flow"), vae), batch_of()
-    pipeline.sizes |= {name: (16, 32) for name in pipeline.sizes}
-    cold = pipeline.sampling(temperature=0.0, views="mirror+shift")
-    calls = inputs(pipeline, lambda: cold.sample(batch, task, nfe=3, members=1))
-    assert len(calls) == 3 and not calls[0].any()
-    found = cold.sample(batch, task, nfe=3, members=1)
-    plain = pipeline.sampling(temperature=0.0).sample(batch, task, nfe=3, members=1)
-    assert found.shape == plain.shape and found.isfinite().all()
-    assert (found - plain).abs().max() > 1e-4
-
-
-def test_latents_are_mirrored_as_pictures_where_a_sign_changes(vae_of):
-    vae = vae_of(0)
-    tasks = build_tasks(from_dict({"tasks": {"depth": {}, "flow": {}}}).tasks)
-    z = torch.randn(2, 4, 8, 12, generator=generator("z"))
-    assert torch.equal(frame_of(tasks["depth"], vae).seen(z, MIRROR), z.flip(-1))
-    flow = vae.decode(z, 2).flip(-1)
-    expected = vae.encode(torch.cat([-flow[:, :1], flow[:, 1:]], dim=1))
-    torch.testing.assert_close(frame_of(tasks["flow"], vae).seen(z, MIRROR), expected)
-
-
-class Halved(Pixels):
-    """Cells of 2 x 2 pixels."""
-
-    downsample = 2
-
-    def encode(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2)
-
-
-def test_in_latents_a_view_is_moved_by_whole_cells():
-    pipeline, view = pipeline_of("split-8", ("depth",), Halved()), View(right=2, down=-1)
-    batch = batch_of()
-    seen = view.batch(batch, cell=2)
-    assert torch.equal(seen.image[..., 3, 9], batch.image[..., 3 + 2, 9 - 4])
-    shown = pipeline.code(seen, "depth").cond
-    expected = shifted(F.avg_pool2d(batch.image, 2), 2, -1)
-    inner = (..., slice(0, -1), slice(2, None))  # what has not come in over an edge
-    torch.testing.assert_close(shown[inner], expected[inner])

@@ -76,7 +76,9 @@ def row_of() -> Callable[[Batch, int], Batch]:
 
     def take(batch: Batch, row: int) -> Batch:
         parts: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        return Batch(**{k: None if v is None else v[row : row + 1] for k, v in parts.items()})
+        return Batch(
+            **{k: v[row : row + 1] if isinstance(v, Tensor | list) else v for k, v in parts.items()}
+        )
 
     return take
 

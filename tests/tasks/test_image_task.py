@@ -16,7 +16,7 @@ from stepsight.tasks.image import Image
 def test_the_class_is_all_that_is_told(batch_of):
     condition = Image().condition(batch_of((8, 12)))
     assert condition.images.shape == (3, 0, 3, 8, 12) and condition.features is None
-    assert Image(classes=10).rows == 10
+    assert Image(classes=10).label_count == 10
 
 
 def test_a_class_the_task_does_not_have_is_refused(batch_of):

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from stepsight import config as configuration
+from stepsight.cli import train
 from stepsight.coding import build_network
-from stepsight.config import from_dict, load
+from stepsight.config import from_dict
 from stepsight.metrics import protocol
-from stepsight.metrics.truth import require
 from stepsight.models.codec import Pixels
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.tasks.base import SquaredError, resize
+from stepsight.tasks.base import Task
 from stepsight.tasks.config import TABLE, TaskSettings
 from stepsight.tasks.table import build_tasks
-from stepsight.types import Batch, Condition, Prediction, Target
+from stepsight.types import Batch, Prediction, Target
 
 BATCH = Batch(
     image=torch.linspace(-1, 1, 3 * 3 * 16 * 24).reshape(3, 3, 16, 24),
@@ -38,28 +38,17 @@ class ShadingSettings(TaskSettings):
 
     name: ClassVar[str] = "shading"
     implementation: ClassVar[str] = "shading_of_the_tests:Shading"
+    headline: ClassVar[tuple[str, ...]] = ("abs_rel",)
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
-class Shading(SquaredError, ShadingSettings):
+class Shading(Task, ShadingSettings):
     """The whole of a task that learns nothing anybody needs."""
 
-    needs: ClassVar[str] = "depth"
-    asks: ClassVar[tuple[str, ...]] = ("second",)
-    metric: ClassVar[str] = "abs_rel"
-    higher_is_better: ClassVar[bool] = False
-    rows: ClassVar[int] = 1
-    passes: ClassVar[int] = 1
-    images: ClassVar[int] = 2
+    target_field: ClassVar[str] = "depth"
+    required_inputs: ClassVar[tuple[str, ...]] = ("second",)
     channels: ClassVar[int] = 1
-    feature_channels: ClassVar[int] = 0
-    look_channels: ClassVar[int] = 0
-    mirrors: ClassVar[tuple[int, ...]] = ()
-
-    def condition(self, batch: Batch) -> Condition:
-        (second,) = require(self.name, batch, "second")
-        return Condition(torch.stack([batch.image, second], dim=1))
 
     def encode(self, batch: Batch) -> Target:
         x = self.truth(batch) / self.scale
@@ -84,9 +73,6 @@ class Shading(SquaredError, ShadingSettings):
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         return {"grey": self.decode(torch.zeros_like(batch.image))}
 
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        return resize(values, size)
-
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         return (values.clamp(0, 1) * 255).to(torch.uint8).expand(-1, 3, -1, -1)
 
@@ -107,7 +93,8 @@ def shading(monkeypatch) -> None:
 
 def test_a_row_and_a_module_make_a_task(shading):
     assert configuration.TABLES["tasks"]["shading"] is ShadingSettings
-    config, _ = load([], ["--tasks.shading.scale", "2", "--tasks.depth.weight", "3"])
+    flags = ["--tasks.shading.scale", "2", "--tasks.depth.weight", "3"]
+    config = train.Args.parse(flags, "train.py").config
     assert config.tasks["shading"] == ShadingSettings(scale=2)
     assert from_dict(config.to_dict()) == config
     task = build_tasks(config.tasks)["shading"]
@@ -146,7 +133,7 @@ def test_an_added_task_is_learned_beside_the_others(shading, lab, tmp_path, loss
 
 
 def test_the_errors_of_an_added_task_are_squared(shading):
-    """`SquaredError` has what it needs, as docs/tasks.md says."""
+    """`Task` has what it needs, as docs/tasks.md says."""
     task = build_tasks(from_dict({"tasks": {"shading": {}}}).tasks)["shading"]
     target = task.encode(BATCH)
     weight = (target.valid * task.importance(BATCH, None)).expand_as(target.x)

@@ -76,9 +76,9 @@ def test_learned_flows_on_a_fixed_grid_are_pixels_of_the_grid_they_are_compared_
 
 
 def test_components_apart_are_two_runs_of_one_channel_each():
-    assert (PUBLISHED.passes, PUBLISHED.rows, PUBLISHED.channels) == (2, 2, 2)
+    assert (PUBLISHED.splits, PUBLISHED.label_count, PUBLISHED.channels) == (2, 2, 2)
     joint = Flow()
-    assert (joint.passes, joint.rows, joint.channels) == (1, 1, 2)
+    assert (joint.splits, joint.label_count, joint.channels) == (1, 1, 2)
     assert Flow(components="separate").feature_channels == joint.feature_channels > 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stepsight.measures import measure
 from stepsight.metrics.protocol import default_for
 from stepsight.tasks.config import TABLE
 from stepsight.tasks.table import build_task
@@ -90,7 +91,7 @@ def test_the_trivial_predictors_read_the_same_in_the_target_space(task, batch_fo
 def test_knowing_the_truth_beats_every_trivial_predictor(task, batch_for):
     batch = batch_for(task, (16, 24))
     perfect = task.decode(task.encode(batch).x)
-    sign = 1 if task.higher_is_better else -1
+    sign = 1 if measure(task.metric).higher_is_better else -1
 
     def score(prediction) -> float:
         rows = task.score(prediction, batch, default_for(task.name).name)

@@ -31,8 +31,8 @@ def test_a_task_is_its_settings(case, task):
 
 def test_runs_and_label_rows_share_out_the_channels(task):
     """A run holds equal channels; rows tell the runs apart, or the classes, never both."""
-    assert task.channels % task.passes == 0
-    assert task.rows == task.passes if task.passes > 1 else task.rows >= 1
+    assert task.channels % task.splits == 0
+    assert task.label_count == task.splits if task.splits > 1 else task.label_count >= 1
 
 
 def test_tasks_keep_the_order_of_the_table_of_the_run():
@@ -47,7 +47,7 @@ def test_an_unknown_task_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize("name", TABLE)
 def test_every_task_has_a_protocol_that_knows_its_main_metric(name, batch_of):
-    from stepsight.measures import MEASURES
+    from stepsight.measures import measure
     from stepsight.metrics.reduce import reduce
 
     task, batch = build_task(TABLE[name]()), batch_of((16, 16))
@@ -55,7 +55,7 @@ def test_every_task_has_a_protocol_that_knows_its_main_metric(name, batch_of):
     rows = task.score(task.decode(task.encode(batch).x), batch, protocol.name)
     assert rows and all(len(value) == len(batch) for value in rows.values())
     assert task.metric in reduce(rows, protocol)
-    assert MEASURES[task.metric].higher_is_better == task.higher_is_better
+    assert measure(task.metric).better in ("higher", "lower")
 
 
 # ---------------------------------------------------------------------------- encode and decode
@@ -132,7 +132,7 @@ def test_conditions_are_images_and_features_of_the_promised_size(task, batch_for
     batch = batch_for(task, (16, 24))
     condition = task.condition(batch)
     assert condition.images.shape == (3, task.images, 3, 16, 24)
-    assert task.images >= len(task.asks)
+    assert task.images >= len(task.required_inputs)
     for first in condition.images[:, :1].unbind(1):
         assert torch.equal(first, batch.image)
     assert (condition.images.abs() <= 1).all()
@@ -146,7 +146,7 @@ def test_conditions_are_images_and_features_of_the_promised_size(task, batch_for
 def test_conditions_never_look_at_the_truth(task, batch_of):
     batch = batch_of((16, 16))
     inputs = Batch(batch.image, batch.keys, batch.sources)
-    for asked in task.asks:
+    for asked in task.required_inputs:
         setattr(inputs, asked, getattr(batch, asked))
     with_truth, without = task.condition(batch), task.condition(inputs)
     assert torch.equal(with_truth.images, without.images)

@@ -76,15 +76,15 @@ class Change:
     slot: int  # working channels of one condition image
     stride: int  # of the backbone: a DiT's patch side
 
-    def apply(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`weights` in the shapes of `own`, as far as the layouts explain the difference."""
-        adapted = {n: w for n, w in weights.items() if not n.startswith(OPTIONAL) or n in own}
-        for name, like in own.items():
+    def apply(self, weights: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`weights` in the shapes of `ours`, as far as the layouts explain the difference."""
+        adapted = {n: w for n, w in weights.items() if not n.startswith(OPTIONAL) or n in ours}
+        for name, like in ours.items():
             if name.startswith(OPTIONAL) and name not in weights:
                 adapted[name] = torch.zeros_like(like, device="cpu")
             elif name in weights:
                 adapted[name] = self._part(name, weights[name], like)
-        if IMAGES in weights and IMAGES not in own and PICTURE in own:
+        if IMAGES in weights and IMAGES not in ours and PICTURE in ours:
             adapted[PICTURE] = weights[PICTURE] + weights[IMAGES]
         return adapted
 
@@ -109,16 +109,16 @@ class Change:
         """Label rows "r ..." by task, the null row last."""
         null = table[self.old.labels]
         fresh = [task for task in self.new.rows if not self._shared(task)]
-        classes = table[: self.old.labels] if _generates(self.old) else null[None]
-        parts = dict(zip(fresh, _shares(classes, len(fresh))))
-        rows = []
-        for task in self.new.rows:
-            own = table[self.old.span(task)] if self._shared(task) else None
-            start = parts[task].mean(dim=0) if own is None else None
-            rows.append(
-                own if start is None else repeat(start, "... -> r ...", r=self._count(task))
-            )
-        return torch.cat([*rows, null[None]])  # type: ignore[list-item]
+        generates = self.old.cond == 0 and self.old.labels > 1  # so that its rows are classes
+        classes = table[: self.old.labels] if generates else null[None]
+        starts = {task: part.mean(dim=0) for task, part in zip(fresh, _shares(classes, len(fresh)))}
+        rows = [
+            repeat(starts[task], "... -> r ...", r=self._count(task))
+            if task in starts
+            else table[self.old.span(task)]
+            for task in self.new.rows
+        ]
+        return torch.cat([*rows, null[None]])
 
     def _shared(self, task: str) -> bool:
         """Whether both runs have the task, with as many rows."""
@@ -154,7 +154,7 @@ class Change:
         return torch.cat([_fitted(target, self.new.target, 2), _fitted(cond, self.new.cond, 2)], 2)
 
     def _route(self, value: Tensor, like: Tensor) -> Tensor:
-        """One "1 ..." or one a label row "r ..." -> the kind that `like` is."""
+        """One "1 ..." or one per label row "r ..." -> the kind that `like` is."""
         if like.ndim in (1, 4):  # shared; a routed one cannot become it and is reported
             return value[0].reshape(like.shape) if len(value) == 1 else value
         if len(value) > 1:
@@ -190,11 +190,6 @@ def _outer(value: Tensor, layout: Layout) -> tuple[int, ...]:
     return (value.shape[-1],)
 
 
-def _generates(layout: Layout) -> bool:
-    """Whether a layout's rows are the classes of a generator."""
-    return layout.cond == 0 and layout.labels > 1
-
-
 def _shares(rows: Tensor, parts: int) -> list[Tensor]:
     """`rows` in consecutive parts; all of them for each where they are fewer."""
     if not parts or len(rows) < parts:
@@ -211,6 +206,5 @@ def _fitted(x: Tensor, channels: int, dim: int) -> Tensor:
     have = x.shape[dim]
     if have >= channels:
         return x.narrow(dim, 0, channels)
-    shape = list(x.shape)
-    shape[dim] = channels - have
-    return torch.cat([x, x.new_zeros(shape)], dim)
+    zeros = x.new_zeros(1).expand(*x.shape[:dim], channels - have, *x.shape[dim + 1 :])
+    return torch.cat([x, zeros], dim)

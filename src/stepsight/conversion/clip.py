@@ -64,15 +64,16 @@ def empty_prompt(folder: Path) -> Tensor:
 @torch.no_grad()
 def encode(config: Mapping[str, Any], weights: Mapping[str, Tensor], ids: Tensor) -> Tensor:
     """Token ids "n" to their embeddings "n d", `last_hidden_state` of a `CLIPTextModel`."""
-    own = {name.removeprefix("text_model."): value for name, value in weights.items()}
+    weights = {name.removeprefix("text_model."): value for name, value in weights.items()}
     activation = ACTIVATIONS[config.get("hidden_act", "quick_gelu")]
     heads, eps = config["num_attention_heads"], config.get("layer_norm_eps", 1e-5)
 
     def linear(x: Tensor, name: str) -> Tensor:
-        return F.linear(x, own[f"{name}.weight"], own[f"{name}.bias"])
+        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"], eps)
+        scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return F.layer_norm(x, x.shape[-1:], scale, shift, eps)
 
     def attention(x: Tensor, name: str) -> Tensor:
         parts = (linear(x, f"{name}.{part}_proj") for part in "qkv")
@@ -80,8 +81,8 @@ def encode(config: Mapping[str, Any], weights: Mapping[str, Tensor], ids: Tensor
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return linear(rearrange(mixed, "1 h n d -> n (h d)"), f"{name}.out_proj")
 
-    x = own["embeddings.token_embedding.weight"][ids]
-    x = x + own["embeddings.position_embedding.weight"][: len(ids)]
+    x = weights["embeddings.token_embedding.weight"][ids]
+    x = x + weights["embeddings.position_embedding.weight"][: len(ids)]
     for i in range(config["num_hidden_layers"]):
         block = f"encoder.layers.{i}"
         x = x + attention(norm(x, f"{block}.layer_norm1"), f"{block}.self_attn")

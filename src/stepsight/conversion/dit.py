@@ -30,7 +30,6 @@ from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.codec import Codec, Described, described_codec, open_codec
 from stepsight.models.config import DIT, CodecSettings, DiTSize, ModelSettings, parse
 from stepsight.models.layers import position_table
-from stepsight.tasks.base import Task
 from stepsight.tasks.config import ImageSettings
 from stepsight.tasks.table import build_tasks
 
@@ -61,11 +60,15 @@ class Wishes:
     size: tuple[int, int] | None = None  # working height and width; None: as trained
     scheduler: Path | None = None  # a scheduler_config.json, in the place of what is assumed
 
+    @property
+    def codec_settings(self) -> CodecSettings:
+        return CodecSettings(str(self.vae or UNKNOWN_VAE))
+
     def codec(self) -> Codec | None:
         """The VAE, if one is named. Raises UserError if it has other latents than DiTs take."""
         if self.vae is None:
             return None
-        codec = open_codec(CodecSettings(str(self.vae)))
+        codec = open_codec(self.codec_settings)
         if codec.channels(3) != VAE.latents:
             raise UserError(
                 f"--vae {self.vae}: {codec.channels(3)} latent channels, but these weights take "
@@ -92,7 +95,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the shapes of a published DiT tell: its dense size, and its square grid of tokens."""
+    """What the shapes of a published DiT say: its dense size, and its square grid of tokens."""
 
     name: str
     patch: int
@@ -115,13 +118,16 @@ class Trained:
         cell = self.patch * (codec or VAE).downsample
         for side in wishes.size or ():
             if side < 1 or side % cell:
-                raise UserError(f"--size: {side} is not a multiple of {cell}, the pixels a token.")
+                raise UserError(
+                    f"--size: {side} is not a multiple of {cell}, the pixels per token."
+                )
         return wishes.size or (self.side * cell, self.side * cell)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """ModelSettings.position_grid: as trained; pictures of other shapes stretch it."""
-        return self.side, self.side
+    def model(self, name: str, **options: Any) -> ModelSettings:
+        """The backbone as it was trained; pictures of other shapes stretch its positions."""
+        grid = (self.side, self.side)
+        common = {"gate_init": 0.0, "learned_variance": True, "position_grid": grid}
+        return ModelSettings(name, **common, **options)
 
 
 def import_dit(weights: Weights, wishes: Wishes) -> Converted:
@@ -132,25 +138,20 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
     config = RunConfig(
         tasks={"image": ImageSettings(classes=shape_of(weights, LABELS, 2)[0] - 1)},
         data={"imagefolder": ImageFolderSettings(root="imagenet", size=size)},
-        model=ModelSettings(
-            trained.name,
-            gate_init=0.0,
-            learned_variance=True,
-            position_grid=trained.grid,
-        ),
-        codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
+        model=trained.model(trained.name),
+        codec=wishes.codec_settings,
         diffusion=diffusion,
         evaluation=EvaluationSettings(nfe=250, members=4, temperature=1.0, views="none"),
     )
     compare(weights, published_shapes(expected(config, codec), trained.side))
     notes = [
         *weights.notes,
-        f"{trained.name}: heads as in the size table, shapes do not tell them",
+        f"{trained.name}: heads as in the size table, shapes do not say them",
         "sampling leaves the learned variance and classifier-free guidance aside",
         *wishes.notes(diffusion),
     ]
-    own = {name: value.float() for name, value in weights.tensors.items() if name != POSITIONS}
-    return Converted(config, own, {"image": size}, codec, notes=notes)
+    ours = {name: value.float() for name, value in weights.tensors.items() if name != POSITIONS}
+    return Converted(config, ours, {"image": size}, codec, notes=notes)
 
 
 def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:
@@ -160,11 +161,10 @@ def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:
         return layout.build(config.model).state_dict()
 
 
-def published_shapes(own: Mapping[str, Tensor], side: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a published DiT that becomes the backbone `own`."""
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
-    width = own[LABELS].shape[1]
-    return {POSITIONS: (1, side * side, width), **shapes}
+def published_shapes(ours: Mapping[str, Tensor], side: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of a published DiT that becomes the backbone `ours`."""
+    shapes = {name: tuple(value.shape) for name, value in ours.items()}
+    return {POSITIONS: (1, side * side, ours[LABELS].shape[1]), **shapes}
 
 
 def export_dit(saved: Checkpoint, out: Path) -> list[str]:
@@ -203,11 +203,11 @@ def _exportable(saved: Checkpoint) -> DiTSize:
         "model.expert_weights renormalised": model.expert_weights == "renormalised",
         "a cost volume": layout_of(saved).features > 0,
     }
-    found = [name for name, present in beyond.items() if present]
-    if not isinstance(size, DiTSize) or found:
+    extras = [name for name, present in beyond.items() if present]
+    if not isinstance(size, DiTSize) or extras:
         raise UserError(
             f"{saved.path}: DiT's layout cannot hold {model.name}"
-            f"{' with ' + ' and '.join(found) if found else ''}. Export a DiT trained with "
+            f"{' with ' + ' and '.join(extras) if extras else ''}. Export a DiT trained with "
             f"model.input=shared."
         )
     return size
@@ -215,20 +215,16 @@ def _exportable(saved: Checkpoint) -> DiTSize:
 
 def _positions(saved: Checkpoint, size: DiTSize) -> Tensor:
     """The positions "1 n d" of the one grid that the checkpoint's tasks share."""
-    tasks: dict[str, Task] = build_tasks(saved.config.tasks)
-    sizes = {tuple(saved.meta["sizes"][name]) for name in tasks}
+    sizes = {tuple(saved.meta["sizes"][task]) for task in saved.config.tasks}
     if len(sizes) > 1:
         raise UserError(
             f"{saved.path}: its tasks work at different sizes ({sorted(sizes)}), and DiT's layout "
             f"stores the positions of one. Export a checkpoint of one size."
         )
-    cell = size.patch * _downsample(saved)
+    codec = described_codec(saved.config.codec, saved.path.parent.parent / CODEC)
+    cell = size.patch * codec.downsample
     height, width = (side // cell for side in sizes.pop())
     return position_table(height, width, size.width, grid=saved.config.model.position_grid)
-
-
-def _downsample(saved: Checkpoint) -> int:
-    return described_codec(saved.config.codec, saved.path.parent.parent / CODEC).downsample
 
 
 def _unstacked(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -237,16 +233,16 @@ def _unstacked(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     if not experts:
         yield name, value
         return
-    for number, one in enumerate(value):
-        yield f"{before}{experts}{number}.{after}", one.contiguous()
+    for number, expert in enumerate(value):
+        yield f"{before}{experts}{number}.{after}", expert.contiguous()
 
 
 def shape_of(weights: Weights, name: str, axes: int) -> tuple[Any, ...]:
     """The shape of a tensor that has so many axes. Raises UserError if there is none such."""
     value = weights.tensors.get(name)
     if value is None or value.ndim != axes:
-        found = "is missing" if value is None else f"is {tuple(value.shape)}"
-        raise UserError(f"{weights.source}: {name} {found}; it should have {axes} axes.")
+        fault = "is missing" if value is None else f"is {tuple(value.shape)}"
+        raise UserError(f"{weights.source}: {name} {fault}; it should have {axes} axes.")
     return tuple(value.shape)
 
 
@@ -265,8 +261,8 @@ def _side(weights: Weights, width: int) -> int:
     tokens, channels = shape_of(weights, POSITIONS, 3)[1:]
     side = math.isqrt(tokens)
     if side * side == tokens and channels == width:
-        own = position_table(side, side, width)
-        if (weights.tensors[POSITIONS].float() - own).abs().max() <= TOLERANCE:
+        ours = position_table(side, side, width)
+        if (weights.tensors[POSITIONS].float() - ours).abs().max() <= TOLERANCE:
             return side
     raise UserError(
         f"{weights.source}: {POSITIONS} ({tokens} tokens, {channels} channels) holds learned or "

@@ -21,11 +21,7 @@ PIPELINES = {
     "MarigoldNormalsPipeline": (NORMALS, 8),
     "StableDiffusionPipeline": (GENERATOR, 4),
 }
-PARTS = {
-    "unet": CONFIG,
-    "vae": CONFIG,
-    "scheduler": "scheduler_config.json",
-}
+PARTS = {"unet": CONFIG, "vae": CONFIG, "scheduler": "scheduler_config.json"}
 
 
 def find_folder(path: Path) -> str | None:

@@ -31,7 +31,7 @@ LISTED = 12  # at most so many faults in a message
 
 @dataclass
 class Weights:
-    """A state dict, the file it is from, and what there is to say about how it was found."""
+    """A state dict, the file it is from, and notes on how it was read."""
 
     tensors: dict[str, Tensor]
     source: Path
@@ -55,13 +55,13 @@ def read_tensors(path: Path) -> Weights:
 
 def compare(weights: Weights, expected: Mapping[str, Sequence[int]]) -> None:
     """Raise UserError, listing names, unless the weights have exactly these names and shapes."""
-    own = weights.tensors
-    wrong = [f"{name} is missing" for name in expected if name not in own]
-    wrong += [f"{name} is unexpected" for name in own if name not in expected]
+    tensors = weights.tensors
+    wrong = [f"{name} is missing" for name in expected if name not in tensors]
+    wrong += [f"{name} is unexpected" for name in tensors if name not in expected]
     wrong += [
-        f"{name} is {tuple(own[name].shape)} and should be {tuple(shape)}"
+        f"{name} is {tuple(tensors[name].shape)} and should be {tuple(shape)}"
         for name, shape in expected.items()
-        if name in own and own[name].shape != torch.Size(shape)
+        if name in tensors and tensors[name].shape != torch.Size(shape)
     ]
     if wrong:
         more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
@@ -123,11 +123,11 @@ def _load_pickle(path: Path) -> Any:
             mapped = zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except torch.serialization.pickle.UnpicklingError as error:  # pyright: ignore
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is None:
             raise DataFormatError(f"{path}: {_damaged(error)}") from None
         raise DataFormatError(
-            f"{path} was refused: it would run code ({found[1]}). Nothing of it was run. Ask "
+            f"{path} was refused: it would run code ({code[1]}). Nothing of it was run. Ask "
             f"its author for a file of tensors alone, best as .safetensors."
         ) from None
     except DAMAGE as error:

@@ -1,10 +1,10 @@
 """The perception generalist of Ravishankar et al. 2024, `dit_moe_generalist.pt`.
 
-A DiT with experts and an input convolution a task, for depth, amodal completion and optical flow
+A DiT with experts and an input convolution per task, for depth, amodal completion and optical flow
 ("Scaling Properties of Diffusion Models for Perceptual Tasks"). Its names are DiT's, but for
 
-* `blocks.{i}.moe.experts.{e}.fc1.weight`: an expert each, which we stack;
-* `x_embedder.proj.conv_in_{n}.weight`, n from 1: a convolution each, which we stack and flatten,
+* `blocks.{i}.moe.experts.{e}.fc1.weight`: one per expert, which we stack;
+* `x_embedder.proj.conv_in_{n}.weight`, n from 1: one per convolution, which we stack and flatten,
   with channels in the order image, prompt, noisy target; ours have the noisy target first;
 * 1005 label rows: ImageNet's classes, which no input convolution belongs to and which we drop, the
   four rows of the tasks in the order of their convolutions, and the null row.
@@ -24,7 +24,6 @@ from stepsight.conversion.dit import (
     KERNEL,
     LABELS,
     POSITIONS,
-    UNKNOWN_VAE,
     VAE,
     Trained,
     Wishes,
@@ -34,7 +33,6 @@ from stepsight.conversion.dit import (
 )
 from stepsight.conversion.foreign import Weights, compare
 from stepsight.conversion.write import Converted
-from stepsight.data.config import SourceSettings
 from stepsight.data.readers.config import (
     FlyingChairsSettings,
     HypersimSettings,
@@ -42,12 +40,10 @@ from stepsight.data.readers.config import (
 )
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.evaluation.config import EvaluationSettings
-from stepsight.models.codec import Codec
-from stepsight.models.config import CodecSettings, ModelSettings
 from stepsight.tasks.config import AmodalSettings, DepthSettings, FlowSettings, TaskSettings
 
 CLASSES = 1000  # rows of ImageNet, before those of the tasks
-ACTIVE = 2  # experts a token: no shape tells
+ACTIVE = 2  # experts per token: no shape says it
 GATE = "blocks.0.moe.gate.weight"
 CONVOLUTION = re.compile(r"x_embedder\.proj\.conv_in_(\d+)\.(weight|bias)")
 EXPERT = re.compile(r"(blocks\.\d+\.moe\.experts)\.(\d+)\.(fc[12]\.(?:weight|bias))")
@@ -76,56 +72,35 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
     trained, codec = Trained.of(weights, "x_embedder.proj.conv_in_1.weight"), wishes.codec()
     size = trained.sized(wishes, codec)
     diffusion = wishes.diffusion(DIFFUSION)
-    config = _config(weights, trained, wishes, diffusion, codec)
+    experts = shape_of(weights, GATE, 2)[0]
+    config = RunConfig(
+        tasks=dict(TASKS),
+        data={
+            "hypersim": HypersimSettings(root="hypersim", size=size),
+            "pix2gestalt": Pix2GestaltSettings(root="pix2gestalt", size=size),
+            "flyingchairs": FlyingChairsSettings(root="flyingchairs", size=size),
+        },
+        model=trained.model(f"{trained.name}-{experts}E{ACTIVE}A", input="per_task"),
+        codec=wishes.codec_settings,
+        diffusion=diffusion,
+        evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
+    )
     compare(weights, _published(expected(config, codec), trained))
     notes = [
         *weights.notes,
         f"{config.model.name}: heads as in the size table and {ACTIVE} active experts as "
-        f"published, shapes do not tell them",
+        f"published, shapes do not say them",
         f"the {CLASSES} ImageNet rows were dropped: no input convolution belongs to them",
         "depth: the validity prompt is all ones",
         *wishes.notes(diffusion),
     ]
-    return Converted(config, _own(weights.tensors), dict.fromkeys(TASKS, size), codec, notes=notes)
+    return Converted(config, _ours(weights.tensors), dict.fromkeys(TASKS, size), codec, notes=notes)
 
 
-def _config(
-    weights: Weights,
-    trained: Trained,
-    wishes: Wishes,
-    diffusion: DiffusionSettings,
-    codec: Codec | None,
-) -> RunConfig:
-    experts = shape_of(weights, GATE, 2)[0]
-    return RunConfig(
-        tasks=dict(TASKS),
-        data=_data(trained.sized(wishes, codec)),
-        model=ModelSettings(
-            f"{trained.name}-{experts}E{ACTIVE}A",
-            input="per_task",
-            gate_init=0.0,
-            learned_variance=True,
-            position_grid=trained.grid,
-        ),
-        codec=CodecSettings(str(wishes.vae or UNKNOWN_VAE)),
-        diffusion=diffusion,
-        evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
-    )
-
-
-def _data(size: tuple[int, int]) -> dict[str, SourceSettings]:
-    """What the generalist was trained on."""
-    return {
-        "hypersim": HypersimSettings(root="hypersim", size=size),
-        "pix2gestalt": Pix2GestaltSettings(root="pix2gestalt", size=size),
-        "flyingchairs": FlyingChairsSettings(root="flyingchairs", size=size),
-    }
-
-
-def _published(own: Mapping[str, Tensor], trained: Trained) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in the file of the backbone `own`."""
+def _published(ours: Mapping[str, Tensor], trained: Trained) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the file of the backbone `ours`."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in published_shapes(own, trained.side).items():
+    for name, shape in published_shapes(ours, trained.side).items():
         before, experts, after = name.partition(".moe.experts.")
         if name.startswith("x_embedder.proj."):
             shapes |= _convolutions(name, shape, trained.patch)
@@ -140,30 +115,30 @@ def _published(own: Mapping[str, Tensor], trained: Trained) -> dict[str, tuple[i
 
 def _convolutions(name: str, shape: tuple[int, ...], patch: int) -> dict[str, tuple[int, ...]]:
     """Of our stacked "r o (i p p)" or "r o", the published "o i p p" or "o" of each row."""
+    rows, *each = shape
     kind = name.rpartition(".")[2]
-    one = shape[1:]
     if kind == "weight":
-        one = (shape[1], shape[2] // patch**2, patch, patch)
-    return {f"x_embedder.proj.conv_in_{row + 1}.{kind}": one for row in range(shape[0])}
+        each = [each[0], each[1] // patch**2, patch, patch]
+    return {f"x_embedder.proj.conv_in_{row + 1}.{kind}": tuple(each) for row in range(rows)}
 
 
-def _own(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under our names, in float32."""
-    own: dict[str, Tensor] = {}
+    ours: dict[str, Tensor] = {}
     stacks: dict[str, dict[int, Tensor]] = defaultdict(dict)
     for name, value in weights.items():
-        if found := EXPERT.fullmatch(name):
-            stacks[f"{found[1]}.{found[3]}"][int(found[2])] = value
-        elif found := CONVOLUTION.fullmatch(name):
-            stacks[f"x_embedder.proj.{found[2]}"][int(found[1])] = _target_first(value)
+        if expert := EXPERT.fullmatch(name):
+            stacks[f"{expert[1]}.{expert[3]}"][int(expert[2])] = value
+        elif row := CONVOLUTION.fullmatch(name):
+            stacks[f"x_embedder.proj.{row[2]}"][int(row[1])] = _target_first(value)
         elif name == LABELS:
-            own[name] = value[CLASSES:].float()
+            ours[name] = value[CLASSES:].float()
         elif name != POSITIONS:
-            own[name] = value.float()
+            ours[name] = value.float()
     for name, stack in stacks.items():
-        own[name] = torch.stack([stack[number] for number in sorted(stack)]).float()
-    own[KERNEL] = own[KERNEL].flatten(2)
-    return own
+        ours[name] = torch.stack([stack[number] for number in sorted(stack)]).float()
+    ours[KERNEL] = ours[KERNEL].flatten(2)
+    return ours
 
 
 def _target_first(value: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stepsight import checkpoint
-from stepsight.coding import build_network, own_codec
+from stepsight.coding import build_network, saved_codec
 from stepsight.config import RunConfig
 from stepsight.conversion.clip import NAME, STORED, empty_prompt
 from stepsight.conversion.folders import CONFIG, GENERATOR, INDEX, find_folder, read_json, read_part
@@ -135,11 +135,11 @@ class Source:
     def weights(self, prompt: Tensor, net: TextUNet) -> dict[str, Tensor]:
         """The U-Net's weights and the prompt of every label row, under the names of `net`."""
         part = read_part(self.path / "unet", *WEIGHTS)
-        own = {f"unet.{name}": value for name, value in part.tensors.items()}
-        own["prompt"] = repeat(prompt, "1 n d -> r n d", r=len(net.prompt)).contiguous()
+        ours = {f"unet.{name}": value for name, value in part.tensors.items()}
+        ours["prompt"] = repeat(prompt, "1 n d -> r n d", r=len(net.prompt)).contiguous()
         shapes = {name: value.shape for name, value in net.state_dict().items()}
-        compare(replace(part, tensors=own), shapes)
-        return own
+        compare(replace(part, tensors=ours), shapes)
+        return ours
 
     def size(self, downsample: int, stride: int) -> tuple[int, int]:
         """Working height and width: Marigold's longer side in a 4:3 frame, else the U-Net's own
@@ -160,8 +160,8 @@ class Source:
             yield "one class, under the empty prompt; to fine-tune, name this run with --init-from"
             yield f"{self.steps} steps"
             return
-        told = "default_denoising_steps" in self.index
-        yield f"{self.steps} steps ({'default_denoising_steps' if told else 'assumed'})"
+        known = "default_denoising_steps" in self.index
+        yield f"{self.steps} steps ({'default_denoising_steps' if known else 'assumed'})"
         yield "working size: its area is kept, with each image's own aspect ratio"
         for key in ("scale_invariant", "shift_invariant"):
             if self.index.get(key) is False:
@@ -172,12 +172,12 @@ def unet_settings(config: Mapping[str, Any], tokens: int) -> ModelSettings:
     """The row of the size table that is the U-Net of a diffusers `config` under a prompt of
     `tokens`; else a "unet" with that configuration."""
     whole = json.dumps({**config, "tokens": tokens})
-    own = _described(ModelSettings(CUSTOM_UNET, unet=whole))
+    described = _described(ModelSettings(CUSTOM_UNET, unet=whole))
     for name, size in UNET.items():
-        alike = size.text and list(size.channels) == own["block_out_channels"]
-        if alike and _described(ModelSettings(name)) == own:
+        alike = size.text and list(size.channels) == described["block_out_channels"]
+        if alike and _described(ModelSettings(name)) == described:
             return ModelSettings(name)
-    return ModelSettings(CUSTOM_UNET, unet=json.dumps(own))
+    return ModelSettings(CUSTOM_UNET, unet=json.dumps(described))
 
 
 def _described(settings: ModelSettings) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def export_marigold(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     Raises UserError for a checkpoint that such a pipeline would read otherwise.
     """
     tasks = build_tasks(saved.config.tasks)
-    codec = own_codec(saved)
+    codec = saved_codec(saved)
     net = build_network(saved.config, tasks, codec)
     if not isinstance(net, TextUNet) or not isinstance(codec, VAE) or codec.shift:
         raise UserError(
@@ -237,7 +237,7 @@ def _index(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str,
 
 
 def _meaning(saved: checkpoint.Checkpoint, task: Task) -> dict[str, Any]:
-    """Which pipeline reads the task's target as we do, and how it has to be told."""
+    """Which pipeline reads the task's target as we do, and the keys that say how."""
     if isinstance(task, DepthSettings) and (task.space, task.prompt) == ("linear", "none"):
         invariant = task.range == "quantile"
         keys = {"scale_invariant": invariant, "shift_invariant": invariant}
@@ -245,7 +245,7 @@ def _meaning(saved: checkpoint.Checkpoint, task: Task) -> dict[str, Any]:
     if isinstance(task, NormalsSettings) and task.axes == "right_up_back":
         return {"_class_name": "MarigoldNormalsPipeline", "use_full_z_range": True}
     raise UserError(
-        f"{saved.path}: {task} cannot be told to Marigold's pipelines. They read depth in "
+        f"{saved.path}: {task} cannot be exported to Marigold's pipelines. They read depth in "
         f"tasks.depth.space=linear without a prompt, and tasks.normals.axes=right_up_back."
     )
 

@@ -43,9 +43,9 @@ def recognise(path: Path) -> tuple[Format, Weights | None]:
 def _recognise_folder(path: Path) -> Format:
     if (path / "stepsight.json").is_file() or (path / "checkpoints").is_dir():
         return "stepsight"
-    if found := find_folder(path):
-        return found  # type: ignore[return-value]
-    inside = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
+    if kind := find_folder(path):
+        return kind  # type: ignore[return-value]
+    inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise UserError(
         f"{path} is a folder with {inside}: no stepsight run and no diffusers pipeline. For a "
         f"single file of weights, name the file. {SUPPORTED}"

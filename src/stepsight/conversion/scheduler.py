@@ -7,13 +7,13 @@ value of diffusers' DDIMScheduler, but for `clip_sample`, which latents never wa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from stepsight.conversion.folders import read_json
 from stepsight.diffusion.config import DiffusionSettings
-from stepsight.errors import DataFormatError, UserError
+from stepsight.errors import UserError
 from stepsight.schedule import LEVELS
 
 # beta_schedule -> our schedule, and the ends it is tabulated for (None: it has none to choose)
@@ -23,7 +23,7 @@ SCHEDULES: dict[str, tuple[str, tuple[float, float] | None]] = {
     "squaredcos_cap_v2": ("cosine", None),
 }
 PREDICTIONS = {"epsilon": "eps", "sample": "x", "v_prediction": "v"}
-SPACINGS = {name: name for name in ("leading", "trailing", "linspace")}
+SPACINGS = ("leading", "trailing", "linspace")
 
 # What a file may say only in one way: nothing here does the rest.
 FIXED: dict[str, Any] = {
@@ -36,15 +36,9 @@ FIXED: dict[str, Any] = {
 
 def read_settings(file: Path) -> DiffusionSettings:
     """The settings a scheduler_config.json stands for. Raises UserError naming file and key."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file. Name a scheduler_config.json.") from None
-    except (OSError, ValueError) as error:
-        raise DataFormatError(f"{file}: no valid JSON ({error}).") from None
-    if not isinstance(config, dict):
-        raise DataFormatError(f"{file}: must hold an object, not {type(config).__name__}.")
-    return diffusion_settings(config, str(file))
+    if not file.is_file():
+        raise UserError(f"{file}: no such file. Name a scheduler_config.json.")
+    return diffusion_settings(read_json(file), str(file))
 
 
 def diffusion_settings(
@@ -57,10 +51,11 @@ def diffusion_settings(
     for key, only in FIXED.items():
         if config.get(key, only) != only:
             raise UserError(f"{where}: {key} is {config[key]!r}; only {only!r} is supported.")
+    prediction = _choice(config, "prediction_type", "epsilon", PREDICTIONS, where)
     return DiffusionSettings(
         schedule=_schedule(config, where),  # type: ignore[arg-type]
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
-        prediction=_choice(config, "prediction_type", "epsilon", PREDICTIONS, where),  # type: ignore[arg-type]
+        prediction=PREDICTIONS[prediction],  # type: ignore[arg-type]
         shift=1.0,
         sampler="ddim",
         spacing=_choice(config, "timestep_spacing", "leading", SPACINGS, where),  # type: ignore[arg-type]
@@ -75,21 +70,21 @@ def scheduler_config(settings: DiffusionSettings) -> dict[str, Any]:
 
     Raises UserError for settings that no such scheduler has.
     """
-    found = [name for name, (own, _) in SCHEDULES.items() if own == settings.schedule]
-    if not found or settings.spacing not in SPACINGS or settings.sampling_shift != 1:
+    names = [name for name, (ours, _) in SCHEDULES.items() if ours == settings.schedule]
+    if not names or settings.spacing not in SPACINGS or settings.sampling_shift != 1:
         raise UserError(
             f"diffusion: schedule {settings.schedule}, spacing {settings.spacing}, sampling_shift "
             f"{settings.sampling_shift} have no counterpart in diffusers' DDIMScheduler; it knows "
             f"linear, scaled_linear and cosine, {', '.join(SPACINGS)}, and no shift."
         )
-    start, end = SCHEDULES[found[0]][1] or SCHEDULES["linear"][1]  # type: ignore[misc]
+    start, end = SCHEDULES[names[0]][1] or SCHEDULES["linear"][1]  # type: ignore[misc]
     return {
         "_class_name": "DDIMScheduler",
         **FIXED,
-        "beta_schedule": found[0],
+        "beta_schedule": names[0],
         "beta_start": start,
         "beta_end": end,
-        "prediction_type": {own: name for name, own in PREDICTIONS.items()}[settings.prediction],
+        "prediction_type": {ours: name for name, ours in PREDICTIONS.items()}[settings.prediction],
         "rescale_betas_zero_snr": settings.zero_terminal_snr,
         "timestep_spacing": settings.spacing,
         "steps_offset": settings.steps_offset,
@@ -98,20 +93,19 @@ def scheduler_config(settings: DiffusionSettings) -> dict[str, Any]:
 
 
 def _schedule(config: Mapping[str, Any], where: str) -> str:
-    names = {name: name for name in SCHEDULES}
-    own, ends = SCHEDULES[_choice(config, "beta_schedule", "linear", names, where)]
+    ours, ends = SCHEDULES[_choice(config, "beta_schedule", "linear", SCHEDULES, where)]
     for key, value in zip(("beta_start", "beta_end"), ends or ()):
         if config.get(key, value) != value:
             raise UserError(
-                f"{where}: {key} is {config[key]!r}; the schedule {own} is supported with {value}."
+                f"{where}: {key} is {config[key]!r}; the schedule {ours} is supported with {value}."
             )
-    return own
+    return ours
 
 
 def _choice(
-    config: Mapping[str, Any], key: str, default: str, choices: Mapping[str, str], where: str
+    config: Mapping[str, Any], key: str, default: str, choices: Collection[str], where: str
 ) -> str:
     value = config.get(key, default)
     if value not in choices:
         raise UserError(f"{where}: {key} is {value!r}; choose from {', '.join(choices)}.")
-    return choices[value]
+    return value

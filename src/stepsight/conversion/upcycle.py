@@ -22,9 +22,8 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from stepsight.checkpoint import BACKBONE, STATISTICS, Checkpoint
-from stepsight.coding import own_codec
-from stepsight.conversion.write import Converted
+from stepsight.checkpoint import Checkpoint
+from stepsight.conversion.write import Converted, copied
 from stepsight.errors import UserError
 from stepsight.models.config import DiTSize, parse
 from stepsight.seeding import generator
@@ -39,7 +38,7 @@ def upcycle(
     weights: Literal["softmax", "renormalised"] = "renormalised",
     shared: int = 0,
 ) -> Converted:
-    """A dense DiT checkpoint with every MLP replaced by `experts` copies, `active` a token.
+    """A dense DiT checkpoint with every MLP replaced by `experts` copies, `active` per token.
 
     Raises UserError for a model that is no dense DiT, or numbers that cannot be.
     """
@@ -53,8 +52,9 @@ def upcycle(
             f"of which 1 to all are chosen, and no negative number of shared ones."
         )
     name = f"{model.name}-{experts}E{active}A"
+    dense = copied(saved)
     mixed: dict[str, Tensor] = {}
-    for key, value in saved.tensors(BACKBONE).items():
+    for key, value in dense.weights.items():
         mixed |= _copies(key, value, experts, shared)
     for block in range(size.depth):
         mixed[f"blocks.{block}.moe.gate.weight"] = _gate(block, experts, size.width)
@@ -66,27 +66,22 @@ def upcycle(
             f"the chosen weights sum to about {active}/{experts}: the output is not the dense "
             f"model's until it is trained (renormalised keeps it)"
         )
-    meta = {"inherited_flops": saved.meta["training_flops"] + saved.meta.get("inherited_flops", 0)}
-    sizes = {task: (int(h), int(w)) for task, (h, w) in saved.meta["sizes"].items()}
-    statistics = saved.tensors(STATISTICS)
-    return Converted(config, mixed, sizes, own_codec(saved), meta, statistics, notes)
+    return replace(dense, config=config, weights=mixed, notes=notes)
 
 
 def _copies(key: str, value: Tensor, experts: int, shared: int) -> dict[str, Tensor]:
     """A tensor of the dense model under the names it has in the mixture."""
-    found = MLP.fullmatch(key)
-    if found is None:
+    match = MLP.fullmatch(key)
+    if match is None:
         return {key: value}
-    if found["rest"].startswith("fc2"):
+    block, rest = match.groups()
+    if rest.startswith("fc2"):
         value = value / (1 + shared)
-    copies = {f"{found['block']}moe.experts.{found['rest']}": _stack(value, experts)}
-    if shared:
-        copies[f"{found['block']}moe.shared.{found['rest']}"] = _stack(value, shared)
-    return copies
-
-
-def _stack(value: Tensor, count: int) -> Tensor:
-    return repeat(value, "... -> e ...", e=count).clone()
+    copies = {"experts": experts, "shared": shared} if shared else {"experts": experts}
+    return {
+        f"{block}moe.{kind}.{rest}": repeat(value, "... -> e ...", e=count).clone()
+        for kind, count in copies.items()
+    }
 
 
 def _gate(block: int, experts: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A converted model as a run folder that has not begun: everything that opens runs opens it."""
+"""A model as a run folder that has not begun: everything that opens runs opens it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stepsight import checkpoint
+from stepsight.coding import saved_codec
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec
@@ -26,7 +27,22 @@ class Converted:
     codec: Codec | None = None  # None: unknown, to be put into the folder's codec/ by the user
     meta: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint should say
     statistics: dict[str, Tensor] = field(default_factory=dict)
-    notes: Sequence[str] = ()  # what was found and done, for people
+    notes: Sequence[str] = ()  # what was read and done, for people
+
+
+def copied(saved: checkpoint.Checkpoint) -> Converted:
+    """The averaged weights of a checkpoint, without its training state. Raises CheckpointError for
+    one whose VAE is not there."""
+    spent = saved.meta["training_flops"] + saved.meta.get("inherited_flops", 0.0)
+    return Converted(
+        saved.config,
+        saved.tensors(checkpoint.BACKBONE),
+        {task: (int(height), int(width)) for task, (height, width) in saved.meta["sizes"].items()},
+        saved_codec(saved),
+        {"inherited_flops": spent},
+        statistics=saved.tensors(checkpoint.STATISTICS),
+        notes=[f"the averaged weights of {saved.path}, of which no training state was taken"],
+    )
 
 
 def write(converted: Converted, out: Path) -> Path:
@@ -49,28 +65,16 @@ def write(converted: Converted, out: Path) -> Path:
     }
     if converted.codec is not None:
         meta["codec"] = converted.codec.name
+    tensors = {checkpoint.BACKBONE: converted.weights, checkpoint.STATISTICS: converted.statistics}
+    folder = out / "checkpoints"
     try:
-        return _write(converted, meta, out)
+        path = checkpoint.write(folder, 0, config=converted.config, meta=meta, tensors=tensors)
+        if converted.codec is not None:
+            converted.codec.save(out / checkpoint.CODEC)
+        (out / "config.yaml").write_text(converted.config.to_yaml())
+        for which in ("last", "best"):
+            checkpoint.mark(folder, which, path.name)
+        return path
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-
-
-def _write(converted: Converted, meta: dict[str, Any], out: Path) -> Path:
-    folder = out / "checkpoints"
-    path = checkpoint.write(
-        folder,
-        0,
-        config=converted.config,
-        meta=meta,
-        tensors={
-            checkpoint.BACKBONE: converted.weights,
-            checkpoint.STATISTICS: converted.statistics,
-        },
-    )
-    if converted.codec is not None:
-        converted.codec.save(out / checkpoint.CODEC)
-    (out / "config.yaml").write_text(converted.config.to_yaml())
-    for which in ("last", "best"):
-        checkpoint.mark(folder, which, path.name)
-    return path

@@ -48,7 +48,7 @@ def _check_numbers(settings: DiffusionSettings) -> None:
 def _check_levels(settings: DiffusionSettings, schedule: Schedule) -> None:
     """Refuse what needs whole levels where the schedule has none, or a shift moves them."""
     _check_custom(settings)
-    # raises for a walk that the schedule does not have
+    # raises for a trajectory that the schedule does not have
     visited_times(settings, schedule, len(settings.sampling_times) or 1)
     if settings.variance == "trained" and not schedule.tabulated:
         raise UserError(
@@ -72,7 +72,7 @@ def _check_shift(settings: DiffusionSettings) -> None:
 
 
 def _check_custom(settings: DiffusionSettings) -> None:
-    """Refuse times that make no walk, and times that no spacing reads."""
+    """Refuse times that make no trajectory, and times that no spacing reads."""
     times = settings.sampling_times
     if (settings.spacing == "custom") != bool(times):
         raise UserError(

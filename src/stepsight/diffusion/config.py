@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from stepsight.errors import UserError, suggest
+from stepsight.plugins import Registry, names, resolve
 
-Sampler = Literal[
-    "ddim", "ancestral", "euler", "heun", "midpoint", "dpmpp_2m", "unipc", "consistency"
-]
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """A sampler: its function (`diffusion.trajectory`), its cost, and when it draws fresh noise.
+
+    function: itself, or "module:function", imported when it is called.
+    calls: the model calls of n steps are a n + b.
+    """
+
+    function: str | Callable[..., Any]
+    calls: tuple[int, int] = (1, 0)
+    noise: Literal["never", "eta", "always"] = "never"  # eta: where `eta` is above 0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        function = resolve(self.function) if isinstance(self.function, str) else self.function
+        return function(*args, **options)
+
+
+SAMPLERS: Registry[SamplerSpec] = Registry(
+    {
+        "ddim": SamplerSpec("stepsight.diffusion.stochastic:ddim", noise="eta"),
+        "ancestral": SamplerSpec("stepsight.diffusion.stochastic:ancestral", noise="always"),
+        "euler": SamplerSpec("stepsight.diffusion.ode:euler"),
+        # Heun's last step is Euler's, as the slope is unknown at t = 0.
+        "heun": SamplerSpec("stepsight.diffusion.ode:heun", calls=(2, -1)),
+        "midpoint": SamplerSpec("stepsight.diffusion.ode:midpoint", calls=(2, 0)),
+        "dpmpp_2m": SamplerSpec("stepsight.diffusion.multistep:dpmpp_2m"),
+        "unipc": SamplerSpec("stepsight.diffusion.multistep:unipc"),
+        "consistency": SamplerSpec("stepsight.diffusion.stochastic:consistency", noise="always"),
+    },
+    "samplers",
+)
+if TYPE_CHECKING:
+    Sampler = str
+else:  # with those of other packages, which are not imported to list them
+    Sampler = Literal[(*SAMPLERS.built_in, *names("samplers"))]
 Spacing = Literal["trailing", "leading", "linspace", "log_snr", "karras", "custom"]
 SamplingSchedule = Literal[
     "trained",
@@ -32,21 +66,22 @@ EXACT_SPACINGS = ("leading", "log_snr", "karras", "custom")
 class DiffusionSettings:
     """Schedule, parametrisation, how noise levels are drawn in training, and how errors weigh."""
 
+    # of the noise levels
     schedule: Literal["rectified_flow", "linear", "scaled_linear", "cosine"] = "rectified_flow"
     zero_terminal_snr: bool = False  # rescale a discrete schedule so that t = 1 is pure noise
-    prediction: Literal["x", "eps", "v"] = "x"
+    prediction: Literal["x", "eps", "v"] = "x"  # what the network answers: image, noise or velocity
     density: Literal["uniform", "logit_normal"] = "uniform"  # of u, before the shift
     density_mean: float = 0.0  # logit_normal only
-    density_std: float = 1.0
+    density_std: float = 1.0  # logit_normal only
     shift: float = 1.5  # t = shift u / (1 + (shift - 1) u): above 1 moves towards noise
     objective: Literal["denoising", "end_to_end"] = "denoising"  # end_to_end: see docs/recipes.md
     variance: Literal["ignored", "trained"] = "ignored"  # learned variance, where the model has one
-    weighting: Literal["uniform", "min_snr"] = "uniform"
-    min_snr_gamma: float = 5.0
+    weighting: Literal["uniform", "min_snr"] = "uniform"  # of errors by noise level
+    min_snr_gamma: float = 5.0  # min_snr only: from this signal-to-noise ratio up errors weigh less
     multires_noise: float = 0.0  # strength of coarse noise added to the white noise, 0 = off
     multires_annealed: bool = True  # scale that strength by t (full at pure noise)
-    sampler: Sampler = "ddim"
-    spacing: Spacing = "trailing"
+    sampler: Sampler = "ddim"  # how steps are taken
+    spacing: Spacing = "trailing"  # of the steps
     steps_offset: int = 1  # leading only: level of the last visit
     sampling_times: tuple[float, ...] = ()  # custom only: the times visited, from 1.0 down
     sampling_schedule: SamplingSchedule = "trained"  # or visit the noise levels of this schedule
@@ -60,9 +95,21 @@ class DiffusionSettings:
     @property
     def deterministic(self) -> bool:
         """Whether a sample follows from its start alone."""
-        return self.sampler not in ("ancestral", "consistency") and not (
-            self.sampler == "ddim" and self.eta
-        )
+        noise = sampler_spec(self.sampler).noise
+        return noise == "never" or (noise == "eta" and not self.eta)
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The arguments of `resampled`."""
+
+    sampler: str | None
+    spacing: str | None
+    schedule: str | None
+    times: Sequence[float]
+    eta: float | None
+    temperature: float | None
+    starts: str | None
+    views: str | None
 
 
 def resampled(
@@ -81,15 +128,15 @@ def resampled(
 
     `schedule` is that of the noise levels visited, `times` the custom ones, which imply the spacing
     "custom"; the others are as the settings name them. Where spacing or schedule say which levels
-    are visited, the shift is switched off (`sampling_shift` 1), and with another schedule the walk
-    ends in clean data: the first level that a published sampler ends at is one of the trained
-    schedule.
+    are visited, the shift is switched off (`sampling_shift` 1), and with another schedule the
+    trajectory ends in clean data: the first level that a published sampler ends at is one of the
+    trained schedule.
 
     Raises UserError for names that do not exist and for times that contradict the spacing.
     """
     changes: dict[str, Any] = {}
     if sampler is not None:
-        changes["sampler"] = known("sampler", sampler, CALLS)
+        changes["sampler"] = known("sampler", sampler, SAMPLERS)
     if times and spacing not in (None, "custom"):
         raise UserError(f"times name what spacing '{spacing}' would choose. Give one of the two.")
     if times or spacing is not None:
@@ -98,14 +145,12 @@ def resampled(
         changes["sampling_schedule"] = known("schedule", schedule, get_args(SamplingSchedule))
         if schedule != "trained":
             changes |= {"sampling_shift": 1.0, "final": "clean"}
-    if eta is not None:
-        changes["eta"] = eta
-    if temperature is not None:
-        changes["temperature"] = temperature
     if starts is not None:
-        changes["starts"] = known("starts", starts, get_args(Starts))
+        known("starts", starts, get_args(Starts))
     if views is not None:
-        changes["views"] = known("views", views, get_args(Views))
+        known("views", views, get_args(Views))
+    plain = {"eta": eta, "temperature": temperature, "starts": starts, "views": views}
+    changes |= {name: value for name, value in plain.items() if value is not None}
     return replace(settings, **changes)
 
 
@@ -119,14 +164,15 @@ def _spaced(spacing: str, times: Sequence[float]) -> dict[str, Any]:
     return changes | ({"sampling_shift": 1.0} if spacing in EXACT_SPACINGS else {})
 
 
-# Model calls of n steps: a n + b. Heun's last step is Euler's, as the slope is unknown at t = 0.
-CALLS: dict[str, tuple[int, int]] = {name: (1, 0) for name in get_args(Sampler)}
-CALLS |= {"heun": (2, -1), "midpoint": (2, 0)}
+def sampler_spec(name: str) -> SamplerSpec:
+    """The sampler of that name. Raises UserError for an unknown one."""
+    row = SAMPLERS[known("sampler", name, SAMPLERS)]
+    return row if isinstance(row, SamplerSpec) else SamplerSpec(row)
 
 
 def nfe(sampler: str, steps: int) -> int:
     """Model calls that `steps` steps of the sampler cost. Raises UserError for an unknown name."""
-    each, extra = CALLS[known("sampler", sampler, CALLS)]
+    each, extra = sampler_spec(sampler).calls
     return each * steps + extra
 
 
@@ -150,11 +196,11 @@ def steps_for(sampler: str, calls: int) -> int:
 
 def _steps(sampler: str, calls: int) -> int:
     """The most steps that `calls` model calls pay for."""
-    each, extra = CALLS[sampler]
+    each, extra = sampler_spec(sampler).calls
     return (calls - extra) // each
 
 
-def known(what: str, name: str, choices: Sequence[str] | dict[str, Any]) -> str:
+def known(what: str, name: str, choices: Collection[str]) -> str:
     """`name`, when it is one of the choices. Raises UserError with a suggestion."""
     if name not in choices:
         raise UserError(f"There is no {what} '{name}'.{suggest(name, choices)}")

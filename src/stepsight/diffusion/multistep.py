@@ -9,22 +9,15 @@ as that: what was answered infinitely far away says nothing.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
-from stepsight.diffusion.walk import Denoise, StepNoise, levels
+from stepsight.diffusion.trajectory import Denoise, levels
 from stepsight.schedule import Schedule
 
 
-def dpmpp_2m(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
-) -> Tensor:
+def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
     """DPM-Solver++(2M), Lu et al. 2022, alg. 2: m is extrapolated from the last two answers."""
     alphas, sigmas = levels(schedule, times)
     gaps = _gaps(schedule, times)
@@ -37,15 +30,7 @@ def dpmpp_2m(
     return x
 
 
-def unipc(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
-) -> Tensor:
+def unipc(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
     """UniPC of order 2 with B(h) = exp(-h) - 1 (Zhao et al. 2023, alg. 5-8, "bh2").
 
     The predictor is the step of `dpmpp_2m`. At the next level the answer given there corrects the

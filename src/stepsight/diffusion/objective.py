@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from stepsight.diffusion.checks import check_custom_steps, check_settings, check_single
-from stepsight.diffusion.config import DiffusionSettings
-from stepsight.diffusion.samplers import CALLS, SAMPLERS, Denoise, StepNoise, steps_for
+from stepsight.diffusion.config import DiffusionSettings, sampler_spec, steps_for
 from stepsight.diffusion.times import shifted, visited_times
+from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.diffusion.variance import BOUND_WEIGHT, variational_bound
 from stepsight.errors import UserError
 from stepsight.schedule import build_schedule
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 # (x "b c h w", cond "b k h w", time "b" float32, label "b", features=None) -> "b c h w", or
 # "b 2c h w" with a learned variance
@@ -37,11 +37,11 @@ Network = Callable[..., Tensor]
 
 
 class Step(NamedTuple):
-    """One step of a walk: the level it starts from, and what it costs."""
+    """One step of a trajectory: the level it starts from, and what it costs."""
 
     index: int
     time: float
-    condition: float  # what the network is told in its first call
+    condition: float  # the time that the network is given in its first call
     alpha: float
     sigma: float
     log_snr: float
@@ -93,25 +93,6 @@ class Diffusion:
             return (x_t - sigma * output) / alpha
         return self._velocity(t, x_t)[1] * x_t - sigma * output
 
-    def to_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that the output stands for; undefined at t = 0 for "x"."""
-        alpha, sigma = self.levels(t, x_t)
-        if self.settings.prediction == "x":
-            return (x_t - alpha * output) / sigma
-        if self.settings.prediction == "eps":
-            return output.to(x_t.dtype)
-        return alpha * output - self._velocity(t, x_t)[0] * x_t
-
-    def to_v(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The velocity that the output stands for; undefined at t = 0 for "x"."""
-        alpha, sigma = self.levels(t, x_t)
-        p, q = self._velocity(t, x_t)
-        if self.settings.prediction == "x":
-            return (q * x_t - output) / sigma
-        if self.settings.prediction == "eps":
-            return (p * x_t + output) / alpha
-        return output.to(x_t.dtype)
-
     def weight(self, t: Tensor) -> Tensor:
         """Weight "b" of the squared error of the network's output.
 
@@ -128,7 +109,9 @@ class Diffusion:
             return (gamma * noise / signal).clamp(max=1)
         return torch.minimum(signal, gamma * noise)
 
-    def loss(self, net: Network, coded: Coded, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, net: Network, coded: ModelInputs, t: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Weighted squared error summed over each row's valid entries "b", and their count "b".
 
         With variance "trained" the variational bound is added (Nichol & Dhariwal 2021, eq. 16),
@@ -139,7 +122,7 @@ class Diffusion:
         return self.errors(net, coded, self.corrupt(coded.x, noise, t), t, noise)[1:]
 
     def errors(
-        self, net: Network, coded: Coded, x_t: Tensor, t: Tensor, noise: Tensor | None = None
+        self, net: Network, coded: ModelInputs, x_t: Tensor, t: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The answer x0 "b c h w" at any x_t "b c h w", and its `loss` and count.
 
@@ -166,12 +149,12 @@ class Diffusion:
         scale = 1.0 if temperature is None else _rows(temperature, x)
         return alpha * x / (alpha**2 + (scale * sigma) ** 2).clamp_min(1e-12)
 
-    def answer(self, net: Network, coded: Coded, x: Tensor, t: Tensor) -> Tensor:
+    def answer(self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor) -> Tensor:
         """The clean image "b c h w" that the network answers to x "b c h w" at times "b"."""
         return self.to_x0(self._ask(net, coded, x, t)[0], x, t)
 
     def _ask(
-        self, net: Network, coded: Coded, x: Tensor, t: Tensor
+        self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The network's prediction "b c h w", and its variance output where it has one."""
         time = self.schedule.condition(t).to(x.device)
@@ -201,7 +184,7 @@ class Diffusion:
         bound = variational_bound(self.schedule, error, variance, t) * valid
         return BOUND_WEIGHT * bound.sum(dim=(1, 2, 3))
 
-    def denoiser(self, net: Network, coded: Coded) -> Denoise:
+    def denoiser(self, net: Network, coded: ModelInputs) -> Denoise:
         """`denoise(x, t) -> x0` for samplers: t is a scalar or "b"."""
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -209,7 +192,7 @@ class Diffusion:
 
         return denoise
 
-    def one_step(self, net: Network, coded: Coded) -> Tensor:
+    def one_step(self, net: Network, coded: ModelInputs) -> Tensor:
         """The clean image "b c h w" from a single, differentiable model call.
 
         The network is given zeros, the mean of the noise, at t = 1: end-to-end fine-tuning (Garcia
@@ -227,13 +210,13 @@ class Diffusion:
         start: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Walk from noise to data with exactly `nfe` model calls of the settings' sampler.
+        """From noise to data with exactly `nfe` model calls of the settings' sampler.
 
         `noise(0)` "b c h w" is the start (unit variance, also where alpha(1) > 0, as published
         samplers have it), `noise(i + 1)` the noise of step i. From a clean guess `start` "b c h w"
-        the walk begins at time `strength` in (0, 1], at alpha start + sigma noise(0) (Meng et al.
-        2022, SDEdit), and all calls are spent below that time. Objective "end_to_end" has no walk:
-        it answers as `one_step` does.
+        the trajectory begins at time `strength` in (0, 1], at alpha start + sigma noise(0) (Meng et
+        al. 2022, SDEdit), and all calls are spent below that time. Objective "end_to_end" has no
+        trajectory: it answers as `one_step` does.
 
         Raises UserError for an `nfe` that cannot be spent and a start that cannot be made.
         """
@@ -246,7 +229,7 @@ class Diffusion:
             check_single(nfe)
             return _from_zeros(denoise, noise(0))
         times = self.times(nfe, strength)
-        return SAMPLERS[s.sampler](
+        return sampler_spec(s.sampler)(
             denoise,
             noise(0) if start is None else self.corrupt(start, noise(0), times[:1]),
             times,
@@ -256,7 +239,7 @@ class Diffusion:
         )
 
     def times(self, nfe: int, strength: float = 1.0) -> Tensor:
-        """The times "n+1" of the walk that `sample` takes, float64: its visits, then its end."""
+        """The times "n+1" that `sample` visits, float64, and then the end of its trajectory."""
         if self.settings.objective == "end_to_end":
             check_single(nfe)
             return torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -265,12 +248,12 @@ class Diffusion:
         return visited_times(self.settings, self.schedule, steps, strength)
 
     def steps(self, nfe: int, strength: float = 1.0) -> list[Step]:
-        """The table of the walk that `sample` takes, noisiest step first."""
+        """The table of the trajectory that `sample` takes, noisiest step first."""
         visited = self.times(nfe, strength)[:-1]
         functions = (self.schedule.alpha, self.schedule.sigma, self.schedule.log_snr)
         columns = [visited, self.schedule.condition(visited), *(f(visited) for f in functions)]
         one_call = self.settings.objective == "end_to_end"
-        each, extra = (1, 0) if one_call else CALLS[self.settings.sampler]
+        each, extra = (1, 0) if one_call else sampler_spec(self.settings.sampler).calls
         calls = [each] * (len(visited) - 1) + [each + extra]
         rows = zip(*(column.tolist() for column in columns), calls)
         return [Step(index, *row) for index, row in enumerate(rows)]

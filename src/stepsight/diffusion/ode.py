@@ -10,21 +10,15 @@ however noisy the start.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from stepsight.diffusion.walk import Denoise, StepNoise
+from stepsight.diffusion.trajectory import Denoise
 from stepsight.schedule import Schedule
 
 
-def euler(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
-) -> Tensor:
+def euler(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
     """Euler's method."""
     scale, r = _coordinates(schedule, times)
     for i in range(len(times) - 1):
@@ -33,20 +27,13 @@ def euler(
     return x
 
 
-def heun(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
-) -> Tensor:
+def heun(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
     """Heun's second-order method (Karras et al. 2022, alg. 1).
 
-    The last step is Euler's, as the slope is unknown at t = 0, where walks mostly end: n steps cost
-    2 n - 1 calls. In steps over which r falls to a small part, as from a start that is nearly pure
-    noise, the second answer counts r / r' times: such steps want spacing log_snr or karras.
+    The last step is Euler's, as the slope is unknown at t = 0, where trajectories mostly end: n
+    steps cost 2 n - 1 calls. In steps over which r falls to a small part, as from a start that is
+    nearly pure noise, the second answer counts r / r' times: such steps want spacing log_snr or
+    karras.
     """
     scale, r = _coordinates(schedule, times)
     for i in range(len(times) - 1):
@@ -59,15 +46,7 @@ def heun(
     return x
 
 
-def midpoint(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
-) -> Tensor:
+def midpoint(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
     """The midpoint method: the slope halfway along r, also in the last step; 2 n calls.
 
     Its second question is asked between the levels visited.
@@ -75,7 +54,7 @@ def midpoint(
     scale, r = _coordinates(schedule, times)
     halfway = [(here + there) / 2 for here, there in zip(r, r[1:])]
     between = schedule.time_of_coordinate(times.new_tensor(halfway))
-    scale_between, _ = _coordinates(schedule, between)
+    scale_between = _coordinates(schedule, between)[0]
     for i in range(len(times) - 1):
         y, x0 = x / scale[i], denoise(x, times[i])
         middle = scale_between[i] * _along(y, x0, halfway[i] / r[i])

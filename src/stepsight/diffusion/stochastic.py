@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
-from stepsight.diffusion.walk import Denoise, StepNoise, levels
+from stepsight.diffusion.trajectory import Denoise, StepNoise, levels
 from stepsight.schedule import Schedule
 
 
@@ -33,13 +34,7 @@ def ddim(
 
 
 def ancestral(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
+    denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, noise: StepNoise, **_: Any
 ) -> Tensor:
     """Draws from the posterior q(x_s | x_t, x0) (Ho et al. 2020, eq. 6-7): DDIM at full noise.
 
@@ -49,20 +44,14 @@ def ancestral(
 
 
 def consistency(
-    denoise: Denoise,
-    x: Tensor,
-    times: Tensor,
-    *,
-    schedule: Schedule,
-    noise: StepNoise,
-    eta: float = 0.0,
+    denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, noise: StepNoise, **_: Any
 ) -> Tensor:
     """Multistep consistency sampling (Song et al. 2023, alg. 1): answer, noise afresh, answer.
 
     Nothing of x is kept but its answer, so one step is the network's one-step answer, and the last
-    answer is the result, wherever the walk ends. It is exact for a network that answers a sample,
-    as consistency models do; a network trained on squared error answers an average, which stays
-    blurred. `eta` is of no effect: it belongs to ddim.
+    answer is the result, wherever the trajectory ends. It is exact for a network that answers a
+    sample, as consistency models do; a network trained on squared error answers an average, which
+    stays blurred. `eta` is of no effect: it belongs to ddim.
     """
     alphas, sigmas = levels(schedule, times)
     x = denoise(x, times[0])

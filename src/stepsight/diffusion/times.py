@@ -1,4 +1,4 @@
-"""Which times a walk visits: spacing, another schedule's noise levels, part of the way, shift."""
+"""The times of a trajectory: spacing, another schedule's noise levels, part of the way, shift."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepsight.schedule import Schedule, named_schedule
 def visited_times(
     settings: DiffusionSettings, trained: Schedule, steps: int, strength: float = 1.0
 ) -> Tensor:
-    """`steps + 1` decreasing float64 times: the visits, then the time where the walk ends.
+    """`steps + 1` decreasing float64 times: the visits, then the time where the trajectory ends.
 
     The visits start at `strength` (spacing "leading" below it), and are spaced as `Schedule.times`
     says; the shift moves them towards noise. With a `sampling_schedule` they have the noise levels
@@ -23,8 +23,8 @@ def visited_times(
     """
     s = settings
     start = _unshifted(strength, s.sampling_shift)
-    own = s.sampling_schedule == "trained"
-    levels = trained if own else named_schedule(s.sampling_schedule)
+    visited = s.sampling_schedule
+    levels = trained if visited == "trained" else named_schedule(visited)
     begin = torch.tensor(start, dtype=torch.float64)
     reach = begin if levels == trained else levels.time_of_log_snr(trained.log_snr(begin))
     times = levels.times(
@@ -35,22 +35,17 @@ def visited_times(
         custom=s.sampling_times,
         start=reach.item(),
     )
-    if levels != trained:
-        times = _same_noise(levels, trained, times)
+    if levels != trained:  # where the trained schedule is as noisy as `levels` is at `times`
+        equally_noisy = trained.time_of_log_snr(levels.log_snr(times))
+        times = torch.where(times == 0, 0.0, equally_noisy)
         if s.spacing != "leading":
             times[0] = start
     return shifted(times, s.sampling_shift)
 
 
-def _same_noise(levels: Schedule, trained: Schedule, times: Tensor) -> Tensor:
-    """The times at which the trained schedule is as noisy as `levels` is at `times`."""
-    found = trained.time_of_log_snr(levels.log_snr(times))
-    return torch.where(times == 0, 0.0, found)
-
-
 def shifted(t: Tensor, shift: float) -> Tensor:
     """Times moved towards noise (shift above 1) or data: s t / (1 + (s - 1) t), which keeps the
-    ends. Esser et al. 2024, eq. 23, for resolution; here for conditions that already tell much."""
+    ends. Esser et al. 2024, eq. 23, for resolution; here for conditions that already say much."""
     return shift * t / (1 + (shift - 1) * t)
 
 

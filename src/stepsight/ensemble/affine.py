@@ -50,12 +50,8 @@ def merge_affine(maps: Tensor, rule: Rule = "closed_form") -> tuple[Tensor, Tens
     if rule == "closed_form" and len(maps) > 1:
         flat = maps.flatten(1)[:, None]
         merged, deviation, scale, shift = _align(flat, None, "median")
-        return (
-            merged.reshape(maps.shape[1:]),
-            deviation.reshape(maps.shape[1:]),
-            scale[:, 0],
-            shift[:, 0],
-        )
+        merged, deviation = merged.reshape(maps.shape[1:]), deviation.reshape(maps.shape[1:])
+        return merged, deviation, scale[:, 0], shift[:, 0]
     reduce = "mean" if rule == "mean" else "median"
     merged = REDUCE[reduce](maps)
     ones = maps.new_ones(len(maps))

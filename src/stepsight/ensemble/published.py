@@ -32,18 +32,13 @@ def align_published(maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Rounding follows the original: parameters float64, maps float32, the lower of two middle values
     as the median.
     """
-    scale, shift = fit(_downsize(maps.float()))
-    aligned = scale.to(maps)[:, None, None] * maps + shift.to(maps)[:, None, None]
+    scale, shift = (part.to(maps) for part in fit(_downsize(maps.float())))
+    aligned = scale[:, None, None] * maps + shift[:, None, None]
     merged = aligned.median(dim=0).values
     deviation = (aligned - merged).abs().median(dim=0).values
     low = merged.min()
     width = (merged.max() - low).clamp_min(1e-6)
-    return (
-        (merged - low) / width,
-        deviation / width,
-        scale.to(maps) / width,
-        (shift.to(maps) - low) / width,
-    )
+    return (merged - low) / width, deviation / width, scale / width, (shift - low) / width
 
 
 def fit(maps: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
@@ -53,14 +48,14 @@ def fit(maps: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
     low, high = maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))
     scale = 1 / (high - low).clamp_min(1e-6)
     start = torch.cat([scale, -scale * low]).cpu().numpy().astype(np.float64)
-    found = minimize(
+    optimum = minimize(
         lambda parameters: cost(parameters, maps),
         start,
         method="BFGS",
         tol=TOLERANCE,
         options={"maxiter": iterations},
     )
-    scale, shift = torch.from_numpy(found.x).chunk(2)
+    scale, shift = torch.from_numpy(optimum.x).chunk(2)
     return scale, shift
 
 

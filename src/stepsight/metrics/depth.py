@@ -1,4 +1,4 @@
-"""Depth metrics (the usual set of Eigen et al. 2014 and the KITTI benchmark), one row an image."""
+"""Depth metrics (the usual set of Eigen et al. 2014 and the KITTI benchmark), one row per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optical flow metrics, one row an image."""
+"""Optical flow metrics, one row per image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scored_pixels(truth: Tensor, valid: Tensor, protocol: Protocol) -> Tensor:
 
 
 def wauc(error: Tensor) -> Tensor:
-    """The weighted area under the inlier curve, as a value a pixel, percent (Spring, Mehl et al.
+    """The weighted area under the inlier curve, as a value per pixel, percent (Spring, Mehl et al.
     2023, after VIPER, Richter et al. 2017).
 
     100 sum_i w_i [error <= i/20] / sum_i w_i with w_i = 1 - (i - 1)/100, i = 1 .. 100: from the

@@ -1,6 +1,6 @@
 """Sums, means and medians over the valid pixels of each image: what every metric is made of.
 
-All take `x "b ..."` with a boolean `valid` of the same shape and return one float64 number an
+All take `x "b ..."` with a boolean `valid` of the same shape and return one float64 number per
 image. Whatever stands at an invalid pixel, NaN included, is never looked at. An image without any
 valid pixel has count 0 and mean and median NaN.
 """
@@ -41,5 +41,5 @@ def median(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def spread(value: Tensor, x: Tensor) -> Tensor:
-    """One number an image, "b", shaped to broadcast against `x "b ..."`."""
+    """One number per image, "b", shaped to broadcast against `x "b ..."`."""
     return value.reshape(-1, *[1] * (x.ndim - 1))

@@ -1,4 +1,4 @@
-"""Surface normal metrics, one row an image."""
+"""Surface normal metrics, one row per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rows (one number an image) to metrics (one number a set), by an explicit averaging rule.
+"""From rows (one number per image) to metrics (one per set), by an explicit averaging rule.
 
 `per_image`: the mean of the images' values. `pooled`: the value of all pixels of the set taken as
 one image. They differ wherever images differ in their number of valid pixels, so a protocol states
@@ -10,26 +10,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stepsight.metrics.flow import SPEEDS
+from stepsight.measures import measure, measures
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.masks.panoptic import quality
 from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
 from stepsight.metrics.protocol import Protocol
 
-# A value is a mean over the pixels its row of counts tells, "n" if not named here.
-WEIGHT = {"iou": "union", "iou_hidden": "union_hidden", "edge_f1": "edges"} | {
-    f"epe_{part}": f"n_{part}" for part in ("matched", "unmatched", *SPEEDS)
-}
-COUNTS = {"n", *WEIGHT.values()}
-TABLES = {"confusion", "segments", "numbered"}  # counts a class and image, scored as a whole
-QUADRATIC = {
-    "rmse",
-    "irmse",
-    "rmse_log",
-    "rmse_normalised",
-}  # roots of means: these pool as squares
-# No pooled value follows from the rows of these.
-NOT_POOLED = {"silog", "silog_half", "edge_f1", "median_angle"}
+TABLES = {"confusion", "segments", "numbered"}  # counts per class and image, scored as a whole
+
+
+def count_names() -> set[str]:
+    """The rows that count pixels, which values are means over (`Measure.count`)."""
+    return {"n", *(row.count for row in measures().values())}
 
 
 def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
@@ -37,16 +29,17 @@ def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
 
     A value is left out where its count is 0 (no valid pixel, no hidden part) and only there: a NaN
     that was measured makes the metric NaN. Pooling leaves out what cannot be pooled exactly
-    (`NOT_POOLED`). `confusion` becomes `miou`, `pixel_accuracy` and, if the protocol asks for it,
-    their mean; `segments` the panoptic `quality`, which is always pooled.
+    (`Measure.pools`). `confusion` becomes `miou`, `pixel_accuracy` and, if the protocol asks for
+    it, their mean; `segments` the panoptic `quality`, which is always pooled.
     """
     metrics = {"n_images": (rows["n"] > 0).sum()}
-    for name in rows.keys() - COUNTS - TABLES:
-        weight = rows[WEIGHT.get(name, "n")]
+    for name in rows.keys() - count_names() - TABLES:
+        kind = measure(name)
+        weight = rows[kind.count]
         if protocol.averaging == "per_image" and name not in protocol.pooled:
             metrics[name] = _mean(rows[name], weight > 0)
-        elif name not in NOT_POOLED:
-            metrics[name] = _mean(rows[name], weight, power=2 if name in QUADRATIC else 1)
+        elif kind.pools:
+            metrics[name] = _mean(rows[name], weight, kind.power)
     if "confusion" in rows:
         metrics |= _class_scores(rows["confusion"], protocol)
     if "segments" in rows:
@@ -58,7 +51,7 @@ def reported(rows: Rows, protocol: Protocol) -> Rows:
     """The rows of the protocol's metrics, with the counts and tables they rest on."""
     if not protocol.metrics:
         return rows
-    kept = {"n", *TABLES, *protocol.metrics} | {WEIGHT.get(name, "n") for name in protocol.metrics}
+    kept = {"n", *TABLES, *protocol.metrics} | {measure(name).count for name in protocol.metrics}
     return {name: row for name, row in rows.items() if name in kept}
 
 

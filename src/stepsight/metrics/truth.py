@@ -1,4 +1,4 @@
-"""The truth that somebody asks a batch for."""
+"""The truth in a batch."""
 
 from __future__ import annotations
 

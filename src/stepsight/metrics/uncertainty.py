@@ -12,15 +12,41 @@ points of a reliability diagram.
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stepsight.metrics import masked
+from stepsight.metrics.alignment.align import Space
 
 STEPS = 20  # pixels are removed in twentieths: 0, 5, ..., 95 %
 LEVELS = tuple(tenth / 10 for tenth in range(1, 10))  # of central intervals
 BINS = 10  # of stated probabilities, equally wide
+
+
+class Stated(NamedTuple):
+    """What an answer states about itself."""
+
+    values: Tensor  # "b c h w", physical
+    members: Tensor | None = None  # "e b c h w", likewise
+    chances: Tensor | None = None  # "b k h' w'", probabilities of the k classes, or of the object
+    given: Space = "depth"  # the space of depth values
+
+
+class Case(NamedTuple):
+    """A prediction beside the truth, as it is scored."""
+
+    error: Tensor  # "b 1 h w", >= 0
+    valid: Tensor  # bool "b 1 h w"
+    truth: Tensor | None = None  # "b c h w", and
+    members: Tensor | None = None  # "e b c h w" in its unit, where they can be compared
+    doubt: Tensor | None = None  # "b 1 h w", of an answer that is a probability by itself
+    stated: Tensor | None = None  # a probability "b 1 h w",
+    happened: Tensor | None = None  # bool "b 1 h w", whether what it speaks of is so, and
+    squares: Tensor | None = None  # "b 1 h w", what a pixel adds to the Brier score
+    outlines: tuple[Tensor, Tensor] | None = None  # masks or classes "b 1 h w", predicted and true
+    unit: float = 1.0  # of the metric, in the error's
 
 
 def ause(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
@@ -46,9 +72,8 @@ def aurg(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
 def sparsification(error: Tensor, by: Tensor, valid: Tensor) -> Tensor:
     """S_by(phi), "b 20". Equal uncertainties are removed in random order: this is the expectation
     over that order, so it draws nothing. 1 throughout for a perfect prediction."""
-    key, order = (
-        torch.where(valid, by.double(), torch.inf).flatten(1).sort(1)
-    )  # invalid pixels last
+    ranked = torch.where(valid, by.double(), torch.inf)  # invalid pixels come last
+    key, order = ranked.flatten(1).sort(1)
     kept = torch.where(valid, error.double(), 0.0).flatten(1).gather(1, order)
     sums = _average_ties(kept, key).cumsum(1)
     n = valid.flatten(1).sum(1, keepdim=True)
@@ -71,9 +96,8 @@ def rank_correlation(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tenso
     Equal values share the mean of their ranks (Kendall 1948, ch. 3)."""
     inside = valid.flatten(1)
     n = inside.sum(1, keepdim=True)
-    x, y = (
-        torch.where(inside, _ranks(one, valid) - (n - 1) / 2, 0.0) for one in (error, uncertainty)
-    )
+    ranks = (_ranks(values, valid) for values in (error, uncertainty))
+    x, y = (torch.where(inside, rank - (n - 1) / 2, 0.0) for rank in ranks)
     return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
 
 

@@ -28,7 +28,7 @@ class CodecShape(Protocol):
 
     @property
     def downsample(self) -> int:
-        """Pixels a working cell, along each axis."""
+        """Pixels per working cell, along each axis."""
         ...
 
     def channels(self, channels: int) -> int:
@@ -100,7 +100,7 @@ class Described:
 def described_codec(settings: CodecSettings, kept: Path | None = None) -> Pixels | Described:
     """What is known of a codec before its weights are needed; `kept` as in `open_codec`.
 
-    A folder that is not there is taken to be Stable Diffusion's VAE: 4 latents, 8 pixels a cell.
+    A folder that is not there is taken to be Stable Diffusion's VAE: 4 latents, 8 pixels per cell.
     """
     if not settings.path:
         return Pixels()

@@ -8,25 +8,28 @@ such as `DiT-S/2`, `DiT-96x4/8` (96 wide, 4 blocks), `DiT-XL/2-8E2A` (8 experts,
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from stepsight.errors import UserError, suggest
+from stepsight.plugins import Registry
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """Which backbone, and the few choices that are not its size."""
 
+    # a size: split-8 -32 -64, DiT-Ti to -XL /2 /4 /8, DiT-96x4/8, unet-...; see DIT, SPLIT, UNET
     name: str = "split-32"
-    input: Literal["shared", "per_task"] = "shared"  # first convolution: one, or one a task
+    input: Literal["shared", "per_task"] = "shared"  # first convolution: one, or one per task
     gate_init: float = 0.7  # residual gates at the start; 0 is adaLN-Zero
     qk_norm: bool = False  # DiT only
     learned_variance: bool = False  # DiT: as many output channels again, as published DiTs have
     position_grid: tuple[int, int] = (0, 0)  # DiT: tokens high, wide whose positions others stretch
     expert_weights: Literal["softmax", "renormalised"] = "softmax"  # of the chosen experts
     shared_experts: int = 0  # experts that every token passes, besides the routed ones
-    balance: float = 0.01  # weight of the load-balance loss, a block
+    balance: float = 0.01  # weight of the load-balance loss, per block
     unet: str = ""  # name "unet": its diffusers configuration, as JSON text or a file
 
 
@@ -80,6 +83,15 @@ class UNetSize:
         return hash((self.channels, self.text))
 
 
+@dataclass(frozen=True)
+class AddedModel:
+    """A backbone of another package: `build` takes what `models.factory.build` takes."""
+
+    build: Callable[..., Any]
+
+
+ADDED: Registry[Callable[..., Any]] = Registry({}, "models")  # builders by name
+
 # name -> (width, depth, heads); the patch side follows the slash in the name.
 # S to XL: DiT paper, table 1. a1 to a6: the ladder of "Scaling Properties of Diffusion Models for
 # Perceptual Tasks" (a2-a5 as in its released code, a1 and a6 inferred from its parameter counts).
@@ -126,7 +138,7 @@ EXPERTS = re.compile(r"(?P<dense>.+)-(?P<experts>\d+)E(?P<active>\d+)A")
 GONE = re.compile(r"hourglass-\d+")  # backbones of earlier versions
 
 
-def parse(name: str) -> DiTSize | SplitSize | UNetSize | None:
+def parse(name: str) -> DiTSize | SplitSize | UNetSize | AddedModel | None:
     """The row of `name`; None for "unet". Raises `UserError` naming the nearest known name, or what
     there is in place of one that is gone."""
     if name == CUSTOM_UNET:
@@ -144,7 +156,9 @@ def parse(name: str) -> DiTSize | SplitSize | UNetSize | None:
     dense = mixed["dense"] if mixed else name
     size = _shaped(dense)
     if size is None and dense not in DENSE:
-        raise UserError(f"model.name '{name}' is unknown.{suggest(name, NAMES)}")
+        if name in ADDED:
+            return AddedModel(ADDED[name])
+        raise UserError(f"model.name '{name}' is unknown.{suggest(name, [*NAMES, *ADDED])}")
     if size is None:
         base, _, patch = dense.partition("/")
         size = DiTSize(*DIT[base], patch=int(patch))
@@ -159,10 +173,10 @@ def parse(name: str) -> DiTSize | SplitSize | UNetSize | None:
 def _shaped(name: str) -> DiTSize | None:
     """The row of a name that says width, blocks and patch; None for other names. Raises `UserError`
     for a shape that no DiT has."""
-    found = SHAPE.fullmatch(name)
-    if found is None:
+    match = SHAPE.fullmatch(name)
+    if match is None:
         return None
-    width, depth, patch = (int(found[part]) for part in ("width", "depth", "patch"))
+    width, depth, patch = map(int, match.groups())
     if patch not in PATCHES or depth < 1 or width < 4 or width % min(width, HEAD_WIDTH):
         patches = ", ".join(map(str, PATCHES))
         raise UserError(

@@ -24,6 +24,7 @@ from stepsight.models.layers import (
     TimestepEmbedder,
     modulate,
     position_table,
+    zeroed,
 )
 from stepsight.models.moe import MoE
 
@@ -64,11 +65,10 @@ class DiTBlock(nn.Module):
         else:
             mlp = Mlp(width, hidden_features=4 * width, act_layer=tanh_gelu)  # type: ignore[arg-type]
             self.mlp = mlp.apply(xavier)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        nn.init.zeros_(self.adaLN_modulation[1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.adaLN_modulation[1].bias)  # type: ignore[arg-type]
+        modulation = zeroed(nn.Linear(width, 6 * width))
         with torch.no_grad():  # rows: shift, scale, gate of attention, then of the MLP
-            self.adaLN_modulation[1].bias.view(6, width)[[2, 5]] = gate_init  # type: ignore[operator]
+            modulation.bias.view(6, width)[[2, 5]] = gate_init
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), modulation)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(embedding).chunk(6, 1)
@@ -78,7 +78,7 @@ class DiTBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Patches to tokens; `proj` is one convolution, or one a task."""
+    """Patches to tokens; `proj` is one convolution, or one per task."""
 
     def __init__(self, size: DiTSize, inputs: int, labels: int, routed: bool) -> None:
         super().__init__()
@@ -104,11 +104,9 @@ class FinalLayer(nn.Module):
     def __init__(self, size: DiTSize, channels: int) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(size.width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(size.width, size.patch**2 * channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(size.width, 2 * size.width))
-        for module in (self.linear, self.adaLN_modulation[1]):
-            nn.init.zeros_(module.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        self.linear = zeroed(nn.Linear(size.width, size.patch**2 * channels))
+        modulation = zeroed(nn.Linear(size.width, 2 * size.width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), modulation)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(embedding).chunk(2, dim=1)
@@ -123,7 +121,7 @@ class DiT(nn.Module):
     k may be 0. With `learned_variance` the output is "b 2c h w": the prediction, then what the
     published DiTs predict of the variance.
     expert_weights: "softmax", or "renormalised" to sum to one over the chosen experts.
-    shared_experts: experts a block that every token passes; only for sizes with experts.
+    shared_experts: experts per block that every token passes; only for sizes with experts.
     position_grid: see `position_table`.
     """
 
@@ -161,12 +159,12 @@ class DiT(nn.Module):
         label: Tensor,
         features: Tensor | None = None,
         rows: Tensor | None = None,
-        pictures: Tensor | None = None,
+        *_: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """What the condition alone adds to the tokens, positions included: ("b n d",).
 
-        features: "m f h' w'" of the samples `rows` "m", of all of them if None.
-        pictures: not read; for backbones that look at a picture once for several samples.
+        features: "m f h' w'" of the samples `rows` "m", of all of them if None. What follows is not
+        read; it is for backbones that look at a picture once for several samples.
         """
         height, width = (side // self.stride for side in cond.shape[-2:])
         tokens = self.x_embedder(cond, label, first=self.target_channels, bias=True)
@@ -197,5 +195,4 @@ class DiT(nn.Module):
             tokens = block(tokens, embedding)
         out = self.final_layer(tokens, embedding)
         p = self.stride
-        height = x.shape[-2] // p
-        return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=height, p=p, q=p)
+        return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=x.shape[-2] // p, p=p, q=p)

@@ -1,4 +1,4 @@
-"""From a name to a network, and what can be said of it before it is built.
+"""From a name to a network, and what is known of it before it is built.
 
 `build` is the one place that knows which class a row of the size table needs.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.errors import UserError
-from stepsight.models.config import DiTSize, ModelSettings, SplitSize, UNetSize, parse
+from stepsight.models.config import AddedModel, DiTSize, ModelSettings, SplitSize, UNetSize, parse
 
 
 def build(
@@ -39,35 +39,55 @@ def build(
     """
     size = parse(settings.name)
     _check_options(settings, size, feature_channels)
-    if size is None or isinstance(size, UNetSize):
-        from stepsight.models.unet import build_unet  # diffusers: only when a U-Net is chosen
-
-        return build_unet(settings, size, target_channels, cond_channels, labels)
-    shared: dict[str, Any] = dict(
+    channels: dict[str, Any] = dict(
         target_channels=target_channels,
         cond_channels=cond_channels,
         labels=labels,
         feature_channels=feature_channels,
-        routed=settings.input == "per_task",
-        gate_init=settings.gate_init,
     )
+    further: dict[str, Any] = dict(
+        looked_channels=looked_channels, picture_channels=picture_channels, used=used
+    )
+    if isinstance(size, AddedModel):
+        net = size.build(settings, **channels, **further)
+        return net if hasattr(net, "encode") else Plain(net)
+    if size is None or isinstance(size, UNetSize):
+        from stepsight.models.unet import build_unet  # diffusers: only when a U-Net is chosen
+
+        return build_unet(settings, size, target_channels, cond_channels, labels)
     if isinstance(size, SplitSize):
         from stepsight.models.split import Split
 
-        del shared["routed"]
-        shared |= dict(looked_channels=looked_channels, picture_channels=picture_channels)
-        return Split(size, used=used, **shared)
+        return Split(size, gate_init=settings.gate_init, **channels, **further)
     from stepsight.models.dit import DiT  # timm: only when a DiT is chosen
 
     return DiT(
         size,
+        routed=settings.input == "per_task",
+        gate_init=settings.gate_init,
         qk_norm=settings.qk_norm,
         learned_variance=settings.learned_variance,
         expert_weights=settings.expert_weights,
         shared_experts=settings.shared_experts,
         position_grid=settings.position_grid,
-        **shared,
+        **channels,
     )
+
+
+class Plain(nn.Module):
+    """A network that reads its condition anew at each call, with the `encode` of the others."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.stride = net, net.stride
+
+    def encode(self, cond: Tensor, label: Tensor, *_: Tensor | None) -> tuple[Tensor, ...]:
+        return (cond,)
+
+    def forward(
+        self, x: Tensor, cond: Tensor | tuple[Tensor, ...], *args: Any, **more: Any
+    ) -> Tensor:
+        return self.net(x, cond[0] if isinstance(cond, tuple) else cond, *args, **more)
 
 
 def _check_options(settings: ModelSettings, size: object, feature_channels: int) -> None:
@@ -91,7 +111,7 @@ def _check_options(settings: ModelSettings, size: object, feature_channels: int)
 def check_size(net: nn.Module, size: tuple[int, int], where: str, downsample: int = 1) -> None:
     """Raise UserError unless both sides of `size` are positive multiples of the net's stride.
 
-    downsample: pixels a working cell, where `size` counts pixels and a codec comes before the net.
+    downsample: pixels per working cell, where `size` counts pixels and a codec precedes the net.
     """
     stride = int(net.stride) * downsample  # type: ignore[arg-type]
     for name, value in zip("HW", size):
@@ -151,7 +171,7 @@ def flops_by_group(factory: Callable[[], nn.Module], example: tuple[Any, ...]) -
 def _on_meta(part: Any) -> Any:
     """A tensor without its memory; of a tuple, all that are in it."""
     if isinstance(part, tuple):
-        return tuple(_on_meta(one) for one in part)
+        return tuple(map(_on_meta, part))
     return None if part is None else part.to("meta")
 
 

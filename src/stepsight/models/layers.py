@@ -7,11 +7,14 @@ Shapes: b batch, c channels, h w grid, n tokens, d width.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 FREQUENCIES = 256  # size of the sinusoid fed to the time embedder, as in DiT
 
@@ -78,6 +81,13 @@ def position_table(
     return torch.cat([encode(x), encode(y)], dim=1).float()[None]
 
 
+def zeroed(module: Module) -> Module:
+    """The layer with weight and bias zero, which is how a residual or an output starts."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x "b n d", shift and scale "b d"."""
     return x * (1 + scale[:, None]) + shift[:, None]
@@ -98,7 +108,7 @@ class SplitConv2d(nn.Conv2d):
 
 
 class RoutedConv2d(nn.Module):
-    """One convolution a task, chosen per sample by its label (the paper's PatchEmbedRouter).
+    """One convolution per task, chosen per sample by its label (the paper's PatchEmbedRouter).
 
     A label without a convolution (the null row) passes zeros, as in the published model.
     """

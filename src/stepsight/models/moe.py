@@ -90,7 +90,7 @@ class SharedExperts(Experts):
 
 
 class MoE(nn.Module):
-    """x "b n d" -> "b n d": the weighted sum of the `active` likeliest of the experts, a token.
+    """x "b n d" -> "b n d": the weighted sum of the `active` likeliest of the experts, per token.
 
     renormalise: divide the weights of the chosen experts by their sum. The paper does not.
     shared: experts that every token passes besides, unweighted.
@@ -168,7 +168,7 @@ def expert_usage(net: nn.Module) -> Tensor | None:
     first block first.
 
     None for a network without experts, or before its first pass. Added up by the samples' task they
-    tell which experts a task uses.
+    show which experts a task uses.
     """
     usage = [moe.usage for moe in _layers(net) if moe.usage is not None]
     return torch.stack(usage) if usage else None

@@ -23,7 +23,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from stepsight.models.config import SplitSize
-from stepsight.models.layers import LabelEmbedder, TimestepEmbedder, modulate, position_table
+from stepsight.models.layers import (
+    LabelEmbedder,
+    TimestepEmbedder,
+    modulate,
+    position_table,
+    zeroed,
+)
 
 Looked = tuple[Tensor, Tensor | None]  # what a call sees anew "m f h2 w2", of which rows
 
@@ -46,9 +52,8 @@ class Residual(nn.Module):
         self.norm1 = ChannelNorm(channels)
         self.norm2 = ChannelNorm(channels, elementwise_affine=not embedding)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        _zero(self.conv2)
-        self.modulation = _zero(nn.Linear(embedding, 2 * channels)) if embedding else None
+        self.conv2 = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.modulation = zeroed(nn.Linear(embedding, 2 * channels)) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
@@ -73,7 +78,7 @@ class Block(nn.Module):
             nn.init.zeros_(module.bias)
         rows = torch.zeros(6, width)  # shift, scale, gate of attention, then of the MLP
         rows[[2, 5]] = gate
-        self.modulation = _zero(nn.Linear(width, 6 * width)) if modulated else None
+        self.modulation = zeroed(nn.Linear(width, 6 * width)) if modulated else None
         self.gates = nn.Parameter(rows.flatten())
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
@@ -161,7 +166,7 @@ class Split(nn.Module):
         self.middle = _residuals(quarter, size.decoder[1], width)
         self.fine = _residuals(half, size.decoder[0], width)
         self.norm = ChannelNorm(half)
-        self.output = _zero(nn.Conv2d(half, 4 * target_channels, 3, padding=1))
+        self.output = zeroed(nn.Conv2d(half, 4 * target_channels, 3, padding=1))
         inside = torch.arange(target_channels) < torch.tensor([*used] or [target_channels])[:, None]
         rows = inside.expand(labels, -1) if len(inside) == 1 else inside
         null = torch.ones(1, target_channels, dtype=torch.bool)
@@ -238,12 +243,6 @@ class Split(nn.Module):
 
 def _maybe(channels: int, make) -> nn.Module | None:  # noqa: ANN001
     return make() if channels > 0 else None
-
-
-def _zero(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
 
 
 def _residuals(channels: int, count: int, embedding: int = 0) -> nn.ModuleList:

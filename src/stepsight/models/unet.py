@@ -2,7 +2,7 @@
 
 Input channels are in the order of the published image-conditioned checkpoints: condition first,
 noisy target last. The first convolution is linear: what it makes of the condition is computed once
-and added to what it makes of any target. Label and time are all the network is told besides, so
+and added to what it makes of any target. Label and time are all else the network is given, so
 options of diffusers that ask for more are refused.
 
 Shapes: b batch, c channels of the target, k channels of the condition, n prompt tokens, d width.
@@ -63,27 +63,34 @@ class SplitUNet(nn.Module):
         unet.conv_in = InputConv2d(unet.conv_in)
 
     def encode(
-        self,
-        cond: Tensor,
-        label: Tensor,
-        features: Tensor | None = None,
-        rows: Tensor | None = None,
-        pictures: Tensor | None = None,
+        self, cond: Tensor, label: Tensor, features: Tensor | None = None, *_: Tensor | None
     ) -> tuple[Tensor, ...]:
         """The condition's share "b d h w" of the first convolution: (that,).
 
-        `label`, `rows` and `pictures` are not read; they are for backbones whose encoding depends
-        on the task, takes features, or looks at a picture once for several samples.
+        `label` and what follows the features are not read; they are for backbones whose encoding
+        depends on the task, takes features, or looks at a picture once for several samples.
         """
         assert features is None, "a U-Net has no input for features"
         return (self._conv_in.part(cond, first=0, bias=True),)
 
-    def _input(self, x: Tensor, cond: Tensor | tuple[Tensor, ...], label: Tensor) -> Tensor:
-        """The answer "b d h w" of the first convolution."""
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor | tuple[Tensor, ...],
+        time: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        looked: Tensor | None = None,
+    ) -> Tensor:
+        assert features is None and looked is None, "a U-Net has no input for them"
         encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
-        first = self._conv_in.in_channels - x.shape[1]
-        part = self._conv_in.part(x, first, bias=False)
-        return part + encoded[0].to(part.dtype)
+        part = self._conv_in.part(x, self._conv_in.in_channels - x.shape[1], bias=False)
+        part = part + encoded[0].to(part.dtype)
+        return self.unet(part, time, self._conditioning(label), return_dict=False)[0]
+
+    def _conditioning(self, label: Tensor) -> Tensor:
+        """What the U-Net is given besides image and time: the label "b", or its prompt "b n d"."""
+        return label
 
     @property
     def _conv_in(self) -> InputConv2d:
@@ -93,7 +100,7 @@ class SplitUNet(nn.Module):
 class TextUNet(SplitUNet):
     """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net made for text.
 
-    Cross-attention reads a stored prompt embedding a label, `prompt` "labels+1 n d" with the null
+    Cross-attention reads a stored prompt embedding per label, `prompt` "labels+1 n d" with the null
     row last. It starts at zero; an importer fills it with the embedding of the empty prompt. It is
     a parameter without gradient, not a buffer, so that averaged weights hold it too.
 
@@ -119,18 +126,8 @@ class TextUNet(SplitUNet):
             )
         self.prompt = nn.Parameter(torch.zeros(labels + 1, tokens, width), requires_grad=False)
 
-    def forward(
-        self,
-        x: Tensor,
-        cond: Tensor | tuple[Tensor, ...],
-        time: Tensor,
-        label: Tensor,
-        features: Tensor | None = None,
-        looked: Tensor | None = None,
-    ) -> Tensor:
-        assert features is None and looked is None, "a U-Net has no input for them"
-        sample = self._input(x, cond, label)
-        return self.unet(sample, time, self.prompt[label], return_dict=False)[0]
+    def _conditioning(self, label: Tensor) -> Tensor:
+        return self.prompt[label]
 
 
 class ClassUNet(SplitUNet):
@@ -148,18 +145,6 @@ class ClassUNet(SplitUNet):
         _check(config, FIXED)
         config = config | {"num_class_embeds": labels + 1}
         super().__init__(_construct(UNet2DModel, config, target_channels, cond_channels))
-
-    def forward(
-        self,
-        x: Tensor,
-        cond: Tensor | tuple[Tensor, ...],
-        time: Tensor,
-        label: Tensor,
-        features: Tensor | None = None,
-        looked: Tensor | None = None,
-    ) -> Tensor:
-        assert features is None and looked is None, "a U-Net has no input for them"
-        return self.unet(self._input(x, cond, label), time, label, return_dict=False)[0]
 
 
 def build_unet(
@@ -189,8 +174,8 @@ def build_unet(
 def diffusers_config(net: TextUNet | ClassUNet) -> dict[str, Any]:
     """The configuration that rebuilds `net` as `ModelSettings(name="unet", unet=<its JSON>)`."""
     stored = json.loads(net.unet.to_json_string())
-    private = {key for key in stored if key.startswith("_")} - {"_class_name"}
-    config = {key: value for key, value in stored.items() if key not in private}
+    public = {key for key in stored if not key.startswith("_")} | {"_class_name"}
+    config = {key: value for key, value in stored.items() if key in public}
     return config | ({"tokens": net.prompt.shape[1]} if isinstance(net, TextUNet) else {})
 
 
@@ -249,12 +234,12 @@ def _check(config: dict[str, Any], fixed: dict[str, str | None]) -> None:
 
 def _check_input(config: dict[str, Any]) -> None:
     """Refuse what changes the images before the first convolution, or reads them beside it."""
-    found = [name for name in config["down_block_types"] if "Skip" in name]
-    found += ["center_input_sample"] if config["center_input_sample"] else []
-    if found:
+    unsupported = [name for name in config["down_block_types"] if "Skip" in name]
+    unsupported += ["center_input_sample"] if config["center_input_sample"] else []
+    if unsupported:
         raise UserError(
-            f"model.unet: {found[0]} is not supported, as images enter by the first convolution "
-            "alone. Choose blocks without Skip, and center_input_sample false."
+            f"model.unet: {unsupported[0]} is not supported, as images enter by the first "
+            "convolution alone. Choose blocks without Skip, and center_input_sample false."
         )
 
 

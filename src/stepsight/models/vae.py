@@ -5,7 +5,7 @@ looked up elsewhere. A VAE knows RGB images, so an image of any number of channe
 `pictures`: one channel is repeated three times and read back as the mean, more are padded with
 zeros to a multiple of three, and each group of three is one picture. Latents stand side by side.
 
-Shapes: b images, c their channels, g = ceil(c / 3) pictures an image, l latent channels.
+Shapes: b images, c their channels, g = ceil(c / 3) pictures per image, l latent channels.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VAES: dict[str, dict[str, Any]] = {
         norm_num_groups=8,
         mid_block_add_attention=False,
         sample_size=64,
-    ),
+    )
 }
 
 
@@ -89,8 +89,7 @@ class VAE:
 
         Raises UserError for a folder that is missing, incomplete, damaged or of another class.
         """
-        found = _locate(Path(folder))
-        return cls(_read(found), settings)
+        return cls(_read(_locate(Path(folder))), settings)
 
     def save(self, folder: Path) -> None:
         """Write config.json and safetensors: `open` and diffusers' `from_pretrained` read them."""
@@ -111,9 +110,9 @@ class VAE:
         """
         check_sides(x.shape[-2:], self.downsample, "image")
         with self._precision(x):
-            found = self._module.encode(to_pictures(x.float()))
+            encoded = self._module.encode(to_pictures(x.float()))
         tiny = isinstance(self._module, AutoencoderTiny)
-        latents = found.latents if tiny else found.latent_dist.mean  # type: ignore[union-attr]
+        latents = encoded.latents if tiny else encoded.latent_dist.mean  # type: ignore[union-attr]
         latents = (latents.float() - self.shift) * self.scale
         return rearrange(latents, "(b g) l h w -> b (g l) h w", b=len(x))
 
@@ -161,8 +160,8 @@ def check_sides(size: tuple[int, ...], factor: int, what: str) -> None:
         if value % factor or value < 1:
             low = max(value // factor, 1) * factor
             raise UserError(
-                f"{what}: {name} {value} is not a multiple of {factor}, the pixels a cell of the "
-                f"VAE. Use {low} or {low + factor}."
+                f"{what}: {name} {value} is not a multiple of {factor}, the pixels per cell of "
+                f"the VAE. Use {low} or {low + factor}."
             )
 
 
@@ -171,17 +170,17 @@ def _groups(channels: int) -> int:
 
 
 def _downsample(config: Any) -> int:
-    """Pixels a cell: every level but the first halves the sides, in both classes."""
+    """Pixels per cell: every level but the first halves the sides, in both classes."""
     return 2 ** (len(config.block_out_channels) - 1)
 
 
 def _digest(module: Autoencoder, *numbers: float) -> str:
     """12 hex digits of what decides a latent: the weights, in any file format, and `numbers`."""
-    found = hashlib.sha256(repr(numbers).encode())
+    digest = hashlib.sha256(repr(numbers).encode())
     for name, value in sorted(module.state_dict().items()):
-        found.update(f"{name} {tuple(value.shape)}".encode())
-        found.update(value.float().contiguous().cpu().numpy())
-    return found.hexdigest()[:12]
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.float().contiguous().cpu().numpy())
+    return digest.hexdigest()[:12]
 
 
 def _check(config: Any, settings: CodecSettings) -> None:
@@ -200,15 +199,15 @@ def _check(config: Any, settings: CodecSettings) -> None:
     if settings.tiling and "latent_magnitude" in config and not published:
         raise UserError(
             "codec.tiling: diffusers tiles an AutoencoderTiny only with 4 latent channels and 8 "
-            "pixels a cell. Set codec.tiling to false; codec.slicing also saves memory."
+            "pixels per cell. Set codec.tiling to false; codec.slicing also saves memory."
         )
 
 
 def _locate(folder: Path) -> Path:
     """The folder itself, or its `vae`, whichever holds a config.json."""
-    for found in (folder, folder / "vae"):
-        if (found / CONFIG).is_file():
-            return found
+    for candidate in (folder, folder / "vae"):
+        if (candidate / CONFIG).is_file():
+            return candidate
     reason = f"has no {CONFIG}" if folder.is_dir() else "is no folder"
     raise UserError(f"codec.path: {folder} {reason}. {_CONTENTS}")
 
@@ -218,7 +217,7 @@ def _read(folder: Path) -> Autoencoder:
     kind: Any = CLASSES.get(name := _class_name(folder / CONFIG) or "")
     if kind is None:
         raise UserError(f"{folder / CONFIG}: '_class_name' is {name!r}. {_CONTENTS}")
-    file = next((folder / one for one in WEIGHTS if (folder / one).is_file()), None)
+    file = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
     if file is None:
         raise UserError(f"codec.path: {folder} has no {WEIGHTS[0]}. {_CONTENTS}")
     try:

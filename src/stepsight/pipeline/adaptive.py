@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,11 +24,7 @@ Enough = Callable[[Prediction, int], Tensor]  # merge, its members -> bool "b"
 
 
 def members_until(
-    batch: Batch,
-    members: int,
-    draw: Draw,
-    merge: Callable[[Tensor], Prediction],
-    enough: Enough,
+    batch: Batch, members: int, draw: Draw, merge: Callable[[Tensor], Prediction], enough: Enough
 ) -> tuple[Prediction, Tensor]:
     """The merged prediction at working size, and the members spent, int64 "b".
 
@@ -80,11 +76,13 @@ def standard_error(merged: Prediction, members: int) -> Tensor:
 def picked(value: Rowed, rows: list[int]) -> Rowed:
     """The images `rows` of a batch or a prediction."""
     held = {field.name: getattr(value, field.name) for field in fields(value)}
-    changed = {
+    changed: dict[str, Any] = {
         name: [one[row] for row in rows] if isinstance(one, list) else one[rows]
         for name, one in held.items()
         if isinstance(one, list | Tensor)
     }
+    if isinstance(value, Batch):
+        changed["extra"] = {name: one[rows] for name, one in value.extra.items()}
     return replace(value, **changed)
 
 

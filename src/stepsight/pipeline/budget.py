@@ -1,4 +1,4 @@
-"""A budget in place of dials: what a measured sweep says is best for it.
+"""A budget in place of settings: what a measured sweep says is best for it.
 
 The sweep of a run lies in its folder, at `sweep/sweep.csv`. Its numbers hold for the model they
 were measured with, and its milliseconds for the machine.
@@ -24,7 +24,7 @@ SWEEP = Path("sweep", "sweep.csv")  # in a run folder
 def plan_budget(
     task: str, budget: str, home: Path | None, sweep: str | Path | None, weights: str
 ) -> Plan:
-    """The setting to run `task` at for `budget`, "16nfe", "50gflop" or "200ms" an image.
+    """The setting to run `task` at for `budget`, "16nfe", "50gflop" or "200ms" per image.
 
     home: the run folder of the model. sweep: a sweep.csv, where the run's own is not meant.
     weights: digest of those that will run; cells of others are not planned with. A plan takes
@@ -43,10 +43,10 @@ def _plan(
     """`plan_budget` of one version of a file."""
     from stepsight.scaling.sampling.planner import plan  # scipy: only when there is a budget
 
-    return plan(_own(read_sweep(file), weights), task, budget)
+    return plan(_of_weights(read_sweep(file), weights), task, budget)
 
 
-def ways(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
+def sampling_options(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
     """The arguments of `DensePipeline.sampling` that make it do as the setting of a plan did; None
     where it does so already, as naming a spacing or a schedule sets its shift as well.
 
@@ -64,15 +64,16 @@ def ways(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
     }
 
 
-def check_dials(budget: str | None, sweep: str | Path | None, **dials: Any) -> None:
-    """Raise UserError for dials that are set although a budget sets them all, and for a sweep that
-    no budget reads."""
-    given = [name for name, value in dials.items() if value is not None]
+def check_budget(budget: str | None, sweep: str | Path | None, **options: Any) -> None:
+    """Raise UserError for options that are given although a budget sets them all, and for a sweep
+    that no budget reads."""
+    given = [name for name, value in options.items() if value is not None]
     if budget is None and sweep is not None:
         raise UserError("a sweep is only read to plan a budget (budget=..., --budget 16nfe).")
     if budget is not None and given:
         raise UserError(
-            f"a budget sets {', '.join(dials)} itself: leave out {', '.join(given)}, or the budget."
+            f"a budget sets {', '.join(options)} itself: leave out {', '.join(given)}, or the "
+            f"budget."
         )
 
 
@@ -93,15 +94,15 @@ def _sweep_file(home: Path | None, sweep: str | Path | None) -> Path:
     return home / SWEEP
 
 
-def _own(cells: Sequence[Cell], weights: str) -> list[Cell]:
+def _of_weights(cells: Sequence[Cell], weights: str) -> list[Cell]:
     """The cells of these weights; all of them where a file does not say whose they are."""
     if {cell.weights for cell in cells} <= {""}:
         return list(cells)
-    own = [cell for cell in cells if cell.weights == weights]
-    if not own:
+    fitting = [cell for cell in cells if cell.weights == weights]
+    if not fitting:
         known = ", ".join(sorted({cell.checkpoint for cell in cells}))
         raise UserError(
             f"the sweep is of {known}, whose weights are not those of this model. Sweep this one "
             "with evaluate.py --sweep, or name the sweep.csv of these weights (sweep=..., --sweep)."
         )
-    return own
+    return fitting

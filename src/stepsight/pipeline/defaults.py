@@ -1,4 +1,4 @@
-"""How a model answers unless it is told otherwise, task by task.
+"""How a model answers by default, task by task.
 
 A run chooses on scenes that it neither trained on nor is scored on, and its checkpoint keeps what
 it chose; before that, and for models from elsewhere, the settings of evaluation hold.
@@ -14,8 +14,8 @@ from stepsight.evaluation.config import EvaluationSettings
 
 
 @dataclass(frozen=True)
-class Usual:
-    """Model calls a member, members, the temperature of their starts, and what calls see."""
+class SamplingSetting:
+    """Model calls per member, members, the temperature of their starts, and what calls see."""
 
     nfe: int
     members: int
@@ -24,7 +24,7 @@ class Usual:
     settled: bool = field(default=False, compare=False)  # the temperature whatever the members
 
     @classmethod
-    def of(cls, settings: EvaluationSettings, chosen: Mapping[str, Any] | None) -> Usual:
+    def of(cls, settings: EvaluationSettings, chosen: Mapping[str, Any] | None) -> SamplingSetting:
         """What was chosen, else the settings; where they leave it open one member starts from
         zeros, several from noise. Views are for one member: several differ enough."""
         if chosen:
@@ -35,21 +35,21 @@ class Usual:
         settled = settings.temperature is not None
         return cls(settings.nfe, settings.members, temperature, views, settled)
 
-    def told(
+    def changed(
         self,
         nfe: int | None = None,
         members: int | None = None,
         temperature: float | None = None,
         views: str | None = None,
-    ) -> Usual:
-        """The same where nothing else is said. Who asks for another number of members gets starts
-        that suit it: zeros for one, the diffusion's own noise for several."""
-        own = replace(self, nfe=self.nfe if nfe is None else nfe)
+    ) -> SamplingSetting:
+        """The same but for what is given. Another number of members gets starts that suit it:
+        zeros for one, the diffusion's own noise for several."""
+        changed = replace(self, nfe=self.nfe if nfe is None else nfe)
         if members is not None and members != self.members:
             several = members > 1
             start = self.temperature if self.settled else float(several)
-            own = replace(own, members=members, temperature=start)
-            own = replace(own, views="none") if several else own
+            views_then = "none" if several else self.views
+            changed = replace(changed, members=members, temperature=start, views=views_then)
         if temperature is not None:
-            own = replace(own, temperature=temperature)
-        return own if views is None else replace(own, views=views)
+            changed = replace(changed, temperature=temperature)
+        return changed if views is None else replace(changed, views=views)

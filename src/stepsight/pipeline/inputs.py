@@ -1,4 +1,4 @@
-"""What a stranger hands to the pipeline: pictures in any of the usual forms, made a batch of one.
+"""What users hand to the pipeline: pictures in any of the usual forms, made a batch of one.
 
 Nothing is resized here: the pipeline brings a batch to the working size of its task.
 """
@@ -31,26 +31,30 @@ def single(
     """The batch of one image for `task`, from whatever `to_tensor` reads.
 
     second: the next frame. mask: the visible part of the object, bool "h w" or a mask image, white
-    on black. class_id: what to generate. `key` tells generated pictures apart. Raises UserError for
-    an input that the task needs and does not get, or one of another size than the image.
+    on black. class_id: what to generate. `key` distinguishes generated pictures. Raises UserError
+    for an input that the task needs and does not get, or one of another size than the image.
     """
     batch = Batch(to_tensor(image)[None], keys=[key], sources=["input"])
-    if "second" in task.asks:
+    if "second" in task.required_inputs:
         if second is None:
             raise UserError(f"task {task.name} needs a second image (second=..., --second FILE).")
         batch.second = to_tensor(second)[None]
-    if "modal" in task.asks:
+    if "modal" in task.required_inputs:
         if mask is None:
             raise UserError(f"task {task.name} needs the visible mask (mask=..., --mask FILE).")
         batch.modal = (to_tensor(mask, grey=True)[None] > 0)[:, :1]
-    if task.rows > task.passes:
-        if class_id is None or not 0 <= class_id < task.rows:
-            raise UserError(f"task {task.name} needs class_id, 0 to {task.rows - 1}.")
+    if others := set(task.required_inputs) - {"second", "modal"}:
+        raise UserError(
+            f"task {task.name} also needs {', '.join(sorted(others))}: score a data set."
+        )
+    if task.label_count > task.splits:
+        if class_id is None or not 0 <= class_id < task.label_count:
+            raise UserError(f"task {task.name} needs class_id, 0 to {task.label_count - 1}.")
         batch.class_id = torch.tensor([class_id])
-    for field in task.asks:
-        grid, own = tuple(getattr(batch, field).shape[-2:]), tuple(batch.image.shape[-2:])
-        if grid != own:
-            raise UserError(f"task {task.name}: the image is {own}, its {field} is {grid}.")
+    for field in task.required_inputs:
+        grid, size = tuple(getattr(batch, field).shape[-2:]), tuple(batch.image.shape[-2:])
+        if grid != size:
+            raise UserError(f"task {task.name}: the image is {size}, its {field} is {grid}.")
     return batch
 
 
@@ -58,7 +62,7 @@ def content_keys(images: Tensor) -> list[str]:
     """A key for each picture "b 3 h w" in [-1, 1] that follows from its pixels alone, in 8 bits:
     equal for equal pictures, whatever they are called."""
     pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous()
-    return [hashlib.blake2b(one.numpy().tobytes(), digest_size=8).hexdigest() for one in pixels]
+    return [hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest() for image in pixels]
 
 
 def to_tensor(image: Any, grey: bool = False) -> Tensor:

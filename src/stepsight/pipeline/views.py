@@ -2,8 +2,8 @@
 
 A view is another picture of the same scene, so that each call brings new information where calls on
 the same picture mostly repeat themselves. Call k sees view k of a fixed list; what it answers is
-brought back to the picture's own frame and averaged with the answers so far, and the walk goes on
-from that mean. Pixels that a shifted view does not show keep the mean so far.
+brought back to the picture's own frame and averaged with the answers so far, and the trajectory
+goes on from that mean. Pixels that a shifted view does not show keep the mean so far.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.diffusion.walk import Denoise
+from stepsight.diffusion.trajectory import Denoise
 from stepsight.models.codec import Codec
 from stepsight.tasks.base import Task
 from stepsight.types import Batch
@@ -36,6 +36,7 @@ class View:
             image=self._moved(batch.image, cell),
             second=None if batch.second is None else self._moved(batch.second, cell),
             modal=None if batch.modal is None else self._moved(batch.modal, cell),
+            extra={name: self._moved(x, cell) for name, x in batch.extra.items()},
         )
 
     def _moved(self, x: Tensor, cell: int) -> Tensor:
@@ -100,12 +101,12 @@ class Frame:
         """Turned left to right; components along x change their sign, which latents cannot do."""
         if not self.task.mirrors:
             return x.flip(-1)
-        channels = self.task.channels // self.task.passes
+        channels = self.task.channels // self.task.splits
         used = self.codec.channels(channels)
         signs = torch.ones(self.task.channels)
         signs[[*self.task.mirrors]] = -1
-        own = signs.unflatten(0, (self.task.passes, channels))[self.runs].to(x)  # "r c"
-        target = self.codec.decode(x[:, :used], channels).flip(-1) * own[:, :, None, None]
+        signs = signs.unflatten(0, (self.task.splits, channels))[self.runs].to(x)  # "r c"
+        target = self.codec.decode(x[:, :used], channels).flip(-1) * signs[:, :, None, None]
         return torch.cat([self.codec.encode(target), x[:, used:].flip(-1)], dim=1)
 
 
@@ -118,9 +119,9 @@ def averaging(
 ) -> Denoise:
     """`denoise(x, t)` whose k-th call sees view k and answers the mean of all answers so far.
 
-    denoisers: one a view, of the condition seen so. The walk is alpha mean + sigma start, in any
-    view: DDIM's, with the mean for the answer and the noise that it set out from. levels(t, x):
-    alpha and sigma.
+    denoisers: one per view, of the condition seen so. The trajectory is alpha mean + sigma start,
+    in any view: DDIM's, with the mean for the answer and the noise that it set out from.
+    levels(t, x): alpha and sigma.
     """
     calls = 0
     total, weight = torch.zeros_like(start), start.new_zeros(1, 1, *start.shape[-2:])

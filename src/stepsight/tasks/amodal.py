@@ -10,19 +10,21 @@ parts, so even the truth's own picture does not give back the true mask (`silhou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from stepsight.colours import Legend, colour_mask, mask_legend, veil
 from stepsight.ensemble import most_central, pick
-from stepsight.metrics import protocol as protocols
-from stepsight.metrics.scoring import score
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks.segmentation import amodal_rows, scored_pixels
+from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.trivial import bounding_box
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import SquaredError, masked_mean, resize
+from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.tasks.base import Files, Task, masked_mean
 from stepsight.tasks.config import AmodalSettings
 from stepsight.tasks.silhouette import silhouette
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -31,26 +33,20 @@ DICE = 0.3  # of soft Dice in the error that is trained on
 
 
 @dataclass(frozen=True)
-class Amodal(SquaredError, AmodalSettings):
+class Amodal(Task, AmodalSettings):
     """Predictions are probabilities in [0, 1]; the mask is where they exceed one half.
     Uncertainty: standard deviation of the members' probabilities (of their votes, 0 or 1)."""
 
-    asks: ClassVar[tuple[str, ...]] = ("modal",)
-    metric: ClassVar[str] = "iou"
-    higher_is_better: ClassVar[bool] = True
-    rows: ClassVar[int] = 1
-    passes: ClassVar[int] = 1
-    images: ClassVar[int] = 2
-    feature_channels: ClassVar[int] = 0
-    look_channels: ClassVar[int] = 0
-    mirrors: ClassVar[tuple[int, ...]] = ()
+    required_inputs = ("modal",)
+    files = Files((1,), {".png": "mask"})
+    verifiers = ("visible_mask", "code_round_trip", "codec_round_trip")
 
     @property
-    def needs(self) -> str:
+    def target_field(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return "whole" if self.target == "rgb" else "amodal"
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return 3 if self.target == "rgb" else 1
 
     def condition(self, batch: Batch) -> Condition:
@@ -107,8 +103,35 @@ class Amodal(SquaredError, AmodalSettings):
         prediction.uncertainty = chances.std(dim=0, correction=0)
         return prediction
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        return score(prediction.values, batch, protocols.get(protocol, self.name))
+    def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
+        modal, amodal, valid = self.require(batch, rule, "modal", "amodal", "amodal_valid")
+        return amodal_rows(stated.values > 0.5, modal, amodal, valid, rule)
+
+    def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
+        modal, whole, valid = batch.modal, batch.amodal, batch.amodal_valid
+        if modal is None or whole is None or valid is None:
+            return None
+        p = stated.values
+        return Case(
+            ((p > 0.5) != whole).float(),
+            scored_pixels(modal, whole, valid, rule),
+            doubt=None if stated.chances is None else (p * (1 - p)).clamp(min=0).sqrt(),
+            stated=p,
+            happened=whole,
+            squares=(p.double() - whole.double()).square(),
+            outlines=(p > 0.5, whole),
+        )
+
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        if rule.min_hidden is not None:
+            yield f"objects with hidden/whole >= {rule.min_hidden:g}"
+        yield "IoU = |P and A| / |P or A|"
+        if rule.full_view:
+            yield "outside the visible mask: every object, those in full view included"
+
+    def decided(self, batch: Batch, values: Tensor) -> Batch:
+        mask = values > 0.5
+        return replace(batch, amodal=mask, amodal_valid=torch.ones_like(mask))
 
     def statistics(self, batch: Batch) -> Tensor:
         return batch.image.new_zeros(0, *batch.image.shape[-2:])  # no baseline is learned
@@ -119,9 +142,6 @@ class Amodal(SquaredError, AmodalSettings):
             "copied_mask": self._as_prediction(modal),
             "bounding_box": self._as_prediction(bounding_box(modal)),
         }
-
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        return resize(values, size)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         (modal,) = require(self.name, batch, "modal")

@@ -6,132 +6,204 @@ units. It never sees the data source, the backbone or the sampler.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stepsight.colours import Legend
+from stepsight.errors import UserError
+from stepsight.metrics import protocol as protocols
+from stepsight.metrics.alignment.align import Space
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.reduce import reported
+from stepsight.metrics.trivial import accumulate_mean_map, mean_map
+from stepsight.metrics.truth import require
+from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.tasks.config import TaskSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
-class Task(Protocol):
-    """Implemented by the frozen dataclasses of this room."""
+@dataclass(frozen=True)
+class Files:
+    """How other programs write predictions of a task: always .npy, and what else is named here.
 
-    name: ClassVar[str]
-    asks: ClassVar[tuple[str, ...]]  # condition images besides `image`, by field of Batch
-    metric: ClassVar[str]  # the main one, and whether a larger value is better
-    higher_is_better: ClassVar[bool]
-    weight: float
+    channels: those that an array may have; more than the first are other ways to write it.
+    containers: by suffix, a container that `evaluation.predictions.files` reads, or a function from
+    a path to "c h w".
+    """
+
+    channels: tuple[int, ...] = (1,)
+    containers: Mapping[str, str | Callable[[Path], Tensor]] = field(default_factory=dict)
+    ids: bool = False  # whole numbers that stand for something
+    scaled: bool = False  # whole numbers are divided by the scale that the user gives
+    stride: int = 0  # one channel may hold stride * class + instance
+
+
+class Task(TaskSettings, ABC):
+    """What the frozen dataclasses of this room are, on top of their settings.
+
+    What a task need not say unless it differs: it reads one picture in one run of the backbone and
+    learns by squared errors that all count alike.
+    """
+
+    target_field: ClassVar[str]  # the quantity of a sample that holds the truth
+    channels: ClassVar[int]  # of the target
+    required_inputs: ClassVar[
+        tuple[str, ...]
+    ] = ()  # condition images besides `image`, by field of Batch
+    mirrors: ClassVar[tuple[int, ...]] = ()  # channels whose sign a mirrored picture changes
+    truths: ClassVar[tuple[str, ...]] = ()  # what values are scored against, if not `needs` alone
+    files: ClassVar[Files | None] = None  # None: no predictions of other programs are read
+    verifiers: ClassVar[tuple[str, ...]] = ("codec_round_trip",)  # of members, `testtime.verifiers`
+    has_edges: ClassVar[bool] = False  # its members have edges where those of other such tasks do
+    in_pixels: ClassVar[bool] = False  # values and uncertainty are lengths in pixels of their grid
 
     @property
-    def needs(self) -> str:
-        """The quantity of a sample that holds the truth."""
-        ...
+    def splits(self) -> int:
+        """Runs of the backbone per sample; each holds channels / passes of the channels."""
+        return 1
 
     @property
-    def passes(self) -> int:
-        """Runs of the backbone a sample; each holds channels / passes of the channels."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Label rows of the backbone: one a pass, or one a class (`Batch.class_id`)."""
-        ...
+    def label_count(self) -> int:
+        """Label rows of the backbone: one per pass, or one per class (`Batch.class_id`)."""
+        return self.splits
 
     @property
     def images(self) -> int:
         """Condition images."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Channels of the target."""
-        ...
+        return 1 + len(self.required_inputs)
 
     @property
     def feature_channels(self) -> int:
         """Channels of Condition.features, 0 without."""
-        ...
+        return 0
 
     @property
     def look_channels(self) -> int:
         """Channels of what it sees anew at every call (`look_at`), 0 if nothing."""
-        ...
+        return 0
 
     @property
-    def mirrors(self) -> tuple[int, ...]:
-        """Channels of the target that change their sign in a mirrored picture."""
-        ...
+    def hidden_share(self) -> float:
+        """The share of training rows whose label is hidden (classifier-free guidance)."""
+        return 0.0
 
     def condition(self, batch: Batch) -> Condition:
         """What the backbone may see."""
-        ...
+        others = require(self.name, batch, *self.required_inputs)
+        return Condition(torch.stack([batch.image, *others], dim=1))
+
+    def look_at(self, x: Tensor, images: Tensor) -> Tensor:
+        """What an estimate "b c h w" of the target leaves over of the condition images "b k h w":
+        "b look_channels h/2 w/2"."""
+        raise NotImplementedError
 
     def importance(self, batch: Batch, statistics: Tensor | None) -> Tensor:
         """Weights of the pixels' errors in training, of mean about 1: "b 1 1 1" or "b 1 h w".
         statistics: those of the training images (`statistics`), where they are known."""
-        ...
+        return batch.image.new_ones(len(batch), 1, 1, 1)
 
     def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Error "b" of answers "b c h w" in the target space, differentiable: what training from
         scratch minimises. The sum over entries that `weight` "b c h w" counts, each of them about
         as much as its squared error would."""
-        ...
+        return ((x - target).square() * weight).sum(dim=(1, 2, 3))
 
+    @abstractmethod
     def encode(self, batch: Batch) -> Target:
         """The truth as an image "b c h w" of about unit scale, and its valid mask "b 1 h w"."""
-        ...
 
+    @abstractmethod
     def decode(self, x: Tensor) -> Prediction:
         """A sample "b c h w" of the target to physical units."""
-        ...
 
+    @abstractmethod
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
         """Error "b" of samples "b c h w" against the truth in physical space, differentiable:
         what end-to-end fine-tuning minimises."""
-        ...
 
+    @abstractmethod
     def merge(self, members: Tensor) -> Prediction:
         """Members "e b c h w" of the target space to one prediction with uncertainty."""
-        ...
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        """One row of numbers an image, under the named protocol."""
-        ...
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> Rows:
+        """One row of numbers per image, under the named protocol."""
+        rule = protocols.get(protocol, self.name)
+        return reported(self.score_values(Stated(prediction.values), batch, rule), rule)
+
+    def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
+        """The same of physical values, all that a protocol could report, with the counts behind it.
+
+        Raises UserError where the batch lacks the truth, or for values that cannot be scored."""
+        raise UserError(f"Values alone cannot be scored under {rule.name}: it needs a model.")
+
+    def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
+        """An answer beside the truth, as its uncertainty is scored (`evaluation.spread`); None
+        where the protocol scores no pixel errors."""
+        return None
+
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        """The steps from prediction to number under a protocol, for `stepsight protocols`."""
+        yield rule.description
 
     def statistics(self, batch: Batch) -> Tensor:
-        """Sums "s h w" over a training batch, from which the learned baselines are made."""
-        ...
+        """Sums "s h w" over a training batch, from which the learned baselines are made: here those
+        of the mean target."""
+        target = self.encode(batch)
+        return torch.cat(accumulate_mean_map(target.x, target.valid))
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         """Trivial predictors by name; those that need statistics are left out without them."""
-        ...
+        if statistics is None:
+            return {}
+        mean = broadcast_map(mean_map(statistics[:-1], statistics[-1:]), batch)
+        return {"mean_map": self.decode(mean.expand(len(batch), -1, -1, -1))}
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """Physical values "b c h w" brought to another grid."""
-        ...
+        return resize(values, size)
 
+    @abstractmethod
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         """Physical values "b c h w" to uint8 "b 3 h w". `like`, a truth, lends its colour range,
-        and what it does not know is veiled.
+        and what it does not know is veiled."""
 
-        A task may have `legend(like) -> Legend` besides: what the colours stand for."""
-        ...
+    def legend(self, like: Tensor) -> Legend | None:
+        """What the colours of a truth's picture stand for."""
+        return None
 
     def truth(self, batch: Batch) -> Tensor:
-        """The truth in the form of Prediction.values, "b c h w"."""
-        ...
+        """The truth in the form of Prediction.values, "b c h w", NaN where it is unknown."""
+        values, valid = require(self.name, batch, self.target_field, f"{self.target_field}_valid")
+        return torch.where(valid, values, torch.nan)
 
+    def from_given(self, values: Tensor, given: Space) -> Tensor:
+        """Physical values of what a file gives in a space of its own."""
+        return values
 
-class SquaredError:
-    """How tasks learn unless they know better: by squared errors that all count alike."""
+    def to_given(self, values: Tensor, given: Space) -> Tensor:
+        """The way back."""
+        return values
 
-    def importance(self, batch: Batch, statistics: Tensor | None) -> Tensor:
-        return batch.image.new_ones(len(batch), 1, 1, 1)
+    def decided(self, batch: Batch, values: Tensor) -> Batch:
+        """The batch with a prediction in the place of the truth; of tasks judged by
+        "code_round_trip", whose target follows from a prediction alone."""
+        raise NotImplementedError
 
-    def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        return ((x - target).square() * weight).sum(dim=(1, 2, 3))
+    def edge_map(self, x: Tensor) -> Tensor:
+        """A sample "b c h w" of the target as a picture whose edges mean something."""
+        return x
+
+    def require(self, batch: Batch, rule: Protocol, *names: str) -> tuple[Tensor, ...]:
+        """The named truth of the batch. Raises UserError, naming the protocol, where it lacks."""
+        return require(f"{rule.task} under {rule.name}", batch, *names)
 
 
 def robust(x: Tensor, beta: float = 0.1) -> Tensor:
@@ -155,7 +227,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def stand_in(statistics: Tensor, batch: Batch) -> Tensor:
+def broadcast_map(statistics: Tensor, batch: Batch) -> Tensor:
     """A map "s h w" on the grid of `batch`, "1 s h w"."""
     height, width = batch.image.shape[-2:]
     return resize(statistics[None].to(batch.image), (height, width))

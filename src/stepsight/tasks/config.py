@@ -1,13 +1,98 @@
-"""Settings of the tasks (standard library only). One dataclass a task; `TABLE` names them.
+"""What is known of the tasks without running one (standard library only): their settings, metrics
+and protocols. One dataclass per task; `TABLE` names them, and entry points add others.
 
-A new task is one settings class with its row here, and one file named by `implementation` that
-subclasses it: a task's settings are its configuration. See docs/tasks.md.
+A new task is one settings class, and one class named by `implementation` that subclasses it: a
+task's settings are its configuration. See docs/tasks.md.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from stepsight.errors import UserError
+from stepsight.plugins import Registry
+
+Calibrated = Literal["intervals", "probability", "answers"]
+Counted = Literal["", "classes", "categories"]
+Encodings = Mapping[str, Mapping[str, Any]]  # settings by name
+LEAST = 1e-6  # smaller errors count as this one in ratios
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric: its name and unit as people read them, which way is better, and how it is pooled.
+
+    best: of a perfect prediction, from which errors are counted; None: 0 where lower is better,
+    1 where higher is; an infinity where there is none.
+    count: the row of counts that says over how many pixels of an image it is a mean.
+    power: 2 for roots of means of squares, which pool as squares.
+    pools: whether the value of the pooled pixels follows from those of the images.
+    """
+
+    label: str
+    better: Literal["higher", "lower", "neither", "unknown"]
+    unit: str = ""
+    best: float | None = None
+    count: str = "n"
+    power: int = 1
+    pools: bool = True
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Raises UserError where nothing says which way is better."""
+        if self.better == "unknown":
+            raise UserError(
+                f"no task declares the metric '{self.label}', so that nothing says whether higher "
+                f"or lower is better. Add it to `metrics` of its task (docs/tasks.md), or install "
+                f"the package that has it."
+            )
+        if self.better == "neither":
+            raise UserError(f"'{self.label}' ranks nothing: neither higher nor lower is better.")
+        return self.better == "higher"
+
+    @property
+    def axis(self) -> str:
+        """Label, unit and direction for the axis of a figure."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        known = self.better in ("higher", "lower")
+        return f"{self.label}{unit}{f', {self.better} is better' if known else ''}"
+
+    def beats(self, value: float, other: float) -> bool:
+        """Whether `value` is strictly better than `other`."""
+        return value > other if self.higher_is_better else value < other
+
+    def error(self, value: float) -> float:
+        """How far `value` is from the best there is; without one, the value where lower is better
+        and its negative where higher is."""
+        return self._sign * (value - self._zero)
+
+    def value(self, error: float) -> float:
+        """The value that is so far from the best."""
+        return self._zero + self._sign * error
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.higher_is_better else 1
+
+    @property
+    def _zero(self) -> float:
+        """The value without error."""
+        best = float(self.higher_is_better) if self.best is None else self.best
+        return best if math.isfinite(best) else 0.0
+
+    def log_ratio(self, value: float, rivals: Sequence[float]) -> float:
+        """log(error / least error of the rivals), which is 1 without any: below 0 where it beats
+        them. Of metrics without a best value, the difference over the size of that rival."""
+        error, rival = self.error(value), min(map(self.error, rivals), default=1.0)
+        if self.best is None or math.isfinite(self.best):
+            return math.log(max(error, LEAST) / max(rival, LEAST))
+        return (error - rival) / max(abs(rival), LEAST)
+
+
+Metrics = Mapping[str, Measure]
 
 
 @dataclass(frozen=True)
@@ -16,15 +101,70 @@ class TaskSettings:
 
     name: ClassVar[str]
     implementation: ClassVar[str]  # "module:class", imported when chosen
+    metrics: ClassVar[Metrics] = {}  # those that no other task declares
+    headline: ClassVar[tuple[str, ...]] = ()  # metrics for one line, the main one first
+    protocols: ClassVar[str] = ""  # "module:rows"; the first row of the task is its default
+    calibrated: ClassVar[Calibrated] = "intervals"
+    generative: ClassVar[bool] = False  # answers are drawn from a distribution, always from noise
+    counted: ClassVar[Counted] = ""  # of a source, by `classes`
+    encodings: ClassVar[Encodings] = {"target": {}}  # to compare
+    older: ClassVar[Mapping[str, Any]] = {}  # what checkpoints did that lack a setting
     weight: float = 1.0  # share of the batches
+
+    @classmethod
+    def in_one_line(cls) -> tuple[str, ...]:
+        """The headline; without one, the first metric that is declared."""
+        return cls.headline or tuple(cls.metrics)[:1]
+
+    @classmethod
+    def for_source(cls, source: Any) -> Self:
+        """The usual settings, with room for the classes of a source that has any."""
+        count = len(getattr(source, cls.counted)) if cls.counted else 0
+        return cls(**({"classes": count} if count else {}))
+
+    @property
+    def metric(self) -> str:
+        """The main one."""
+        return self.in_one_line()[0]
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that these settings ask for; "": the default of the task."""
+        return ""
+
+    @property
+    def loses_scale(self) -> bool:
+        """Whether predictions are fitted to the truth before they are compared with it."""
+        return False
 
 
 @dataclass(frozen=True)
 class DepthSettings(TaskSettings):
     """Depth from one image. Targets are near -1, far +1."""
 
-    name: ClassVar[str] = "depth"
-    implementation: ClassVar[str] = "stepsight.tasks.depth:Depth"
+    name = "depth"
+    implementation = "stepsight.tasks.depth:Depth"
+    metrics = {
+        "abs_rel": Measure("AbsRel", "lower"),
+        "delta1": Measure("δ1", "higher"),
+        "delta2": Measure("δ2", "higher"),
+        "delta3": Measure("δ3", "higher"),
+        "above_1.25": Measure("above 1.25", "lower"),
+        "sq_rel": Measure("SqRel", "lower", "m"),
+        "rmse": Measure("RMSE", "lower", "m", power=2),
+        "irmse": Measure("iRMSE", "lower", "1/m", power=2),
+        "rmse_log": Measure("log RMSE", "lower", power=2),
+        "log10": Measure("log10", "lower"),
+        "silog": Measure("SILog", "lower", pools=False),
+        "silog_half": Measure("SILog (half)", "lower", pools=False),
+        "ordering": Measure("order accuracy", "higher"),
+        "mae_normalised": Measure("MAE, normalised", "lower"),
+        "rmse_normalised": Measure("RMSE, normalised", "lower", power=2),
+    }
+    headline = ("abs_rel", "delta1")
+    protocols = "stepsight.metrics.protocols.depth:ROWS"
+    encodings = {space: {"space": space} for space in ("linear", "log", "inverse")}
+    # what the target is linear in: log depth, 1 / depth or depth
     space: Literal["log", "inverse", "linear"] = "log"
     range: Literal["quantile", "metric"] = "quantile"  # per-image 2/98 %, or [low, high] for all
     low: float = 1.3  # metres at -1 (quantile: only the scale that predictions are shown in)
@@ -36,34 +176,73 @@ class DepthSettings(TaskSettings):
         "median", "mean", "medoid", "published", "unaligned_median", "unaligned_mean"
     ] = "median"
 
+    @property
+    def protocol(self) -> str:
+        """Metric depth is not aligned; the fit is in log depth where the target is."""
+        if self.range == "metric":
+            return "depth-metric"
+        return "" if self.space == "log" else "depth-affine"
+
+    @property
+    def loses_scale(self) -> bool:
+        return self.range == "quantile"
+
 
 @dataclass(frozen=True)
 class FlowSettings(TaskSettings):
     """Optical flow from two frames, both components in one target."""
 
-    name: ClassVar[str] = "flow"
-    implementation: ClassVar[str] = "stepsight.tasks.flow:Flow"
+    name = "flow"
+    implementation = "stepsight.tasks.flow:Flow"
+    metrics = {
+        "epe": Measure("EPE", "lower", "px"),
+        "epe_units": Measure("EPE, units", "lower"),
+        "epe_matched": Measure("EPE matched", "lower", "px", count="n_matched"),
+        "epe_unmatched": Measure("EPE unmatched", "lower", "px", count="n_unmatched"),
+        "epe_s0_10": Measure("EPE s0-10", "lower", "px", count="n_s0_10"),
+        "epe_s10_40": Measure("EPE s10-40", "lower", "px", count="n_s10_40"),
+        "epe_s40": Measure("EPE s40+", "lower", "px", count="n_s40"),
+        "below_1px": Measure("below 1 px", "higher"),
+        "below_3px": Measure("below 3 px", "higher"),
+        "below_5px": Measure("below 5 px", "higher"),
+        "above_1px": Measure("above 1 px", "lower"),
+        "wauc": Measure("WAUC", "higher", "%", best=100.0),
+        "fl_all": Measure("Fl-all", "lower"),
+    }
+    headline = ("epe", "fl_all")
+    protocols = "stepsight.metrics.protocols.flow:ROWS"
+    encodings = {"joint": {}, "separate": {"components": "separate"}}
+    older = {"fine_window": 0, "costs": False, "look": False}
     scale: float = 3.0  # pixels (of the working grid, unless `grid` is given) at 1
     grid: tuple[int, int] = (0, 0)  # height and width whose pixels the target is in; 0: working
     components: Literal["joint", "separate"] = "joint"  # separate: u and v, a run each
     cost_volume: bool = True  # parameter-free matching of the two frames as a condition
     radius: int = 4  # of the cost volume, in cells
-    stride: int = 2  # pixels a cell
+    stride: int = 2  # pixels per cell
     window: int = 7  # cells over which costs are averaged
     fine_window: int = 3  # of a second volume; 0: none
     costs: bool = True  # also the costs themselves, before the softmax
     look: bool = True  # see anew at every call what the estimate so far leaves over
     look_radius: int = 2  # pixels around the estimate whose costs are seen then
     sharpness: float = 60.0  # of the softmax over displacements
-    merge_by: Literal["mean", "median", "medoid"] = "mean"
+    merge_by: Literal["mean", "median", "medoid"] = "mean"  # of members, in pixels
 
 
 @dataclass(frozen=True)
 class AmodalSettings(TaskSettings):
     """The whole of a partly hidden object, prompted by its visible mask."""
 
-    name: ClassVar[str] = "amodal"
-    implementation: ClassVar[str] = "stepsight.tasks.amodal:Amodal"
+    name = "amodal"
+    implementation = "stepsight.tasks.amodal:Amodal"
+    metrics = {
+        "iou": Measure("IoU", "higher", count="union"),
+        "iou_hidden": Measure("hidden IoU", "higher", count="union_hidden"),
+        "hidden": Measure("hidden", "neither"),
+    }
+    headline = ("iou", "iou_hidden")
+    protocols = "stepsight.metrics.protocols.segmentation:ROWS"
+    calibrated = "probability"
+    encodings = {"mask": {}, "rgb": {"target": "rgb"}}
     target: Literal["mask", "rgb"] = "mask"  # rgb: the whole object's picture on white
     threshold: int = 254  # rgb: below it in any channel (0 to 255) a pixel may be the object
     background: Literal["threshold", "border"] = "border"  # rgb: or also cut off from the border
@@ -72,21 +251,57 @@ class AmodalSettings(TaskSettings):
 
 @dataclass(frozen=True)
 class SemanticSettings(TaskSettings):
-    """A class a pixel, in an encoding that decodes exactly."""
+    """A class per pixel, in an encoding that decodes exactly."""
 
-    name: ClassVar[str] = "semantic"
-    implementation: ClassVar[str] = "stepsight.tasks.semantic:Semantic"
-    classes: int = 7
+    name = "semantic"
+    implementation = "stepsight.tasks.semantic:Semantic"
+    metrics = {
+        "miou": Measure("mIoU", "higher"),
+        "pixel_accuracy": Measure("accuracy", "higher"),
+        "mean_score": Measure("mean score", "higher"),
+    }
+    headline = ("miou", "pixel_accuracy")
+    protocols = "stepsight.metrics.protocols.segmentation:ROWS"
+    calibrated = "answers"
+    encodings = {code: {"encoding": code} for code in ("onehot", "bits", "palette")}
+    counted = "classes"
+    classes: int = 7  # label values 0 to classes - 1
     encoding: Literal["onehot", "bits", "palette"] = "onehot"  # palette: colours, for VAEs
     merge_by: Literal["mean", "vote", "medoid"] = "mean"  # mean: of the codes, before decoding
+
+
+@dataclass(frozen=True)
+class PanopticSettings(SemanticSettings):
+    """Classes and their instances: scored in predictions of other programs, not trained here."""
+
+    name = "panoptic"
+    implementation = "stepsight.tasks.panoptic:Panoptic"
+    metrics = {
+        "pq": Measure("PQ", "higher"),
+        "pq_things": Measure("PQ things", "higher"),
+        "pq_stuff": Measure("PQ stuff", "higher"),
+        "sq": Measure("SQ", "higher"),
+        "rq": Measure("RQ", "higher"),
+    }
+    headline = ("pq", "sq", "rq")
 
 
 @dataclass(frozen=True)
 class NormalsSettings(TaskSettings):
     """Surface normals in camera coordinates."""
 
-    name: ClassVar[str] = "normals"
-    implementation: ClassVar[str] = "stepsight.tasks.normals:Normals"
+    name = "normals"
+    implementation = "stepsight.tasks.normals:Normals"
+    metrics = {
+        "mean_angle": Measure("mean angle", "lower", "°"),
+        "median_angle": Measure("median angle", "lower", "°", pools=False),
+        "below_11.25": Measure("below 11.25°", "higher"),
+        "below_22.5": Measure("below 22.5°", "higher"),
+        "below_30": Measure("below 30°", "higher"),
+    }
+    headline = ("mean_angle", "below_30")
+    protocols = "stepsight.metrics.protocols.other:ROWS"
+    encodings = {"vectors": {}}
     axes: Literal["right_down_forward", "right_up_back"] = "right_down_forward"  # of the target
 
 
@@ -94,20 +309,35 @@ class NormalsSettings(TaskSettings):
 class ImageSettings(TaskSettings):
     """Generation of images by class: what backbones are pretrained on."""
 
-    name: ClassVar[str] = "image"
-    implementation: ClassVar[str] = "stepsight.tasks.image:Image"
-    classes: int = 8
+    name = "image"
+    implementation = "stepsight.tasks.image:Image"
+    metrics = {"energy": Measure("energy score", "lower")}
+    headline = ("energy",)
+    protocols = "stepsight.metrics.protocols.other:ROWS"
+    generative = True
+    encodings = {}
+    counted = "categories"
+    classes: int = 8  # of pictures
     dropout: float = 0.1  # share of training rows whose class is hidden (null row)
 
 
-TABLE: dict[str, type[TaskSettings]] = {
-    row.name: row
-    for row in (
-        DepthSettings,
-        FlowSettings,
-        AmodalSettings,
-        SemanticSettings,
-        NormalsSettings,
-        ImageSettings,
-    )
-}
+TABLE: Registry[type[TaskSettings]] = Registry(
+    {
+        row.name: row
+        for row in (
+            DepthSettings,
+            FlowSettings,
+            AmodalSettings,
+            SemanticSettings,
+            NormalsSettings,
+            ImageSettings,
+        )
+    },
+    "tasks",
+    TaskSettings,
+)
+
+
+def scored_tasks() -> dict[str, type[TaskSettings]]:
+    """All tasks that predictions can be scored for, those without a model of ours included."""
+    return {**TABLE, PanopticSettings.name: PanopticSettings}

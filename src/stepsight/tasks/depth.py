@@ -11,21 +11,27 @@ has for a new image: ours is all ones, in training as well.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight import ensemble
 from stepsight.colours import Legend, colour_depth, depth_legend, depth_limits, reference, veil
 from stepsight.ensemble import Reduce
 from stepsight.errors import UserError
-from stepsight.metrics import protocol as protocols
-from stepsight.metrics.scoring import score
-from stepsight.metrics.trivial import accumulate_mean_map, mean_map
+from stepsight.metrics.alignment.align import Space, align
+from stepsight.metrics.alignment.normalised import normalised_rows
+from stepsight.metrics.depth import clipped, depth_rows, scored_pixels
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.ordering import ordering_rows
+from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.protocols.formula import depth_steps
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import SquaredError, masked_mean, resize, robust, stand_in
+from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.tasks.base import Files, Task, masked_mean, resize, robust
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
@@ -39,24 +45,19 @@ REDUCTIONS: dict[str, Reduce] = {  # by `merge_by`, but for the published one
     "unaligned_median": "median",
     "unaligned_mean": "mean",
 }
+SHOWN_DISPARITY = 1e-2  # of the largest: what is farther is drawn as if it were there
 
 
 @dataclass(frozen=True)
-class Depth(SquaredError, DepthSettings):
+class Depth(Task, DepthSettings):
     """Predictions are metres. Affine-invariant ones are right up to scale and shift in `space`,
     and are shown as if near and far were `low` and `high`. Uncertainty: spread of the members, as
     they were merged, in the target space, where the whole range of an image is about 2."""
 
-    needs: ClassVar[str] = "depth"
-    asks: ClassVar[tuple[str, ...]] = ()
-    metric: ClassVar[str] = "abs_rel"
-    higher_is_better: ClassVar[bool] = False
-    rows: ClassVar[int] = 1
-    passes: ClassVar[int] = 1
-    channels: ClassVar[int] = 1
-    feature_channels: ClassVar[int] = 0
-    look_channels: ClassVar[int] = 0
-    mirrors: ClassVar[tuple[int, ...]] = ()
+    target_field = "depth"
+    channels = 1
+    files = Files((1,), {".png": "grey16", ".pfm": "pfm"}, scaled=True)
+    has_edges = True
 
     def __post_init__(self) -> None:
         if self.range == "metric" and self.merge_by == "published":
@@ -113,20 +114,66 @@ class Depth(SquaredError, DepthSettings):
         prediction.uncertainty = spread
         return prediction
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        return score(prediction.values, batch, protocols.get(protocol, self.name))
+    def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
+        values, given = stated.values, stated.given
+        if rule.needs == "order":
+            (order,) = self.require(batch, rule, "order")
+            return ordering_rows(values, order, given=given)
+        depth, valid = self.require(batch, rule, "depth", "depth_valid")
+        if rule.scored_in == "normalised":
+            if given != "depth":
+                raise UserError(f"{rule.name} scores depth up to scale and shift, not {given}.")
+            return normalised_rows(values, depth, valid)
+        return depth_rows(values, depth, valid, rule, given=given, keys=batch.keys)
 
-    def statistics(self, batch: Batch) -> Tensor:
-        target = self.encode(batch)
-        return torch.cat(accumulate_mean_map(target.x, target.valid))
+    def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
+        """The merged prediction and its members, stacked below one another and aligned as one map
+        whose first part alone is fitted."""
+        truth, valid = batch.depth, batch.depth_valid
+        if truth is None or valid is None or rule.space is None:
+            return None
+        if rule.needs is not None or rule.scored_in != "depth":
+            return None
+        merged, members = stated.values, stated.members
+        maps = merged[None] if members is None else torch.cat([merged[None], members])
+        height, width = truth.shape[-2:]
+        scored = scored_pixels(truth, valid, rule)
+        first = torch.arange(len(maps) * height, device=truth.device)[:, None] < height
+        tall = rearrange(maps, "e b 1 h w -> b 1 (e h) w")
+        longest = max(tall.shape[-2:]) / max(height, width)
+        aligned = align(
+            tall,
+            repeat(truth, "b 1 h w -> b 1 (e h) w", e=len(maps)),
+            repeat(scored, "b 1 h w -> b 1 (e h) w", e=len(maps)),
+            rule.alignment,
+            rule.space,
+            given=stated.given,
+            fit_to=first,
+            fit_positive=rule.fit_positive,
+            fit_width=None if rule.fit_width is None else round(rule.fit_width * longest),
+            keys=batch.keys,
+        )
+        aligned = rearrange(aligned, "b 1 (e h) w -> e b 1 h w", h=height)
+        p, *members = (clipped(depth, truth, scored, rule) for depth in aligned)
+        error = (p - truth).abs() / torch.where(scored, truth, 1.0)
+        return Case(error, scored, truth, torch.stack(members) if members else None)
+
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        return depth_steps(rule)
+
+    def from_given(self, values: Tensor, given: Space) -> Tensor:
+        if given == "log":
+            return values.exp()
+        if given == "disparity":
+            return values.clamp_min(SHOWN_DISPARITY * values.amax()).reciprocal()
+        return values
+
+    def to_given(self, values: Tensor, given: Space) -> Tensor:
+        return {"disparity": Tensor.reciprocal, "log": Tensor.log}.get(given, Tensor.clone)(values)
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
-        flat = torch.zeros_like(batch.image[:, :1])
-        found = {"constant": self.decode(flat)}
-        if statistics is not None:
-            mean = stand_in(mean_map(statistics[:1], statistics[1:]), batch)
-            found["mean_map"] = self.decode(mean.expand_as(flat))
-        return found
+        flat = self.decode(torch.zeros_like(batch.image[:, :1]))
+        return {"constant": flat} | super().baselines(batch, statistics)
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         return self._uncurve(resize(self._curve(values), size))
@@ -143,10 +190,6 @@ class Depth(SquaredError, DepthSettings):
 
     def legend(self, like: Tensor) -> Legend:
         return depth_legend(like)
-
-    def truth(self, batch: Batch) -> Tensor:
-        depth, valid = require(self.name, batch, "depth", "depth_valid")
-        return torch.where(valid, depth, torch.nan)
 
     def _fitted(self, values: Tensor, truth: Tensor) -> Tensor:
         """Metres "b 1 h w" with the scale and shift in `space` that bring them closest to the

@@ -4,14 +4,14 @@ The target is flow / scale, never clipped, in pixels of the working grid, or of 
 whatever the working size. At small scale a network learns nothing from two concatenated frames, so
 a parameter-free local cost volume is offered as a condition.
 
-With `components="separate"` u and v are runs of their own, told apart by their label row. That, the
-grid (384, 512) and the scale 75 are the layout of the weights of Ravishankar et al. 2024.
+With `components="separate"` u and v are runs of their own, distinguished by their label row. That,
+the grid (384, 512) and the scale 75 are the layout of the weights of Ravishankar et al. 2024.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -21,28 +21,32 @@ from stepsight import ensemble
 from stepsight.colours import Legend, colour_flow, flow_legend, reference, veil
 from stepsight.errors import UserError
 from stepsight.matching import mean_costs, scores
-from stepsight.metrics import protocol as protocols
+from stepsight.metrics.flow import axis_fit, flow_rows, scored_pixels
+from stepsight.metrics.masked import Rows
 from stepsight.metrics.photometric import warped
-from stepsight.metrics.scoring import score
-from stepsight.metrics.trivial import accumulate_mean_map, mean_map, oracle_mean_flow
+from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.protocols.formula import flow_steps
+from stepsight.metrics.trivial import mean_map, oracle_mean_flow
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import SquaredError, masked_mean, resize, robust
+from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.tasks.base import Files, Task, masked_mean, resize, robust
 from stepsight.tasks.config import FlowSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
 @dataclass(frozen=True)
-class Flow(SquaredError, FlowSettings):
+class Flow(Task, FlowSettings):
     """Predictions are pixels of the grid they are given on. Uncertainty: root of the members'
     variance summed over u and v, in the same pixels."""
 
-    needs: ClassVar[str] = "flow"
-    asks: ClassVar[tuple[str, ...]] = ("second",)
-    metric: ClassVar[str] = "epe"
-    higher_is_better: ClassVar[bool] = False
-    images: ClassVar[int] = 2
-    mirrors: ClassVar[tuple[int, ...]] = (0,)
-    channels: ClassVar[int] = 2
+    target_field = "flow"
+    required_inputs = ("second",)
+    channels = 2
+    files = Files((2,), {".png": "kitti_flow", ".flo": "flo", ".pfm": "pfm"})
+    verifiers = ("photometric", "forward_backward", "codec_round_trip")
+    has_edges = True
+    in_pixels = True
+    mirrors = (0,)
 
     def __post_init__(self) -> None:
         if self.grid != (0, 0) and min(self.grid) < 1:
@@ -52,12 +56,8 @@ class Flow(SquaredError, FlowSettings):
             )
 
     @property
-    def passes(self) -> int:
+    def splits(self) -> int:
         return 2 if self.components == "separate" else 1
-
-    @property
-    def rows(self) -> int:
-        return self.passes
 
     @property
     def feature_channels(self) -> int:
@@ -66,7 +66,7 @@ class Flow(SquaredError, FlowSettings):
 
     @property
     def look_channels(self) -> int:
-        return 4 * (3 + (2 * self.look_radius + 1) ** 2) if self.look and self.passes == 1 else 0
+        return 4 * (3 + (2 * self.look_radius + 1) ** 2) if self.look and self.splits == 1 else 0
 
     def condition(self, batch: Batch) -> Condition:
         (second,) = require(self.name, batch, "second")
@@ -87,7 +87,7 @@ class Flow(SquaredError, FlowSettings):
         windows = [self.window, *([self.fine_window] if self.fine_window else [])]
         costs = mean_costs(first, second, windows, stride=self.stride, radius=self.radius)
         raw = [costs[0] * 4] if self.costs else []
-        return torch.cat([*(scores(one, self.sharpness) for one in costs), *raw], dim=1)
+        return torch.cat([*(scores(cost, self.sharpness) for cost in costs), *raw], dim=1)
 
     def encode(self, batch: Batch) -> Target:
         flow, valid = require(self.name, batch, "flow", "flow_valid")
@@ -117,27 +117,39 @@ class Flow(SquaredError, FlowSettings):
             prediction.uncertainty = variance.sqrt()
         return prediction
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        return score(prediction.values, batch, protocols.get(protocol, self.name))
+    def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
+        flow, valid = self.require(batch, rule, "flow", "flow_valid")
+        valid = scored_pixels(flow, valid, rule)
+        values = stated.values
+        if rule.alignment == "affine":
+            values = axis_fit(values, flow, valid)
+        rows = flow_rows(values, flow, valid, batch.occluded)
+        return rows if rule.unit is None else rows | {"epe_units": rows["epe"] / rule.unit}
 
-    def statistics(self, batch: Batch) -> Tensor:
-        target = self.encode(batch)
-        return torch.cat(accumulate_mean_map(target.x, target.valid))
+    def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
+        flow, valid = batch.flow, batch.flow_valid
+        if rule.alignment != "none" or flow is None or valid is None:
+            return None
+        error = (stated.values - flow).norm(dim=1, keepdim=True)
+        return Case(error, scored_pixels(flow, valid, rule), flow, stated.members)
+
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        return flow_steps(rule)
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         still = torch.zeros_like(batch.image[:, :2])
-        found = {"zero_flow": self.decode(still)}
+        floors = {"zero_flow": self.decode(still)}
         if batch.flow is not None and batch.flow_valid is not None:
             mean = oracle_mean_flow(batch.flow, batch.flow_valid)
-            found["oracle_mean_flow"] = self._as_prediction(mean)
+            floors["oracle_mean_flow"] = self._as_prediction(mean)
         if statistics is not None:
             total, count = statistics[:2], statistics[2:]
             overall = (total.sum((1, 2), keepdim=True) / count.sum()).expand_as(total)
             grid = (int(still.shape[-2]), int(still.shape[-1]))
             for name, mean in (("constant", overall), ("mean_map", mean_map(total, count))):
                 learned = self.decode(mean[None].to(still)).values  # pixels of the working grid
-                found[name] = self._as_prediction(self.rescale(learned, grid).expand_as(still))
-        return found
+                floors[name] = self._as_prediction(self.rescale(learned, grid).expand_as(still))
+        return floors
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = values.shape[-2:]
@@ -151,10 +163,6 @@ class Flow(SquaredError, FlowSettings):
 
     def legend(self, like: Tensor) -> Legend:
         return flow_legend(like)
-
-    def truth(self, batch: Batch) -> Tensor:
-        flow, valid = require(self.name, batch, "flow", "flow_valid")
-        return torch.where(valid, flow, torch.nan)
 
     def _as_prediction(self, flow: Tensor) -> Prediction:
         return Prediction(self.name, flow / self._unit(flow), flow)

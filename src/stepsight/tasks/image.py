@@ -1,12 +1,12 @@
 """Class-conditional generation of images: what backbones are pretrained on.
 
-The target is the image itself, and the class, a label row of the backbone, is all it is told.
+The target is the image itself, and the class, a label row of the backbone, is all its condition.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -16,32 +16,34 @@ from stepsight.colours import colour_image
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.generation import generation_rows
-from stepsight.metrics.trivial import accumulate_mean_map, mean_map
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import SquaredError, masked_mean, resize, stand_in
+from stepsight.tasks.base import Task, masked_mean
 from stepsight.tasks.config import ImageSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
 
 @dataclass(frozen=True)
-class Image(SquaredError, ImageSettings):
+class Image(Task, ImageSettings):
     """Predictions are RGB in [-1, 1], and `x` holds all members, "b (e c) h w": the answer is a
     distribution. Uncertainty: standard deviation of the members, averaged over the channels."""
 
-    needs: ClassVar[str] = "class_id"
-    asks: ClassVar[tuple[str, ...]] = ()
-    metric: ClassVar[str] = "energy"
-    higher_is_better: ClassVar[bool] = False
-    passes: ClassVar[int] = 1
-    images: ClassVar[int] = 0
-    channels: ClassVar[int] = 3
-    feature_channels: ClassVar[int] = 0
-    look_channels: ClassVar[int] = 0
-    mirrors: ClassVar[tuple[int, ...]] = ()
+    target_field = "class_id"
+    channels = 3
+    verifiers = ()
 
     @property
-    def rows(self) -> int:
+    def images(self) -> int:
+        return 0
+
+    @property
+    def label_count(self) -> int:
         return self.classes
+
+    @property
+    def hidden_share(self) -> float:
+        return self.dropout
 
     def condition(self, batch: Batch) -> Condition:
         return Condition(batch.image[:, None][:, :0])  # none of the one image
@@ -75,24 +77,18 @@ class Image(SquaredError, ImageSettings):
             prediction.uncertainty = spread.mean(dim=1, keepdim=True)
         return prediction
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
+    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> Rows:
         real = self.truth(batch)
         protocols.get(protocol, self.name)
         members = rearrange(prediction.x, "b (e c) h w -> e b c h w", c=3)
         return generation_rows(members.clamp(-1, 1), real)
 
-    def statistics(self, batch: Batch) -> Tensor:
-        target = self.encode(batch)
-        return torch.cat(accumulate_mean_map(target.x, target.valid))
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        yield "mean_i |f_i - f| - 1/2 mean_ij |f_i - f_j|"
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
-        if statistics is None:
-            return {}
-        mean = stand_in(mean_map(statistics[:3], statistics[3:]), batch)
-        return {"mean_image": self.decode(mean.expand_as(batch.image))}
-
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        return resize(values, size)
+        learned = super().baselines(batch, statistics)
+        return {"mean_image": learned["mean_map"]} if learned else {}
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         return colour_image(values)

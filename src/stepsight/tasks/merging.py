@@ -35,8 +35,8 @@ def merging(tasks: Mapping[str, Task], rules: Mapping[str, str] | str) -> dict[s
 
 def _everywhere(tasks: Mapping[str, Task], rule: str) -> dict[str, str]:
     """The rule for each task that has it."""
-    found = {name: rule for name, task in tasks.items() if rule in merge_rules(task)}
-    if not found:
+    rules = {name: rule for name, task in tasks.items() if rule in merge_rules(task)}
+    if not rules:
         known = {other for task in tasks.values() for other in merge_rules(task)}
         raise UserError(f"no task here merges by '{rule}'.{suggest(rule, known)}")
-    return found
+    return rules

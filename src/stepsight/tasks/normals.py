@@ -7,8 +7,9 @@ facing the observer). Truth and predictions keep ours.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,36 +17,27 @@ from torch import Tensor
 
 from stepsight.colours import colour_normals, veil
 from stepsight.ensemble import merge_directions
-from stepsight.metrics import protocol as protocols
-from stepsight.metrics.scoring import score
-from stepsight.metrics.trivial import accumulate_mean_map, mean_map
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.normals import normals_rows
+from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import SquaredError, masked_mean, resize, stand_in
+from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.tasks.base import Files, Task, masked_mean, resize
 from stepsight.tasks.config import NormalsSettings
-from stepsight.types import Batch, Condition, Prediction, Target
+from stepsight.types import Batch, Prediction, Target
 
 MAX_COSINE = 1 - 1e-6  # the slope of arccos is infinite at 1; costs 0.0014 rad at the truth
 
 
 @dataclass(frozen=True)
-class Normals(SquaredError, NormalsSettings):
+class Normals(Task, NormalsSettings):
     """Predictions are unit vectors. Uncertainty: mean angle of the members to their mean direction,
     divided by pi."""
 
-    needs: ClassVar[str] = "normals"
-    asks: ClassVar[tuple[str, ...]] = ()
-    metric: ClassVar[str] = "mean_angle"
-    higher_is_better: ClassVar[bool] = False
-    rows: ClassVar[int] = 1
-    passes: ClassVar[int] = 1
-    images: ClassVar[int] = 1
-    channels: ClassVar[int] = 3
-    feature_channels: ClassVar[int] = 0
-    look_channels: ClassVar[int] = 0
-    mirrors: ClassVar[tuple[int, ...]] = (0,)
-
-    def condition(self, batch: Batch) -> Condition:
-        return Condition(batch.image[:, None])
+    target_field = "normals"
+    channels = 3
+    files = Files((3,))
+    mirrors = (0,)
 
     def encode(self, batch: Batch) -> Target:
         normals, valid = require(self.name, batch, "normals", "normals_valid")
@@ -69,21 +61,25 @@ class Normals(SquaredError, NormalsSettings):
         prediction.uncertainty = spread if len(members) > 1 else None
         return prediction
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        return score(prediction.values, batch, protocols.get(protocol, self.name))
+    def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
+        truth = self.require(batch, rule, "normals", "normals_valid")
+        return normals_rows(stated.values, *truth)
 
-    def statistics(self, batch: Batch) -> Tensor:
-        target = self.encode(batch)
-        return torch.cat(accumulate_mean_map(target.x, target.valid))
+    def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
+        normals, valid = batch.normals, batch.normals_valid
+        if normals is None or valid is None:
+            return None
+        cosine = F.cosine_similarity(stated.values, normals, dim=1)[:, None]
+        return Case(cosine.clamp(-1, 1).arccos(), valid, unit=180 / math.pi)
+
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        yield "angle = arccos(p . n / |p|)"
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         facing = torch.zeros_like(batch.image)
         facing[:, 2] = -1.0  # straight at the camera
-        found = {"constant": self.decode(self._turned(facing))}
-        if statistics is not None:
-            mean = stand_in(mean_map(statistics[:3], statistics[3:]), batch)
-            found["mean_map"] = self.decode(mean.expand_as(facing))
-        return found
+        constant = self.decode(self._turned(facing))
+        return {"constant": constant} | super().baselines(batch, statistics)
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         return F.normalize(resize(values, size), dim=1)
@@ -91,10 +87,6 @@ class Normals(SquaredError, NormalsSettings):
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         picture = colour_normals(values)
         return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
-
-    def truth(self, batch: Batch) -> Tensor:
-        normals, valid = require(self.name, batch, "normals", "normals_valid")
-        return torch.where(valid, normals, torch.nan)
 
     def _turned(self, normals: Tensor) -> Tensor:
         """Between our axes and the target's, "b 3 h w"; its own inverse."""

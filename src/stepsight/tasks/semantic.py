@@ -1,16 +1,16 @@
 """Semantic segmentation in an encoding that decodes exactly: every class has a code of numbers in
 [-1, 1], and a sample is read as the class of the nearest code (L2).
 
-One-hot: one channel a class, +1 on it and -1 elsewhere. Bits: the class id in binary, one channel a
-bit (Analog Bits, Chen et al. 2023). Palette: a colour, which passes through a VAE of pictures; the
-digits of the class id in base n, on the n x n x n grid that spans the colour cube, with the least n
-that has room for all classes (Painter, Wang et al. 2023, with n = 6 for ADE20K's 150).
+One-hot: one channel per class, +1 on it and -1 elsewhere. Bits: the class id in binary, a channel
+per bit (Analog Bits, Chen et al. 2023). Palette: a colour, which passes through a VAE of pictures;
+the digits of the class id in base n, on the n x n x n grid that spans the colour cube, with the
+least n that has room for all classes (Painter, Wang et al. 2023, with n = 6 for ADE20K's 150).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,39 +20,32 @@ from torch import Tensor
 from stepsight.colours import colour_labels, veil
 from stepsight.ensemble import most_central, pick
 from stepsight.errors import UserError
-from stepsight.metrics import protocol as protocols
-from stepsight.metrics.scoring import score
+from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks.segmentation import semantic_rows
+from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.trivial import class_counts, prior_map
 from stepsight.metrics.truth import require
-from stepsight.tasks.base import SquaredError, masked_mean, stand_in
+from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.tasks.base import Files, Task, broadcast_map, masked_mean
 from stepsight.tasks.config import SemanticSettings
-from stepsight.types import IGNORE, Batch, Condition, Prediction, Target
+from stepsight.types import IGNORE, Batch, Prediction, Target
 
 SHARPNESS = 8.0  # at a code, the loss gives a neighbouring one e^-8 of its probability
 
 
 @dataclass(frozen=True)
-class Semantic(SquaredError, SemanticSettings):
+class Semantic(Task, SemanticSettings):
     """Predictions are class ids. Uncertainty: share of the members that voted otherwise."""
 
-    needs: ClassVar[str] = "labels"
-    asks: ClassVar[tuple[str, ...]] = ()
-    metric: ClassVar[str] = "miou"
-    higher_is_better: ClassVar[bool] = True
-    rows: ClassVar[int] = 1
-    passes: ClassVar[int] = 1
-    images: ClassVar[int] = 1
-    feature_channels: ClassVar[int] = 0
-    look_channels: ClassVar[int] = 0
-    mirrors: ClassVar[tuple[int, ...]] = ()
+    target_field = "labels"
+    files = Files((1,), {".png": "labels"}, ids=True)
+    verifiers = ("code_round_trip", "codec_round_trip")
+    has_edges = True
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         bits = max(1, (self.classes - 1).bit_length())
         return {"onehot": self.classes, "bits": bits, "palette": 3}[self.encoding]
-
-    def condition(self, batch: Batch) -> Condition:
-        return Condition(batch.image[:, None])
 
     def encode(self, batch: Batch) -> Target:
         (labels,) = require(self.name, batch, "labels")
@@ -127,9 +120,38 @@ class Semantic(SquaredError, SemanticSettings):
         prediction.uncertainty = (votes != prediction.values).float().mean(dim=0)
         return prediction
 
-    def score(self, prediction: Prediction, batch: Batch, protocol: str) -> dict[str, Tensor]:
-        rule = protocols.get(protocol, self.name)
-        return score(prediction.values, batch, rule, classes=self.classes)
+    def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
+        (labels,) = self.require(batch, rule, "labels")
+        ids = stated.values[:, 0]
+        refuse_unknown(ids, labels != IGNORE, self.classes, batch)
+        return semantic_rows(ids, labels, self.classes)
+
+    def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
+        if batch.labels is None:
+            return None
+        values, labels = stated.values, batch.labels[:, None]
+        likely, squares = _class_chances(stated, labels)
+        return Case(
+            (values != labels).float(),
+            labels != IGNORE,
+            doubt=None if likely is None else 1 - likely,
+            stated=likely,
+            happened=values == labels,
+            squares=squares,
+            outlines=(values, labels),
+        )
+
+    def formula(self, rule: Protocol) -> Iterator[str]:
+        yield "IoU_c = TP / (TP + FP + FN), mIoU = mean over c that occur"
+
+    def decided(self, batch: Batch, values: Tensor) -> Batch:
+        return replace(batch, labels=values[:, 0])
+
+    def edge_map(self, x: Tensor) -> Tensor:
+        """As decided, for the noise of undecided codes is no edge."""
+        values = self.decode(x).values
+        classes = torch.arange(int(values.max()) + 1, device=x.device)
+        return (values == classes[:, None, None]).to(x)
 
     def statistics(self, batch: Batch) -> Tensor:
         (labels,) = require(self.name, batch, "labels")
@@ -138,7 +160,7 @@ class Semantic(SquaredError, SemanticSettings):
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         if statistics is None:
             return {}
-        counts = stand_in(statistics, batch)[0]
+        counts = broadcast_map(statistics, batch)[0]
         prior = prior_map(counts).expand(len(batch), 1, -1, -1)
         commonest = counts.sum((1, 2)).argmax()
         return {
@@ -192,3 +214,41 @@ class Semantic(SquaredError, SemanticSettings):
     def _levels(self) -> int:
         """Values a channel of the palette takes: the least n >= 2 with n^3 >= classes."""
         return next(n for n in range(2, self.classes + 2) if n**3 >= self.classes)
+
+
+def refuse_unknown(ids: Tensor, where: Tensor, classes: int, batch: Batch) -> None:
+    """Raise UserError where predicted class ids "b h w" that count are not 0 .. classes - 1."""
+    wrong = where & ((ids < 0) | (ids >= classes))
+    if wrong.any():
+        image = int(torch.nonzero(wrong)[0, 0])
+        raise UserError(
+            f"{batch.keys[image]}: class {int(ids[wrong][0])} is predicted where there are "
+            f"{classes} classes, 0 to {classes - 1}. Write class numbers from 0, not colours or "
+            "the data set's own ids."
+        )
+
+
+def _class_chances(stated: Stated, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The probability of the answer, and sum_k (p_k - [k is true])^2, "b 1 h w" each; None where
+    neither the answer states probabilities nor members vote."""
+    values, votes = stated.values, stated.members
+    known = torch.where(labels == IGNORE, 0, labels)
+    if stated.chances is not None:
+        p, at = stated.chances.double().flatten(2), _nearest(stated.chances, values)
+        image = torch.arange(len(p), device=p.device)[:, None, None]
+        likely, true = (p[image, ids[:, 0], at][:, None] for ids in (values, known))
+        squares = p.square().sum(1)[:, at][:, None]
+    elif votes is not None:
+        likely, true = ((votes == ids).double().mean(0) for ids in (values, known))
+        squares = torch.stack([(votes == vote).double().mean(0) for vote in votes]).mean(0)
+    else:
+        return None, None
+    return likely, squares - 2 * true + 1
+
+
+def _nearest(small: Tensor, large: Tensor) -> Tensor:
+    """For each pixel of `large "b c h w"` the nearest one of `small`, "h w", counted by rows."""
+    height, width = small.shape[-2:]
+    places = torch.arange(height * width, dtype=torch.float64, device=small.device)
+    grid = places.reshape(1, 1, height, width)
+    return F.interpolate(grid, size=large.shape[-2:], mode="nearest-exact")[0, 0].long()

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from stepsight import checkpoint
 from stepsight.checkpoint import BACKBONE
-from stepsight.training.state import initialise
 
 DIT, UNET = "DiT-Ti/4", "unet-tiny"
 FOUR = {"depth": {}, "flow": {"cost_volume": False}, "amodal": {}, "semantic": {}}
@@ -118,14 +117,14 @@ def test_a_run_starts_from_another(lab, tmp_path):
     noised = {"start": 0.0, "rollout": 0.0, "denoise": 1.0}
     generator_run = lab.fit(lab.config(("image",), images=16, rows=noised), tmp_path / "generator")
     saved = checkpoint.read(generator_run)
-    s, _ = lab.begin(lab.config(("depth", "flow"), images=8), tmp_path / "pupil")
-    initialise(s, saved)
+    learner = lab.begin(lab.config(("depth", "flow"), images=8), tmp_path / "pupil").learner
+    progress = learner.start_from(saved)
     rows = saved.tensors(BACKBONE)["label.embedding_table.weight"]
     expected = torch.stack([rows[:4].mean(dim=0), rows[4:8].mean(dim=0), rows[8]])
-    own = dict(s.net.named_parameters())
+    own = dict(learner.net.named_parameters())
     torch.testing.assert_close(own["label.embedding_table.weight"].detach(), expected)
-    assert s.step == 0
-    for name, value in s.ema.values.items():
+    assert progress.step == 0
+    for name, value in learner.ema.values.items():
         assert torch.equal(value, own[name])
     config = lab.config(("depth", "flow"), images=8, lr=0.0, muon_lr=0.0)
     run = lab.fit(config, tmp_path / "run", init_from=str(generator_run))

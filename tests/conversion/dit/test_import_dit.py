@@ -44,7 +44,7 @@ def test_an_imported_dit_computes_what_its_layout_says(
         wanted = published.forward(state, z, step, label, HEADS[width])
         assert published.difference(ask(pipeline, z, step, label), wanted) <= 1e-5
     assert pipeline.sizes == {"image": (16 * patch, 16 * patch)}
-    assert pipeline.task("image").rows == 1000
+    assert pipeline.task("image").label_count == 1000
 
 
 def test_an_imported_dit_computes_what_diffusers_computes(published, convert, vae):

@@ -22,6 +22,7 @@ Rule = Literal["none", "median", "scale", "affine", "ransac"]
 Space = Literal["depth", "log", "log1p", "disparity"]
 
 KIN = {"depth": "depth-affine", "disparity": "marigold-disparity"}  # protocols of these spaces
+EXPONENTIALS = {"log": torch.exp, "log1p": torch.expm1}  # back from these spaces
 MIN_DISPARITY = 1e-3  # 1/m; the floor of Marigold's least_square_disparity
 
 
@@ -59,7 +60,7 @@ def align(
     seen = valid if fit_to is None else valid & fit_to
     if fit_positive:
         seen = seen & (x > 0)
-    parts = [thinned(one, fit_width) for one in (x, into(truth.double(), space), seen)]
+    parts = [thinned(part, fit_width) for part in (x, into(truth.double(), space), seen)]
     scale, shift = fit(parts[0], parts[1], parts[2] > 0, rule, space, keys)
     return back(masked.spread(scale, x) * x + masked.spread(shift, x), space)
 
@@ -104,35 +105,21 @@ def thinned(x: Tensor, width: int | None) -> Tensor:
 
 def into(depth: Tensor, space: Space) -> Tensor:
     """Metres to the space of the fit."""
-    match space:
-        case "disparity":
-            return depth.reciprocal()
-        case "log":
-            return depth.log()
-        case "log1p":
-            return depth.log1p()
-    return depth
+    forward = {"disparity": torch.reciprocal, "log": torch.log, "log1p": torch.log1p}
+    return depth if space == "depth" else forward[space](depth)
 
 
 def back(x: Tensor, space: Space) -> Tensor:
     """The space of the fit to metres."""
-    match space:
-        case "disparity":
-            return x.clamp(min=MIN_DISPARITY).reciprocal()
-        case "log":
-            return x.exp()
-        case "log1p":
-            return x.expm1()
-    return x
+    if space == "disparity":
+        return x.clamp(min=MIN_DISPARITY).reciprocal()
+    return x if space == "depth" else EXPONENTIALS[space](x)
 
 
 def _depth(pred: Tensor, valid: Tensor, given: Space, target: Space) -> Tensor:
     """Predicted values as depth, on their way to `target`, which is another space."""
-    match given:
-        case "log":
-            return pred.exp()
-        case "log1p":
-            return pred.expm1()
+    if given in EXPONENTIALS:
+        return EXPONENTIALS[given](pred)
     least = -1.0 if target == "log1p" and given == "depth" else 0.0
     bad = int((valid & ~(pred > least)).sum())
     if bad:

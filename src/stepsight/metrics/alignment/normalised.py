@@ -36,7 +36,7 @@ def normalised(depth: Tensor, valid: Tensor) -> Tensor:
     """Depth "b 1 h w" between its image's 2 % and 98 % quantiles as -1 .. 1; -1 where not valid."""
     known = torch.where(valid, depth.double(), torch.nan).flatten(1)
     levels = torch.tensor([0.02, 0.98], dtype=known.dtype, device=known.device)
-    ends = torch.stack([one.nanquantile(levels) for one in known])  # a batch may be too large
+    ends = torch.stack([image.nanquantile(levels) for image in known])  # a batch may be too large
     low, high = ends[:, :, None, None, None].unbind(1)
     scaled = 2 * (depth.double() - low) / (high - low).clamp(min=1e-6) - 1
     return torch.where(valid, scaled.clamp(-1, 1), -1.0)

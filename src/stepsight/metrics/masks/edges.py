@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stepsight.metrics import masked
 from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks.contours import edge_strength
 
 JUMP = 0.2  # of log depth: an edge is a step by at least exp(0.2), 22 %
 
@@ -44,11 +45,8 @@ def _agreement(p: Tensor, g: Tensor, valid: Tensor) -> Rows:
 
 def depth_edges(depth: Tensor, valid: Tensor) -> Tensor:
     """Bool "b 1 h w": Sobel magnitude of log depth at least that of a straight step by `JUMP`."""
-    log = torch.where(valid, depth.double(), 1.0).log()
-    across = log.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8  # change per pixel
-    kernels = torch.stack([across, across.T])[:, None]
-    slope = F.conv2d(F.pad(log, (1, 1, 1, 1), mode="replicate"), kernels)
-    return slope.norm(dim=1, keepdim=True) >= JUMP / 2  # a step is spread over two pixels
+    slope = edge_strength(torch.where(valid, depth.double(), 1.0).log())
+    return slope >= JUMP / 2  # a step is spread over two pixels
 
 
 def _outline(labels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Panoptic quality (Kirillov et al. 2019), with COCO's rules for void and crowds.
 
-Counts are kept a class and an image, and only their sums over the set become a score.
+Counts are kept per class and image, and only their sums over the set become a score.
 """
 
 from __future__ import annotations
@@ -36,12 +36,9 @@ def panoptic_rows(pred: Tensor, labels: Tensor, instances: Tensor, classes: int)
     void, of instance -1 a crowd; pixels predicted as IGNORE belong to no segment.
     """
     assert pred.shape[1] == 2 and pred[:, 0].shape == labels.shape == instances.shape, pred.shape
-    found = [_image(*one, classes) for one in zip(pred, labels, instances)]
-    return {
-        "n": masked.count(labels != IGNORE),
-        "segments": torch.stack([segments for segments, _ in found]),
-        "numbered": torch.stack([numbered for _, numbered in found]),
-    }
+    counts = [_image(*maps, classes) for maps in zip(pred, labels, instances)]
+    segments, numbered = map(torch.stack, zip(*counts))
+    return {"n": masked.count(labels != IGNORE), "segments": segments, "numbered": numbered}
 
 
 def quality(segments: Tensor, numbered: Tensor) -> Rows:
@@ -69,8 +66,8 @@ def _image(pred: Tensor, labels: Tensor, instances: Tensor, classes: int) -> tup
     known, named = truth.classes != IGNORE, guess.classes != IGNORE
     counted = known & (truth.numbers != CROWD)
     iou = torch.where(counted[:, None] & named, _iou(truth, guess, overlap), 0.0)
-    hit, found = (iou > MATCH).any(1), (iou > MATCH).any(0)
-    extra = named & ~found & ~_forgiven(truth, guess, overlap)
+    hit, matched = (iou > MATCH).any(1), (iou > MATCH).any(0)
+    extra = named & ~matched & ~_forgiven(truth, guess, overlap)
     columns = [
         _by_class(truth.classes[hit], iou.amax(1)[hit], classes),
         _count(truth.classes[hit], classes),

@@ -7,51 +7,42 @@ models), in disparity (MiDaS, Lotus), none of it (metric models), the median (se
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from stepsight.metrics.protocols.row import Protocol
+from stepsight.metrics.protocols.row import Protocol, on
 
 USUAL = ("abs_rel", "delta1", "delta2", "rmse", "rmse_log", "log10", "silog", "edge_f1")
 MARIGOLD = "abs_rel delta1 rmse silog sq_rel rmse_log log10 delta2 delta3 irmse".split()
 EIGEN = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta1", "delta2", "delta3")
 
+METRIC = Protocol(
+    name="depth-metric",
+    task="depth",
+    description="Metres as predicted, clipped to the range; mean over images.",
+    source="stepsight",
+    metrics=USUAL,
+    averaging="per_image",
+    space="depth",
+    min_depth=1e-3,
+    max_depth=80.0,
+)
 OWN = (
-    Protocol(
+    replace(
+        METRIC,
         name="depth-affine-log",
-        task="depth",
         description="Least-squares scale and shift of the log depth of each image over its "
         "valid pixels, exponentiated and clipped to the range; mean over images.",
-        source="stepsight",
-        metrics=USUAL,
-        averaging="per_image",
         alignment="affine",
         space="log",
-        min_depth=1e-3,
-        max_depth=80.0,
     ),
-    Protocol(
+    replace(
+        METRIC,
         name="depth-affine",
-        task="depth",
         description="Least-squares scale and shift in depth, clipped to the range; mean over "
         "images (the rule of Marigold's evaluation).",
-        source="stepsight",
-        metrics=USUAL,
-        averaging="per_image",
         alignment="affine",
-        space="depth",
-        min_depth=1e-3,
-        max_depth=80.0,
     ),
-    Protocol(
-        name="depth-metric",
-        task="depth",
-        description="Metres as predicted, clipped to the range; mean over images.",
-        source="stepsight",
-        metrics=USUAL,
-        averaging="per_image",
-        space="depth",
-        min_depth=1e-3,
-        max_depth=80.0,
-    ),
+    METRIC,
 )
 
 ANY = Protocol(
@@ -69,7 +60,7 @@ ANY = Protocol(
 )
 
 
-def _marigold(name: str, about: str, low: float, high: float | None, **more) -> Protocol:
+def _marigold(name: str, about: str, low: float, high: float | None, **more: Any) -> Protocol:
     described = f"Least-squares scale and shift in depth, clipped to the range; {about}."
     changed = {"min_depth": low, "max_depth": high} | more
     return replace(ANY, name=f"marigold-{name}", description=described, **changed)
@@ -79,71 +70,30 @@ def _marigold(name: str, about: str, low: float, high: float | None, **more) -> 
 # config/dataset_depth/*.yaml and script/depth/eval/* of the repository.
 BY_DATA = (
     _marigold(
-        "hypersim",
-        "Marigold's filtered test list",
-        *(1e-5, 65.0),
-        data="hypersim",
-        split="test",
-        count=7682,
+        *("hypersim", "Marigold's filtered test list", 1e-5, 65.0), **on("hypersim", "test", 7682)
     ),
     _marigold(
-        "vkitti",
-        "benchmark crop, Scene01",
-        *(1e-5, 80.0),
-        crop="kitti_benchmark",
-        data="vkitti2",
-        split="val",
-        count=5364,
+        *("vkitti", "benchmark crop, Scene01", 1e-5, 80.0),
+        **on("vkitti2", "val", 5364, crop="kitti_benchmark"),
     ),
     _marigold(
-        "nyu",
-        "raw depth, rows 45:471 and columns 41:601",
-        *(1e-3, 10.0),
-        mask="nyu",
-        working=0,
-        data="nyuv2",
-        split="test",
-        count=654,
+        *("nyu", "raw depth, rows 45:471 and columns 41:601", 1e-3, 10.0),
+        **on("nyuv2", "test", 654, mask="nyu", working=0),
     ),
     _marigold(
         "kitti",
         "benchmark crop, then Eigen's region; the 652 images with annotated depth",
         *(1e-5, 80.0),
-        crop="kitti_benchmark",
-        mask="eigen",
-        working=0,
-        data="kitti",
-        split="test",
-        count=652,
+        **on("kitti", "test", 652, crop="kitti_benchmark", mask="eigen", working=0),
     ),
     _marigold(
-        "eth3d",
-        "the fit sees every row but 1024 columns",
-        *(1e-5, None),
-        fit_width=1024,
-        working=756,
-        data="eth3d",
-        split="all",
-        count=454,
+        *("eth3d", "the fit sees every row but 1024 columns", 1e-5, None),
+        **on("eth3d", "all", 454, fit_width=1024, working=756),
     ),
+    _marigold(*("scannet", "800 frames", 1e-3, 10.0), **on("scannet", "val", 800, working=0)),
     _marigold(
-        "scannet",
-        "800 frames",
-        *(1e-3, 10.0),
-        working=0,
-        data="scannet",
-        split="val",
-        count=800,
-    ),
-    _marigold(
-        "diode",
-        "DIODE's own mask alone selects, the range only clips",
-        *(0.6, 350.0),
-        selects=False,
-        working=640,
-        data="diode",
-        split="val",
-        count=771,
+        *("diode", "DIODE's own mask alone selects, the range only clips", 0.6, 350.0),
+        **on("diode", "val", 771, selects=False, working=640),
     ),
 )
 
@@ -161,7 +111,7 @@ DISPARITY = replace(
 
 def _lotus(row: Protocol) -> Protocol:
     """Marigold's rule of a data set with the fit in disparity."""
-    own = {"working": 768} if row.data == "eth3d" else {}
+    changed = {"working": 768} if row.data == "eth3d" else {}
     return replace(
         row,
         name=row.name.replace("marigold", "lotus"),
@@ -169,7 +119,7 @@ def _lotus(row: Protocol) -> Protocol:
         source="He et al. 2025, EnVision-Research/Lotus: disparity models",
         space="disparity",
         fit_positive=True,
-        **own,
+        **changed,
     )
 
 
@@ -206,18 +156,14 @@ METRIC_HYPERSIM = Protocol(
     max_depth=20.0,
     clip="none",
     min_valid=10,
-    data="hypersim_raw",
-    split="val",
-    count=7386,
+    **on("hypersim_raw", "val", 7386),
 )
 METRIC_KITTI = replace(
     METRIC_HYPERSIM,
     name="depth-anything-metric-kitti",
     description=METRIC_HYPERSIM.description.replace("20 m", "80 m"),
     max_depth=80.0,
-    data="kitti",
-    split="test",
-    count=652,
+    **on("kitti", "test", 652),
 )
 
 MIDAS = Protocol(
@@ -239,9 +185,7 @@ MIDAS_NYU = replace(
     name="midas-nyu",
     description=MIDAS.description.replace("1/80", "1/10"),
     max_depth=10.0,
-    data="nyuv2",
-    split="test",
-    count=654,
+    **on("nyuv2", "test", 654),
 )
 
 PIXEL_PERFECT = Protocol(
@@ -284,9 +228,7 @@ MONODEPTH_BENCHMARK = replace(
     source="nianticlabs/monodepth2, evaluate_depth.py: --eval_split eigen_benchmark",
     mask="none",
     selects=False,
-    data="kitti",
-    split="test",
-    count=652,
+    **on("kitti", "test", 652),
 )
 
 DA2K = Protocol(
@@ -297,8 +239,7 @@ DA2K = Protocol(
     source="Yang et al. 2024 (Depth Anything V2), section 6; DA-2K's annotations",
     metrics=("ordering",),
     averaging="pooled",
-    data="da2k",
-    split="all",
+    **on("da2k", "all"),
     needs="order",
 )
 

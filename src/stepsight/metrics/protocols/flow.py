@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stepsight.metrics.protocols.row import Protocol
+from stepsight.metrics.protocols.row import Protocol, on
 
 RAFT = "Teed & Deng 2020; princeton-vl/RAFT, evaluate.py"
 PARTS = ("epe_matched", "epe_unmatched", "epe_s0_10", "epe_s10_40", "epe_s40")
@@ -24,9 +24,7 @@ CHAIRS = Protocol(
     source=RAFT,
     metrics=("epe",),
     averaging="pooled",
-    data="flyingchairs",
-    split="val",
-    count=640,
+    **on("flyingchairs", "val", 640),
 )
 SINTEL_RAFT = replace(
     CHAIRS,
@@ -34,9 +32,7 @@ SINTEL_RAFT = replace(
     description="End-point error and shares below 1, 3 and 5 px over all pixels of the set taken "
     "together, occluded ones included.",
     metrics=("epe", "below_1px", "below_3px", "below_5px"),
-    data="sintel",
-    split="train",
-    count=1041,
+    **on("sintel", "train", 1041),
 )
 KITTI_RAFT = Protocol(
     name="raft-kitti",
@@ -47,9 +43,7 @@ KITTI_RAFT = Protocol(
     metrics=("epe", "fl_all"),
     averaging="per_image",
     pooled=("fl_all",),
-    data="kitti2015",
-    split="train",
-    count=200,
+    **on("kitti2015", "train", 200),
 )
 THINGS_RAFT = replace(
     CHAIRS,
@@ -59,9 +53,7 @@ THINGS_RAFT = replace(
     source="princeton-vl/RAFT, train.py: MAX_FLOW",
     metrics=("epe", "below_1px", "below_3px", "below_5px"),
     max_flow=400.0,
-    data="flyingthings3d",
-    split="test",
-    count=None,
+    **on("flyingthings3d", "test"),
 )
 PTLFLOW = Protocol(
     name="ptlflow",
@@ -80,9 +72,7 @@ SINTEL = Protocol(
     source="Butler et al. 2012, section 6",
     metrics=("epe", *PARTS),
     averaging="pooled",
-    data="sintel",
-    split="train",
-    count=1041,
+    **on("sintel", "train", 1041),
 )
 SPRING = Protocol(
     name="spring",
@@ -94,8 +84,7 @@ SPRING = Protocol(
     source="Mehl et al. 2023; hmorimitsu/ptlflow",
     metrics=("above_1px", "epe", "fl_all", "wauc"),
     averaging="pooled",
-    data="spring",
-    split="train",
+    **on("spring", "train"),
 )
 SEED = Protocol(
     name="seed-release-per-axis-affine-flow-fit",

@@ -1,4 +1,7 @@
-"""A protocol as formulas, written from its fields: what is printed is what is computed."""
+"""Steps of protocols as formulas, written from their fields: what is printed is what is computed.
+
+`tasks.table.formula` joins them.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,8 @@ SHIFTS = {  # a factor of the depth is a shift of its logarithm
 }
 
 
-def formula(row: Protocol) -> str:
-    """The steps of a protocol from prediction to number, `;` between them."""
-    steps = {"depth": _depth, "flow": _flow}.get(row.task, _plain)
-    return "; ".join([*steps(row), _averaged(row)])
-
-
-def _depth(row: Protocol) -> Iterator[str]:
+def depth_steps(row: Protocol) -> Iterator[str]:
+    """From predicted depth to its metrics."""
     if row.needs == "order":
         yield "share of pairs (a nearer than b) with p_a < p_b"
         return
@@ -87,7 +85,8 @@ def _clip(row: Protocol) -> Iterator[str]:
         yield f"p >= {low} m"
 
 
-def _flow(row: Protocol) -> Iterator[str]:
+def flow_steps(row: Protocol) -> Iterator[str]:
+    """From predicted flow to its metrics."""
     if row.max_flow is not None:
         yield f"V = valid, |f| < {row.max_flow:g} px"
     if row.alignment == "affine":
@@ -97,21 +96,8 @@ def _flow(row: Protocol) -> Iterator[str]:
         yield f"epe_units = mean_V e / {row.unit:g}"
 
 
-def _plain(row: Protocol) -> Iterator[str]:
-    if row.min_hidden is not None:
-        yield f"objects with hidden/whole >= {row.min_hidden:g}"
-    yield {
-        "amodal": "IoU = |P and A| / |P or A|",
-        "semantic": "IoU_c = TP / (TP + FP + FN), mIoU = mean over c that occur",
-        "panoptic": "PQ_c = sum IoU / (TP + FP/2 + FN/2), mean over c that occur",
-        "normals": "angle = arccos(p . n / |p|)",
-        "image": "mean_i |f_i - f| - 1/2 mean_ij |f_i - f_j|",
-    }[row.task]
-    if row.full_view:
-        yield "outside the visible mask: every object, those in full view included"
-
-
-def _averaged(row: Protocol) -> str:
+def averaged(row: Protocol) -> str:
+    """What is averaged over what."""
     if row.averaging == "pooled":
         return "pooled over the set"
     if row.pooled:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from stepsight.metrics.alignment.align import Rule, Space
 from stepsight.metrics.masks.regions import Crop, Mask
 
 Averaging = Literal["per_image", "pooled"]  # of rows, see `reduce`
 
-PROSE = {"description", "source", "metrics"}  # what is said and printed, not how it is computed
+PROSE = {"description", "source", "metrics"}  # what is printed, not how it is computed
 ALWAYS = {"alignment"}  # in the hash at its default as well
 
 
@@ -66,3 +66,9 @@ class Protocol:
             for name, (value, default) in values.items()
             if name not in PROSE and (default is MISSING or name in ALWAYS or value != default)
         }
+
+
+def on(data: str, split: str, count: int | None = None, **more: Any) -> dict[str, Any]:
+    """The fields of a protocol that is defined on one split of a data set, of `count` images, and
+    what else is particular to it."""
+    return {"data": data, "split": split, "count": count, **more}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stepsight.metrics.protocols.row import Protocol
+from stepsight.metrics.protocols.row import Protocol, on
 
 AMODAL = Protocol(
     name="amodal-iou",
@@ -50,9 +50,7 @@ ADE20K = replace(
     "accuracy, and the challenge's score, the mean of the two.",
     source="Zhou et al. 2017; CSAILVision/sceneparsing",
     metrics=("miou", "pixel_accuracy", "mean_score"),
-    data="ade20k",
-    split="val",
-    count=2000,
+    **on("ade20k", "val", 2000),
 )
 CITYSCAPES = replace(
     SEMANTIC,
@@ -60,9 +58,7 @@ CITYSCAPES = replace(
     description="One confusion matrix over the set; IoU = TP / (TP + FP + FN) of 19 classes, where "
     "pixels with ignored truth are no false positives; classes that never occur are skipped.",
     source="Cordts et al. 2016; mcordts/cityscapesScripts at 0bcc4a7",
-    data="cityscapes",
-    split="val",
-    count=500,
+    **on("cityscapes", "val", 500),
 )
 VOC = replace(
     SEMANTIC,
@@ -70,9 +66,7 @@ VOC = replace(
     description="One confusion matrix over the set; mean IoU over background and 20 classes; "
     "border pixels (255) are left out.",
     source="Everingham et al. 2010",
-    data="voc",
-    split="val",
-    count=1449,
+    **on("voc", "val", 1449),
 )
 
 PANOPTIC = Protocol(
@@ -85,6 +79,6 @@ PANOPTIC = Protocol(
     source="Kirillov et al. 2019; cocodataset/panopticapi, evaluation.py",
     averaging="pooled",
 )
-COCO = replace(PANOPTIC, name="coco-panoptic", data="coco_panoptic", split="val", count=5000)
+COCO = replace(PANOPTIC, name="coco-panoptic", **on("coco_panoptic", "val", 5000))
 
 ROWS = (AMODAL, PER_OBJECT, POOLED, SEMANTIC, ADE20K, CITYSCAPES, VOC, PANOPTIC, COCO)

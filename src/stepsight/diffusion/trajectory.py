@@ -1,9 +1,10 @@
-"""What samplers share: the signature of a walk from noise to data, and its noise levels.
+"""What samplers share: the signature of a trajectory from noise to data, and its noise levels.
 
 A sampler is `(denoise, x, times, *, schedule, noise, eta) -> x`:
 * `denoise(x, t)` answers the expected clean "b c h w" for x "b c h w" at the scalar time t;
-* `times` "n+1" decreases from the time of `x` to the end of the walk (`visited_times`);
-* `noise(i)` is the noise "b c h w" of step i; only the stochastic samplers ask for it.
+* `times` "n+1" decreases from the time of `x` to the end of the trajectory (`visited_times`);
+* `noise(i)` is the noise "b c h w" of step i, and `eta` how much of it DDIM adds; what a sampler
+  does not read it leaves in its `**_`.
 
 Coefficients are float64 numbers, so x keeps its dtype and device. No formula divides by alpha or by
 the noise level of the last time, so pure noise (alpha = 0) and clean data (sigma = 0) are ordinary
@@ -13,7 +14,6 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import Tensor
 
@@ -21,21 +21,6 @@ from stepsight.schedule import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 StepNoise = Callable[[int], Tensor]
-
-
-class Sampler(Protocol):
-    """The signature all samplers share."""
-
-    def __call__(
-        self,
-        denoise: Denoise,
-        x: Tensor,
-        times: Tensor,
-        *,
-        schedule: Schedule,
-        noise: StepNoise,
-        eta: float = 0.0,
-    ) -> Tensor: ...
 
 
 def levels(schedule: Schedule, times: Tensor) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
-from stepsight.types import Coded
+from stepsight.types import ModelInputs
 
 SHAPE = (2, 4, 6, 5)
 # scheduler_config.json of Stable Diffusion 2 and Marigold
@@ -39,11 +39,11 @@ def sampled(settings: DiffusionSettings, curved, steps: int) -> Tensor:
         return curved(x, time[0].item() / 1000)
 
     diffusion = Diffusion(settings)
-    coded = Coded(None, draw(0), None, None, torch.zeros(SHAPE[0], dtype=torch.int64))
+    coded = ModelInputs(None, draw(0), None, None, torch.zeros(SHAPE[0], dtype=torch.int64))
     return diffusion.sample(diffusion.denoiser(net, coded), draw, steps)
 
 
-def walked(peer, curved, steps: int, **arguments) -> Tensor:
+def peers(peer, curved, steps: int, **arguments) -> Tensor:
     peer.set_timesteps(steps)
     x = draw(0) * peer.init_noise_sigma
     for i, timestep in enumerate(peer.timesteps):
@@ -60,14 +60,14 @@ def test_marigold_s_sampler_equals_diffusers(diffusers, curved, spacing, zero: b
     settings = {**vars(OURS), "spacing": spacing, "zero_terminal_snr": zero}
     actual = sampled(DiffusionSettings(**settings), curved, steps)
     # the peer's table is a product of float32 numbers
-    torch.testing.assert_close(actual, walked(peer, curved, steps), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, peers(peer, curved, steps), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_stochastic_walks_to_the_first_level_equal_diffusers(diffusers, curved, spacing):
+def test_stochastic_trajectories_to_the_first_level_equal_diffusers(diffusers, curved, spacing):
     peer = diffusers.DDIMScheduler(**BASE, timestep_spacing=spacing)
     settings = DiffusionSettings(**{**vars(OURS), "spacing": spacing, "eta": 0.7})
-    expected = walked(peer, curved, 10, eta=0.7)
+    expected = peers(peer, curved, 10, eta=0.7)
     torch.testing.assert_close(sampled(settings, curved, 10), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -75,14 +75,14 @@ def test_stochastic_walks_to_the_first_level_equal_diffusers(diffusers, curved, 
 def test_leading_is_exact_where_the_steps_do_not_divide(diffusers, curved, steps: int):
     peer = diffusers.DDIMScheduler(**BASE, timestep_spacing="leading")
     settings = DiffusionSettings(**{**vars(OURS), "spacing": "leading"})
-    expected = walked(peer, curved, steps)
+    expected = peers(peer, curved, steps)
     torch.testing.assert_close(sampled(settings, curved, steps), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_leading_without_an_offset_ends_where_it_last_visits(diffusers, curved):
     peer = diffusers.DDIMScheduler(**{**BASE, "steps_offset": 0}, timestep_spacing="leading")
     settings = DiffusionSettings(**{**vars(OURS), "spacing": "leading", "steps_offset": 0})
-    expected = walked(peer, curved, 4)
+    expected = peers(peer, curved, 4)
     torch.testing.assert_close(sampled(settings, curved, 4), expected, rtol=1e-5, atol=1e-5)
 
 
