@@ -88,3 +88,10 @@ def test_a_setting_tells_its_views_where_it_has_some(script):
     result = Result(task="depth", nfe=4, members=1, temperature=0.0, views="mirror")
     assert script.setting(result) == "4 x 1, T 0, mirror"
     assert script.setting(replace(result, views="none")) == "4 x 1, T 0"
+
+
+def test_the_code_of_the_readme_is_that_which_a_test_runs():
+    """docs/tasks.md is made a package and run by tests/plugins."""
+    blocks = re.findall(r"^```python\n# matting.*?^```$", PAGES[0].read_text(), re.M | re.S)
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    assert blocks and all(block in page for block in blocks)
