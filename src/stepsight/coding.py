@@ -173,7 +173,7 @@ def encode(batch: Batch, task: Task, codec: Codec, target: bool) -> Parts:
 def to_model_inputs(parts: Parts, task: Task, layout: Layout) -> ModelInputs:
     """Parts in the channels and rows of a backbone.
 
-    Rows are "(p b)": a task of several passes has all images for the first, then for the next.
+    Rows are "(p b)": a task of several runs has all images for the first, then for the next.
     Surplus channels of the target are zero and outside the loss; missing condition images are zero.
     """
 
@@ -204,7 +204,7 @@ def code(batch: Batch, task: Task, layout: Layout, codec: Codec, target: bool) -
 
 
 def label_rows(task: Task, batch: Batch) -> Tensor:
-    """Rows "b p" within those of the task: the number of the pass, or the class of the image."""
+    """Rows "b p" within those of the task: the number of the run, or the class of the image."""
     if task.label_count > task.splits:
         return require(task.name, batch, "class_id")[0][:, None]
     rows = torch.arange(task.splits, device=batch.image.device)

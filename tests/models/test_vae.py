@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 
 from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings
-from stepsight.models.vae import VAE, from_pictures, to_pictures
+from stepsight.models.vae import VAE, VAES, from_pictures, to_pictures
 
 
 def lossless(latents: int = 3) -> VAE:

@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from viewing import SIZE, TASKS, batch_of, frame_of, naive, pipeline_of
 
+from stepsight.config import from_dict
 from stepsight.errors import UserError
+from stepsight.models.codec import Pixels
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.pipeline.views import MIRROR, PLAIN, VIEWS, View, averaging
+from stepsight.pipeline.views import MIRROR, PLAIN, VIEWS, Frame, View, averaging
 from stepsight.seeding import generator
+from stepsight.tasks.table import build_tasks
 
 SEPARATE = {"flow": {"components": "separate", "cost_volume": False}}
 
@@ -88,7 +91,7 @@ def test_across_of_two_passes_is_the_first():
 
 @pytest.mark.parametrize("task", ["depth", "flow", "normals"])
 @pytest.mark.parametrize(("views", "nfe"), [("mirror", 3), ("mirror+shift", 5)])
-def test_a_walk_is_what_it_says(task, views, nfe, pipeline):
+def test_a_trajectory_is_what_it_says(task, views, nfe, pipeline):
     """From the mean of all answers so far and the noise it set out from, in any view."""
     batch = batch_of()
     found = pipeline.sampling(views=views).sample(batch, task, nfe=nfe, members=1)[0]
@@ -111,8 +114,8 @@ class Equivariant(nn.Module):
         grey = cond[:, :3].mean(dim=1)
         padded = F.pad(grey[:, None], (1, 1, 0, 0), mode="replicate")[:, 0]
         slope = padded[..., 2:] - padded[..., :-2]
-        told = torch.tanh(grey) + self.weight * time.to(grey)[:, None, None]
-        out = torch.stack([slope if c in self.odd else told for c in range(x.shape[1])], dim=1)
+        level = torch.tanh(grey) + self.weight * time.to(grey)[:, None, None]
+        out = torch.stack([slope if c in self.odd else level for c in range(x.shape[1])], dim=1)
         return out + self.weight * x
 
 
@@ -158,12 +161,12 @@ def test_the_mean_is_of_all_answers(pipeline):
     frame, start = frame_of(pipeline.tasks["depth"], rows=1), torch.zeros(1, 1, *SIZE)
     given, answers = [], iter([1.0, 3.0, 8.0])
 
-    def told(x: Tensor, t: Tensor) -> Tensor:
+    def answer(x: Tensor, t: Tensor) -> Tensor:
         given.append((float(x.mean()), float(t)))
         return torch.full_like(x, next(answers))
 
     levels = lambda t, x: (1 - t, t)  # noqa: E731
-    denoise = averaging([told, told], (PLAIN, MIRROR), frame, start + 10, levels)
+    denoise = averaging([answer, answer], (PLAIN, MIRROR), frame, start + 10, levels)
     times = [torch.tensor(t) for t in (1.0, 0.5, 0.25)]
     assert [float(denoise(start, t).mean()) for t in times] == [1.0, 2.0, 4.0]
     assert given == [(0.0, 1.0), (0.5 * 1 + 0.5 * 10, 0.5), (0.75 * 2 + 0.25 * 10, 0.25)]
@@ -206,7 +209,7 @@ def test_passes_keep_their_signs_however_a_forward_pass_is_cut(chunk_size):
 
 
 @pytest.mark.parametrize("way", [{"sampler": "euler"}, {"sampler": "ddim", "eta": 0.5}])
-def test_views_of_other_walks_are_refused(way, pipeline):
+def test_views_of_other_trajectories_are_refused(way, pipeline):
     other = pipeline.sampling(views="mirror", **way)
     with pytest.raises(UserError, match="views mirror average the answers along ddim's trajectory"):
         other.sample(batch_of(), "depth", nfe=2, members=1)

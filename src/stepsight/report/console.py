@@ -148,7 +148,7 @@ class Console:
     def counted(self, name: str, total: int, least: int = 0) -> Iterator[Callable[[int], None]]:
         """A phase in the middle of another piece of work: yields what to call with units done.
 
-        No more than `least` units are passed over in silence.
+        A phase of at most `least` units is not shown.
         """
         if total <= least:
             yield lambda done: None

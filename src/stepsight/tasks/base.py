@@ -55,11 +55,11 @@ class Task(TaskSettings, ABC):
 
     target_field: ClassVar[str]  # the quantity of a sample that holds the truth
     channels: ClassVar[int]  # of the target
-    required_inputs: ClassVar[
-        tuple[str, ...]
-    ] = ()  # condition images besides `image`, by field of Batch
+    required_inputs: ClassVar[tuple[str, ...]] = ()  # condition images besides `image`, by field
     mirrors: ClassVar[tuple[int, ...]] = ()  # channels whose sign a mirrored picture changes
-    truths: ClassVar[tuple[str, ...]] = ()  # what values are scored against, if not `needs` alone
+    truths: ClassVar[
+        tuple[str, ...]
+    ] = ()  # what values are scored against, if not `target_field` alone
     files: ClassVar[Files | None] = None  # None: no predictions of other programs are read
     verifiers: ClassVar[tuple[str, ...]] = ("codec_round_trip",)  # of members, `testtime.verifiers`
     has_edges: ClassVar[bool] = False  # its members have edges where those of other such tasks do
@@ -67,12 +67,12 @@ class Task(TaskSettings, ABC):
 
     @property
     def splits(self) -> int:
-        """Runs of the backbone per sample; each holds channels / passes of the channels."""
+        """Runs of the backbone per sample; each holds channels / splits of the channels."""
         return 1
 
     @property
     def label_count(self) -> int:
-        """Label rows of the backbone: one per pass, or one per class (`Batch.class_id`)."""
+        """Label rows of the backbone: one per run, or one per class (`Batch.class_id`)."""
         return self.splits
 
     @property

@@ -10,15 +10,15 @@ from typing import Literal
 class RowsSettings:
     """What the backbone is asked at: shares of the rows of a batch (docs/training.md).
 
-    Every picture has a row that starts or one that is noised truth; the walks go on from answers of
-    the same step, so that they come on top and take no share of the pictures.
+    Every picture has a row that starts or one that is noised truth; the rollouts go on from answers
+    of the same step, so that they come on top and take no share of the pictures.
     """
 
     start: float = 0.5  # at t = 1, from zeros
-    rollout: float = 0.2  # further along the model's own walk from such a start
+    rollout: float = 0.2  # further along the model's own trajectory from such a start
     denoise: float = 0.3  # truth, noised to a drawn level
     noisy: float = 0.2  # share of the starts that are noise in place of zeros
-    deep: float = 0.25  # share of the steps whose walks take one more call on the way
+    deep: float = 0.25  # share of the steps whose rollouts take one more call on the way
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Naive:
     def _of_task(self, part: Coding, rows: Rows) -> Tensor:
         total, count = torch.zeros(2, dtype=torch.float64), len(part.t) // part.task.splits
         start = rows.start.tolist()
-        walks = {start[at]: number for number, at in enumerate(rows.walks.tolist())}
+        rollouts = {start[at]: number for number, at in enumerate(rows.rollouts.tolist())}
         for row in range(len(part.t)):
             picture, errors = row % count, torch.zeros(2, dtype=torch.float64)
             if picture not in start:
@@ -117,14 +117,14 @@ class Naive:
                 noisy = rows.noisy[start.index(picture)]
                 z, one = part.noise[row] * noisy, torch.ones((), dtype=torch.float64)
                 answer, errors[0] = self._error(part, row, z, one, noisy)
-                if picture in walks:
-                    deep = None if rows.deep is None else rows.deep[walks[picture]]
-                    x_t = self._walked(part, row, answer, z, noisy, deep)
+                if picture in rollouts:
+                    deep = None if rows.deep is None else rows.deep[rollouts[picture]]
+                    x_t = self._rolled_out(part, row, answer, z, noisy, deep)
                     errors[1] = self._error(part, row, x_t, part.t[row], noisy)[1]
             total = total + errors
         return total
 
-    def _walked(
+    def _rolled_out(
         self, part: Coding, row: int, x0: Tensor, z: Tensor, noisy: Tensor, deep: Tensor | None
     ) -> Tensor:
         t = part.t[row]
@@ -205,7 +205,7 @@ def test_errors_and_gradient_are_those_of_a_loop_over_rows(
         if len(pictures) == 8:
             assert 0 < rows.noisy.sum() < len(rows.noisy)
             assert (rows.deep is not None) == bool(deep)
-            assert len(rows.walks) == (2 if prediction == "x" else 0)
+            assert len(rows.rollouts) == (2 if prediction == "x" else 0)
         found, expected = objective(parts, rows), naive.errors(parts, rows)
         torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=1e-6)
         own, exact = gradient(net, found), gradient(net, expected)
@@ -213,7 +213,7 @@ def test_errors_and_gradient_are_those_of_a_loop_over_rows(
 
 
 @pytest.mark.parametrize("deep", [0.0, 1.0], ids=["shallow", "deep"])
-def test_no_gradient_flows_through_what_was_walked(lab, tmp_path, deep):
+def test_no_gradient_flows_through_what_was_rolled_out(lab, tmp_path, deep):
     run = begin(lab, tmp_path, ("depth", "flow"), rows={"deep": deep})
     net = Seeing(run)
     parts, rows = coded(run, 0, range(8))

@@ -13,7 +13,7 @@ from stepsight.training.config import RowsSettings, TrainingSettings
 from stepsight.training.dense.checks import check_objective
 from stepsight.training.dense.rows import Rows, counts, rows_of, rows_per_picture
 
-SHARES = (5, 2, 3)  # of 8 pictures: starts, of which walk on, and noised truth
+SHARES = (5, 2, 3)  # of 8 pictures: starts, of which roll on, and noised truth
 USUAL = TrainingSettings(batch=8)
 
 
@@ -25,23 +25,25 @@ class Kinds:
     """What is asked of each picture, by its number in the batch."""
 
     noisy: dict[int, float]  # of those that start
-    walks: dict[int, float | None]  # how deep those go that walk on
+    rollouts: dict[int, float | None]  # how deep those go that roll on
     later: frozenset[int]
 
     @classmethod
     def of(cls, rows: Rows, pictures: range) -> Kinds:
         start = [pictures[at] for at in rows.start.tolist()]
-        walking = [start[at] for at in rows.walks.tolist()]
+        rolling = [start[at] for at in rows.rollouts.tolist()]
         later = [pictures[at] for at in rows.later.tolist()]
-        assert later[: len(walking)] == walking  # those that walk on come first
+        assert later[: len(rolling)] == rolling  # those that roll on come first
         assert len(set(later)) == len(later) and len(set(start)) == len(start)
-        deep = [None] * len(walking) if rows.deep is None else rows.deep.tolist()
+        deep = [None] * len(rolling) if rows.deep is None else rows.deep.tolist()
         noisy = dict(zip(start, rows.noisy.tolist(), strict=True))
-        return cls(noisy, dict(zip(walking, deep, strict=True)), frozenset(later))
+        return cls(noisy, dict(zip(rolling, deep, strict=True)), frozenset(later))
 
     def __or__(self, other: Kinds) -> Kinds:
         assert not (self.noisy.keys() & other.noisy.keys() or self.later & other.later)
-        return Kinds(self.noisy | other.noisy, self.walks | other.walks, self.later | other.later)
+        return Kinds(
+            self.noisy | other.noisy, self.rollouts | other.rollouts, self.later | other.later
+        )
 
 
 def kinds(settings: TrainingSettings, step: int, pictures: range) -> Kinds:
@@ -51,9 +53,9 @@ def kinds(settings: TrainingSettings, step: int, pictures: range) -> Kinds:
 @pytest.mark.parametrize("step", range(12))
 def test_every_picture_starts_or_is_noised_truth_and_walkers_are_among_the_starts(step):
     found = kinds(USUAL, step, range(8))
-    noised = found.later - found.walks.keys()
-    assert (len(found.noisy), len(found.walks), len(noised)) == SHARES
-    assert found.walks.keys() <= found.noisy.keys()
+    noised = found.later - found.rollouts.keys()
+    assert (len(found.noisy), len(found.rollouts), len(noised)) == SHARES
+    assert found.rollouts.keys() <= found.noisy.keys()
     assert not noised & found.noisy.keys() and noised | found.noisy.keys() == set(range(8))
 
 
@@ -96,7 +98,7 @@ def test_they_are_functions_of_seed_and_step_and_differ_between_them():
     assert several(3, range(19, -1, -1))[::-1] == forwards
     assert several(4, range(20)) != forwards
     assert len({tuple(one.noisy.values()) for one in forwards}) > 5
-    depths = [depth for one in forwards for depth in one.walks.values() if depth is not None]
+    depths = [depth for one in forwards for depth in one.rollouts.values() if depth is not None]
     assert len(set(depths)) == len(depths) > 2
 
 
@@ -107,7 +109,7 @@ def test_stretches_of_a_batch_have_about_equal_work(batch, parts):
     size, found = batch // parts, []
     for first in range(0, batch, size):
         own = kinds(replace(USUAL, batch=batch), 0, range(first, first + size))
-        found.append((len(own.noisy), len(own.walks), len(own.later)))
+        found.append((len(own.noisy), len(own.rollouts), len(own.later)))
     assert all(max(counts) - min(counts) <= 1 for counts in zip(*found))
 
 
@@ -118,8 +120,8 @@ def test_over_many_steps_noise_and_deep_walks_have_their_shares():
     for step in range(steps):
         found = kinds(settings, step, range(8))
         noisy.update(found.noisy)
-        own = [one for one in found.walks.values() if one is not None]
-        assert len(own) in (0, 2)  # all walks of a step take the call between, or none
+        own = [one for one in found.rollouts.values() if one is not None]
+        assert len(own) in (0, 2)  # all rollouts of a step take the call between, or none
         deep, depths = deep + bool(own), depths + own
     for count in noisy.values():  # of each picture that starts
         assert abs(count - 0.2 * steps) < 5 * (steps * 0.2 * 0.8) ** 0.5
@@ -134,7 +136,10 @@ def test_over_many_steps_noise_and_deep_walks_have_their_shares():
         ({}, 1 + 2 / 8 * (1 + 0.25 / 3)),
         ({"start": 0.0, "rollout": 0.0, "denoise": 1.0}, 1),
         ({"start": 1.0, "rollout": 1.0, "denoise": 0.0, "deep": 1.0}, 1 + 1 + 1 / 3),
-        ({"start": 0.2, "rollout": 0.05, "denoise": 0.8}, 1),  # rounded: no walk of eight pictures
+        (
+            {"start": 0.2, "rollout": 0.05, "denoise": 0.8},
+            1,
+        ),  # rounded: no rollout of eight pictures
     ],
 )
 def test_what_a_picture_costs_counts_walks_and_their_calls_between(lab, rows, expected):

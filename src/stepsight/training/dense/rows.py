@@ -1,4 +1,4 @@
-"""Which rows of a batch are asked what: starts, walks on the model's own answers, noised truth.
+"""Which rows of a batch are asked what: starts, rollouts on the model's own answers, noised truth.
 
 A sampler never sees noised truth: it begins at t = 1, from zeros (temperature 0) or noise, and goes
 on from what the model itself answered. A network trained on noised truth alone is not used to
@@ -44,10 +44,12 @@ class Rows:
     """The rows of a micro-batch, by place of the picture in it."""
 
     start: Tensor  # int64, pictures with a row at t = 1
-    later: Tensor  # int64, pictures with a row below it: first those that walk on
-    walks: Tensor  # int64, places within `start` of the pictures that walk on
+    later: Tensor  # int64, pictures with a row below it: first the rollouts
+    rollouts: Tensor  # int64, places within `start` of the pictures that roll on
     noisy: Tensor  # float32 "start": 1 for starts from noise, 0 from zeros
-    deep: Tensor | None = None  # "walks" in (0, 1): how far back towards 1 a call lies in between
+    deep: Tensor | None = (
+        None  # "rollouts" in (0, 1): how far back towards 1 a call lies in between
+    )
 
     @property
     def share(self) -> float:
@@ -55,7 +57,7 @@ class Rows:
         return len(self.start) / (len(self.start) + len(self.later))
 
     def to(self, device: torch.device) -> Rows:
-        values = (self.start, self.later, self.walks, self.noisy, self.deep)
+        values = (self.start, self.later, self.rollouts, self.noisy, self.deep)
         return Rows(*(None if value is None else value.to(device) for value in values))  # type: ignore[arg-type]
 
 
@@ -64,18 +66,18 @@ def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
     rng = numpy_generator(settings.seed, "rows", step)
     coins = rng.random(settings.batch)
     deep, depths = rng.random() < settings.rows.deep, rng.random(settings.batch)
-    starts, walks = counts(settings.rows, settings.batch)
+    starts, rollouts = counts(settings.rows, settings.batch)
     order = spread_out(settings.batch)[np.asarray(rows)]
     start = np.flatnonzero(order < starts)
-    walking = order[start] < walks
-    later = np.concatenate([start[walking], np.flatnonzero(order >= starts)])
+    rolling = order[start] < rollouts
+    later = np.concatenate([start[rolling], np.flatnonzero(order >= starts)])
     numbers = np.asarray(rows)
     return Rows(
         torch.from_numpy(start),
         torch.from_numpy(later),
-        torch.from_numpy(np.flatnonzero(walking)),
+        torch.from_numpy(np.flatnonzero(rolling)),
         torch.from_numpy((coins[numbers[start]] < settings.rows.noisy).astype(np.float32)),
-        torch.from_numpy(depths[numbers[start[walking]]].astype(np.float32)) if deep else None,
+        torch.from_numpy(depths[numbers[start[rolling]]].astype(np.float32)) if deep else None,
     )
 
 
@@ -90,20 +92,20 @@ def spread_out(batch: int) -> np.ndarray:
 
 
 def counts(rows: RowsSettings, batch: int) -> tuple[int, int]:
-    """How many of the pictures of a batch have a start, and how many of those walk on."""
+    """How many of the pictures of a batch have a start, and how many of those roll on."""
     pictures = rows.start + rows.denoise
     starts = round(batch * rows.start / pictures)
     return starts, min(starts, round(batch * rows.rollout / pictures))
 
 
 def rows_per_picture(config: RunConfig) -> float:
-    """Rows with a gradient for each picture and task, and the further calls of walks, which have
+    """Rows with a gradient for each picture and task, and the further calls of rollouts, which have
     none, at a third."""
     if config.diffusion.objective == "end_to_end":
         return 1.0
     training = config.training
-    walks = counts(training.rows, training.batch)[1] / training.batch
-    return 1 + walks * (1 + training.rows.deep / 3)
+    rollouts = counts(training.rows, training.batch)[1] / training.batch
+    return 1 + rollouts * (1 + training.rows.deep / 3)
 
 
 @dataclass
@@ -210,34 +212,34 @@ class RowErrors(nn.Module):
         start: Tensor,
         answers: Tensor,
     ) -> Tensor:
-        """Errors "tasks" of the rows below t = 1: walks on, and noised truth."""
+        """Errors "tasks" of the rows below t = 1: rollouts, and noised truth."""
         at = places(parts, rows.later)
         temperature = torch.ones_like(t[at])
         assert whole.x is not None
         x, eps = self.diffusion.corrupt(whole.x[at], noise[at], t[at]), noise[at]
-        if len(rows.walks):
+        if len(rows.rollouts):
             count, width = blocks(parts), len(rows.later)
-            inside = torch.arange(len(rows.walks), device=t.device)
-            walking = _in_blocks(inside, count, width)
-            begun = _in_blocks(rows.walks, count, len(rows.start))
-            temperature[walking] = rows.noisy[rows.walks].repeat(count)
-            walkers = picked(whole, at[walking], temperature[walking])
+            inside = torch.arange(len(rows.rollouts), device=t.device)
+            rolling = _in_blocks(inside, count, width)
+            begun = _in_blocks(rows.rollouts, count, len(rows.start))
+            temperature[rolling] = rows.noisy[rows.rollouts].repeat(count)
+            inputs = picked(whole, at[rolling], temperature[rolling])
             x0, start = answers[begun], start[begun]
-            walked = self._walked(walkers, x0, start, t[at][walking], rows, count)
-            alpha, sigma = self.diffusion.levels(t[at][walking], walked)
-            implied = (walked - alpha * whole.x[at][walking]) / sigma
-            x, eps = x.index_copy(0, walking, walked), eps.index_copy(0, walking, implied)
+            x_t = self._rolled_out(inputs, x0, start, t[at][rolling], rows, count)
+            alpha, sigma = self.diffusion.levels(t[at][rolling], x_t)
+            implied = (x_t - alpha * whole.x[at][rolling]) / sigma
+            x, eps = x.index_copy(0, rolling, x_t), eps.index_copy(0, rolling, implied)
         coded = picked(whole, at, temperature)
         answers, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
         self._note(parts, rows.later, 1 - rows.share)
         return _by_task(parts, rows.later, answers, squared)
 
     @torch.no_grad()
-    def _walked(
+    def _rolled_out(
         self, coded: ModelInputs, x0: Tensor, start: Tensor, t: Tensor, rows: Rows, count: int
     ) -> Tensor:
-        """Where DDIM's walk from `start` with the answer x0 is at `t`; for deep walks by way of a
-        call in between."""
+        """Where DDIM's trajectory from `start` with the answer x0 is at `t`; for deep rollouts by
+        way of a call in between."""
         diffusion = self.diffusion
         if rows.deep is None:
             return diffusion.corrupt(x0, start, t)
