@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -68,17 +69,21 @@ def test_a_metric_that_nobody_declared_is_neither_better_nor_worse():
     assert measure("chamfer_l1").axis == "chamfer l1" and measure("epe").axis.endswith("is better")
 
 
-@pytest.mark.parametrize("better", ["higher", "lower"])
-def test_two_tasks_must_agree_on_the_direction_of_a_metric(monkeypatch, better):
+@pytest.mark.parametrize(
+    "change", [{}, {"better": "lower"}, {"unit": "lux"}, {"power": 2}, {"count": "pixels"}]
+)
+def test_two_tasks_must_declare_a_metric_alike(monkeypatch, change):
+    shared = measure("iou")
+
     class Other(TaskSettings):
         name = "other"
-        metrics = {"iou": Measure("overlap", better)}
+        metrics = {"iou": replace(shared, **change)}
 
     monkeypatch.setitem(TABLE, "other", Other)
-    if better == "higher":
-        assert measure("iou").label == "IoU"  # as it was declared first
+    if not change:
+        assert measure("iou") == shared
         return
-    with pytest.raises(UserError, match="task other says that lower is better in the metric 'iou'"):
+    with pytest.raises(UserError, match=f"'iou' has {[*change][0]} .* for task other, and"):
         measure("iou")
 
 

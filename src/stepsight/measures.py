@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -33,7 +34,7 @@ IN_A_LINE = 4  # metrics of a protocol
 def measures() -> Mapping[str, Measure]:
     """All metrics by name: those that tasks declare, and the generic ones.
 
-    Raises UserError where two tasks take one metric to be better in opposite ways.
+    Raises UserError where two tasks declare one metric otherwise.
     """
     return _declared(tuple(scored_tasks().values()))
 
@@ -43,10 +44,12 @@ def _declared(tasks: tuple[type[TaskSettings], ...]) -> Mapping[str, Measure]:
     declared, owner = dict(GENERIC), dict.fromkeys(GENERIC, "stepsight itself")
     for task in tasks:
         for name, row in task.metrics.items():
-            if declared.setdefault(name, row).better != row.better:
+            if (other := declared.setdefault(name, row)) != row:
+                declarations = zip(asdict(row).items(), asdict(other).values())
+                key, here, there = next((k, x, y) for (k, x), y in declarations if x != y)
                 raise UserError(
-                    f"task {task.name} says that {row.better} is better in the metric '{name}', "
-                    f"{owner[name]} that {declared[name].better} is. Give it another name."
+                    f"the metric '{name}' has {key} {here!r} for task {task.name}, and {there!r} "
+                    f"for {owner[name]}. Give it another name."
                 )
             owner.setdefault(name, f"task {task.name}")
     return MappingProxyType(declared)

@@ -23,9 +23,8 @@ Row = TypeVar("Row")
 class Registry(MutableMapping[str, Row], Generic[Row]):
     """Rows by name: those built in, then those that plugins add.
 
-    Plugins are loaded when an unknown name or all names are asked for, not before: a broken
-    plugin does not keep anybody from what is built in. A row may also be set, for this process
-    alone.
+    Plugins are loaded when an unknown name or all names are asked for, not before; one that is
+    broken is named then. A row may also be set, for this process alone.
     """
 
     def __init__(self, built_in: Mapping[str, Row], group: Group, kind: type | None = None) -> None:

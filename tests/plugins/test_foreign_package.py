@@ -295,4 +295,4 @@ def test_two_directions_of_one_metric_are_refused(tmp_path):
     output = install(tmp_path, CHANGES["twice"]).run("""
         assert main("train --config matte.yaml --run-dir mattes".split()) == 2
     """)
-    assert "task matte says that lower is better in the metric 'iou'" in output
+    assert "the metric 'iou' has better 'lower' for task matte" in output

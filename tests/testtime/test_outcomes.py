@@ -17,6 +17,7 @@ from stepsight.testtime.outcomes import (
     comparison,
     joined,
     oracle,
+    relative,
     table,
 )
 
@@ -129,12 +130,20 @@ def test_a_row_says_who_wins(draw):
 @pytest.mark.parametrize(
     ("lo", "hi", "lower", "higher"),
     [
-        (0.8, 0.9, "wins", "loses"),
-        (1.1, 1.2, "loses", "wins"),
-        (0.9, 1.1, "undecided", "undecided"),
+        (-0.2, -0.1, "wins", "loses"),
+        (0.1, 0.2, "loses", "wins"),
+        (-0.1, 0.1, "undecided", "undecided"),
         (math.nan, math.nan, "undecided", "undecided"),
     ],
 )
 def test_verdicts_need_the_whole_interval(lo, hi, lower, higher):
-    change = Interval(1.0, lo, hi, 30)
+    change = Interval(0.0, lo, hi, 30)
     assert (comparison(change, False), comparison(change, True)) == (lower, higher)
+
+
+def test_a_negated_metric_changes_the_other_way_round():
+    ratio = Interval(0.8, 0.7, 0.9, 30)
+    fell, rose = relative(ratio, 2.0), relative(ratio, -2.0)
+    assert (fell.value, fell.lo, fell.hi) == pytest.approx((-0.2, -0.3, -0.1))
+    assert (rose.value, rose.lo, rose.hi) == pytest.approx((0.2, 0.1, 0.3))
+    assert comparison(fell, False) == comparison(rose, True) == "wins"

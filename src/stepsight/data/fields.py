@@ -255,9 +255,18 @@ def _load_plugins() -> None:
     global _loaded
     if not _loaded:
         _loaded = True  # already now: a package may ask for the table while it is imported
-        for group in ("data", "tasks"):
-            for settings in plugins(group).values():
-                resolve(settings.implementation)
+        try:
+            for group in ("data", "tasks"):
+                for name, settings in plugins(group).items():
+                    if not hasattr(settings, "implementation"):
+                        raise UserError(
+                            f"the entry point stepsight.{group} {name} names {settings!r}, which "
+                            f"is no settings class. Fix or uninstall its package."
+                        )
+                    resolve(settings.implementation)
+        except UserError:
+            _loaded = False
+            raise
 
 
 def get(value: Sample | Batch, name: str) -> Any:

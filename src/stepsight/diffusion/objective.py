@@ -65,10 +65,10 @@ class Diffusion:
 
         "logit_normal" is Esser et al. 2024, eq. 19; the shift is their eq. 23.
         """
-        s = self.settings
-        if s.density == "logit_normal":
-            u = torch.sigmoid(s.density_mean + s.density_std * torch.special.ndtri(u))
-        return shifted(u, s.shift)
+        settings = self.settings
+        if settings.density == "logit_normal":
+            u = torch.sigmoid(settings.density_mean + settings.density_std * torch.special.ndtri(u))
+        return shifted(u, settings.shift)
 
     def corrupt(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha x0 + sigma eps."""
@@ -220,22 +220,22 @@ class Diffusion:
 
         Raises UserError for an `nfe` that cannot be spent and a start that cannot be made.
         """
-        s = self.settings
+        settings = self.settings
         if not 0 < strength <= 1 or (start is None and strength < 1):
             raise UserError(f"strength {strength}: give a start, and a time above 0 up to 1.")
-        if s.objective == "end_to_end":
+        if settings.objective == "end_to_end":
             if start is not None:
                 raise UserError("objective 'end_to_end' answers at once: it takes no start.")
             check_single(nfe)
             return _from_zeros(denoise, noise(0))
         times = self.times(nfe, strength)
-        return sampler_spec(s.sampler)(
+        return sampler_spec(settings.sampler)(
             denoise,
             noise(0) if start is None else self.corrupt(start, noise(0), times[:1]),
             times,
             schedule=self.schedule,
             noise=lambda step: noise(step + 1),
-            eta=s.eta,
+            eta=settings.eta,
         )
 
     def times(self, nfe: int, strength: float = 1.0) -> Tensor:

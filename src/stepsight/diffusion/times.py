@@ -21,26 +21,25 @@ def visited_times(
 
     Raises UserError as `Schedule.times` does.
     """
-    s = settings
-    start = _unshifted(strength, s.sampling_shift)
-    visited = s.sampling_schedule
+    start = _unshifted(strength, settings.sampling_shift)
+    visited = settings.sampling_schedule
     levels = trained if visited == "trained" else named_schedule(visited)
     begin = torch.tensor(start, dtype=torch.float64)
     reach = begin if levels == trained else levels.time_of_log_snr(trained.log_snr(begin))
     times = levels.times(
         steps,
-        s.spacing,
-        offset=s.steps_offset,
-        final=s.final,
-        custom=s.sampling_times,
+        settings.spacing,
+        offset=settings.steps_offset,
+        final=settings.final,
+        custom=settings.sampling_times,
         start=reach.item(),
     )
     if levels != trained:  # where the trained schedule is as noisy as `levels` is at `times`
         equally_noisy = trained.time_of_log_snr(levels.log_snr(times))
         times = torch.where(times == 0, 0.0, equally_noisy)
-        if s.spacing != "leading":
+        if settings.spacing != "leading":
             times[0] = start
-    return shifted(times, s.sampling_shift)
+    return shifted(times, settings.sampling_shift)
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:

@@ -54,11 +54,15 @@ class Measure:
         return self.better == "higher"
 
     @property
+    def title(self) -> str:
+        """Label and unit."""
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+    @property
     def axis(self) -> str:
         """Label, unit and direction for the axis of a figure."""
-        unit = f" [{self.unit}]" if self.unit else ""
         known = self.better in ("higher", "lower")
-        return f"{self.label}{unit}{f', {self.better} is better' if known else ''}"
+        return f"{self.title}{f', {self.better} is better' if known else ''}"
 
     def beats(self, value: float, other: float) -> bool:
         """Whether `value` is strictly better than `other`."""

@@ -160,11 +160,12 @@ def _row(
 ) -> StrategyRow:
     value, compared = statistics.interval(strategy.rows, metric, protocol), {}
     if base is not None:
-        change = statistics.ratio(strategy.rows, base.rows, metric, protocol)
+        ratio = statistics.ratio(strategy.rows, base.rows, metric, protocol)
+        change = relative(ratio, statistics.interval(base.rows, metric, protocol).value)
         compared = {
-            "difference": change.value - 1,
-            "difference_lo": change.lo - 1,
-            "difference_hi": change.hi - 1,
+            "difference": change.value,
+            "difference_lo": change.lo,
+            "difference_hi": change.hi,
             "verdict": comparison(change, measure(metric).higher_is_better),
         }
     spent = strategy.calls if strategy.spent is None else strategy.spent.double().mean().item()
@@ -185,9 +186,17 @@ def _row(
     )
 
 
+def relative(ratio: Interval, base: float) -> Interval:
+    """The change from a baseline over its size, from the ratio to it: of negative metrics, larger
+    ratios are smaller values."""
+    if base < 0:
+        return replace(ratio, value=1 - ratio.value, lo=1 - ratio.hi, hi=1 - ratio.lo)
+    return replace(ratio, value=ratio.value - 1, lo=ratio.lo - 1, hi=ratio.hi - 1)
+
+
 def comparison(change: Interval, higher_is_better: bool) -> Comparison:
-    """Whether the interval of a ratio to the baseline lies on one side of 1."""
-    above, below = change.lo > 1, change.hi < 1
+    """Whether the interval of a change from the baseline lies on one side of 0."""
+    above, below = change.lo > 0, change.hi < 0
     if above or below:
         return "wins" if above == higher_is_better else "loses"
     return "undecided"

@@ -80,6 +80,10 @@ class Feed:
         """Which of some pictures of a draw are mirrored."""
         return [self._flip and draw.mirrored[row] for row in rows]
 
+    def counts(self, step: int) -> Mapping[tuple[str, str], int]:
+        """Pictures that each task saw of each source, in the batches before a step."""
+        return self.mixture.counts(step)
+
     def weights(self, stream: Stream) -> Tensor:
         """What the losses of the tasks of a stream weigh in its batches, "tasks": over all batches
         as their settings say; 1 where all have the same truths and weights."""

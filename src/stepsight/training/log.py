@@ -135,7 +135,7 @@ class Log:
             data_share=row["data_share"],
             **self._gpu_figures(row["images_per_s"]),
         )
-        counts = self.feed.mixture.counts(progress.step).items()
+        counts = self.feed.counts(progress.step).items()
         counted = {f"counts/{task}/{source}": count for (task, source), count in counts}
         last = {"lr": lr, "seconds": self.writer.elapsed()}
         self.writer.log(progress.stamp("train") | shares | counted | row | last)
@@ -149,9 +149,10 @@ class Log:
         lines = [
             f"{task} on {source} {count} ({count / total:.1%}, "
             f"declared {declared[task, source]:.1%})"
-            for (task, source), count in mixture.counts(step).items()
+            for (task, source), count in self.feed.counts(step).items()
         ]
-        self.console.note(f"images seen: {', '.join(lines)}")
+        if lines:
+            self.console.note(f"images seen: {', '.join(lines)}")
         making, validating = self.feed.making_s, self.validation_s
         training = time.process_time() - self.cpu_began - making - validating
         mine = torch.tensor([training, making, validating]).to(self.learner.device)

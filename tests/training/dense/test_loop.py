@@ -212,3 +212,10 @@ def test_of_metrics_better_when_larger_the_shortfall_counts():
         "baselines": {"a": {"iou": 0.6}, "b": {"iou": 0.8}},
     }
     assert best_score([row]) == pytest.approx(math.log(0.1 / 0.2))
+
+
+def test_a_task_whose_answers_are_no_numbers_spoils_the_score():
+    rows = [val_row(math.nan, constant=0.2), val_row(1.0, constant=2.0)]
+    assert best_score(rows) == math.inf
+    rows[0] = val_row(math.nan, constant=math.nan)  # there was nothing to measure
+    assert best_score(rows) == pytest.approx(math.log(0.5))

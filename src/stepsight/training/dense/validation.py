@@ -92,7 +92,10 @@ def best_score(rows: list[dict[str, Any]]) -> float:
         metric = main_metric(row["task"], row["metrics"])
         assert metric is not None, row
         rivals = [rival[metric] for rival in row["baselines"].values() if metric in rival]
-        logs.append(measure(metric).log_ratio(row["metrics"][metric], rivals))
+        value = row["metrics"][metric]
+        if math.isnan(value) and any(map(math.isfinite, rivals)):
+            return math.inf  # there was something to measure, and the answers are no numbers
+        logs.append(measure(metric).log_ratio(value, rivals))
     measured = [x for x in logs if math.isfinite(x)]  # a task may have nothing to measure
     return sum(measured) / len(measured) if measured else math.inf
 

@@ -14,6 +14,7 @@ second network. At the end the latents are brought to mean 0 and deviation 1 (ib
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -173,6 +174,9 @@ class TurnFeed(Feed):
         names = draw.stream.tasks
         stream = replace(draw.stream, tasks=(names[step % len(names)],), shares=())
         return replace(draw, stream=stream)
+
+    def counts(self, step: int) -> Mapping[tuple[str, str], int]:
+        return {}  # those of the mixture are of all tasks at once
 
     def weights(self, stream: Stream) -> Tensor:
         return torch.ones(1)
