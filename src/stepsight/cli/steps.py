@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING
 
 from stepsight import config as configuration
@@ -67,18 +67,18 @@ def _settings(args: Args) -> DiffusionSettings:
 
 def _plain(step: Step) -> dict[str, float | None]:
     """JSON has no infinity: the log SNR of pure noise is null."""
-    return {key: value if math.isfinite(value) else None for key, value in step._asdict().items()}
+    return {key: value if math.isfinite(value) else None for key, value in asdict(step).items()}
 
 
 def _lines(diffusion: Diffusion, steps: list[Step], end: float) -> list[str]:
     used = diffusion.settings
-    levels = used.schedule + "_zero_snr" * used.zero_terminal_snr
+    schedule = used.schedule + "_zero_snr" * used.zero_terminal_snr
     trained = used.sampling_schedule == "trained"
     visits = "" if trained else f" at the levels of {used.sampling_schedule}"
-    head = f"{used.sampler}, {used.spacing}, {levels}{visits}, shift {used.sampling_shift:g}"
+    head = f"{used.sampler}, {used.spacing}, {schedule}{visits}, shift {used.sampling_shift:g}"
     rows = [
-        ROW.format(step.index, *(f"{value:.4f}" for value in step[1:6]), step.calls)
-        for step in steps
+        ROW.format(index, *(f"{level:.4f}" for level in levels), calls)
+        for index, *levels, calls in map(astuple, steps)
     ]
     calls = sum(step.calls for step in steps)
     return [

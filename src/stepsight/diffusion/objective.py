@@ -17,7 +17,8 @@ leaves it aside, as the published perception models do; the loss can train it (`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ from stepsight.types import ModelInputs
 Network = Callable[..., Tensor]
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One step of a trajectory: the level it starts from, and what it costs."""
 
     index: int

@@ -40,9 +40,9 @@ class Problem(NamedTuple):
 
 
 class Pins(NamedTuple):
-    """One natural parameter a search is held at a value: `index` and `value` "b"."""
+    """One natural parameter a search is held at a value: `column` and `value` "b"."""
 
-    index: NDArray[np.intp]
+    column: NDArray[np.intp]
     value: Array
     centre: Array
 
@@ -140,7 +140,7 @@ def _step(
     curvature = (newton + strength * safe) / unit + (strength + 1e-13) * eye
     frozen = np.zeros(q.shape, dtype=bool)
     if pins is not None:
-        frozen[np.arange(len(q)), pins.index] = True
+        frozen[np.arange(len(q)), pins.column] = True
     lower, upper = ((_row(ends, rows) - q) * scale for ends in (data.lower, data.upper))
     step = _box_step(curvature, gradient / scale, lower, upper, frozen)
     bend = np.einsum("bi,bij,bj->b", step, curvature, step)
@@ -153,7 +153,7 @@ def _box_step(
 ) -> Array:
     """Minimum of the quadratic model; steps that leave the box end on it, and the others follow."""
     free = ~(frozen | ((lower >= 0) & (gradient > 0)) | ((upper <= 0) & (gradient < 0)))
-    held = np.zeros_like(gradient)
+    step = held = np.zeros_like(gradient)
     eye = np.eye(gradient.shape[1])
     for _ in range(gradient.shape[1]):
         both = free[:, :, None] & free[:, None, :]
@@ -174,10 +174,10 @@ def _held(form: Form, q: Array, pins: Pins | None) -> Array:
         return q
     assert isinstance(form, LogForm), "only a law has natural parameters"
     rows = np.arange(len(q))
-    slope = form.natural_jacobian(q, pins.centre)[rows, pins.index, pins.index]
-    off = pins.value - form.natural(q, pins.centre)[rows, pins.index]
+    slope = form.natural_jacobian(q, pins.centre)[rows, pins.column, pins.column]
+    off = pins.value - form.natural(q, pins.centre)[rows, pins.column]
     moved = q.copy()
-    moved[rows, pins.index] += off / slope
+    moved[rows, pins.column] += off / slope
     return moved
 
 
@@ -185,10 +185,10 @@ def _along(form: Form, slopes: Array, q: Array, pins: Pins) -> Array:
     """Derivatives by the other parameters, with the pinned one following them."""
     assert isinstance(form, LogForm)
     rows = np.arange(len(q))
-    by_inner = form.natural_jacobian(q, pins.centre)[rows, pins.index]
-    follow = -by_inner / by_inner[rows, pins.index][:, None]
-    follow[rows, pins.index] = -1.0  # its own column vanishes
-    return slopes + slopes[rows, :, pins.index][:, :, None] * follow[:, None, :]
+    by_inner = form.natural_jacobian(q, pins.centre)[rows, pins.column]
+    follow = -by_inner / by_inner[rows, pins.column][:, None]
+    follow[rows, pins.column] = -1.0  # its own column vanishes
+    return slopes + slopes[rows, :, pins.column][:, :, None] * follow[:, None, :]
 
 
 def _row(values: Array, rows: NDArray[np.intp]) -> Array:
@@ -197,4 +197,4 @@ def _row(values: Array, rows: NDArray[np.intp]) -> Array:
 
 
 def _some(pins: Pins | None, rows: NDArray[np.intp]) -> Pins | None:
-    return pins and Pins(pins.index[rows], pins.value[rows], pins.centre)
+    return pins and Pins(pins.column[rows], pins.value[rows], pins.centre)
