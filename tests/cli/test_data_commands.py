@@ -157,3 +157,11 @@ def test_what_cannot_be_done_is_refused_in_a_line(arguments, message, frames, ca
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("size", [["--size", "16", "24"], []])
+def test_a_size_takes_two_values_and_leaves_what_follows(size, capsys):
+    assert main(["data", "check", *size, "scenes", "--images", "1"]) == 0
+    assert main(["data", "check", "scenes", *size, "--images", "1"]) == 0
+    assert main(["data", "check", "--size", "16", "scenes"]) == 2
+    assert "--size scenes: expected HEIGHT WIDTH" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from stepsight.cli.entry import at_least
 from stepsight.errors import UserError
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from stepsight.data.table import Source
 
 WORLDS = "scenes"
+# Exactly two values: what tyro makes of the optional pair would take the positionals after it too.
+Size = Annotated[
+    tuple[int, int] | None,
+    PrimitiveConstructorSpec(
+        nargs=2,
+        metavar="HEIGHT WIDTH",
+        instance_from_str=lambda sides: (int(sides[0]), int(sides[1])),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda size: [str(side) for side in size or ()],
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +41,7 @@ class SourceArgs:
     name: Positional[Annotated[str, arg(metavar="NAME")]] = WORLDS  # of the data set
     root: Positional[Annotated[str | None, arg(metavar="ROOT")]] = None  # folder that holds it
     split: str | None = None  # default: all that there is; of the worlds, those for evaluation
-    size: tuple[int, int] | None = None  # working height and width; default: the data set's
+    size: Size = None  # working height and width; default: the data set's
     option: tuple[str, ...] = ()  # a setting of the data set, KEY=VALUE (see NAME --help)
     level: str = "standard"  # of the procedural worlds: easy, standard, hard, shifted
     seed: int = 0  # of the procedural worlds

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from stepsight.cli.convert import new_folder, write_run
+from stepsight.cli.sources import Size
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Args:
     vae: Path | None = None  # folder of the VAE that a DiT was trained with
     # working height and width in pixels (a DiT's positions are stretched to it); default: as
     # trained
-    size: tuple[int, int] | None = None
+    size: Size = None
     scheduler: Path | None = None  # scheduler_config.json of a DiT's training
     name: str | None = None  # of the run; default: the name of --out
 

@@ -85,9 +85,10 @@ def read_scaling(paths: Sequence[str | Path], out: Path) -> ScalingFolder:
         DataFormatError: a file is damaged; the message names it.
     """
     found, notes = records.read(*paths)
+    searched = ", ".join(map(str, paths))
     if not found:
         raise UserError(
-            f"No records found under {', '.join(map(str, paths)) or 'no path at all'}. Name run "
+            f"No records {f'found under {searched}' if searched else 'without a path'}. Name run "
             f"folders, or the folder of a ladder, that hold a {records.FILE_NAME}; evaluation "
             "writes one."
         )
