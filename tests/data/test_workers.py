@@ -37,6 +37,7 @@ def test_results_come_in_order_and_errors_as_what_they_are(workers):
         list(each(bug, range(2), workers))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torn queues
 def test_a_killed_worker_is_told_with_what_to_do():
     with pytest.raises(UserError, match="worker process died.*--workers"):
         list(each(killed, range(2), 1))

@@ -162,7 +162,7 @@ def test_best_median_and_worst_by_the_tasks_own_direction(lab, tmp_path, compose
     draw_extremes(lab, pipeline, scores, tmp_path / "grid.png")
     ((rows, _, labels, _, _),) = composed
     values = scores.settings[2, 2][pipeline.task(task).metric].numpy()
-    order = np.argsort(values)[: np.isfinite(values).sum()]  # nan sorts last
+    order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]  # nan sorts last
     order = order[::-1] if task == "amodal" else order
     assert [label[0].split()[0] for label in labels] == ["best", "median", "worst"]
     for row, place in zip(rows, (order[0], order[len(order) // 2], order[-1])):

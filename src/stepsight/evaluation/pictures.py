@@ -94,7 +94,7 @@ def extremes_grid(
     known = np.flatnonzero(np.isfinite(values))
     if metric is None or not len(known):
         return None
-    order = known[np.argsort(values[known])]
+    order = known[np.argsort(values[known], kind="stable")]
     if measure(metric).higher_is_better:
         order = order[::-1]
     places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
