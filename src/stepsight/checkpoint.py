@@ -196,7 +196,7 @@ def resolve(path: str | Path, prefer: str = "best") -> Path:
         return complete[-1]
     raise CheckpointError(
         f"{path} holds no complete checkpoint (looked for checkpoints/step-*/COMPLETE). "
-        f"Give a run folder made by train.py, or let the run reach its first checkpoint."
+        f"Give a run folder made by training, or let the run reach its first checkpoint."
     )
 
 

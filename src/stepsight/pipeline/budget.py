@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepsight.diffusion.config import DiffusionSettings
-from stepsight.errors import UserError
+from stepsight.errors import UserError, command
 from stepsight.scaling.sampling.sweeps import Cell, read_sweep
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def _sweep_file(home: Path | None, sweep: str | Path | None) -> Path:
         )
     if not (home / SWEEP).is_file():
         raise UserError(
-            f"a budget needs a sweep, and {home / SWEEP} does not exist. Make it with `evaluate.py"
-            f" --checkpoint {home} --sweep`, or name another (sweep=..., --sweep FILE)."
+            f"a budget needs a sweep, and {home / SWEEP} does not exist. Make it with "
+            f"`{command('evaluate', '--checkpoint', home, '--sweep')}`, or name another (sweep=..., "
+            "--sweep FILE)."
         )
     return home / SWEEP
 
@@ -103,6 +104,7 @@ def _of_weights(cells: Sequence[Cell], weights: str) -> list[Cell]:
         known = ", ".join(sorted({cell.checkpoint for cell in cells}))
         raise UserError(
             f"the sweep is of {known}, whose weights are not those of this model. Sweep this one "
-            "with evaluate.py --sweep, or name the sweep.csv of these weights (sweep=..., --sweep)."
+            f"with `{command('evaluate', '--sweep')}`, or name the sweep.csv of these weights "
+            "(sweep=..., --sweep)."
         )
     return fitting

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepsight import checkpoint
-from stepsight.errors import UserError
+from stepsight.errors import UserError, command
 from stepsight.measures import headline, measure, number
 from stepsight.report.rendering import interval
 from stepsight.results import Result, read_results
@@ -34,7 +34,7 @@ def read_run(path: Path) -> Run:
     saved = checkpoint.read(path, prefer="last")
     scores = path / "eval" / "results.json"
     if not scores.is_file():
-        raise UserError(f"{scores} not found: run `uv run evaluate.py --checkpoint {path}` first.")
+        raise UserError(f"{scores} not found: run `{command('evaluate', '--checkpoint', path)}`.")
     return Run(
         name=path.name,
         model=saved.config.model.name,

@@ -9,11 +9,11 @@ predictions is shown apart from them, as a list and not as a ranking.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepsight.errors import command
 from stepsight.measures import duration, measure, number
 from stepsight.report import figures, rendering
 from stepsight.report.rendering import Pictures
@@ -41,7 +41,7 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The report of a run."""
-    evaluate = f"uv run evaluate.py --checkpoint {shlex.quote(str(run.path))}"
+    evaluate = command("evaluate", "--checkpoint", run.path)
     return rendering.render(
         "run",
         title=run.path.resolve().name,

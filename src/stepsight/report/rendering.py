@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from stepsight.errors import command
 from stepsight.measures import duration, measure, number
 from stepsight.report.figures import to_svg
 from stepsight.report.run_folder import by
@@ -38,7 +39,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"measure": measure, "svg": to_svg}
+    environment.globals |= {"command": command, "measure": measure, "svg": to_svg}
     environment.filters |= {"by": by, "duration": duration, "interval": interval}
     environment.filters |= {"number": known_number, "percent": percent, "plural": count}
     return environment

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from stepsight.errors import command
 from stepsight.measures import main_metric, measure, number
 from stepsight.report.run_folder import Row, RunFolder, validation_lines
 from stepsight.results import Result
@@ -112,7 +113,7 @@ def _rank(standing: Standing) -> tuple[int, float]:
 
 def next_steps(run: RunFolder) -> list[str]:
     """What to try next, each with the number that suggests it; most promising first."""
-    evaluate = f"uv run evaluate.py --checkpoint {run.path}"
+    evaluate = command("evaluate", "--checkpoint", run.path)
     steps = [*_longer(run), *_waiting(run), *_worsening(run), *_unbeaten(run), *_frontier(run)]
     if not run.results:
         steps.append(f"Not evaluated yet: {evaluate}")
@@ -194,11 +195,12 @@ def _offer(run: RunFolder, before: FrontierCell, point: FrontierCell) -> str:
     samplers = {(cell.sampler, cell.spacing, cell.schedule) for cell in run.sweep.cells}
     named = f" --sampler {cell.sampler} --spacing {cell.spacing} --schedule {cell.schedule}"
     named = named if len(samplers) > 1 else ""
+    evaluate = command("evaluate", "--checkpoint", run.path)
     return (
         f"{cell.task}: {_setting(point)} improve {measure(cell.metric).label} by {point.gain:.1%} "
-        f"({interval}) on {_setting(before)}: uv run evaluate.py --checkpoint {run.path} --task "
-        f"{cell.task} --nfe {cell.nfe} --members {cell.members} --temperature "
-        f"{temperature_text(cell.temperature)} --views {cell.views}{named}"
+        f"({interval}) on {_setting(before)}: {evaluate} --task {cell.task} --nfe {cell.nfe} "
+        f"--members {cell.members} --temperature {temperature_text(cell.temperature)} "
+        f"--views {cell.views}{named}"
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.errors import DataFormatError, UserError, command, suggest
 from stepsight.measures import main_metric, measure
 
 
@@ -129,8 +129,8 @@ def read_sweep(path: str | Path) -> list[Cell]:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist. Name a sweep.csv; evaluate.py --checkpoint RUN --sweep "
-            "writes one."
+            f"{path} does not exist. Name a sweep.csv; one is written by "
+            f"`{command('evaluate', '--checkpoint', 'RUN', '--sweep')}`."
         )
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

@@ -17,7 +17,7 @@ from stepsight.config import RunConfig
 from stepsight.conversion.adapt import adapt
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.table import Source
-from stepsight.errors import UserError
+from stepsight.errors import UserError, command
 from stepsight.evaluation.bounds import STATISTICS_IMAGES, statistics
 from stepsight.evaluation.evaluate import evaluate
 from stepsight.evaluation.jobs import ScoringPlan
@@ -116,11 +116,11 @@ class DenseObjective:
         return validate(self.pipeline, self.held, progress, writer, console)
 
     def finish(self, feed: Feed, writer: RunWriter, console: Console) -> tuple[Path, str]:
-        command = f"uv run evaluate.py --checkpoint {writer.path}"
+        following = command("evaluate", "--checkpoint", writer.path)
         if not self.config.training.evaluate:
-            return writer.path, command
+            return writer.path, following
         evaluate_run(self.config, self.held, self.pipeline.device, writer, console)
-        return writer.path / "report.html", command
+        return writer.path / "report.html", following
 
 
 def evaluate_run(

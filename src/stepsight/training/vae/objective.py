@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint, CheckpointError
 from stepsight.data.mixture import Draw, Mixture, Stream
-from stepsight.errors import UserError
+from stepsight.errors import UserError, command
 from stepsight.measures import number
 from stepsight.models.config import VAE_PREFIX, CodecSettings
 from stepsight.models.factory import flops_by_group
@@ -153,7 +153,7 @@ class VaeObjective:
             codec.save(folder)
             reconstruction_grid(codec, self.held, writer.samples / "final.png", self.device)
         distributed.barrier()
-        return folder, f"uv run train.py --codec.path {folder}"
+        return folder, command("train", "--codec.path", folder)
 
     def _latent_scale(self, codec: VAE, feed: Feed) -> dict[str, float]:
         """Shift and scale that give latents of training pictures mean 0 and deviation 1."""
