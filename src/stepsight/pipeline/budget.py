@@ -89,8 +89,8 @@ def _sweep_file(home: Path | None, sweep: str | Path | None) -> Path:
     if not (home / SWEEP).is_file():
         raise UserError(
             f"a budget needs a sweep, and {home / SWEEP} does not exist. Make it with "
-            f"`{command('evaluate', '--checkpoint', home, '--sweep')}`, or name another (sweep=..., "
-            "--sweep FILE)."
+            f"`{command('evaluate', '--checkpoint', home, '--sweep')}`, or name another "
+            "(sweep=..., --sweep FILE)."
         )
     return home / SWEEP
 
