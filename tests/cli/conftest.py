@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,22 @@ def alone(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def refused(capsys, tmp_path) -> Callable[..., str]:
+    """Run a program, hold that it refuses as it should, and return its message."""
+
+    def check(program: Callable[[list[str]], int], *arguments: object) -> str:
+        before = everything(tmp_path)
+        assert program([str(word) for word in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+        assert everything(tmp_path) == before
+        return error
+
+    return check
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*")}
