@@ -74,8 +74,10 @@ def test_commands_run_from_it(installed):
 def test_all_of_it_runs_in_an_empty_environment(wheel, tmp_path):
     """Train in two processes, evaluate, predict, look at data, fit, and climb a ladder."""
     done("uv", "venv", "--quiet", "--python", sys.executable, tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    done("uv", "pip", "install", "--quiet", "--python", python, wheel)
+    python, locked = tmp_path / "venv" / "bin" / "python", tmp_path / "locked.txt"
+    export = ["--frozen", "--no-emit-project", "--no-hashes", "--no-dev", "--quiet"]
+    done("uv", "export", *export, "--project", ROOT, "-o", locked)
+    done("uv", "pip", "install", "--quiet", "--python", python, "-c", locked, wheel)
     stepsight = tmp_path / "venv" / "bin" / "stepsight"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     small = ["--training.images", 32, "--training.batch", 8, "--evaluation.sweep", "False"]
