@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 
-from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.source import QUANTITIES, Scenes
+sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
+from frames import frames_in  # noqa: E402
+
+from stepsight.data.config import ScenesSettings  # noqa: E402
+from stepsight.data.scenes.source import QUANTITIES, Scenes  # noqa: E402
 
 SINGLE = frozenset({"depth", "labels", "amodal"})
 ROUNDS = 5
@@ -44,7 +50,11 @@ def main() -> None:
     for side in (64, 128, 256):
         settings = ScenesSettings(size=(side, side), count=ROUNDS * count)
         single, pair = (Scenes(settings, "train", q) for q in (SINGLE, QUANTITIES))
-        kinds = {"single": single.samples, "pair": pair.samples, "everything": pair.frames}
+        kinds = {
+            "single": single.samples,
+            "pair": pair.samples,
+            "everything": partial(frames_in, pair),
+        }
         for name, render in kinds.items():
             cpu, wall = rates(render, max(4, count * 64**2 // side**2))
             print(f"{side:4d} px  {name:10s}  {cpu:7.1f} / {wall:7.1f}")
