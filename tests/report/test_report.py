@@ -165,7 +165,14 @@ def write_run(path: Path, hostile: str = "") -> Path:
     claim = {"task": "depth", "metric": "abs_rel", "averaging": "per image", "main": True}
     claim |= {"statement": f"more members help{hostile}", "given": "calls 4", "verdict": "holds"}
     claim |= {"value": 0.07, "lo": 0.05, "hi": 0.09, "n": 512, "sentence": "Eight instead of one."}
-    claim |= {"cost": 32, "base_cost": 4, "sampler": "ddim", "spacing": "trailing"}
+    claim |= {
+        "p": 0.001,
+        "p_holm": 0.004,
+        "cost": 32,
+        "base_cost": 4,
+        "sampler": "ddim",
+        "spacing": "trailing",
+    }
     sides = {"base": 1, "other": 8}
     claim |= {
         s: {"nfe": 4, "members": n, "temperature": 1.0, "views": "none"} for s, n in sides.items()

@@ -10,6 +10,7 @@ from typing import Any
 from stepsight.report.sweep import page as sweep_page
 from stepsight.report.sweep.folder import fullest, read_sweep_folder
 from stepsight.report.sweep.page import main_sentences
+from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.sweeps import REQUIRED, Cell, differing, write_sweep
 
 
@@ -118,6 +119,7 @@ def claim(**changed) -> dict[str, Any]:
     found |= {"main": True, "statement": "more calls help", "given": "members 1", "n": 64}
     found |= {"cost": 4, "base_cost": 1, "base": side | {"nfe": 1}, "other": side}
     found |= {"value": -0.05, "lo": -0.07, "hi": -0.03, "verdict": "holds", "sentence": "So it is."}
+    found |= {"p": 0.001, "p_holm": 0.004}
     return found | {"sampler": "ddim", "spacing": "trailing"} | changed
 
 
@@ -146,7 +148,8 @@ def test_the_main_sentences_are_what_is_not_folded():
     warm = {"nfe": 8, "members": 8, "temperature": 1.0, "views": "mirror"}
     broken = {"verdict": "broken sampler", "sentence": "leading is a broken sampler."}
     every = [claim(), claim(other=warm, sentence="Later."), claim(main=False, sentence="Beside.")]
-    sentences = main_sentences([*every, claim(**broken), claim(**broken)])
+    every += [claim(**broken), claim(**broken)]
+    sentences = main_sentences([Claim.of(row) for row in every])
     assert sentences == [broken["sentence"], "So it is."]
 
 

@@ -205,7 +205,7 @@ def _sweep(
     claims = sweep_variants(
         out, tried.kept, records, console.advance, with_strategies=args.strategies
     )
-    return "\n".join(main_sentences([claim.to_dict() for claim in claims]))
+    return "\n".join(main_sentences(claims))
 
 
 def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | None]:

@@ -25,7 +25,7 @@ from claim_tables import (
     verdicts,
 )
 
-from stepsight.scaling.sampling.claims import decide, holm
+from stepsight.scaling.sampling.claims import Claim, decide, holm
 from stepsight.scaling.sampling.paired import MetricTable, Numbers
 from stepsight.scaling.sampling.questions import BEST, CALLS, HARMLESS, MEMBERS, held_back
 from stepsight.scaling.sampling.sweeps import Family
@@ -300,3 +300,12 @@ def test_rows_for_json_name_their_columns():
     assert fixed | {"task", "statement", "n", "p", "p_holm", "sentence", "sampler"} <= row.keys()
     assert row["base"] == {"nfe": 1, "members": 1, "temperature": 0.0, "views": "none"}
     assert (row["temperature"], row["views"], row["averaging"]) == (0.0, "none", "per image")
+
+
+def test_claims_come_back_from_their_file():
+    claims = decide([*tables(helps, per_image), *tables(nothing, pooled)])
+    rows = json.loads(json.dumps([claim.to_dict() for claim in claims]))
+    assert len(rows) > 10
+    assert [Claim.of(row).to_dict() for row in rows] == rows
+    assert [Claim.of(row).other for row in rows] == [claim.other for claim in claims]
+    assert [Claim.of(row).base for row in rows] == [claim.base for claim in claims]

@@ -13,6 +13,7 @@ from typing import Any
 from stepsight.results import with_nan
 from stepsight.scaling.reading import read_json, read_text
 from stepsight.scaling.sampling.axes import by_family
+from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.frontier import FrontierCell, frontier
 from stepsight.scaling.sampling.paired import FamilySetting
 from stepsight.scaling.sampling.sweeps import Cell, Family, main_of, read_sweep
@@ -25,7 +26,8 @@ class SweepFolder:
     path: Path = Path()
     cells: list[Cell] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
-    claims: list[dict[str, Any]] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    outdated: bool = False  # whether an earlier version made the claims, which are left out
     fronts: dict[str, Any] = field(default_factory=dict)
     strategies: list[dict[str, str]] = field(default_factory=list)
 
@@ -62,12 +64,14 @@ def read_sweep_folder(path: Path) -> SweepFolder:
 
     Raises `DataFormatError` if a file in it is damaged.
     """
-    table = path / "sweep.csv"
+    table, claims = path / "sweep.csv", read_json(path / "claims.json", [])
+    outdated = any("given" not in claim for claim in claims)
     return SweepFolder(
         path=path,
         cells=read_sweep(table) if table.is_file() else [],
         fits=read_json(path / "fit.json", {}),
-        claims=read_json(path / "claims.json", []),
+        claims=[] if outdated else [Claim.of(claim) for claim in claims],
+        outdated=outdated,
         fronts=read_json(path / "frontier.json", {}),
         strategies=list(csv.DictReader(read_text(path / "strategies.csv").splitlines())),
     )

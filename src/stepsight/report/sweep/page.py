@@ -23,6 +23,7 @@ from stepsight.report.run_folder import by
 from stepsight.report.sweep import figures as sweep_figures
 from stepsight.report.sweep.folder import SweepFolder, fullest, read_sweep_folder
 from stepsight.scaling.sampling.axes import by_family
+from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.planner import Plan, plan
 from stepsight.scaling.sampling.questions import CALLS, HARMLESS, MARGIN
 from stepsight.scaling.sampling.response_surface import Choice
@@ -41,12 +42,12 @@ BROKEN = "broken sampler"  # the verdict on claims that were not tested
 
 
 class TaskClaims(NamedTuple):
-    """The claims of a task, each with its `variant` of sampling and the `change` of its setting."""
+    """The claims of a task."""
 
     task: str
     causes: list[str]  # why samplers are broken
-    first: list[Mapping]
-    folded: dict[str, list[Mapping]]  # by what they are about
+    first: list[Claim]
+    folded: dict[str, list[Claim]]  # by what they are about
 
 
 def write(folder: Path, page: bool = True) -> Path:
@@ -81,7 +82,6 @@ def gather(sweep: SweepFolder) -> dict[str, Any]:
     """What the template `sweep_sections` shows; what the folder lacks is empty."""
     tasks = [_task_sections(sweep, task) for task in sweep.tasks]
     steps = [point for sections in tasks for point in sections["front"][1:]]
-    outdated = any("given" not in claim for claim in sweep.claims)  # of an earlier version
     panels = {task: _panelled(sweep, task) for task in sweep.tasks}
     return {
         "tasks": tasks,
@@ -95,8 +95,8 @@ def gather(sweep: SweepFolder) -> dict[str, Any]:
         "diagrams": _pictures(sweep, "reliability", "reliability"),
         "strategies": sweep.strategies,
         "laws": [(" / ".join(names), fit) for names, fit in _fits(sweep.fits)],
-        "claims": [] if outdated else claims_by_task(sweep.claims),
-        "outdated": outdated,
+        "claims": claims_by_task(sweep.claims),
+        "outdated": sweep.outdated,
         "margin": f"{MARGIN:.1%}",
     }
 
@@ -177,45 +177,35 @@ def _fits(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield from _fits(child, (*names, str(name)))
 
 
-def claims_by_task(claims: Sequence[Mapping]) -> list[TaskClaims]:
+def claims_by_task(claims: Sequence[Claim]) -> list[TaskClaims]:
     """The claims of every task, sorted."""
     return [_sorted(task, rows) for (task,), rows in by(claims, "task")]
 
 
-def main_sentences(claims: Sequence[Mapping]) -> list[str]:
+def main_sentences(claims: Sequence[Claim]) -> list[str]:
     """The sentences that a reader needs first: for every task, each broken sampler once, and the
     claims about its main metric that are not folded."""
     return [
         sentence
         for task in claims_by_task(claims)
-        for sentence in (*task.causes, *(claim["sentence"] for claim in task.first))
+        for sentence in (*task.causes, *(claim.sentence for claim in task.first))
     ]
 
 
-def _sorted(task: str, claims: Sequence[Mapping]) -> TaskClaims:
-    causes = dict.fromkeys(claim["sentence"] for claim in claims if claim["verdict"] == BROKEN)
-    sound = [_described(claim) for claim in claims if claim["verdict"] != BROKEN]
-    main = [claim for claim in sound if claim["main"]]
+def _sorted(task: str, claims: Sequence[Claim]) -> TaskClaims:
+    causes = dict.fromkeys(claim.sentence for claim in claims if claim.verdict == BROKEN)
+    sound = [claim for claim in claims if claim.verdict != BROKEN]
+    main = [claim for claim in sound if claim.main]
     plainest = min(map(_start, main), default=None)
     of_calls = CALLS, HARMLESS  # of which those of the plainest start come first
-    first = [c for c in main if c["statement"] not in of_calls or _start(c) == plainest]
+    first = [c for c in main if c.statement not in of_calls or _start(c) == plainest]
     folded = {
         "several members and other starts": [claim for claim in main if claim not in first],
-        "proper scores": [claim for claim in sound if not claim["main"]],
+        "proper scores": [claim for claim in sound if not claim.main],
     }
     return TaskClaims(task, list(causes), first, folded)
 
 
-def _start(claim: Mapping) -> tuple[float, int]:
+def _start(claim: Claim) -> tuple[float, int]:
     """The plainest is that of the fewest members at the lowest temperature."""
-    return claim["other"]["temperature"], claim["other"]["members"]
-
-
-def _described(claim: Mapping) -> Mapping:
-    """With from which NFE x members to which it goes, and how it samples besides."""
-    base, other = claim["base"], claim["other"]
-    change = f"{base['nfe']}x{base['members']} → {other['nfe']}x{other['members']}"
-    for name in ("temperature", "views"):
-        change += "" if base[name] == other[name] else f", {name} {other[name]}"
-    variant = " ".join(part for part in Family.of(claim).parts[:-2] if part)
-    return {**claim, "change": change, "variant": variant}
+    return claim.other.temperature, claim.other.members

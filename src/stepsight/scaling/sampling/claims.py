@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from stepsight.scaling.plain import plain
@@ -31,7 +31,7 @@ from stepsight.scaling.sampling.paired import (
     PairedChange,
 )
 from stepsight.scaling.sampling.questions import Question, questions
-from stepsight.scaling.sampling.sweeps import Family, differing
+from stepsight.scaling.sampling.sweeps import Family, differing, temperature_text
 from stepsight.scaling.sampling.wording import Decision, sentence
 
 
@@ -58,9 +58,32 @@ class Claim:
     verdict: Decision
     sentence: str
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Claim:
+        """The claim of a row of claims.json (`to_dict`). Raises KeyError for what it lacks."""
+        values: dict[str, Any] = {
+            f.name: math.nan if row[f.name] is None else row[f.name] for f in fields(cls)
+        }
+        family = Family.of(row)
+        values |= {name: _place(family, row[name]) for name in ("base", "other")}
+        return cls(**values)
+
+    @property
+    def change(self) -> str:
+        """From which NFE x members to which it goes, and what else differs."""
+        old, new = _columns(self.base), _columns(self.other)
+        starts = [f", {k} {new[k]}" for k in ("temperature", "views") if old[k] != new[k]]
+        sides = (f"{side.nfe}x{side.members}" for side in (self.base, self.other))
+        return " → ".join(sides) + "".join(starts)
+
+    @property
+    def variant(self) -> str:
+        """How both sides sample besides: all but temperature and views."""
+        return " ".join(part for part in self.other.family.parts[:-2] if part)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the columns of the family of the better-paid side are part of the row."""
-        row = asdict(self) | {"base": _told(self.base), "other": _told(self.other)}
+        row = asdict(self) | {"base": _columns(self.base), "other": _columns(self.other)}
         family = self.other.family
         return plain(row | family._asdict() | {"temperature": self.other.temperature})
 
@@ -142,10 +165,16 @@ def _verdict(change: PairedChange, corrected: float) -> Decision:
     return "holds" if change.better < change.worse else "fails"
 
 
-def _told(place: FamilySetting) -> dict[str, Any]:
+def _columns(place: FamilySetting) -> dict[str, Any]:
     return {
         "nfe": place.nfe,
         "members": place.members,
         "temperature": place.temperature,
         "views": place.family.views,
     }
+
+
+def _place(family: Family, columns: Mapping[str, Any]) -> FamilySetting:
+    """The way back, from a family of the same way."""
+    start = {"temperature": temperature_text(columns["temperature"]), "views": columns["views"]}
+    return FamilySetting(family._replace(**start), columns["nfe"], columns["members"])
