@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ladders import record
 
 from stepsight.report import figures
 from stepsight.report.scaling import figures as scaling_figures
@@ -13,36 +14,9 @@ from stepsight.report.scaling.figures import REACH, Mark
 from stepsight.scaling.analysis.curves import IMAGES, PARAMS, Curve
 from stepsight.scaling.analysis.laws import CurveLaws, laws_of
 from stepsight.scaling.ladders.forecast import LOSS, Quantity
-from stepsight.scaling.records import ScalingRecord
 
 SIZES, AMOUNTS = (10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000)
 MARK = Mark(1e14, 0.11, 0.10, 0.13, None)
-
-
-def record(n: int, d: int, loss: float, **changed: Any) -> ScalingRecord:
-    fields: dict[str, Any] = dict(
-        run=f"{n}-{d}",
-        config="",
-        revision="",
-        seed=0,
-        model=f"dit-{n}",
-        params_total=n,
-        params_active=n,
-        training_flops=6.0 * n * d,
-        images_seen=d,
-        task="depth",
-        dataset="scenes",
-        protocol="",
-        sampler="",
-        nfe=0,
-        members=0,
-        inference_flops=0.0,
-        metric=LOSS,
-        value=None,
-        images=0,
-        loss=loss,
-    )
-    return ScalingRecord(**(fields | changed))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +27,7 @@ def found() -> CurveLaws:
     for n in SIZES:
         for d in AMOUNTS:
             losses.append((0.05 + 5 * n**-0.3 + 2 * d**-0.3) * np.exp(0.01 * rng.normal()))
-            records.append(record(n, d, losses[-1]))
+            records.append(record(n, d, losses[-1], None, metric=LOSS))
     quantity = Quantity("depth", LOSS, True, "scenes", "", "", 0, 0)
     return laws_of(Curve(quantity, "", tuple(records), tuple(losses)), bootstrap=20)
 

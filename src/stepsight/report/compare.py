@@ -65,7 +65,9 @@ def compare(runs: Sequence[Run]) -> str:
 
 
 def _scores(task: str, runs: Sequence[Run]) -> str:
-    names = headline(task, runs[0].results[task].metrics)
+    first = runs[0].results[task]
+    main = [] if first.main is None else [first.main]  # the protocol's, which may not be the task's
+    names = list(dict.fromkeys([*main, *headline(task, first.metrics)]))
     head = ["predictor", "validation loss", *[measure(name).label for name in names]]
     rows = []
     for run in runs:

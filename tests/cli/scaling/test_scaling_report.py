@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import ladders
 import pytest
 
 from stepsight.cli.main import main
@@ -23,30 +23,7 @@ def loss(n: int, d: int) -> float:
 
 
 def record(n: int, d: int, time: str) -> ScalingRecord:
-    fields: dict[str, Any] = dict(
-        run=f"{n}-{d}",
-        config="",
-        revision="",
-        seed=0,
-        model=f"dit-{n}",
-        params_total=n,
-        params_active=n,
-        training_flops=6.0 * n * d,
-        images_seen=d,
-        task="depth",
-        dataset="scenes",
-        protocol="affine@1",
-        sampler="ddim",
-        nfe=1,
-        members=1,
-        inference_flops=1e9,
-        metric="abs_rel",
-        value=None,
-        images=8,
-        loss=loss(n, d),
-        time=time,
-    )
-    return ScalingRecord(**fields)
+    return ladders.record(n, d, loss(n, d), None, time=time)
 
 
 @pytest.fixture
