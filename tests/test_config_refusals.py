@@ -94,7 +94,7 @@ def test_a_missing_file_suggests_one_that_is_there(written):
         ({"training": {"checkpoint_every": -16}}, "training.checkpoint_every=-16"),
         ({"training": {"images": 0}}, "training.images=0: must be at least 1"),
         ({"training": {"batch": 0}}, "training.batch=0: must be at least 1"),
-        ({"training": {"accumulate": 0}}, "training.accumulate=0"),
+        ({"training": {"micro_batch": "0"}}, "training.micro_batch=0"),
         ({"training": {"keep": 0}}, "training.keep=0"),
         ({"training": {"rows": {"deep": 1.5}}}, "training.rows.deep=1.5: a share, from 0 to 1"),
         ({"training": {"rows": {"noisy": -0.1}}}, "training.rows.noisy=-0.1: a share"),

@@ -89,10 +89,10 @@ def everything(folder: Path) -> dict[str, Any]:
     return {
         "adamw": losses(lab, folder / "adamw", optimizer="adamw"),
         "muon": losses(lab, folder / "muon", optimizer="muon"),
-        "micro": losses(lab, folder / "micro", optimizer="muon", accumulate=2),
-        "deep": losses(lab, folder / "deep", optimizer="adamw", rows=DEEP, accumulate=4),
+        "micro": losses(lab, folder / "micro", optimizer="muon", micro_batch="2"),
+        "deep": losses(lab, folder / "deep", optimizer="adamw", rows=DEEP, micro_batch="1"),
         "vae": vae_losses(lab, folder / "vae", optimizer="adamw"),
-        "vae micro": vae_losses(lab, folder / "vae-micro", accumulate=2),
+        "vae micro": vae_losses(lab, folder / "vae-micro", micro_batch="2"),
         "scores": scored(lab, 7),
         "one image": scored(lab, 1),
         "chosen": chosen(lab),

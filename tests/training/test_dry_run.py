@@ -55,7 +55,7 @@ def test_memory_counts_weights_moments_and_activations():
     kept = adamw["memory_bytes_activations"]
     assert kept > 0 and adamw["memory_bytes"] == kept + 5 * 4 * adamw["params_total"]
     assert kept < muon["memory_bytes"] < adamw["memory_bytes"]
-    halved = describe(config("split-8", accumulate=2))["memory_bytes_activations"]
+    halved = describe(config("split-8", micro_batch="8"))["memory_bytes_activations"]
     assert halved == pytest.approx(kept / 2, rel=0.01)
     larger = describe(config("split-8", (128, 128)))["memory_bytes_activations"]
     assert larger > 3 * kept

@@ -170,7 +170,7 @@ def test_an_existing_run_is_replaced_only_on_request(lab, tmp_path, whole):
         lab.fit(other, run)
     assert len(lab.rows(run)) == 8
     with pytest.raises(UserError, match="does not divide"):
-        lab.fit(lab.config(accumulate=3), run, overwrite=True)
+        lab.fit(lab.config(micro_batch="3"), run, overwrite=True)
     assert len(lab.rows(run)) == 8
     lab.fit(other, run, overwrite=True)
     assert checkpoint.read(run).config == other and len(lab.rows(run)) == 2
@@ -221,8 +221,8 @@ def test_a_task_that_has_not_had_its_turn_does_not_hinder_resuming(lab, tmp_path
 
 
 def test_a_batch_that_does_not_share_out_is_refused_with_the_nearest(lab, tmp_path):
-    with pytest.raises(UserError, match=r"batch=8 does not divide by 3 .* Nearest: 6, 9"):
-        lab.fit(lab.config(accumulate=3), tmp_path / "run")
+    with pytest.raises(UserError, match=r"batch=8 does not divide by 1 processes x 3 .* Nearest: 6, 9"):
+        lab.fit(lab.config(micro_batch="3"), tmp_path / "run")
 
 
 def test_more_processes_than_there_are_is_refused(lab, tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
@@ -152,6 +153,7 @@ BEFORE: dict[tuple[str, ...], Any] = {
 def as_it_was(values: Mapping[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that its version did not have yet."""
     whole = deepcopy(dict(values))
+    (whole.get("training") or {}).pop("accumulate", None)  # micro_batch came in its place
     before = BEFORE | {
         ("tasks", name, key): value
         for name in whole.get("tasks") or {}
@@ -256,7 +258,7 @@ def assembled(parsed: Any) -> RunConfig:
 def _check(config: RunConfig) -> None:
     """Refuse values that no single type can: each message names the key."""
     training, evaluation, rows = config.training, config.evaluation, config.training.rows
-    for key in ("images", "batch", "accumulate", "keep", "validation_images"):
+    for key in ("images", "batch", "keep", "validation_images", "spike_cap"):
         if getattr(training, key) < 1:
             raise UserError(f"training.{key}={getattr(training, key)}: must be at least 1.")
     for key in ("log_every", "validate_every", "first_validation", "checkpoint_every", "images"):
@@ -267,6 +269,17 @@ def _check(config: RunConfig) -> None:
                 f"training.{key}={value} is not a multiple of training.batch={training.batch}. "
                 f"Use {near}."
             )
+    if training.micro_batch != "auto" and not re.fullmatch(r"[1-9]\d*", training.micro_batch):
+        raise UserError(
+            f"training.micro_batch={training.micro_batch}: auto, or a number of pictures from 1 up."
+        )
+    if not 0 < training.rewind_lr <= 1:
+        raise UserError(f"training.rewind_lr={training.rewind_lr}: above 0, at most 1.")
+    if not 0 <= training.bad_cap <= 1:
+        raise UserError(f"training.bad_cap={training.bad_cap}: a share, from 0 to 1.")
+    for key in ("spike", "save_minutes"):
+        if not 0 <= getattr(training, key) < math.inf:
+            raise UserError(f"training.{key}={getattr(training, key)}: 0 (off) or more.")
     for key, value in asdict(rows).items():
         if not 0 <= value <= 1:
             raise UserError(f"training.rows.{key}={value}: a share, from 0 to 1.")

@@ -90,6 +90,16 @@ class Plain(nn.Module):
         return self.net(x, cond[0] if isinstance(cond, tuple) else cond, *args, **more)
 
 
+def repeated_blocks(net: nn.Module) -> list[nn.Module]:
+    """The blocks that a backbone or a VAE repeats, outermost first: members of the module lists
+    that lie in no other. They are what sharding gathers, and recomputation reruns, at a time."""
+    blocks: list[nn.Module] = []
+    for module in net.children():
+        inner = list(module) if isinstance(module, nn.ModuleList) else repeated_blocks(module)
+        blocks += inner
+    return blocks
+
+
 def _check_options(settings: ModelSettings, size: object, feature_channels: int) -> None:
     """Refuse an option that the chosen backbone would not read."""
     if not isinstance(size, DiTSize):

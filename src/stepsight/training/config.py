@@ -29,10 +29,14 @@ class TrainingSettings:
     batch: int = 16  # pictures: over all processes and accumulation
     rows: RowsSettings = field(default_factory=RowsSettings)
     loss: Literal["auto", "task", "squared"] = "auto"  # each task's own error where it can be
-    accumulate: int = 1  # micro-batches a step and process
+    micro_batch: str = "auto"  # pictures a process takes at a time; auto: as many as memory holds
     workers: int = 0  # processes a training process that read streamed sources; 0: the loop reads
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives
-    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where the processor has it
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where it is fast
+    sharding: Literal["none", "full", "hybrid"] = "none"  # weights, gradients, optimizer over GPUs:
+    # full: over all processes (FSDP2); hybrid: within a machine, copies between machines
+    recompute: Literal["none", "block", "selective"] = "none"  # activations in the backward pass:
+    # block: all of a block's; selective: but for matrix products and attention
     seed: int = 0  # of weights, order, noise and augmentation
 
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: matrices; adamw: everything else too
@@ -50,11 +54,19 @@ class TrainingSettings:
     latents: str = ""  # folder of the latent cache, made where it lacks; empty: code as they come
     latents_dtype: Literal["float16", "float32"] = "float16"  # of the latent cache
 
+    on_spike: Literal["stop", "skip", "rewind"] = "skip"  # at a loss or gradient that is no number
+    spike: float = 0.0  # a gradient norm this many times the recent median is a spike too; 0 = off
+    spike_cap: int = 8  # steps skipped in a row, or rewinds of the run, before it stops
+    rewind_lr: float = 0.5  # factor on the learning rates after a rewind
+    on_bad: Literal["stop", "skip"] = "stop"  # at a sample that cannot be read
+    bad_cap: float = 0.01  # share of a source's samples that may be skipped
+
     log_every: int = 400  # between lines of losses
     validate_every: int = 8000  # between validations
     first_validation: int = 800  # an early one, so that there is something to look at
     validation_images: int = 64  # of each source
     checkpoint_every: int = 4000  # between checkpoints
+    save_minutes: float = 30.0  # between them by the clock, whichever comes first
     keep: int = 2  # checkpoints kept besides the best
     evaluate: bool = True  # at the end: full evaluation, sweep and report
     tracker: Literal["none", "wandb", "wandb-offline"] = "none"  # where curves are also sent

@@ -54,7 +54,9 @@ def describe(config: RunConfig) -> dict[str, Any]:
     total = sum(groups.values())
     per_group = flops_by_group(work.build, work.example)
     forward = sum(per_group.values())
-    pictures = training.batch / (training.accumulate * max(training.processes, 1))
+    world = max(training.processes, 1)
+    auto = training.micro_batch == "auto"
+    pictures = training.batch / world if auto else float(training.micro_batch)
     kept = int(activation_bytes(work.build, work.example) * (pictures * work.rows))
     copies = 5 if training.optimizer == "adamw" else 4.5  # weight, gradient, average, moments
     per_image = int(3 * (forward if work.picture_flops is None else work.picture_flops))

@@ -130,10 +130,15 @@ class Feed:
             step += 1
 
 
+def micro_batch(settings: TrainingSettings, world: int) -> int:
+    """Pictures that a process takes at a time."""
+    return settings.batch // world if settings.micro_batch == "auto" else int(settings.micro_batch)
+
+
 def micro_batches(settings: TrainingSettings, rank: int, world: int) -> list[range]:
     """Row numbers of the global batch that process `rank` takes, one range per micro-batch."""
-    parts = world * settings.accumulate
-    size = settings.batch // parts
+    size = micro_batch(settings, world)
+    parts = settings.batch // size
     return [range(part * size, (part + 1) * size) for part in range(rank, parts, world)]
 
 

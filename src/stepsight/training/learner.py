@@ -151,10 +151,12 @@ def check_processes(settings: TrainingSettings, world: int) -> None:
             f"expected {settings.processes} processes (training.processes), got {world}. Launch "
             f"with torchrun --nproc-per-node {settings.processes}, or set training.processes to 0."
         )
-    parts = settings.accumulate * world
-    if settings.batch % parts:
-        low = max(settings.batch // parts, 1) * parts
+    auto = settings.micro_batch == "auto"
+    each = world * (1 if auto else int(settings.micro_batch))
+    if settings.batch % each:
+        low = max(settings.batch // each, 1) * each
+        pictures = "" if auto else f" x {settings.micro_batch} pictures (training.micro_batch)"
         raise UserError(
-            f"training.batch={settings.batch} does not divide by {settings.accumulate} "
-            f"micro-batches x {world} processes. Nearest: {low}, {low + parts}."
+            f"training.batch={settings.batch} does not divide by {world} processes{pictures}. "
+            f"Nearest: {low}, {low + each}."
         )

@@ -17,7 +17,8 @@ from stepsight.errors import UserError
 # is scored.
 FREE = re.compile(
     r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
-    r"tracker|processes|workers|accumulate|latents.*)$|data\.\w+\.stream$"
+    r"tracker|processes|workers|micro_batch|latents.*|sharding|recompute|on_spike|spike|spike_cap|"
+    r"rewind_lr|on_bad|bad_cap|save_minutes)$|data\.\w+\.stream$"
 )
 
 

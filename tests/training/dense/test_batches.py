@@ -67,7 +67,7 @@ def test_micro_batches_of_two_passes_cost_what_the_batch_costs(lab, tmp_path):
         lab.train(config, tmp_path / name)
         return lab.losses(tmp_path / name)
 
-    assert losses("split", accumulate=4) == pytest.approx(losses("whole"), rel=1e-4)
+    assert losses("split", micro_batch="2") == pytest.approx(losses("whole"), rel=1e-4)
 
 
 # ---------------------------------------------------------------------------- hidden classes
@@ -93,7 +93,7 @@ def test_a_tenth_of_the_classes_is_hidden(lab, tmp_path):
 def test_which_are_hidden_is_a_function_of_seed_and_number(lab, tmp_path):
     often = {"dropout": 0.5}
     first = hidden(begin(lab, tmp_path / "1", "image", often), range(6))
-    again = begin(lab, tmp_path / "2", "image", often, accumulate=4)
+    again = begin(lab, tmp_path / "2", "image", often, micro_batch="2")
     assert hidden(again, range(6)) == first  # however the batch is cut
     assert hidden(again, range(3, 6)) == first[3:]  # and wherever a run is taken up
     assert hidden(begin(lab, tmp_path / "3", "image", often, seed=1), range(6)) != first

@@ -114,7 +114,7 @@ def test_loss_and_gradient_are_those_of_the_decoded_answer(lab, tmp_path, bent, 
 @pytest.mark.parametrize("options", [{}, SEPARATE])
 def test_micro_batches_change_neither_loss_nor_gradient(lab, tmp_path, options):
     _, whole, loss = one_step(lab, config_of(lab, ("flow",), {"flow": options}), tmp_path / "a")
-    config = config_of(lab, ("flow",), {"flow": options}, accumulate=4)
+    config = config_of(lab, ("flow",), {"flow": options}, micro_batch="2")
     _, split, summed = one_step(lab, config, tmp_path / "b")
     assert summed == pytest.approx(loss, abs=1e-6) and whole.norm() > 0.01
     torch.testing.assert_close(split, whole, atol=2e-6, rtol=1e-4)

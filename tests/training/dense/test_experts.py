@@ -54,7 +54,7 @@ ROWS = [("plain", 16), ("rollouts", 2 * (5 + 5))]  # rows of 16 pictures
 def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path, kind, count):
     """Counted again call by call, with the weights standing still."""
     rows = {"rows": {"deep": 1.0}} if kind == "rollouts" else {}
-    config = config_of(lab, lr=0.0, muon_lr=0.0, log_every=16, images=16, accumulate=2, **rows)
+    config = config_of(lab, lr=0.0, muon_lr=0.0, log_every=16, images=16, micro_batch="4", **rows)
     run = lab.begin(config, tmp_path).roughen(0.1)
     usage: list[list[Tensor]] = [[] for _ in range(LAYERS)]
     for layer, seen in enumerate(usage):

@@ -90,7 +90,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(lab, tmp_path, accumulat
     """Also where a micro-batch has rows of one kind only."""
     tasks = ("flow", "semantic")
     _, whole, loss = one_step(lab, tmp_path / "whole", tasks, **rows)
-    _, split, summed = one_step(lab, tmp_path / "split", tasks, accumulate=accumulate, **rows)
+    _, split, summed = one_step(lab, tmp_path / "split", tasks, micro_batch=str(8 // accumulate), **rows)
     assert whole.norm() > 0.01
     assert summed == pytest.approx(loss, abs=1e-6)
     torch.testing.assert_close(split, whole, atol=4e-6, rtol=2e-4)
@@ -143,7 +143,7 @@ def test_the_message_names_the_checkpoint_to_continue_from(lab, tmp_path):
 
 @pytest.mark.parametrize("accumulate, world", [(1, 1), (4, 1), (1, 2), (2, 4)])
 def test_processes_and_micro_batches_share_out_the_rows(lab, accumulate, world):
-    settings, rows = lab.config(("depth",), accumulate=accumulate).training, []
+    settings, rows = lab.config(("depth",), micro_batch=str(8 // accumulate // world)).training, []
     for rank in range(world):
         parts = micro_batches(settings, rank, world)
         assert len(parts) == accumulate

@@ -175,7 +175,7 @@ def test_a_finished_run_goes_on_when_it_is_made_longer(fit, lab):
 
 
 def test_micro_batches_cost_what_the_batch_costs(fit, lab):
-    whole, cut = fit(config(images=16), "whole"), fit(config(images=16, accumulate=4), "cut")
+    whole, cut = fit(config(images=16), "whole"), fit(config(images=16, micro_batch="4"), "cut")
     assert lab.losses(cut) == pytest.approx(lab.losses(whole), abs=1e-6)
 
 
@@ -278,7 +278,7 @@ def test_the_description_is_that_of_a_backbone():
     "change, message",
     [
         ({"training": {"processes": 2}}, r"training\.processes"),
-        ({"training": {"accumulate": 3}}, r"batch=16 does not divide by 3"),
+        ({"training": {"micro_batch": "3"}}, r"batch=16 does not divide by 1 processes x 3"),
         ({"codec": {"path": "vae"}}, r"codec\.path"),
         ({"model": {"name": "vae-big"}}, "'vae-big' is no VAE.*vae-tiny"),
         ({"data": {"scenes": {"size": [18, 16]}}}, r"data\.scenes\.size: height 18 .* 16 or 20"),
