@@ -148,9 +148,10 @@ def test_old_checkpoints_go_but_the_best_stays(lab, tmp_path, monkeypatch):
 def test_resuming_with_other_settings_is_refused_and_harms_nothing(lab, whole):
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     with pytest.raises(UserError) as caught:
-        lab.fit(lab.config(**SAVING, lr=0.5, seed=3), whole, resume="auto")
-    assert "training.lr 0.003 -> 0.5" in str(caught.value)
-    assert "training.seed 0 -> 3" in str(caught.value)
+        lab.fit(lab.config(**SAVING, lr=0.5, betas=[0.5, 0.9], flip=False), whole, resume="auto")
+    assert "training.betas [0.9, 0.99] -> [0.5, 0.9]" in str(caught.value)
+    assert "training.flip True -> False" in str(caught.value)
+    assert "training.lr" not in str(caught.value)
     assert "--init-from" in str(caught.value)
     assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
 
@@ -221,7 +222,7 @@ def test_a_task_that_has_not_had_its_turn_does_not_hinder_resuming(lab, tmp_path
 
 
 def test_a_batch_that_does_not_share_out_is_refused_with_the_nearest(lab, tmp_path):
-    with pytest.raises(UserError, match=r"batch=8 does not divide by 1 processes x 3 .* Nearest: 6, 9"):
+    with pytest.raises(UserError, match=r"does not divide by 1 processes x 3 .* Nearest: 6, 9"):
         lab.fit(lab.config(micro_batch="3"), tmp_path / "run")
 
 

@@ -96,7 +96,8 @@ class MoE(nn.Module):
     shared: experts that every token passes besides, unweighted.
 
     After a forward pass `usage` (int "b e") holds the slots of each sample that each expert served
-    and `balance`, in training, the load-balance loss: a scalar with gradient, 1 for an even load.
+    and `mass` (float "e"), with gradient, the slots that it would have served in expectation: the
+    sum of its probabilities, times the experts active per token.
     """
 
     def __init__(
@@ -110,8 +111,16 @@ class MoE(nn.Module):
         self.gate = nn.Linear(width, experts, bias=False)
         self.experts = RoutedExperts(experts, width)
         self.shared = SharedExperts(shared, width) if shared else None
-        self.balance: Tensor | None = None
+        self.mass: Tensor | None = None
         self.usage: Tensor | None = None
+
+    @property
+    def balance(self) -> Tensor | None:
+        """The load-balance loss of the latest forward pass in training: a scalar, 1 when even."""
+        if self.mass is None or self.usage is None:
+            return None
+        served = self.usage.sum(dim=0)
+        return balance_of(self.mass[None, None], served[None, None])
 
     @property
     def idle_parameters(self) -> int:
@@ -143,16 +152,35 @@ class MoE(nn.Module):
             return F.linear(tokens.to(dtype), self.gate.weight.to(dtype)).softmax(dim=-1)
 
     def _note(self, probability: Tensor, expert: Tensor) -> None:
-        """From probabilities "n e" and the chosen experts "b slots" set `usage`, and `balance` to e
-        times the sum of mean probability x share of slots.
-
-        Switch, equations 4 to 6, without their coefficient; the share has no gradient.
-        """
+        """From probabilities "n e" and the chosen experts "b slots" set `usage` and `mass`."""
         served = expert.new_zeros(len(expert), probability.shape[1])
         self.usage = served.scatter_add_(1, expert, torch.ones_like(expert))
-        share = self.usage.sum(dim=0) / expert.numel()
-        even = probability.shape[1] * (probability.mean(dim=0) * share).sum()
-        self.balance = even if self.training else None
+        self.mass = self.active * probability.sum(dim=0) if self.training else None
+
+
+def balance_of(mass: Tensor, served: Tensor) -> Tensor:
+    """The part that some tokens have in the load-balance loss of a batch, summed over the layers.
+
+    mass: of those tokens, with gradient; served: slots that each expert served, of all tokens of
+    the batch in all processes; both "calls layers e". Per call and layer e times the sum of mean
+    probability x share of slots (Switch, equations 4 to 6, without their coefficient; the share has
+    no gradient), averaged over calls by their slots: the parts of a batch's tokens add up to what
+    the batch would have in one piece.
+    """
+    served = served.float()
+    slots = served.sum(dim=-1, keepdim=True)
+    every = slots.sum(dim=0).clamp_min(1)
+    return mass.shape[-1] * (mass * served / (slots.clamp_min(1) * every)).sum()
+
+
+def routing(net: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """`mass` and slots served of the latest forward pass in training, both "layers e", first block
+    first; None for a network without experts."""
+    layers = [moe for moe in _layers(net) if moe.mass is not None and moe.usage is not None]
+    if not layers:
+        return None
+    mass, usage = zip(*((moe.mass, moe.usage.sum(dim=0)) for moe in layers))  # type: ignore[union-attr]
+    return torch.stack(mass), torch.stack(usage)
 
 
 def balance_loss(net: nn.Module) -> Tensor:

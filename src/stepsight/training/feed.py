@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor
 from stepsight import distributed
 from stepsight.config import RunConfig
 from stepsight.data.augment import flip
+from stepsight.data.bad import QUARANTINE, BadItems, to_stderr
 from stepsight.data.cache.bank import Bank
 from stepsight.data.collate import collate
 from stepsight.data.loader import Loader, Reader, Request
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.scenes.source import Scenes
-from stepsight.data.table import Source
+from stepsight.data.table import Readable, Source
+from stepsight.errors import UserError
 from stepsight.models.codec import Codec
 from stepsight.report.console import Console
 from stepsight.training.config import TrainingSettings
@@ -45,14 +48,22 @@ class Feed:
         self.mixture = Mixture(spec.streams, settings.batch, settings.seed)
         self.micro_batches = micro_batches(settings, distributed.rank(), distributed.world())
         self.stores, self.device = stores, device
+        self.bad = BadItems(
+            settings.on_bad,
+            settings.bad_cap,
+            spec.folder / QUARANTINE,
+            flags=("--training.on_bad", "--training.bad_cap"),
+            say=console.warn if distributed.rank() == 0 else to_stderr,
+        )
         self.making_s = 0.0  # processor seconds spent on making samples
         self._sources, self._flip, self._console = spec.sources, settings.flip, console
         self._filled: dict[str, int] = {}  # leading rows of each store that are made
         names = {stream.source for stream in self.mixture.streams}
         files = {name: one for name, one in streamed(spec.config).items() if name in names}
         sources = {name: spec.sources[name] for name in files}
-        reader = Reader(sources, files, settings.seed, settings.flip)
-        self._loader = Loader(reader, self._requests, settings.workers)
+        others = self.mixture.streams if self.bad.skips else ()
+        reader = Reader(sources, files, settings.seed, settings.flip, others)
+        self._loader = Loader(reader, self._requests, settings.workers, bad=self.bad)
         self._streamed = files.keys()
 
     def begin(self, step: int) -> None:
@@ -61,11 +72,30 @@ class Feed:
             self._loader.begin(step)
 
     def draw(self, step: int) -> Draw:
-        """Batch number `step`; its samples are made, and some ahead, if they are not there yet."""
+        """Batch number `step`; its samples are made, and some ahead, if they are not there yet.
+
+        Those that could not be made are replaced. (Of files read anew, their readers do that.)
+        """
         draw = self.mixture.draw(step)
         if draw.stream.source in self.stores:
             self.fill(draw.stream.source, max(draw.indices) + 1)
+            if self.stores[draw.stream.source].store.bad(draw.indices).any():
+                numbers = enumerate(draw.indices, step * len(draw.indices))
+                kept = (self._readable(draw.stream, index, number) for number, index in numbers)
+                return replace(draw, indices=tuple(kept))
         return draw
+
+    def _readable(self, stream: Stream, index: int, number: int) -> int:
+        """The sample that image `number` of a stored source is made of: `index`, or its first
+        replacement that could be made. All processes look alike, since they fill stores together.
+        """
+        name, store = stream.source, self.stores[stream.source].store
+        for other in chain([index], stream.replacements(self.mixture.seed, number)):
+            self.fill(name, other + 1)
+            if not store.bad([other])[0]:
+                return other
+            self.bad.met(name, other, store.reason(other), of=len(self._sources[name]))
+        raise UserError(f"{name}: nothing that can be read in place of {store.reason(index)}")
 
     def batch(self, draw: Draw, step: int, rows: range) -> Batch:
         """Some pictures of batch number `step`, with all their truths."""
@@ -102,20 +132,20 @@ class Feed:
         total = sum(map(len, rows.store.blank_blocks(rank, world, upto)))
         clock = time.process_time()
         with self._console.counted(f"samples of {name}", total, least=AHEAD) as advance:
-            rows.fill(rank, world, stop=upto, report=advance)
+            rows.fill(rank, world, stop=upto, report=advance, bad=self.bad)
         self.making_s += time.process_time() - clock
         distributed.barrier()
         self._filled[name] = upto
 
     def leading(self, name: str, count: int) -> Source:
-        """A source whose first `count` samples are at hand."""
+        """The first `count` samples of a source that are at hand, as far as they can be read."""
         store, source = self.stores.get(name), self._sources[name]
         count = min(count, len(source))
         if isinstance(store, Bank):
             self.fill(name, count)
-            return store
+            return Readable(store, self.bad, count)
         self._console.note(f"reads {count} samples of {name} for the trivial predictors")
-        return source
+        return Readable(source, self.bad, count)
 
     def close(self) -> None:
         """End the readers of files; the next batch starts them again."""

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import torch
 
-from stepsight import checkpoint, distributed
+from stepsight import checkpoint, distributed, signals
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.loader import readers_watched
 from stepsight.report.console import Console
-from stepsight.training.feed import Feed, drop_banks
-from stepsight.training.folder import RunWriter, choose, latest
+from stepsight.training.config import TrainingSettings
+from stepsight.training.dense.rows import kinds_of
+from stepsight.training.feed import Feed, drop_banks, micro_batches
+from stepsight.training.folder import RunLock, RunWriter, choose, latest
 from stepsight.training.learner import Learner, check_processes, make_accelerator
-from stepsight.training.loop import train
+from stepsight.training.loop import SET_UP, train
 from stepsight.training.objective import objective_of
 from stepsight.training.progress import Progress, check_settings
+from stepsight.training.sharding import check_sharding
 from stepsight.training.spec import RunSpec
 from stepsight.training.tracker import Tracker
 
@@ -38,9 +41,24 @@ def fit(
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     distributed.join()
-    path = distributed.agreed(lambda: choose(run_dir, name, resume, overwrite))
-    writer = RunWriter(path)
-    past = _past(writer, config, resume)
+    with signals.caught(), distributed.watching():
+        distributed.phase("set-up", patience=SET_UP)
+        path = distributed.agreed(lambda: choose(run_dir, name, resume, overwrite))
+        lock = RunLock(path)
+        distributed.agreed(lock.acquire)
+        try:
+            _fit(config, RunWriter(path), resume, init_from, overwrite)
+        finally:
+            lock.release()
+    distributed.leave()
+    return path
+
+
+def _fit(
+    config: RunConfig, writer: RunWriter, resume: str | None, init_from: str | None, overwrite: bool
+) -> None:
+    """A run in its folder, which is this run's alone."""
+    path, past = writer.path, _past(writer, config, resume)
     parent = checkpoint.read(init_from) if init_from is not None and past is None else None
     spec = preflight(config, path, past, parent)
     if writer.main:
@@ -53,8 +71,9 @@ def fit(
             learner, feed = prepare(spec, console)
             progress = _begin(learner, spec, console)
             console.header(_header(learner, feed, path))
-            with readers_watched():
+            with readers_watched(), learner.saving():
                 train(learner, feed, progress, writer, console)
+            distributed.phase("final evaluation", patience=SET_UP)
             result, command = learner.objective.finish(feed, writer, console)
         finally:
             if tracker is not None:
@@ -62,8 +81,6 @@ def fit(
             if writer.main:
                 drop_banks(path)
         console.done(writer.elapsed(), result, command)
-    distributed.leave()
-    return path
 
 
 def preflight(
@@ -74,25 +91,31 @@ def preflight(
 ) -> RunSpec:
     """The run that is to be (see `RunSpec`). Raises UserError for what would stop it later, before
     anything is written."""
-    check_processes(config.training, distributed.world())
+    world = distributed.world()
+    check_processes(config.training, world)
     spec = RunSpec.of(config, folder, past, parent)
     objective_of(config).check(spec)
+    parts = [micro_batches(config.training, rank, world) for rank in range(world)]
+    kinds = [kinds_of(config.training, rows) for every in parts for rows in every]
+    check_sharding(config.training, kinds)
     return spec
 
 
 def prepare(spec: RunSpec, console: Console) -> tuple[Learner, Feed]:
     """A new network on its processes, and what it learns from."""
-    accelerator = make_accelerator(spec.config)
+    accelerator = make_accelerator()
     objective, feed = objective_of(spec.config).open(spec, accelerator.device, console)
-    return Learner(objective, accelerator), feed
+    whole = len(feed.micro_batches) == 1  # DDP counts what is used in a pass of several as well
+    static = whole and len({stream.tasks for stream in spec.streams}) == 1
+    return Learner(objective, accelerator, static), feed
 
 
 def _past(writer: RunWriter, config: RunConfig, resume: str | None) -> Checkpoint | None:
     """The checkpoint to continue from. Raises UserError if other settings made it."""
-    path = latest(writer, resume)
+    path = distributed.agreed(lambda: latest(writer, resume))  # the first process verifies it
     if path is None:
         return None
-    saved = checkpoint.read(path, prefer="last")
+    saved = checkpoint.read(path)
     check_settings(saved, config)
     return saved
 
@@ -114,6 +137,12 @@ def _begin(learner: Learner, spec: RunSpec, console: Console) -> Progress:
     return learner.start_from(spec.parent)
 
 
+def _sharing(settings: TrainingSettings) -> str:
+    """How the work fits in memory, where that was asked for."""
+    asked = {"sharding": settings.sharding, "recompute": settings.recompute}
+    return "".join(f", {name} {value}" for name, value in asked.items() if value != "none")
+
+
 def _header(learner: Learner, feed: Feed, path: Path) -> list[str]:
     """What is about to happen."""
     objective, settings = learner.objective, learner.settings
@@ -126,6 +155,6 @@ def _header(learner: Learner, feed: Feed, path: Path) -> list[str]:
         f"{objective.forward_flops / 1e9:.3f} GFLOP/image forward",
         f"tasks  {shares}    data {', '.join(config.data)}",
         f"device {learner.device}, {accelerator.num_processes} processes x "
-        f"{torch.get_num_threads()} threads, precision {accelerator.mixed_precision}    "
-        f"batch {settings.batch}, {settings.images} images",
+        f"{torch.get_num_threads()} threads, precision {learner.precision}    "
+        f"batch {settings.batch}, {settings.images} images{_sharing(settings)}",
     ]

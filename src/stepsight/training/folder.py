@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from stepsight import checkpoint, distributed
+from stepsight.checkpoint import LOCK
+from stepsight.checkpoint import RunLock as RunLock
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.scaling.plain import plain
@@ -39,35 +42,72 @@ class RunWriter:
         return time.perf_counter() - self._began
 
     def create(self, config: RunConfig, anew: bool = False) -> None:
-        """Make the folders and write what describes the run; `anew` empties them first."""
-        if anew:
-            shutil.rmtree(self.path, ignore_errors=True)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.samples.mkdir(exist_ok=True)
-        (self.path / "config.yaml").write_text(config.to_yaml())
-        (self.path / "command.txt").write_text(" ".join(sys.argv) + "\n")
-        (self.path / "env.json").write_text(json.dumps(environment(config), indent=2) + "\n")
+        """Make the folders and write what describes the run; `anew` empties them first.
+
+        Raises UserError where nothing can be written.
+        """
+        with _writing(self.path):
+            if anew:
+                for path in self.path.iterdir() if self.path.exists() else ():
+                    _remove(path)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.samples.mkdir(exist_ok=True)
+            (self.path / "config.yaml").write_text(config.to_yaml())
+            (self.path / "command.txt").write_text(" ".join(sys.argv) + "\n")
+            (self.path / "env.json").write_text(json.dumps(environment(config), indent=2) + "\n")
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, and pass it to the listeners."""
         if not self.main:
             return
-        with self._metrics.open("a") as file:
+        with _writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(plain(row)) + "\n")
         for listener in self.listeners:
             listener(row)
 
-    def rewind(self, step: int) -> None:
-        """Drop the metrics after `step`: a resumed run writes them again.
+    def rewind(self, step: int, say: Callable[[str], None] = print) -> None:
+        """Forget what came after `step`: a resumed run writes it again.
 
-        So too a last line that was cut short.
+        Of metrics.jsonl the lines after it are dropped, and those that cannot be read, whose number
+        is said; the checkpoint of that step becomes the one that was written last.
         """
-        if self._metrics.exists():
-            *whole, _cut_short = self._metrics.read_text().split("\n")
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
+        with _writing(self.path):
+            checkpoint.settle(self.checkpoints, step, say)
+            if not self._metrics.exists():
+                return
+            lines = [line for line in self._metrics.read_bytes().split(b"\n") if line.strip()]
+            steps = [_step_of(line) for line in lines]
+            if bad := steps.count(None):
+                say(f"{self._metrics}: {bad} lines that cannot be read are dropped")
+            kept = [line for line, at in zip(lines, steps) if at is not None and at <= step]
             staged = self._metrics.with_suffix(".staged")
-            staged.write_text("".join(line + "\n" for line in kept))
+            staged.write_bytes(b"".join(line + b"\n" for line in kept))
             os.replace(staged, self._metrics)
+
+
+def _remove(path: Path) -> None:
+    """Of a run that is replaced all goes, but for the lock on its folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.name != LOCK:
+        path.unlink()
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of metrics.jsonl; None for one that was cut short or damaged."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise checkpoint.disk_error(path, "writing", error) from None
 
 
 def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) -> Path:
@@ -87,7 +127,7 @@ def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) 
     path = Path(run_dir)
     if path.exists() and not path.is_dir():
         raise UserError(f"--run-dir {path} is a file. Name a folder.")
-    if path.exists() and any(path.iterdir()) and not resume:
+    if path.exists() and any(one.name != LOCK for one in path.iterdir()) and not resume:
         if not overwrite:
             raise UserError(
                 f"--run-dir {path} exists. Continue it with --resume auto, replace it with "
@@ -98,15 +138,19 @@ def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) 
     return path
 
 
-def latest(run: RunWriter, resume: str | None) -> Path | None:
-    """The checkpoint to continue from: None without --resume, or before the first one."""
+def latest(run: RunWriter, resume: str | None, say: Callable[[str], None] = print) -> Path | None:
+    """The verified checkpoint to continue from: None without --resume, or before the first one.
+
+    For "auto", or a run, it is the newest that is whole; what is passed over is said. A step folder
+    that is named and damaged is a UserError, which says which one is whole.
+    """
     if resume is None:
         return None
-    if resume != "auto":
-        return checkpoint.resolve(resume, prefer="last")
-    if not checkpoint.completed(run.checkpoints):
-        return None
-    return checkpoint.resolve(run.path, prefer="last")
+    named = None if resume == "auto" else checkpoint.resolve(resume, prefer="last")
+    if named is not None and named.name == Path(resume).name:
+        return checkpoint.resumable(named).path
+    saved = checkpoint.read_newest(run.path if named is None else named.parent, say)
+    return None if saved is None else saved.path
 
 
 def revision() -> str:

@@ -20,14 +20,16 @@ from torch import Tensor
 
 from stepsight.coding import Layout, Parts, encode, to_model_inputs
 from stepsight.data.augment import flip
+from stepsight.data.bad import BadItems
+from stepsight.data.cache.bank import Marks
 from stepsight.data.cache.store import Store
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
-from stepsight.data.table import Source
+from stepsight.data.table import Source, first_readable, read_samples
 from stepsight.models.codec import Codec
 from stepsight.models.config import CodecSettings
 from stepsight.tasks.base import Task
-from stepsight.types import Batch, ModelInputs
+from stepsight.types import Batch, ModelInputs, Sample
 
 CHUNK = 16  # samples coded at a time
 Fields = dict[str, np.ndarray]
@@ -73,24 +75,30 @@ class Latents:
         world: int = 1,
         stop: int | None = None,
         report: Callable[[int], None] = lambda rows: None,
+        bad: BadItems | None = None,
     ) -> None:
-        """Make this process's share of the blank rows below `stop`, by blocks."""
+        """Make this process's share of the blank rows below `stop`, by blocks.
+
+        bad: what to do about samples that cannot be read, whose rows are marked; None: stop.
+        """
         for block in self.store.blank_blocks(rank, world, stop):
-            rows = np.zeros(len(block), self.store.dtype)
+            rows, marks = np.zeros(len(block), self.store.dtype), Marks(self.source, bad)
             for start in range(block.start, block.stop, CHUNK):
                 part = range(start, min(start + CHUNK, block.stop))
-                for name, value in self._make(part).items():
-                    rows[name][start - block.start :][: len(part)] = value
-            self.store.write(block, rows)
+                read = read_samples(self.source, part, marks.mark)
+                samples = {i - block.start: one for i, one in zip(part, read) if one is not None}
+                for name, value in self._make([*samples.values()]).items() if samples else ():
+                    rows[name][[*samples]] = value
+            self.store.write(block, rows, marks.reasons)
             report(len(block))
 
     def _row_type(self) -> np.dtype:
-        made = self._make(range(1))
+        made = self._make([first_readable(self.source)])
         return np.dtype([(name, v.dtype, v.shape[1:]) for name, v in made.items()], align=True)
 
-    def _make(self, indices: range) -> Fields:
-        """The fields of some rows, with leading axes (row, mirrored)."""
-        samples = [resize_sample(one, self.source.size) for one in self.source.samples(indices)]
+    def _make(self, samples: Sequence[Sample]) -> Fields:
+        """The fields of the rows of some samples, with leading axes (row, mirrored)."""
+        samples = [resize_sample(one, self.source.size) for one in samples]
         batches = [collate(group) for group in (samples, [flip(sample) for sample in samples])]
         sides = [_fields(batch.to(self.device), self.tasks, self.codec) for batch in batches]
         made = {name: np.stack([side[name] for side in sides], axis=1) for name in sides[0]}

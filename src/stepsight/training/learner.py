@@ -3,41 +3,61 @@ the work. What it learns is its objective's affair."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.models.config import VAE_PREFIX
+from stepsight.models.factory import repeated_blocks
 from stepsight.report.console import Console
 from stepsight.training import optim
 from stepsight.training.config import TrainingSettings
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter, revision
-from stepsight.training.objective import Objective
-from stepsight.training.progress import Progress
+from stepsight.training.health import fault_of
+from stepsight.training.objective import Micro, Objective
+from stepsight.training.progress import Progress, changed
+from stepsight.training.recompute import recompute
+from stepsight.training.sharding import (
+    DTYPES,
+    filled,
+    full,
+    is_sharded,
+    like,
+    local,
+    shared,
+    skeleton,
+)
+
+GROWTH = 2000  # healthy steps after which the loss's scale is doubled in fp16
 
 
 class Learner:
     """What changes from step to step, but for the `Progress`; checkpoints hold both."""
 
-    def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
+    def __init__(self, objective: Objective, accelerator: Accelerator, static: bool) -> None:
+        """static: whether every step uses the same parameters."""
         self.objective, self.accelerator = objective, accelerator
         self.net, self.settings = objective.net, objective.config.training
-        self.device = accelerator.device
+        self.device, self.precision = accelerator.device, precision_of(objective.config)
         self.net.to(self.device)
-        self.module = accelerator.prepare_model(objective.errors)
+        self._bones = skeleton(self.net) if is_sharded(self.settings) else None
+        recompute(repeated_blocks(self.net), self.settings.recompute)
+        self.module = shared(objective.errors, accelerator, self.settings, self.precision, static)
         self.optimizers = optim.build_optimizers(self.net, self.settings)
         self.ema = optim.EMA(self.net, self.settings.ema)
+        self.saver = checkpoint.Saver()
 
     def summed(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
@@ -46,88 +66,166 @@ class Learner:
         return total
 
     def synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes with the last micro-batch only."""
-        return nullcontext() if last else self.accelerator.no_sync(self.module)
+        """Gradients travel between processes with the last micro-batch only; those of a sharded
+        network with each, as whole ones would take its place in memory."""
+        travel = last or self._bones is not None
+        return nullcontext() if travel else self.accelerator.no_sync(self.module)
 
-    def descend(self, images: int) -> None:
-        """One update, at the rates of `images` images: clip, step, forget gradients, average."""
+    def errors(self, micro: Micro) -> Tensor:
+        """Summed errors "tasks kinds" of a micro-batch, in the precision of the run."""
+        lower = self.precision != "no"
+        with torch.autocast(self.device.type, DTYPES[self.precision], enabled=lower):
+            return self.module(*micro).float()
+
+    def scale(self, progress: Progress) -> float:
+        """Of the loss: half precision has no small numbers."""
+        return progress.scale if self.precision == "fp16" else 1.0
+
+    def descend(self, progress: Progress, loss: float) -> str:
+        """One update: clip, step, average. Where it is not made, the reason, else "". Gradients are
+        forgotten either way."""
+        grads = [p.grad for p in self.net.parameters() if p.grad is not None]
+        scale = self.scale(progress)
+        if scale != 1:
+            torch._foreach_div_(local(grads), scale)
+        norm = full(torch.nn.utils.get_total_norm(grads))
+        fault = fault_of(loss, float(norm), self.settings, progress.norms)
+        if not fault:
+            self._update(norm, progress)
+        elif scale > 1 and math.isfinite(loss) and not norm.isfinite():
+            fault = ""  # the scaled gradient was too large for half precision: no fault of the step
+            progress.scale, progress.scaled = scale / 2, 0
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return fault
+
+    def _update(self, norm: Tensor, progress: Progress) -> None:
         if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.clip)
-        optim.set_rate(self.optimizers, optim.rate(self.settings, images))
+            grads = local(p.grad for p in self.net.parameters() if p.grad is not None)
+            factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1)  # as torch clips
+            torch._foreach_mul_(grads, factor)
+        images = progress.images_seen
+        optim.set_rate(self.optimizers, progress.rate * optim.rate(self.settings, images))
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.net, images // self.settings.batch)
+        progress.healthy(float(norm), self.settings.spike > 0)
+        if progress.scaled == GROWTH:
+            progress.scale, progress.scaled = 2 * progress.scale, 0
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The network has its averaged weights while the block lasts."""
+    def averaged(self) -> Iterator[nn.Module]:
+        """A whole network with the averaged weights, while the block lasts."""
+        if self._bones is not None:
+            yield filled(self._bones, self.ema.values)
+            return
         self.ema.swap(self.net)
         self.net.eval()
         try:
-            yield
+            yield self.net
         finally:
             self.net.train()
             self.ema.swap(self.net)
 
+    def parts(self) -> dict[str, list[Tensor]]:
+        """What this process holds of all that a checkpoint holds."""
+        slots = (state.values() for one in self.optimizers for state in one.state.values())
+        every = (value for values in slots for value in values if isinstance(value, Tensor))
+        return {
+            "weights": local(p.detach() for p in self.net.parameters()),
+            "averaged weights": local(self.ema.values.values()),
+            "optimizer state": local(every),
+        }
+
     def save(self, feed: Feed, progress: Progress, writer: RunWriter, best: bool) -> None:
-        """Write a checkpoint, point last (and best) at it, and delete old ones."""
-        if writer.main:
-            facts = {
-                "precision": self.accelerator.mixed_precision,
-                "samples": feed.mixture.distinct(),
-                "run": writer.path.name,
-                "revision": revision(),
-            }
-            path = checkpoint.write(
-                writer.checkpoints,
-                progress.step,
-                config=self.objective.config,
-                meta=asdict(progress) | self.objective.facts() | facts,
-                tensors={
-                    checkpoint.BACKBONE: self.ema.values,
-                    checkpoint.RAW: dict(self.net.state_dict()),
-                    checkpoint.STATISTICS: dict(self.objective.statistics),
-                    checkpoint.OPTIMIZER: optim.pack_optimizers(self.optimizers),
-                },
-            )
+        """Write a checkpoint in the background, point last (and best) at it, and delete old ones.
+
+        The averaged weights, which is what a user wants, are one file; weights and optimizer state
+        are as they are in memory: one file each, or a part per process.
+        """
+        facts = {
+            "precision": self.precision,
+            "samples": feed.mixture.distinct(),
+            "run": writer.path.name,
+            "revision": revision(),
+            "ema_warmup": True,  # of the average's decay, see `averages`
+        }
+        averaged = {name: full(value) for name, value in self.ema.values.items()}
+        tensors = {
+            checkpoint.BACKBONE: averaged,
+            checkpoint.RAW: dict(self.net.state_dict()),
+            checkpoint.STATISTICS: dict(self.objective.statistics),
+            checkpoint.OPTIMIZER: optim.pack_optimizers(self.optimizers),
+        }
+        if self._bones is None and not writer.main:
+            return  # it all is in the first process
+        world = distributed.world() if self._bones is not None else 1
+
+        def committed(path: Path) -> None:
             checkpoint.mark(writer.checkpoints, "last", path.name)
             if best:
                 checkpoint.mark(writer.checkpoints, "best", path.name)
             checkpoint.prune(writer.checkpoints, self.settings.keep)
-        distributed.barrier()
+
+        snapshot = checkpoint.Snapshot.of(
+            writer.checkpoints,
+            progress.step,
+            config=self.objective.config,
+            meta=asdict(progress) | self.objective.facts() | facts,
+            tensors=tensors,
+            part=(distributed.rank() if world > 1 else 0, world),
+            best=best,
+        )
+        self.saver.start(snapshot, committed)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Finish what is being written when the block ends early. Not the parts of several
+        processes: whoever made it end may be one of them."""
+        try:
+            yield
+        except BaseException:
+            if self._bones is None:
+                with suppress(Exception):  # the first error is the one to be told
+                    self.saver.wait()
+            raise
+
+    def load(self, saved: Checkpoint) -> None:
+        """The weights, the average and the optimizer state of a checkpoint."""
+        checkpoint.load_into(dict(self.net.state_dict()), saved.path / checkpoint.RAW)
+        checkpoint.load_into(self.ema.values, saved.path / checkpoint.BACKBONE)
+        optim.load_optimizers(self.optimizers, saved)
 
     def resume(self, saved: Checkpoint, console: Console) -> Progress:
-        """Continue from a checkpoint of this run: weights, average, optimizers; where it stood."""
-        checkpoint.load_weights(self.net, saved.tensors(checkpoint.RAW), saved.path)
-        self.ema.load(saved.tensors(checkpoint.BACKBONE), self.device)
-        state = saved.tensors(checkpoint.OPTIMIZER)
-        optim.unpack_optimizers(self.optimizers, state, saved.path)
-        before, now = saved.meta.get("precision"), self.accelerator.mixed_precision
-        if before not in (None, now):
+        """Continue from a checkpoint of this run; where it stood."""
+        self.load(saved)
+        before = saved.meta.get("precision")
+        if before not in (None, self.precision):
             console.note(
-                f"trained in precision {before} so far, here it is {now}: the run goes on, but not "
-                f"bit for bit as it would have (--training.precision {before} asks for the same)"
+                f"trained in precision {before} so far, here it is {self.precision}: the run goes "
+                "on, but not bit for bit as it would have (--training.precision "
+                f"{before} asks for the same)"
             )
-        return Progress.of(saved.meta)
+        progress = Progress.of(saved.meta)
+        if new := changed(saved.config, self.objective.config):
+            progress.note("changed", settings=new)
+            console.note(f"from here on: {', '.join(new)}")
+        return progress
 
     def start_from(self, parent: Checkpoint) -> Progress:
         """Start from another run's averaged weights, at step 0."""
         weights = self.objective.adapted(parent)
-        checkpoint.load_weights(self.net, weights, parent.path)
+        checkpoint.check_weights(self.net, weights, parent.path)
+        for name, value in self.net.state_dict().items():
+            value.copy_(like(weights[name].to(value), value))
         self.ema.load(weights, self.device)
         return Progress.from_weights(parent.meta)
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """Processes, device and precision; parameters that a task does not use are allowed."""
-    AcceleratorState._reset_state()  # the last run of this process may have had another precision
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(
-        mixed_precision=precision_of(config),
-        kwargs_handlers=[unused],
-        cpu=not torch.cuda.is_available(),
-    )
+def make_accelerator() -> Accelerator:
+    """Processes and device. Precision is the learner's affair."""
+    AcceleratorState._reset_state()  # the last run of this process may have had another device
+    return Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
 
 
 def precision_of(config: RunConfig) -> str:

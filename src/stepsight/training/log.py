@@ -3,16 +3,19 @@ whether it waits for its data, said once and early enough to do something about 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from stepsight import distributed
 from stepsight.config import RunConfig
 from stepsight.report.console import Console
 from stepsight.training.feed import Feed
@@ -75,10 +78,18 @@ class Meter:
         for task, served in usage.items():
             self.usage[task] = self.usage.get(task, torch.zeros_like(served)) + served
 
+    def restore(self, pending: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what a checkpoint holds of an unfinished line."""
+        for task, losses in pending.get("loss", {}).items():
+            self.loss[task] = list(losses)
+        for task, counts in pending.get("usage", {}).items():
+            served = torch.tensor(counts).to(device)  # of all processes together
+            self.usage[task] = served if distributed.rank() == 0 else torch.zeros_like(served)
+
     def row(self) -> dict[str, float]:
         seconds = time.perf_counter() - self.since
         every = [loss for losses in self.loss.values() for loss in losses]
-        row = {"loss": sum(every) / len(every)}  # the mean over tasks
+        row = {"loss": sum(every) / len(every) if every else math.nan}  # the mean over tasks
         row |= {f"loss/{task}": sum(one) / len(one) for task, one in sorted(self.loss.items())}
         return row | {"images_per_s": self.images / seconds, "data_share": self.waited / seconds}
 
@@ -95,6 +106,7 @@ class Log:
 
     def __post_init__(self) -> None:
         self.meter, self.stalls, self.validation_s = Meter(), StallMonitor(), 0.0
+        self.meter.restore(self.progress.pending, self.learner.device)
         self.first_step, self.start_up_s = self.progress.step, self.writer.elapsed()
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
         self.feed.making_s = 0.0  # what was made before the loop is start-up
@@ -118,10 +130,16 @@ class Log:
         self.meter.since += time.perf_counter() - clock
         self.validation_s += time.process_time() - spent
 
+    def suspend(self) -> None:
+        """Leave what the next line sums, so far, to the checkpoint."""
+        usage = {task: counts.long().tolist() for task, counts in self._usage().items()}
+        self.progress.pending = {"loss": dict(self.meter.loss), "usage": usage}
+
     def line(self, steps: int) -> None:
         """One training line, and a fresh start of what it sums."""
         progress, row, shares = self.progress, self.meter.row(), self._usage_shares()
-        lr = self.learner.settings.lr * rate(self.learner.settings, progress.images_seen)
+        settings = self.learner.settings
+        lr = settings.lr * progress.rate * rate(settings, progress.images_seen)
         per_step = (time.perf_counter() - self.began) / max(progress.step - self.first_step, 1)
         self.console.train(
             progress.step,
@@ -164,14 +182,18 @@ class Log:
         )
 
     def _usage_shares(self) -> dict[str, list[list[float]]]:
-        """Share of a task's routed tokens that went to each expert, by layer, over all processes:
-        all of them drew the same tasks."""
+        """Share of a task's routed tokens that went to each expert, by layer."""
         shares = {}
-        for task, served in sorted(self.meter.usage.items()):
-            counts = self.learner.summed(served.float())
+        for task, counts in self._usage().items():
             share = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
             shares[f"experts/{task}"] = [[round(x, 4) for x in row] for row in share.tolist()]
         return shares
+
+    def _usage(self) -> dict[str, Tensor]:
+        """Tokens that each task sent to each expert, "layers experts", by all processes: all of
+        them drew the same tasks."""
+        every = sorted(self.meter.usage.items())
+        return {task: self.learner.summed(served.double()) for task, served in every}
 
     def _gpu_figures(self, images_per_s: float) -> dict[str, float]:
         """Peak memory in GB and achieved TFLOP/s, on a GPU."""

@@ -7,36 +7,45 @@ nothing depends on the number of processes.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stepsight import checkpoint, distributed
-from stepsight.data.mixture import Draw
-from stepsight.errors import UserError
+from stepsight import distributed, signals
+from stepsight.errors import command
+from stepsight.models.moe import balance_of
 from stepsight.report.console import Console
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter
 from stepsight.training.learner import Learner
 from stepsight.training.log import Log
+from stepsight.training.objective import Micro
 from stepsight.training.progress import Progress
+from stepsight.training.recovery import Recovery
+
+SET_UP = 12 * 3600.0  # seconds that reading, coding and scoring data sets may take
 
 
 def train(
     learner: Learner, feed: Feed, progress: Progress, writer: RunWriter, console: Console
 ) -> None:
-    """Train from `progress.step` to the end, logging, validating and saving on the way."""
+    """Train from `progress.step` to the end, logging, validating and saving on the way.
+
+    Raises Preempted, with all steps saved, after a signal to any process.
+    """
     objective, settings = learner.objective, learner.settings
     steps = settings.images // settings.batch
     feed.begin(progress.step)
     log = Log(learner, feed, progress, writer, console)
+    recovery, clock = Recovery(learner, progress, writer, console), Clock(settings.save_minutes)
 
     for step in range(progress.step, steps):
         # Batch: the rows of this process, in the order of the global batch.
+        distributed.phase(f"step {step + 1}: data")
         began = time.perf_counter()
         draw = feed.draw(step)
         drawn = time.perf_counter()
@@ -44,72 +53,131 @@ def train(
         read = time.perf_counter()
 
         # Loss: its gradient, micro-batch by micro-batch.
+        distributed.phase(f"step {step + 1}")
         pairs = zip(parts, feed.micro_batches)
         batches = [objective.prepare(part, step, rows) for part, rows in pairs]
-        losses = gradient(learner, batches, feed.weights(draw.stream), log)
-        stop_if_not_finite(sum(losses), step, draw, writer)
+        asks = bool(signals.requested()), clock.due()
+        weights, scale = feed.weights(draw.stream), learner.scale(progress)
+        losses, (stop, late) = gradient(learner, batches, weights, scale, asks, log.meter.use)
 
-        # Update.
-        learner.descend(progress.images_seen)
+        # Update, if all is well.
+        fault = learner.descend(progress, sum(losses))
         progress.advance(settings.batch, 3 * objective.flops(draw.stream) * settings.batch)
+        if fault:
+            recovery.met(fault, draw)
 
         # Say.
         last, seen = progress.step == steps, progress.images_seen
-        by_task = dict(zip(draw.stream.tasks, losses))
+        by_task = {} if fault else dict(zip(draw.stream.tasks, losses))
         log.step(by_task, drawn - began, read - drawn, time.perf_counter() - read)
         if due(seen, settings.log_every) or last:
             log.line(steps)
 
-        # Keep.
+        # Keep, if it is fit to be kept.
+        look = due(seen, settings.validate_every) or seen == settings.first_validation or last
+        keep = due(seen, settings.checkpoint_every) or last or stop or late
+        if not (look or keep):
+            continue
+        if fault := recovery.unfit(batches):
+            recovery.met_unfit(fault)
         best = False
-        if due(seen, settings.validate_every) or seen == settings.first_validation or last:
-            with log.paused(), learner.averaged():
-                best = objective.validate(progress, writer, console)
-        if due(seen, settings.checkpoint_every) or best or last:
+        if look:
+            distributed.phase(f"validation after step {progress.step}", patience=SET_UP)
+            with log.paused(), learner.averaged() as net:
+                best = objective.validate(net, progress, writer, console)
+        if keep or best:
+            distributed.phase(f"checkpoint after step {progress.step}")
+            log.suspend()
             learner.save(feed, progress, writer, best)
+            clock.reset()
+        if stop and not last:
+            break
     feed.close()
+    learner.saver.wait()
     distributed.barrier()
     log.summary()
+    if progress.step < steps:
+        raise signals.Preempted(
+            f"stopped by {signals.requested() or 'a signal to another process'} after step "
+            f"{progress.step}, which is saved. Go on with: {resuming(writer.path)}"
+        )
+
+
+def resuming(folder: Path) -> str:
+    """The command that continues a run."""
+    return command(
+        "train", "--config", folder / "config.yaml", "--run-dir", folder, "--resume", "auto"
+    )
 
 
 def gradient(
-    learner: Learner, batches: Sequence[tuple[Any, ...]], weights: Tensor, log: Log
-) -> list[float]:
-    """Add the gradient of a batch to the network's; the losses of its tasks.
+    learner: Learner,
+    batches: Sequence[Micro],
+    weights: Tensor,
+    scale: float = 1.0,
+    asks: Sequence[bool] = (),
+    note: Callable[[Mapping[str, Tensor]], None] = lambda usage: None,
+) -> tuple[list[float], list[bool]]:
+    """Add the gradient of a batch, times `scale`, to the network's; the losses of its tasks, and
+    which of its `asks` any process has.
 
     For each task and kind of row the error is divided by what counts in the whole batch, over all
-    processes, and the mean is taken over kinds. weights: of the tasks in the loss.
+    processes, and the mean is taken over kinds. What the experts served is summed over the whole
+    batch too, before their load-balance loss is made of it: for several micro-batches by a pass
+    ahead without gradient. weights: of the tasks in the loss. note: is told of each micro-batch
+    what its experts served.
     """
-    objective, accelerator = learner.objective, learner.accelerator
+    objective, processes = learner.objective, distributed.world()
     counts = [objective.errors.counts(*batch) for batch in batches]
     count = learner.summed(torch.stack(counts).sum(dim=0)).clamp_min(1)
     count = count * (count > 1).sum(dim=1, keepdim=True).clamp_min(1)  # the mean over kinds
+    share, served = objective.config.model.balance, None
+    if share and len(batches) > 1:
+        served = served_by_all(learner, batches)
     total = torch.zeros_like(count)
     for number, batch in enumerate(batches, start=1):
         with learner.synchronised(last=number == len(batches)):
-            with accelerator.autocast():
-                errors = learner.module(*batch)
-            losses = errors.float() / count
-            balance = objective.config.model.balance * objective.errors.balance / len(batches)
+            losses = learner.errors(batch) / count
             loss = (losses.sum(dim=1) * weights.to(learner.device)).sum()
-            loss = loss * accelerator.num_processes + balance  # DDP averages
-            accelerator.backward(loss)
+            if share and (routing := objective.errors.routing) is not None:
+                every = learner.summed(routing[1]) if served is None else served
+                loss = loss + share * balance_of(routing[0], every)
+            (scale * processes * loss).backward()  # processes average their gradients
             total += losses.detach()
-            log.meter.use(objective.errors.usage)
-    return learner.summed(total).sum(dim=1).tolist()
+            note(objective.errors.usage)
+    asked = torch.tensor([float(ask) for ask in asks]).to(total)
+    every = learner.summed(torch.cat([total.sum(dim=1), asked])).tolist()
+    return every[: len(total)], [ask > 0 for ask in every[len(total) :]]
+
+
+@torch.no_grad()
+def served_by_all(learner: Learner, batches: Sequence[Micro]) -> Tensor | None:
+    """Slots that each expert serves, "calls layers experts", over all processes; None without
+    experts."""
+    errors, each = learner.objective.errors, []
+    for batch in batches:
+        learner.errors(batch)
+        if errors.routing is None:
+            return None
+        each.append(errors.routing[1])
+    return learner.summed(torch.stack(each).sum(dim=0))
 
 
 def due(seen: int, every: int) -> bool:
     return every > 0 and seen % every == 0
 
 
-def stop_if_not_finite(loss: float, step: int, draw: Draw, writer: RunWriter) -> None:
-    """All processes see the same loss, so all of them stop before the update."""
-    if math.isfinite(loss):
-        return
-    good = [path.name for path in checkpoint.completed(writer.checkpoints)]
-    raise UserError(
-        f"loss is {loss} at step {step}, task {draw.stream.label}, samples {list(draw.indices)} of "
-        f"{draw.stream.source}. Weights were not updated. Lower training.lr, or continue from "
-        f"{good[-1] if good else 'the start'} with another seed."
-    )
+@dataclass
+class Clock:
+    """When a checkpoint is due by the clock."""
+
+    minutes: float
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.since = time.monotonic()
+
+    def due(self) -> bool:
+        return self.minutes > 0 and time.monotonic() - self.since > 60 * self.minutes

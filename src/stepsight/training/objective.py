@@ -20,6 +20,8 @@ from stepsight.training.folder import RunWriter
 from stepsight.training.progress import Progress
 from stepsight.training.spec import RunSpec
 
+Micro = tuple[Any, ...]  # the arguments of `Objective.errors`: a micro-batch, opaque to the loop
+
 
 class Objective(Protocol):
     """Members that the loop and the `Learner` use. Micro-batches are opaque to them."""
@@ -28,8 +30,8 @@ class Objective(Protocol):
     net: nn.Module  # what is trained
     errors: Any
     """The module that processes share: what `prepare` gave -> summed errors "tasks kinds", to be
-    divided by its `counts` summed over the batch. After a call `balance` is the load-balance loss
-    of the experts, and `usage` whom they served, by task."""
+    divided by its `counts` summed over the batch. After a call `routing` is what the experts did,
+    for their load-balance loss (`models.moe.balance_of`), and `usage` whom they served, by task."""
 
     @classmethod
     def check(cls, spec: RunSpec) -> None:
@@ -49,7 +51,7 @@ class Objective(Protocol):
         """Some pictures of a draw and their targets, as the network sees them."""
         ...
 
-    def prepare(self, read: Any, step: int, rows: range) -> tuple[Any, ...]:
+    def prepare(self, read: Any, step: int, rows: range) -> Micro:
         """The arguments of `errors`: what was read, with its noise."""
         ...
 
@@ -71,8 +73,11 @@ class Objective(Protocol):
         """What checkpoints say of the model besides the progress of the run."""
         ...
 
-    def validate(self, progress: Progress, writer: RunWriter, console: Console) -> bool:
-        """Score, log and draw `net` on held-out data; whether it is the best so far."""
+    def validate(
+        self, net: nn.Module, progress: Progress, writer: RunWriter, console: Console
+    ) -> bool:
+        """Score, log and draw a network like `net` on held-out data; whether it is the best so
+        far."""
         ...
 
     def finish(self, feed: Feed, writer: RunWriter, console: Console) -> tuple[Path, str]:

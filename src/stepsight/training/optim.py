@@ -18,8 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stepsight import checkpoint
-from stepsight.checkpoint import CheckpointError
+from stepsight.checkpoint import Checkpoint, CheckpointError
 from stepsight.training.config import TrainingSettings
+from stepsight.training.sharding import full, like, local
 
 Shape = tuple[int, int]  # rows, columns of a matrix
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration
@@ -59,10 +60,10 @@ class Muon(torch.optim.Optimizer):
                 rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
                 for p, update in zip(params, updates[shape]):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update.reshape(p.shape), alpha=-rate)
+                    p.add_(like(update.reshape(p.shape), p), alpha=-rate)
 
     def _looks(self, params: list[nn.Parameter], shape: Shape, group: dict) -> Tensor:
-        """Nesterov's momentum of parameters of one shape, "n r c"."""
+        """Nesterov's momentum of parameters of one shape, "n r c", whole where they are sharded."""
         momentum, looks = group["momentum"], []
         for p in params:
             state = self.state[p]
@@ -70,7 +71,7 @@ class Muon(torch.optim.Optimizer):
                 state["momentum_buffer"] = torch.zeros_like(p)
             assert p.grad is not None
             buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            looks.append(p.grad.lerp(buffer, momentum).reshape(shape))
+            looks.append(full(p.grad.lerp(buffer, momentum)).reshape(shape))
         return torch.stack(looks)
 
 
@@ -156,15 +157,14 @@ class EMA:
 
     @torch.no_grad()
     def update(self, net: nn.Module, updates: int) -> None:
-        current = [p.detach() for p in net.parameters()]
-        averages = list(self.values.values())
+        current, averages = local(p.detach() for p in net.parameters()), local(self.values.values())
         decay = min(self.decay, (1 + updates) / (10 + updates))
         torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, weights: dict[str, Tensor], device: torch.device) -> None:
         """Take averaged weights from a checkpoint."""
         for name, value in self.values.items():
-            value.copy_(weights[name].to(device))
+            value.copy_(like(weights[name].to(device), value))
 
     @torch.no_grad()
     def swap(self, net: nn.Module) -> None:
@@ -183,6 +183,25 @@ def pack_optimizers(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor
         for index, slots in optimizer.state_dict()["state"].items()
         for slot, value in slots.items()
     }
+
+
+def load_optimizers(optimizers: list[torch.optim.Optimizer], saved: Checkpoint) -> None:
+    """The optimizer state of a checkpoint, of which a process reads what its parameters need."""
+    tensors = {
+        name: _room(optimizers, name, shape)
+        for name, shape in saved.shapes(checkpoint.OPTIMIZER).items()
+    }
+    if tensors:
+        checkpoint.load_into(tensors, saved.path / checkpoint.OPTIMIZER)
+    unpack_optimizers(optimizers, tensors, saved.path)
+
+
+def _room(optimizers: list[torch.optim.Optimizer], name: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor for a slot, sharded as its parameter is where it has its shape."""
+    which, index, _ = name.split(".")
+    params = [p for group in optimizers[int(which)].param_groups for p in group["params"]]
+    fits = int(index) < len(params) and tuple(params[int(index)].shape) == shape
+    return torch.empty_like(params[int(index)]) if fits else torch.empty(shape)
 
 
 def unpack_optimizers(

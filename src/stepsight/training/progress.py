@@ -12,14 +12,18 @@ from typing import Any, Self
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.training.health import WINDOW
 
 # What may differ when a run is continued: how long it is, what it logs and keeps, who reads, how it
-# is scored.
+# is scored; and, entered in its ledger, how fast it learns.
 FREE = re.compile(
     r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
     r"tracker|processes|workers|micro_batch|latents.*|sharding|recompute|on_spike|spike|spike_cap|"
     r"rewind_lr|on_bad|bad_cap|save_minutes)$|data\.\w+\.stream$"
 )
+
+# Of what `differing` says.
+NOTED = re.compile(r"training\.(lr|muon_lr|final_lr|clip|decay|warmup|ema|seed) ")
 
 
 @dataclass
@@ -35,6 +39,15 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)  # validation loss by task
     loss_bins: dict[str, list[float]] = field(default_factory=dict)  # by noise level, and task
     parent: str = ""  # run that the weights started from
+    skipped: int = 0  # steps whose update was not applied
+    skipped_in_row: int = 0  # up to now
+    norms: list[float] = field(default_factory=list)  # of the gradients of recent healthy steps
+    rewinds: int = 0
+    rate: float = 1.0  # factor on the learning rates, lowered by rewinds
+    scale: float = 2.0**16  # of the loss in fp16
+    scaled: int = 0  # healthy steps since it was changed
+    pending: dict[str, Any] = field(default_factory=dict)  # what the next log line sums, so far
+    ledger: list[dict[str, Any]] = field(default_factory=list)  # what was changed on the way
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Self:
@@ -60,23 +73,40 @@ class Progress:
         self.best = score if better else self.best
         return better
 
+    def healthy(self, norm: float, keep: bool) -> None:
+        """Count a step that was applied; `keep`: its gradient norm, of the last `WINDOW`."""
+        self.skipped_in_row = 0
+        self.scaled += 1
+        if keep:
+            self.norms = [*self.norms, norm][-WINDOW:]
+
+    def note(self, what: str, **facts: Any) -> None:
+        """Enter something in the ledger of the run."""
+        self.ledger.append({"what": what, "step": self.step} | facts)
+
     def stamp(self, kind: str) -> dict[str, Any]:
         """What a line of metrics.jsonl begins with."""
         return {"kind": kind, "step": self.step, "images_seen": self.images_seen}
 
 
 def check_settings(saved: Checkpoint, config: RunConfig) -> None:
-    """Raise UserError listing what differs from `config` in the settings that shape the weights.
+    """Raise UserError listing what differs from `config` in the settings that shape the weights,
+    but for those of how fast it learns (see `changed`).
 
     A longer run may be continued from a shorter one; with a decaying learning rate its past then
     had the rates of the shorter run.
     """
-    changed = differing(saved.config, config)
-    if changed:
+    other = [text for text in differing(saved.config, config) if not NOTED.match(text)]
+    if other:
         raise UserError(
-            f"{saved.path} was made with other settings: {', '.join(changed[:6])}. "
+            f"{saved.path} was made with other settings: {', '.join(other[:6])}. "
             f"Resume with the settings of its config.yaml, or use --init-from."
         )
+
+
+def changed(before: RunConfig, after: RunConfig) -> list[str]:
+    """What a continued run does differently from here on, for its ledger."""
+    return [text for text in differing(before, after) if NOTED.match(text)]
 
 
 def differing(before: RunConfig, after: RunConfig) -> list[str]:

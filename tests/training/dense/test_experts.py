@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
-from stepsight.models.moe import balance_loss
+from stepsight.models.moe import balance_loss, balance_of
 from stepsight.training.dense.batches import counts_of, errors_of, levels_and_noise, read_parts
 
 LAYERS, EXPERTS = 3, 4
@@ -60,7 +60,7 @@ def test_the_shares_are_of_all_tokens_since_the_last_line(lab, tmp_path, kind, c
     for layer, seen in enumerate(usage):
 
         def note(moe: Any, *_: Any, seen: list[Tensor] = seen) -> None:
-            if moe.training and torch.is_grad_enabled():
+            if moe.training and torch.is_grad_enabled():  # not in the pass ahead
                 seen.append(moe.usage.sum(dim=0))
 
         run.net.blocks[layer].moe.register_forward_hook(note)
@@ -101,7 +101,20 @@ def test_the_balance_of_a_batch_is_the_mean_over_its_rows(lab, tmp_path):
     sizes = [2 * len(rows.start), 2 * len(rows.later)]
     assert counts == [sizes[0]] * LAYERS + [sizes[1]] * LAYERS and min(sizes)
     expected = sum(count * balance for count, balance in calls) / sum(sizes)
-    torch.testing.assert_close(objective.errors.balance, expected)
+    torch.testing.assert_close(balance_of(*objective.errors.routing), expected)
+
+
+@pytest.mark.parametrize("rows", [{}, {"rows": {"deep": 1.0}}], ids=["plain", "rollouts"])
+def test_micro_batches_do_not_change_the_balance_loss(lab, tmp_path, rows):
+    """Of rows whose routing differs, a balance per micro-batch is far from that of all."""
+    runs = [
+        step_of(lab, tmp_path / size, balance=10.0, micro_batch=size, **rows)
+        for size in ("8", "4", "2")
+    ]
+    without = step_of(lab, tmp_path / "without", balance=0.0, **rows)
+    for cut in runs[1:]:
+        torch.testing.assert_close(cut, runs[0], atol=2e-6, rtol=1e-4)
+    assert (runs[0] - without).abs().max() > 1e-2
 
 
 def test_without_experts_there_is_no_such_line(lab, tmp_path):
@@ -109,19 +122,14 @@ def test_without_experts_there_is_no_such_line(lab, tmp_path):
     assert not [key for key in lab.rows(tmp_path)[0] if key.startswith("experts/")]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_balance_loss_enters_the_gradient_with_its_weight(lab, tmp_path, accumulate):
-    """The difference to a run without it is its own gradient: the mean over the micro-batches."""
-    options = {"accumulate": accumulate}
-    plain = step_of(lab, tmp_path / "plain", balance=0.0, **options)
-    balanced = step_of(lab, tmp_path / "balanced", balance=0.7, **options)
-    run = lab.begin(config_of(lab, images=8, **options), tmp_path / "again").roughen(0.1)
-    pipeline, size = run.pipeline, 8 // accumulate
-    for start in range(0, 8, size):
-        rows = range(start, start + size)
-        (part,) = read_parts(pipeline, run.feed, run.feed.draw(0), 0, rows)
-        errors_of(pipeline, part, *levels_and_noise(pipeline, 0, rows, part))
-        (0.7 * balance_loss(run.net) / accumulate).backward()
+def test_the_balance_loss_enters_the_gradient_with_its_weight(lab, tmp_path):
+    """The difference to a run without it is its own gradient."""
+    plain = step_of(lab, tmp_path / "plain", balance=0.0)
+    balanced = step_of(lab, tmp_path / "balanced", balance=0.7)
+    run = lab.begin(config_of(lab, images=8), tmp_path / "again").roughen(0.1)
+    (part,) = read_parts(run.pipeline, run.feed, run.feed.draw(0), 0, range(8))
+    errors_of(run.pipeline, part, *levels_and_noise(run.pipeline, 0, range(8), part))
+    (0.7 * balance_loss(run.net)).backward()
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in run.net.parameters()]
     expected = torch.cat([one.flatten() for one in own])
     gates = [p.grad for name, p in run.net.named_parameters() if name.endswith("gate.weight")]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stepsight.errors import UserError
 from stepsight.training.dense.batches import levels_and_noise, read_parts
 from stepsight.training.dense.validation import best_score
 from stepsight.training.feed import micro_batches
@@ -90,7 +89,9 @@ def test_micro_batches_change_neither_loss_nor_gradient(lab, tmp_path, accumulat
     """Also where a micro-batch has rows of one kind only."""
     tasks = ("flow", "semantic")
     _, whole, loss = one_step(lab, tmp_path / "whole", tasks, **rows)
-    _, split, summed = one_step(lab, tmp_path / "split", tasks, micro_batch=str(8 // accumulate), **rows)
+    _, split, summed = one_step(
+        lab, tmp_path / "split", tasks, micro_batch=str(8 // accumulate), **rows
+    )
     assert whole.norm() > 0.01
     assert summed == pytest.approx(loss, abs=1e-6)
     torch.testing.assert_close(split, whole, atol=4e-6, rtol=2e-4)
@@ -104,41 +105,6 @@ def test_a_batch_without_a_valid_pixel_costs_nothing_and_breaks_nothing(lab, tmp
     lab.source.samples = lambda indices: [blind[i] for i in indices]
     run, gradient, loss = one_step(lab, tmp_path)
     assert loss == 0 and gradient.eq(0).all() and run.weights().isfinite().all()
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(lab, tmp_path, value):
-    run = lab.begin(lab.config(("depth",)), tmp_path)
-    good, calls = run.learner.module.forward, []
-
-    def bad(*arguments):
-        calls.append(1)
-        errors = good(*arguments)
-        return errors + value if len(calls) == 3 else errors
-
-    run.learner.module.forward = bad
-    kept, ema = [], run.learner.ema
-    update = ema.update
-    ema.update = lambda net, updates: (update(net, updates), kept.append(run.weights()))[0]
-    with pytest.raises(UserError) as caught:
-        run.train()
-    message = str(caught.value)
-    samples = list(run.feed.mixture.draw(2).indices)
-    assert message.startswith(
-        f"loss is {value} at step 2, task depth, samples {samples} of scenes."
-    )
-    assert "Weights were not updated" in message and "training.lr" in message
-    assert "continue from the start" in message
-    assert len(kept) == 2 and torch.equal(run.weights(), kept[-1]) and run.progress.step == 2
-
-
-def test_the_message_names_the_checkpoint_to_continue_from(lab, tmp_path):
-    run = lab.begin(lab.config(("depth",), checkpoint_every=16), tmp_path)
-    module = run.learner.module
-    good = module.forward
-    module.forward = lambda *a: good(*a) * (1 if run.progress.step < 5 else math.nan)
-    with pytest.raises(UserError, match="step-000004 with another seed"):
-        run.train()
 
 
 @pytest.mark.parametrize("accumulate, world", [(1, 1), (4, 1), (1, 2), (2, 4)])

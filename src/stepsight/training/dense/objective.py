@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ from stepsight.evaluation.evaluate import evaluate
 from stepsight.evaluation.jobs import ScoringPlan
 from stepsight.evaluation.pictures import sample_grid
 from stepsight.evaluation.records import cost_of, forward_flops, identity_of, picture_flops
-from stepsight.evaluation.sources import overlap, pick_sources
+from stepsight.evaluation.sources import pick_sources, remark
 from stepsight.models.codec import Codec, open_codec
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.console import Console
@@ -33,7 +34,7 @@ from stepsight.training.dense.batches import Part, codings_of, read_parts
 from stepsight.training.dense.checks import check_classes, check_experts, check_objective
 from stepsight.training.dense.rows import Coding, RowErrors, Rows, rows_of, rows_per_picture
 from stepsight.training.dense.tuning import tuned
-from stepsight.training.dense.validation import validate
+from stepsight.training.dense.validation import bad_items, validate
 from stepsight.training.feed import Feed, open_banks, open_latents
 from stepsight.training.folder import RunWriter
 from stepsight.training.progress import Progress
@@ -112,8 +113,12 @@ class DenseObjective:
         kinds = rows_of(self.config.training, step, rows).to(self.pipeline.device)
         return codings_of(self.pipeline, read, step, rows), kinds
 
-    def validate(self, progress: Progress, writer: RunWriter, console: Console) -> bool:
-        return validate(self.pipeline, self.held, progress, writer, console)
+    def validate(
+        self, net: nn.Module, progress: Progress, writer: RunWriter, console: Console
+    ) -> bool:
+        pipeline = copy(self.pipeline)
+        pipeline.net = net
+        return validate(pipeline, self.held, progress, writer, console)
 
     def finish(self, feed: Feed, writer: RunWriter, console: Console) -> tuple[Path, str]:
         following = command("evaluate", "--checkpoint", writer.path)
@@ -133,22 +138,25 @@ def evaluate_run(
     """The full evaluation, the sweep and the report, with the best checkpoint's weights."""
     from stepsight.report.page import write_report
 
-    settings = config.evaluation
+    settings, bad = config.evaluation, bad_items(config.training)
     saved = checkpoint.read(writer.path)
     pipeline = DensePipeline.from_pretrained(saved.path, device)
     if settings.tuning_images:
-        facts = tuned(pipeline)
+        facts = tuned(pipeline, bad)
         if writer.main:
             checkpoint.amend(saved.path, **facts)
         distributed.barrier()
         saved = checkpoint.read(saved.path)
         pipeline = DensePipeline.from_pretrained(saved.path, device)
     identity = identity_of(saved, pipeline)
+    if said := remark(saved, config.data.values()):
+        console.warn(said)
     common: dict[str, Any] = dict(
         sampler=config.diffusion.sampler,
         seed=settings.seed,
         chunk_size=settings.batch,
-        label=overlap(config, config.data.values()),
+        label=said or None,
+        bad=bad,
     )
     out = writer.records, console.advance
     plan = ScoringPlan([], [], settings.images, usual=True, **common)
@@ -160,7 +168,7 @@ def evaluate_run(
         console.phase("sweep", sum(map(plan.count, held.values())) * len(starts_of(config)))
         sweep(writer.path / "sweep", pipeline, held, plan, identity, *out)
     if writer.main:
-        sample_grid(pipeline, held, writer.samples / "final.png", images=4)
+        sample_grid(pipeline, held, writer.samples / "final.png", images=4, bad=bad)
         write_report(writer.path)
     distributed.barrier()
 

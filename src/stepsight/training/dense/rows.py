@@ -30,7 +30,7 @@ from stepsight.coding import working_channels
 from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.codec import Codec
-from stepsight.models.moe import balance_loss, expert_usage
+from stepsight.models.moe import expert_usage, routing
 from stepsight.seeding import numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.training.config import RowsSettings, TrainingSettings
@@ -50,11 +50,6 @@ class Rows:
     deep: Tensor | None = (
         None  # "rollouts" in (0, 1): how far back towards 1 a call lies in between
     )
-
-    @property
-    def share(self) -> float:
-        """Of the rows, those at t = 1."""
-        return len(self.start) / (len(self.start) + len(self.later))
 
     def to(self, device: torch.device) -> Rows:
         values = (self.start, self.later, self.rollouts, self.noisy, self.deep)
@@ -79,6 +74,12 @@ def rows_of(settings: TrainingSettings, step: int, rows: range) -> Rows:
         torch.from_numpy((coins[numbers[start]] < settings.rows.noisy).astype(np.float32)),
         torch.from_numpy(depths[numbers[start[rolling]]].astype(np.float32)) if deep else None,
     )
+
+
+def kinds_of(settings: TrainingSettings, rows: range) -> tuple[bool, ...]:
+    """Whether some rows of a batch have starts, rows below t = 1, and rollouts: in every step."""
+    found = rows_of(settings, 0, rows)
+    return tuple(len(places) > 0 for places in (found.start, found.later, found.rollouts))
 
 
 def spread_out(batch: int) -> np.ndarray:
@@ -154,7 +155,7 @@ class RowErrors(nn.Module):
         super().__init__()
         self.net, self.diffusion = net, diffusion
         self._codec = [codec]  # in a list, so that its weights are none of this module's
-        self.balance, self.usage = torch.zeros(()), dict[str, Tensor]()
+        self.usage, self.routing = dict[str, Tensor](), None
 
     def counts(self, parts: Sequence[Coding], rows: Rows) -> Tensor:
         """What the errors are divided by once both are summed over the batch, "tasks 2"."""
@@ -165,9 +166,9 @@ class RowErrors(nn.Module):
 
     def forward(self, parts: Sequence[Coding], rows: Rows) -> Tensor:
         """Summed errors "tasks 2" of first and of later calls."""
-        self.balance, self.usage = torch.zeros(()), {}
+        self.usage, self.routing = {}, None
         if self.diffusion.settings.objective == "end_to_end":
-            return torch.stack([self._one_call(part, 1 / len(parts)) for part in parts])
+            return torch.stack([self._one_call(part) for part in parts])
         whole = joined(self.net, [part.coded for part in parts])
         t, noise = (torch.cat([getattr(part, name) for part in parts]) for name in ("t", "noise"))
         errors = noise.new_zeros(len(parts), KINDS)
@@ -179,27 +180,31 @@ class RowErrors(nn.Module):
             answers, squared, _ = self.diffusion.errors(
                 self.net, first, start, torch.ones_like(t[begun])
             )
-            self._note(parts, rows.start, rows.share)
+            self._note(0, parts, rows.start)
             errors[:, 0] = _by_task(parts, rows.start, answers, squared)
         if len(rows.later):
             errors[:, 1] = self._later(parts, rows, whole, t, noise, start, answers.detach())
         return errors
 
-    def _note(self, parts: Sequence[Coding], pictures: Tensor, share: float) -> None:
-        """Keep what the experts did in a call, which is a share of the micro-batch."""
-        self.balance = self.balance + share * balance_loss(self.net)
+    def _note(self, kind: int, parts: Sequence[Coding], pictures: Tensor) -> None:
+        """Keep what the experts did in a call."""
         if (usage := expert_usage(self.net)) is None:
             return
+        if (routed := routing(self.net)) is not None:
+            kinds = torch.arange(KINDS, device=pictures.device)[:, None, None] == kind
+            mass, slots = (torch.where(kinds, value, 0) for value in routed)
+            before = self.routing or (0, 0)
+            self.routing = before[0] + mass, before[1] + slots
         served = usage.split([part.task.splits * len(pictures) for part in parts], dim=1)
         for name, tokens in zip((part.task.name for part in parts), served):
             before = self.usage.get(name, torch.zeros_like(tokens[:, 0]))
             self.usage[name] = before + tokens.sum(dim=1)
 
-    def _one_call(self, part: Coding, share: float) -> Tensor:
+    def _one_call(self, part: Coding) -> Tensor:
         assert part.batch is not None, "the cache is refused for this objective"
         codec, task = self._codec[0], part.task
         errors = one_call_errors(self.diffusion, codec, self.net, task, part.coded, part.batch)
-        self._note([part], part.t[: len(part.t) // task.splits], share)
+        self._note(0, [part], part.t[: len(part.t) // task.splits])
         return F.pad(errors.sum()[None], (0, 1))
 
     def _later(
@@ -231,7 +236,7 @@ class RowErrors(nn.Module):
             x, eps = x.index_copy(0, rolling, x_t), eps.index_copy(0, rolling, implied)
         coded = picked(whole, at, temperature)
         answers, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
-        self._note(parts, rows.later, 1 - rows.share)
+        self._note(1, parts, rows.later)
         return _by_task(parts, rows.later, answers, squared)
 
     @torch.no_grad()

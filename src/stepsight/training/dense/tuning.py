@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from stepsight.data.bad import BadItems
 from stepsight.data.config import ScenesSettings
 from stepsight.data.table import Source
 from stepsight.errors import UserError
@@ -27,8 +28,9 @@ ENOUGH = 0.002  # a cheaper setting is taken where its error is at most so much 
 MEMBERS = 8  # of the ensembles whose uncertainty is calibrated
 
 
-def tuned(pipeline: DensePipeline) -> dict[str, dict[str, Any]]:
-    """`sampling` and `calibration` of a checkpoint, by task. All processes take part."""
+def tuned(pipeline: DensePipeline, bad: BadItems | None = None) -> dict[str, dict[str, Any]]:
+    """`sampling` and `calibration` of a checkpoint, by task. All processes take part. bad: what to
+    do about images that cannot be read; None: stop."""
     config, settings = pipeline.config, pipeline.config.evaluation
     quantities = frozenset(task.target_field for task in pipeline.tasks.values())
     sources = open_sources(config, quantities, "tune")
@@ -38,7 +40,7 @@ def tuned(pipeline: DensePipeline) -> dict[str, dict[str, Any]]:
     for task, source in pick_sources(pipeline, sources, list(pipeline.tasks)).items():
         picks = range(min(settings.tuning_images, len(source)))
         if not pipeline.tasks[task].generative:  # which one sample says little of
-            chosen[task] = best_setting(pipeline, task, source, picks)
+            chosen[task] = best_setting(pipeline, task, source, picks, bad)
         if config.diffusion.objective == "end_to_end":
             continue  # which has one answer and no members
         record = fit_calibration(
@@ -51,6 +53,7 @@ def tuned(pipeline: DensePipeline) -> dict[str, dict[str, Any]]:
             members=MEMBERS,
             seed=settings.seed,
             chunk_size=settings.batch,
+            bad=bad,
         )
         if record is not None:
             fitted[task] = record
@@ -58,7 +61,7 @@ def tuned(pipeline: DensePipeline) -> dict[str, dict[str, Any]]:
 
 
 def best_setting(
-    pipeline: DensePipeline, task: str, source: Source, picks: range
+    pipeline: DensePipeline, task: str, source: Source, picks: range, bad: BadItems | None = None
 ) -> dict[str, Any]:
     """The setting of the least error within the calls of `evaluation`, the cheapest of those that
     are as good; with its score."""
@@ -66,7 +69,7 @@ def best_setting(
     if pipeline.config.diffusion.sampler != "ddim" or first.nfe == 1:
         first = replace(first, views="none")
     tried = dict.fromkeys([first, *candidates(pipeline)])
-    errors = {one: _error(pipeline, task, source, picks, one) for one in tried}
+    errors = {one: _error(pipeline, task, source, picks, one, bad) for one in tried}
     least = min(errors.values())
     good = [one for one, error in errors.items() if error <= least + ENOUGH * abs(least)]
     best = min(good, key=lambda one: (one.nfe * one.members, errors[one]))
@@ -102,7 +105,12 @@ def _spendable(pipeline: DensePipeline, nfe: int) -> bool:
 
 
 def _error(
-    pipeline: DensePipeline, task: str, source: Source, picks: range, setting: SamplingSetting
+    pipeline: DensePipeline,
+    task: str,
+    source: Source,
+    picks: range,
+    setting: SamplingSetting,
+    bad: BadItems | None,
 ) -> float:
     """The main metric under the task's protocol, or 1 less it where higher is better."""
     settings, rule = pipeline.config.evaluation, protocols_of(pipeline, task, {})[0]
@@ -116,6 +124,7 @@ def _error(
         members=[setting.members],
         seed=settings.seed,
         chunk_size=settings.batch,
+        bad=bad,
     )
     metrics = metrics_of(scores.settings[setting.nfe, setting.members], rule.name)
     metric = main_metric(task, metrics, rule.metrics)

@@ -125,12 +125,14 @@ class VaeObjective:
         noise = torch.randn(count, config.latent_channels, *size, generator=draw)
         return pictures, noise[numbers].to(pictures.device)
 
-    def validate(self, progress: Progress, writer: RunWriter, console: Console) -> bool:
+    def validate(
+        self, net: nn.Module, progress: Progress, writer: RunWriter, console: Console
+    ) -> bool:
         """How well held-out images and targets survive the VAE. There is no best one: its loss
         falls as long as it is trained, and the last one is what is wanted."""
         if not writer.main:
             return False
-        codec = VAE.from_module(self.net, CodecSettings())
+        codec = VAE.from_module(net, CodecSettings())
         for task, source in self.held:
             count = min(self.config.training.validation_images, len(source))
             metrics = reconstruction(codec, task, source, count, self.device)
@@ -188,7 +190,7 @@ class PictureErrors(nn.Module):
     def __init__(self, net: AutoencoderKL) -> None:
         super().__init__()
         self.net = net
-        self.balance, self.usage = torch.zeros(()), dict[str, Tensor]()  # there are no experts
+        self.routing, self.usage = None, dict[str, Tensor]()  # there are no experts
 
     def counts(self, pictures: Tensor, noise: Tensor) -> Tensor:
         """What the errors are divided by, "1 1"."""

@@ -1,0 +1,195 @@
+"""Whether a run would go well, before it is started: `train.py --dry-run`.
+
+Does it fit the devices and what would make it fit; how long it takes; is the data there, and the
+run that it starts from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepsight import checkpoint
+from stepsight.checkpoint import Checkpoint
+from stepsight.config import RunConfig
+from stepsight.errors import UserError
+from stepsight.tasks.table import build_tasks
+from stepsight.training.dry_run import describe, lines, pictures_at_a_time
+from stepsight.training.hours import Data, Speed, flops_of
+from stepsight.training.memory import (
+    Memory,
+    fitting,
+    memory_of,
+    micro_batches,
+    planned_precision,
+    with_training,
+)
+from stepsight.training.objective import objective_of
+from stepsight.training.progress import Progress
+from stepsight.training.spec import RunSpec
+from stepsight.training.workload import Workload, workload_of
+
+GB = 1e9
+WAYS = ("none", "selective", "block")  # of recomputation, the dearest in memory first
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A way of using the devices, and what it needs of each of them."""
+
+    sharding: str
+    recompute: str
+    micro_batch: int
+    memory: Memory
+
+    def row(self, room: float | None) -> dict[str, Any]:
+        row: dict[str, Any] = {"sharding": self.sharding, "recompute": self.recompute}
+        row |= {"micro_batch": self.micro_batch, "memory_per_device": self.memory.total}
+        return row if room is None else row | {"fits": self.memory.total <= room}
+
+
+def judged(
+    config: RunConfig,
+    speed: Speed,
+    device_memory: float | None = None,
+    init_from: str | None = None,
+) -> dict[str, Any]:
+    """The description of a run (`dry_run.describe`) with a judgement. device_memory: GB of each.
+
+    Raises UserError for a run that cannot be described, and for an `init_from` that is none."""
+    tasks, room = build_tasks(config.tasks), device_memory and device_memory * GB
+    parent = None if init_from is None else checkpoint.read(init_from)
+    work = workload_of(config, tasks)
+    described = describe(config, work)
+    planner = Planner(config, work, speed.devices, room)
+    chosen, data = planner.chosen(), Data.of(config, tasks)
+    flops = flops_of(config, tasks, work, described["flops_train_per_image"], data)
+    problems = data.problems or _problems(config, parent)
+    described |= {
+        "devices": speed.devices,
+        "device_memory": device_memory,
+        "precision": planned_precision(config, planner.kind),
+        "plan": chosen.row(room),
+        "fits": None if room is None else chosen.memory.total <= room,
+        "memory_per_device": chosen.memory.total,
+        "memory_parts": chosen.memory.parts(),
+        "alternatives": [plan.row(room) for plan in planner.alternatives(chosen)],
+        "hours": speed.hours(sum(flops.values())),
+        "hours_by_phase": {name: speed.hours(value) for name, value in flops.items()},
+        "flops_by_phase": flops,
+        "assumptions": asdict(speed),
+        "problems": problems,
+    }
+    return described if parent is None else described | {"init_from": _origin(parent, config)}
+
+
+class Planner:
+    """The ways in which so many devices can hold a run."""
+
+    def __init__(self, config: RunConfig, work: Workload, devices: int, room: float | None) -> None:
+        self.config, self.work, self.devices, self.room = config, work, devices, room
+        self.tasks = build_tasks(config.tasks)
+        self.kind = "cuda" if room is not None or torch.cuda.is_available() else "cpu"
+
+    def plan(self, sharding: str, recompute: str, micro_batch: int) -> Plan:
+        config = with_training(self.config, sharding=sharding, recompute=recompute)
+        memory = memory_of(config, self.tasks, self.devices, micro_batch, self.kind, self.work)
+        return Plan(sharding, recompute, micro_batch, memory)
+
+    def chosen(self) -> Plan:
+        """As the settings say; "auto" takes as many pictures at a time as fit."""
+        training = self.config.training
+        size = pictures_at_a_time(training, self.devices)
+        if training.micro_batch == "auto" and self.room is not None:
+            found = fitting(self.config, self.tasks, self.devices, int(self.room), self.kind)
+            size = found or 1
+        return self.plan(training.sharding, training.recompute, size)
+
+    def alternatives(self, chosen: Plan) -> list[Plan]:
+        """What sharding, recomputation and smaller micro-batches would change, each at all that a
+        process has of a batch, and at less."""
+        whole, *less = micro_batches(self.config.training, self.devices)
+        kinds = ["none", "full"] if self.devices > 1 else ["none"]
+        kinds = list(dict.fromkeys([*kinds, chosen.sharding]))
+        ways = [(sharding, way, whole) for sharding in kinds for way in WAYS]
+        smaller = {size for size in (less[:1] + less[-1:]) if size != chosen.micro_batch}
+        ways += [(chosen.sharding, chosen.recompute, size) for size in sorted(smaller)[::-1]]
+        taken = (chosen.sharding, chosen.recompute, chosen.micro_batch)
+        return [self.plan(*way) for way in dict.fromkeys(ways) if way != taken]
+
+
+def _origin(parent: Checkpoint, config: RunConfig) -> dict[str, Any]:
+    """What is known of the weights that a run would start from."""
+    begun = Progress.from_weights(parent.meta)
+    same = parent.config.model == config.model
+    model = {"model": parent.config.model.name, "same_model": same}
+    return {"path": str(parent.path), "inherited_flops": begun.inherited_flops} | model
+
+
+def _problems(config: RunConfig, parent: Checkpoint | None) -> list[str]:
+    """What would stop the run at its start."""
+    try:
+        spec = RunSpec.of(config, Path(), parent=parent)
+        objective_of(config).check(spec)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def told(judgement: dict[str, Any]) -> list[str]:
+    """The judgement for people."""
+    found, plan = judgement, judgement["plan"]
+    text = [*lines(found), *_memory_lines(found)]
+    table = [("as set", plan), *(("", row) for row in found["alternatives"])]
+    text += [f"  {'':<8}{'sharding':<10}{'recompute':<11}{'micro-batch':>11}{'GB/device':>11}"]
+    for name, row in table:
+        fits = {True: "  fits", False: "  too large", None: ""}[row.get("fits")]
+        text.append(
+            f"  {name:<8}{row['sharding']:<10}{row['recompute']:<11}{row['micro_batch']:>11}"
+            f"{row['memory_per_device'] / GB:>11.2f}{fits}"
+        )
+    phases = ", ".join(f"{name} {_hours(x)}" for name, x in found["hours_by_phase"].items())
+    text += [f"hours     {_hours(found['hours'])} on {Speed(**found['assumptions'])}: {phases}"]
+    if origin := found.get("init_from"):
+        same = "the same model" if origin["same_model"] else f"{origin['model']}, another model"
+        inherited = origin["inherited_flops"] / 1e15
+        text.append(f"start     {origin['path']}: {same}, {inherited:.3f} PFLOP inherited")
+    return text + [f"PROBLEM   {problem}" for problem in found["problems"]]
+
+
+def _memory_lines(found: dict[str, Any]) -> list[str]:
+    total, room = found["memory_per_device"] / GB, found["device_memory"]
+    verdict = "" if room is None else f" of {room:g} GB"
+    if room is not None:
+        verdict += ": fits" if found["fits"] else ": DOES NOT FIT"
+    parts = found["memory_parts"]
+    named = ", ".join(f"{name} {value / GB:.2f}" for name, value in parts.items())
+    text = [
+        f"memory    {total:.2f} GB{verdict}, on each of {found['devices']} in {found['precision']}",
+        f"  parts   {named} GB (not all at the same time)",
+    ]
+    if whole := parts.get("validation"):
+        text.append(
+            f"          validation and saving gather the whole average on every device: "
+            f"{whole / GB:.2f} GB, in float32"
+        )
+    if found["fits"] is False:
+        rows = [row for row in found["alternatives"] if row["fits"]]
+        if rows:
+            best = rows[0]
+            text.append(
+                f"          fits with --training.sharding {best['sharding']} --training.recompute "
+                f"{best['recompute']} --training.micro_batch {best['micro_batch']}"
+            )
+        else:
+            text.append("          no way below fits: more devices, or a smaller model")
+    return text
+
+
+def _hours(value: float) -> str:
+    if value >= 1:
+        return f"{value:.1f} h"
+    return f"{60 * value:.1f} min" if value * 3600 >= 60 else f"{3600 * value:.1f} s"

@@ -1,0 +1,81 @@
+"""Activations that are computed again in the backward pass instead of being kept for it.
+
+A block under recomputation keeps what it was given, and runs a second time when its gradient is
+due: a third more work for the memory of the blocks. Kept beside that by "selective" are the results
+of matrix products, convolutions and attention, which is where the work is: what is left to do again
+is cheap (Korthikanti et al. 2022, "Reducing activation recomputation in large transformers").
+
+Only `forward` of a block is replaced, so that no parameter changes its name, and what wraps the
+block afterwards (`fully_shard`) has its weights there for both runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]  # first run, second run
+
+_NAMES = (
+    "mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "convolution",
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+)  # fmt: skip
+COSTLY = [getattr(torch.ops.aten, name).default for name in _NAMES]  # kept by "selective"
+
+
+def recompute(blocks: Sequence[nn.Module], mode: str) -> None:
+    """Let each of the blocks compute its activations again in the backward pass.
+
+    mode: "none", "block" (keep only what a block is given) or "selective" (and its products).
+    Losses and gradients stay what they were, bit for bit. Without gradients a block runs as before.
+    To be called before DDP or `fully_shard` wrap the network.
+    """
+    if mode == "none":
+        return
+    chosen: Callable[[], Contexts] = _all_again
+    if mode == "selective":
+        chosen = partial(create_selective_checkpoint_contexts, COSTLY)
+    for block in blocks:
+        block.forward = partial(_twice, block, block.forward, chosen)
+
+
+def _twice(
+    block: nn.Module,
+    forward: Callable[..., Any],
+    contexts: Callable[[], Contexts],
+    *args: Any,
+    **more: Any,
+) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **more)
+    made = partial(_contexts, block, contexts)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=made, **more)
+
+
+def _all_again() -> Contexts:
+    return nullcontext(), nullcontext()
+
+
+def _contexts(block: nn.Module, made: Callable[[], Contexts]) -> Contexts:
+    first, second = made()
+    return first, _unnoticed(block, second)
+
+
+@contextmanager
+def _unnoticed(block: nn.Module, inner: AbstractContextManager[Any]) -> Iterator[None]:
+    """What modules of the block note about a forward pass (experts their load) stays that of the
+    first run: the second one's would hold on to its activations, and may stop half-way."""
+    noted = [(module, dict(vars(module))) for module in block.modules()]
+    try:
+        with inner:
+            yield
+    finally:
+        for module, before in noted:
+            vars(module).update(before)
