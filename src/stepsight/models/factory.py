@@ -96,7 +96,7 @@ def repeated_blocks(net: nn.Module) -> list[nn.Module]:
     blocks: list[nn.Module] = []
     for module in net.children():
         inner = list(module) if isinstance(module, nn.ModuleList) else repeated_blocks(module)
-        blocks += inner
+        blocks += [one for one in inner if one is not None]  # diffusers leaves gaps
     return blocks
 
 

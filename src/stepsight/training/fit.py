@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,18 +13,26 @@ from stepsight import checkpoint, distributed, signals
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.loader import readers_watched
+from stepsight.errors import UserError, command
 from stepsight.report.console import Console
+from stepsight.tasks.table import build_tasks
 from stepsight.training.config import TrainingSettings
 from stepsight.training.dense.rows import kinds_of
 from stepsight.training.feed import Feed, drop_banks, micro_batches
 from stepsight.training.folder import RunLock, RunWriter, choose, latest
-from stepsight.training.learner import Learner, check_processes, make_accelerator
+from stepsight.training.learner import Learner, check_processes
 from stepsight.training.loop import SET_UP, train
+from stepsight.training.memory import fitting, with_training
 from stepsight.training.objective import objective_of
 from stepsight.training.progress import Progress, check_settings
-from stepsight.training.sharding import check_sharding
+from stepsight.training.sharding import check_sharding, make_accelerator
 from stepsight.training.spec import RunSpec
 from stepsight.training.tracker import Tracker
+
+ROOM = 0.9  # share of a GPU's free memory that is planned with
+REMEDIES = (
+    "a smaller --training.micro_batch, --training.recompute block or --training.sharding full"
+)
 
 
 def fit(
@@ -59,7 +69,8 @@ def _fit(
 ) -> None:
     """A run in its folder, which is this run's alone."""
     path, past = writer.path, _past(writer, config, resume)
-    parent = checkpoint.read(init_from) if init_from is not None and past is None else None
+    start = init_from if past is None else None
+    parent = None if start is None else checkpoint.read(start, lazy=True)
     spec = preflight(config, path, past, parent)
     if writer.main:
         writer.create(config, anew=past is None and overwrite)
@@ -71,16 +82,16 @@ def _fit(
             learner, feed = prepare(spec, console)
             progress = _begin(learner, spec, console)
             console.header(_header(learner, feed, path))
-            with readers_watched(), learner.saving():
+            with readers_watched(), learner.saving(), _within_memory(spec.config.training):
                 train(learner, feed, progress, writer, console)
             distributed.phase("final evaluation", patience=SET_UP)
-            result, command = learner.objective.finish(feed, writer, console)
+            result, following = learner.objective.finish(feed, writer, console)
         finally:
             if tracker is not None:
                 tracker.close()
             if writer.main:
                 drop_banks(path)
-        console.done(writer.elapsed(), result, command)
+        console.done(writer.elapsed(), result, following)
 
 
 def preflight(
@@ -93,6 +104,7 @@ def preflight(
     anything is written."""
     world = distributed.world()
     check_processes(config.training, world)
+    config = _sized(config, world)
     spec = RunSpec.of(config, folder, past, parent)
     objective_of(config).check(spec)
     parts = [micro_batches(config.training, rank, world) for rank in range(world)]
@@ -101,13 +113,43 @@ def preflight(
     return spec
 
 
+def _sized(config: RunConfig, world: int) -> RunConfig:
+    """With the pictures that a process takes at a time, where they follow from a GPU's memory.
+
+    Raises UserError where one picture is too many.
+    """
+    if config.training.micro_batch != "auto" or not torch.cuda.is_available():
+        return config
+    room = min(distributed.gathered(torch.cuda.mem_get_info()[0]))
+    pictures = fitting(config, build_tasks(config.tasks), world, int(ROOM * room))
+    if pictures is None:
+        raise UserError(
+            f"out of memory: one picture at a time does not fit in {room / 1e9:.0f} GB. "
+            f"{command('train', '...', '--dry-run')} says what would: {REMEDIES}."
+        )
+    return with_training(config, micro_batch=str(pictures))
+
+
+@contextmanager
+def _within_memory(settings: TrainingSettings) -> Iterator[None]:
+    """Turn the end of a device's memory into a UserError; what was saved is untouched."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory: {str(error).splitlines()[0]} Continue with --resume auto and "
+            f"{REMEDIES} (training.micro_batch is {settings.micro_batch})."
+        ) from error
+
+
 def prepare(spec: RunSpec, console: Console) -> tuple[Learner, Feed]:
     """A new network on its processes, and what it learns from."""
-    accelerator = make_accelerator()
+    # Passes of one micro-batch with the same tasks use the same parameters each time.
+    in_one = len(micro_batches(spec.config.training, 0, distributed.world())) == 1
+    alike = len({stream.tasks for stream in spec.streams}) == 1
+    accelerator = make_accelerator(static=in_one and alike)
     objective, feed = objective_of(spec.config).open(spec, accelerator.device, console)
-    whole = len(feed.micro_batches) == 1  # DDP counts what is used in a pass of several as well
-    static = whole and len({stream.tasks for stream in spec.streams}) == 1
-    return Learner(objective, accelerator, static), feed
+    return Learner(objective, accelerator), feed
 
 
 def _past(writer: RunWriter, config: RunConfig, resume: str | None) -> Checkpoint | None:
@@ -115,7 +157,7 @@ def _past(writer: RunWriter, config: RunConfig, resume: str | None) -> Checkpoin
     path = distributed.agreed(lambda: latest(writer, resume))  # the first process verifies it
     if path is None:
         return None
-    saved = checkpoint.read(path)
+    saved = checkpoint.read(path, lazy=True)  # `latest` has verified it
     check_settings(saved, config)
     return saved
 

@@ -148,9 +148,17 @@ def latest(run: RunWriter, resume: str | None, say: Callable[[str], None] = prin
         return None
     named = None if resume == "auto" else checkpoint.resolve(resume, prefer="last")
     if named is not None and named.name == Path(resume).name:
-        return checkpoint.resumable(named).path
+        return _named(named)
     saved = checkpoint.read_newest(run.path if named is None else named.parent, say)
     return None if saved is None else saved.path
+
+
+def _named(path: Path) -> Path:
+    try:
+        return checkpoint.resumable(path).path
+    except UserError as error:
+        whole = checkpoint.read_newest(path.parent, say=lambda _: None)
+        raise UserError(f"{error} Use {whole.path}." if whole else str(error)) from None
 
 
 def revision() -> str:

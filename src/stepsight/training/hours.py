@@ -7,16 +7,16 @@ are not counted; `stepsight doctor` says whether reading keeps up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stepsight.config import RunConfig
-from stepsight.data.table import Source
-from stepsight.errors import UserError
-from stepsight.evaluation.sources import open_sources
+from stepsight.evaluation.records import picture_flops
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.tasks.base import Task
 from stepsight.testtime.variants import starts_of
 from stepsight.training.codec_cost import CodecCost
+from stepsight.training.dense.rows import rows_per_picture
+from stepsight.training.spec import RunSpec
 from stepsight.training.workload import Workload, target_pictures
 
 CALIBRATED = 8  # members of the ensembles that uncertainty is calibrated on
@@ -38,44 +38,26 @@ class Speed:
         return f"{self.devices} {many} of {self.tflops:g} TFLOP/s at {self.mfu:.0%} utilisation"
 
 
-@dataclass
-class Data:
-    """What the sources of a run hold, as far as they can be opened."""
-
-    train: dict[str, Source] = field(default_factory=dict)
-    held: dict[str, Source] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, config: RunConfig, tasks: Mapping[str, Task]) -> Data:
-        found, wanted = cls(), frozenset(task.target_field for task in tasks.values())
-        try:
-            found.train = open_sources(config, wanted, "train")
-            found.held = open_sources(config, wanted, "eval")
-        except UserError as error:
-            found.problems.append(str(error))
-        return found
-
-    def held_for(self, task: Task) -> int | None:
-        """Images that a task is scored on; None where that is not known."""
-        fitting = [x for x in self.held.values() if task.target_field in x.quantities]
-        return len(fitting[0]) if fitting else None
-
-
 def flops_of(
-    config: RunConfig, tasks: Mapping[str, Task], work: Workload, per_image: float, data: Data
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    work: Workload,
+    all_truths: float,
+    spec: RunSpec | None,
 ) -> dict[str, float]:
-    """FLOPs by phase of a run. per_image: of training on a picture. Splits whose size is not known
-    and not limited by the settings count as nothing."""
+    """FLOPs by phase of a run. all_truths: of training on a picture with truth for all tasks.
+
+    spec: the run with its data, None where that cannot be opened: then every picture is taken to
+    have all truths, and splits whose size no setting limits count as nothing."""
     training, settings, codec = config.training, config.evaluation, CodecCost.of(config)
-    found = {"training": per_image * training.images}
+    found = {"training": training.images * (per_picture(config, work, spec) or all_truths)}
     coded = sum(bool(task.images) + target_pictures(task) for task in tasks.values())
     coded *= codec.encode(work.size)
-    if training.latents:
-        samples = sum(min(len(source), training.images) for source in data.train.values())
+    if training.latents and spec is not None:
+        samples = sum(min(len(source), training.images) for source in spec.sources.values())
         found["latent coding"] = 2.0 * samples * coded  # plain and mirrored
-    elif coded:
-        found["latent coding"] = coded * training.images
+    elif not training.latents:
+        found["coding"] = training.images * coded
     if not work.costs:
         return {name: value for name, value in found.items() if value}  # a VAE is not scored
     usual = SamplingSetting.of(settings, None)
@@ -91,15 +73,35 @@ def flops_of(
             continue
         tuned = sum(nfe for nfe in settings.sweep_nfe) + settings.nfe * CALIBRATED
         phases["tuning"] += settings.tuning_images * answers.flops(tuned, 1)
-        images = _limited(settings.images, data.held_for(task))
+        images = _limited(settings.images, _held(spec, task))
         phases["final evaluation"] += images * answers.flops(usual.nfe, usual.members)
         if settings.sweep:
-            images = _limited(settings.sweep_images, data.held_for(task))
+            images = _limited(settings.sweep_images, _held(spec, task))
             for temperature, _ in starts_of(config):
                 members = max(settings.sweep_members) if temperature else 1
                 each = (answers.flops(nfe, members) for nfe in settings.sweep_nfe)
                 phases["sweep"] += images * sum(each)
     return {name: value for name, value in (found | phases).items() if value}
+
+
+def per_picture(config: RunConfig, work: Workload, spec: RunSpec | None) -> float:
+    """FLOPs of training on a picture, the mean over what is drawn; 0 where that is not known."""
+    if spec is None or not work.costs:
+        return 0.0
+    total = sum(stream.weight for stream in spec.streams)
+    rows = rows_per_picture(config)
+    each = (
+        stream.weight / total * picture_flops([work.costs[task] for task in stream.tasks], rows)
+        for stream in spec.streams
+    )
+    return 3 * sum(each)
+
+
+def _held(spec: RunSpec | None, task: Task) -> int | None:
+    """Images that a task is scored on."""
+    held = {} if spec is None else spec.held
+    fitting = [source for source in held.values() if task.target_field in source.quantities]
+    return len(fitting[0]) if fitting else None
 
 
 def _limited(asked: int, there: int | None) -> int:

@@ -18,7 +18,7 @@ from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.tasks.table import build_tasks
 from stepsight.training.dry_run import describe, lines, pictures_at_a_time
-from stepsight.training.hours import Data, Speed, flops_of
+from stepsight.training.hours import Speed, flops_of
 from stepsight.training.memory import (
     Memory,
     fitting,
@@ -33,6 +33,7 @@ from stepsight.training.spec import RunSpec
 from stepsight.training.workload import Workload, workload_of
 
 GB = 1e9
+NAMED = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WAYS = ("none", "selective", "block")  # of recomputation, the dearest in memory first
 
 
@@ -61,13 +62,12 @@ def judged(
 
     Raises UserError for a run that cannot be described, and for an `init_from` that is none."""
     tasks, room = build_tasks(config.tasks), device_memory and device_memory * GB
-    parent = None if init_from is None else checkpoint.read(init_from)
+    parent = None if init_from is None else checkpoint.read(init_from, lazy=True)
     work = workload_of(config, tasks)
     described = describe(config, work)
     planner = Planner(config, work, speed.devices, room)
-    chosen, data = planner.chosen(), Data.of(config, tasks)
-    flops = flops_of(config, tasks, work, described["flops_train_per_image"], data)
-    problems = data.problems or _problems(config, parent)
+    chosen, (spec, problems) = planner.chosen(), _opened(config, parent)
+    flops = flops_of(config, tasks, work, described["flops_train_per_image"], spec)
     described |= {
         "devices": speed.devices,
         "device_memory": device_memory,
@@ -80,7 +80,7 @@ def judged(
         "hours": speed.hours(sum(flops.values())),
         "hours_by_phase": {name: speed.hours(value) for name, value in flops.items()},
         "flops_by_phase": flops,
-        "assumptions": asdict(speed),
+        "assumptions": asdict(speed) | {"every_truth": spec is None},
         "problems": problems,
     }
     return described if parent is None else described | {"init_from": _origin(parent, config)}
@@ -104,8 +104,8 @@ class Planner:
         training = self.config.training
         size = pictures_at_a_time(training, self.devices)
         if training.micro_batch == "auto" and self.room is not None:
-            found = fitting(self.config, self.tasks, self.devices, int(self.room), self.kind)
-            size = found or 1
+            how = self.kind, self.work
+            size = fitting(self.config, self.tasks, self.devices, int(self.room), *how) or 1
         return self.plan(training.sharding, training.recompute, size)
 
     def alternatives(self, chosen: Plan) -> list[Plan]:
@@ -129,14 +129,17 @@ def _origin(parent: Checkpoint, config: RunConfig) -> dict[str, Any]:
     return {"path": str(parent.path), "inherited_flops": begun.inherited_flops} | model
 
 
-def _problems(config: RunConfig, parent: Checkpoint | None) -> list[str]:
-    """What would stop the run at its start."""
+def _opened(config: RunConfig, parent: Checkpoint | None) -> tuple[RunSpec | None, list[str]]:
+    """The run with its data, if they are there, and what would stop it at its start."""
     try:
         spec = RunSpec.of(config, Path(), parent=parent)
+    except UserError as error:
+        return None, [str(error)]
+    try:
         objective_of(config).check(spec)
     except UserError as error:
-        return [str(error)]
-    return []
+        return spec, [str(error)]
+    return spec, []
 
 
 def told(judgement: dict[str, Any]) -> list[str]:
@@ -152,29 +155,36 @@ def told(judgement: dict[str, Any]) -> list[str]:
             f"{row['memory_per_device'] / GB:>11.2f}{fits}"
         )
     phases = ", ".join(f"{name} {_hours(x)}" for name, x in found["hours_by_phase"].items())
-    text += [f"hours     {_hours(found['hours'])} on {Speed(**found['assumptions'])}: {phases}"]
+    facts = dict(found["assumptions"])
+    most = " at most, as if all pictures had all truths" if facts.pop("every_truth") else ""
+    text += [
+        f"hours     {_hours(found['hours'])}{most}, on {Speed(**facts)}",
+        f"          {phases}",
+    ]
     if origin := found.get("init_from"):
         same = "the same model" if origin["same_model"] else f"{origin['model']}, another model"
         inherited = origin["inherited_flops"] / 1e15
         text.append(f"start     {origin['path']}: {same}, {inherited:.3f} PFLOP inherited")
-    return text + [f"PROBLEM   {problem}" for problem in found["problems"]]
+    return text + [f"problem   {problem}" for problem in found["problems"]]
 
 
 def _memory_lines(found: dict[str, Any]) -> list[str]:
-    total, room = found["memory_per_device"] / GB, found["device_memory"]
-    verdict = "" if room is None else f" of {room:g} GB"
+    room, plan, parts = found["device_memory"], found["plan"], found["memory_parts"]
+    verdict = ""
     if room is not None:
-        verdict += ": fits" if found["fits"] else ": DOES NOT FIT"
-    parts = found["memory_parts"]
-    named = ", ".join(f"{name} {value / GB:.2f}" for name, value in parts.items())
+        verdict = f": fits {room:g} GB" if found["fits"] else f": DOES NOT FIT {room:g} GB"
+    many = "device" if found["devices"] == 1 else "devices"
+    pictures = "picture" if plan["micro_batch"] == 1 else "pictures"
+    named = ", ".join(f"{name} {size(value)}" for name, value in parts.items())
     text = [
-        f"memory    {total:.2f} GB{verdict}, on each of {found['devices']} in {found['precision']}",
-        f"  parts   {named} GB (not all at the same time)",
+        f"memory    {size(found['memory_per_device'])} on each of {found['devices']} {many}, "
+        f"{plan['micro_batch']} {pictures} at a time, {NAMED[found['precision']]}{verdict}",
+        f"          {named} (not all at the same time)",
     ]
     if whole := parts.get("validation"):
         text.append(
-            f"          validation and saving gather the whole average on every device: "
-            f"{whole / GB:.2f} GB, in float32"
+            f"          validation and saving gather the whole average in float32 on every device: "
+            f"{size(whole)}"
         )
     if found["fits"] is False:
         rows = [row for row in found["alternatives"] if row["fits"]]
@@ -187,6 +197,11 @@ def _memory_lines(found: dict[str, Any]) -> list[str]:
         else:
             text.append("          no way below fits: more devices, or a smaller model")
     return text
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _hours(value: float) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from stepsight import checkpoint, distributed
@@ -46,15 +45,14 @@ GROWTH = 2000  # healthy steps after which the loss's scale is doubled in fp16
 class Learner:
     """What changes from step to step, but for the `Progress`; checkpoints hold both."""
 
-    def __init__(self, objective: Objective, accelerator: Accelerator, static: bool) -> None:
-        """static: whether every step uses the same parameters."""
+    def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
         self.objective, self.accelerator = objective, accelerator
         self.net, self.settings = objective.net, objective.config.training
         self.device, self.precision = accelerator.device, precision_of(objective.config)
         self.net.to(self.device)
         self._bones = skeleton(self.net) if is_sharded(self.settings) else None
         recompute(repeated_blocks(self.net), self.settings.recompute)
-        self.module = shared(objective.errors, accelerator, self.settings, self.precision, static)
+        self.module = shared(objective.errors, accelerator, self.settings, self.precision)
         self.optimizers = optim.build_optimizers(self.net, self.settings)
         self.ema = optim.EMA(self.net, self.settings.ema)
         self.saver = checkpoint.Saver()
@@ -87,7 +85,7 @@ class Learner:
         grads = [p.grad for p in self.net.parameters() if p.grad is not None]
         scale = self.scale(progress)
         if scale != 1:
-            torch._foreach_div_(local(grads), scale)
+            torch._foreach_div_(local(grads), scale)  # pyright: ignore[reportPrivateImportUsage]
         norm = full(torch.nn.utils.get_total_norm(grads))
         fault = fault_of(loss, float(norm), self.settings, progress.norms)
         if not fault:
@@ -103,7 +101,7 @@ class Learner:
         if self.settings.clip:
             grads = local(p.grad for p in self.net.parameters() if p.grad is not None)
             factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1)  # as torch clips
-            torch._foreach_mul_(grads, factor)
+            torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
         images = progress.images_seen
         optim.set_rate(self.optimizers, progress.rate * optim.rate(self.settings, images))
         for optimizer in self.optimizers:
@@ -220,12 +218,6 @@ class Learner:
             value.copy_(like(weights[name].to(value), value))
         self.ema.load(weights, self.device)
         return Progress.from_weights(parent.meta)
-
-
-def make_accelerator() -> Accelerator:
-    """Processes and device. Precision is the learner's affair."""
-    AcceleratorState._reset_state()  # the last run of this process may have had another device
-    return Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
 
 
 def precision_of(config: RunConfig) -> str:

@@ -65,21 +65,24 @@ class Memory:
     codec: int = 0  # weights
     coding: int = 0
     validation: int = 0
-    once: bool = False  # gradients come as activations go
+    once: bool = False  # a batch in one piece: gradients come as activations go
+    pinned: bool = False  # gradients have their room all the time
 
     @property
     def total(self) -> int:
         """At the worst moment of a run."""
         kept = self.weights + self.optimizer + self.average + self.codec
-        alive = max(self.activations, self.gradients) if self.once else self.activations
+        if self.once and not self.pinned:
+            alive = max(self.activations, self.gradients)
+        else:
+            alive = self.activations + self.gradients
         backward = alive + self.gathered + max(self.again, self.casts)
-        before = 0 if self.once else self.gradients
-        after = max(self.step + self.gradients - before, self.coding, self.validation)
-        return kept + before + max(backward, after)
+        between = max(self.coding, self.validation) + self.gradients * self.pinned
+        return kept + max(backward, self.gradients + self.step, between)
 
     def parts(self) -> dict[str, int]:
         """By name, those that are needed at all."""
-        return {name: value for name, value in asdict(self).items() if value and name != "once"}
+        return {name: value for name, value in asdict(self).items() if type(value) is int and value}
 
 
 def memory_of(
@@ -118,7 +121,8 @@ def memory_of(
         codec=codec.weights,
         coding=0 if cached else int(codec.coding(work.size) * micro_batch),
         validation=whole if parts > 1 else 0,
-        once=micro_batch * world >= training.batch and (world == 1 or parts > 1),
+        once=micro_batch * world >= training.batch,
+        pinned=world > 1 and parts == 1,
     )
 
 
@@ -129,10 +133,15 @@ def micro_batches(training: TrainingSettings, world: int) -> list[int]:
 
 
 def fitting(
-    config: RunConfig, tasks: Mapping[str, Task], world: int, room: int, device: str = "cuda"
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    world: int,
+    room: int,
+    device: str = "cuda",
+    work: Workload | None = None,
 ) -> int | None:
     """The largest micro-batch with which a device of `room` bytes is enough; None if none is."""
-    work = workload_of(config, tasks)
+    work = work or workload_of(config, tasks)
     for size in micro_batches(config.training, world):
         if memory_of(config, tasks, world, size, device, work).total <= room:
             return size

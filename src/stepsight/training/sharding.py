@@ -13,6 +13,7 @@ from copy import deepcopy
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -32,18 +33,22 @@ def is_sharded(settings: TrainingSettings) -> bool:
     return settings.sharding != "none" and distributed.world() > 1
 
 
-def shared(
-    errors: nn.Module,
-    accelerator: Accelerator,
-    settings: TrainingSettings,
-    precision: str,
-    static: bool,
-) -> nn.Module:
-    """The module of a run's errors as its processes call it.
+def make_accelerator(static: bool) -> Accelerator:
+    """Processes and device; precision is the learner's affair. static: all parameters that are ever
+    used are used in every step, so that none has to be looked for."""
+    AcceleratorState._reset_state()  # the last run of this process may have had another device
+    ddp = DistributedDataParallelKwargs(
+        find_unused_parameters=not static, static_graph=static, gradient_as_bucket_view=True
+    )
+    cpu = not torch.cuda.is_available()
+    return Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[ddp])
 
-    precision: what blocks are gathered in, when they are sharded. static: all parameters that are
-    ever used are used in every step, so that none has to be looked for.
-    """
+
+def shared(
+    errors: nn.Module, accelerator: Accelerator, settings: TrainingSettings, precision: str
+) -> nn.Module:
+    """The module of a run's errors as its processes call it. precision: what blocks are gathered
+    in, when they are sharded."""
     if is_sharded(settings):
         for p in errors.parameters():  # channels-last kernels cannot be cut by fully_shard
             p.data = p.data.contiguous()
@@ -53,10 +58,8 @@ def shared(
         )
         for block in repeated_blocks(errors):
             fully_shard(block, mesh=mesh, mp_policy=low, reshard_after_forward=True)
-        return fully_shard(errors, mesh=mesh)  # embeddings and outputs stay in float32
-    accelerator.ddp_handler = DistributedDataParallelKwargs(
-        find_unused_parameters=not static, static_graph=static, gradient_as_bucket_view=True
-    )
+        fully_shard(errors, mesh=mesh)  # embeddings and outputs stay in float32
+        return errors
     return accelerator.prepare_model(errors)
 
 

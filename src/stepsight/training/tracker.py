@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import secrets
+from pathlib import Path
 from typing import Any
 
 from stepsight.config import RunConfig
 from stepsight.training.folder import RunWriter
+
+NAME = "wandb.txt"  # of a run folder: what wandb calls the run
 
 
 class Tracker:
     """Repeats every line of metrics.jsonl to wandb; does nothing with training.tracker=none.
 
     `wandb-offline` never touches the network. `wandb` without a key, or without a network, goes on
-    offline and says so: the local files are complete either way.
+    offline and says so: the local files are complete either way. A run that is continued here is
+    continued there.
     """
 
     def __init__(self, config: RunConfig, run: RunWriter) -> None:
@@ -25,7 +30,12 @@ class Tracker:
 
         offline = config.training.tracker == "wandb-offline" or not wandb.api.api_key
         options: dict[str, Any] = dict(
-            project="stepsight", name=run.path.name, dir=str(run.path), config=config.to_dict()
+            project="stepsight",
+            name=run.path.name,
+            dir=str(run.path),
+            config=config.to_dict(),
+            id=_identity(run.path / NAME),
+            resume="allow",
         )
         try:
             self._run = wandb.init(mode="offline" if offline else "online", **options)
@@ -45,3 +55,15 @@ class Tracker:
     def close(self) -> None:
         if self._run is not None:
             self._run.finish()
+
+
+def _identity(file: Path) -> str:
+    """What wandb knows this run by, chosen when it first asks."""
+    try:
+        known = file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    if not (known.isalnum() and len(known) <= 64):
+        known = secrets.token_hex(8)
+        file.write_text(known + "\n")
+    return known

@@ -35,12 +35,13 @@ from stepsight.models.factory import flops_by_group
 from stepsight.models.vae import VAE, build_vae, to_pictures
 from stepsight.report.console import Console
 from stepsight.seeding import generator
-from stepsight.training.dry_run import describe, target_pictures
+from stepsight.training.dry_run import describe
 from stepsight.training.feed import Feed, open_banks
 from stepsight.training.folder import RunWriter
 from stepsight.training.progress import Progress
 from stepsight.training.spec import RunSpec, match, streamed
 from stepsight.training.vae.reconstruction import encode_passes, reconstruction, reconstruction_grid
+from stepsight.training.workload import target_pictures
 
 EDGES = 0.1
 KL = 1e-6
@@ -125,9 +126,7 @@ class VaeObjective:
         noise = torch.randn(count, config.latent_channels, *size, generator=draw)
         return pictures, noise[numbers].to(pictures.device)
 
-    def validate(
-        self, net: nn.Module, progress: Progress, writer: RunWriter, console: Console
-    ) -> bool:
+    def validate(self, net: Any, progress: Progress, writer: RunWriter, console: Console) -> bool:
         """How well held-out images and targets survive the VAE. There is no best one: its loss
         falls as long as it is trained, and the last one is what is wanted."""
         if not writer.main:
