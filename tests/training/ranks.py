@@ -24,12 +24,21 @@ from stepsight.training.dense.tuning import tuned
 from stepsight.training.folder import choose
 
 DEEP = {"deep": 1.0, "noisy": 0.5}  # with four micro-batches some have rows of one kind only
+WALKS = {"start": 0.5, "rollout": 0.5, "denoise": 0.5}  # each process has some of each
 
 
 def losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
     """Eight batches of all tasks, with starts, walks and noised truth; with AdamW or Muon."""
     config = lab.config(**changes)
     lab.train(config, folder)
+    return lab.losses(folder)
+
+
+def expert_losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
+    """Eight batches of a mixture of experts, evened with a weight that shows."""
+    config = lab.config(("depth", "flow"), **lab.plain | changes)
+    model = replace(config.model, name="DiT-Mi/8-4E2A", balance=1.0)
+    lab.train(replace(config, model=model), folder)
     return lab.losses(folder)
 
 
@@ -91,6 +100,11 @@ def everything(folder: Path) -> dict[str, Any]:
         "muon": losses(lab, folder / "muon", optimizer="muon"),
         "micro": losses(lab, folder / "micro", optimizer="muon", micro_batch="2"),
         "deep": losses(lab, folder / "deep", optimizer="adamw", rows=DEEP, micro_batch="1"),
+        "sharded": losses(lab, folder / "sharded", optimizer="muon", rows=WALKS, sharding="full"),
+        "experts": expert_losses(lab, folder / "experts", micro_batch="2"),
+        "sharded experts": expert_losses(
+            lab, folder / "sharded-experts", sharding="full", recompute="block", optimizer="adamw"
+        ),
         "vae": vae_losses(lab, folder / "vae", optimizer="adamw"),
         "vae micro": vae_losses(lab, folder / "vae-micro", micro_batch="2"),
         "scores": scored(lab, 7),

@@ -10,12 +10,17 @@ import random
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import ModuleType
+from typing import Self
 
 import pytest
 
 from stepsight import checkpoint, distributed
+from stepsight.distributed import launching
+from stepsight.errors import UserError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -43,6 +48,10 @@ def start(*command: str | Path, **more: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+RUNS = ("adamw", "muon", "micro", "deep", "sharded", "experts", "sharded experts")
+RUNS += ("vae", "vae micro")
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +88,10 @@ def one(script, tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["adamw", "muon", "micro", "deep", "vae", "vae micro"])
+@pytest.mark.parametrize("run", RUNS)
 def test_two_processes_train_as_one(one, two, run):
     """All tasks, flow with what it looks at; starts, walks and noised truth; and rows that differ
-    in their valid pixels. A VAE too."""
+    in their valid pixels. Sharded too, experts, and a VAE."""
     assert len(one[run]) == 8 and len({round(loss, 3) for loss in one[run]}) > 4
     for found in two:
         assert found[run] == pytest.approx(one[run], abs=1e-6)
@@ -125,19 +134,30 @@ def test_an_error_of_the_first_process_is_everyones(one, two):
 class Copies:
     """Stands for subprocess.Popen and remembers what was started."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self) -> None:
         self.started: list[tuple[list[str], dict[str, str]]] = []
-        monkeypatch.setattr(os, "environ", {"PATH": "", "CUDA_VISIBLE_DEVICES": ""})
-        monkeypatch.setattr(distributed.subprocess, "Popen", self)
-        monkeypatch.setattr(distributed.atexit, "register", lambda *_: None)
 
-    def __call__(self, command, env, **_) -> None:
+    def __call__(self, command, env, **_) -> Self:
         self.started.append((command, dict(env)))
+        return self
+
+    def poll(self) -> None:
+        """It runs."""
 
 
 @pytest.fixture
-def copies(monkeypatch) -> Copies:
-    return Copies(monkeypatch)
+def copies(monkeypatch) -> Iterator[Copies]:
+    made = Copies()
+    monkeypatch.setattr(os, "environ", {"PATH": "", "CUDA_VISIBLE_DEVICES": ""})
+    monkeypatch.setattr(launching.subprocess, "Popen", made)
+    monkeypatch.setattr(launching.atexit, "register", lambda *_: None)
+    for name in ("copies", "listening", "ways_out"):
+        monkeypatch.setattr(launching, name, [])
+    monkeypatch.setattr(launching, "joined", Event())
+    yield made
+    launching.joined.set()  # nobody looks any more whether they run
+    for bound in launching.listening:
+        bound.close()
 
 
 def test_the_program_starts_its_copies_with_its_own_arguments(copies):
@@ -156,6 +176,27 @@ def test_a_launched_program_starts_nothing(copies):
     os.environ |= {"WORLD_SIZE": "2", "RANK": "1"}
     distributed.start(0, ["train.py"])
     assert not copies.started and os.environ["RANK"] == "1"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"WORLD_SIZE": "2"}, {"RANK": "0"}, {"WORLD_SIZE": "2", "RANK": "2"}]
+    + [{"WORLD_SIZE": count, "RANK": "0"} for count in ("two", "", "0", "-1", "1.5")],
+)
+def test_half_of_a_launchers_environment_is_refused(copies, environment):
+    os.environ |= environment
+    with pytest.raises(UserError, match="environment: WORLD_SIZE is .*RANK is .*unset both"):
+        distributed.start(0, ["train.py"])
+    assert not copies.started
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"MASTER_ADDR": "a"}, {"MASTER_ADDR": "a", "MASTER_PORT": "x"}]
+)
+def test_processes_that_do_not_know_where_to_meet_are_refused(copies, given):
+    os.environ |= {"WORLD_SIZE": "2", "RANK": "0"} | given
+    with pytest.raises(UserError, match="MASTER_ADDR is .* MASTER_PORT is"):
+        distributed.join()
 
 
 @pytest.mark.parametrize("cores, expected", [(1, 1), (2, 2), (64, 2)])

@@ -104,7 +104,7 @@ def preflight(
     anything is written."""
     world = distributed.world()
     check_processes(config.training, world)
-    config = _sized(config, world)
+    config = sized(config, world)
     spec = RunSpec.of(config, folder, past, parent)
     objective_of(config).check(spec)
     parts = [micro_batches(config.training, rank, world) for rank in range(world)]
@@ -113,7 +113,7 @@ def preflight(
     return spec
 
 
-def _sized(config: RunConfig, world: int) -> RunConfig:
+def sized(config: RunConfig, world: int) -> RunConfig:
     """With the pictures that a process takes at a time, where they follow from a GPU's memory.
 
     Raises UserError where one picture is too many.

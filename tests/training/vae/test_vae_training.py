@@ -298,6 +298,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(fit):
 
     with (
         mock.patch.object(vae, "picture_errors", broken),
-        pytest.raises(UserError, match=r"loss is nan at step 0, task \w+, samples .*training\.lr"),
+        pytest.raises(UserError, match=r"loss is nan at step 1, task \w+, samples .*--training\."),
     ):
-        fit(config())
+        fit(config(on_spike="stop"))
