@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from stepsight import distributed
 from stepsight.errors import UserError
 from stepsight.training import fit as fitting
 from stepsight.training.config import TrainingSettings
@@ -65,13 +64,10 @@ def test_a_skeleton_is_filled_with_weights_and_keeps_its_buffers():
 
 
 def gpu(monkeypatch, free: float) -> None:
-    """A GPU with so many bytes free, as far as planning is concerned."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free), int(free)))
-    monkeypatch.setattr(distributed, "gathered", lambda value: [value, 2 * value])
+    monkeypatch.setattr(fitting, "free_memory", lambda: int(free))
 
 
-def test_the_micro_batch_follows_from_the_memory_of_the_smallest_gpu(lab, monkeypatch):
+def test_the_micro_batch_follows_from_the_memory_of_a_gpu(lab, monkeypatch):
     config = lab.config(("depth",), batch=64, log_every=64)
     sizes = []
     for free in (1e6, 2e6, 1e9):

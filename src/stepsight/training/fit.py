@@ -113,15 +113,22 @@ def preflight(
     return spec
 
 
+def free_memory() -> int | None:
+    """Bytes of the fullest of the processes' GPUs that can be planned with; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    return int(ROOM * min(distributed.gathered(torch.cuda.mem_get_info()[0])))
+
+
 def sized(config: RunConfig, world: int) -> RunConfig:
     """With the pictures that a process takes at a time, where they follow from a GPU's memory.
 
     Raises UserError where one picture is too many.
     """
-    if config.training.micro_batch != "auto" or not torch.cuda.is_available():
+    room = free_memory() if config.training.micro_batch == "auto" else None
+    if room is None:
         return config
-    room = min(distributed.gathered(torch.cuda.mem_get_info()[0]))
-    pictures = fitting(config, build_tasks(config.tasks), world, int(ROOM * room))
+    pictures = fitting(config, build_tasks(config.tasks), world, room)
     if pictures is None:
         raise UserError(
             f"out of memory: one picture at a time does not fit in {room / 1e9:.0f} GB. "
