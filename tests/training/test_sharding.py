@@ -70,7 +70,7 @@ def gpu(monkeypatch, free: float) -> None:
 def test_the_micro_batch_follows_from_the_memory_of_a_gpu(lab, monkeypatch):
     config = lab.config(("depth",), batch=64, log_every=64)
     sizes = []
-    for free in (1e6, 2e6, 1e9):
+    for free in (1.2e6, 2e6, 1e9):
         with monkeypatch.context() as patched:
             gpu(patched, free)
             sizes.append(int(fitting.sized(config, world=1).training.micro_batch))
