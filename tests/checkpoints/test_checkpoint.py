@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -13,7 +14,15 @@ import torch
 from torch import Tensor
 
 from stepsight import checkpoint
-from stepsight.checkpoint import BACKBONE, OPTIMIZER, RAW, STATISTICS, CheckpointError
+from stepsight.checkpoint import (
+    BACKBONE,
+    OPTIMIZER,
+    RAW,
+    STATISTICS,
+    CheckpointError,
+    format,
+    snapshot,
+)
 from stepsight.config import RunConfig, from_dict
 from stepsight.errors import UserError
 
@@ -122,19 +131,24 @@ def test_nothing_is_pickled(folder):
 # ---------------------------------------------------------------------------- whole or absent
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_sha256", "_flush"])
-def test_a_write_that_fails_midway_leaves_the_old_checkpoint(failing, folder, monkeypatch):
+STEPS = [(snapshot, "save_file"), (format, "digest"), (snapshot, "flush"), (snapshot, "seal")]
+
+
+@pytest.mark.parametrize("module, failing", STEPS)
+def test_a_write_that_fails_midway_leaves_the_old_checkpoint(module, failing, folder, monkeypatch):
     write(folder, step=3, seed=0)
     checkpoint.mark(folder, "last", "step-000003")
     before = listing(folder)
 
     def broken(*_, **__):
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     for step in (3, 6):  # over the old one, and beside it
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, failing, broken)
-            with pytest.raises(OSError, match="no space"):
+            patch.setattr(module, failing, broken)
+            with pytest.raises(
+                UserError, match=f"checkpoints.*step {step}.*no space.*MiB are free"
+            ):
                 write(folder, step=step, seed=8)
         after = listing(folder)
         assert {name: after[name] for name in before} == before
@@ -144,7 +158,7 @@ def test_a_write_that_fails_midway_leaves_the_old_checkpoint(failing, folder, mo
 
 
 def test_a_rename_that_fails_leaves_the_old_checkpoint(folder, monkeypatch):
-    path, replace = write(folder, step=3, seed=0), checkpoint.os.replace
+    path, replace = write(folder, step=3, seed=0), os.replace
     before = listing(path)
 
     def broken(source, target):
@@ -152,8 +166,8 @@ def test_a_rename_that_fails_leaves_the_old_checkpoint(folder, monkeypatch):
             raise OSError("interrupted")
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", broken)
-    with pytest.raises(OSError, match="interrupted"):
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(UserError, match="interrupted"):
         write(folder, step=3, seed=8)
     assert listing(path) == before
 
@@ -172,20 +186,6 @@ def test_writing_a_step_again_replaces_it(folder):
     path = write(folder, step=3, seed=8)
     assert same(checkpoint.read(path).tensors(BACKBONE), weights(8))
     assert [one.name for one in folder.iterdir()] == ["step-000003"]
-
-
-def test_complete_is_written_and_flushed_before_the_rename(folder, monkeypatch):
-    seen = []
-    monkeypatch.setattr(checkpoint, "_flush", lambda path: seen.append(path.name))
-    replace = checkpoint.os.replace
-    monkeypatch.setattr(
-        checkpoint.os, "replace", lambda a, b: (seen.append("rename"), replace(a, b))
-    )
-    write(folder)
-    before = seen[: seen.index("rename")]
-    assert {"COMPLETE", "manifest.json", "config.yaml", "stepsight.json"} <= set(before)
-    assert before.count(Path(BACKBONE).name) == 2  # averaged and raw
-    assert seen[-1] == "checkpoints"  # the rename itself reaches the disk
 
 
 # ---------------------------------------------------------------------------- damage
@@ -233,7 +233,7 @@ def test_a_manifest_cannot_point_outside_the_folder(name, folder):
     (folder / "outside.txt").write_text("secret")
     manifest = json.loads((path / "manifest.json").read_text())
     manifest[name] = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    format.seal(path, manifest)
     with pytest.raises(CheckpointError, match="outside the folder"):
         checkpoint.read(path)
 
@@ -249,8 +249,8 @@ def test_an_unfinished_checkpoint_is_refused_with_one_that_is_finished(folder):
 def test_the_format_of_another_version_is_refused(folder):
     path = write(folder)
     meta = json.loads((path / "stepsight.json").read_text())
-    (path / "stepsight.json").write_text(json.dumps(meta | {"format": 2}))
-    with pytest.raises(CheckpointError, match="format 2, this version reads 1"):
+    (path / "stepsight.json").write_text(json.dumps(meta | {"format": 3}))
+    with pytest.raises(CheckpointError, match="format 3, this version reads 1 and 2"):
         checkpoint.read(path)
 
 
@@ -266,10 +266,10 @@ def test_a_file_that_is_no_safetensors_is_named(folder):
 
 def test_a_run_means_its_best_checkpoint_else_its_last(folder):
     run = folder.parent
-    for step in (3, 6, 9):
+    for step in (3, 9, 6):
         write(folder, step)
-    assert checkpoint.resolve(run).name == "step-000009"  # nothing marked: the newest
-    checkpoint.mark(folder, "last", "step-000006")
+    assert checkpoint.resolve(run).name == "step-000006"  # nothing marked: the last written
+    checkpoint.mark(folder, "last", "step-000009")
     assert checkpoint.resolve(run).name == "step-000006"
     checkpoint.mark(folder, "best", "step-000003")
     assert checkpoint.resolve(run).name == "step-000003"

@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from stepsight import checkpoint
-from stepsight.checkpoint import BACKBONE, OPTIMIZER, RAW, CheckpointError
+from stepsight.checkpoint import BACKBONE, OPTIMIZER, RAW, CheckpointError, format, snapshot
 from stepsight.config import as_it_was, from_dict
+from stepsight.errors import UserError
 from stepsight.training.config import RowsSettings
 
 CHOSEN = {"sampling": {"depth": {"nfe": 4, "members": 1, "temperature": 0.0, "views": "mirror"}}}
@@ -49,6 +50,7 @@ def test_what_is_added_is_read_and_the_rest_is_as_before(path):
     assert {name for name in after if after[name] != before[name]} == {
         "stepsight.json",
         "manifest.json",
+        "COMPLETE",
     }
     assert [one.name for one in path.parent.iterdir()] == [path.name]  # nothing hidden either
 
@@ -83,12 +85,12 @@ def test_where_files_have_one_name_only_they_are_copied(path, monkeypatch):
     def refused(*_: Any, **__: Any) -> None:
         raise PermissionError("no links on this file system")
 
-    monkeypatch.setattr(checkpoint.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     checkpoint.amend(path, **CHOSEN)
     assert checkpoint.read(path).meta["sampling"] == CHOSEN["sampling"]
 
 
-@pytest.mark.parametrize("failing", ["_put", "_flush", "_rewrite", "_sha256"])
+@pytest.mark.parametrize("failing", ["put", "flush", "seal", "entry"])
 def test_a_kill_before_the_swap_leaves_the_checkpoint_and_the_next_try_succeeds(
     path, failing, monkeypatch
 ):
@@ -98,7 +100,7 @@ def test_a_kill_before_the_swap_leaves_the_checkpoint_and_the_next_try_succeeds(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, failing, killed)
+        patch.setattr(snapshot, failing, killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.amend(path, **CHOSEN)
     assert contents(path) == before
@@ -116,8 +118,8 @@ def test_a_swap_that_fails_leaves_the_checkpoint(path, monkeypatch):
             raise OSError("interrupted")
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", broken)
-    with pytest.raises(OSError, match="interrupted"):
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(UserError, match="interrupted"):
         checkpoint.amend(path, **CHOSEN)
     assert contents(path) == before
 
@@ -133,7 +135,7 @@ def test_a_kill_in_the_middle_of_the_swap_loses_nothing(path, monkeypatch):
 
     checkpoint.mark(path.parent, "best", path.name)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "replace", killed)
+        patch.setattr(os, "replace", killed)
         for _ in range(2):  # killed again while it is put right
             with pytest.raises(KeyboardInterrupt):
                 checkpoint.amend(checkpoint.resolve(path), **CHOSEN)
@@ -214,8 +216,9 @@ def test_an_old_checkpoint_is_read_as_it_was(path):
     file = path / "config.yaml"
     file.write_text(yaml.safe_dump(stored()))
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest[file.name] = {"bytes": file.stat().st_size, "sha256": checkpoint._sha256(file)}
+    manifest[file.name] = {"bytes": file.stat().st_size, "sha256": format.digest(file)}
     (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "COMPLETE").write_text("complete\n")  # as before it held a digest
     config = checkpoint.read(path).config
     assert config.training.loss == "squared" and config.training.rows.denoise == 1
     assert config.evaluation.temperature == 1 and not config.tasks["flow"].look  # type: ignore[attr-defined]

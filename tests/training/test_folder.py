@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from stepsight import checkpoint
 from stepsight import config as configuration
 from stepsight.errors import UserError
-from stepsight.training.folder import RunWriter, choose, latest, revision
+from stepsight.training.folder import RunLock, RunWriter, choose, latest, revision
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +104,67 @@ def test_rewinding_drops_later_and_half_written_lines():
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
 
+GOOD = ['{"step": 1}', '{"step": 2, "loss": NaN}', '{"step": 3}']
+BAD = [
+    b"\0" * 40,
+    b'{"step": 2, "lo',
+    b'\xff{"step": 2}',
+    b"[2]",
+    b"{}",
+    b'{"step": "2"}',
+    b"[" * 10**5,
+]
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("bad", BAD)
+def test_lines_that_cannot_be_read_stop_nothing_and_are_counted(bad, place):
+    lines = [line.encode() for line in GOOD]
+    lines[place:place] = [bad, b"", bad]
+    Path("metrics.jsonl").write_bytes(b"\n".join(lines))
+    told: list[str] = []
+    RunWriter(Path(".")).rewind(2, told.append)
+    assert Path("metrics.jsonl").read_text().splitlines() == GOOD[:2]
+    assert told == ["metrics.jsonl: 2 lines that cannot be read are dropped"]
+
+
+def test_a_disk_that_is_full_is_said(monkeypatch):
+    run = RunWriter(Path("."))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(UserError, match="metrics.jsonl: writing failed: No space.*MiB are free"):
+        run.log({"kind": "train", "step": 1})
+
+
+def test_a_folder_that_is_replaced_keeps_its_lock(lab):
+    path = made("mine")
+    (path / "eval" / "old").mkdir(parents=True)
+    with RunLock(path) as lock:
+        RunWriter(path).create(lab.config(), anew=True)
+        assert lock.held and not (path / "eval").exists()
+    assert choose("mine", "depth", "auto", False) == path
+
+
+def test_a_run_whose_folder_was_taken_over_writes_no_more():
+    run = RunWriter(made("mine"))
+    run.lock.acquire()
+    run.log({"kind": "train", "step": 1})
+    (run.path / "run.lock").write_text('{"token": "theirs", "pid": 1, "host": "elsewhere"}')
+    with pytest.raises(UserError, match="mine was taken over by process 1 on elsewhere"):
+        run.log({"kind": "train", "step": 2})
+    run.lock.release()
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_lock_alone_is_no_run():
+    Path("mine").mkdir()
+    (Path("mine") / "run.lock").write_text("{}")
+    assert choose("mine", "depth", None, False) == Path("mine")
+
+
 def test_rewinding_a_run_without_metrics_is_nothing():
     RunWriter(Path(".")).rewind(0)
     assert not Path("metrics.jsonl").exists()
@@ -120,18 +183,44 @@ def test_the_log_is_json_everyone_can_read_and_listeners_hear_it():
     assert len(heard) == 1 and heard[0]["metrics"]["n_images"] == 0.0
 
 
+def saved(run: RunWriter, step: int) -> Path:
+    weights = dict.fromkeys(
+        (checkpoint.BACKBONE, checkpoint.RAW, checkpoint.OPTIMIZER), {"x": torch.ones(1)}
+    )
+    meta = {"images_seen": step, "training_flops": 1.0, "losses": {}, "best": None}
+    config = configuration.from_dict({})
+    return checkpoint.write(run.checkpoints, step, config=config, meta=meta, tensors=weights)
+
+
 def test_where_a_run_continues():
     run = RunWriter(Path("mine"))
     run.checkpoints.mkdir(parents=True)
     assert latest(run, None) is None
     assert latest(run, "auto") is None  # killed before its first checkpoint
-    for step in (8, 16):
-        (run.checkpoints / f"step-{step:06d}").mkdir()
-    assert latest(run, "auto") is None  # unfinished
-    (run.checkpoints / "step-000008" / "COMPLETE").write_text("")
-    (run.checkpoints / "last.txt").write_text("step-000008\n")
-    (run.checkpoints / "best.txt").write_text("step-000008\n")
-    assert latest(run, "auto") == run.checkpoints / "step-000008"
-    assert latest(run, "mine/checkpoints/step-000008") == run.checkpoints / "step-000008"
+    first, second = saved(run, 8), saved(run, 16)
+    for resume in ("auto", "mine", "mine/checkpoints"):
+        assert latest(run, resume) == second
+    assert latest(run, "mine/checkpoints/step-000008") == first
     with pytest.raises(UserError, match="not found"):
         latest(run, "mine/checkpoints/step-000099")
+
+
+def test_a_damaged_checkpoint_is_passed_over_unless_it_is_named():
+    run, told = RunWriter(Path("mine")), []
+    first, second = saved(run, 8), saved(run, 16)
+    (second / checkpoint.RAW).write_bytes(b"")
+    for resume in ("auto", "mine"):
+        assert latest(run, resume, told.append) == first
+    assert len(told) == 2 and "step-000016 is passed over, step-000008 is used" in told[0]
+    with pytest.raises(UserError, match="step-000016/raw.*truncated.*Use .*step-000008"):
+        latest(run, str(second), told.append)
+
+
+def test_what_came_after_an_earlier_step_is_forgotten():
+    run = RunWriter(Path("mine"))
+    for step in (8, 16):
+        saved(run, step)
+    checkpoint.mark(run.checkpoints, "best", "step-000016")
+    run.rewind(8, lambda _: None)
+    assert latest(run, "auto") == run.checkpoints / "step-000008"
+    assert not (run.checkpoints / "best.txt").exists()

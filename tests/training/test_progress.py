@@ -22,6 +22,15 @@ CHANGED: dict[str, Any] = {
     "losses": {"depth": 0.5},
     "loss_bins": {"depth": [0.1, 0.2, 0.3, 0.4]},
     "parent": "teacher-0001",
+    "skipped": 4,
+    "skipped_in_row": 1,
+    "norms": [0.5, 0.25],
+    "rewinds": 1,
+    "rate": 0.5,
+    "scale": 1024.0,
+    "scaled": 7,
+    "pending": {"loss": {"depth": [0.5]}, "usage": {}},
+    "ledger": [{"what": "rewound", "step": 2}],
 }
 
 
@@ -46,6 +55,7 @@ def same(progress: Progress, other: Progress) -> bool:
 def test_a_changed_field_survives_saving_and_resuming(run, name):
     progress = replace(run.progress, **{name: CHANGED[name]})
     run.learner.save(run.feed, progress, run.writer, best=False)
+    run.learner.saver.wait()
     saved = checkpoint.read(run.writer.path, prefer="last")
     again = run.learner.resume(saved, Console(enabled=False))
     assert same(again, progress) and getattr(again, name) == CHANGED[name]
@@ -53,10 +63,12 @@ def test_a_changed_field_survives_saving_and_resuming(run, name):
 
 def test_it_is_part_of_the_description_of_a_checkpoint(run):
     run.learner.save(run.feed, run.progress, run.writer, best=False)
+    run.learner.saver.wait()
     path = checkpoint.resolve(run.writer.path, prefer="last") / "stepsight.json"
     meta = json.loads(path.read_text())
     assert same(Progress.of(meta), run.progress)
     facts = {"format", "sizes", "tasks", "codec", "precision", "samples", "run", "revision"}
+    facts |= {"is_best", "tensors", "serial", "held", "ema_warmup"}
     assert meta.keys() == facts | {field.name for field in fields(Progress)}
 
 

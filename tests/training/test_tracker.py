@@ -92,6 +92,19 @@ def test_without_key_or_network_it_goes_on_offline(lab, tmp_path, wandb, key, un
     assert wandb.modes == modes
 
 
+def test_a_run_that_is_continued_is_the_same_run_there(lab, tmp_path, wandb):
+    def opened(name: str) -> str:
+        (tmp_path / name).mkdir(exist_ok=True)
+        Tracker(lab.config(tracker="wandb"), RunWriter(tmp_path / name))
+        assert wandb.options["resume"] == "allow"
+        return str(wandb.options["id"])
+
+    first = opened("a")
+    assert opened("a") == first != opened("b")
+    (tmp_path / "a" / "wandb.txt").write_bytes(b"\xff../x")  # damaged: another run, not a crash
+    assert opened("a") not in ("", first) and opened("a") == opened("a")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_offline_writes_a_run_to_disk(lab, tmp_path, monkeypatch):

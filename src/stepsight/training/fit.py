@@ -19,7 +19,7 @@ from stepsight.tasks.table import build_tasks
 from stepsight.training.config import TrainingSettings
 from stepsight.training.dense.rows import kinds_of
 from stepsight.training.feed import Feed, drop_banks, micro_batches
-from stepsight.training.folder import RunLock, RunWriter, choose, latest
+from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.learner import Learner, check_processes
 from stepsight.training.loop import SET_UP, train
 from stepsight.training.memory import fitting, with_training
@@ -54,12 +54,12 @@ def fit(
     with signals.caught(), distributed.watching():
         distributed.phase("set-up", patience=SET_UP)
         path = distributed.agreed(lambda: choose(run_dir, name, resume, overwrite))
-        lock = RunLock(path)
-        distributed.agreed(lock.acquire)
+        writer = RunWriter(path)
+        distributed.agreed(writer.lock.acquire)
         try:
-            _fit(config, RunWriter(path), resume, init_from, overwrite)
+            _fit(config, writer, resume, init_from, overwrite)
         finally:
-            lock.release()
+            writer.lock.release()
     distributed.leave()
     return path
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stepsight import checkpoint, distributed
-from stepsight.checkpoint import LOCK
-from stepsight.checkpoint import RunLock as RunLock
+from stepsight.checkpoint import LOCK, RunLock
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.scaling.plain import plain
@@ -33,6 +32,7 @@ class RunWriter:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.records = path / "records.jsonl"
+        self.lock = RunLock(path)  # what is written once it is acquired has to be this run's
         self.listeners: list[Callable[[dict[str, Any]], None]] = []  # of logged rows
         self._metrics = path / "metrics.jsonl"
         self._began = time.perf_counter()
@@ -57,9 +57,13 @@ class RunWriter:
             (self.path / "env.json").write_text(json.dumps(environment(config), indent=2) + "\n")
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl, and pass it to the listeners."""
+        """Append one line to metrics.jsonl, and pass it to the listeners.
+
+        Raises UserError if it cannot be written, or if the folder is another process's by now.
+        """
         if not self.main:
             return
+        self.lock.check()
         with _writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(plain(row)) + "\n")
         for listener in self.listeners:

@@ -148,7 +148,11 @@ class Learner:
             "revision": revision(),
             "ema_warmup": True,  # of the average's decay, see `averages`
         }
-        averaged = {name: full(value) for name, value in self.ema.values.items()}
+        self.saver.wait()  # or there would be two snapshots in memory
+        averaged = {
+            name: whole if writer.main else whole.new_empty(0)  # the first process writes them
+            for name, whole in ((name, full(value)) for name, value in self.ema.values.items())
+        }
         tensors = {
             checkpoint.BACKBONE: averaged,
             checkpoint.RAW: dict(self.net.state_dict()),
@@ -157,6 +161,7 @@ class Learner:
         }
         if self._bones is None and not writer.main:
             return  # it all is in the first process
+        writer.lock.check()
         world = distributed.world() if self._bones is not None else 1
 
         def committed(path: Path) -> None:

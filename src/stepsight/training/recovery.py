@@ -80,7 +80,7 @@ class Recovery:
             self._stop(f"{what}. There is no checkpoint to go back to yet.")
         if progress.rewinds >= settings.spike_cap:
             self._stop(f"{what}, after {progress.rewinds} rewinds (training.spike_cap).")
-        saved = checkpoint.read(path)
+        saved = checkpoint.read(path, lazy=True)
         self.learner.load(saved)
         progress.rewinds += 1
         progress.skipped_in_row = 0
@@ -92,12 +92,11 @@ class Recovery:
         """The newest checkpoint: nothing else is published."""
         self.learner.saver.wait()
 
-        def newest() -> str:
-            paths = checkpoint.completed(self.writer.checkpoints)
-            return str(paths[-1]) if paths else ""
+        def newest() -> Path | None:
+            saved = checkpoint.read_newest(self.writer.path, self.console.warn)
+            return saved.path if saved else None
 
-        name = distributed.agreed(newest)
-        return Path(name) if name else None
+        return distributed.agreed(newest)
 
     def _event(self, kind: str, text: str) -> None:
         self.console.warn(f"{kind}: {text}")
