@@ -19,11 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stepsight import distributed
-from stepsight.errors import UserError, suggest
+from stepsight import distributed, signals
+from stepsight.errors import UserError, command, suggest
+from stepsight.signals import INTERRUPTED, Preempted
 
 T = TypeVar("T")
-INTERRUPTED, CLOSED_PIPE = 130, 141  # 128 + the number of the signal, as shells say it
+CLOSED_PIPE = 141  # 128 + the number of the signal, as shells say it
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class Group:
 
 
 def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
-    """The exit status of `body` on the arguments. A UserError becomes a line, without traceback
-    unless --debug; only the first process prints it. A closed pipe and Ctrl-C end in silence."""
+    """The exit status of `body` on the arguments: 0, 1 (a fault), 2 (a UserError, which becomes a
+    line, without traceback unless --debug), 75 (preempted, and saved). Of several processes the one
+    that knows speaks. A closed pipe and Ctrl-C end in silence."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     if debug:
@@ -70,18 +72,11 @@ def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None)
             status = int(exit.code or 0)
         sys.stdout.flush()
         return status
-    except UserError as error:
-        if debug:
-            raise
-        distributed.part()
-        if distributed.rank() == 0:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        if not _is_closed(sys.stdout.fileno()):
-            raise  # it was another pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return CLOSED_PIPE
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout.fileno()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            return CLOSED_PIPE
+        return distributed.speak(error, debug)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -133,6 +128,18 @@ def _sentence(complaint: str) -> str:
     text = re.sub(r"Missing from [^:]*: ", "missing: ", text).replace(" (required) ", "; ")
     text = text.replace("Unrecognized options:", "unknown:").removesuffix(" (required)")
     return text.removesuffix(".") + "."
+
+
+@contextmanager
+def going_on(verb: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Signals that ask to end are noted meanwhile; a Preempted names the command to go on with,
+    which is the same again."""
+    with signals.caught():
+        try:
+            yield
+        except Preempted as stopped:
+            again = command(verb, *arguments)
+            raise Preempted(f"{stopped} Go on with `{again}`.") from None
 
 
 @contextmanager

@@ -6,17 +6,20 @@ Nothing heavy is imported before the configuration is known to be right.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepsight import distributed
-from stepsight.cli.entry import guarded
+from stepsight import distributed, signals
+from stepsight.cli.entry import at_least, guarded
 from stepsight.cli.flags import Configured, configured
 from stepsight.config import RunConfig
 from stepsight.config.files import naming
+from stepsight.errors import UserError
 from stepsight.models.config import VAE_PREFIX
+from stepsight.scaling.plain import plain
 
 COMMAND = ("-m", "stepsight.cli.main", "train")
 
@@ -33,8 +36,12 @@ class Args:
     resume: str | None = None  # `auto`: continue the run's last checkpoint; or a checkpoint
     init_from: str | None = None  # start from the weights of another run or checkpoint
     overwrite: bool = False  # replace an existing run folder
-    dry_run: bool = False  # show data, shapes, parameters, FLOPs and memory, and stop
+    dry_run: bool = False  # show data, shapes, FLOPs, memory and hours, judge them, and stop
     json: bool = False  # with --dry-run: one JSON object
+    device_memory: float | None = None  # with --dry-run: GB of a device, to say whether it fits
+    devices: int | None = None  # with --dry-run: how many; default: training.processes
+    device_tflops: float = 989.0  # with --dry-run: of a device, such as an H100 in bfloat16
+    mfu: float = 0.4  # with --dry-run: the share of that which is reached
     print_config: bool = False  # print the resolved configuration as YAML, and stop
 
     @classmethod
@@ -53,23 +60,36 @@ def run(given: Configured[Args]) -> int:
         return 0
     with naming(config.to_dict(), given.origins):
         if args.dry_run:
-            from stepsight.training.dry_run import describe, lines
-
-            described = describe(config)
-            print(json.dumps(described) if args.json else "\n".join(lines(described)))
+            print(_judged(args, config))
             return 0
-        _start_processes(config, given.arguments)
-        from stepsight.training.fit import fit
+        with signals.heeded():
+            _start_processes(config, given.arguments)
+            from stepsight.training.fit import fit
 
-        fit(
-            config,
-            name=Path(args.config[-1]).stem if args.config else "default",
-            run_dir=args.run_dir,
-            resume=args.resume,
-            init_from=args.init_from,
-            overwrite=args.overwrite,
-        )
+            fit(
+                config,
+                name=Path(args.config[-1]).stem if args.config else "default",
+                run_dir=args.run_dir,
+                resume=args.resume,
+                init_from=args.init_from,
+                overwrite=args.overwrite,
+            )
     return 0
+
+
+def _judged(args: Args, config: RunConfig) -> str:
+    at_least(1, "--devices", args.devices)
+    for flag, value in (("--device-memory", args.device_memory), ("--mfu", args.mfu),
+                        ("--device-tflops", args.device_tflops)):  # fmt: skip
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{flag} {value:g}: must be above 0.")
+    from stepsight.training.hours import Speed
+    from stepsight.training.judge import judged, told
+
+    devices = args.devices or max(config.training.processes, 1)
+    speed = Speed(devices, args.device_tflops, args.mfu)
+    found = judged(config, speed, args.device_memory, args.init_from)
+    return json.dumps(plain(found)) if args.json else "\n".join(told(found))
 
 
 def _start_processes(config: RunConfig, arguments: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepsight import config as configuration
+from stepsight import signals
 from stepsight.cli.entry import at_least
 from stepsight.config.files import find
 from stepsight.errors import UserError
@@ -52,7 +52,8 @@ class Args:
 
 
 def run(args: Args) -> int:
-    """Exit status 1 when rungs failed. Raises UserError for a ladder that cannot be."""
+    """Exit status 1 when rungs failed. Raises UserError for a ladder that cannot be, and Preempted
+    when a signal ended it or one of its rungs, which have saved."""
     ladder = ladders.read_ladder(str(find(args.config)))
     stages = _stages(ladder)
     held_out = ladders.held_out(ladder, stages[-2] if len(stages) > 1 else None)
@@ -69,13 +70,10 @@ def run(args: Args) -> int:
         raise UserError(f"--program {args.program} does not exist. Name a training program.")
     at_least(1, "--at-once", args.at_once)
     climb = Climb(ladder, args)
-    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends the rungs too
-    try:
+    with signals.caught():
         climb.run()
         if args.held_out:
             climb.hold_out()
-    finally:
-        signal.signal(signal.SIGTERM, usual)
     return climb.close()
 
 
@@ -188,7 +186,10 @@ class Climb:
         ]
         for outcome in left_out:
             note(outcome)
-        outcomes = {made.name: made for made in [*left_out, *self._launched(jobs, note)]}
+        made = self._launched(jobs, note)
+        if stopped := [outcome.name for outcome in made if outcome.state == "preempted"]:
+            raise signals.Preempted(f"{', '.join(stopped)}: {launch.GOES_ON}")
+        outcomes = {outcome.name: outcome for outcome in [*left_out, *made]}
         return [outcomes[rung.name] for rung in rungs]
 
     def _launched(

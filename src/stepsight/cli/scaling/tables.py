@@ -3,7 +3,6 @@ NAME=VALUE for fields of records and constants of laws."""
 
 from __future__ import annotations
 
-import csv
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.scaling.reading import read_table
 
 ORDERED: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, ">": operator.gt}
 
@@ -34,8 +34,7 @@ class Table:
         """
         if path is None or not path.is_file():
             raise UserError(f"{path} does not exist. Name a CSV file with a header line.")
-        with path.open(newline="", encoding="utf-8") as file:
-            table = cls(path, list(csv.DictReader(file)))
+        table = cls(path, list(read_table(path).numbered.values()))
         if not table.rows:
             raise DataFormatError(f"{path}: no rows below the header.")
         for condition in conditions:

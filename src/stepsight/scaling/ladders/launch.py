@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,11 +23,15 @@ from typing import Any, Literal
 
 import yaml
 
+from stepsight import signals
 from stepsight.errors import UserError
 from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of
+from stepsight.signals import PREEMPTED, Preempted
 
-RungState = Literal["done", "failed", "left out"]
+RungState = Literal["done", "failed", "preempted", "left out"]
 STATUS = "ladder.json"
+LOOK = 0.5  # seconds between looks whether the ladder is asked to end
+GOES_ON = "what ran has saved. The same command goes on with it."
 RUNNING: set[subprocess.Popen[bytes]] = set()  # the rungs of this process
 GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
 
@@ -104,7 +109,10 @@ def run_local(
     jobs: Sequence[RungJob], at_once: int, report: Callable[[RungOutcome], None]
 ) -> list[RungOutcome]:
     """Run what is not done, a job a GPU, or `at_once` single-thread jobs on CPUs. What interrupts
-    this ends the jobs as well."""
+    this ends the jobs as well; a signal that is caught (`signals`) is passed on to them.
+
+    Raises Preempted once they have saved and ended.
+    """
     devices = _gpus()
     slots: SimpleQueue[str] = SimpleQueue()
     turn = Lock()
@@ -122,8 +130,19 @@ def run_local(
         return outcome
 
     pool = ThreadPoolExecutor(max_workers=slots.qsize())
+    told = set[subprocess.Popen[bytes]]()
     try:
-        return list(pool.map(run, jobs))
+        rungs = [pool.submit(run, job) for job in jobs]
+        while not all(rung.done() for rung in rungs):
+            wait(rungs, LOOK)
+            if signals.requested():
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in {*RUNNING} - told:
+                    process.terminate()
+                    told.add(process)
+        if any(rung.cancelled() for rung in rungs):
+            raise Preempted(f"{signals.requested()}: {GOES_ON}")
+        return [rung.result() for rung in rungs]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in tuple(RUNNING):
@@ -206,6 +225,8 @@ def _run(job: RungJob, environment: dict[str, str]) -> RungOutcome:
     took = time.monotonic() - began, usage.ru_utime + usage.ru_stime
     if status == 0 and job.done:
         return RungOutcome(job.name, "done", *took)
+    if status == PREEMPTED or (signals.requested() and status == -signal.SIGTERM):
+        return RungOutcome(job.name, "preempted", *took, _last_line(job.log))
     return RungOutcome(job.name, "failed", *took, _last_line(job.log) or f"exit status {status}")
 
 
