@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+LONGEST = 2000  # characters of a message
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters, which names of files may hold, written out: none of them
+    reaches a terminal. Of a very long one the middle is left out."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
+    return "".join(repr(c)[1:-1] if unicodedata.category(c)[0] == "C" else c for c in text)
+
 
 class UserError(Exception):
-    """Something the user can fix. The message says what, where, and what next."""
+    """Something the user can fix. The message says what, where, and what next, on one line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class DataFormatError(UserError):

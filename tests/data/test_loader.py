@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import count, islice
+from pathlib import Path
 
 import pytest
 import torch
 
+from stepsight import signals
 from stepsight.data import loader
 from stepsight.data.buckets import cut
 from stepsight.data.collate import collate
@@ -217,13 +220,20 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def hang():
     time.sleep(600)
 
 
 def faulty(sources, deed, workers: int, **more) -> Process:
-    mixture = Mixture([Stream("depth", "folder", 1.0, 8, independent=True)], BATCH, seed=0)
-    return Process({"folder": Faulty(sources["folder"], deed)}, mixture, workers, **more)
+    return Process({"folder": Faulty(sources["folder"], deed)}, mixture_of_one(), workers, **more)
+
+
+def mixture_of_one() -> Mixture:
+    return Mixture([Stream("depth", "folder", 1.0, 8, independent=True)], BATCH, seed=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -256,9 +266,43 @@ def test_a_bug_keeps_its_traceback(sources, workers):
 def test_a_reader_that_dies_or_hangs_is_noticed(sources, monkeypatch, deed, patience):
     monkeypatch.setattr(loader, "LOOK", 0.5)
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"died or hung while batch [01] was awaited \(folder, sam"):
+    with pytest.raises(UserError, match=r"died or hung while batch [01] is awaited \(folder, sam"):
         faulty(sources, deed, 1, patience=patience).read(range(2))
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_reader_that_is_stopped_is_named_and_does_not_stay(sources, monkeypatch, capsys):
+    for name, value in {"LOOK": 0.1, "SAID": 0.2, "STOPPED": 0.5}.items():
+        monkeypatch.setattr(loader, name, value)
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    named = (
+        r"batch [01] is awaited \(folder, samples (\d+, ){3}\d+\)( for 0 s,)? from reader process "
+    )
+    with pytest.raises(UserError, match=named + r"(\d+), which is stopped") as caught:
+        faulty(sources, stop, 1).read(range(2))
+    said = re.search(named + r"(\d+)", capsys.readouterr().err)
+    error = re.search(named + r"(\d+)", str(caught.value))
+    assert said and error and said[3] == error[3]
+    assert not Path(f"/proc/{said[3]}").exists()
+
+
+def test_readers_that_a_signal_ended_begin_anew_for_the_last_step(sources, monkeypatch):
+    """A queue sends TERM to every process of a job."""
+    monkeypatch.setattr(loader, "LOOK", 0.1)
+    process = Process({"folder": sources["folder"]}, mixture_of_one(), 1)
+    requests = process.requests(0)
+    with signals.caught():
+        process.loader.take(next(requests))
+        (reader,) = process.loader._readers()
+        os.kill(reader.pid, signal.SIGTERM)
+        reader.join(10)
+        assert reader.exitcode == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        found = [process.loader.take(next(requests)) for _ in range(4)]
+    process.loader.close()
+    expected = Process({"folder": sources["folder"]}, mixture_of_one(), 0).read(range(5))
+    assert [digest(batch) for batch in found] == [digest(batch) for batch in expected[1:]]
 
 
 @pytest.mark.parametrize("torn", [EOFError(), ConnectionResetError(104, "reset"), RuntimeError()])
@@ -270,7 +314,7 @@ def test_a_connection_that_tears_as_a_reader_dies_is_the_same_news(sources, torn
     process = faulty(sources, leave, 1)
     request = next(process.requests(0))
     process.loader._answers, process.loader._expected = answers(), iter([request])
-    with pytest.raises(UserError, match="died or hung while batch 0 was awaited"):
+    with pytest.raises(UserError, match="died or hung while batch 0 is awaited"):
         process.loader.take(request)
     assert process.loader._answers is None
 

@@ -8,24 +8,31 @@ and a run that stopped anywhere begins at its next request.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from stepsight import distributed, signals
 from stepsight.data.augment import augment
+from stepsight.data.bad import BadItems
 from stepsight.data.collate import collate
 from stepsight.data.config import FileSettings
-from stepsight.data.mixture import Draw
+from stepsight.data.mixture import Draw, Stream
 from stepsight.data.table import Source, read_sample
 from stepsight.data.workers import as_is
+from stepsight.distributed.board import say
+from stepsight.distributed.place import state
 from stepsight.errors import UserError
-from stepsight.types import Batch
+from stepsight.types import Batch, Sample
 
-PATIENCE = 600.0  # seconds that a batch may take before its reader counts as hung
+PATIENCE = 0.8  # of the time that a step may take: then the reader of a batch counts as hung
+STOPPED = 50.0  # seconds to wait for one that is stopped
+SAID = 30.0  # seconds of waiting after which it is said
 LOOK = 5.0  # seconds between looks whether all readers are alive
 AHEAD = 2  # requests that a reader works ahead
 ADVICE = "Lower training.workers if memory is short; 0 reads in the training process."
@@ -56,15 +63,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader made of a request: a batch, or an error that the user can fix."""
+    """What a reader made of a request: a batch, or an error that the user can fix; and what it
+    could not read, by number."""
 
     request: Request
     batch: Batch | None = None
     error: UserError | None = None
+    bad: Mapping[int, UserError] = field(default_factory=dict)
 
 
 class Reader(Dataset[Answer]):
-    """Answers requests: reads, augments and stacks. A pure function, in whatever process it is."""
+    """Answers requests: reads, augments and stacks. A pure function, in whatever process it is.
+
+    replace: what to draw others from in place of samples that cannot be read; empty: fail.
+    """
 
     def __init__(
         self,
@@ -72,31 +84,55 @@ class Reader(Dataset[Answer]):
         settings: Mapping[str, FileSettings],
         seed: int,
         flip: bool,
+        replace: Sequence[Stream] = (),
     ) -> None:
         self.sources, self.settings = sources, settings
         self.seed, self.flip = seed, flip
+        self._replace = {(stream.source, stream.size): stream for stream in replace}
 
     def __getitem__(self, request: Request) -> Answer:
+        bad: dict[int, UserError] = {}
         try:
-            return Answer(request, self.read(request))
+            return Answer(request, self.read(request, bad), bad=bad)
         except UserError as error:  # carried as a value: raised, it would arrive as a traceback
-            return Answer(request, error=error)
+            return Answer(request, error=error, bad=bad)
 
-    def read(self, request: Request) -> Batch:
-        """The batch. Raises `UserError` naming the sample that cannot be read."""
+    def read(self, request: Request, bad: dict[int, UserError] | None = None) -> Batch:
+        """The batch; `bad` gets what could not be read of it, by number, and was replaced.
+
+        Raises `UserError` naming the sample that cannot be read, nor be replaced.
+        """
         source, settings = self.sources[request.source], self.settings[request.source]
-        size, samples = request.size or source.size, []
+        size, samples, bad = request.size or source.size, [], {} if bad is None else bad
         for index, mirrored, number in zip(request.indices, request.mirrored, request.numbers):
             mirrored = mirrored and self.flip
-            sample = read_sample(source, index)
+            sample = self._sample(request, index, number, bad)
             samples.append(augment(sample, settings, size, self.seed, number, mirrored))
         return collate(samples)
+
+    def _sample(
+        self, request: Request, index: int, number: int, bad: dict[int, UserError]
+    ) -> Sample:
+        """Sample `index`, or the first of its replacements that can be read."""
+        source, error = self.sources[request.source], None
+        stream = self._replace.get((request.source, request.size))
+        others = stream.replacements(self.seed, number) if stream else ()
+        for other in chain([index], others):
+            try:
+                return read_sample(source, other)
+            except UserError as found:
+                error = error or found
+                if stream:
+                    bad[other] = found
+        assert error is not None
+        raise error
 
 
 class Loader:
     """Answers of a `reader`, made by `workers` processes that work ahead; 0: made when asked for.
 
     following: the requests from a step on, in order; they must be those that will be asked for.
+    bad: hears of what could not be read.
     """
 
     def __init__(
@@ -104,12 +140,15 @@ class Loader:
         reader: Reader,
         following: Callable[[int], Iterator[Request]],
         workers: int,
-        patience: float = PATIENCE,
+        patience: float | None = None,
+        bad: BadItems | None = None,
     ) -> None:
         self.reader, self.following = reader, following
-        self.workers, self.patience = workers, patience
+        self._bad = bad or BadItems()
+        self.workers, self.patience = workers, patience or PATIENCE * distributed.step_timeout()
         self._answers: Iterator[Answer] | None = None
         self._expected: Iterator[Request] = iter(())
+        self._taken = 0  # answers since the readers began
 
     def begin(self, step: int) -> None:
         """Let the readers start on the first request from `step` on, before it is asked for."""
@@ -123,37 +162,75 @@ class Loader:
         """
         answer = self._next(request) if self.workers else self.reader[request]
         assert answer.request == request
-        if answer.error is not None:
+        try:
+            for index, error in answer.bad.items():
+                length = len(self.reader.sources[request.source])
+                self._bad.met(request.source, index, error, of=length)
+            if answer.error is not None:
+                raise self._bad.advised(answer.error)
+        except UserError:
             self.close()
-            raise answer.error
+            raise
         assert answer.batch is not None
         return answer.batch
 
     def close(self) -> None:
         """End the reader processes; the next request starts them again."""
-        self._answers = None
+        readers, self._answers = self._readers(), None
+        for reader in readers:  # those that torch could not end
+            if reader.is_alive():
+                reader.kill()
+                reader.join()
 
     def _next(self, request: Request) -> Answer:
         if self._answers is None or next(self._expected) != request:
             self._seek(request)
             next(self._expected)
-        assert self._answers is not None
-        deadline = time.monotonic() + self.patience
+        began, said, again = time.monotonic(), False, False
         while True:
             try:
-                return next(self._answers)
+                assert self._answers is not None
+                answer = next(self._answers)
+                self._taken += 1
+                return answer
             except (RuntimeError, EOFError, OSError) as error:  # torch's word, or a torn connection
                 reason, *_ = str(error).splitlines() or [type(error).__name__]
-                if "timed out" in reason and time.monotonic() < deadline:
-                    continue  # all readers are alive: torch looks whenever it times out
+                waited = time.monotonic() - began
+                reader, stopped = self._awaited()
+                if (
+                    "timed out" in reason
+                    and waited < self.patience
+                    and not (stopped and waited > STOPPED)
+                ):  # all readers are alive: torch looks whenever it times out
+                    if not said and waited > SAID:
+                        said = True
+                        say(f"{_awaiting(request)} for {waited:.0f} s, from {reader}")
+                    continue
+                if not again and signals.requested() and not reason.startswith("Caught"):
+                    self._seek(request)  # the signal that ends this program ended them as well
+                    next(self._expected)
+                    again = True
+                    continue
                 self.close()
                 if reason.startswith("Caught"):  # a bug, with the traceback of the reader
                     raise
                 raise UserError(
-                    f"a reader process died or hung while batch {request.step} was awaited "
-                    f"({request.source}, samples {list(request.indices)}; readers work up to "
-                    f"{AHEAD * self.workers} batches ahead): {reason} {ADVICE}"
+                    f"a reader process died or hung while {_awaiting(request)} from {reader}: "
+                    f"{reason} {ADVICE}"
                 ) from error
+
+    def _readers(self) -> list[Any]:
+        """The reader processes; torch has no name for them."""
+        return list(getattr(self._answers, "_workers", ()))
+
+    def _awaited(self) -> tuple[str, bool]:
+        """The reader whose turn it is, and whether it is stopped."""
+        readers = self._readers()
+        if not readers:
+            return "a reader", False
+        pid = readers[self._taken % len(readers)].pid
+        stopped = state(pid)[0] == "T"
+        return f"reader process {pid}{', which is stopped' if stopped else ''}", stopped
 
     def _seek(self, request: Request) -> None:
         """Begin anew, so that the next answer is to `request`."""
@@ -169,7 +246,7 @@ class Loader:
             prefetch_factor=AHEAD,
             generator=torch.Generator(),  # or it would draw from the global generator
         )
-        self._answers = iter(served)
+        self._answers, self._taken = iter(served), 0
 
     def _from(self, request: Request) -> Iterator[Request]:
         requests = self.following(request.step)
@@ -179,6 +256,11 @@ class Loader:
                 break
         yield request
         yield from requests
+
+
+def _awaiting(request: Request) -> str:
+    samples = ", ".join(map(str, request.indices))
+    return f"batch {request.step} is awaited ({request.source}, samples {samples})"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ before the later samples are made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -24,6 +24,7 @@ from stepsight.seeding import numpy_generator
 
 Number = TypeVar("Number", int, float)
 Name = TypeVar("Name", bound=Hashable)
+REPLACEMENTS = 64  # samples tried in place of one that cannot be read
 BLOCK = 60  # batches; divisible by 2, 3, 4, 5 and 6, so that equal weights share equally
 
 
@@ -51,6 +52,17 @@ class Stream:
     def label(self) -> str:
         """Its tasks in a word."""
         return "+".join(self.tasks)
+
+    def replacements(self, seed: int, number: int) -> Iterator[int]:
+        """The samples to try in turn where that of image `number` cannot be read: a function of
+        these numbers alone, so that all who meet it agree."""
+        rng = numpy_generator(seed, "replacement", self.source, number)
+        for place in rng.integers(self.length, size=REPLACEMENTS).tolist():
+            for group in self.groups or [range(self.length)]:
+                if place < len(group):
+                    yield int(group[place])
+                    break
+                place -= len(group)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ imported when it is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
+from stepsight.data.bad import BadItems
 from stepsight.data.config import TABLE, FileSettings, ShardsSettings, SourceSettings
 from stepsight.data.fields import unknown
 from stepsight.data.files import root_of
@@ -18,6 +19,7 @@ from stepsight.errors import UserError, suggest
 from stepsight.plugins import resolve
 from stepsight.types import Sample
 
+FIRST = 64  # samples of which one must be readable to see what a source's samples are like
 FIRST_SHARD = "shard-000000.tar"  # by which a folder of shards is known
 
 
@@ -53,6 +55,61 @@ def read_sample(source: Source, index: int) -> Sample:
         raise type(error)(f"{source.name}, sample {index}: {error}") from error
     except OSError as error:
         raise UserError(f"{source.name}, sample {index}: cannot be read ({error}).") from error
+
+
+def read_samples(
+    source: Source, indices: Iterable[int], bad: Callable[[int, UserError], None]
+) -> list[Sample | None]:
+    """Several samples, None for each that cannot be read after `bad` was told why."""
+    indices = list(indices)
+    try:
+        return list(source.samples(indices))
+    except (UserError, OSError):  # of one of them: find out which
+        return [_read_or_tell(source, index, bad) for index in indices]
+
+
+def _read_or_tell(
+    source: Source, index: int, bad: Callable[[int, UserError], None]
+) -> Sample | None:
+    try:
+        return read_sample(source, index)
+    except UserError as error:
+        bad(index, error)
+        return None
+
+
+def first_readable(source: Source) -> Sample:
+    """The first sample that can be read. Raises `UserError` if none of the first few can."""
+    errors: list[UserError] = []
+    for index in range(min(FIRST, len(source))):
+        try:
+            return read_sample(source, index)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+class Readable:
+    """The leading `count` samples of a source, where those that cannot be read are left out of what
+    `samples` gives, after `bad` was told of each."""
+
+    def __init__(self, source: Source, bad: BadItems, count: int) -> None:
+        self.source, self.bad, self.count = source, bad, count
+        self.name, self.classes = source.name, source.classes
+        self.quantities, self.size = source.quantities, source.size
+        self.categories = source.categories
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[index]
+
+    def samples(self, indices: Iterable[int]) -> list[Sample]:
+        def tell(index: int, error: UserError) -> None:
+            self.bad.met(self.name, index, error, of=len(self.source))
+
+        return [one for one in read_samples(self.source, indices, tell) if one is not None]
 
 
 def settings_for(name: str, **options: Any) -> SourceSettings:

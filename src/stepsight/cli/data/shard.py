@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from stepsight.cli.data.text import progress
 from stepsight.cli.entry import at_least, output_folder
@@ -22,9 +23,12 @@ class Args(SourceArgs):
     per_shard: int = 256  # samples per tar file
     quality: int | None = None  # of JPEG, 1 to 95; default: lossless
     workers: int = 0  # processes; default: this one
+    on_bad: Literal["stop", "skip"] = "stop"  # at a sample that cannot be read
+    bad_cap: float = 0.01  # share of the samples that may be skipped
 
 
 def run(args: Args) -> int:
+    from stepsight.data.bad import QUARANTINE
     from stepsight.data.files import root_of
     from stepsight.data.sharded.writing import write_shards
 
@@ -43,8 +47,12 @@ def run(args: Args) -> int:
         quality=args.quality,
         size=args.size,
         workers=args.workers,
+        on_bad=args.on_bad,
+        bad_cap=args.bad_cap,
         report=progress("written"),
     )
     megabytes = sum(tar.bytes for tar in index.tars) / 1e6
     print(f"{len(index)} samples in {len(index.tars)} tar files, {megabytes:.1f} MB, in {out}")
+    if skipped := index.about.get("skipped", 0):
+        print(f"{skipped} samples that cannot be read are left out: see {out / QUARANTINE}")
     return 0

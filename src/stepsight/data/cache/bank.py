@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from stepsight.data.bad import BadItems
 from stepsight.data.cache.rows import pack, row_dtype, unpack
 from stepsight.data.cache.store import Store
 from stepsight.data.resize import resize_sample
-from stepsight.data.table import Source
+from stepsight.data.table import Source, first_readable, read_samples
+from stepsight.errors import UserError
 from stepsight.types import Sample
 
 
@@ -33,7 +35,7 @@ class Bank:
         made_of = {"source": source.name, "size": list(source.size), "fingerprint": fingerprint}
 
         def row_type() -> np.dtype:
-            return row_dtype(resize_sample(source[0], source.size))
+            return row_dtype(resize_sample(first_readable(source), source.size))
 
         self.store = Store(self.folder, "bank", made_of, count, row_type)
 
@@ -64,14 +66,36 @@ class Bank:
         world: int = 1,
         report: Callable[[int], None] = lambda rows: None,
         stop: int | None = None,
+        bad: BadItems | None = None,
     ) -> None:
         """Make this process's share of the blank rows: every `world`-th block, from block `rank`.
 
         Rows from `stop` on are left for later. `report` gets the number of rows after each block.
+        bad: what to do about samples that cannot be read, whose rows are marked; None: stop.
         """
         for block in self.store.blank_blocks(rank, world, stop):
-            rows = np.zeros(len(block), self.store.dtype)
-            for row, sample in zip(rows, self.source.samples(block)):
-                pack(resize_sample(sample, self.size), row)
-            self.store.write(block, rows)
+            rows, marks = np.zeros(len(block), self.store.dtype), Marks(self.source, bad)
+            for row, index, sample in zip(
+                rows, block, read_samples(self.source, block, marks.mark)
+            ):
+                if sample is None:
+                    continue
+                try:
+                    pack(resize_sample(sample, self.size), row)
+                except UserError as error:
+                    marks.mark(index, error)
+            self.store.write(block, rows, marks.reasons)
             report(len(block))
+
+
+class Marks:
+    """The samples of a source that could not be read while rows were made of them, and why not."""
+
+    def __init__(self, source: Source, bad: BadItems | None) -> None:
+        self._source, self._bad = source, bad or BadItems()
+        self.reasons: dict[int, str] = {}
+
+    def mark(self, index: int, error: UserError) -> None:
+        """Raises `UserError` where that is the policy, or where there are too many."""
+        self._bad.met(self._source.name, index, error, of=len(self._source))
+        self.reasons[index] = str(error)

@@ -1,9 +1,10 @@
 """Rows of a structured type on disk: made once, shared by processes through the page cache.
 
-A folder with `rows-00000.npy`, ... (structured arrays of `SHARD` rows), `done.npy` (a byte per row)
-and `store.json` (what the rows are of). Rows are read through memory maps. They are written through
-the file, because a full disk raises there, where a mapping would be killed, and flagged after they
-have reached the disk: whoever is killed while filling leaves blank rows, never false ones.
+A folder with `rows-00000.npy`, ... (structured arrays of `SHARD` rows), `done.npy` (a byte each),
+`store.json` (what the rows are of) and, where some could not be made, `bad.jsonl` (why not). Rows
+are read through memory maps. They are written through the file, because a full disk raises there,
+where a mapping would be killed, and flagged after they have reached the disk: whoever is killed
+while filling leaves blank rows, never false ones.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from stepsight.data.bad import append_note, read_notes
 from stepsight.data.decoding.disk import writing
 from stepsight.errors import DataFormatError, UserError
 
 BLOCK = 64  # consecutive rows made and flagged together
 SHARD = 64 * BLOCK  # rows per file
 FORMAT = 2
-DONE, DESCRIPTION = "done.npy", "store.json"
+DONE, DESCRIPTION, REASONS = "done.npy", "store.json", "bad.jsonl"
+BLANK, MADE, BAD = 0, 1, 2  # states of a row
 WAY_OUT = " Name another folder, or remove this one to make it anew."
 
 
@@ -63,9 +66,12 @@ class Store:
         return len(self._done)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Copies of some rows. Raises `UserError` for blanks."""
-        if (blank := indices[self._done[indices] == 0]).size:
+        """Copies of some rows. Raises `UserError` for rows that are blank or could not be made."""
+        states = self._done[indices]
+        if (blank := indices[states == BLANK]).size:
             raise UserError(f"{self.folder}: row {blank[0]} is blank; fill the {self.kind} first.")
+        if (bad := indices[states == BAD]).size:
+            raise UserError(f"{self.folder}: {self.reason(int(bad[0]))}")
         shards = indices // SHARD
         if len(indices) and (shards == shards[0]).all():
             return self._shard(int(shards[0]))[indices % SHARD]
@@ -77,7 +83,16 @@ class Store:
 
     def missing(self) -> int:
         """How many rows are still blank."""
-        return int((self._done == 0).sum())
+        return int((self._done == BLANK).sum())
+
+    def bad(self, indices: Sequence[int]) -> np.ndarray:
+        """Which of some rows could not be made, bool."""
+        return self._done[np.asarray(indices)] == BAD
+
+    def reason(self, index: int) -> str:
+        """Why a row could not be made."""
+        reasons = {note["key"]: str(note["reason"]) for note in read_notes(self.folder / REASONS)}
+        return reasons.get(index, f"row {index} could not be made.") + WAY_OUT
 
     def blank_blocks(self, rank: int, world: int, stop: int | None) -> list[range]:
         """Blocks with blank rows below `stop`: every `world`-th, from block `rank`."""
@@ -85,12 +100,20 @@ class Store:
         blocks = [range(s, min(s + BLOCK, end)) for s in range(rank * BLOCK, end, world * BLOCK)]
         return [block for block in blocks if not self._done[block.start : block.stop].all()]
 
-    def write(self, block: range, rows: np.ndarray) -> None:
-        """Put the rows of a block in place, wait until they are on the disk, and flag them."""
+    def write(self, block: range, rows: np.ndarray, bad: Mapping[int, str] | None = None) -> None:
+        """Put the rows of a block in place, wait until they are on the disk, and flag them.
+
+        bad: why some of them, by number, could not be made.
+        """
+        states = np.full(len(block), MADE, np.uint8)
+        for index, reason in (bad or {}).items():
+            note = {"source": self.kind, "key": index, "reason": reason}
+            append_note(self.folder / REASONS, note)
+            states[index - block.start] = BAD
         number, start = divmod(block.start, SHARD)
         self._shard(number)
         self._write(_shard_name(number), start, rows)
-        self._write(DONE, block.start, np.ones(len(block), np.uint8))
+        self._write(DONE, block.start, states)
 
     def _shard(self, number: int) -> np.ndarray:
         if number not in self._shards:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from stepsight.data.decoding.disk import reading
@@ -27,9 +27,12 @@ def read_text(path: Path) -> str:
     """A text file in UTF-8. Raises `DataFormatError` if it is not, `UserError` if absent."""
     try:
         with reading(path):
-            return path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataFormatError(f"{path}: not a text file ({error}).") from error
+    if "\0" in text:
+        raise DataFormatError(f"{path}: not a text file, it holds NUL.")
+    return text
 
 
 def parse_json(text: str, where: object) -> Any:
@@ -43,9 +46,30 @@ def parse_json(text: str, where: object) -> Any:
 def field(record: object, name: str, kind: type[Value], where: object) -> Value:
     """`record[name]` if it is a `kind`. Raises `DataFormatError` that begins with `where`."""
     value = record.get(name) if isinstance(record, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
+    whole = is_text(value) if kind is str else isinstance(value, kind)
+    if not whole or isinstance(value, bool):
         raise DataFormatError(f"{where}: '{name}' is missing or not {NAMES[kind]}.")
-    return value
+    return value  # type: ignore[return-value]
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a text that a file could be called: no NUL, no half of a character, which
+    JSON can write."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def stem(name: str, where: object) -> str:
+    """The path that names a file, without its suffix. Raises `DataFormatError` for that of none."""
+    path = PurePosixPath(name)
+    if path.name in ("", ".."):
+        raise DataFormatError(f"{where}: '{name}' names no file.")
+    return path.with_suffix("").as_posix()
 
 
 def image_records(annotations: object, path: Path) -> dict[int, dict[str, Any]]:

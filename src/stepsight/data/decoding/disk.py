@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from stat import S_IFDIR, S_IFREG
 from typing import Any
 
+from stepsight.data.decoding.memory import check_memory
 from stepsight.errors import UserError
 
 
 @contextmanager
 def reading(where: object) -> Iterator[None]:
-    """Turn an `OSError` of the block into a `UserError` that begins with `where`."""
+    """Turn an `OSError` of the block into a `UserError` that begins with `where`. Of a path that is
+    neither a file nor a folder nothing is read: a pipe may never end."""
     try:
+        if isinstance(where, Path) and stat.S_IFMT(where.stat().st_mode) not in (S_IFREG, S_IFDIR):
+            raise UserError(f"{where}: a device or a pipe, where a file is expected.")
         yield
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror}).") from error
@@ -39,6 +45,7 @@ def extra(module: str, needed_by: str) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises `UserError` if it cannot be read."""
+    """A file's bytes. Raises `UserError` if it cannot be read, or is larger than files may be."""
     with reading(path):
+        check_memory(path.stat().st_size, "its bytes", path)
         return path.read_bytes()

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from stepsight.data.decoding.disk import reading
 from stepsight.data.decoding.images import read_rgb16
+from stepsight.data.decoding.memory import check_memory
 from stepsight.errors import DataFormatError
 
 PIEH = b"PIEH"
 PIEH_HEADER = struct.Struct("<4sii")
 UNKNOWN_ABOVE = 1e9
 PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s")
+COPIES = 2.5  # of the values, as float32, while they are read and checked
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER = re.compile(
     r"\{'descr': '([<>|=](?:b1|[iu][1248]|f[248]))', 'fortran_order': (True|False), "
@@ -48,7 +50,7 @@ def read_flo(path: str | Path, *, unknown: bool = False) -> Tensor:
 
 def known_flow(flow: Tensor) -> Tensor:
     """Where flow "2 h w" is known, bool "1 h w": both components within 1e9."""
-    return (flow.abs() <= UNKNOWN_ABOVE).all(dim=0, keepdim=True)
+    return ((flow >= -UNKNOWN_ABOVE) & (flow <= UNKNOWN_ABOVE)).all(dim=0, keepdim=True)
 
 
 def read_known_flo(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -77,7 +79,8 @@ def read_pfm(path: str | Path, *, unknown: bool = False) -> Tensor:
         width, height, channels = int(match[2]), int(match[3]), 3 if match[1] == b"PF" else 1
         order = "<f4" if match[4].startswith(b"-") else ">f4"
         values = _rest(file, match.end(), (height, width, channels), order, path)
-    return _planes(values[::-1], path, None if unknown else "no pixel may be unset")
+    values = values[::-1] if height > 1 else values  # a single row would not be copied
+    return _planes(values, path, None if unknown else "no pixel may be unset")
 
 
 def read_raw_float(path: str | Path, height: int, width: int) -> Tensor:
@@ -98,17 +101,28 @@ def read_npy(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
-        magic = file.read(len(NPY_MAGIC) + 2)
-        width = 2 if magic[6:7] == b"\x01" else 4  # bytes that hold the length of the header
-        length = int.from_bytes(file.read(width), "little")
-        match = NPY_HEADER.fullmatch(file.read(min(length, 1 << 16)).decode("latin1"))
-        if not magic.startswith(NPY_MAGIC) or not match:
-            raise DataFormatError(f"{path}: not a .npy file of numbers, or a damaged one.")
-        shape = tuple(int(size) for size in match[3].split(",") if size.strip())
+        try:
+            kind, fortran, shape, start = npy_header(file)
+        except ValueError as error:
+            raise DataFormatError(f"{path}: {error}.") from error
         # With Fortran's order the first axis runs fastest: the transpose of what C's order gives.
-        stored = shape[::-1] if match[2] == "True" else shape
-        values = _rest(file, len(magic) + width + length, stored, match[1], path)
-    return values.T if match[2] == "True" else values
+        values = _rest(file, start, shape[::-1] if fortran else shape, kind, path)
+    return values.T if fortran else values
+
+
+def npy_header(file: BinaryIO) -> tuple[str, bool, tuple[int, ...], int]:
+    """Type, Fortran's order, shape and place of the values that a `.npy` file holds.
+
+    Raises `ValueError` unless they are numbers. (NumPy runs Python's own parser over the header.)
+    """
+    magic = file.read(len(NPY_MAGIC) + 2)
+    width = 2 if magic[6:7] == b"\x01" else 4  # bytes that hold the length of the header
+    length = int.from_bytes(file.read(width), "little")
+    match = NPY_HEADER.fullmatch(file.read(min(length, 1 << 16)).decode("latin1"))
+    if not magic.startswith(NPY_MAGIC) or not match:
+        raise ValueError("not a .npy file of numbers, or a damaged one")
+    shape = tuple(int(size) for size in match[3].split(",") if size.strip())
+    return match[1], match[2] == "True", shape, len(magic) + width + length
 
 
 def read_kitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -117,9 +131,10 @@ def read_kitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
     u = (R - 32768) / 64 and v alike from G, valid where B > 0 (KITTI development kit). Raises
     `DataFormatError` if the file is damaged or not a 16-bit RGB PNG.
     """
-    stored = read_rgb16(path).to(torch.float32)
-    valid = stored[2:] > 0
-    return torch.where(valid, (stored[:2] - KITTI_ZERO) / KITTI_STEPS, 0.0), valid
+    stored = read_rgb16(path)
+    valid = stored[2:].to(torch.bool)
+    flow = stored[:2].to(torch.float32).sub_(KITTI_ZERO).div_(KITTI_STEPS)
+    return flow.masked_fill_(~valid, 0.0), valid
 
 
 def read_vkitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -128,11 +143,12 @@ def read_vkitti_flow(path: str | Path) -> tuple[Tensor, Tensor]:
     u = (2 R / 65535 - 1) (w - 1) and v = (2 G / 65535 - 1) (h - 1), invalid where B = 0 (as read by
     Dtananaev/virtual_kitti_geometry). Raises `DataFormatError` as `read_kitti_flow` does.
     """
-    stored = read_rgb16(path).to(torch.float32)
+    stored = read_rgb16(path)
     height, width = stored.shape[1:]
     extent = torch.tensor([width - 1, height - 1]).view(2, 1, 1)
-    valid = stored[2:] > 0
-    return torch.where(valid, (2 * stored[:2] / 65535 - 1) * extent, 0.0), valid
+    valid = stored[2:].to(torch.bool)
+    flow = stored[:2].to(torch.float32).mul_(2).div_(65535).sub_(1).mul_(extent)
+    return flow.masked_fill_(~valid, 0.0), valid
 
 
 def _read_pieh(path: Path, channels: int, rule: str | None) -> Tensor:
@@ -158,6 +174,7 @@ def _rest(file: BinaryIO, start: int, shape: tuple[int, ...], dtype: str, path: 
     needed, actual = start + count * kind.itemsize, path.stat().st_size
     if actual != needed:
         raise DataFormatError(f"{path}: {size} values need {needed} bytes, the file has {actual}.")
+    check_memory(COPIES * count * max(4, kind.itemsize), f"{size} values", path)
     file.seek(start)
     values = np.fromfile(file, kind, count).reshape(shape)
     return values.astype(kind.newbyteorder("="), copy=False)
@@ -167,4 +184,4 @@ def _planes(values: np.ndarray, path: Path, rule: str | None) -> Tensor:
     """An array "h w c" as float32 "c h w". Raises `DataFormatError` for NaN that breaks a rule."""
     if rule and np.isnan(values).any():
         raise DataFormatError(f"{path}: holds NaN; {rule}.")
-    return torch.from_numpy(np.array(values.transpose(2, 0, 1), np.float32, order="C"))
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32))

@@ -1,7 +1,7 @@
 """Arrays in HDF5 files (Hypersim, Spring, NYUv2's .mat), read by h5py where it is installed.
 
 A damaged or foreign file may point outside itself or claim to be larger than memory; only numbers
-stored in the file itself, up to `MAX_BYTES`, are read.
+stored in the file itself, in as much memory as a file may take, are read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stepsight.data.decoding.disk import extra, reading
+from stepsight.data.decoding.memory import check_memory, limit
 from stepsight.errors import DataFormatError
 
 if TYPE_CHECKING:
@@ -22,23 +23,25 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCK = 512  # bytes MATLAB puts before the signature
-MAX_BYTES = 1 << 30
+COPIES = 2.5  # of an array, as float32, that reading it and checking what it holds may take
+MAX_CHUNKS = 1 << 14  # that an array may lie in: each takes 2 KB and 30 microseconds
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
-def read_hdf5(path: str | Path, key: str, index: int | None = None) -> np.ndarray:
+def read_hdf5(
+    path: str | Path, key: str, index: int | None = None, copies: float = COPIES
+) -> np.ndarray:
     """The array at `key`, or its item `index` along the first axis.
 
-    Raises `UserError` if the file or h5py is missing, and `DataFormatError` if the file is damaged,
-    has no such array, or the array is not plain numbers of a sensible size.
+    copies: of it, as float32, that the caller needs memory for. Raises `UserError` if the file or
+    h5py is missing, and `DataFormatError` if the file is damaged, has no such array, or the array
+    is not plain numbers of a sensible size.
     """
     with open_hdf5(path) as file:
         array = find_array(file, key, Path(path))
         if index is not None and not 0 <= index < len(array):
             raise DataFormatError(f"{path}: '{key}' has {len(array)} items, no item {index}.")
-        items = 1 if index is None else len(array)
-        if array.nbytes // items > MAX_BYTES:
-            raise DataFormatError(f"{path}: '{key}' claims {array.nbytes // items} bytes.")
+        _check_size(array, array.shape if index is None else array.shape[1:], copies, Path(path))
         return np.asarray(array[()] if index is None else array[index])
 
 
@@ -71,10 +74,21 @@ def find_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     if array.dtype.kind not in "biuf" or not array.shape:
         raise DataFormatError(f"{path}: '{key}' is no array of numbers ({array.dtype}).")
     chunk = array.chunks or (1,) * array.ndim
-    if len(chunk) != array.ndim or math.prod(chunk) * array.dtype.itemsize > MAX_BYTES:
+    if len(chunk) != array.ndim or math.prod(chunk) * array.dtype.itemsize > limit() / COPIES:
         # The HDF5 library would never come back from the first, and allocate the second.
         raise DataFormatError(f"{path}: damaged HDF5, {array.shape} in chunks of {chunk}.")
     return array
+
+
+def _check_size(array: h5py.Dataset, shape: tuple[int, ...], copies: float, path: Path) -> None:
+    """Raise `DataFormatError` unless the last axes of an array, of that `shape`, can be read in
+    bounded memory and time."""
+    key, width = array.name, max(4, array.dtype.itemsize)
+    check_memory(copies * width * math.prod(shape), f"{key}, {array.dtype} of {shape},", path)
+    chunk = (array.chunks or array.shape)[array.ndim - len(shape) :]
+    chunks = math.prod(-(-side // max(1, part)) for side, part in zip(shape, chunk))
+    if chunks > MAX_CHUNKS:
+        raise DataFormatError(f"{path}: damaged HDF5, {key} lies in {chunks} pieces.")
 
 
 def _check_signature(path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from stepsight.data.decoding.disk import read_bytes
+from stepsight.data.decoding.memory import check_memory, limit
 from stepsight.errors import DataFormatError
 
 HEADER = 128
@@ -39,7 +40,7 @@ TYPES = {
 }
 MATRIX, COMPRESSED = 14, 15
 NUMERIC = range(6, 16)  # classes of matrices: double, single and the integers
-MAX_BYTES = 1 << 26  # a small file can claim to hold far more than memory does
+COPIES = 4  # of what is inflated, while it is taken apart
 
 
 def read_mat5(path: str | Path) -> dict[str, np.ndarray]:
@@ -52,15 +53,18 @@ def read_mat5(path: str | Path) -> dict[str, np.ndarray]:
     if data[HEADER - 4 : HEADER] != LITTLE_ENDIAN:
         raise DataFormatError(f"{path}: not a MATLAB 5 file, it starts with {data[:12]!r}.")
     try:
-        return dict(_arrays(data[HEADER:]))
-    except (struct.error, zlib.error, ValueError) as error:
+        return dict(_arrays(data[HEADER:], path))
+    except (struct.error, zlib.error, ValueError, UnicodeError) as error:
         raise DataFormatError(f"{path}: damaged MATLAB file ({error}).") from error
 
 
-def _arrays(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(data: bytes, path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
+    total = len(data)
     for kind, content in _elements(data):
         if kind == COMPRESSED:
-            inflated = zlib.decompressobj().decompress(content, MAX_BYTES)
+            inflated = zlib.decompressobj().decompress(content, max(1, limit() // COPIES - total))
+            total += len(inflated) + 1
+            check_memory(COPIES * total, "what it holds, inflated,", path)
             kind, content = next(_elements(inflated), (0, b""))
         if kind == MATRIX:
             yield from _array(content)

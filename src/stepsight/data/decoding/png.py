@@ -20,11 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stepsight.data.decoding.memory import check_memory
 from stepsight.errors import DataFormatError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
 RGB = 2  # colour type
+RGB16_BYTES = 25  # of a pixel, while 16-bit RGB is decoded: filtered rows twice, two pictures
 LAST_FILTER = 4  # 0 none, 1 left, 2 up, 3 mean of both, 4 Paeth
 
 
@@ -71,17 +73,22 @@ def decode_rgb16(data: bytes, header: PngHeader, path: Path) -> Tensor:
     if header[2:] != (16, RGB, 0, 0, 0):
         what = f"{header.bits} bits, colour type {header.colour}, interlacing {header.interlace}"
         raise DataFormatError(f"{path}: PNG of {what}, where plain 16-bit RGB is expected.")
+    needed = RGB16_BYTES * header.width * header.height + 2 * len(data)
+    check_memory(needed, f"{header.width} x {header.height} pixels", path)
     packed = b"".join(content for kind, content in read_chunks(data, path) if kind == b"IDAT")
     rows = _inflate(packed, header.height, 1 + 6 * header.width, path)
     stored = zlib.compress(rows, level=0)  # so that reading it twice does not inflate it twice
+    del rows
+    values = np.zeros((3, header.height, header.width), np.uint16)
     try:
-        high, low = (
-            np.asarray(Image.frombytes("RGB", header[:2], stored, "zip", order), np.uint16)
-            for order in ("RGB;16B", "RGB;16L")  # Pillow keeps the byte that is high in this order
-        )
+        for order, shift in (("RGB;16B", 8), ("RGB;16L", 0)):  # Pillow keeps what is the high byte
+            image = Image.frombytes("RGB", header[:2], stored, "zip", order)
+            for channel in range(3):
+                bytes_of = np.asarray(image.getchannel(channel)).astype(np.uint16)
+                values[channel] |= bytes_of << shift
     except (OSError, ValueError) as error:
         raise DataFormatError(f"{path}: damaged PNG ({error}).") from error
-    return torch.from_numpy(high << 8 | low).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(values)
 
 
 def _inflate(packed: bytes, rows: int, row_bytes: int, path: Path) -> bytes:

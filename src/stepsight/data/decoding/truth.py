@@ -26,6 +26,8 @@ from stepsight.data.decoding.images import read_depth_png, read_image
 from stepsight.data.files import check_any
 from stepsight.errors import DataFormatError
 
+STRIP = 256  # rows of depth that are divided at a time
+NORMALS_BYTES = 24  # of a pixel, while a picture is made normals
 SHORTEST = 0.5  # normals below this length carry no direction
 
 
@@ -37,12 +39,13 @@ def read_depth(path: Path, scale: float) -> tuple[Tensor, Tensor]:
     """
     stored = _by_suffix(path, DEPTH)(path)
     whole = not stored.dtype.is_floating_point
-    depth = stored.to(torch.float64).div(scale if whole else 1).float()
-    if depth.shape[0] != 1:
-        raise DataFormatError(f"{path}: {depth.shape[0]} channels, where depth has one.")
-    valid = depth.isfinite() & (depth > 0)
+    if stored.shape[0] != 1:
+        raise DataFormatError(f"{path}: {stored.shape[0]} channels, where depth has one.")
+    depth = _divided(stored, scale) if whole else stored.float()
+    del stored  # memory
+    valid = (depth > 0) & (depth < torch.inf)
     check_any(valid, path, "no valid depth")
-    return torch.where(valid, depth, 0), valid
+    return depth.masked_fill_(~valid, 0), valid
 
 
 def read_flow(path: Path) -> tuple[Tensor, Tensor]:
@@ -57,10 +60,10 @@ def read_flow(path: Path) -> tuple[Tensor, Tensor]:
         flow = _by_suffix(path, FLOW)(path).float()
         if flow.shape[0] not in (2, 3):
             raise DataFormatError(f"{path}: {flow.shape[0]} channels, where flow has two.")
-        flow = flow[:2]
-        valid = known_flow(flow.nan_to_num(nan=torch.inf))
+        flow = flow[:2].contiguous()
+        valid = known_flow(flow)
     check_any(valid, path, "no known flow")
-    return torch.where(valid, flow, 0), valid
+    return flow.masked_fill_(~valid, 0), valid
 
 
 def read_normals(path: Path) -> tuple[Tensor, Tensor]:
@@ -70,17 +73,25 @@ def read_normals(path: Path) -> tuple[Tensor, Tensor]:
     Raises `DataFormatError` naming the file.
     """
     if path.suffix.lower() == ".png":
-        stored = read_image(path)
+        stored = read_image(path, out=NORMALS_BYTES)
         known = (stored > 0).any(dim=0, keepdim=True)
-        normals = torch.where(known, 2 * stored.float() / 255 - 1, 0)
+        normals = stored.float().mul_(2).div_(255).sub_(1).masked_fill_(~known, 0)
     else:
-        normals = _by_suffix(path, NORMALS)(path).float().nan_to_num(0, 0, 0)
+        normals = _by_suffix(path, NORMALS)(path).float().nan_to_num_(0, 0, 0)
     if normals.shape[0] != 3:
         raise DataFormatError(f"{path}: {normals.shape[0]} channels, where normals have three.")
     length = normals.norm(dim=0, keepdim=True)
     valid = length > SHORTEST
     check_any(valid, path, "no known normal")
-    return torch.where(valid, normals / length, 0), valid
+    return normals.div_(length).masked_fill_(~valid, 0), valid
+
+
+def _divided(stored: Tensor, scale: float) -> Tensor:
+    """Whole numbers "1 h w" over a scale as float32, a few rows at a time: in float64."""
+    depth = torch.empty(stored.shape)
+    for into, rows in zip(depth.split(STRIP, 1), stored.split(STRIP, 1)):
+        into.copy_(rows.to(torch.float64).div_(scale))
+    return depth
 
 
 def _planes(values: np.ndarray, path: Path) -> Tensor:
@@ -89,7 +100,7 @@ def _planes(values: np.ndarray, path: Path) -> Tensor:
         reason = f"{values.dtype} of shape {values.shape}, where (h, w) or (h, w, c) is expected"
         raise DataFormatError(f"{path}: {reason}.")
     pixels = values if values.ndim == 3 else values[..., None]
-    kind = np.float32 if values.dtype.kind == "f" else np.int64
+    kind = np.float32 if values.dtype.kind == "f" else values.dtype
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), kind))
 
 
@@ -104,7 +115,7 @@ def _read_npy(path: Path) -> Tensor:
 
 
 DEPTH: dict[str, Callable[[Path], Tensor]] = {
-    ".png": lambda path: read_depth_png(path).to(torch.int64),
+    ".png": read_depth_png,
     ".npy": _read_npy,
     ".pfm": partial(read_pfm, unknown=True),
     ".dpt": partial(read_dpt, unknown=True),

@@ -55,7 +55,7 @@ class Manifest:
                 record = json.loads(path.read_text(encoding="utf-8"))
             digest = record.pop("hash")
             manifest = cls(**record)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataFormatError(f"{path}: not a manifest of a prepared data set.") from error
         if manifest.hash != digest:
             raise DataFormatError(f"{path}: its hash does not fit what it says; it was changed.")

@@ -13,12 +13,13 @@ root, and optionally `key` and `split`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from stepsight.data.decoding.annotations import field, parse_json, read_text
+from stepsight.data.decoding.annotations import field, is_text, parse_json, read_text, stem
 from stepsight.data.decoding.images import read_image, read_labels, read_mask
 from stepsight.data.decoding.labels import read_classes
 from stepsight.data.fields import PICTURES, Field, row_of, table, with_values
@@ -200,21 +201,23 @@ def _listed_files(record: Any, root: Path, where: str) -> SampleFiles:
     if unknown := sorted(set(record) - known):
         raise DataFormatError(f"{where}: unknown '{unknown[0]}'.{suggest(unknown[0], known)}")
     paths = {kind: root / field(record, kind, str, where) for kind in kinds if kind in record}
-    key = record.get("key", Path(image).with_suffix("").as_posix())
+    key = record["key"] if "key" in record else stem(image, where)
     return SampleFiles(checked_key(key, where), paths)
 
 
 def checked_key(key: object, where: object) -> str:
-    if not isinstance(key, str) or not 0 < len(key.encode()) <= LONGEST_KEY:
+    if not is_text(key) or not 0 < len(str(key).encode()) <= LONGEST_KEY:
         raise DataFormatError(f"{where}: the key {key!r} is not a text of 1 to 128 bytes.")
-    return key
+    return str(key)
 
 
 def largest_label(entries: Iterable[SampleFiles]) -> int:
-    """The largest label of the set, read from all its label files."""
+    """The largest label of the set, read from all its label files. One that is damaged counts for
+    nothing: it is refused, or left out, when its sample is read."""
     largest = 0
     for entry in entries:
         if path := entry.paths.get("labels"):
-            labels = read_labels(path)
-            largest = max(largest, *labels[labels != IGNORE].unique().tolist(), 0)
+            with suppress(DataFormatError):
+                labels = read_labels(path)
+                largest = max(largest, *labels[labels != IGNORE].unique().tolist(), 0)
     return largest

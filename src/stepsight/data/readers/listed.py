@@ -101,7 +101,7 @@ def read_integer_depth(path: Path, per_metre: int) -> tuple[Tensor, Tensor]:
 
     Raises `DataFormatError` as `read_depth_png` does.
     """
-    depth = read_depth_png(path).to(torch.float32) / per_metre
+    depth = read_depth_png(path).to(torch.float32).div_(per_metre)
     return depth, depth > 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -19,20 +20,16 @@ from numpy.lib import format as npy
 from PIL import Image
 from torch import Tensor
 
+from stepsight.data.decoding.annotations import parse_json
+from stepsight.data.decoding.formats import npy_header
+from stepsight.data.decoding.images import DAMAGE, open_bounded, rgb
 from stepsight.data.fields import DTYPES, Field, present, row_of
 from stepsight.data.quantities.grids import Size
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 
 ABOUT = "json"
-DAMAGED = (  # what Pillow, numpy and json raise for bytes that are not what they should be
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    Image.DecompressionBombError,
-)
+DAMAGED = (*DAMAGE, Image.DecompressionBombError)
 
 
 def is_member(suffix: str) -> bool:
@@ -88,12 +85,13 @@ def decode(suffix: str, data: bytes, size: Size, where: str) -> Tensor | int | N
     """
     try:
         if suffix == ABOUT:
-            return _class(data)
+            return _class(parse_json(data.decode(), where))
         row = row_of(suffix.partition(".")[0])
         if row.kind == "picture":
-            return torch.from_numpy(_pixels(data, "RGB", size)).permute(2, 0, 1).contiguous()
+            return rgb(_pixels(data, "RGB", size, where))
         if row.kind == "mask":
-            return torch.from_numpy(_pixels(data, "1", size))[None]
+            inside = np.array(_pixels(data, "1", size, where))
+            return torch.from_numpy(inside.view(np.uint8) > 0)[None]  # Pillow's True is 255
         return _tensor(row, data, size)
     except DAMAGED as error:
         raise DataFormatError(f"{where}: damaged ({error}).") from error
@@ -128,12 +126,12 @@ def _narrowest(values: np.ndarray) -> np.dtype:
     return np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
 
 
-def _pixels(data: bytes, mode: str, size: Size) -> np.ndarray:
-    image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+def _pixels(data: bytes, mode: str, size: Size, where: str) -> Image.Image:
+    """A picture that is decoded when it is used."""
+    image = open_bounded(data, 3, where)
     if image.mode != mode or image.size != size[::-1]:  # known before any pixel is decoded
         raise ValueError(f"mode {image.mode} and {image.size[1]} x {image.size[0]} pixels")
-    pixels = np.array(image)
-    return pixels if mode != "1" else pixels.view(np.uint8) > 0  # Pillow's True is a byte of 255
+    return image
 
 
 def _tensor(row: Field, data: bytes, size: Size) -> Tensor:
@@ -147,19 +145,17 @@ def _tensor(row: Field, data: bytes, size: Size) -> Tensor:
 
 def _array(data: bytes) -> np.ndarray:
     """A numeric `.npy` array whose header agrees with the number of bytes."""
-    file = io.BytesIO(data)
-    if npy.read_magic(file) != (1, 0):
-        raise ValueError("not version 1.0 of .npy")
-    shape, fortran, dtype = npy.read_array_header_1_0(file)
+    kind, fortran, shape, start = npy_header(io.BytesIO(data))
+    dtype = np.dtype(kind)
     if fortran or dtype.kind not in "fiu" or not shape:
         raise ValueError(f"{dtype} values of shape {shape}, Fortran order {fortran}")
-    if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"shape {shape} of {dtype} in {len(data) - file.tell()} bytes")
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"shape {shape} of {dtype} in {len(data) - start} bytes")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
-def _class(data: bytes) -> int | None:
-    value = json.loads(data)["class_id"]
+def _class(about: Any) -> int | None:
+    value = about["class_id"]
     if value is not None and not isinstance(value, int):
         raise ValueError(f"class {value!r}")
     return value

@@ -70,6 +70,8 @@ class Shards(FileSource[int]):
                 where = f"{path}, {tar.keys[row]}, {suffix}"
                 data = self._tar(number).read(offset, size, crc, where)
                 values[name] = decode(suffix, data, (height, width), where)
+        if "image" not in values:
+            raise DataFormatError(f"{path}, {tar.keys[row]}: has no picture.")
         sample = Sample(image=values.pop("image"), key=tar.keys[row], source=self.name)
         return with_values(sample, values)
 

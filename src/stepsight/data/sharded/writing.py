@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from stepsight.data.bad import QUARANTINE, BadItems, OnBad
 from stepsight.data.decoding.annotations import read_json
 from stepsight.data.decoding.disk import writing
 from stepsight.data.prepare.manifest import fingerprint
@@ -39,6 +40,7 @@ from stepsight.data.sharded.reading import Shards
 from stepsight.data.table import Source, read_sample, specific_options
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
+from stepsight.types import Sample
 
 PARTS = ".parts"  # folder of what is not finished
 PLAN = "plan.json"
@@ -53,22 +55,29 @@ def write_shards(
     quality: int | None = None,
     size: tuple[int, int] | None = None,
     workers: int = 0,
+    on_bad: OnBad = "stop",
+    bad_cap: float = 0.01,
     report: Callable[[int, int], None] | None = None,
 ) -> Index:
     """Write `source` into `out` as tars of `per_shard` samples, or finish what was begun there.
 
     split: the name under which readers find these samples. quality: of JPEG for the pictures; None
     keeps them exactly, as PNG. size: height, width to bring the samples to; None keeps theirs.
-    `report(written, total)` counts samples. Raises `UserError` if `out` holds anything else,
-    `DataFormatError` for samples that cannot be read or share a key.
+    on_bad: `skip` leaves out what cannot be read, up to a share `bad_cap` of the samples, lists it
+    in `quarantine.jsonl` beside the tars, and says in the index how many. `report(done, total)`
+    counts samples. Raises `UserError` if `out` holds anything else, `DataFormatError` for samples
+    that cannot be read or share a key.
     """
     assert per_shard > 0 and len(source) > 0, (per_shard, len(source))
     made = {"size": size and list(size), "quality": quality, "per_shard": per_shard}
     about = {**_described(source, split), **made}
-    job = _Job(source, Path(out), quality, size, per_shard)
+    bad = BadItems(on_bad, bad_cap, Path(out) / QUARANTINE)
+    job = _Job(source, Path(out), quality, size, per_shard, bad)
     with writing(job.out):
         if (job.out / INDEX).is_file():
-            _refuse_other(job.out, read_index(job.out / INDEX).about, about)
+            written = read_index(job.out / INDEX).about
+            whole = written["count"] + written.get("skipped", 0)
+            _refuse_other(job.out, {**written, "count": whole}, about)
         else:
             _begin(job, about)
             _write_missing(job, workers, report)
@@ -84,6 +93,7 @@ class _Job:
     quality: int | None
     size: tuple[int, int] | None
     per_shard: int
+    bad: BadItems
 
     @property
     def parts(self) -> Path:
@@ -105,27 +115,31 @@ class _Job:
         return self.part(number).is_file() and (self.out / tar_name(number)).is_file()
 
     def write(self, number: int) -> int:
-        """Write a tar and its part of the index; return the number of its samples."""
+        """Write a tar and its part of the index; return how many samples it was to hold."""
         with writing(self.out):
             aside = self.parts / tar_name(number)
             tar = self._write_tar(aside, number)
             write_json(self.part(number), tar.as_json())
             aside.replace(self.out / tar_name(number))
-        return len(tar)
+        return len(self.indices(number))
 
     def _write_tar(self, path: Path, number: int) -> Tar:
         keys, sizes, members = [], [], []
         with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for index in self.indices(number):
-                sample = read_sample(self.source, index)  # its `OSError` is none of writing
-                if self.size is not None:
-                    sample = resize_sample(sample, self.size)
+                if (sample := self._read(index)) is None:
+                    continue
                 members.append(_add(tar, escape(sample.key), encode(sample, self.quality)))
                 keys.append(sample.key)
                 sizes.append(sample.image.shape[-2:])
             tar.close()
             file.flush()
             os.fsync(file.fileno())
+        if not keys:
+            raise UserError(
+                f"{self.out}: nothing that {path.name} is to hold can be read. Set a larger "
+                f"--per-shard."
+            )
         suffixes = tuple(sorted({suffix for places in members for suffix in places}))
         table = [[places.get(suffix, ABSENT) for suffix in suffixes] for places in members]
         return Tar(
@@ -137,6 +151,15 @@ class _Job:
             sizes=np.array(sizes),
             members=np.array(table),
         )
+
+    def _read(self, index: int) -> Sample | None:
+        """A sample as it is to be written, None for one to leave out."""
+        try:
+            sample = read_sample(self.source, index)  # its `OSError` is none of writing
+        except UserError as error:
+            self.bad.met(self.source.name, index, error, of=len(self.source))
+            return None
+        return sample if self.size is None else resize_sample(sample, self.size)
 
 
 def _described(source: Source, split: str) -> dict[str, Any]:
@@ -192,6 +215,8 @@ def _finish(job: _Job, about: dict[str, Any]) -> None:
         raise DataFormatError(
             f"{job.source.name}: {len(repeated)} keys are not unique, the first is {repeated[0]}."
         )
+    if skipped := about["count"] - sum(map(len, tars)):
+        about = {**about, "count": about["count"] - skipped, "skipped": skipped}
     write_index(job.out, Index(about, tars))
 
 

@@ -85,3 +85,13 @@ def test_an_index_that_is_no_json_object_is_refused(folder, text):
     (folder / INDEX).write_text(text, encoding="latin-1")
     with pytest.raises(DataFormatError, match="index.json"):
         shards(folder)
+
+
+def test_a_sample_without_a_picture_is_refused(folder):
+    file = folder / INDEX
+    values = json.loads(file.read_text())
+    place = values["tars"][0]["suffixes"].index("image.png")
+    values["tars"][0]["members"][1][place] = [0, 0, 0]
+    file.write_text(json.dumps(values))
+    with pytest.raises(DataFormatError, match=r"shard-000000.tar, scene\.1/.*: has no picture"):
+        shards(folder)[1]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.annotations import read_json
+from stepsight.data.decoding.annotations import is_text, read_json
 from stepsight.data.decoding.images import read_image
 from stepsight.data.files import FileSource
 from stepsight.data.readers.listed import without_suffix
@@ -73,7 +73,7 @@ def read_pairs(path: Path) -> dict[str, Tensor]:
     Raises `DataFormatError` naming the image whose annotations are not of that form.
     """
     images = read_json(path)
-    if not isinstance(images, dict):
+    if not isinstance(images, dict) or not all(map(is_text, images)):
         raise DataFormatError(f"{path}: expected an object with one list per image.")
     return {name: _order(pairs, f"{path}, {name}") for name, pairs in images.items()}
 

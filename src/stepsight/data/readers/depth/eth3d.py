@@ -33,5 +33,5 @@ class Eth3d(ListedDepth):
 
     def decode(self, path: Path, height: int, width: int) -> tuple[Tensor, Tensor]:
         depth = read_raw_float(path, height, width)
-        valid = depth.isfinite() & (depth > 0)
-        return torch.where(valid, depth, 0.0), valid
+        valid = (depth > 0) & (depth < torch.inf)
+        return depth.masked_fill_(~valid, 0.0), valid

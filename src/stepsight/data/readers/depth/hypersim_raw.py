@@ -46,6 +46,7 @@ FOCAL = 886.81 / 1024  # 1 / (2 tan 30 degrees), in image widths
 GAMMA = 1 / 2.2
 BRIGHT, BRIGHT_PERCENTILE = 0.8, 90  # tone mapping brings this percentile to this value
 DARKEST = 1e-4  # of that percentile, below which a picture is black
+TONE_MAPPED = 8  # copies of the colours that this takes
 LARGEST = 65504.0  # of float16: colours beyond it are stored as infinite
 
 
@@ -152,7 +153,7 @@ def read_colour(view: HypersimView, root: Path) -> Tensor:
     path = picture_path(view, root)
     if path == view.path(root, "preview"):
         return read_image(path)
-    colours = read_hdf5(path, "dataset")
+    colours = read_hdf5(path, "dataset", copies=TONE_MAPPED)
     if colours.ndim != 3 or colours.shape[2] != 3:
         raise DataFormatError(f"{path}: {_size(colours)} values are no picture in colour.")
     rgb = torch.from_numpy(colours.astype(np.float32)).permute(2, 0, 1)
@@ -174,7 +175,7 @@ def picture_path(view: HypersimView, root: Path) -> Path:
 
 def read_plane(path: Path, kind: type[np.generic]) -> Tensor:
     """The array "h w" of an HDF5 file as "1 h w" of that kind. Raises `DataFormatError`."""
-    values = read_hdf5(path, "dataset")
+    values = read_hdf5(path, "dataset", copies=4)  # ids become int64
     if values.ndim != 2 or not np.can_cast(values.dtype, kind, "same_kind"):
         actual = f"{_size(values)} values of {values.dtype}"
         raise DataFormatError(f"{path}: {actual} are no plane of {np.dtype(kind)}.")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepsight.data.decoding.annotations import annotation_records, field, read_json
+from stepsight.data.decoding.annotations import annotation_records, field, read_json, stem
 from stepsight.data.decoding.images import image_size
 from stepsight.data.readers.masks.amodal import AmodalSource, Outline, visible
 from stepsight.errors import DataFormatError
@@ -55,7 +55,7 @@ class Cocoa(AmodalSource):
         annotators, seen = Counter(image["id"] for _, image, _ in records), Counter()
         for record, image, where in records:
             seen[image["id"]] += 1
-            key = str(Path(image["file_name"]).with_suffix(""))
+            key = stem(image["file_name"], where)
             if annotators[image["id"]] > 1:
                 key += f"/annotator {seen[image['id']]}"
             size = (image["height"], image["width"])
