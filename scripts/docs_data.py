@@ -56,7 +56,7 @@ def calibration(runs: Sequence[Path]) -> None:
     """What the stated intervals cover on scenes that they were not fitted on."""
     rows = []
     for seed, run in enumerate(runs):
-        fitted = checkpoint.read(run).meta["calibration"]
+        fitted = checkpoint.read(run, lazy=True).meta["calibration"]
         cells = _rows(run / ("noise" if seed == 0 else "sweep") / "sweep.csv")
         for task in INTERVALS:
             measured = {

@@ -21,6 +21,7 @@ from stepsight.results import Result
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data"
+RELIABILITY = ROOT / "benchmarks" / "results" / "reliability.json"
 BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MAIN = {"depth": "abs_rel", "flow": "epe", "amodal": "iou", "semantic": "miou"}
 LABELS = {"abs_rel": "AbsRel", "epe": "EPE px", "iou": "IoU", "miou": "mIoU"}
@@ -208,6 +209,27 @@ def ablation() -> str:
     return table(header, rows)
 
 
+# ---------------------------------------------------------------------------- reliability
+
+
+def reliability() -> str:
+    """What was done to runs on purpose, and how many times it held (benchmarks/reliability.py)."""
+    header = ["figure", "tried", "held", "bar", "worst seen", "protocol", "when"]
+    rows, kinds = [], json.loads(RELIABILITY.read_text()) if RELIABILITY.is_file() else {}
+    for kind, row in kinds.items():
+        protocol = f"`{kind}`: {row['protocol']}"
+        when = f"{row['date']}, {'quick' if row['quick'] else 'full'}, {row['seconds']:.0f} s"
+        for one in row["tallies"]:
+            held = f"{one['held']}" if one["ok"] else f"**{one['held']}**"
+            cells = [one["figure"], str(one["tried"]), held, one["bar"], one["worst"]]
+            rows.append([*cells, protocol, when])
+        if row["error"]:
+            rows.append([kind, "0", "**0**", "it can be tried", row["error"], protocol, when])
+    rows = [[cell.replace("|", r"\|").replace("\n", " ") for cell in line] for line in rows]
+    machines = "; ".join(sorted({row["machine"] for row in kinds.values()}))
+    return table(header, rows) + (f"\nMeasured on: {machines}.\n" if machines else "")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "default": default,
     "world": world,
@@ -218,6 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "cost": cost,
     "ablation": ablation,
+    "reliability": reliability,
 }
 
 

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stepsight"
 # A room (first name under stepsight) may import itself and the rooms of the rows above its own.
 # Rooms of one row do not know each other. "*/config" are the settings of the rooms.
 ROWS = (
-    ("types", "errors", "seeding", "plugins"),
+    ("types", "errors", "seeding", "plugins", "signals", "averages"),
     ("*/config",),
     ("measures",),
     ("config", "schedule", "metrics", "ensemble", "matching", "scaling", "colours", "distributed"),
@@ -30,6 +30,7 @@ ROWS = (
     ("evaluation",),
     ("testtime",),
     ("training",),
+    ("doctor",),
     ("cli",),
     ("stepsight",),  # the package itself: its lazy exports
 )

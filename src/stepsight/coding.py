@@ -99,9 +99,12 @@ def build_network(config: RunConfig, tasks: Mapping[str, Task], codec: CodecShap
 
 
 def saved_network(
-    saved: checkpoint.Checkpoint, tasks: Mapping[str, Task], codec: CodecShape
+    saved: checkpoint.Checkpoint,
+    tasks: Mapping[str, Task],
+    codec: CodecShape,
+    file: str = checkpoint.BACKBONE,
 ) -> nn.Module:
-    """The backbone of a checkpoint, with its averaged weights.
+    """The backbone of a checkpoint, with its averaged weights, or those of another `file`.
 
     Raises CheckpointError for one that this version does not have, or for weights of another.
     """
@@ -118,7 +121,7 @@ def saved_network(
             f"--codec.path {saved.path.parent.parent / 'vae'}."
         )
     net = build_network(saved.config, tasks, codec)
-    checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
+    checkpoint.load_weights(net, saved.tensors(file), saved.path / file)
     return net
 
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from stepsight.errors import DataFormatError
 from stepsight.measures import main_metric
-from stepsight.scaling.reading import read_json
+from stepsight.scaling.reading import misfits, read_json
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,38 @@ class Result:
     label: str | None = None  # stands beside every score
     metric: str | None = None  # the main one, which the ratios compare
     metrics: Mapping[str, float] = field(default_factory=dict)
-    intervals: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by metric
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by metric
     uncertainty: Mapping[str, float] = field(default_factory=dict)  # see `evaluation.spread`
     calibration: Mapping[str, Any] | None = None  # its record, "verdict" and "sentence"
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metrics by name
     ratios: Mapping[str, Ratio] = field(default_factory=dict)  # by baseline
     ceiling: Mapping[str, float] | None = None  # metrics of the truth, resized and back
     seconds_per_image: float = math.nan
+    skipped: tuple[str, ...] = ()  # images that could not be scored; written where there are some
 
     @property
     def main(self) -> str | None:
         """The main metric; None where nothing was measured."""
         return self.metric or main_metric(self.task, self.metrics)
 
+    def gaps(self) -> list[str]:
+        """The fields that lack what others refer to, above all the main metric's numbers."""
+        tables = [self.metrics, *self.baselines.values(), self.ceiling or self.metrics]
+        lacking = {
+            "size": len(self.size) not in (0, 2),
+            "metrics": self.main is not None and any(self.main not in row for row in tables),
+            "ratios": bool(self.metric) and not self.ratios.keys() >= self.baselines.keys(),
+            "calibration": bool(self.calibration)
+            and not all(
+                isinstance(self.calibration.get(name), str) for name in ("verdict", "sentence")
+            ),
+        }
+        return [name for name, lacks in lacking.items() if lacks]
+
     def to_dict(self) -> dict[str, Any]:
         """One object of results.json."""
-        return asdict(self)
+        row = asdict(self)
+        return row if self.skipped else {k: v for k, v in row.items() if k != "skipped"}
 
     def columns(self) -> dict[str, Any]:
         """One row of results.csv."""
@@ -96,15 +113,25 @@ class Result:
             known[name] = with_nan(known.get(name) or {})
         known["ratios"] = {name: Ratio(**ratio) for name, ratio in known["ratios"].items()}
         intervals = (known.get("intervals") or {}).items()
-        known["intervals"] = {name: tuple(ends) for name, ends in intervals}
-        known["size"] = tuple(known.get("size") or ())
+        known["intervals"] = {name: tuple(map(with_nan, ends)) for name, ends in intervals}
+        known |= {name: tuple(known.get(name) or ()) for name in ("size", "skipped")}
         return cls(**known)
 
 
 def read_results(path: Path) -> list[Result]:
     """The results of a results.json; [] where there is none. Raises DataFormatError if it is
     damaged."""
-    return [Result.of(row) for row in read_json(path, [])]
+    found = []
+    for number, row in enumerate(read_json(path, [])):
+        wrong = misfits(row, Result) if isinstance(row, dict) else ["all of it"]
+        wrong = wrong or [name for name in ("task",) if name not in row]
+        result = None if wrong else Result.of(row)
+        if result is None or (wrong := result.gaps()):
+            raise DataFormatError(
+                f"{path}, result {number}: damaged ({', '.join(wrong)}). Evaluate again."
+            )
+        found.append(result)
+    return found
 
 
 def with_nan(value: Any) -> Any:

@@ -11,9 +11,10 @@ from stepsight.data.collate import collate
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation import evaluator
 from stepsight.evaluation.evaluator import Rows, Scores
-from stepsight.evaluation.journal import Record, TableKey
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.results import metrics_of
+from stepsight.evaluation.scoring import items
+from stepsight.evaluation.scoring.journal import Record, TableKey
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.reduce import count_names
 from stepsight.tasks.depth import Depth
@@ -186,7 +187,7 @@ def test_large_images_are_read_and_scored_a_few_at_a_time(lab, monkeypatch):
     pipeline, source = lab.pipeline(), lab.Source(count=6, seed="held", grids=((32, 32),))
     whole, read = score(pipeline, source, chunk_size=6), []
     samples = source.samples
-    monkeypatch.setattr(evaluator, "PIXELS", 2 * 32 * 32 + 1)
+    monkeypatch.setattr(items, "PIXELS", 2 * 32 * 32 + 1)
     monkeypatch.setattr(
         source,
         "samples",
@@ -199,24 +200,24 @@ def test_large_images_are_read_and_scored_a_few_at_a_time(lab, monkeypatch):
 
 
 def test_images_of_one_size_share_a_batch_within_the_budget(lab, monkeypatch):
-    monkeypatch.setattr(evaluator, "PIXELS", 2 * 24 * 32)
+    monkeypatch.setattr(items, "PIXELS", 2 * 24 * 32)
     samples = lab.Source(count=5, grids=((16, 16), (24, 32), (24, 32))).samples(range(5))
-    assert evaluator.same_size(samples) == [[0, 3], [1, 2], [4]]
+    assert items.same_size(samples) == [[0, 3], [1, 2], [4]]
 
 
 def test_an_error_of_any_process_is_raised_by_all(lab, monkeypatch):
     """What the second of two processes meets, as the first one learns of it."""
     other = DataFormatError("b.png is damaged")
-    monkeypatch.setattr(evaluator, "all_gathered", lambda mine: [*mine, other])
+    monkeypatch.setattr(evaluator, "gathered", lambda mine: [mine, [other]])
     with pytest.raises(DataFormatError, match="b.png is damaged"):
         score(lab.pipeline(), lab.Source(count=2))
-    source, gathered = lab.Source(count=2), []
 
-    def damaged(indices):
-        raise UserError("a.png is damaged")
+    class Damaged(lab.Source):
+        def __getitem__(self, index):
+            raise UserError("a.png is damaged")
 
-    monkeypatch.setattr(source, "samples", damaged, raising=False)
-    monkeypatch.setattr(evaluator, "all_gathered", lambda mine: gathered.extend(mine) or mine)
+    source, gathered = Damaged(count=2), []
+    monkeypatch.setattr(evaluator, "gathered", lambda mine: gathered.extend(mine) or [mine])
     with pytest.raises(UserError, match="a.png is damaged"):
         score(lab.pipeline(), source)
     assert len(gathered) == 1, "the others would wait for ever"

@@ -11,8 +11,8 @@ import torch
 
 from stepsight.evaluation.evaluate import evaluate
 from stepsight.evaluation.jobs import ScoringPlan
-from stepsight.evaluation.journal import Journal, Record, TableKey, Usage
 from stepsight.evaluation.records import Identity
+from stepsight.evaluation.scoring.journal import Journal, Record, TableKey, Usage
 
 WHO = Identity("run-1", "c0ffee", "abc", 3, "split-8", 1000, 1000, 5e12, 640, {})
 

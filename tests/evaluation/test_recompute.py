@@ -171,7 +171,8 @@ def scored(lab, task: str, spacing: str = "trailing", worse: float = 1.0) -> lis
     for variant in variants([candidate], plan, axes).kept:
         (job,) = jobs_of(variant.pipeline, candidate.sources, variant.plan)
         job = replace(job, protocols=[protocols.get(PROTOCOLS[task])])
-        scores = Scores(task, "scenes", PROTOCOLS[task], keys=[f"scene {i}" for i in range(IMAGES)])
+        keys, indices = [f"scene {i}" for i in range(IMAGES)], [*range(IMAGES)]
+        scores = Scores(task, "scenes", PROTOCOLS[task], keys, indices)
         temperature = variant.pipeline.diffusion.settings.temperature
         for at in GRID[temperature]:
             rows, stated = rows_of(task, temperature, *at)

@@ -58,7 +58,8 @@ def test_costs_add_up_and_scores_stand_below_each_other(finished):
 
 
 @pytest.mark.parametrize(
-    "change", [{"nfe": 8}, {"members": 1}, {"n": 64}, {"protocol": "depth-metric@1"}]
+    "change",
+    [{"nfe": 8}, {"members": 1}, {"n": 64}, {"protocol": "depth-metric@1"}, {"skipped": ["a"]}],
 )
 def test_scores_made_otherwise_get_a_table_of_their_own(finished, change):
     runs = [finished("a", [result()]), finished("b", [result(**change)])]

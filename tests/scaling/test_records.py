@@ -154,3 +154,53 @@ def test_csv_holds_the_union_of_columns(tmp_path, record):
     assert [row["value"] for row in rows] == ["0.206", "0.1"]
     assert [row["loss_bin_0"] for row in rows] == ["", "0.5"]
     assert rows[0]["lo"] == ""
+
+
+def test_an_evaluation_that_was_resumed_adds_its_records_once(tmp_path, record):
+    path = tmp_path / "r.jsonl"
+    append(path, [record(seconds=0.1, time="2026-01-01"), record(metric="rmse")])
+    append(path, [record(seconds=0.2, time="2026-01-02"), record(metric="rmse"), record(nfe=16)])
+    append(path, [record(seconds=0.2, value=0.3)])
+    kept = [record(seconds=0.1, time="2026-01-01"), record(metric="rmse"), record(nfe=16)]
+    records, notes = read(path)
+    assert records == [*kept, record(seconds=0.2, value=0.3)] and notes == []
+
+
+def test_lines_that_an_earlier_version_repeated_count_once(tmp_path, record):
+    path = tmp_path / "r.jsonl"
+    rows = [record(time=f"2026-01-0{day}", seconds=day / 7).flat() for day in (1, 2, 3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records, notes = read(path, path)
+    assert [(r.time, r.seconds) for r in records] == [("2026-01-01", 1 / 7)]
+    assert notes == [f"{path}: 2 lines repeat an evaluation, and are left out"]
+
+
+@pytest.mark.parametrize("rest", ['{"run": "b", "nfe"', "\0\0\0\0", '{"a": {"b": 1}'])
+def test_what_a_crash_left_of_a_line_is_removed(tmp_path, record, rest):
+    path = tmp_path / "r.jsonl"
+    append(path, [record()])
+    with path.open("a") as file:
+        file.write(rest)
+    append(path, [record(seed=1)])
+    assert read(path) == ([record(), record(seed=1)], [])
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"value": 10**400}, "value cannot be 1000"),
+        ({"nfe": 2**70}, "nfe cannot be"),
+        ({"task": "\ud800"}, "task cannot be"),
+    ],
+)
+def test_what_no_array_and_no_file_can_hold_is_refused(tmp_path, record, changed, reason):
+    (tmp_path / "r.jsonl").write_text(json.dumps(record().flat() | changed) + "\n")
+    with pytest.raises(DataFormatError, match=reason):
+        read(tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "9" * 10_000])
+def test_lines_that_no_parser_takes_are_refused(tmp_path, line):
+    (tmp_path / "r.jsonl").write_text(line + "\n")
+    with pytest.raises(DataFormatError, match="r.jsonl:1: not a JSON line"):
+        read(tmp_path / "r.jsonl")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepsight import distributed
-from stepsight.cli.entry import at_least, given_by, guarded, output_folder
+from stepsight.cli.entry import at_least, given_by, going_on, guarded, output_folder
 from stepsight.cli.evaluation_args import Args, Given, Values, protocols_by_task
 from stepsight.cli.sampling import check_sampling, check_setting, times
 from stepsight.errors import UserError
@@ -38,13 +38,15 @@ def run(given: Given) -> int:
     _refuse_contradictions(args, axes)
     for flag, count in (("--batch", args.batch), ("--data.images", args.data.images)):
         at_least(0, flag, count)
-    distributed.start(args.processes, [*COMMAND, *given.arguments])
-    if args.predictions is not None:
-        from stepsight.cli.imported import score_files
+    args.bad_items()
+    with going_on("evaluate", given.arguments):
+        distributed.start(args.processes, [*COMMAND, *given.arguments])
+        if args.predictions is not None:
+            from stepsight.cli.imported import score_files
 
-        score_files(args)
-    else:
-        _score(args, axes)
+            score_files(args)
+        else:
+            _score(args, axes)
     return 0
 
 
@@ -55,6 +57,7 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
     of_models = {"sweep": args.sweep, "save-predictions": args.save_predictions}
     of_models |= {"strategies": args.strategies, "seed": args.seed is not None}
     of_models |= {"times": args.times, "eta": args.eta is not None, "starts": args.starts, **axes}
+    of_models |= {"weights": args.weights != "ema"}
     of_files = {"pattern": args.pattern, "resize": args.resize, "partial": args.partial}
     of_files |= {"given": args.given != "depth", "scale": args.scale != 1000.0}
     wrong, needed = (of_models, "checkpoint") if args.predictions else (of_files, "predictions")
@@ -93,6 +96,9 @@ def _score(args: Args, axes: Values) -> None:
     out = output_folder(args.out or run / ("sweep" if args.sweep else "eval"))
     records = (out if args.out else run) / "records.jsonl"
     with Console(enabled=distributed.rank() == 0) as console:
+        for candidate in candidates:
+            if candidate.label:
+                console.warn(f"{candidate.path}: {candidate.label}")
         work = _sweep if args.sweep else _evaluate
         text = work(args, out, candidates, plan, axes, records, console)
     if distributed.rank() == 0:
@@ -121,6 +127,7 @@ def _plan(
         protocols=chosen,
         split=split,
         save=args.save_predictions,
+        bad=args.bad_items(),
     )
 
 
@@ -215,13 +222,14 @@ def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | N
 
     from stepsight import checkpoint
     from stepsight.evaluation.records import identity_of
-    from stepsight.evaluation.sources import overlap, pick_sources
+    from stepsight.evaluation.sources import pick_sources, remark
     from stepsight.pipeline.dense import DensePipeline
     from stepsight.testtime.variants import Candidate
 
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    saved = [checkpoint.read(path) for path in args.checkpoint]
-    pipelines = [DensePipeline.from_pretrained(read.path, device) for read in saved]
+    saved = [checkpoint.read(path, lazy=True) for path in args.checkpoint]
+    how = device, args.weights
+    pipelines = [DensePipeline.from_pretrained(read.path, *how) for read in saved]
     named: dict[str, str] = {}
     for path, pipeline in zip(args.checkpoint, pipelines):
         if pipeline.name in named:
@@ -232,13 +240,14 @@ def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | N
         with given_by(f"--task {task}"):
             pipelines[0].task(task)
     opened, settings, split = _sources(args, pipelines, tasks, chosen)
+    whose = " (raw weights)" if args.weights == "raw" else ""
     candidates = [
         Candidate(
-            path,
+            path + whose,
             pipeline,
             identity_of(read, pipeline),
             pick_sources(pipeline, opened, tasks, chosen),
-            overlap(pipeline.config, settings),
+            remark(read, settings, args.weights) or None,
         )
         for path, read, pipeline in zip(args.checkpoint, saved, pipelines)
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from stepsight.cli.entry import parse
 from stepsight.cli.sampling import fractions, names, numbers
 from stepsight.cli.sources import Data, options_help
+from stepsight.data.bad import BadItems
 from stepsight.errors import UserError
 
 if TYPE_CHECKING:  # torch is imported once the number of its threads is set
@@ -33,6 +34,7 @@ class Args:
     # a run folder (its best checkpoint, else its last) or a step folder; repeated with --sweep
     checkpoint: tuple[str, ...] = ()
     predictions: Path | None = None  # instead: a folder with a file for each image of --data.name
+    weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
     task: tuple[str, ...] = ()  # default: all that the data has truth for
     protocol: tuple[str, ...] = ()  # see `stepsight protocols`; default: the task's
     data: Data = field(default_factory=Data)
@@ -56,6 +58,10 @@ class Args:
     pattern: str | None = None  # where a prediction is, e.g. {key}_disp.npy or {name}.png
     resize: bool = False  # predictions of another size than their image's
     partial: bool = False  # score although predictions are missing; the scores say so
+    # at an image or a prediction that cannot be scored: stop, or leave it out, count it in the
+    # results and name it in quarantine.jsonl
+    on_bad: Literal["stop", "skip"] = "stop"
+    bad_cap: float = 0.01  # share of the images that may be skipped
     out: str | None = None  # default: eval/ or sweep/ of the run; with --predictions, needed
     seed: int | None = None  # of the initial noise; default: the run's
     batch: int | None = None  # images x members in a forward pass; default: the run's
@@ -68,6 +74,10 @@ class Args:
     @classmethod
     def more_help(cls, arguments: Sequence[str]) -> str:
         return options_help(arguments)
+
+    def bad_items(self) -> BadItems:
+        """The policy of --on-bad and --bad-cap. Raises UserError for a cap that is no share."""
+        return BadItems(self.on_bad, self.bad_cap)
 
     def axes(self) -> Values:
         """How to sample, in the order in which the flags are named in messages."""

@@ -8,12 +8,12 @@ from stepsight import distributed
 from stepsight.cli.entry import output_folder
 from stepsight.cli.evaluation_args import Args, protocols_by_task
 from stepsight.cli.show import results_table
-from stepsight.data.table import Source
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluate import evaluate_jobs
 from stepsight.evaluation.jobs import ScoringJob
 from stepsight.evaluation.predictions.files import files_of, find_files
 from stepsight.evaluation.predictions.imported import Imported, task_of, truth_of
+from stepsight.evaluation.scoring.items import key_of
 from stepsight.metrics.protocol import default_for
 from stepsight.report.console import Console
 
@@ -44,7 +44,8 @@ def _job(args: Args) -> ScoringJob:
     source, _, split = args.data.open(needs)
     if missing := needs - source.quantities:
         raise UserError(f"{source.name} has no {' and '.join(sorted(missing))} to score against.")
-    keys = _keys(source, min(args.data.images or len(source), len(source)))
+    count = min(args.data.images or len(source), len(source))
+    keys = [key_of(source, index) for index in range(count)]
     files = find_files(folder, keys, args.pattern, files_of(task).containers)
     predictor = Imported(
         task,
@@ -56,17 +57,8 @@ def _job(args: Args) -> ScoringJob:
         resize=args.resize,
         chunk_size=args.batch or Imported.chunk_size,
     )
-    return ScoringJob(
-        predictor, source, protocols, _scored(keys, files, folder, args.partial), split
-    )
-
-
-def _keys(source: Source, count: int) -> list[str]:
-    """The keys of the first `count` samples, without decoding where the entries have them."""
-    entries = getattr(source, "entries", ())[:count]
-    if entries and all(hasattr(entry, "key") for entry in entries):
-        return [entry.key for entry in entries]
-    return [source[i].key for i in range(count)]
+    scored = _scored(keys, files, folder, args.partial)
+    return ScoringJob(predictor, source, protocols, scored, split, bad=args.bad_items())
 
 
 def _scored(keys: list[str], files: dict[str, Path], folder: Path, partial: bool) -> list[int]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
-from stepsight.cli.entry import at_least, given_by, output_folder
+from stepsight import signals
+from stepsight.cli.entry import at_least, given_by, output_folder, parse
 from stepsight.cli.sampling import check_sampling, check_setting, times
-from stepsight.errors import UserError
+from stepsight.data.bad import QUARANTINE, BadItems
+from stepsight.errors import UserError, command
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
 
 # What a budget sets; the first six are settings of the sampler.
 BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm")  # of the pictures in a folder
 BUDGETED += ("nfe", "members", "times", "merge")
 
 
@@ -24,8 +29,10 @@ BUDGETED += ("nfe", "members", "times", "merge")
 class Args:
     """Depth, flow, masks, classes or normals of pictures of any size."""
 
-    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE...")]]  # your pictures
+    # your pictures, or folders of them
+    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE...")]]
     checkpoint: str  # run folder or step folder
+    weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
     task: str = "depth"  # one that the checkpoint has
     second: Path | None = None  # the next frame (flow)
     mask: Path | None = None  # mask of the visible part, white on black (amodal)
@@ -46,41 +53,91 @@ class Args:
     budget: str | None = None
     sweep: str | None = None  # sweep.csv for --budget; default: the run's
     seed: int = 0  # of the noise
+    on_bad: Literal["stop", "skip"] = "stop"  # at a picture that cannot be read
+    bad_cap: float = 0.01  # share of the pictures that may be skipped
     out: Path = Path("predictions")  # folder for PNG and .npy
 
+    @classmethod
+    def parse(cls, arguments: Sequence[str], prog: str) -> Asked:
+        return Asked(parse(cls, arguments, prog), arguments)
 
-def run(args: Args) -> int:
-    if not args.images:
-        raise UserError("name the pictures to predict from.")
-    for path in filter(None, [*args.images, args.second, args.mask]):
+
+class Asked(NamedTuple):
+    """The flags, and the arguments as they were given."""
+
+    args: Args
+    arguments: Sequence[str]
+
+
+def run(given: Asked) -> int:
+    args = given.args
+    pictures = _pictures(args.images)
+    for path in filter(None, (args.second, args.mask)):
         if not path.is_file():
             raise UserError(f"{path}: no such picture.")
-    if len(args.images) > 1 and (args.second or args.mask):
+    if len(pictures) > 1 and (args.second or args.mask):
         raise UserError("--second and --mask belong to one picture: give one at a time.")
-    if len({path.stem for path in args.images}) < len(args.images):
+    if len({path.stem for path in pictures}) < len(pictures):
         raise UserError(
             "two pictures have the same name: their results would overwrite each other."
         )
     for flag, least in {"nfe": 1, "members": 1, "tolerance": 0}.items():
         at_least(least, f"--{flag}", getattr(args, flag))
-    _predict(args)
+    with signals.caught():
+        left = _predict(args, pictures)
+        if left:
+            words = zip(["", *given.arguments], given.arguments)  # each with the one before it
+            flags = [b for a, b in words if a.startswith("--") or Path(b) not in args.images]
+            raise signals.Preempted(
+                f"{signals.requested()}: {len(pictures) - len(left)} of {len(pictures)} pictures "
+                f"are predicted, in {args.out}. Go on with `{command('predict', *flags, *left)}`."
+            )
     return 0
 
 
-def _predict(args: Args) -> None:
+def _pictures(named: Sequence[Path]) -> list[Path]:
+    """The pictures named, and those in the folders named, in order of their names. Raises UserError
+    where there are none."""
+    if not named:
+        raise UserError("name the pictures to predict from.")
+    found: list[Path] = []
+    for path in named:
+        inside = [path] if path.is_file() else sorted(path.glob("*"))
+        inside = [one for one in inside if one == path or one.suffix.lower() in SUFFIXES]
+        if not inside:
+            raise UserError(f"{path}: no such picture, nor a folder of {', '.join(SUFFIXES)}.")
+        found += inside
+    return found
+
+
+def _predict(args: Args, pictures: Sequence[Path]) -> list[Path]:
+    """Predict; returns the pictures that are left to do when this program is asked to end."""
     import numpy as np
     import torch
     from einops import rearrange
 
-    from stepsight.data.decoding.images import write_image
+    from stepsight import checkpoint
+    from stepsight.data.decoding.images import read_image, write_image
+    from stepsight.evaluation.sources import remark
     from stepsight.pipeline.dense import DensePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = output_folder(args.out)
-    pipeline, nfe, members = _sampling(DensePipeline.from_pretrained(args.checkpoint, device), args)
-    for path in args.images:
+    opened = DensePipeline.from_pretrained(args.checkpoint, device, args.weights)
+    pipeline, nfe, members = _sampling(opened, args)
+    (out / QUARANTINE).unlink(missing_ok=True)
+    bad, skipped = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE), list[Path]()
+    for number, path in enumerate(pictures):
+        if signals.requested():
+            return skipped + [*pictures[number:]]
+        try:
+            picture = rearrange(read_image(path), "c h w -> h w c").numpy()
+        except UserError as error:
+            bad.met("pictures", str(path), error, of=len(pictures))
+            skipped.append(path)
+            continue
         prediction = pipeline(
-            path,
+            picture,
             args.task,
             second=args.second,
             mask=args.mask,
@@ -101,6 +158,13 @@ def _predict(args: Args) -> None:
             spread = rearrange(prediction.uncertainty, "1 1 h w -> h w").cpu().numpy()
             np.save(f"{stem}-uncertainty.npy", spread)
         print(f"{path} -> {stem}.png, {stem}.npy")
+        if not prediction.values.isfinite().all():
+            print(f"warning: {path}: the answer holds NaN or infinity", file=sys.stderr)
+    if said := remark(checkpoint.read(args.checkpoint, lazy=True), [], args.weights):
+        print(f"warning: {said}", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped)} of {len(pictures)} pictures skipped: see {out / QUARANTINE}")
+    return []
 
 
 def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int | None, int | None]:

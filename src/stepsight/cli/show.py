@@ -61,8 +61,9 @@ def _order(protocol: str) -> tuple[str, ...]:
 
 
 def _caption(result: Result) -> str:
+    size = f"worked at {'x'.join(map(str, result.size))}, " if result.size else ""
     parts = [
-        f"{setting_text(result)}, worked at {result.size[0]}x{result.size[1]}, "
+        f"{setting_text(result)}, {size}"
         f"{'checkpoint' if result.nfe else 'files'} {result.checkpoint}.",
         result.protocol_text,
     ]

@@ -61,7 +61,7 @@ def _settings(args: Args) -> DiffusionSettings:
     if args.checkpoint:
         from stepsight import checkpoint
 
-        return checkpoint.read(args.checkpoint).config.diffusion
+        return checkpoint.read(args.checkpoint, lazy=True).config.diffusion
     return configuration.load(args.config).diffusion
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stepsight.errors import UserError, suggest
 PACKAGE = Path(__file__).parents[1]
 CHECKOUT = PACKAGE.parents[1] / "configs"
 SHIPPED = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else CHECKOUT
+DEEPEST = 50  # tables within tables
 Origins = Mapping[str, str]  # of settings that a file or a flag gives: `training.lr` -> its name
 
 
@@ -36,12 +38,27 @@ def read(name: str) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        values = OmegaConf.to_container(OmegaConf.load(find(name)), resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        text = find(name).read_text("utf-8")
+        _check_depth(text)
+        values = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=True)
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{name}: must hold a table of settings (model, tasks, data, ...).")
     return {str(key): value for key, value in values.items()}
+
+
+def _check_depth(text: str) -> None:
+    """Raise ValueError for tables in tables without end, at which the parser would crash."""
+    import yaml
+
+    depth = 0
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"tables are nested more than {DEEPEST} deep")
 
 
 @contextmanager

@@ -215,7 +215,7 @@ def _exportable(saved: Checkpoint) -> DiTSize:
 
 def _positions(saved: Checkpoint, size: DiTSize) -> Tensor:
     """The positions "1 n d" of the one grid that the checkpoint's tasks share."""
-    sizes = {tuple(saved.meta["sizes"][task]) for task in saved.config.tasks}
+    sizes = {saved.sizes[task] for task in saved.config.tasks}
     if len(sizes) > 1:
         raise UserError(
             f"{saved.path}: its tasks work at different sizes ({sorted(sizes)}), and DiT's layout "

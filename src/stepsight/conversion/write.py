@@ -37,7 +37,7 @@ def copied(saved: checkpoint.Checkpoint) -> Converted:
     return Converted(
         saved.config,
         saved.tensors(checkpoint.BACKBONE),
-        {task: (int(height), int(width)) for task, (height, width) in saved.meta["sizes"].items()},
+        saved.sizes,
         saved_codec(saved),
         {"inherited_flops": spent},
         statistics=saved.tensors(checkpoint.STATISTICS),

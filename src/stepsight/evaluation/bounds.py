@@ -68,7 +68,8 @@ def batches(source: Source, images: int, chunk: int) -> Iterator[Batch]:
     count = min(images, len(source))
     for start in range(0, count, chunk):
         samples = source.samples(range(start, min(start + chunk, count)))
-        yield collate([resize_sample(sample, source.size) for sample in samples])
+        if samples:  # those that cannot be read may have been left out
+            yield collate([resize_sample(sample, source.size) for sample in samples])
 
 
 @dataclass(frozen=True)

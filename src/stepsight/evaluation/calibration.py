@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stepsight.data.bad import BadItems
 from stepsight.data.collate import collate
-from stepsight.data.table import Source
-from stepsight.distributed import rank, world
-from stepsight.evaluation.evaluator import all_gathered
+from stepsight.data.table import Source, read_samples
+from stepsight.distributed import gathered, rank, world
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.spread import LEVEL, case_of
 from stepsight.evaluation.views import cropped, size_of, view_of
@@ -46,20 +47,23 @@ def fit_calibration(
     members: int,
     seed: int = 0,
     chunk_size: int = 64,
+    bad: BadItems | None = None,
 ) -> dict[str, Any] | None:
     """The record of a task's scale, fitted on `indices` of `source` as `protocol` scores them; None
     for a task whose uncertainty is no interval.
 
     Members (at least 2) start from noise of temperature 1, and are sampled in all else as the
     pipeline is set up. "scale" is None where none exists, and "reason" says why. All processes
-    take part, and have the same record.
+    take part, and have the same record. bad: what to do about images that cannot be read; None:
+    stop.
     """
     assert members > 1, "one member has no spread"
     pipeline = pipeline.sampling(temperature=1.0)
     sampler = pipeline.diffusion.settings.sampler
     model = Model(pipeline, task, [nfe], [members], sampler, seed, chunk_size, keep=True)
-    mine = _cases(model, source, protocol, indices[rank() :: world()])
-    every = all_gathered([_distances(case) for case in mine])
+    cases = _cases(model, source, protocol, indices[rank() :: world()], bad or BadItems())
+    parts = gathered([_distances(case) for case in cases])
+    every = [image for part in parts for image in part]
     if not every:
         return None
     distances = [image for image in every if len(image)]
@@ -102,12 +106,14 @@ def _reason(distances: Sequence[Tensor]) -> str:
 
 
 def _cases(
-    model: Model, source: Source, protocol: Protocol, indices: Sequence[int]
+    model: Model, source: Source, protocol: Protocol, indices: Sequence[int], bad: BadItems
 ) -> Iterator[Case]:
     """Image by image; ends at the first whose members cannot be compared with the truth."""
     view = view_of(protocol)
     for index in indices:
-        sample = source[index]
+        (sample,) = read_samples(source, [index], partial(bad.met, source.name, of=len(source)))
+        if sample is None:
+            continue
         batch = collate([cropped(sample, view.crop)]).to(model.device)
         (estimate,) = model.estimates(batch, view, [size_of(sample)])
         case = case_of(estimate, batch, protocol, model.given)

@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from stepsight.data.bad import QUARANTINE, append_note
 from stepsight.data.table import Source
-from stepsight.distributed import rank
+from stepsight.distributed import gathered, phase, rank
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.jobs import ScoringJob, ScoringPlan, jobs_of
 from stepsight.evaluation.pictures import extremes_grid
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.records import STARTS, Identity, records_of, starts_text
 from stepsight.evaluation.results import result, sample_rows, write_json, write_table
+from stepsight.evaluation.scoring.items import PART
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.page import write_page
 from stepsight.results import Result
 from stepsight.scaling.records import append
+from stepsight.signals import Preempted, requested
 
 Advance = Callable[[int], None]
 
@@ -29,13 +32,30 @@ def scored(
     """The scores of every job, one per protocol and merge rule.
 
     Until the block ends without an error, journals in `folder` hold them, so that an evaluation
-    that is killed goes on from its last image.
+    that is killed goes on from its last image. What was left out stands in `quarantine.jsonl`.
+    Raises Preempted in all processes where one was asked to end.
     """
     journals = [job.journal(folder) for job in jobs]
-    yield [job.scores(advance, journal) for job, journal in zip(jobs, journals)]
+    by_job = [job.scores(advance, journal) for job, journal in zip(jobs, journals)]
+    if asked := next(filter(None, gathered(requested())), ""):
+        raise Preempted(f"{asked}: all images are scored, and kept in {folder / 'journal'}.")
+    phase("writes what was scored", PART)
+    if rank() == 0:
+        _write_quarantine(folder / QUARANTINE, jobs, by_job)
+    yield by_job
     if rank() == 0:
         for journal in journals:
             journal.remove()
+
+
+def _write_quarantine(
+    path: Path, jobs: Sequence[ScoringJob], by_job: Sequence[Sequence[Scores]]
+) -> None:
+    """A line for each item that was left out, as `data.bad` has them; no file where none was."""
+    path.unlink(missing_ok=True)
+    for job, (scores, *_) in zip(jobs, by_job):
+        for key, reason in scores.skipped.items():
+            append_note(path, {"source": job.source.name, "key": key, "reason": reason})
 
 
 def score_tasks(
@@ -113,7 +133,7 @@ def _write(
     grids = []
     for job, (scores, *_) in zip(jobs, by_job):  # under its first protocol
         path, rows = folder / f"grid-{scores.task}.png", [*scores.settings.values()][-1]
-        shown = job.source, rows, job.protocols[0], job.indices
+        shown = job.source, rows, job.protocols[0], scores.indices
         grids.append(extremes_grid(job.predictor, *shown, path))
     write_page(folder / "evaluation.html", results, filter(None, grids))
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from stepsight.data.bad import BadItems
 from stepsight.data.config import FileSettings, SourceSettings
 from stepsight.data.table import Source
 from stepsight.distributed import rank
 from stepsight.evaluation.evaluator import Scores, score
-from stepsight.evaluation.journal import Journal
 from stepsight.evaluation.predictions.dump import Saving
 from stepsight.evaluation.predictors import Model, Predictor, Provenance
+from stepsight.evaluation.scoring.items import key_of
+from stepsight.evaluation.scoring.journal import Journal
 from stepsight.metrics import protocol as protocol_table
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
@@ -36,17 +38,18 @@ class ScoringJob:
     split: str | None = None
     label: str | None = None  # stands beside every score
     variant: str = ""  # of a sweep
+    bad: BadItems = field(default_factory=BadItems)  # what to do about items that cannot be scored
 
     def scores(
         self, advance: Callable[[int], None], journal: Journal | None = None
     ) -> list[Scores]:
         """One per protocol and merge rule."""
         data = self.source, self.protocols, self.indices
-        return score(self.predictor, *data, journal=journal, advance=advance)
+        return score(self.predictor, *data, journal=journal, bad=self.bad, advance=advance)
 
     def journal(self, folder: Path) -> Journal:
         """Where its rows are kept until the results are written."""
-        ends = [self.source[i].key for i in {self.indices[0], self.indices[-1]}]
+        ends = [key_of(self.source, i) for i in {self.indices[0], self.indices[-1]}]
         data = [self.source.name, repr(getattr(self.source, "settings", "")), *sorted(ends)]
         subject = dict(self.predictor.subject) | {
             "protocols": [protocol.id for protocol in self.protocols],
@@ -89,6 +92,7 @@ class ScoringPlan:
     usual: bool = False  # each task as the run chose for it, but for what is given here:
     temperature: float | None = None
     views: str | None = None
+    bad: BadItems = field(default_factory=BadItems)  # what to do about images that cannot be read
 
     def count(self, source: Source) -> int:
         """How many images of a source are scored."""
@@ -116,7 +120,8 @@ def jobs_of(
         data = pipeline.config.data.get(source.name)
         split = data.eval_split if isinstance(data, FileSettings) else None
         data = source, protocols_of(pipeline, task, plan.protocols), range(plan.count(source))
-        jobs.append(ScoringJob(model, *data, plan.split or split, plan.label, variant))
+        said = plan.split or split, plan.label, variant
+        jobs.append(ScoringJob(model, *data, *said, bad=plan.bad))
     return jobs
 
 

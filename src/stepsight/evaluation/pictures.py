@@ -17,8 +17,9 @@ from einops import rearrange
 from torch import Tensor
 
 from stepsight.colours import Legend, colour_image, colour_spread, spread_limit
+from stepsight.data.bad import BadItems
 from stepsight.data.collate import collate
-from stepsight.data.table import Source
+from stepsight.data.table import Readable, Source
 from stepsight.evaluation.predictors import Model, Predictor
 from stepsight.evaluation.spread import pixel_errors
 from stepsight.evaluation.statistics import measured, per_image
@@ -53,12 +54,14 @@ def sample_grid(
     nfe: int | None = None,
     members: int | None = None,
     images: int = 3,
+    bad: BadItems | None = None,
 ) -> Path:
     """Rows: `images` of every task; columns: rgb, prompt, truth, fewest calls, answer, its error,
     spread.
 
     nfe, members: of the answers, which are then sampled as `pipeline` is set up; left out, each
-    task answers as it usually does (`DensePipeline.default_setting`).
+    task answers as it usually does (`DensePipeline.default_setting`). bad: what to do about images
+    that cannot be read; None: stop.
     """
     rows = []
     for task, source in sources.items():
@@ -72,7 +75,8 @@ def sample_grid(
         protocol = default_for(task)
         # spread evenly over the source, the same for every run
         places = np.linspace(0, len(source) - 1, min(images, len(source))).astype(int)
-        for sample in source.samples(places.tolist()):
+        readable = Readable(source, bad or BadItems(), len(source))
+        for sample in readable.samples(places.tolist()):
             rows.append(_predicted(model, sample, AS_IT_IS, protocol, label, answer="answer"))
     return _write(rows, path)
 

@@ -74,6 +74,7 @@ class Predictor(ABC):
     name: str  # of the task
     chunk_size: int  # images at a time
     given: Space  # what predicted depths are
+    of_files = False  # whether an answer that cannot be scored is one bad item among others
 
     @property
     @abstractmethod
@@ -158,7 +159,7 @@ class Model(Predictor):
     def provenance(self) -> Provenance:
         config, usual = self.pipeline.config, self.pipeline.default_setting(self.name)
         usually = sampling_options(config.diffusion, config.tasks[self.name])
-        usually |= {"temperature": usual.temperature, "views": usual.views}
+        usually |= {"temperature": usual.temperature, "views": usual.views, "weights": "ema"}
         settings, options = self.pipeline.diffusion.settings, self._sampling_options()
         return Provenance(
             self.sampler,
@@ -182,9 +183,10 @@ class Model(Predictor):
         pipeline, grid = self._working(batch, view), grid_of(batch)
         for calls in self.nfe:
             _reset_peak(self.device)
-            began = _clock(self.device)
+            began, lost = _clock(self.device), pipeline.memory.lost
             drawn = self._draw(pipeline, batch, calls, max(self.members))
-            took, peak = _clock(self.device) - began, _peak_gb(self.device)
+            lost = pipeline.memory.lost - lost  # on passes that did not fit into memory
+            took, peak = _clock(self.device) - began - lost, _peak_gb(self.device)
             members = self._members(drawn, grid)
             for merge, task in self._merging().items():
                 for count in self.members:
@@ -241,7 +243,8 @@ class Model(Predictor):
         return self.pipeline.fitted.get(self.name, {})
 
     def _sampling_options(self) -> dict[str, Any]:
-        return sampling_options(self.pipeline.diffusion.settings, self.task) | {"size": self.size}
+        options = sampling_options(self.pipeline.diffusion.settings, self.task)
+        return options | {"size": self.size, "weights": self.pipeline.weights}
 
     def _working(self, batch: Batch, view: ProtocolView) -> DensePipeline:
         return working_at(self.pipeline, self.name, grid_of(batch), self.size, view.working)

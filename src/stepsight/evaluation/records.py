@@ -54,8 +54,9 @@ class Identity:
 
 
 def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
-    """Whose weights a checkpoint holds."""
-    config = saved.config
+    """Whose weights a checkpoint holds. Its losses are those of the averaged weights, and of no
+    others."""
+    config, averaged = saved.config, pipeline.weights == "ema"
     stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
     cells = [(height // stride) * (width // stride) for height, width in pipeline.sizes.values()]
     return Identity(
@@ -68,8 +69,8 @@ def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
         params_active=active_parameters(pipeline.net),
         training_flops=saved.meta["training_flops"],
         images_seen=saved.meta["images_seen"],
-        losses=saved.meta["losses"],
-        loss_bins=saved.meta.get("loss_bins", {}),
+        losses=saved.meta["losses"] if averaged else {},
+        loss_bins=saved.meta.get("loss_bins", {}) if averaged else {},
         tokens=saved.meta["images_seen"] * (sum(cells) / len(cells)),
         samples=saved.meta.get("samples", {}),
         parent=saved.meta.get("parent", ""),

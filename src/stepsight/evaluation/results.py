@@ -11,6 +11,7 @@ import csv
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from stepsight.scaling.intervals import mean_interval
 from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.paired import Setting
 
+NAMED = 3  # images that a label names
+
 
 def metrics_of(rows: Rows, protocol: str) -> dict[str, float]:
     """Metrics of a set under the protocol's averaging."""
@@ -40,6 +43,7 @@ def result(scores: Scores, setting: Setting, provenance: Provenance) -> Result:
     metrics = metrics_of(rows, protocol.name)
     main = main_metric(scores.task, metrics, protocol.metrics)
     expected, label = completeness(protocol, scores.source, len(scores.keys), provenance)
+    label = "; ".join(filter(None, (label, _failures(scores.failed)))) or None
     baselines, stated = scores.baselines.items(), uncertainties(scores, setting).items()
     intervals = {name: interval(rows, name, protocol) for name in metrics if name != "n_images"}
     ratios = {name: ratio(rows, base, main, protocol) for name, base in baselines if main}
@@ -70,7 +74,16 @@ def result(scores: Scores, setting: Setting, provenance: Provenance) -> Result:
         ratios={name: Ratio(x.value, x.lo, x.hi, main or "") for name, x in ratios.items()},
         ceiling=metrics_of(scores.ceiling, protocol.name) if scores.ceiling else None,
         seconds_per_image=scores.seconds[setting],
+        skipped=tuple(scores.skipped),
     )
+
+
+def _failures(keys: Sequence[str]) -> str:
+    """What to say beside scores of a model whose answers for these images are no numbers."""
+    if not keys:
+        return ""
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return f"answers that are no numbers for {', '.join(keys[:NAMED])}{more}: each counts as wrong"
 
 
 def uncertainties(scores: Scores, setting: Setting) -> Rows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from stepsight.averages import HEAVY, Weights, start_share
+from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.config import FileSettings, SourceSettings
 from stepsight.data.table import Source, open_source
@@ -37,6 +39,16 @@ def overlap(trained: RunConfig, scored: Iterable[SourceSettings]) -> str | None:
             if "all" in (old.split, new.eval_split) or old.split == new.eval_split:
                 same.append(new.name)
     return f"training frames (overfit): {', '.join(same)}" if same else None
+
+
+def remark(saved: Checkpoint, scored: Iterable[SourceSettings], weights: Weights = "ema") -> str:
+    """What to say beside the scores of a checkpoint: on what it was trained (`overlap`), and how
+    much of its average are still the weights it began with. "" where all is as it should be."""
+    settings, warm = saved.config.training, bool(saved.meta.get("ema_warmup"))
+    updates = saved.meta["images_seen"] // settings.batch  # 0: weights from elsewhere
+    share = start_share(settings.ema, updates, warm) if updates and weights == "ema" else 0.0
+    begun = f"{100 * share:.1f} % of the averaged weights are still those that the run began with"
+    return "; ".join(filter(None, (overlap(saved.config, scored), begun * (share > HEAVY))))
 
 
 def pick_sources(

@@ -241,7 +241,7 @@ def _read(folder: Path) -> Autoencoder:
 def _class_name(path: Path) -> str | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataFormatError(f"{path}: no valid JSON ({error}).") from error
     return config.get("_class_name") if isinstance(config, dict) else None
 

@@ -17,17 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.averages import Weights
 from stepsight.coding import Layout, code, saved_codec, saved_network
 from stepsight.config import RunConfig
 from stepsight.diffusion.config import SamplingOptions, resampled
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError, suggest
 from stepsight.models.codec import Codec, Pixels
-from stepsight.pipeline.adaptive import members_until, within
+from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.inputs import content_keys, single
 from stepsight.pipeline.members import MemberOptions, MemberSampler
+from stepsight.pipeline.memory import RowLimits
 from stepsight.pipeline.working import brought_back, grid_of, inputs_at, working_size
 from stepsight.tasks.base import Task
 from stepsight.tasks.merging import merge_rules as merge_rules
@@ -67,27 +69,36 @@ class DensePipeline:
         self.name, self.home = name, home
         self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
+        self.memory = RowLimits()
+        self.weights: Weights = "ema"
         self.diffusion = Diffusion(config.diffusion)
         self.codec = codec or Pixels()
         self.layout = Layout.of(self.tasks, self.codec)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device = "cpu", weights: Weights = "ema"
+    ) -> Self:
         """Open a run folder (its best checkpoint, else its last) or a step folder.
 
+        weights: "ema", averaged over training, or "raw", as they are being trained; the uncertainty
+        of these is not calibrated, which was done with the average.
         Raises CheckpointError if it is missing, unfinished, damaged or another model's.
         """
-        saved = checkpoint.read(path)
+        saved = checkpoint.read(path, lazy=True)
         tasks = build_tasks(saved.config.tasks)
-        codec = saved_codec(saved)
-        net = saved_network(saved, tasks, codec)
-        sizes = {task: (int(h), int(w)) for task, (h, w) in saved.meta["sizes"].items()}
+        codec, raw = saved_codec(saved), weights == "raw"
+        file = checkpoint.RAW if raw else checkpoint.BACKBONE
+        net = saved_network(saved, tasks, codec, file)
+        sizes = saved.sizes
         statistics = saved.tensors(checkpoint.STATISTICS)
         net.to(device).eval().requires_grad_(False)
-        name, codec = saved.digest(), codec.to(device)
+        name, codec = saved.digest(file), codec.to(device)
         home = saved.path.resolve().parent.parent
-        tuned = saved.meta.get("sampling"), saved.meta.get("calibration")
-        return cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
+        tuned = saved.meta.get("sampling"), None if raw else saved.meta.get("calibration")
+        made = cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
+        made.weights = weights
+        return made
 
     @property
     def calibration(self) -> dict[str, float]:
@@ -262,14 +273,27 @@ class DensePipeline:
 
         Noise depends on (seed, the picture's pixels, member, step) alone: members are nested, and
         a row's result does not depend on what else is in the batch, nor on the picture's name. The
-        condition is encoded once per view, for all members and steps.
+        condition is encoded once per view, for all members and steps. Where memory runs out it is
+        done in parts (`memory`).
         """
         if options["members"] < 1:
             raise UserError(f"{options['members']} members: an ensemble needs at least 1.")
         pipeline = self if sampler is None else self.sampling(sampler=sampler)
         chosen = self.task(task)
         pictures = content_keys(batch.image) if chosen.images else batch.keys
-        return pipeline._sampler().draw(self.working(batch, task), chosen, pictures, **options)
+        inputs, members = self.working(batch, task), pipeline._sampler()
+        start = options.pop("start", None)
+
+        def draw(images: range, rows: int) -> Tensor:
+            some = slice(images.start, images.stop)
+            how: MemberOptions = {**options, "chunk_size": rows}
+            how["start"] = None if start is None else start[some]
+            part = inputs if len(images) == len(inputs) else picked(inputs, [*images])
+            return members.draw(part, chosen, pictures[some], **how)
+
+        size = f"{task} at {' x '.join(map(str, grid_of(inputs)))} pixels"
+        parts = self.memory.in_parts(size, len(inputs), options.get("chunk_size", 64), draw)
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def check_setting(self, members: int, nfe: int) -> None:
         """Raise UserError for calls that cannot be spent, members that would all be equal, and

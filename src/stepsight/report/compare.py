@@ -31,7 +31,7 @@ class Run:
 
 def read_run(path: Path) -> Run:
     """A finished run. Raises UserError if it has no checkpoint or was not evaluated."""
-    saved = checkpoint.read(path, prefer="last")
+    saved = checkpoint.read(path, prefer="last", lazy=True)
     scores = path / "eval" / "results.json"
     if not scores.is_file():
         raise UserError(f"{scores} not found: run `{command('evaluate', '--checkpoint', path)}`.")
@@ -41,7 +41,7 @@ def read_run(path: Path) -> Run:
         images=saved.meta["images_seen"],
         flops=saved.meta["training_flops"],
         inherited=saved.meta.get("inherited_flops", 0.0),
-        losses=checkpoint.read(path).meta["losses"],
+        losses=checkpoint.read(path, lazy=True).meta["losses"],
         results={result.task: result for result in reversed(read_results(scores))},
     )
 
@@ -83,9 +83,10 @@ def _scores(task: str, runs: Sequence[Run]) -> str:
 
 
 def _scoring(result: Result) -> str:
-    """How a result was scored."""
+    """How a result was scored, and on which images."""
+    without = f" (without {', '.join(result.skipped)})" if result.skipped else ""
     return (
-        f"{result.data}, {result.protocol}, {result.n} images, {result.sampler}, "
+        f"{result.data}, {result.protocol}, {result.n} images{without}, {result.sampler}, "
         f"{result.nfe} NFE x {result.members} members"
     )
 

@@ -133,9 +133,10 @@ def setting_text(result: Result) -> str:
 
 
 def images_text(result: Result) -> str:
-    """How many images were scored, and of how many if there are more."""
+    """How many images were scored, of how many if there are more, and how many were bad."""
     known = result.expected not in (None, result.n)
-    return f"{result.n} of {result.expected} images" if known else f"{result.n} images"
+    scored = f"{result.n} of {result.expected} images" if known else f"{result.n} images"
+    return f"{scored}, {len(result.skipped)} bad ones skipped" if result.skipped else scored
 
 
 def score_text(result: Result, metric: str | None) -> str:

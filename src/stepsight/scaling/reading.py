@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from stepsight.errors import DataFormatError
 
@@ -23,10 +27,76 @@ def read_json(path: Path, absent: Any) -> Any:
         return absent
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataFormatError(
             f"{path}: not JSON ({error}). Run the step that writes it again."
         ) from None
     if not isinstance(content, type(absent)):
         raise DataFormatError(f"{path}: expected a JSON {type(absent).__name__}. Write it again.")
     return content
+
+
+@dataclass(frozen=True)
+class CsvRows:
+    """The rows of a CSV file with a header line, by the number of their (last) line."""
+
+    columns: list[str]
+    numbered: dict[int, dict[str, str]] = field(default_factory=dict)
+
+
+def read_table(path: Path) -> CsvRows:
+    """A CSV file; cells that a row lacks are empty, those beyond the header are left out.
+
+    Raises DataFormatError naming the file and the line where it is no such table.
+    """
+    line = 0
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restval="")
+            rows = CsvRows(list(reader.fieldnames or ()))
+            for row in reader:
+                line = reader.line_num
+                rows.numbered[line] = {name: row[name] for name in rows.columns}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataFormatError(f"{path}, after line {line}: not a CSV table ({error}).") from None
+    return rows
+
+
+def misfits(row: Mapping[str, Any], kind: type) -> list[str]:
+    """The keys of a JSON object whose values cannot be those of the dataclass `kind`. Numbers may
+    be null, which JSON writes for those that are not finite; further keys are nobody's concern."""
+    hints = get_type_hints(kind)
+    return [name for name, hint in hints.items() if name in row and not _fits(row[name], hint)]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value can be what the annotation says."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if hint is float:
+        return value is None or (type(value) in (int, float) and abs(value) < 1e300)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        each = [inner[0]] * len(value) if inner[-1] is ... and isinstance(value, list) else inner
+        sound = isinstance(value, list) and len(value) == len(each)
+        return sound and all(map(_fits, value, each))
+    if origin is not None and issubclass(origin, Mapping):
+        keys = isinstance(value, dict) and all(map(_sane, value))
+        return keys and all(_fits(one, inner[1]) for one in value.values())
+    if is_dataclass(hint):
+        names = {f.name: f.default is MISSING for f in fields(hint)}
+        sound = isinstance(value, dict) and value.keys() <= names.keys()
+        needed = {name for name, without in names.items() if without}
+        return sound and value.keys() >= needed and not misfits(value, hint)  # type: ignore[arg-type]
+    if hint is str:
+        return isinstance(value, str) and _sane(value)
+    return type(value) is hint and not (hint is int and abs(value) >= 2**63)
+
+
+def _sane(text: str) -> bool:
+    """Whether a file can hold a text: JSON lets half a pair of surrogates pass."""
+    return text.encode(errors="ignore").decode() == text

@@ -7,11 +7,13 @@ Lines are plain JSON with one level of keys, so that any tool can read them with
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,10 @@ from stepsight.scaling.plain import plain
 FILE_NAME = "records.jsonl"
 SCHEMA = 2  # 2: tokens, samples, working size, parent, time; several metrics a setting
 BIN = "loss_bin_"
-_BIN = re.compile(rf"{BIN}\d+")
+OF_THE_OCCASION = ("time", "seconds")  # what another run of the same evaluation may change
+LARGEST = 2**63  # of whole numbers
+LONG = 60  # characters of a value that a message shows
+_BIN = re.compile(rf"{BIN}[0-9]{{1,4}}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,42 +88,63 @@ class Reading(NamedTuple):
 
 
 def append(path: str | Path, records: Iterable[ScalingRecord]) -> None:
-    """Add lines to a ledger with a single write, so that concurrent writers do not interleave.
+    """Add records to a ledger (`append_lines`). One that is there already, of whatever time and
+    however long it took, is not added again: an evaluation may be resumed when it was killed after
+    it had written them."""
+    append_lines(path, (record.flat() for record in records), besides=OF_THE_OCCASION)
 
-    A line cut short by an earlier crash is closed first; `read` drops it with a note.
+
+def append_lines(
+    path: str | Path, rows: Iterable[dict[str, Any]], besides: Sequence[str] = ()
+) -> None:
+    """Add rows of plain values to a JSON-lines file, each once; `besides`: fields in which rows may
+    differ that are the same.
+
+    Writers take turns. What a crash left of a line at the end of the file is removed.
     """
-    append_lines(path, (record.flat() for record in records))
-
-
-def append_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add rows of plain values to a JSON-lines file, as `append` does."""
     path = Path(path)
-    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = "" if _ends_cleanly(path) else "\n"
-    with path.open("ab", buffering=0) as file:
-        file.write((start + lines).encode())
+    with path.open("a+b") as file:
+        with suppress(OSError):  # a file system without locks has one writer, we hope
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        before = file.read()
+        whole = before if _parsed(before.rpartition(b"\n")[2]) else _up_to_newline(before)
+        if whole != before:
+            file.truncate(len(whole))
+        there = {_same(row, besides) for line in whole.splitlines() if (row := _parsed(line))}
+        fresh = {same: row for row in rows if (same := _same(row, besides)) not in there}
+        start = b"" if not whole or whole.endswith(b"\n") else b"\n"
+        lines = (json.dumps(row, allow_nan=False).encode() + b"\n" for row in fresh.values())
+        file.write(start + b"".join(lines))
+        file.flush()
         os.fsync(file.fileno())
 
 
 def read(*paths: str | Path) -> Reading:
     """Records of ledgers and of folders of runs (searched for `records.jsonl`), in path order.
 
-    Identical lines, as left by copied ledgers, count once.
+    Identical lines, as left by copied ledgers, count once, and so do those that differ in no more
+    than `append` allows: earlier versions left them where an evaluation was resumed.
 
     Raises:
         UserError: a path does not exist, or a ledger was written by a newer version.
         DataFormatError: a line is not a record; the message names file and line.
     """
-    records: list[ScalingRecord] = []
+    records: dict[ScalingRecord, ScalingRecord] = {}
     notes: list[str] = []
     for file in _ledgers(paths):
+        repeated = 0
         for where, line in whole_lines(file):
             if line is None:
                 notes.append(f"{where}: dropped a line cut short by a crash")
-            else:
-                records.append(_parse(line, where))
-    return Reading(list(dict.fromkeys(records)), notes)
+                continue
+            record = _parse(line, where)
+            first = records.setdefault(replace(record, time="", seconds=None), record)
+            repeated += first != record
+        if repeated:
+            notes.append(f"{file}: {repeated} lines repeat an evaluation, and are left out")
+    return Reading(list(records.values()), notes)
 
 
 def column(records: Sequence[ScalingRecord], name: str) -> np.ndarray:
@@ -171,13 +197,22 @@ def whole_lines(path: Path) -> Iterator[tuple[str, str | None]]:
             yield f"{path}:{number}", None if torn else line
 
 
-def _ends_cleanly(path: Path) -> bool:
-    """Whether a new line can start at the end of the file."""
-    if not path.exists() or path.stat().st_size == 0:
-        return True
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def _up_to_newline(data: bytes) -> bytes:
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line; None where it is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _same(row: dict[str, Any], besides: Sequence[str]) -> str:
+    """Equal for rows that are the same but for the fields `besides`."""
+    return json.dumps({k: v for k, v in row.items() if k not in besides}, sort_keys=True)
 
 
 def _ledgers(paths: Sequence[str | Path]) -> list[Path]:
@@ -196,8 +231,8 @@ def _ledgers(paths: Sequence[str | Path]) -> list[Path]:
 def _parse(line: str, where: str) -> ScalingRecord:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataFormatError(f"{where}: not a JSON line ({error.msg}).") from error
+    except (ValueError, RecursionError) as error:  # also of numbers of too many digits
+        raise DataFormatError(f"{where}: not a JSON line ({error}).") from error
     if not isinstance(row, dict):
         raise DataFormatError(f"{where}: expected a JSON object, found {type(row).__name__}.")
     _check_schema(row.get("schema"), where)
@@ -227,6 +262,15 @@ def _check_fields(row: dict[str, Any], bins: list[Any], where: str) -> None:
     for key, value in [*row.items(), *((f"{BIN}{n}", value) for n, value in enumerate(bins))]:
         kinds = _JSON_TYPES["float | None"] if _BIN.fullmatch(key) else _KINDS.get(key)
         if kinds is None:
-            raise DataFormatError(f"{where}: unknown field '{key}'.{suggest(key, _KINDS)}")
-        if type(value) not in kinds:
-            raise DataFormatError(f"{where}: {key} cannot be {json.dumps(value)}.")
+            raise DataFormatError(f"{where}: unknown field {key[:LONG]!r}.{suggest(key, _KINDS)}")
+        if type(value) not in kinds or not _sane(value):
+            shown = json.dumps(value)
+            shown = shown if len(shown) < LONG else f"{shown[:LONG]}..."
+            raise DataFormatError(f"{where}: {key} cannot be {shown}.")
+
+
+def _sane(value: Any) -> bool:
+    """Whether a number is one that arrays can hold, and a text one that files can."""
+    if isinstance(value, str):
+        return value.encode(errors="ignore").decode() == value
+    return not isinstance(value, int) or abs(value) < LARGEST

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
-from stepsight.distributed import rank
+from stepsight.distributed import phase, rank
 from stepsight.errors import UserError
-from stepsight.evaluation.evaluator import same_size
 from stepsight.evaluation.jobs import ScoringPlan, protocols_of
 from stepsight.evaluation.predictors import working_at
 from stepsight.evaluation.results import write_table
+from stepsight.evaluation.scoring.items import PART, same_size
 from stepsight.evaluation.statistics import stacked
 from stepsight.evaluation.views import cropped
 from stepsight.metrics.masked import Rows
@@ -32,6 +32,7 @@ from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.adaptive import rounds, standard_error
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.working import grid_of
+from stepsight.signals import Preempted, requested
 from stepsight.tasks.base import Task
 from stepsight.tasks.merging import merge_rules
 from stepsight.testtime import outcomes
@@ -50,10 +51,13 @@ def run(
     sources: Mapping[str, Source],
     plan: ScoringPlan,
     advance: Callable[[int], None] = lambda images: None,
+    images: Mapping[str, Sequence[int]] | None = None,
 ) -> list[StrategyRow]:
     """Try every strategy on each task's source (`sources`, by task); write and return the rows.
+    images: of these, by task; None: as many as planned.
 
-    The first of several processes does it all. Raises UserError for less than 2 members.
+    The first of several processes does it all. Raises UserError for less than 2 members, and
+    Preempted where this process is asked to end: its work is then done again.
     """
     if rank() != 0:
         return []
@@ -70,7 +74,8 @@ def run(
             seed=plan.seed,
             chunk_size=plan.chunk_size,
         )
-        tried = trial.strategies(source, range(plan.count(source)), advance)
+        chosen_images = images[task] if images else range(plan.count(source))
+        tried = trial.strategies(source, chosen_images, advance)
         rows += outcomes.table(task, tried, trial.protocol)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / FILE, [asdict(row) for row in rows])
@@ -117,6 +122,9 @@ class Trial:
         """Every strategy on the images of a source."""
         parts: dict[str, list[StrategyScores]] = {}
         for batch in _batches(source, images, self.protocol, self.chunk_size):
+            phase(f"strategies of {self.task.name}", PART)
+            if asked := requested():
+                raise Preempted(f"{asked}: the sweep is kept, its strategies are begun again.")
             for strategy in self._on(batch.to(self.pipeline.device)):
                 parts.setdefault(strategy.name, []).append(strategy)
             advance(len(batch))

@@ -146,7 +146,9 @@ def sweep_variants(
         claims = write_sweep(folder, swept)
         if with_strategies:
             most = max(tried, key=lambda variant: max(variant.plan.members))
-            strategies.run(folder, most.pipeline, most.candidate.sources, most.plan, advance)
+            images = {row.scores.task: row.scores.indices for row in swept if row.variant is most}
+            what = most.pipeline, most.candidate.sources, most.plan
+            strategies.run(folder, *what, advance, images)
         sweep_page.write(folder, page)
     return claims
 
@@ -255,15 +257,15 @@ def _show(folder: Path, swept: Sequence[VariantScores]) -> None:
     options = [
         SamplingOption(_working(row), row.scores.settings)
         for row in swept
-        if way(Family.of(row.columns)) == sampled
+        if way(Family.of(row.columns)) == sampled and row.scores.keys == best.scores.keys
     ]
-    film = shoot(task, options, best.job.source, best.job.indices, protocol, seed=plan.seed)
+    film = shoot(task, options, best.job.source, best.scores.indices, protocol, seed=plan.seed)
     figures.to_png(draw(film), folder / f"film-{task}.png")
 
 
 def _working(row: VariantScores) -> DensePipeline:
     """The pipeline at the size it was scored at, merging as it did."""
-    task, grid = row.scores.task, size_of(row.job.source[row.job.indices[0]])
+    task, grid = row.scores.task, size_of(row.job.source[row.scores.indices[0]])
     sizes = grid, row.variant.plan.size, row.job.protocols[0].working
     pipeline = working_at(row.variant.pipeline, task, *sizes)
     return pipeline.sampling(merge={task: row.scores.merge}) if row.scores.merge else pipeline

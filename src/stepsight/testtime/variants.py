@@ -92,7 +92,7 @@ class Variant:
         names = [settings.spacing] if settings.spacing != usual.spacing else []
         names += [settings.sampling_schedule] if settings.sampling_schedule != "trained" else []
         names += [f"{self.plan.size}px"] if self.plan.size else []
-        names += starts_text(settings)
+        names += starts_text(settings) + ["raw"] * (self.pipeline.weights == "raw")
         return " ".join([settings.sampler, *names, *([merge] if merge else [])])
 
 

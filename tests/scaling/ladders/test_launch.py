@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from stepsight import signals
 from stepsight.errors import UserError
 from stepsight.scaling.ladders import launch
 from stepsight.scaling.ladders.ladder import Ladder, LadderStage, Rung
@@ -139,6 +142,53 @@ def test_an_interrupted_ladder_ends_its_rungs(ladder, tmp_path):
         launch.run_local(jobs, 1, lambda one: None)
     assert time.monotonic() - began < 20 and not launch.RUNNING
     assert not (ladder.out / "logs/train--b.log").exists()  # which was not begun
+
+
+# Saves when it is asked to end, and goes on where it stopped.
+SAVING = """
+import json, signal, sys, time
+from pathlib import Path
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+folder = Path(flags["--run-dir"])
+folder.mkdir(parents=True, exist_ok=True)
+def save(*_):
+    (folder / "saved").touch()
+    print("preempted: step 7 is saved")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(folder / "began").touch()
+if not (folder / "saved").exists():
+    time.sleep(60)
+(folder / "report.html").write_text("done")
+"""
+
+
+@pytest.mark.parametrize("number", signals.ASKING)
+def test_a_signal_to_a_ladder_is_passed_on_and_its_rungs_go_on_later(ladder, tmp_path, number):
+    (tmp_path / "program.py").write_text(SAVING)
+    jobs = launch.prepare(ladder, [rung("train/a"), rung("train/b")], tmp_path / "program.py")
+    told: list[launch.RungOutcome] = []
+
+    def send() -> None:
+        while not (ladder.out / "train/a/began").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    with signals.caught(), pytest.raises(signals.Preempted, match="same command goes on"):
+        threading.Thread(target=send).start()
+        launch.run_local(jobs, 1, told.append)
+    assert [(one.name, one.state, one.why) for one in told] == [
+        ("train/a", "preempted", "preempted: step 7 is saved")
+    ]
+    assert not (ladder.out / "train/b").exists() and not launch.RUNNING
+    assert launch.run_job(jobs[0]).state == "done"
+
+
+def test_a_rung_that_was_preempted_by_itself_is_no_failure(ladder, tmp_path):
+    (tmp_path / "program.py").write_text("raise SystemExit(75)")
+    jobs = launch.prepare(ladder, [rung("train/a")], tmp_path / "program.py")
+    (found,) = launch.run_local(jobs, 1, lambda one: None)
+    assert found.state == "preempted"
 
 
 def test_without_a_cluster_it_is_said(ladder, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ def run(args: Args) -> int:
     from stepsight.conversion.dit import export_dit
     from stepsight.conversion.marigold import export_marigold
 
-    saved = checkpoint.read(args.checkpoint)
+    saved = checkpoint.read(args.checkpoint, lazy=True)
     notes = {"dit": export_dit, "marigold": export_marigold}[args.format](saved, out)
     print(f"model       {saved.config.model.name}")
     print_notes(notes, out)

@@ -58,7 +58,7 @@ def _from_folder(args: Args, kind: str, name: str) -> Converted:
         from stepsight import checkpoint
         from stepsight.conversion.write import copied
 
-        return copied(checkpoint.read(args.source))
+        return copied(checkpoint.read(args.source, lazy=True))
     from stepsight.conversion.marigold import import_folder
 
     return import_folder(args.source, name)

@@ -26,6 +26,6 @@ def run(args: Args) -> int:
     from stepsight import checkpoint
     from stepsight.conversion.upcycle import upcycle
 
-    saved = checkpoint.read(args.checkpoint)
+    saved = checkpoint.read(args.checkpoint, lazy=True)
     write_run(upcycle(saved, args.experts, args.top_k, args.weights, args.shared), out)
     return 0

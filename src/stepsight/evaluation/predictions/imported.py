@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class Imported(Predictor):
     scale: float = 1000.0
     resize: bool = False
     chunk_size: int = 16
+    of_files: ClassVar[bool] = True
 
     @property
     def provenance(self) -> Provenance:

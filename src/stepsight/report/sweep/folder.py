@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stepsight.errors import DataFormatError
 from stepsight.results import with_nan
-from stepsight.scaling.reading import read_json, read_text
+from stepsight.scaling.reading import read_json, read_table
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.frontier import FrontierCell, frontier
@@ -65,16 +65,24 @@ def read_sweep_folder(path: Path) -> SweepFolder:
     Raises `DataFormatError` if a file in it is damaged.
     """
     table, claims = path / "sweep.csv", read_json(path / "claims.json", [])
-    outdated = any("given" not in claim for claim in claims)
+    tried = path / "strategies.csv"
+    outdated = any(isinstance(claim, dict) and "given" not in claim for claim in claims)
     return SweepFolder(
         path=path,
         cells=read_sweep(table) if table.is_file() else [],
         fits=read_json(path / "fit.json", {}),
-        claims=[] if outdated else [Claim.of(claim) for claim in claims],
+        claims=[] if outdated else _claims(path / "claims.json", claims),
         outdated=outdated,
         fronts=read_json(path / "frontier.json", {}),
-        strategies=list(csv.DictReader(read_text(path / "strategies.csv").splitlines())),
+        strategies=list(read_table(tried).numbered.values()) if tried.is_file() else [],
     )
+
+
+def _claims(path: Path, rows: Sequence[Any]) -> list[Claim]:
+    try:
+        return [Claim.of(row) for row in rows]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataFormatError(f"{path}: damaged ({error!r}). Sweep again.") from None
 
 
 def fullest(cells: Sequence[Cell]) -> tuple[Family, list[Cell]]:

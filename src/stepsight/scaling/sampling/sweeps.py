@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from stepsight.errors import DataFormatError, UserError, command, suggest
 from stepsight.measures import main_metric, measure
+from stepsight.scaling.reading import read_table
 
 
 class Family(NamedTuple):
@@ -115,6 +116,7 @@ _AT_LEAST = {
     "images": 0,
     "temperature": 0.0,
 } | dict.fromkeys(("gflop_per_image", "ms_per_image", "peak_gb"), 0.0)
+LARGEST = 2.0**63  # more is no number of calls, images or bytes
 
 
 def read_sweep(path: str | Path) -> list[Cell]:
@@ -132,14 +134,11 @@ def read_sweep(path: str | Path) -> list[Cell]:
             f"{path} does not exist. Name a sweep.csv; one is written by "
             f"`{command('evaluate', '--checkpoint', 'RUN', '--sweep')}`."
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataFormatError(f"{path}: not a sweep.csv, it lacks {', '.join(missing)}.")
-        numbered = {}
-        for row in reader:
-            numbered[reader.line_num] = _cell(row, f"{path}:{reader.line_num}")
+    rows = read_table(path)
+    missing = [name for name in REQUIRED if name not in rows.columns]
+    if missing:
+        raise DataFormatError(f"{path}: not a sweep.csv, it lacks {', '.join(missing)}.")
+    numbered = {line: _cell(row, f"{path}:{line}") for line, row in rows.numbered.items()}
     _refuse_twice(path, numbered)
     return list(numbered.values())
 
@@ -229,7 +228,10 @@ def _value(text: str, kind: str, name: str, where: str) -> Any:
     try:
         value = _READ[kind](text)
     except ValueError as error:
-        raise DataFormatError(f"{where}: {name} cannot be '{text}'.") from error
-    if name in _AT_LEAST and value < _AT_LEAST[name]:
-        raise DataFormatError(f"{where}: {name} cannot be {text}, below {_AT_LEAST[name]:g}.")
+        raise DataFormatError(f"{where}: {name} cannot be {text[:60]!r}.") from error
+    least = _AT_LEAST.get(name)
+    if least is not None and value < least:
+        raise DataFormatError(f"{where}: {name} cannot be {text.strip()[:60]}, below {least:g}.")
+    if least is not None and (value >= LARGEST or (name == "temperature" and math.isnan(value))):
+        raise DataFormatError(f"{where}: {name} cannot be {text.strip()[:60]}.")
     return value

@@ -61,6 +61,8 @@ class Record:
     key: str
     tables: dict[TableKey, Rows] = field(default_factory=dict)  # rows without their leading "b"
     usage: dict[TableKey, Usage] = field(default_factory=dict)  # by the key of the score
+    failed: bool = False  # whether a model's answer held a NaN or an infinity
+    bad: str = ""  # why it could not be scored
 
     def line(self) -> str:
         """The record as one line of JSON."""
@@ -68,8 +70,8 @@ class Record:
             [key, {name: _packed(value) for name, value in rows.items()}]
             for key, rows in self.tables.items()
         ]
-        row = {"place": self.place, "key": self.key, "tables": tables}
-        return json.dumps(row | {"usage": list(self.usage.items())})
+        row = {"place": self.place, "key": self.key, "failed": self.failed, "bad": self.bad}
+        return json.dumps(row | {"tables": tables, "usage": list(self.usage.items())})
 
     @classmethod
     def of(cls, line: str) -> Record:
@@ -80,7 +82,8 @@ class Record:
             for key, rows in row["tables"]
         }
         usage = {TableKey(*key): Usage(s, (h, w), gb) for key, (s, (h, w), gb) in row["usage"]}
-        return cls(row["place"], row["key"], tables, usage)
+        state = row.get("failed", False), row.get("bad", "")
+        return cls(row["place"], row["key"], tables, usage, *state)
 
 
 class Journal:
@@ -101,7 +104,7 @@ class Journal:
     ) -> None:
         self._header = json.dumps(subject, sort_keys=True)
         self._stem = f"{name}-{hashlib.sha256(self._header.encode()).hexdigest()[:12]}"
-        self._folder, self._name, self._rank, self._say = folder, name, rank, say
+        self.folder, self._name, self._rank, self._say = folder, name, rank, say
 
     def records(self) -> dict[int, Record]:
         """What all processes scored before this process started, by place."""
@@ -113,14 +116,15 @@ class Journal:
             with suppress(ValueError, KeyError):  # the process died while it wrote the line
                 record = Record.of(line)
                 records[record.place] = record
-        if records and self._rank == 0:
-            self._say(f"{self._name}: {len(records)} images were scored before; going on.")
+        scored = sum(not record.bad for record in records.values())
+        if scored and self._rank == 0:
+            self._say(f"{self._name}: {scored} images were scored before; going on.")
         return records
 
     def add(self, records: Iterable[Record]) -> None:
         """Append records. Once this returns they outlive the process."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._stem}.{self._rank}.jsonl"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self._stem}.{self._rank}.jsonl"
         begun = path.exists() and path.stat().st_size > 0
         start = "" if begun else self._header  # and a torn line must not swallow the next
         with path.open("a", encoding="utf-8") as file:
@@ -130,19 +134,19 @@ class Journal:
         """Forget this evaluation; call it once, when its results are written."""
         for path in self._files():
             path.unlink()
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._stem}.*.jsonl"))
+        return sorted(self.folder.glob(f"{self._stem}.*.jsonl"))
 
     def _drop_others(self) -> None:
         ours = set(self._files())
         alike = re.compile(rf"{re.escape(self._name)}-[0-9a-f]{{12}}\.\d+\.jsonl")
-        named = [path for path in self._folder.glob("*.jsonl") if alike.fullmatch(path.name)]
+        named = [path for path in self.folder.glob("*.jsonl") if alike.fullmatch(path.name)]
         others = [path for path in named if path not in ours]
         if others and self._rank == 0:
-            self._say(f"{self._name}: {self._folder} is of another evaluation; starting anew.")
+            self._say(f"{self._name}: {self.folder} is of another evaluation; starting anew.")
             for path in others:
                 path.unlink(missing_ok=True)
 

@@ -1,0 +1,40 @@
+"""Tables and records that disks, transfers and people have changed: read, or refused in a line."""
+
+from __future__ import annotations
+
+import random
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from stepsight.errors import UserError
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.faults.table_cases import cases, readers
+
+
+def test_they_are_read_as_they_were_written(tmp_path):
+    for reader in readers():
+        (tmp_path / reader.name).write_bytes(reader.whole)
+        reader.read(tmp_path / reader.name)
+
+
+@pytest.mark.parametrize(
+    ("count", "seed"), [(200, 0), pytest.param(20_000, 1, marks=pytest.mark.slow)]
+)
+def test_a_changed_file_is_read_or_refused(tmp_path, count, seed):
+    refused = 0
+    for number, case in enumerate(islice(cases(random.Random(seed)), count)):
+        path = tmp_path / case.reader
+        path.write_bytes(case.data)
+        try:
+            case.read(path)
+        except UserError as error:
+            refused += 1
+            assert len(str(error)) < 2000 and str(error).isprintable()
+        except Exception as error:
+            raise AssertionError(f"case {number}: {case.reader}, {case.change}") from error
+        path.unlink(missing_ok=True)
+    assert count / 4 < refused < count
