@@ -215,7 +215,7 @@ def test_there_are_files_to_check():
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
 def test_every_shipped_file_reads_describes_itself_and_reads_again(path):
-    from stepsight.training.dry_run import describe, lines
+    from stepsight.training.planning.dry_run import describe, lines
 
     config = resolved(str(path))
     assert from_dict(yaml.safe_load(config.to_yaml())) == config

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accelerate import Accelerator
+import torch
 from PIL import Image
 
 from stepsight.config import RunConfig, from_dict
@@ -95,7 +95,7 @@ def config(tmp_path_factory) -> RunConfig:
 def run(config, tmp_path_factory) -> tuple[Path, set[str]]:
     """A run of one step, and what ran from the draw of its batch to the gradient of its loss."""
     trace, patch = Trace(), pytest.MonkeyPatch()
-    draw, backward = Feed.draw, Accelerator.backward
+    draw, backward = Feed.draw, torch.Tensor.backward
 
     def first(self, step):
         trace.start()
@@ -106,7 +106,7 @@ def run(config, tmp_path_factory) -> tuple[Path, set[str]]:
         backward(self, *arguments)
 
     patch.setattr(Feed, "draw", first)
-    patch.setattr(Accelerator, "backward", last)
+    patch.setattr(torch.Tensor, "backward", last)
     try:
         path = fit(config, name="t", run_dir=str(tmp_path_factory.mktemp("runs") / "one"))
     finally:

@@ -1,7 +1,7 @@
 """What can go wrong with a run, done to it on purpose. One module per kind of fault.
 
 Each has `run(quick, folder)`: it commits its faults on runs below `folder` and returns a `Tally`
-for every bar that it holds them to. `benchmarks/reliability.py` runs them and writes the scoreboard.
+for every bar that it holds them to. `benchmarks/reliability.py` runs them, and writes the page.
 """
 
 from __future__ import annotations

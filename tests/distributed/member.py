@@ -37,7 +37,10 @@ class Member:
             raise RuntimeError("shapes cannot be multiplied")
         if self.fault == "hang":
             time.sleep(1000)
-        if self.fault.startswith("SIG"):
+        if self.fault == "SIGUSR1 to the parent":
+            os.kill(os.getppid(), signal.SIGUSR1)
+            time.sleep(3)
+        elif self.fault.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, self.fault))
 
     def run(self) -> int:

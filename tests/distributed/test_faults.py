@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +87,18 @@ def test_a_fault_of_one_process_is_named_and_ends_both(usual, case):
 @pytest.mark.parametrize("case", [case for case in CASES if case not in USUAL])
 def test_every_fault_of_one_process_is_named_and_ends_both(others, case):
     check(case, others[case])
+
+
+@pytest.mark.slow
+def test_processes_without_their_launcher_save_and_end(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    member = (str(HERE / "member.py"), "2", "SIGUSR1 to the parent", "0", "step")
+    with (tmp_path / "err").open("w+") as err:
+        run = subprocess.Popen(
+            [sys.executable, *launcher, *member], env=os.environ | QUIET, stderr=err
+        )
+        assert run.wait(60) == -signal.SIGUSR1
+        deadline = time.monotonic() + 10
+        while (tmp_path / "err").read_text().count("preempted: saved") < 2:
+            assert time.monotonic() < deadline, (tmp_path / "err").read_text()
+            time.sleep(0.1)

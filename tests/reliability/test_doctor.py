@@ -17,9 +17,9 @@ from stepsight.doctor import examine, machine, runs, settings
 from stepsight.doctor.findings import Finding, page
 from stepsight.doctor.patient import STEPS, Patient, shrunk, small_name
 from stepsight.errors import UserError
-from stepsight.training.memory import memory_of, with_training
+from stepsight.training.planning.memory import memory_of, with_training
+from stepsight.training.planning.workload import Workload
 from stepsight.training.spec import RunSpec
-from stepsight.training.workload import Workload
 
 TINY = {"model": {"name": "split-8"}, "data": {"scenes": {"size": [32, 32], "count": 64}}}
 

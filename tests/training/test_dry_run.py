@@ -19,7 +19,7 @@ from stepsight.errors import UserError
 from stepsight.evaluation.records import cost_of, forward_flops, picture_flops
 from stepsight.models.codec import Pixels
 from stepsight.tasks.table import build_tasks
-from stepsight.training.dry_run import describe, lines
+from stepsight.training.planning.dry_run import describe, lines
 
 
 def config(name: str, size=(64, 64), tasks=("depth", "flow"), **training):

@@ -18,10 +18,10 @@ GROUP = Group(
         "scaling": ("scaling", "what training and sampling compute buy: laws, frontiers, plans"),
         "convert": ("convert", "read published weights, make experts, write published layouts"),
         "protocols": ("protocols", "how predictions become numbers: names, ids, formulas, sources"),
-        "doctor": ("doctor", "whether this machine and configuration can train: checks of minutes"),
+        "doctor": ("overview.doctor", "whether this machine can train this configuration: minutes"),
         "steps": ("steps", "the noise levels that a sampler visits, call by call"),
-        "compare": ("compare", "costs and scores of several runs, side by side"),
-        "report": ("report", "write a run's report.html anew"),
+        "compare": ("overview.compare", "costs and scores of several runs, side by side"),
+        "report": ("overview.report", "write a run's report.html anew"),
     },
 )
 

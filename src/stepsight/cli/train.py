@@ -83,8 +83,8 @@ def _judged(args: Args, config: RunConfig) -> str:
                         ("--device-tflops", args.device_tflops)):  # fmt: skip
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{flag} {value:g}: must be above 0.")
-    from stepsight.training.hours import Speed
-    from stepsight.training.judge import judged, told
+    from stepsight.training.planning.hours import Speed
+    from stepsight.training.planning.judge import judged, told
 
     devices = args.devices or max(config.training.processes, 1)
     speed = Speed(devices, args.device_tflops, args.mfu)

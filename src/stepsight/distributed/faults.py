@@ -13,7 +13,7 @@ from stepsight.errors import UserError
 from stepsight.signals import FAULT, PREEMPTED, USER_ERROR, Preempted
 
 SIGNS = 2  # beats that show that another process lives on
-CHORUS = 2.0  # seconds in which the same error may be raised in all processes
+CHORUS = 3.0  # seconds in which the same error may be raised in all processes
 
 
 def speak(error: Exception, debug: bool = False) -> int:

@@ -23,7 +23,7 @@ from stepsight.signals import FAULT, PREEMPTED
 
 JOIN = 1800.0  # seconds for all processes to come together
 ALARM = 5.0  # without a beat, once something in the group has failed
-GRACE = 1.0  # for the main thread to end by itself when another process has failed
+GRACE = 2.0  # for the main thread to end by itself when another process has failed
 SAVED = 5.0  # the same when all have saved, and another process has ended
 FAREWELL = 4.0  # that the host of the board stays for the others to read it
 PER_BEAT = 32  # processes that share a beat of a second
@@ -194,17 +194,20 @@ class Watch:
         self.end(first.status)
 
     def _host_lost(self, how: str) -> None:
-        """All that know say it, since they cannot agree on one."""
+        """All that know say it, since they cannot agree on one. Without their launcher processes
+        can still save together."""
         self._over.set()
+        peer = self.peers.get(0)
+        launched = peer is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        if self.fault is None and launched:
+            who = f"the launcher at {os.environ['MASTER_ADDR']}"
+            say(f"error: {place.named(self.rank, place.host())}: {who} {how}.")
+            signals.request("the end of the launcher")
+            time.sleep(self.silence)
         self.seize()
-        if self.fault is None:
-            peer = self.peers.get(0)
-            if peer is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-                who = f"the launcher at {os.environ['MASTER_ADDR']}"
-                say(f"error: {place.named(self.rank, place.host())}: {who} {how}.")
-            else:
-                say(f"error: {_lost(0, peer, how)}")
-                _kill(peer)
+        if self.fault is None and peer is not None and not launched:
+            say(f"error: {_lost(0, peer, how)}")
+            _kill(peer)
         launching.reap(0)
         signals.end_at_once(self.fault.status if self.fault else FAULT)
 

@@ -16,10 +16,10 @@ from stepsight.doctor.findings import Finding
 from stepsight.doctor.patient import Patient
 from stepsight.errors import UserError
 from stepsight.models.moe import grouped_linear
-from stepsight.training.dry_run import describe
-from stepsight.training.hours import Speed, per_picture
-from stepsight.training.judge import size
-from stepsight.training.memory import memory_of
+from stepsight.training.planning.dry_run import describe
+from stepsight.training.planning.hours import Speed, per_picture
+from stepsight.training.planning.judge import size
+from stepsight.training.planning.memory import memory_of
 from stepsight.training.spec import RunSpec
 
 WRITTEN = 64 << 20  # bytes that the disk is timed with

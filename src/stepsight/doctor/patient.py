@@ -14,8 +14,8 @@ from stepsight.models.config import VAE_PREFIX, CodecSettings, DiTSize, SplitSiz
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
 from stepsight.training.objective import objective_of
+from stepsight.training.planning.workload import Workload, workload_of
 from stepsight.training.spec import RunSpec
-from stepsight.training.workload import Workload, workload_of
 
 STEPS, BATCH = 6, 8  # of the small run
 SMALL: dict[str, Any] = {  # settings of it that no configuration changes

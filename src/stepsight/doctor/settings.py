@@ -12,10 +12,10 @@ from stepsight.averages import HEAVY, decay_at, start_share
 from stepsight.doctor.findings import Finding
 from stepsight.doctor.patient import Patient
 from stepsight.training.config import TrainingSettings
-from stepsight.training.dry_run import pictures_at_a_time
-from stepsight.training.judge import Planner, size
-from stepsight.training.memory import memory_of
 from stepsight.training.optim import rate
+from stepsight.training.planning.dry_run import pictures_at_a_time
+from stepsight.training.planning.judge import Planner, size
+from stepsight.training.planning.memory import memory_of
 
 FEW = 200  # updates below which little is learnt
 LONG = 0.3  # share of a run that is a long warm-up

@@ -21,9 +21,9 @@ from stepsight.training.dense.rows import kinds_of
 from stepsight.training.feed import Feed, drop_banks, micro_batches
 from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.learner import Learner, check_processes
-from stepsight.training.loop import SET_UP, train
-from stepsight.training.memory import fitting, with_training
+from stepsight.training.loop import SET_UP, resuming, train
 from stepsight.training.objective import objective_of
+from stepsight.training.planning.memory import fitting, with_training
 from stepsight.training.progress import Progress, check_settings
 from stepsight.training.sharding import check_sharding, make_accelerator
 from stepsight.training.spec import RunSpec
@@ -85,7 +85,10 @@ def _fit(
             with readers_watched(), learner.saving(), _within_memory(spec.config.training):
                 train(learner, feed, progress, writer, console)
             distributed.phase("final evaluation", patience=SET_UP)
-            result, following = learner.objective.finish(feed, writer, console)
+            try:
+                result, following = learner.objective.finish(feed, writer, console)
+            except signals.Preempted as asked:
+                raise signals.Preempted(f"{asked} Go on with: {resuming(path)}") from None
         finally:
             if tracker is not None:
                 tracker.close()

@@ -21,11 +21,11 @@ from stepsight.models.moe import balance_of
 from stepsight.report.console import Console
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter
+from stepsight.training.health.recovery import Recovery
 from stepsight.training.learner import Learner
 from stepsight.training.log import Log
 from stepsight.training.objective import Micro
 from stepsight.training.progress import Progress
-from stepsight.training.recovery import Recovery
 
 SET_UP = 12 * 3600.0  # seconds that reading, coding and scoring data sets may take
 

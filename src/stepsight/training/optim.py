@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.averages import decay_at
 from stepsight.checkpoint import Checkpoint, CheckpointError
 from stepsight.training.config import TrainingSettings
 from stepsight.training.sharding import full, like, local
@@ -147,8 +148,7 @@ def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
 class EMA:
     """Exponential moving average of the parameters, in a dictionary by name.
 
-    The decay warms up as (1 + n) / (10 + n) over the updates n, so that an early average is one of
-    weights that were trained, and not of those that the run began with.
+    The decay warms up (`averages.decay_at`): an early average is one of weights that were trained.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -158,7 +158,7 @@ class EMA:
     @torch.no_grad()
     def update(self, net: nn.Module, updates: int) -> None:
         current, averages = local(p.detach() for p in net.parameters()), local(self.values.values())
-        decay = min(self.decay, (1 + updates) / (10 + updates))
+        decay = decay_at(self.decay, updates)
         torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, weights: dict[str, Tensor], device: torch.device) -> None:

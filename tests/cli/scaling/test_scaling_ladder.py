@@ -14,7 +14,7 @@ from stepsight.cli.main import main
 from stepsight.scaling.ladders.forecast import read_forecasts
 from stepsight.scaling.ladders.launch import read_status
 from stepsight.training.config import TrainingSettings
-from stepsight.training.dry_run import describe
+from stepsight.training.planning.dry_run import describe
 
 ROOT = Path(__file__).parents[3]
 SIZES = {"DiT-32x1/8": 30_000, "DiT-32x2/8": 60_000, "DiT-64x2/8": 200_000, "DiT-64x4/8": 350_000}

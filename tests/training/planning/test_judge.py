@@ -10,13 +10,12 @@ import pytest
 from stepsight.cli import train
 from stepsight.config import from_dict
 from stepsight.evaluation.records import cost_of
-from stepsight.training.hours import Speed, flops_of
-from stepsight.training.judge import judged
-from stepsight.training.memory import with_training
+from stepsight.training.planning.hours import Speed, flops_of
+from stepsight.training.planning.judge import judged, told
+from stepsight.training.planning.memory import with_training
+from stepsight.training.planning.workload import workload_of
 from stepsight.training.spec import RunSpec
-from stepsight.training.workload import workload_of
 
-ROOT = Path(__file__).parents[3]
 SMALL = ["--model.name", "DiT-64x2/2", "--training.precision", "bf16", "--training.batch", "8"]
 SMALL += ["--training.optimizer", "adamw", "--data.scenes.size", "32", "32"]
 
@@ -86,6 +85,7 @@ def test_the_final_evaluation_counts_every_call(lab):
     assert found["final evaluation"] == images * (2 * cost.encode + calls * cost.call)
 
 
+@pytest.mark.slow
 def test_codes_and_decodes_of_a_vae_are_counted():
     latent = {"tasks": {"depth": {}}, "data": {"scenes": {"size": [64, 64]}}}
     latent |= {"model": {"name": "DiT-64x2/2"}, "codec": {"path": "no-such-vae"}}
@@ -98,11 +98,11 @@ def test_codes_and_decodes_of_a_vae_are_counted():
     assert "coding" not in cached["memory_parts"]
 
 
-def test_data_that_are_not_there_are_a_problem_and_no_error(capsys):
-    paper = ROOT / "configs" / "paper" / "depth.yaml"
-    assert train.main(["--dry-run", "--json", "--config", str(paper)]) == 0
-    found = json.loads(capsys.readouterr().out)
+def test_data_that_are_not_there_are_a_problem_and_no_error(tmp_path):
+    run = {"model": {"name": "DiT-32x1/4"}, "tasks": {"depth": {}}}
+    found = judged(from_dict(run | {"data": {"nyuv2": {"root": str(tmp_path / "no")}}}), Speed())
     assert "not found" in found["problems"][0] and found["assumptions"]["every_truth"]
+    assert any(line.startswith("problem   nyuv2") for line in told(found))
 
 
 def test_the_start_is_looked_at(capsys, lab, tmp_path):

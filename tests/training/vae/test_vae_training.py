@@ -24,9 +24,9 @@ from stepsight.models.vae import VAE, build_vae, to_pictures
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import generator
 from stepsight.tasks.table import build_tasks
-from stepsight.training.dry_run import describe, lines
 from stepsight.training.feed import Feed
 from stepsight.training.fit import fit as train
+from stepsight.training.planning.dry_run import describe, lines
 from stepsight.training.vae import objective as vae
 
 WEIGHTS = Path("vae") / "diffusion_pytorch_model.safetensors"

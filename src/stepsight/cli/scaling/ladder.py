@@ -225,7 +225,7 @@ def _stages(ladder: Ladder) -> list[list[Rung]]:
 
 
 def _target(rung: Rung) -> ForecastTarget:
-    from stepsight.training.dry_run import describe
+    from stepsight.training.planning.dry_run import describe
 
     described = describe(configuration.from_dict(rung.config))
     return ForecastTarget(rung.name, described["params_active"], ladders.images_of(rung.config))
@@ -233,7 +233,7 @@ def _target(rung: Rung) -> ForecastTarget:
 
 def _table(rungs: Sequence[Rung]) -> list[str]:
     """What each rung would cost."""
-    from stepsight.training.dry_run import describe
+    from stepsight.training.planning.dry_run import describe
 
     lines = [DRY.format("rung", "parameters", "images", "PFLOP", "factor")]
     known: dict[str, dict[str, Any]] = {}  # rungs that differ in images alone are alike

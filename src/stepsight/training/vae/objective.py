@@ -35,13 +35,13 @@ from stepsight.models.factory import flops_by_group
 from stepsight.models.vae import VAE, build_vae, to_pictures
 from stepsight.report.console import Console
 from stepsight.seeding import generator
-from stepsight.training.dry_run import describe
 from stepsight.training.feed import Feed, open_banks
 from stepsight.training.folder import RunWriter
+from stepsight.training.planning.dry_run import describe
+from stepsight.training.planning.workload import target_pictures
 from stepsight.training.progress import Progress
 from stepsight.training.spec import RunSpec, match, streamed
 from stepsight.training.vae.reconstruction import encode_passes, reconstruction, reconstruction_grid
-from stepsight.training.workload import target_pictures
 
 EDGES = 0.1
 KL = 1e-6

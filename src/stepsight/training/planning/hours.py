@@ -14,10 +14,10 @@ from stepsight.evaluation.records import picture_flops
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.tasks.base import Task
 from stepsight.testtime.variants import starts_of
-from stepsight.training.codec_cost import CodecCost
 from stepsight.training.dense.rows import rows_per_picture
+from stepsight.training.planning.codec_cost import CodecCost
+from stepsight.training.planning.workload import Workload, target_pictures
 from stepsight.training.spec import RunSpec
-from stepsight.training.workload import Workload, target_pictures
 
 CALIBRATED = 8  # members of the ensembles that uncertainty is calibrated on
 

@@ -11,8 +11,8 @@ from stepsight.data.config import ScenesSettings
 from stepsight.models.factory import active_parameters, flops_by_group, parameter_groups
 from stepsight.tasks.table import build_tasks
 from stepsight.training.config import TrainingSettings
-from stepsight.training.memory import memory_of
-from stepsight.training.workload import Workload, workload_of
+from stepsight.training.planning.memory import memory_of
+from stepsight.training.planning.workload import Workload, workload_of
 
 
 def describe(config: RunConfig, work: Workload | None = None) -> dict[str, Any]:

@@ -37,11 +37,11 @@ from stepsight.models.activations import Activations, activations
 from stepsight.models.config import VAE_PREFIX
 from stepsight.models.factory import repeated_blocks
 from stepsight.tasks.base import Task
-from stepsight.training.codec_cost import CodecCost
 from stepsight.training.config import TrainingSettings
 from stepsight.training.optim import is_matrix
+from stepsight.training.planning.codec_cost import CodecCost
+from stepsight.training.planning.workload import Workload, workload_of
 from stepsight.training.recompute import COSTLY
-from stepsight.training.workload import Workload, workload_of
 
 FLOAT = 4  # bytes; weights, gradients, moments and the average are kept in float32
 MEASURED = 4  # rows that activations are measured at, to be scaled

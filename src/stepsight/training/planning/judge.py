@@ -17,9 +17,10 @@ from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.tasks.table import build_tasks
-from stepsight.training.dry_run import describe, lines, pictures_at_a_time
-from stepsight.training.hours import Speed, flops_of
-from stepsight.training.memory import (
+from stepsight.training.objective import objective_of
+from stepsight.training.planning.dry_run import describe, lines, pictures_at_a_time
+from stepsight.training.planning.hours import Speed, flops_of
+from stepsight.training.planning.memory import (
     Memory,
     fitting,
     memory_of,
@@ -27,10 +28,9 @@ from stepsight.training.memory import (
     planned_precision,
     with_training,
 )
-from stepsight.training.objective import objective_of
+from stepsight.training.planning.workload import Workload, workload_of
 from stepsight.training.progress import Progress
 from stepsight.training.spec import RunSpec
-from stepsight.training.workload import Workload, workload_of
 
 GB = 1e9
 NAMED = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -38,7 +38,7 @@ WAYS = ("none", "selective", "block")  # of recomputation, the dearest in memory
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """A way of using the devices, and what it needs of each of them."""
 
     sharding: str
@@ -94,12 +94,12 @@ class Planner:
         self.tasks = build_tasks(config.tasks)
         self.kind = "cuda" if room is not None or torch.cuda.is_available() else "cpu"
 
-    def plan(self, sharding: str, recompute: str, micro_batch: int) -> Plan:
+    def plan(self, sharding: str, recompute: str, micro_batch: int) -> MemoryPlan:
         config = with_training(self.config, sharding=sharding, recompute=recompute)
         memory = memory_of(config, self.tasks, self.devices, micro_batch, self.kind, self.work)
-        return Plan(sharding, recompute, micro_batch, memory)
+        return MemoryPlan(sharding, recompute, micro_batch, memory)
 
-    def chosen(self) -> Plan:
+    def chosen(self) -> MemoryPlan:
         """As the settings say; "auto" takes as many pictures at a time as fit."""
         training = self.config.training
         size = pictures_at_a_time(training, self.devices)
@@ -108,7 +108,7 @@ class Planner:
             size = fitting(self.config, self.tasks, self.devices, int(self.room), *how) or 1
         return self.plan(training.sharding, training.recompute, size)
 
-    def alternatives(self, chosen: Plan) -> list[Plan]:
+    def alternatives(self, chosen: MemoryPlan) -> list[MemoryPlan]:
         """What sharding, recomputation and smaller micro-batches would change, each at all that a
         process has of a batch, and at less."""
         whole, *less = micro_batches(self.config.training, self.devices)

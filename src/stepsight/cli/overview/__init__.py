@@ -1,0 +1,1 @@
+"""Commands that look at runs and machines: what there is, and how it stands."""
