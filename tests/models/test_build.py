@@ -8,6 +8,7 @@ from torch import nn
 
 from stepsight import models
 from stepsight.errors import UserError
+from stepsight.models.activations import activation_bytes
 from stepsight.models.codec import Pixels
 from stepsight.models.config import (
     CUSTOM_UNET,
@@ -22,7 +23,7 @@ from stepsight.models.config import (
     UNetSize,
     parse,
 )
-from stepsight.models.factory import activation_bytes, build, check_size, count_flops
+from stepsight.models.factory import build, check_size, count_flops
 
 CHANNELS = dict(target_channels=2, cond_channels=6, labels=3)
 

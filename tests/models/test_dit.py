@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stepsight.models.activations import activation_bytes
 from stepsight.models.config import DIT, DiTSize, ModelSettings, SplitSize, parse
 from stepsight.models.dit import DiT, DiTBlock
-from stepsight.models.factory import activation_bytes, build, count_flops, parameter_groups
+from stepsight.models.factory import build, count_flops, parameter_groups
 from stepsight.models.layers import position_table
 from stepsight.models.moe import balance_loss, expert_usage
 from stepsight.scaling.flops import DiTShape, forward_flops, parameters

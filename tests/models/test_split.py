@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from stepsight.errors import UserError
+from stepsight.models.activations import activation_bytes
 from stepsight.models.config import SPLIT, ModelSettings
 from stepsight.models.factory import (
-    activation_bytes,
     build,
     check_size,
     count_flops,

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stepsight.errors import UserError
+from stepsight.models.activations import activation_bytes
 from stepsight.models.config import UNET, ModelSettings, parse
-from stepsight.models.factory import activation_bytes, check_size, count_flops
+from stepsight.models.factory import check_size, count_flops
 from stepsight.models.unet import ClassUNet, TextUNet, build_unet, diffusers_config
 
 TARGET, COND, LABELS, TOKENS = 2, 3, 4, 5

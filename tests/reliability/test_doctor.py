@@ -178,12 +178,12 @@ def test_a_small_run_that_fails_is_a_finding_with_its_command(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_small_runs_agree_and_survive_a_kill(capsys, tmp_path, monkeypatch):
+def test_a_small_run_survives_a_kill(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["--only", "processes", "--only", "resume", "--model.name", "DiT-XL/2-8E2A"]
+    flags = ["--only", "resume", "--model.name", "DiT-XL/2-8E2A"]
     assert command_line.main(["doctor", "--json", *flags]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["status"] for row in found["checks"]] == ["ok", "ok"], found
+    assert [row["status"] for row in found["checks"]] == ["ok"], found
 
 
 # ---------------------------------------------------------------------------- the command

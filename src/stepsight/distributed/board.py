@@ -66,6 +66,13 @@ class Board:
     def ends(self, ranks: Iterable[int]) -> dict[int, str]:
         return self._all("end", ranks)
 
+    def leave(self, rank: int) -> None:
+        """Note that a process reads the board no more."""
+        self.store.set(f"{self.prefix}/gone/{rank}", "")
+
+    def gone(self, ranks: Iterable[int]) -> dict[int, str]:
+        return self._all("gone", ranks)
+
     def _all(self, kind: str, ranks: Iterable[int]) -> dict[int, str]:
         keys = {rank: f"{self.prefix}/{kind}/{rank}" for rank in ranks}
         if keys and not self.store.check(list(keys.values())):  # or reading them would wait

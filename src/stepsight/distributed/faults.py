@@ -52,7 +52,7 @@ def _speak_in(mine: Watch, error: Exception, debug: bool) -> None:
     if first == fault or first.text != words:
         alike = status == PREEMPTED  # as all are, since a signal is everyone's
         if first == fault and not alike:
-            alike = {*mine.wait_for_ends(CHORUS).values()} == {words}
+            alike = {*mine.of_others(mine.board.ends, CHORUS).values()} == {words}
         text = _line(error, "" if alike else place.named(mine.rank, place.host()))
         if status == FAULT or (debug and status == USER_ERROR):
             text = "".join(traceback.format_exception(error)) + text

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Any
@@ -94,17 +95,20 @@ class Watch:
     def end(self, status: int, words: str = "") -> None:
         """End this process, after `seize`; its last words are known to the others."""
         quickly(lambda: self.board.end(self.rank, words), None)
+        quickly(lambda: self.board.leave(self.rank), None)
         patience = SAVED if status == PREEMPTED else FAREWELL
         if self.hosts:  # the board ends with this process
-            self.wait_for_ends(patience)
+            self.of_others(self.board.gone, patience)
         launching.reap(patience)
         signals.end_at_once(status)
 
-    def wait_for_ends(self, patience: float) -> dict[int, str]:
-        """The last words of the other processes, once all that can have said them."""
+    def of_others(
+        self, ask: Callable[[Iterable[int]], dict[int, str]], patience: float
+    ) -> dict[int, str]:
+        """What the board says of the other processes, once it says it of all that live."""
         deadline, found = time.monotonic() + patience, dict[int, str]()
         while time.monotonic() < deadline:
-            found = quickly(lambda: self.board.ends(self.awaited()), found)
+            found = quickly(lambda: ask(self.awaited()), found)
             lost = {rank for rank, peer in self.peers.items() if peer.state() in ("X", "T")}
             if found.keys() | lost >= self.awaited():
                 break

@@ -183,22 +183,3 @@ def _on_meta(part: Any) -> Any:
     if isinstance(part, tuple):
         return tuple(map(_on_meta, part))
     return None if part is None else part.to("meta")
-
-
-def activation_bytes(factory: Callable[[], nn.Module], example: tuple[Any, ...]) -> int:
-    """Bytes that one forward pass keeps for its backward pass, each storage counted once."""
-    with torch.device("meta"):
-        net = factory()
-    arguments = _on_meta(example)
-    weights = {p.untyped_storage()._cdata for p in net.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = net(*arguments)  # noqa: F841  keeps the storages alive, so that none is counted twice
-    return sum(kept.values())

@@ -123,7 +123,7 @@ def test_a_device_of_eight_needs_what_is_planned(eight):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", "selective"])
-@pytest.mark.parametrize("name", [DENSE, MIXED])
+@pytest.mark.parametrize("name", ["DiT-128x6/2", "DiT-128x6/2-8E2A"])
 def test_however_it_recomputes(eight, name, mode):
     for shards in (1, WORLD):
         way = name, mode, "no", 8, shards
