@@ -3,6 +3,7 @@ and nothing written."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,13 @@ def test_debug_shows_where_it_was_raised():
         guarded(body, ["thing", "--debug"])
 
 
-def test_only_the_first_process_speaks(capsys, monkeypatch):
+def test_a_process_that_is_not_the_first_says_who_it_is(capsys, monkeypatch):
     def body(arguments: list[str]) -> int:
         raise UserError("no.")
 
     monkeypatch.setenv("RANK", "1")
-    assert guarded(body, []) == 2 and capsys.readouterr().err == ""
+    assert guarded(body, []) == 2
+    assert re.fullmatch(r"error: rank 1 of 1 \(.+\): no\.\n", capsys.readouterr().err)
 
 
 def test_bugs_keep_their_traceback_and_interrupts_their_status():

@@ -34,13 +34,14 @@ class RunLock:
 
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE) -> None:
         self.path, self._beat, self._stale = folder / LOCK, beat, stale
-        self._token, self._owner, self._made = "", 0, False
+        self._token, self._owner, self._made = "", 0, list[Path]()
         self._done = threading.Event()
 
     def acquire(self) -> None:
         """Raises UserError if another process writes here, or nothing can be written."""
         try:
-            self._made = not self.path.parent.exists()
+            folders = (self.path.parent, self.path.parent.parent)
+            self._made = [folder for folder in folders if not folder.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._take()
         except OSError as error:
@@ -123,7 +124,7 @@ class RunLock:
                 pass  # as on a disk that is away for a moment: the next beat tries again
 
     def release(self) -> None:
-        """Let others in. A folder that was made for the lock alone goes too."""
+        """Let others in. Folders that were made for the lock alone go too."""
         if self._owner != os.getpid():  # a copy of the process does not own what it inherits
             return
         self._done.set()
@@ -131,11 +132,11 @@ class RunLock:
         if self.held:
             self.path.unlink(missing_ok=True)
         self._token, self._owner = "", 0
-        if self._made:
+        for folder in self._made:
             try:
-                self.path.parent.rmdir()
+                folder.rmdir()
             except OSError:
-                pass  # there is something in it by now
+                break  # there is something in it by now
 
     def __enter__(self) -> Self:
         self.acquire()

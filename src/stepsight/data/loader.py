@@ -7,11 +7,15 @@ and a run that stopped anywhere begins at its next request.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Self
 
 import torch
@@ -32,6 +36,7 @@ from stepsight.types import Batch, Sample
 
 PATIENCE = 0.8  # of the time that a step may take: then the reader of a batch counts as hung
 STOPPED = 50.0  # seconds to wait for one that is stopped
+STOP = ", which is stopped"
 SAID = 30.0  # seconds of waiting after which it is said
 LOOK = 5.0  # seconds between looks whether all readers are alive
 AHEAD = 2  # requests that a reader works ahead
@@ -181,56 +186,78 @@ class Loader:
             if reader.is_alive():
                 reader.kill()
                 reader.join()
+            elif reader.pid and _is_child(reader.pid):  # given up as dead while it was stopped
+                os.kill(reader.pid, signal.SIGKILL)
 
     def _next(self, request: Request) -> Answer:
         if self._answers is None or next(self._expected) != request:
             self._seek(request)
             next(self._expected)
-        began, said, again = time.monotonic(), False, False
-        while True:
-            try:
-                assert self._answers is not None
-                answer = next(self._answers)
-                self._taken += 1
-                return answer
-            except (RuntimeError, EOFError, OSError) as error:  # torch's word, or a torn connection
-                reason, *_ = str(error).splitlines() or [type(error).__name__]
+        again = False
+        with self._looked_after(request) as hung:
+            while True:
+                try:
+                    assert self._answers is not None
+                    answer = next(self._answers)
+                    self._taken += 1
+                    return answer
+                except (RuntimeError, EOFError, OSError) as error:  # torch's word, or a torn pipe
+                    reason, *_ = str(error).splitlines() or [type(error).__name__]
+                    if "timed out" in reason and not hung:
+                        continue  # all readers are alive: torch looks whenever it times out
+                    if reason.startswith("Caught"):  # a bug, with the traceback of the reader
+                        self.close()
+                        raise
+                    if not again and not hung and signals.requested():
+                        self._seek(request)  # the signal that ends this program ended them as well
+                        next(self._expected)
+                        again = True
+                        continue
+                    reader, _ = self._awaited()
+                    self.close()
+                    raise UserError(
+                        f"a reader process died or hung while {_awaiting(request)} from "
+                        f"{hung[0] if hung else f'{reader}: {reason}'} {ADVICE}"
+                    ) from error
+
+    @contextmanager
+    def _looked_after(self, request: Request) -> Iterator[list[str]]:
+        """Say that a batch is awaited for long, and in the end kill who hangs: then the main thread
+        goes on, which may be in a call that waits for a reader without end. Gives a list, in which
+        it is noted."""
+        done, hung, began = Event(), list[str](), time.monotonic()
+
+        def look() -> None:
+            said = done.wait(SAID)
+            while not done.wait(LOOK if said else 0):
                 waited = time.monotonic() - began
-                reader, stopped = self._awaited()
-                if (
-                    "timed out" in reason
-                    and waited < self.patience
-                    and not (stopped and waited > STOPPED)
-                ):  # all readers are alive: torch looks whenever it times out
-                    if not said and waited > SAID:
-                        said = True
-                        say(f"{_awaiting(request)} for {waited:.0f} s, from {reader}")
-                    continue
-                if not again and signals.requested() and not reason.startswith("Caught"):
-                    self._seek(request)  # the signal that ends this program ended them as well
-                    next(self._expected)
-                    again = True
-                    continue
-                self.close()
-                if reason.startswith("Caught"):  # a bug, with the traceback of the reader
-                    raise
-                raise UserError(
-                    f"a reader process died or hung while {_awaiting(request)} from {reader}: "
-                    f"{reason} {ADVICE}"
-                ) from error
+                reader, guilty = self._awaited()
+                if not said:
+                    said = True
+                    say(f"{_awaiting(request)} for {waited:.0f} s, from {reader}")
+                if waited > self.patience or (waited > STOPPED and STOP in reader):
+                    hung.append(f"{reader}: no answer for {waited:.0f} s.")
+                    for process in guilty:
+                        process.kill()
+                    return
+
+        Thread(target=look, daemon=True).start()
+        try:
+            yield hung
+        finally:
+            done.set()
 
     def _readers(self) -> list[Any]:
         """The reader processes; torch has no name for them."""
         return list(getattr(self._answers, "_workers", ()))
 
-    def _awaited(self) -> tuple[str, bool]:
-        """The reader whose turn it is, and whether it is stopped."""
+    def _awaited(self) -> tuple[str, list[Any]]:
+        """The readers that are stopped, or else the one whose turn it is; in words, too."""
         readers = self._readers()
-        if not readers:
-            return "a reader", False
-        pid = readers[self._taken % len(readers)].pid
-        stopped = state(pid)[0] == "T"
-        return f"reader process {pid}{', which is stopped' if stopped else ''}", stopped
+        stopped = [reader for reader in readers if state(reader.pid)[0] == "T"]
+        guilty = stopped or readers[self._taken % max(len(readers), 1) :][:1]
+        pids = ", ".join(str(reader.pid) for reader in guilty)
+        return f"reader process {pids}{STOP if stopped else ''}", guilty
 
     def _seek(self, request: Request) -> None:
         """Begin anew, so that the next answer is to `request`."""
@@ -261,6 +288,15 @@ class Loader:
 def _awaiting(request: Request) -> str:
     samples = ", ".join(map(str, request.indices))
     return f"batch {request.step} is awaited ({request.source}, samples {samples})"
+
+
+def _is_child(pid: int) -> bool:
+    """Whether there is a process of this number that this one started."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[1]) == os.getpid()
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def test_what_is_as_good_and_cheaper_is_taken(lab, monkeypatch, dearer, taken):
     """As good: within a fifth of a percent. `dearer` is what four calls gain, in that unit."""
     pipeline = planted(lab, "slow")
 
-    def error(pipeline: Any, task: str, source: Any, picks: Any, setting: SamplingSetting) -> float:
+    def error(pipeline: Any, task: str, source: Any, picks: Any, setting: Any, *_: Any) -> float:
         best = setting == SamplingSetting(4, 1, 0.0, "mirror")
         return 1.0 if best else 1 + dearer * ENOUGH
 
@@ -127,7 +127,7 @@ def test_of_equal_cost_the_better_is_taken(lab, monkeypatch):
     pipeline = planted(lab, "slow")
     errors = {SamplingSetting(2, 1, 0.0, "none"): 1.0005, SamplingSetting(2, 1, 0.0, "mirror"): 1.0}
     errors[SamplingSetting(1, 2, 1.0, "none")] = 1.001
-    monkeypatch.setattr(tuning, "_error", lambda *given: errors.get(given[-1], 2.0))
+    monkeypatch.setattr(tuning, "_error", lambda *given: errors.get(given[4], 2.0))
     found = best_setting(pipeline, "flow", lab.held, range(2))
     assert (found["nfe"], found["members"], found["views"]) == (2, 1, "mirror")
 
