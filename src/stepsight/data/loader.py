@@ -228,7 +228,7 @@ class Loader:
         done, hung, began = Event(), list[str](), time.monotonic()
 
         def look() -> None:
-            said = done.wait(SAID)
+            said = done.wait(min(SAID, self.patience))
             while not done.wait(LOOK if said else 0):
                 waited = time.monotonic() - began
                 reader, guilty = self._awaited()
