@@ -290,6 +290,7 @@ def test_a_reader_that_is_stopped_is_named_and_does_not_stay(sources, monkeypatc
     assert not stat.exists() or ") Z" in stat.read_text()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torn queues
 def test_readers_that_a_signal_ended_begin_anew_for_the_last_step(sources, monkeypatch):
     """A queue sends TERM to every process of a job."""
     monkeypatch.setattr(loader, "LOOK", 0.1)

@@ -19,7 +19,7 @@ from typing import Any
 from stepsight import signals
 from stepsight.distributed import beats, launching, place
 from stepsight.distributed.beats import Beat
-from stepsight.distributed.board import Board, Fault, quickly, say
+from stepsight.distributed.board import HURRY, Board, Fault, quickly, say
 from stepsight.signals import FAULT, PREEMPTED
 
 JOIN = 1800.0  # seconds for all processes to come together
@@ -63,20 +63,22 @@ class Watch:
         self.count = 0
         self._found = 0.0  # when the fault was
         self._over, self._last = Event(), Lock()
+        self._beating = Thread(target=self._beat, daemon=True)
 
     def start(self) -> None:
         self.board.beat(self.rank, beats.beat(0))
         self.peers = {rank: Peer(beat) for rank, beat in self.board.first(self.rank).items()}
-        for target in (self._beat, self._guard):
-            Thread(target=target, daemon=True).start()
+        self._beating.start()
+        Thread(target=self._guard, daemon=True).start()
 
     def leave(self) -> None:
-        """Stop watching, and being watched."""
+        """Stop watching, and being watched; wait a little for the others to do the same."""
         self._over.set()
+        beats.news.set()
+        self._beating.join(HURRY)  # or a beat of its might follow the last
         quickly(lambda: self.board.beat(self.rank, beats.beat(self.count, over=True)), None)
         deadline = time.monotonic() + FAREWELL
-        while self.hosts and time.monotonic() < deadline and self.awaited():
-            quickly(self._see, None)
+        while self.awaited() and time.monotonic() < deadline and quickly(self._see, False):
             time.sleep(0.02)
 
     def others(self) -> dict[int, Peer]:
@@ -153,12 +155,13 @@ class Watch:
                 signals.request(peer.beat.asked)  # whom the signal reached matters to nobody
         self._judge()
 
-    def _see(self) -> None:
-        """Look at the other processes."""
+    def _see(self) -> bool:
+        """Look at the other processes; whether the board is there."""
         for rank, beat in self.board.beats(self.awaited()).items():
             peer = self.peers.setdefault(rank, Peer(beat))
             peer.silent = peer.silent + 1 if beat.count == peer.beat.count else 0
             peer.beat = beat
+        return True
 
     def _judge(self) -> None:
         """End with a process that is lost, or with all when none gets on."""
