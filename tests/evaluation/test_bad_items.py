@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,29 @@ def test_a_protocol_that_takes_no_such_answer_still_scores_the_others(lab):
     (found,) = score(model, lab.held, [get("depth-affine-log", "depth")], range(6))
     values = found.settings[1, 1]["abs_rel"]
     assert values.isnan().tolist() == [i in (1, 5) for i in range(6)]  # 5: no valid pixel
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_an_answer_that_a_metric_cannot_take_is_a_failure_of_its_image_alone(lab, value):
+    """Depth that is not positive, as of a hardly trained model, aligned in log space."""
+
+    model = Model(lab.pipeline(), "depth", [1], [1], "ddim", chunk_size=4)
+    protocols, estimates = [get("depth-affine-log", "depth")], model.estimates
+    (whole,) = score(model, lab.held, protocols, range(6))
+
+    def partly(batch: Any, *arguments: Any) -> Any:
+        spoilt = torch.tensor([key.endswith("-2") for key in batch.keys]).view(-1, 1, 1, 1)
+        for estimate in estimates(batch, *arguments):
+            values = torch.where(spoilt, value, estimate.prediction.values)
+            yield replace(estimate, prediction=replace(estimate.prediction, values=values))
+
+    model.estimates = partly
+    (found,) = score(model, lab.held, protocols, range(6))
+    assert found.failed == ["synthetic-held-2"] and not found.skipped and whole.failed == []
+    now, before = (one.settings[1, 1]["abs_rel"] for one in (found, whole))
+    assert now[2].isnan() and not before[2].isnan()
+    rest = [0, 1, 3, 4, 5]
+    torch.testing.assert_close(now[rest], before[rest], equal_nan=True)
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """One image after the other: read, predicted, scored; or set aside by name.
 
 What cannot be read, and a prediction in a file that cannot be scored, is a bad item (`data.bad`).
-A model's answer never is: where it holds a NaN it has failed, and says so beside every score.
+A model's answer never is: where it holds a NaN, or a number that a protocol cannot take, it has
+failed, and says so beside every score.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.reduce import TABLES, count_names
 from stepsight.pipeline.memory import Exhausted
 from stepsight.pipeline.working import grid_of
-from stepsight.types import Prediction, Sample
+from stepsight.types import Batch, Prediction, Sample
 
 PIXELS = 2**23  # at most so many are scored at a time, or one image: scoring copies them often
 PART = 3600.0  # seconds that a few images may take at all settings before a process counts as hung
@@ -146,12 +147,22 @@ def _score_batch(
             estimate = _filled(estimate, failed)
         for protocol in protocols:
             key = TableKey(protocol.name, "score", *estimate.setting, estimate.merge)
-            rows = predictor.score(estimate.prediction, batch, protocol)
-            _keep(records, key, _mistaken(rows, failed))
+            try:
+                rows, stated = _measured(predictor, estimate, batch, protocol, failed)
+            except UserError:
+                if len(records) > 1 or predictor.of_files:
+                    raise  # whose fault it is shows one by one
+                # A number that this protocol cannot take, such as a negative depth, is a failure of
+                # the answer; where even ones are refused, it is not the answer's fault.
+                every = torch.ones_like(failed)
+                whole = _filled(estimate, every)
+                rows, stated = _measured(predictor, whole, batch, protocol, every)
+                records[0].failed = True
+            _keep(records, key, rows)
             for record in records:
                 record.usage[key] = usage
-            if stated := uncertainty_rows(estimate, batch, protocol, predictor.given):
-                _keep(records, key._replace(kind="uncertainty"), _mistaken(stated, failed))
+            if stated:
+                _keep(records, key._replace(kind="uncertainty"), stated)
     others: list[tuple[TableKind, str, Prediction]] = [
         ("baseline", name, prediction) for name, prediction in predictor.trivial(batch).items()
     ]
@@ -161,6 +172,15 @@ def _score_batch(
         for protocol in protocols:
             rows = predictor.score(prediction, batch, protocol)
             _keep(records, TableKey(protocol.name, kind, baseline=name), rows)
+
+
+def _measured(
+    predictor: Predictor, estimate: Estimate, batch: Batch, protocol: Protocol, failed: Tensor
+) -> tuple[Rows, Rows | None]:
+    """The rows of the scores and, where members say something of it, of the uncertainty."""
+    rows = predictor.score(estimate.prediction, batch, protocol)
+    stated = uncertainty_rows(estimate, batch, protocol, predictor.given)
+    return _mistaken(rows, failed), stated and _mistaken(stated, failed)
 
 
 def _failed(prediction: Prediction) -> Tensor:
