@@ -34,6 +34,16 @@ def losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
     return lab.losses(folder)
 
 
+def started_losses(lab: Lab, folder: Path) -> list[float]:
+    """Batches of a sharded run that starts from the weights of another."""
+    short = {"images": 24, "rows": WALKS}
+    parent = lab.fit(lab.config(("depth", "flow"), **short), folder / "parent")
+    config = lab.config(("depth", "flow"), sharding="full", **short | {"images": 64})
+    pupil = lab.fit(config, folder / "pupil", init_from=str(parent))
+    distributed.join()  # a fit ends with leaving the others
+    return lab.losses(pupil)
+
+
 def expert_losses(lab: Lab, folder: Path, **changes: Any) -> list[float]:
     """Eight batches of a mixture of experts, evened with a weight that shows."""
     config = lab.config(("depth", "flow"), **lab.plain | changes)
@@ -101,6 +111,7 @@ def everything(folder: Path) -> dict[str, Any]:
         "micro": losses(lab, folder / "micro", optimizer="muon", micro_batch="2"),
         "deep": losses(lab, folder / "deep", optimizer="adamw", rows=DEEP, micro_batch="1"),
         "sharded": losses(lab, folder / "sharded", optimizer="muon", rows=WALKS, sharding="full"),
+        "started": started_losses(lab, folder / "started"),
         "experts": expert_losses(lab, folder / "experts", micro_batch="2"),
         "sharded experts": expert_losses(
             lab, folder / "sharded-experts", sharding="full", recompute="block", optimizer="adamw"

@@ -50,7 +50,7 @@ def start(*command: str | Path, **more: str) -> subprocess.Popen:
     )
 
 
-RUNS = ("adamw", "muon", "micro", "deep", "sharded", "experts", "sharded experts")
+RUNS = ("adamw", "muon", "micro", "deep", "sharded", "started", "experts", "sharded experts")
 RUNS += ("vae", "vae micro")
 
 

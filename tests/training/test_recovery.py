@@ -144,6 +144,16 @@ def test_rewinding_without_a_checkpoint_stops(begin):
         run.train()
 
 
+def test_the_way_on_without_a_checkpoint_starts_from_the_same_weights(lab, tmp_path):
+    parent = lab.fit(lab.config(("depth",), images=8), tmp_path / "parent")
+    wild = {"optimizer": "adamw", "lr": 1e30, "clip": 0.0, "warmup": 0, "spike_cap": 2}
+    with pytest.raises(
+        UserError, match=r"--overwrite --init-from \S+parent/checkpoints/step-"
+    ) as it:
+        lab.fit(lab.config(("depth",), **wild), tmp_path / "run", init_from=str(parent))
+    assert "--resume" not in str(it.value)
+
+
 @pytest.mark.parametrize("what", ["weights", "averaged weights", "optimizer state"])
 def test_what_is_not_finite_is_never_published(begin, what):
     """Whatever made it so: between the update and the save."""

@@ -51,7 +51,7 @@ def fit(
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     distributed.join()
-    with signals.caught(), distributed.watching():
+    with distributed.watching():
         distributed.phase("set-up", patience=SET_UP)
         path = distributed.agreed(lambda: choose(run_dir, name, resume, overwrite))
         writer = RunWriter(path)
@@ -82,19 +82,27 @@ def _fit(
             learner, feed = prepare(spec, console)
             progress = _begin(learner, spec, console)
             console.header(_header(learner, feed, path))
-            with readers_watched(), learner.saving(), _within_memory(spec.config.training):
-                train(learner, feed, progress, writer, console)
-            distributed.phase("final evaluation", patience=SET_UP)
-            try:
-                result, following = learner.objective.finish(feed, writer, console)
-            except signals.Preempted as asked:
-                raise signals.Preempted(f"{asked} Go on with: {resuming(path)}") from None
+            with signals.caught():  # before, there is nothing to save
+                with readers_watched(), learner.saving(), _within_memory(spec.config.training):
+                    train(learner, feed, progress, writer, console)
+                result, following = _finished(learner, feed, writer, console)
         finally:
             if tracker is not None:
                 tracker.close()
             if writer.main:
                 drop_banks(path)
         console.done(writer.elapsed(), result, following)
+
+
+def _finished(
+    learner: Learner, feed: Feed, writer: RunWriter, console: Console
+) -> tuple[Path, str]:
+    """What comes after the last step; see `Objective.finish`. Raises Preempted with the way on."""
+    distributed.phase("final evaluation", patience=SET_UP)
+    try:
+        return learner.objective.finish(feed, writer, console)
+    except signals.Preempted as asked:
+        raise signals.Preempted(f"{asked} Go on with: {resuming(writer.path)}") from None
 
 
 def preflight(

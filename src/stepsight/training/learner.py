@@ -56,6 +56,7 @@ class Learner:
         self.optimizers = optim.build_optimizers(self.net, self.settings)
         self.ema = optim.EMA(self.net, self.settings.ema)
         self.saver = checkpoint.Saver()
+        self.parent: Path | None = None  # whose weights it started from, in this process
 
     def summed(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
@@ -217,7 +218,7 @@ class Learner:
 
     def start_from(self, parent: Checkpoint) -> Progress:
         """Start from another run's averaged weights, at step 0."""
-        weights = self.objective.adapted(parent)
+        weights, self.parent = self.objective.adapted(parent), parent.path
         checkpoint.check_weights(self.net, weights, parent.path)
         for name, value in self.net.state_dict().items():
             value.copy_(like(weights[name].to(value), value))

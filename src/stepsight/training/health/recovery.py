@@ -106,7 +106,9 @@ class Recovery:
         """Raise UserError, with a command that goes on from the last healthy checkpoint."""
         settings, path = self.learner.settings, self._healthy()
         folder = self.writer.path
-        start = ["--resume", path] if path else ["--run-dir", folder, "--overwrite"]
+        anew = ["--run-dir", folder, "--overwrite"]
+        anew += ["--init-from", self.learner.parent] if self.learner.parent else []
+        start = ["--resume", path] if path else anew
         rates = ["--training.lr", f"{settings.lr / LOWER:g}"]
         rates += ["--training.muon_lr", f"{settings.muon_lr / LOWER:g}"]
         rest = ["--training.on_spike", "skip"] if skipping else rates
