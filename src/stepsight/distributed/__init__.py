@@ -5,13 +5,14 @@ one another, and `leave`. What goes wrong in one of them is said once, by whoeve
 all of them with the same status.
 """
 
-from stepsight.distributed.beats import phase, step_timeout, watching
+from stepsight.distributed.beats import SETUP, phase, step_timeout, watching
 from stepsight.distributed.faults import speak
 from stepsight.distributed.launching import start
 from stepsight.distributed.place import rank, world
 from stepsight.distributed.talking import agreed, barrier, gathered, join, leave, part
 
 __all__ = [
+    "SETUP",
     "agreed",
     "barrier",
     "gathered",

@@ -21,7 +21,7 @@ from stepsight.training.dense.rows import kinds_of
 from stepsight.training.feed import Feed, drop_banks, micro_batches
 from stepsight.training.folder import RunWriter, choose, latest
 from stepsight.training.learner import Learner, check_processes
-from stepsight.training.loop import SET_UP, resuming, train
+from stepsight.training.loop import resuming, train
 from stepsight.training.objective import objective_of
 from stepsight.training.planning.memory import fitting, with_training
 from stepsight.training.progress import Progress, check_settings
@@ -52,7 +52,7 @@ def fit(
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     distributed.join()
     with distributed.watching():
-        distributed.phase("set-up", patience=SET_UP)
+        distributed.phase("set-up", patience=distributed.SETUP)
         path = distributed.agreed(lambda: choose(run_dir, name, resume, overwrite))
         writer = RunWriter(path)
         distributed.agreed(writer.lock.acquire)
@@ -98,7 +98,7 @@ def _finished(
     learner: Learner, feed: Feed, writer: RunWriter, console: Console
 ) -> tuple[Path, str]:
     """What comes after the last step; see `Objective.finish`. Raises Preempted with the way on."""
-    distributed.phase("final evaluation", patience=SET_UP)
+    distributed.phase("final evaluation", patience=distributed.SETUP)
     try:
         return learner.objective.finish(feed, writer, console)
     except signals.Preempted as asked:

@@ -27,8 +27,6 @@ from stepsight.training.log import Log
 from stepsight.training.objective import Micro
 from stepsight.training.progress import Progress
 
-SET_UP = 12 * 3600.0  # seconds that reading, coding and scoring data sets may take
-
 
 def train(
     learner: Learner, feed: Feed, progress: Progress, writer: RunWriter, console: Console
@@ -82,7 +80,7 @@ def train(
             recovery.met_unfit(fault)
         best = False
         if look:
-            distributed.phase(f"validation after step {progress.step}", patience=SET_UP)
+            distributed.phase(f"validation after step {progress.step}", patience=distributed.SETUP)
             with log.paused(), learner.averaged() as net:
                 best = objective.validate(net, progress, writer, console)
         if keep or best:
