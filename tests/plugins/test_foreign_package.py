@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a package is made, and trained with, again and again
+
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
 BLOCK = re.compile(r"^ *```(?:python|toml|yaml)\n *# (\S+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 CHANGES = {  # of the metric, in matting/task.py
