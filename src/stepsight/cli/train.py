@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stepsight import distributed, signals
@@ -18,6 +18,7 @@ from stepsight.cli.flags import Configured, configured
 from stepsight.config import RunConfig
 from stepsight.config.files import naming
 from stepsight.errors import UserError
+from stepsight.execution.config import Precision
 from stepsight.models.config import VAE_PREFIX
 from stepsight.scaling.plain import plain
 
@@ -36,6 +37,8 @@ class Args:
     resume: str | None = None  # `auto`: continue the run's last checkpoint; or a checkpoint
     init_from: str | None = None  # start from the weights of another run or checkpoint
     overwrite: bool = False  # replace an existing run folder
+    precision: Precision | None = None  # what to compute in; default: training.precision
+    profile: int | None = None  # measure so many steps, write profile/ into the run, and stop
     dry_run: bool = False  # show data, shapes, FLOPs, memory and hours, judge them, and stop
     json: bool = False  # with --dry-run: one JSON object
     device_memory: float | None = None  # with --dry-run: GB of a device, to say whether it fits
@@ -46,7 +49,11 @@ class Args:
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Configured[Args]:
-        return configured(cls, arguments, prog)
+        given = configured(Args, arguments, prog)
+        if given.args.precision is None:
+            return given
+        training = replace(given.config.training, precision=given.args.precision)
+        return replace(given, config=replace(given.config, training=training))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(given: Configured[Args]) -> int:
     args, config = given.args, given.config
+    _check_profile(args)
     if args.print_config:
         print(config.to_yaml(), end="")
         return 0
@@ -73,8 +81,16 @@ def run(given: Configured[Args]) -> int:
                 resume=args.resume,
                 init_from=args.init_from,
                 overwrite=args.overwrite,
+                profile=args.profile,
             )
     return 0
+
+
+def _check_profile(args: Args) -> None:
+    at_least(1, "--profile", args.profile)
+    for flag in ("--dry-run", "--print-config") if args.profile else ():
+        if getattr(args, flag[2:].replace("-", "_")):
+            raise UserError(f"--profile measures a run, {flag} starts none: leave one of them out.")
 
 
 def _judged(args: Args, config: RunConfig) -> str:

@@ -24,6 +24,7 @@ from stepsight.training.learner import Learner, check_processes
 from stepsight.training.loop import resuming, train
 from stepsight.training.objective import objective_of
 from stepsight.training.planning.memory import fitting, with_training
+from stepsight.training.profile.run import enough_steps, profiled
 from stepsight.training.progress import Progress, check_settings
 from stepsight.training.sharding import check_sharding, make_accelerator
 from stepsight.training.spec import RunSpec
@@ -43,9 +44,11 @@ def fit(
     resume: str | None = None,
     init_from: str | None = None,
     overwrite: bool = False,
+    profile: int | None = None,
 ) -> Path:
     """Train as `config` says, a backbone or a VAE; returns the run folder.
 
+    profile: measure so many steps and stop, see `training.profile`.
     Raises UserError for anything the user can fix; nothing is left half written.
     """
     if "OMP_NUM_THREADS" in os.environ:
@@ -57,7 +60,7 @@ def fit(
         writer = RunWriter(path)
         distributed.agreed(writer.lock.acquire)
         try:
-            _fit(config, writer, resume, init_from, overwrite)
+            _fit(config, writer, resume, init_from, overwrite, profile)
         finally:
             writer.lock.release()
     distributed.leave()
@@ -65,13 +68,20 @@ def fit(
 
 
 def _fit(
-    config: RunConfig, writer: RunWriter, resume: str | None, init_from: str | None, overwrite: bool
+    config: RunConfig,
+    writer: RunWriter,
+    resume: str | None,
+    init_from: str | None,
+    overwrite: bool,
+    profile: int | None,
 ) -> None:
     """A run in its folder, which is this run's alone."""
     path, past = writer.path, _past(writer, config, resume)
     start = init_from if past is None else None
     parent = None if start is None else checkpoint.read(start, lazy=True)
     spec = preflight(config, path, past, parent)
+    if profile:
+        enough_steps(spec.config.training, past.meta["step"] if past else 0, profile)
     if writer.main:
         writer.create(config, anew=past is None and overwrite)
         writer.rewind(past.meta["step"] if past else 0)
@@ -84,8 +94,12 @@ def _fit(
             console.header(_header(learner, feed, path))
             with signals.caught():  # before, there is nothing to save
                 with readers_watched(), learner.saving(), _within_memory(spec.config.training):
-                    train(learner, feed, progress, writer, console)
-                result, following = _finished(learner, feed, writer, console)
+                    if profile:
+                        result = profiled(learner, feed, progress, writer, console, profile)
+                        following = resuming(path)
+                    else:
+                        train(learner, feed, progress, writer, console)
+                        result, following = _finished(learner, feed, writer, console)
         finally:
             if tracker is not None:
                 tracker.close()

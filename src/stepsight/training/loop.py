@@ -19,6 +19,7 @@ from stepsight import distributed, signals
 from stepsight.errors import command
 from stepsight.models.moe import balance_of
 from stepsight.report.console import Console
+from stepsight.training import profile
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter
 from stepsight.training.health.recovery import Recovery
@@ -45,9 +46,10 @@ def train(
         # Batch: the rows of this process, in the order of the global batch.
         distributed.phase(f"step {step + 1}: data")
         began = time.perf_counter()
-        draw = feed.draw(step)
-        drawn = time.perf_counter()
-        parts = [objective.read(feed, draw, step, rows) for rows in feed.micro_batches]
+        with profile.part("data wait"):
+            draw = feed.draw(step)
+            drawn = time.perf_counter()
+            parts = [objective.read(feed, draw, step, rows) for rows in feed.micro_batches]
         read = time.perf_counter()
 
         # Loss: its gradient, micro-batch by micro-batch.
@@ -72,6 +74,10 @@ def train(
             log.line(steps)
 
         # Keep, if it is fit to be kept.
+        if profile.stepped() and not stop:
+            if profile.over():
+                break
+            continue
         look = due(seen, settings.validate_every) or seen == settings.first_validation or last
         keep = due(seen, settings.checkpoint_every) or last or stop or late
         if not (look or keep):
@@ -94,7 +100,7 @@ def train(
     learner.saver.wait()
     distributed.barrier()
     log.summary()
-    if progress.step < steps:
+    if progress.step < steps and not profile.over():
         raise signals.Preempted(
             f"stopped by {signals.requested() or 'a signal to another process'} after step "
             f"{progress.step}, which is saved. Go on with: {resuming(writer.path)}"
@@ -135,12 +141,14 @@ def gradient(
     total = torch.zeros_like(count)
     for number, batch in enumerate(batches, start=1):
         with learner.synchronised(last=number == len(batches)):
-            losses = learner.errors(batch) / count
+            with profile.part("forward"):
+                losses = learner.errors(batch) / count
             loss = (losses.sum(dim=1) * weights.to(learner.device)).sum()
             if share and (routing := objective.errors.routing) is not None:
                 every = learner.summed(routing[1]) if served is None else served
                 loss = loss + share * balance_of(routing[0], every)
-            (scale * processes * loss).backward()  # processes average their gradients
+            with profile.part("backward"):
+                (scale * processes * loss).backward()  # processes average their gradients
             total += losses.detach()
             note(objective.errors.usage)
     asked = torch.tensor([float(ask) for ask in asks]).to(total)
