@@ -19,6 +19,7 @@ GROUP = Group(
         "convert": ("convert", "read published weights, make experts, write published layouts"),
         "protocols": ("protocols", "how predictions become numbers: names, ids, formulas, sources"),
         "doctor": ("overview.doctor", "whether this machine can train this configuration: minutes"),
+        "bench": ("bench", "what the work costs beside the peers: ratios, and whether they hold"),
         "steps": ("steps", "the noise levels that a sampler visits, call by call"),
         "compare": ("overview.compare", "costs and scores of several runs, side by side"),
         "report": ("overview.report", "write a run's report.html anew"),

@@ -1,0 +1,1 @@
+"""One file a bench; see `stepsight.bench.table`."""

@@ -1,0 +1,1 @@
+"""What we are set beside: published methods stated anew, and other packages' own classes."""
