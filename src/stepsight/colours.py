@@ -13,7 +13,6 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -208,17 +207,29 @@ def _colour_map(name: str) -> Tensor:
     return torch.from_numpy(colormaps[name](range(256), bytes=True)[:, :3].copy())
 
 
+@cache
+def _wheel() -> Tensor:
+    """The 55 hues "n 3" in [0, 1] of Baker et al. (IJCV 2011): red to yellow, green, cyan, blue,
+    magenta and back, in as many steps as the eye tells apart."""
+    steps = (15, 6, 4, 11, 13, 6)
+    corners = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]])
+    ways = zip(steps, corners, corners.roll(-1, 0) - corners)
+    parts = [255 * a + way * (255 * torch.arange(n)[:, None] // n) for n, a, way in ways]
+    return torch.cat(parts) / 255
+
+
 def _colour_wheel(unit_flow: Tensor) -> Tensor:
-    """Flow of length at most 1, "b 2 h w", in torchvision's colours.
-
-    `flow_to_image` divides by the longest vector it is given; a margin of unit vectors makes that
-    1, whatever the pictures hold.
-    """
-    from torchvision.utils import flow_to_image  # deferred, as above
-
-    margin = F.pad(unit_flow, (0, 1))
-    margin[:, 0, :, -1] = 1.0
-    return flow_to_image(margin)[..., :-1]
+    """Flow of length at most 1, "b 2 h w", as uint8 "b 3 h w": its direction is the place on the
+    wheel, and what it lacks in length is white."""
+    wheel = _wheel().to(unit_flow.device)
+    u, v = unit_flow.unbind(1)
+    place = (torch.atan2(-v, -u) / torch.pi + 1) / 2 * (len(wheel) - 1)
+    before = place.floor()
+    share, at = (place - before)[..., None], before.long()
+    hue = (1 - share) * wheel[at] + share * wheel[(at + 1) % len(wheel)]
+    length = unit_flow.square().sum(1).sqrt().clamp(max=1)[..., None]
+    colour = (255 * (1 - length * (1 - hue))).floor().to(torch.uint8)
+    return rearrange(colour, "b h w c -> b c h w")
 
 
 def _flat(colour: tuple[int, int, int], like: Tensor) -> Tensor:

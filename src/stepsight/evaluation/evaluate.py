@@ -17,7 +17,6 @@ from stepsight.evaluation.records import STARTS, Identity, records_of, starts_te
 from stepsight.evaluation.results import result, sample_rows, write_json, write_table
 from stepsight.evaluation.scoring.items import PART
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.report.page import write_page
 from stepsight.results import Result
 from stepsight.scaling.records import append
 from stepsight.signals import Preempted, requested
@@ -125,6 +124,10 @@ def _write(
     by_job: Sequence[Sequence[Scores]],
     results: Sequence[Result],
 ) -> None:
+    from stepsight.report.page import (
+        write_page,
+    )  # matplotlib: not before there is something to draw
+
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", [row.to_dict() for row in results])
     write_table(folder / "results.csv", [row.columns() for row in results])

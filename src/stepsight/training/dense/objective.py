@@ -28,7 +28,6 @@ from stepsight.evaluation.sources import pick_sources, remark
 from stepsight.models.codec import Codec, open_codec
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.console import Console
-from stepsight.testtime.sweep import sweep
 from stepsight.testtime.variants import starts_of
 from stepsight.training.dense.batches import Part, codings_of, read_parts
 from stepsight.training.dense.checks import check_classes, check_experts, check_objective
@@ -136,7 +135,8 @@ def evaluate_run(
     console: Console,
 ) -> None:
     """The full evaluation, the sweep and the report, with the best checkpoint's weights."""
-    from stepsight.report.page import write_report
+    from stepsight.report.page import write_report  # with matplotlib and scipy, which no step needs
+    from stepsight.testtime.sweep import sweep
 
     settings, bad = config.evaluation, bad_items(config.training)
     saved = checkpoint.read_best(writer.path, console.warn)
