@@ -56,7 +56,16 @@ def _twice(
     if not torch.is_grad_enabled():
         return forward(*args, **more)
     made = partial(_contexts, block, contexts)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=made, **more)
+    casting = partial(_casting, next(block.parameters()).device.type, forward)
+    return checkpoint(casting, *args, use_reentrant=False, context_fn=made, **more)
+
+
+def _casting(kind: str, forward: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    """Autocast remembers the weights that a first call has cast: a second call would do less than
+    what is done again of it. Here they are cast each time, which keeps the copies of one block."""
+    lower, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, dtype, enabled=lower, cache_enabled=False):
+        return forward(*args, **more)
 
 
 def _all_again() -> Contexts:

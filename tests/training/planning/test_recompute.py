@@ -66,6 +66,24 @@ def test_losses_and_gradients_are_the_same_bit_for_bit(name, mode):
     assert sum(bool(grad.any()) for grad in grads.values()) > 0.9 * len(grads)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
+def test_so_they_are_where_autocast_remembers_weights(name, mode):
+    """A walk is a second call with gradient: of it autocast casts no weight again, and sums the
+    gradients of both calls in bfloat16."""
+
+    def gradient(net: nn.Module) -> Tensor:
+        x, *rest = inputs()
+        with torch.autocast("cpu", torch.bfloat16):
+            first = net(x, *rest)
+            again = net(first.detach(), *rest)
+        (first.float().square().mean() + again.float().square().mean()).backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+    plain, found = gradient(network(name)), gradient(network(name, mode))
+    assert (plain - found).norm() < 0.01 * plain.norm()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_changes_its_name_or_its_answer(name):
     plain, other = network(name), network(name, "block")
