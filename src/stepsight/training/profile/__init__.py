@@ -62,6 +62,8 @@ class Profile:
     device: torch.device
     progress: Progress
     trace: Path  # file of the chrome trace
+    warm_up: int = WARM_UP
+    traced: int = TRACED
     taken: int = 0
     spans: dict[str, list[Span]] = field(default_factory=lambda: {name: [] for name in PARTS})
     whole: list[Mark] = field(default_factory=list)  # the beginning and the end of what is measured
@@ -75,15 +77,15 @@ class Profile:
 
     @property
     def measures(self) -> bool:
-        return WARM_UP <= self.taken < WARM_UP + self.steps
+        return self.warm_up <= self.taken < self.warm_up + self.steps
 
     @property
     def traces(self) -> bool:
-        return WARM_UP + self.steps <= self.taken < WARM_UP + self.steps + TRACED
+        return self.warm_up + self.steps <= self.taken and not self.over
 
     @property
     def over(self) -> bool:
-        return self.taken >= WARM_UP + self.steps + TRACED
+        return self.taken >= self.warm_up + self.steps + self.traced
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -96,9 +98,9 @@ class Profile:
     def stepped(self) -> None:
         """Count a step."""
         self.taken += 1
-        if self.taken in (WARM_UP, WARM_UP + self.steps):
+        if self.taken in (self.warm_up, self.warm_up + self.steps):
             self._note()
-        if self.taken == WARM_UP + self.steps:
+        if self.taken == self.warm_up + self.steps:
             self._tracer.start()
         if self.over:
             self._tracer.stop()

@@ -6,7 +6,8 @@ import time
 
 import torch
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from stepsight.execution.precision import DTYPES, computing
+
 SIDES = {"cuda": 8192, "cpu": 1024}
 ROUNDS = 7
 
@@ -15,12 +16,13 @@ ROUNDS = 7
 def matmul_flops(device: torch.device, precision: str, side: int | None = None) -> float:
     """FLOP/s of a product of square matrices in a precision, the best of a few rounds.
 
-    In float32 a GPU multiplies as the process is set (`torch.set_float32_matmul_precision`), on a
-    CPU all threads of the process work. side: of the matrices; 8192 on a GPU, 1024 on a CPU.
+    In float32 without TF32; on a CPU by all threads of the process. side: of the matrices; 8192 on
+    a GPU, 1024 on a CPU.
     """
     side = side or SIDES[device.type]
     a, b = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
-    return 2 * side**3 / min(_seconds(a, b) for _ in range(ROUNDS))
+    with computing(device, precision):
+        return 2 * side**3 / min(_seconds(a, b) for _ in range(ROUNDS))
 
 
 def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
