@@ -23,7 +23,17 @@ ROWS = (
     ("types", "errors", "seeding", "plugins", "signals", "averages"),
     ("*/config",),
     ("measures",),
-    ("config", "schedule", "metrics", "ensemble", "matching", "scaling", "colours", "distributed"),
+    (
+        "config",
+        "schedule",
+        "metrics",
+        "ensemble",
+        "matching",
+        "scaling",
+        "colours",
+        "distributed",
+        "execution",
+    ),
     ("tasks", "data", "models", "checkpoint", "results"),
     ("diffusion", "coding"),
     ("pipeline", "conversion", "report"),
@@ -31,6 +41,7 @@ ROWS = (
     ("testtime",),
     ("training",),
     ("doctor",),
+    ("bench",),
     ("cli",),
     ("stepsight",),  # the package itself: its lazy exports
 )

@@ -36,7 +36,7 @@ def settings(**training: Any) -> RunConfig:
     """Six batches on scenes of 16 x 16 pixels: a checkpoint every two of them, a line of losses
     every three and a validation after the second. `training` changes that."""
     usual = {"images": 48, "batch": 8, "warmup": 16, "validation_images": 2, "processes": 0}
-    usual |= {"log_every": 24, "validate_every": 0, "first_validation": 16, "precision": "no"}
+    usual |= {"log_every": 24, "validate_every": 0, "first_validation": 16, "precision": "float32"}
     return from_dict(
         {
             "model": {"name": "split-8"},

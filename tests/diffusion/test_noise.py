@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stepsight.diffusion.config import DiffusionSettings
-from stepsight.diffusion.noise import row_noise, training_noise
-from stepsight.seeding import generator
+from stepsight.diffusion.noise import training_noise
+from stepsight.execution.noise import normal
 
 SHAPE = (2, 24, 40)  # not a power of two
 MULTIRES = DiffusionSettings(multires_noise=0.9)
@@ -15,17 +15,8 @@ STEADY = DiffusionSettings(multires_noise=0.9, multires_annealed=False)
 
 
 def rows(settings: DiffusionSettings, numbers, times, shape=SHAPE):
-    sources = [generator(0, "noise", number) for number in numbers]
-    return training_noise(settings, shape, torch.tensor(times), sources)
-
-
-def test_row_noise_is_a_function_of_its_key():
-    keys = [(0, "noise", 7), (0, "noise", 8), (1, "noise", 7)]
-    together = row_noise(SHAPE, keys)
-    alone = torch.cat([row_noise(SHAPE, [key]) for key in keys])
-    assert together.shape == (3, *SHAPE) and torch.equal(together, alone)
-    assert torch.equal(together[[2, 0]], row_noise(SHAPE, [keys[2], keys[0]]))
-    assert (together[0] != together[1]).all() and (together[0] != together[2]).all()
+    addresses = torch.tensor([[number, 0] for number in numbers])
+    return training_noise(settings, ("noise", 0), addresses, shape, torch.tensor(times))
 
 
 @pytest.mark.parametrize("settings", [DiffusionSettings(), MULTIRES, STEADY])
@@ -36,7 +27,8 @@ def test_training_noise_is_bitwise_the_same_in_any_batch(settings: DiffusionSett
 
 
 def test_without_strength_the_noise_is_white():
-    assert torch.equal(rows(DiffusionSettings(), [3], [0.5]), row_noise(SHAPE, [(0, "noise", 3)]))
+    white = normal(("noise", 0), torch.tensor([[3, 0]]), SHAPE)
+    assert torch.equal(rows(DiffusionSettings(), [3], [0.5]), white)
 
 
 def test_annealing_ends_in_white_noise():

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from stepsight.coding import Layout, check_sizes, code
-from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
 from stepsight.seeding import generator
@@ -38,14 +37,6 @@ def rows_of(batch: Batch, rows: list[int]) -> Batch:
 
 
 # ---------------------------------------------------------------------------- batches
-
-
-def test_noise_of_a_row_is_the_same_to_the_bit_whatever_the_batch():
-    keys = [(0, "sample", f"image{i}", member, 0) for i in range(3) for member in range(2)]
-    together = row_noise((2, 4, 6), keys)
-    for row, key in enumerate(keys):
-        assert torch.equal(row_noise((2, 4, 6), [key])[0], together[row])
-    assert len({tuple(row.flatten().tolist()) for row in together}) == len(keys)
 
 
 @pytest.mark.parametrize("task", TASKS)

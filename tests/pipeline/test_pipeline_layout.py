@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import member_noise
 from torch import Tensor
 
 from stepsight import checkpoint
 from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig, from_dict
-from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec, Described, Pixels, described_codec
 from stepsight.models.config import CodecSettings
@@ -145,9 +145,7 @@ def test_both_passes_of_all_members_start_from_noise_of_their_own():
     x, cond, _, label = call
     assert label.tolist() == [0, 0, 1, 1] * 2  # "(e p b)"
     pictures = content_keys(batch.image)
-    names = [(key, *([run] if run else [])) for run in range(2) for key in pictures]
-    keys = [(3, "sample", key, m, *run, 0) for m in range(2) for key, *run in names]
-    assert torch.equal(x, row_noise((1, 16, 24), keys))
+    assert torch.equal(x, member_noise((1, 16, 24), pictures, range(2), seed=3, runs=2))
     for part in cond:  # encoded
         assert torch.equal(part[:4], part[4:]) and torch.equal(part[:2], part[2:4])
     # The first pass has the noise of a task with one.
@@ -224,8 +222,8 @@ def test_in_latents_a_start_is_encoded_into_its_own_channels(vae_of):
     clean = torch.zeros(4, 12, 8, 8)
     clean[:, :4] = vae.encode(start).repeat(2, 1, 1, 1)
     pictures = content_keys(batch.image)
-    keys = [(0, "sample", key, member, 0) for member in range(2) for key in pictures]
-    noise = row_noise((12, 8, 8), keys)
+    noise = torch.zeros(4, 12, 8, 8)  # of the channels that the task has
+    noise[:, :4] = member_noise((4, 8, 8), pictures, range(2))
     half = torch.full((4,), 0.5)
     torch.testing.assert_close(call[0], pipeline.diffusion.corrupt(clean, noise, half))
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import member_noise
 from torch import Tensor
 
-from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
+from stepsight.execution.noise import normal
 from stepsight.models.codec import Pixels
 from stepsight.pipeline import members as pipeline_module
 from stepsight.pipeline.dense import DensePipeline
@@ -33,9 +34,9 @@ def batch_of(names: list[str], size: tuple[int, int] = SIZE) -> Batch:
     return Batch(draw("first"), names, ["toys"] * len(names), second=draw("second"), modal=modal)
 
 
-def key_of(name: str) -> str:
+def key_of(name: str) -> int:
     """What seeds the noise of the image of that name."""
-    return content_keys(batch_of([name]).image)[0]
+    return content_keys(batch_of([name]).image).item()
 
 
 @pytest.fixture
@@ -43,14 +44,15 @@ def drawn(monkeypatch) -> dict[Keys, Tensor]:
     """All noise that is drawn while a test lasts, by its address; each is drawn once at most."""
     found: dict[Keys, Tensor] = {}
 
-    def spy(shape, keys) -> Tensor:
-        noise = row_noise(shape, keys)
-        for key, row in zip(keys, noise, strict=True):
+    def spy(stream, rows, shape) -> Tensor:
+        noise = normal(stream, rows, shape)
+        for address, row in zip(rows.tolist(), noise, strict=True):
+            key = (*stream, *address)
             assert key not in found, f"{key} drawn twice"
             found[key] = row
         return noise
 
-    monkeypatch.setattr(pipeline_module, "row_noise", spy)
+    monkeypatch.setattr(pipeline_module, "normal", spy)
     return found
 
 
@@ -91,7 +93,7 @@ def test_the_noise_of_a_member_is_its_own_to_the_bit(sampler, draws, make, drawn
             seed=5,
         )
         assert drawn.keys() == {
-            (5, "sample", key_of(name), member, step)
+            ("sample", 5, key_of(name), member, step)
             for name in names
             for member in range(first, first + members)
             for step in range(draws)
@@ -105,8 +107,8 @@ def test_the_network_starts_from_exactly_that_noise(pipeline):
         pipeline,
         lambda: pipeline.sample(batch_of(["a", "b"]), "depth", nfe=1, members=3, first=2),
     )
-    keys = [(0, "sample", key_of(name), member, 0) for member in (2, 3, 4) for name in "ab"]
-    assert torch.equal(call[0], row_noise((7, *SIZE), keys))
+    own = member_noise((1, *SIZE), torch.tensor([key_of(name) for name in "ab"]), (2, 3, 4))
+    assert torch.equal(call[0][:, :1], own) and not call[0][:, 1:].any()
 
 
 @pytest.mark.parametrize("task", ["depth", "flow", "amodal", "semantic"])
@@ -175,11 +177,12 @@ def test_members_set_out_from_the_start_with_their_own_noise(pipeline):
         ),
     )
     x, _, time, _ = calls[0]
-    keys = [(0, "sample", key_of(name), member, 0) for member in range(3) for name in "ab"]
-    clean = torch.zeros(6, 7, *SIZE)
+    keys = torch.tensor([key_of(name) for name in "ab"])
+    clean, noise = torch.zeros(2, 6, 7, *SIZE)
     clean[:, :1] = start.repeat(3, 1, 1, 1)
-    quarter = torch.full((6,), 0.25)
-    expected = pipeline.diffusion.corrupt(clean, row_noise((7, *SIZE), keys), quarter)
+    noise[:, :1] = member_noise((1, *SIZE), keys, range(3))
+    quarter = torch.full((1,), 0.25)
+    expected = pipeline.diffusion.corrupt(clean, noise, quarter)
     torch.testing.assert_close(x, expected)
     torch.testing.assert_close(
         time, pipeline.diffusion.schedule.condition(quarter), check_dtype=False
@@ -205,14 +208,9 @@ def test_a_start_of_two_passes_reaches_the_pass_it_belongs_to(chunk_size, make):
     options = {"nfe": 1, "members": 2, "start": start, "strength": 0.5, "chunk_size": chunk_size}
     calls = inputs_of(pipeline, lambda: pipeline.sample(batch_of(["a", "b"]), "flow", **options))
     x, labels = (torch.cat([call[place] for call in calls]) for place in (0, 3))
-    keys = [
-        (0, "sample", key_of(name), member, *([run] if run else []), 0)
-        for member in range(2)
-        for run in range(2)
-        for name in "ab"
-    ]
+    keys = torch.tensor([key_of(name) for name in "ab"])
     clean = torch.cat([start[:, :1], start[:, 1:]]).repeat(2, 1, 1, 1)
-    noise = row_noise((1, *SIZE), keys)
+    noise = member_noise((1, *SIZE), keys, range(2), runs=2)
     torch.testing.assert_close(x, pipeline.diffusion.corrupt(clean, noise, torch.full((8,), 0.5)))
     assert labels.tolist() == [0, 0, 1, 1] * 2
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import member_noise
 from torch import Tensor
 
 from stepsight import checkpoint
-from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.pipeline.defaults import SamplingSetting
@@ -82,8 +82,9 @@ def test_antithetic_members_come_in_pairs(pipeline):
     found = start(pairs, members=5)
     torch.testing.assert_close(found[0::2][:2], -found[1::2])
     assert len({one[0].sum().item() for one in found}) == 5
-    keys = [(0, "sample", key, 1, 0) for key in content_keys(batch_of(2).image)]
-    torch.testing.assert_close(found[2], 0.7 * row_noise(found.shape[2:], keys))
+    own = member_noise((1, *found.shape[3:]), content_keys(batch_of(2).image), [1])
+    torch.testing.assert_close(found[2][:, :1], 0.7 * own)
+    assert not found[2][:, 1:].any()  # of tasks with more channels
 
 
 @pytest.mark.parametrize("how", ["independent", "antithetic"])
@@ -195,7 +196,7 @@ def test_back_to_one_member_starts_from_zeros():
 def asked(pipeline: DensePipeline, **options: Any) -> tuple[int, int, float]:
     """Calls, members and the deviation of the start that a picture is answered with."""
     seen = starts(pipeline, lambda: pipeline(batch_image(), "depth", **options))
-    return len(seen), len(seen[0]), float(seen[0].std())
+    return len(seen), len(seen[0]), float(seen[0][:, :1].std())  # the channel of depth
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_the_default_model_is_reached_everywhere(tmp_path):
 
 def test_memory_that_is_not_there_is_found_and_the_advice_fits(tmp_path, monkeypatch):
     monkeypatch.setattr(settings.torch.cuda, "is_available", lambda: False)
-    someone = replace(patient(tmp_path, precision="no", processes=1), processes=1)
+    someone = replace(patient(tmp_path, precision="float32", processes=1), processes=1)
     assert settings.memory(someone).status == "ok"
     work = someone.workload
     needed = memory_of(someone.config, someone.tasks, 1, 16, "cpu", work).total

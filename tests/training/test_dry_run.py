@@ -52,14 +52,14 @@ def test_numbers_agree_with_the_network_and_with_each_other(lab):
 
 def test_memory_counts_weights_moments_and_activations():
     muon, adamw = (
-        describe(config("split-8", optimizer=name, precision="no")) for name in ("muon", "adamw")
+        describe(config("split-8", optimizer=name, precision="float32")) for name in ("muon", "adamw")
     )
     kept = adamw["memory_bytes_activations"]  # more than the gradients, which come as they go
     assert kept > 0 and adamw["memory_bytes"] == kept + 4 * 4 * adamw["params_total"]
     assert kept < muon["memory_bytes"] < adamw["memory_bytes"]
-    halved = describe(config("split-8", micro_batch="8", precision="no"))
+    halved = describe(config("split-8", micro_batch="8", precision="float32"))
     assert halved["memory_bytes_activations"] == pytest.approx(kept / 2, rel=0.01)
-    larger = describe(config("split-8", (128, 128), precision="no"))["memory_bytes_activations"]
+    larger = describe(config("split-8", (128, 128), precision="float32"))["memory_bytes_activations"]
     assert larger > 3 * kept
 
 
@@ -77,7 +77,7 @@ def test_a_task_of_two_passes_costs_twice_and_keeps_twice():
     """A DiT encodes nothing that tasks could share; of noised truth alone every row is one call."""
     own = {"model": {"name": "DiT-Ti/8"}, "data": {"scenes": {"size": [32, 32]}}}
     rows = {"start": 0, "rollout": 0, "denoise": 1}
-    own |= {"training": {"rows": rows, "loss": "squared", "precision": "no"}}
+    own |= {"training": {"rows": rows, "loss": "squared", "precision": "float32"}}
     flows = [{"components": one, "cost_volume": False} for one in ("joint", "separate")]
     single, both = (describe(from_dict(own | {"tasks": {"flow": flow}})) for flow in flows)
     assert both["flops_train_per_image"] == 2 * 3 * both["flops_forward"]

@@ -250,12 +250,12 @@ def test_half_precision_lowers_its_scale_instead_of_counting_a_fault(begin):
 
 def test_half_precision_learns_what_float32_does(lab, tmp_path):
     losses = {}
-    for precision in ("no", "fp16"):
+    for precision in ("float32", "fp16"):
         run = lab.train(lab.config(("depth",), precision=precision), tmp_path / precision)
         losses[precision] = lab.losses(tmp_path / precision)
         assert run.progress.skipped == 0
-    assert losses["fp16"] == pytest.approx(losses["no"], rel=0.02)
-    assert losses["fp16"] != losses["no"]
+    assert losses["fp16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["fp16"] != losses["float32"]
 
 
 def test_how_fast_it_learns_may_change_and_is_entered_in_the_ledger(lab, tmp_path):

@@ -15,6 +15,7 @@ from stepsight.cli.entry import at_least, given_by, output_folder, parse
 from stepsight.cli.sampling import check_sampling, check_setting, times
 from stepsight.data.bad import QUARANTINE, BadItems
 from stepsight.errors import UserError, command
+from stepsight.execution.config import Precision
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
@@ -33,6 +34,7 @@ class Args:
     images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE...")]]
     checkpoint: str  # run folder or step folder
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
+    precision: Precision = "auto"  # of the network; auto: as the run was trained, on this device
     task: str = "depth"  # one that the checkpoint has
     second: Path | None = None  # the next frame (flow)
     mask: Path | None = None  # mask of the visible part, white on black (amodal)
@@ -123,7 +125,7 @@ def _predict(args: Args, pictures: Sequence[Path]) -> list[Path]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = output_folder(args.out)
-    opened = DensePipeline.from_pretrained(args.checkpoint, device, args.weights)
+    opened = DensePipeline.from_pretrained(args.checkpoint, device, args.weights, args.precision)
     pipeline, nfe, members = _sampling(opened, args)
     (out / QUARANTINE).unlink(missing_ok=True)
     bad, skipped = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE), list[Path]()

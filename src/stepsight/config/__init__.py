@@ -153,7 +153,10 @@ BEFORE: dict[tuple[str, ...], Any] = {
 def as_it_was(values: Mapping[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that its version did not have yet."""
     whole = deepcopy(dict(values))
-    (whole.get("training") or {}).pop("accumulate", None)  # micro_batch came in its place
+    training = whole.get("training") or {}
+    training.pop("accumulate", None)  # micro_batch came in its place
+    if training.get("precision") in ("no", False):  # as YAML of old may read it
+        training["precision"] = "float32"
     before = BEFORE | {
         ("tasks", name, key): value
         for name in whole.get("tasks") or {}

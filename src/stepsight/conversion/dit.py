@@ -32,6 +32,7 @@ from stepsight.models.config import DIT, CodecSettings, DiTSize, ModelSettings, 
 from stepsight.models.layers import position_table
 from stepsight.tasks.config import ImageSettings
 from stepsight.tasks.table import build_tasks
+from stepsight.training.config import TrainingSettings
 
 POSITIONS = "pos_embed"
 KERNEL = "x_embedder.proj.weight"
@@ -141,6 +142,7 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
         model=trained.model(trained.name),
         codec=wishes.codec_settings,
         diffusion=diffusion,
+        training=TrainingSettings(precision="float32"),  # as published
         evaluation=EvaluationSettings(nfe=250, members=4, temperature=1.0, views="none"),
     )
     compare(weights, published_shapes(expected(config, codec), trained.side))

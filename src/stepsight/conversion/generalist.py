@@ -41,6 +41,7 @@ from stepsight.data.readers.config import (
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.tasks.config import AmodalSettings, DepthSettings, FlowSettings, TaskSettings
+from stepsight.training.config import TrainingSettings
 
 CLASSES = 1000  # rows of ImageNet, before those of the tasks
 ACTIVE = 2  # experts per token: no shape says it
@@ -83,6 +84,7 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
         model=trained.model(f"{trained.name}-{experts}E{ACTIVE}A", input="per_task"),
         codec=wishes.codec_settings,
         diffusion=diffusion,
+        training=TrainingSettings(precision="float32"),  # as published
         evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
     )
     compare(weights, _published(expected(config, codec), trained))

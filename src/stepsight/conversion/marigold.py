@@ -44,6 +44,7 @@ from stepsight.models.vae import VAE
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import DepthSettings, ImageSettings, NormalsSettings, TaskSettings
 from stepsight.tasks.table import build_tasks
+from stepsight.training.config import TrainingSettings
 
 WEIGHTS = (
     "diffusion_pytorch_model.safetensors",
@@ -125,6 +126,7 @@ class Source:
             model=unet_settings(self.unet, tokens),
             codec=CodecSettings(str(self.path / "vae")),
             diffusion=diffusion,
+            training=TrainingSettings(precision="float32"),  # as published
             evaluation=EvaluationSettings(nfe=self.steps, members=4, temperature=1.0, views="none"),
         )
 

@@ -16,7 +16,7 @@ leaves it aside, as the published perception models do; the loss can train it (`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from stepsight.schedule import build_schedule
 from stepsight.types import ModelInputs
 
 # (x "b c h w", cond "b k h w", time "b" float32, label "b", features=None) -> "b c h w", or
-# "b 2c h w" with a learned variance
+# "b 2c h w" with a learned variance. Time and label may have one row that holds for all.
 Network = Callable[..., Tensor]
 
 
@@ -151,21 +151,23 @@ class Diffusion:
         scale = 1.0 if temperature is None else _rows(temperature, x)
         return alpha * x / (alpha**2 + (scale * sigma) ** 2).clamp_min(1e-12)
 
-    def answer(self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor) -> Tensor:
-        """The clean image "b c h w" that the network answers to x "b c h w" at times "b"."""
-        return self.to_x0(self._ask(net, coded, x, t)[0], x, t)
+    def answer(
+        self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor, **given: Any
+    ) -> Tensor:
+        """The clean image "b c h w" that the network answers to x "b c h w" at times "b". given:
+        what else it is told."""
+        return self.to_x0(self._ask(net, coded, x, t, **given)[0], x, t)
 
     def _ask(
-        self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor
+        self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor, **more: Any
     ) -> tuple[Tensor, Tensor | None]:
         """The network's prediction "b c h w", and its variance output where it has one."""
-        time = self.schedule.condition(t).to(x.device)
-        more: dict[str, Any] = {}
+        time = self.schedule.condition(t)
         if coded.look is not None and getattr(net, "looks", False):
             rows = coded.featured
             seen = self.estimate(x, t, coded.temperature)
             some = (seen, coded.cond) if rows is None else (seen[rows], coded.cond[rows])
-            more = {"looked": (coded.look(*some), rows)}
+            more["looked"] = coded.look(*some), rows
         if coded.encoded is None:
             output = net(x, coded.cond, time, coded.label, features=coded.features, **more)
         else:
@@ -186,11 +188,22 @@ class Diffusion:
         bound = variational_bound(self.schedule, error, variance, t) * valid
         return BOUND_WEIGHT * bound.sum(dim=(1, 2, 3))
 
-    def denoiser(self, net: Network, coded: ModelInputs) -> Denoise:
-        """`denoise(x, t) -> x0` for samplers: t is a scalar or "b"."""
+    def denoiser(self, net: Network, coded: ModelInputs, walk: Sequence[float] = ()) -> Denoise:
+        """`denoise(x, t) -> x0` for samplers: t is a scalar or "b".
+
+        A scalar on the CPU reaches the device of x as the argument of a kernel, uncopied, and is
+        one row for all rows of x: what follows from it is computed once. walk: times at which a
+        network that can `tabulate` what it makes of them does so at once.
+        """
+        tables: dict[float, Any] = {}
+        if walk and len(coded.label) == 1 and (tabulated := getattr(net, "tabulated", None)):
+            times = torch.cat([coded.cond.new_full((1,), t, dtype=torch.float64) for t in walk])
+            tables = dict(zip(walk, tabulated(self.schedule.condition(times), coded.label)))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.answer(net, coded, x, t.expand(len(x)))
+            table = tables.get(t.item()) if tables and not t.ndim else None
+            given = {} if table is None else {"table": table}
+            return self.answer(net, coded, x, times_for(x, t), **given)
 
         return denoise
 
@@ -223,8 +236,8 @@ class Diffusion:
         Raises UserError for an `nfe` that cannot be spent and a start that cannot be made.
         """
         settings = self.settings
-        if not 0 < strength <= 1 or (start is None and strength < 1):
-            raise UserError(f"strength {strength}: give a start, and a time above 0 up to 1.")
+        if start is None and strength < 1:
+            raise UserError(f"strength {strength}: give a start.")
         if settings.objective == "end_to_end":
             if start is not None:
                 raise UserError("objective 'end_to_end' answers at once: it takes no start.")
@@ -242,6 +255,8 @@ class Diffusion:
 
     def times(self, nfe: int, strength: float = 1.0) -> Tensor:
         """The times "n+1" that `sample` visits, float64, and then the end of its trajectory."""
+        if not 0 < strength <= 1:
+            raise UserError(f"strength {strength}: give a start, and a time above 0 up to 1.")
         if self.settings.objective == "end_to_end":
             check_single(nfe)
             return torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -274,8 +289,13 @@ class Diffusion:
         return _rows(p, x), _rows(q, x)
 
 
+def times_for(x: Tensor, t: Tensor) -> Tensor:
+    """Times of rows x on their device: "1" of a scalar, "b" of as many."""
+    return x.new_full((1,), t.item(), dtype=t.dtype) if t.device.type == "cpu" and not t.ndim else t
+
+
 def _rows(value: Tensor, x: Tensor) -> Tensor:
-    """One number per row "b" -> "b 1 1 1" of x's dtype and device."""
+    """One number per row "b", or for all "1", to multiply x "b c h w", in its dtype."""
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 

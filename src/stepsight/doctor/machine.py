@@ -142,7 +142,7 @@ def kernels(patient: Patient) -> Finding:
     numbers = ", ".join(f"{name} {error:.1e}" for name, error in worst.items())
     said = f"{where}: relative errors {numbers}"
     if wrong:
-        advice = f"{', '.join(wrong)}: another build of torch, or --training.precision no."
+        advice = f"{', '.join(wrong)}: another build of torch, or --training.precision float32."
         return Finding("kernels", "fail", said, advice)
     if cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
         advice = "bfloat16 is emulated here: use --training.precision fp16."

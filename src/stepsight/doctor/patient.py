@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {  # settings of it that no configuration changes
     "micro_batch": "auto",
     "processes": 1,
     "warmup": 2 * BATCH,
-    "precision": "no",
+    "precision": "float32",
     "latents": "",
     "log_every": BATCH,
     "validate_every": 0,

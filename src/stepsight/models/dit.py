@@ -10,6 +10,8 @@ Shapes: b batch, c channels of the target, k channels of the condition, n tokens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -70,8 +72,10 @@ class DiTBlock(nn.Module):
             modulation.bias.view(6, width)[[2, 5]] = gate_init
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), modulation)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(embedding).chunk(6, 1)
+    def forward(self, x: Tensor, embedding: Tensor, rows: Tensor | None = None) -> Tensor:
+        """rows: "b 6d", what `adaLN_modulation` makes of the embedding, where that is known."""
+        rows = self.adaLN_modulation(embedding) if rows is None else rows
+        shift1, scale1, gate1, shift2, scale2, gate2 = rows.chunk(6, dim=1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
         feed_forward = self.moe if self.mixed else self.mlp
         return x + gate2[:, None] * feed_forward(modulate(self.norm2(x), shift2, scale2))
@@ -108,8 +112,9 @@ class FinalLayer(nn.Module):
         modulation = zeroed(nn.Linear(size.width, 2 * size.width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), modulation)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(embedding).chunk(2, dim=1)
+    def forward(self, x: Tensor, embedding: Tensor, rows: Tensor | None = None) -> Tensor:
+        rows = self.adaLN_modulation(embedding) if rows is None else rows
+        shift, scale = rows.chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
@@ -177,6 +182,15 @@ class DiT(nn.Module):
         seen = rearrange(seen, "m d h w -> m (h w) d").to(tokens.dtype)
         return (tokens + seen if rows is None else tokens.index_add(0, rows, seen),)
 
+    def tabulated(self, time: Tensor, label: Tensor) -> Sequence[Sequence[Tensor]]:
+        """For each of the times "n" what all modulations make of it, first block first, "1 ...": a
+        walk asks the same of every row, so that a third of the weights are read once for all steps.
+        `label` is "1"."""
+        embedding = self.t_embedder(time) + self.y_embedder(label)
+        layers = [*self.blocks, self.final_layer]
+        every = [layer.adaLN_modulation(embedding) for layer in layers]  # type: ignore[operator]
+        return [[rows[step : step + 1] for rows in every] for step in range(len(time))]
+
     def forward(
         self,
         x: Tensor,
@@ -185,14 +199,17 @@ class DiT(nn.Module):
         label: Tensor,
         features: Tensor | None = None,
         looked: Tensor | None = None,
+        table: Sequence[Tensor] | None = None,
     ) -> Tensor:
+        """table: of this time and label, from `tabulated`."""
         assert looked is None, "a DiT does not look at the images again"
         encoded = self.encode(cond, label, features) if isinstance(cond, Tensor) else cond
         tokens = self.x_embedder(x, label, first=0, bias=False)
         tokens = tokens + encoded[0].to(tokens.dtype)
-        embedding = self.t_embedder(time) + self.y_embedder(label)
-        for block in self.blocks:
-            tokens = block(tokens, embedding)
-        out = self.final_layer(tokens, embedding)
+        embedding = self.t_embedder(time) + self.y_embedder(label) if table is None else time
+        rows = table or [None] * (len(self.blocks) + 1)
+        for block, known in zip(self.blocks, rows):
+            tokens = block(tokens, embedding, known)
+        out = self.final_layer(tokens, embedding, rows[-1])
         p = self.stride
         return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=x.shape[-2] // p, p=p, q=p)

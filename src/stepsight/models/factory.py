@@ -85,9 +85,16 @@ class Plain(nn.Module):
         return (cond,)
 
     def forward(
-        self, x: Tensor, cond: Tensor | tuple[Tensor, ...], *args: Any, **more: Any
+        self,
+        x: Tensor,
+        cond: Tensor | tuple[Tensor, ...],
+        time: Tensor,
+        label: Tensor,
+        *args: Any,
+        **more: Any,
     ) -> Tensor:
-        return self.net(x, cond[0] if isinstance(cond, tuple) else cond, *args, **more)
+        images = cond[0] if isinstance(cond, tuple) else cond
+        return self.net(x, images, time.expand(len(x)), label.expand(len(x)), *args, **more)
 
 
 def repeated_blocks(net: nn.Module) -> list[nn.Module]:

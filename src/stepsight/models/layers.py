@@ -127,7 +127,8 @@ class RoutedConv2d(nn.Module):
 
     def part(self, x: Tensor, label: Tensor, first: int, bias: bool) -> Tensor:
         """As `SplitConv2d.part`, by the convolutions of `label` "b"."""
-        known, row = (label < self.tasks).to(x.dtype), label.clamp(max=self.tasks - 1)
+        known = (label < self.tasks).to(x.dtype)
+        row = label.clamp(max=self.tasks - 1).expand(len(x))  # one label may hold for all
         cells = self.kernel**2  # of a channel, side by side in the weight
         weight = self.weight[:, :, first * cells : (first + x.shape[1]) * cells]
         out = torch.bmm(weight[row], self._patches(x))

@@ -86,7 +86,7 @@ class SplitUNet(nn.Module):
         encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
         part = self._conv_in.part(x, self._conv_in.in_channels - x.shape[1], bias=False)
         part = part + encoded[0].to(part.dtype)
-        return self.unet(part, time, self._conditioning(label), return_dict=False)[0]
+        return self.unet(part, time, self._conditioning(label.expand(len(x))), return_dict=False)[0]
 
     def _conditioning(self, label: Tensor) -> Tensor:
         """What the U-Net is given besides image and time: the label "b", or its prompt "b n d"."""

@@ -23,11 +23,13 @@ from stepsight.config import RunConfig
 from stepsight.diffusion.config import SamplingOptions, resampled
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError, suggest
+from stepsight.execution.config import Precision
+from stepsight.execution.precision import lowered, resolved
 from stepsight.models.codec import Codec, Pixels
 from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
 from stepsight.pipeline.defaults import SamplingSetting
-from stepsight.pipeline.inputs import content_keys, single
+from stepsight.pipeline.inputs import content_keys, name_keys, single
 from stepsight.pipeline.members import MemberOptions, MemberSampler
 from stepsight.pipeline.memory import RowLimits
 from stepsight.pipeline.working import brought_back, grid_of, inputs_at, working_size
@@ -71,33 +73,43 @@ class DensePipeline:
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
         self.memory = RowLimits()
         self.weights: Weights = "ema"
+        self.asked: Precision = config.training.precision
         self.diffusion = Diffusion(config.diffusion)
         self.codec = codec or Pixels()
         self.layout = Layout.of(self.tasks, self.codec)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str | torch.device = "cpu", weights: Weights = "ema"
+        cls,
+        path: str | Path | checkpoint.Checkpoint,
+        device: str | torch.device = "cpu",
+        weights: Weights = "ema",
+        precision: Precision = "auto",
     ) -> Self:
-        """Open a run folder (its best checkpoint, else its last) or a step folder.
+        """Open a run folder (its best checkpoint, else its last), a step folder, or an open
+        checkpoint, of which nothing is verified twice.
 
         weights: "ema", averaged over training, or "raw", as they are being trained; the uncertainty
         of these is not calibrated, which was done with the average.
+        precision: that the network computes in (`execution.precision`); "auto": what the run asked
+        for, as it means on this device.
         Raises CheckpointError if it is missing, unfinished, damaged or another model's.
         """
-        saved = checkpoint.read(path, lazy=True)
+        opened = isinstance(path, checkpoint.Checkpoint)
+        saved = path if opened else checkpoint.read(path, lazy=True)
         tasks = build_tasks(saved.config.tasks)
         codec, raw = saved_codec(saved), weights == "raw"
         file = checkpoint.RAW if raw else checkpoint.BACKBONE
-        net = saved_network(saved, tasks, codec, file)
+        net = saved_network(saved, tasks, codec, file, device)
         sizes = saved.sizes
         statistics = saved.tensors(checkpoint.STATISTICS)
-        net.to(device).eval().requires_grad_(False)
+        net.eval().requires_grad_(False)
         name, codec = saved.digest(file), codec.to(device)
         home = saved.path.resolve().parent.parent
         tuned = saved.meta.get("sampling"), None if raw else saved.meta.get("calibration")
         made = cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
-        made.weights = weights
+        made.weights, made.asked = weights, precision if precision != "auto" else made.asked
+        lowered(net, made.precision)
         return made
 
     @property
@@ -167,6 +179,11 @@ class DensePipeline:
     @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in: "float32", "bf16" or "fp16"."""
+        return resolved(self.asked, self.device)
 
     def task(self, name: str) -> Task:
         """The task called `name`. Raises UserError if this model was not trained for it."""
@@ -280,7 +297,8 @@ class DensePipeline:
             raise UserError(f"{options['members']} members: an ensemble needs at least 1.")
         pipeline = self if sampler is None else self.sampling(sampler=sampler)
         chosen = self.task(task)
-        pictures = content_keys(batch.image) if chosen.images else batch.keys
+        images = batch.image
+        pictures = content_keys(images) if chosen.images else name_keys(batch.keys, images.device)
         inputs, members = self.working(batch, task), pipeline._sampler()
         start = options.pop("start", None)
 
@@ -301,7 +319,7 @@ class DensePipeline:
         self._sampler().check(members, nfe)
 
     def _sampler(self) -> MemberSampler:
-        return MemberSampler(self.net, self.diffusion, self.codec, self.layout)
+        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, self.precision)
 
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""

@@ -5,7 +5,7 @@ Nothing is resized here: the pipeline brings a batch to the working size of its 
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.errors import UserError
+from stepsight.execution.noise import digest
+from stepsight.seeding import seed_of
 from stepsight.tasks.base import Task
 from stepsight.types import Batch
 
@@ -58,11 +60,16 @@ def single(
     return batch
 
 
-def content_keys(images: Tensor) -> list[str]:
-    """A key for each picture "b 3 h w" in [-1, 1] that follows from its pixels alone, in 8 bits:
-    equal for equal pictures, whatever they are called."""
-    pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous()
-    return [hashlib.blake2b(image.numpy().tobytes(), digest_size=8).hexdigest() for image in pixels]
+def content_keys(images: Tensor) -> Tensor:
+    """A key int64 for each picture "b 3 h w" in [-1, 1], on its device, that follows from its
+    pixels alone, in 8 bits: equal for equal pictures, whatever they are called."""
+    pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return digest(pixels.flatten(1))
+
+
+def name_keys(names: Sequence[str], device: torch.device) -> Tensor:
+    """A key int64 for each name."""
+    return torch.tensor([seed_of(name) for name in names], device=device)
 
 
 def to_tensor(image: Any, grey: bool = False) -> Tensor:

@@ -1,31 +1,33 @@
 """How members are drawn: from conditions and seeded noise to samples of a task's target.
 
 Noise depends on (seed, key, member, run, step) alone, so that members are nested, and a sample does
-not depend on what else is in the batch.
+not depend on what else is in the batch. Only the channels that a task has are noised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Required, TypedDict, Unpack
+from typing import Required, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from stepsight.coding import Layout, code, working_channels
-from stepsight.diffusion.noise import row_noise
 from stepsight.diffusion.objective import Diffusion
+from stepsight.diffusion.trajectory import StepNoise
 from stepsight.errors import UserError
+from stepsight.execution.noise import Stream, normal
+from stepsight.execution.precision import computing
 from stepsight.models.codec import Codec
 from stepsight.pipeline.views import VIEWS, Frame, averaging
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, ModelInputs
 
-Key = tuple[Any, ...]  # of a picture, a member, and a run after the first
+RUN = 1 << 32  # what a run of the backbone adds to the last word of an address
 
 
 class MemberOptions(TypedDict, total=False):
@@ -50,38 +52,34 @@ class MemberSampler:
     diffusion: Diffusion
     codec: Codec
     layout: Layout
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+    precision: str  # that the network computes in
 
     def draw(
-        self, batch: Batch, task: Task, pictures: Sequence[str], **options: Unpack[MemberOptions]
+        self, batch: Batch, task: Task, pictures: Tensor, **options: Unpack[MemberOptions]
     ) -> Tensor:
         """Samples "e b c h w" of the target for a batch at working size, whose images have the keys
-        `pictures`: the members `first` to `first + members - 1`."""
+        `pictures` "b": the members `first` to `first + members - 1`."""
         nfe, members, first = options["nfe"], options["members"], options.get("first", 0)
         seed, strength = options.get("seed", 0), options.get("strength", 1.0)
         chunk_size = options.get("chunk_size", 64)
         self.check(first + members, nfe)
-        seen = self._seen(batch, task, nfe)
+        with computing(pictures.device, self.precision):
+            seen = self._seen(batch, task, nfe)
         if (start := options.get("start")) is not None:
             seen[0].x = self._start(start, task, seen[0])
-        keys = [
-            (key, member, *([run] if run else []))  # the first run's noise is that of a single run
-            for member in range(first, first + members)
-            for run in range(task.splits)
-            for key in pictures
-        ]
+        addresses = _addresses(pictures, range(first, first + members), task.splits)
         used, channels = working_channels(task, self.codec), task.channels // task.splits
         chunks = []
-        for at in range(0, len(keys), chunk_size):
-            part = keys[at : at + chunk_size]
-            picks = torch.tensor([(at + i) % len(seen[0].label) for i in range(len(part))])
+        for at in range(0, len(addresses), chunk_size):
+            rows = addresses[at : at + chunk_size]
+            picks = torch.arange(at, at + len(rows), device=rows.device) % len(seen[0].label)
             frame = Frame(task, self.codec, picks // len(batch))
-            z = self._trajectory(
-                [view.rows(picks) for view in seen], frame, part, nfe, seed, strength
-            )
+            inputs = [view.rows(picks) for view in seen]
+            if task.label_count == 1:  # then one row of it holds for all
+                inputs = [replace(view, label=view.label[:1]) for view in inputs]
+            noise = self._noise(("sample", seed), rows, used, inputs[0].cond)
+            with computing(rows.device, self.precision):
+                z = self._trajectory(inputs, frame, noise, nfe, strength)
             chunks.append(self.codec.decode(z[:, :used], channels))
         rows = torch.cat(chunks)
         return rearrange(rows, "(e p b) c h w -> e b (p c) h w", e=members, p=task.splits)
@@ -112,35 +110,39 @@ class MemberSampler:
             coded.temperature = coded.cond.new_full((len(coded.label),), scale)
         return seen
 
+    def _noise(self, stream: Stream, rows: Tensor, used: int, cond: Tensor) -> StepNoise:
+        """What a sampler draws for rows of these addresses: in the leading channels, zeros in the
+        rest."""
+        settings, shape = self.diffusion.settings, (used, *cond.shape[-2:])
+        surplus = self.layout.target - used
+
+        @cache
+        def noise(draw: int) -> Tensor:
+            if not draw and not settings.temperature:
+                return cond.new_zeros(len(rows), self.layout.target, *shape[1:])
+            picture, member, run = rows.unbind(1)
+            scale = 1.0 if draw else settings.temperature
+            if not draw and settings.starts == "antithetic":
+                scale, member = scale * (1 - 2 * (member % 2)), member // 2
+                scale = scale[:, None, None, None]
+            drawn = scale * normal(stream, torch.stack([picture, member, run + draw], 1), shape)
+            return F.pad(drawn, (0, 0, 0, 0, 0, surplus))
+
+        return noise
+
     def _trajectory(
         self,
         seen: Sequence[ModelInputs],
         frame: Frame,
-        keys: Sequence[Key],
+        noise: StepNoise,
         nfe: int,
-        seed: int,
         strength: float,
     ) -> Tensor:
-        shape = (self.layout.target, *seen[0].cond.shape[-2:])
-        settings = self.diffusion.settings
-
-        @cache
-        def noise(draw: int) -> Tensor:
-            rows = [(seed, "sample", *key, draw) for key in keys]
-            if draw:
-                return row_noise(shape, rows).to(self.device)
-            if not settings.temperature:
-                return torch.zeros(len(keys), *shape, device=self.device)
-            if settings.starts == "independent":
-                return row_noise(shape, rows).to(self.device) * settings.temperature
-            pairs = [(seed, "sample", key[0], key[1] // 2, *key[2:], 0) for key in keys]
-            signs = torch.tensor([1 - 2 * (key[1] % 2) for key in keys]) * settings.temperature
-            return (row_noise(shape, pairs) * signs[:, None, None, None]).to(self.device)
-
-        denoisers = [self.diffusion.denoiser(self.net, inputs) for inputs in seen]
+        views = VIEWS[self.diffusion.settings.views]
+        walk = self.diffusion.times(nfe, strength)[:-1].tolist()
+        denoisers = [self.diffusion.denoiser(self.net, inputs, walk) for inputs in seen]
         denoise = denoisers[0]
         if len(seen) > 1:
-            views = VIEWS[settings.views]
             denoise = averaging(denoisers, views, frame, noise(0), self.diffusion.levels)
         return self.diffusion.sample(denoise, noise, nfe, start=seen[0].x, strength=strength)
 
@@ -159,3 +161,18 @@ class MemberSampler:
                 f"views {settings.views} average the answers along ddim's trajectory (eta 0), not "
                 f"those of {settings.sampler}. Sample with ddim, or with views none."
             )
+
+
+def _addresses(pictures: Tensor, members: range, runs: int) -> Tensor:
+    """Where the noise of rows "(member run picture)" is found: (picture, member, run) "r 3"."""
+    device = pictures.device
+    member = torch.arange(members.start, members.stop, device=device)
+    run = RUN * torch.arange(runs, device=device)
+    grid = torch.cartesian_prod(member, run).view(-1, 2)  # "(member run) 2"
+    return torch.cat(
+        [
+            repeat(pictures, "b -> (mr b) 1", mr=len(grid)),
+            repeat(grid, "mr two -> (mr b) two", b=len(pictures)),
+        ],
+        dim=1,
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from stepsight.execution.config import Precision
+
 
 @dataclass(frozen=True)
 class RowsSettings:
@@ -32,7 +34,7 @@ class TrainingSettings:
     micro_batch: str = "auto"  # pictures a process takes at a time; auto: as many as memory holds
     workers: int = 0  # processes a training process that read streamed sources; 0: the loop reads
     processes: int = 0  # 0: one a core on CPU (at most 2), else what the launcher gives
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where it is fast
+    precision: Precision = "auto"  # of the network; auto: bf16 where it is fast
     sharding: Literal["none", "full", "hybrid"] = "none"  # weights, gradients, optimizer over GPUs:
     # full: over all processes (FSDP2); hybrid: within a machine, copies between machines
     recompute: Literal["none", "block", "selective"] = "none"  # activations in the backward pass:

@@ -17,10 +17,11 @@ from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.execution.precision import computing, resolved
 from stepsight.models.config import VAE_PREFIX
 from stepsight.models.factory import repeated_blocks
 from stepsight.report.console import Console
-from stepsight.training import optim
+from stepsight.training import optim, profile
 from stepsight.training.config import TrainingSettings
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter, revision
@@ -29,7 +30,6 @@ from stepsight.training.objective import Micro, Objective
 from stepsight.training.progress import Progress, changed
 from stepsight.training.recompute import recompute
 from stepsight.training.sharding import (
-    DTYPES,
     filled,
     full,
     is_sharded,
@@ -48,7 +48,8 @@ class Learner:
     def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
         self.objective, self.accelerator = objective, accelerator
         self.net, self.settings = objective.net, objective.config.training
-        self.device, self.precision = accelerator.device, precision_of(objective.config)
+        self.device = accelerator.device
+        self.precision = precision_of(objective.config, self.device)
         self.net.to(self.device)
         self._bones = skeleton(self.net) if is_sharded(self.settings) else None
         recompute(repeated_blocks(self.net), self.settings.recompute)
@@ -72,8 +73,7 @@ class Learner:
 
     def errors(self, micro: Micro) -> Tensor:
         """Summed errors "tasks kinds" of a micro-batch, in the precision of the run."""
-        lower = self.precision != "no"
-        with torch.autocast(self.device.type, DTYPES[self.precision], enabled=lower):
+        with computing(self.device, self.precision):
             return self.module(*micro).float()
 
     def scale(self, progress: Progress) -> float:
@@ -87,7 +87,8 @@ class Learner:
         scale = self.scale(progress)
         if scale != 1:
             torch._foreach_div_(local(grads), scale)  # pyright: ignore[reportPrivateImportUsage]
-        norm = full(torch.nn.utils.get_total_norm(grads))
+        with profile.part("clip, optimizer"):
+            norm = full(torch.nn.utils.get_total_norm(grads))
         fault = fault_of(loss, float(norm), self.settings, progress.norms)
         if not fault:
             self._update(norm, progress)
@@ -105,9 +106,11 @@ class Learner:
             torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
         images = progress.images_seen
         optim.set_rate(self.optimizers, progress.rate * optim.rate(self.settings, images))
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.ema.update(self.net, images // self.settings.batch)
+        with profile.part("clip, optimizer"):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        with profile.part("average"):
+            self.ema.update(self.net, images // self.settings.batch)
         progress.healthy(float(norm), self.settings.spike > 0)
         if progress.scaled == GROWTH:
             progress.scale, progress.scaled = 2 * progress.scale, 0
@@ -226,17 +229,12 @@ class Learner:
         return Progress.from_weights(parent.meta)
 
 
-def precision_of(config: RunConfig) -> str:
-    """What the forward pass computes in: "auto" is bfloat16 where the device multiplies it fast,
-    but float32 for a VAE, whose errors are small."""
+def precision_of(config: RunConfig, device: torch.device | str) -> str:
+    """What the forward pass computes in; "auto" is float32 for a VAE, whose errors are small."""
     asked = config.training.precision
-    if asked != "auto":
-        return asked
-    if config.model.name.startswith(VAE_PREFIX):
-        return "no"
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+    if asked == "auto" and config.model.name.startswith(VAE_PREFIX):
+        return "float32"
+    return resolved(asked, device)
 
 
 def check_processes(settings: TrainingSettings, world: int) -> None:

@@ -22,10 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from stepsight import distributed
 from stepsight.errors import UserError
+from stepsight.execution.precision import DTYPES
 from stepsight.models.factory import repeated_blocks
 from stepsight.training.config import TrainingSettings
-
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def is_sharded(settings: TrainingSettings) -> bool:

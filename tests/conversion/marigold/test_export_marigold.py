@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import member_noise
 from torch import Tensor
 
 from stepsight import checkpoint
@@ -18,7 +19,6 @@ from stepsight.config import RunConfig
 from stepsight.conversion.marigold import export_marigold, import_folder
 from stepsight.conversion.write import Converted, write
 from stepsight.diffusion.config import DiffusionSettings
-from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings, ModelSettings
 from stepsight.pipeline.dense import DensePipeline
@@ -58,8 +58,7 @@ def test_diffusers_answers_as_we_do(
     batch = Batch(2 * image - 1, keys=["one"], sources=["test"])
     pipeline = DensePipeline.from_pretrained(tmp_path / "run")
     ours = pipeline.sample(batch, task, nfe=4, members=2)[:, 0].clip(-1, 1)
-    (key,) = content_keys(batch.image)
-    latents = row_noise((4, 8, 12), [(0, "sample", key, member, 0) for member in range(2)])
+    latents = member_noise((4, 8, 12), content_keys(batch.image), range(2))
     theirs: Tensor = published_members(tmp_path / "out", task, image, latents, 4)
     ours = (ours + 1) / 2 if task == "depth" else F.normalize(ours, dim=1)
     assert (ours - theirs).abs().max() < 1e-4

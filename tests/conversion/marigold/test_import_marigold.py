@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from drawn import member_noise
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,7 +23,6 @@ from stepsight.conversion.clip import empty_prompt
 from stepsight.conversion.folders import find_folder
 from stepsight.conversion.marigold import import_folder, unet_settings
 from stepsight.conversion.write import write
-from stepsight.diffusion.noise import row_noise
 from stepsight.errors import UserError
 from stepsight.models.codec import open_codec
 from stepsight.models.config import UNET, CodecSettings
@@ -66,9 +66,8 @@ def test_members_equal_diffusers(
     batch = Batch(2 * picture() - 1, keys=["one"], sources=["test"])
     pipeline = opened(folder, tmp_path / "run")
     ours = pipeline.sample(batch, task, nfe=STEPS, members=MEMBERS, seed=SEED)[:, 0]
-    (key,) = content_keys(batch.image)
-    rows = [(SEED, "sample", key, member, 0) for member in range(MEMBERS)]
-    latents = row_noise((4, HEIGHT // 8, WIDTH // 8), rows)
+    keys, shape = content_keys(batch.image), (4, HEIGHT // 8, WIDTH // 8)
+    latents = member_noise(shape, keys, range(MEMBERS), SEED)
     theirs = published_members(folder, task, picture(), latents, STEPS)
     assert (read_out(ours, task) - theirs).abs().max() < 1e-4
     fewer = pipeline.sample(batch, task, nfe=1, members=1, seed=SEED)[:, 0]

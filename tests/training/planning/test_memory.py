@@ -109,7 +109,7 @@ DENSE, MIXED = "DiT-128x3/2", "DiT-128x3/2-8E2A"
 
 @pytest.mark.parametrize(
     "name, mode, precision",
-    [(DENSE, "none", "no"), (MIXED, "block", "bf16")],
+    [(DENSE, "none", "float32"), (MIXED, "block", "bf16")],
 )
 def test_a_device_alone_needs_what_is_planned(name, mode, precision):
     way = name, mode, precision, 8, 1
@@ -126,7 +126,7 @@ def test_a_device_of_eight_needs_what_is_planned(eight):
 @pytest.mark.parametrize("name", ["DiT-128x6/2", "DiT-128x6/2-8E2A"])
 def test_however_it_recomputes(eight, name, mode):
     for shards in (1, WORLD):
-        way = name, mode, "no", 8, shards
+        way = name, mode, "float32", 8, shards
         assert planned(*way) == pytest.approx(tracked(*way), rel=0.15), way
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.coding import code
+from stepsight.coding import code, working_channels
 from stepsight.data.mixture import Draw
 from stepsight.diffusion.noise import training_noise
+from stepsight.execution.noise import Stream, normal
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.seeding import generator, numpy_generator
+from stepsight.seeding import numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.training.dense.rows import Coding, one_call_errors
 from stepsight.training.feed import Feed
@@ -123,14 +126,24 @@ def levels_and_noise(
     settings, passes, device = pipeline.config.training, part.task.splits, part.coded.x.device
     rng = numpy_generator(settings.seed, "level", step, *key)
     strata = (rng.permutation(settings.batch) + rng.random(settings.batch)) / settings.batch
-    mine = torch.tensor([strata[row] for row in rows] * passes, dtype=torch.float32)
-    t = pipeline.diffusion.draw_times(mine)
-    streams = [
-        generator(
-            settings.seed, "noise", step * settings.batch + row, *key, *([run] if run else [])
-        )
-        for run in range(passes)
-        for row in rows
-    ]
-    noise = training_noise(pipeline.config.diffusion, part.coded.x.shape[1:], t, streams)
-    return t.to(device), noise.to(device)
+    mine = torch.from_numpy(strata[rows.start : rows.stop].astype(np.float32)).repeat(passes)
+    t = pipeline.diffusion.draw_times(mine).to(device)
+    images = step * settings.batch + torch.arange(rows.start, rows.stop, device=device)
+    runs = torch.arange(passes, device=device)
+    addresses = torch.stack([images.repeat(passes), runs.repeat_interleave(len(rows))], dim=1)
+    return t, part_noise(pipeline, part, ("noise", settings.seed, *key), addresses, t)
+
+
+def part_noise(
+    pipeline: DensePipeline, part: Part, stream: Stream, rows: Tensor, t: Tensor | None = None
+) -> Tensor:
+    """Noise "b c h w" of rows of these addresses, as the diffusion is trained with at times "b"
+    (None: white): in the leading channels, those that the task has; zeros in the rest."""
+    assert part.coded.x is not None
+    channels, *size = part.coded.x.shape[1:]
+    shape = (used := working_channels(part.task, pipeline.codec)), *size
+    if t is None:
+        noise = normal(stream, rows, shape)
+    else:
+        noise = training_noise(pipeline.config.diffusion, stream, rows, shape, t)
+    return F.pad(noise, (0, 0, 0, 0, 0, channels - used))

@@ -14,12 +14,12 @@ from stepsight.data.bad import BadItems
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
 from stepsight.data.table import Source, read_samples
-from stepsight.diffusion.noise import row_noise
 from stepsight.evaluation.evaluate import score_tasks
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.jobs import ScoringPlan
 from stepsight.evaluation.pictures import sample_grid
 from stepsight.evaluation.results import metrics_of
+from stepsight.execution.precision import computing
 from stepsight.measures import main_metric, measure
 from stepsight.metrics import protocol as protocols
 from stepsight.pipeline.dense import DensePipeline
@@ -27,7 +27,7 @@ from stepsight.pipeline.inputs import content_keys
 from stepsight.report.console import Console
 from stepsight.tasks.config import TABLE
 from stepsight.training.config import TrainingSettings
-from stepsight.training.dense.batches import code_part, counts_of, errors_of
+from stepsight.training.dense.batches import code_part, counts_of, errors_of, part_noise
 from stepsight.training.folder import RunWriter
 from stepsight.training.progress import Progress
 
@@ -160,10 +160,11 @@ def _losses(
     runs = range(part.task.splits)
     u = (torch.tensor([*samples] * len(runs), dtype=torch.float32) * 0.618034 + 0.5) % 1
     pictures = content_keys(part.batch.image)
-    keys = [("validation", key, *([run] if run else [])) for run in runs for key in pictures]
-    noise = row_noise(part.coded.x.shape[1:], keys).to(pipeline.device)
+    rows = [torch.stack([pictures, torch.full_like(pictures, run)], 1) for run in runs]
     times = pipeline.diffusion.draw_times(u.clamp(1e-3, 1 - 1e-3)).to(pipeline.device)
-    each = errors_of(pipeline, part, times, noise).double().cpu()
+    noise = part_noise(pipeline, part, ("validation",), torch.cat(rows))
+    with computing(pipeline.device, pipeline.precision):
+        each = errors_of(pipeline, part, times, noise).double().cpu()
     bins = (u * BINS).long().clamp_max(BINS - 1)[: len(each)]
     totals[0].index_add_(0, bins, each)
     totals[1].index_add_(0, bins, counts_of(pipeline, part).double().cpu())

@@ -33,7 +33,7 @@ from stepsight.training.progress import Progress
 from stepsight.training.spec import RunSpec
 
 GB = 1e9
-NAMED = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+NAMED = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WAYS = ("none", "selective", "block")  # of recomputation, the dearest in memory first
 
 

@@ -46,7 +46,7 @@ from stepsight.training.recompute import COSTLY
 FLOAT = 4  # bytes; weights, gradients, moments and the average are kept in float32
 MEASURED = 4  # rows that activations are measured at, to be scaled
 MACHINE = 8  # devices that "hybrid" sharding shares weights among, unless there are fewer
-DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def planned_precision(config: RunConfig, device: str) -> str:
     if asked != "auto":
         return asked
     fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if fast and not vae else "no"
+    return "bf16" if fast and not vae else "float32"
 
 
 def with_training(config: RunConfig, **changes: Any) -> RunConfig:

@@ -29,12 +29,12 @@ from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint, CheckpointError
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.errors import UserError, command
+from stepsight.execution.noise import normal
 from stepsight.measures import number
 from stepsight.models.config import VAE_PREFIX, CodecSettings
 from stepsight.models.factory import flops_by_group
 from stepsight.models.vae import VAE, build_vae, to_pictures
 from stepsight.report.console import Console
-from stepsight.seeding import generator
 from stepsight.training.feed import Feed, open_banks
 from stepsight.training.folder import RunWriter
 from stepsight.training.planning.dry_run import describe
@@ -116,15 +116,14 @@ class VaeObjective:
         return pictures, numbers
 
     def prepare(self, read: Pictures, step: int, rows: range) -> tuple[Tensor, Tensor]:
-        """The pictures, and the noise of their posteriors' samples: that of the whole batch is
-        drawn at once, whoever has which rows."""
+        """The pictures, and the noise of their posteriors' samples."""
         pictures, numbers = read
-        config, count = self.net.config, self.config.training.batch * len(numbers) // len(rows)
+        config, numbers = self.net.config, numbers.to(pictures.device)
         stride = 2 ** (len(config.block_out_channels) - 1)
-        size = (side // stride for side in pictures.shape[-2:])
-        draw = generator(self.config.training.seed, "posterior", step)
-        noise = torch.randn(count, config.latent_channels, *size, generator=draw)
-        return pictures, noise[numbers].to(pictures.device)
+        shape = config.latent_channels, *(side // stride for side in pictures.shape[-2:])
+        stream = "posterior", self.config.training.seed
+        addresses = torch.stack([torch.full_like(numbers, step), numbers], dim=1)
+        return pictures, normal(stream, addresses, shape)
 
     def validate(self, net: Any, progress: Progress, writer: RunWriter, console: Console) -> bool:
         """How well held-out images and targets survive the VAE. There is no best one: its loss

@@ -1,0 +1,1 @@
+"""How work is executed, in training and sampling alike: precision, compilation, device noise."""
