@@ -68,6 +68,27 @@ def test_a_batch_is_the_matrices_one_by_one_whatever_their_scale():
     )
 
 
+@pytest.mark.parametrize("rows, columns", [(24, 24), (24, 96)])
+def test_small_singular_values_are_as_exact_as_by_the_plain_iteration(rows, columns):
+    """Which the Gram matrix squares: they fall to 1e-6 of the largest."""
+    a, b, c = NEWTON_SCHULZ
+    matrix = with_spectrum(torch.logspace(-6, 0, rows), rows, columns, 6)
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    expected = textbook(matrix)
+    plain, found = ((one - expected).norm() for one in (x, orthogonalise(matrix[None])[0]))
+    assert found < max(5 * plain, 1e-5 * expected.norm())
+
+
+def test_in_bfloat16_the_directions_stay():
+    matrices = torch.randn(3, 48, 160, generator=torch.Generator().manual_seed(7))
+    exact, found = orthogonalise(matrices), orthogonalise(matrices, torch.bfloat16)
+    assert found.dtype == torch.float32 and not torch.equal(found, exact)
+    assert torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > 0.999
+
+
 def test_a_zero_gradient_moves_nothing():
     assert orthogonalise(torch.zeros(2, 4, 6)).eq(0).all()
 
@@ -105,13 +126,44 @@ def test_parameters_of_one_shape_do_not_mix_and_those_without_gradient_rest():
     starts, gradients = torch.randn(3, 6, 10, generator=draw), torch.randn(3, 6, 10, generator=draw)
     together = [nn.Parameter(one.clone()) for one in starts]
     for p, gradient in zip(together[:2], gradients):
-        p.grad = gradient
+        p.grad = gradient.clone()
     Muon(together, 0.02, 0.95, 0.01).step()
     for p, start, gradient in zip(together[:2], starts, gradients):
         alone = nn.Parameter(start.clone())
         expected = steps_of(Muon([alone], 0.02, 0.95, 0.01), alone, gradient[None])
         torch.testing.assert_close(p.detach(), expected, atol=1e-6, rtol=0)
     assert torch.equal(together[2].detach(), starts[2])
+
+
+def found_ill(*verdicts: float) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Parameters and optimizer state after steps of which some (1) are not to be made: those have
+    a gradient that is no number."""
+    draw = torch.Generator().manual_seed(8)
+    params = [
+        nn.Parameter(torch.randn(*shape, generator=draw)) for shape in [(6, 10), (6, 10), (9,)]
+    ]
+    muon = Muon(params[:2], 0.02, 0.95, 0.1)
+    adamw = torch.optim.AdamW(params[2:], lr=0.02, weight_decay=0.1, fused=True)
+    gradients = iter(torch.randn(8, 3, 60, generator=torch.Generator().manual_seed(9)))
+    for verdict in verdicts:
+        for p, gradient in zip(
+            params, torch.full((3, 60), math.nan) if verdict else next(gradients)
+        ):
+            p.grad = gradient[: p.numel()].reshape(p.shape).clone()
+        for optimizer in (muon, adamw):
+            optimizer.found_inf = torch.tensor(verdict)  # type: ignore[attr-defined]
+            optimizer.step()
+    slots = [{**one.state[p]} for one, p in zip((muon, muon, adamw), params)]
+    return [p.detach() for p in params], slots
+
+
+@pytest.mark.parametrize("verdicts", [(0, 1, 0, 1, 1, 0), (1, 0, 0, 0)])
+def test_a_step_that_is_not_to_be_made_leaves_weights_and_state_bit_for_bit(verdicts):
+    weights, slots = found_ill(*map(float, verdicts))
+    expected, others = found_ill(*(0.0 for verdict in verdicts if not verdict))
+    assert all(map(torch.equal, weights, expected))
+    for one, other in zip(slots, others):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def network(name: str, **settings) -> nn.Module:

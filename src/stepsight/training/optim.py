@@ -1,9 +1,13 @@
 """Optimisation: Muon for matrices, AdamW for the rest, learning rate by images seen, EMA.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by
-the nearest semi-orthogonal matrix, found by five Newton-Schulz steps. torch.optim.Muon does them
-in bfloat16, which amplifies a difference of 1e-7 between two processes and one to about 1e-4;
-here they stay in the precision of the weights, batched over matrices of equal shape.
+the nearest semi-orthogonal matrix, found by five Newton-Schulz steps, batched over matrices of
+equal shape. Their products are in what the network computes in: bfloat16 in a run of lower
+precision, float32 in one of float32, where bfloat16 would amplify a difference of 1e-7 between two
+processes and one to about 1e-4.
+
+Neither optimizer makes the host wait: `found_inf`, a tensor that is 1 where an update is not to be
+made, is looked at on the device (torch's own protocol for scaled losses).
 """
 
 from __future__ import annotations
@@ -25,72 +29,110 @@ from stepsight.training.sharding import full, like, local
 
 Shape = tuple[int, int]  # rows, columns of a matrix
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration
+STEPS = (3, 2)  # of it, between which the Gram matrix is made anew
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The semi-orthogonal matrices nearest to "n r c", roughly (singular values .7 to 1.2)."""
+def orthogonalise(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The semi-orthogonal matrices nearest to "n r c", roughly (singular values .7 to 1.2).
+
+    dtype: of the products; None: that of the matrices.
+
+    A step is x <- p x with p = a + b g + c g g and g = x x'. Since p and g commute, the next g is
+    p g p, and x is multiplied once, by the product of all p: where a matrix is much wider than high
+    that is half the work. Rounding of small singular values, which are squared in g, would be
+    amplified from step to step: so g is made of x again after three, and the answer is as exact as
+    that of the plain iteration.
+    """
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)).to(dtype or matrices.dtype)
     a, b, c = NEWTON_SCHULZ
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+    for steps in STEPS:
+        gram, product = x @ x.mT, None
+        for left in reversed(range(steps)):
+            p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            p.diagonal(dim1=-2, dim2=-1).add_(a)
+            product = p if product is None else p @ product
+            gram = p @ gram @ p if left else gram
+        assert product is not None
+        x = product @ x
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised; a convolution kernel counts as a matrix (outputs, the rest)."""
+    """Momentum orthogonalised; a convolution kernel counts as a matrix (outputs, the rest).
+
+    dtype: of the products of `orthogonalise`. Gradients are used up by a step.
+    """
+
+    found_inf: Tensor | None = None  # float, 1 where the step is not to be made
 
     def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(params, defaults)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        made = 1.0 if self.found_inf is None else 1 - self.found_inf
         for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            self._look_ahead(params, group["momentum"])
             alike: dict[Shape, list[nn.Parameter]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    alike[(p.shape[0], p[0].numel())].append(p)
-            looks = {shape: self._looks(params, shape, group) for shape, params in alike.items()}
-            updates = shared_out(looks)
-            for shape, params in alike.items():
-                rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
-                for p, update in zip(params, updates[shape]):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(like(update.reshape(p.shape), p), alpha=-rate)
+            for p in params:
+                alike[(p.shape[0], p[0].numel())].append(p)
+            looks = {
+                shape: torch.stack([full(p.grad).reshape(shape) for p in some])
+                for shape, some in alike.items()
+            }
+            updates, lr = shared_out(looks, self.dtype), group["lr"]
+            torch._foreach_mul_(local(params), 1 - lr * group["weight_decay"] * made)  # pyright: ignore[reportPrivateImportUsage]
+            for shape, some in alike.items():
+                rate = lr * math.sqrt(max(1.0, shape[0] / shape[1]))
+                update = updates[shape].mul_(-rate * made)
+                parts = [like(one.reshape(p.shape), p) for p, one in zip(some, update)]
+                torch._foreach_add_(local(some), local(parts))  # pyright: ignore[reportPrivateImportUsage]
 
-    def _looks(self, params: list[nn.Parameter], shape: Shape, group: dict) -> Tensor:
-        """Nesterov's momentum of parameters of one shape, "n r c", whole where they are sharded."""
-        momentum, looks = group["momentum"], []
+    def _look_ahead(self, params: list[nn.Parameter], momentum: float) -> None:
+        """Turn gradients into Nesterov's momentum, in place."""
         for p in params:
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            assert p.grad is not None
-            buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            looks.append(full(p.grad.lerp(buffer, momentum)).reshape(shape))
-        return torch.stack(looks)
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        grads = local(p.grad for p in params if p.grad is not None)
+        buffers = local(self.state[p]["momentum_buffer"] for p in params)
+        if self.found_inf is not None:  # then the momentum stays what it is: numbers
+            for grad, buffer in zip(grads, buffers):
+                torch.where(self.found_inf.bool(), buffer, grad, out=grad)
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(grads, buffers, momentum)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def shared_out(looks: Mapping[Shape, Tensor]) -> dict[Shape, Tensor]:
+def shared_out(
+    looks: Mapping[Shape, Tensor], dtype: torch.dtype = torch.float32
+) -> dict[Shape, Tensor]:
     """Every stack "n r c" orthogonalised; with several processes each does a share of the work.
 
     A stack is done whole by one of them, so that the numbers are those of a single process.
     """
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     if world == 1:
-        return {shape: orthogonalise(stack) for shape, stack in looks.items()}
+        return {shape: orthogonalise(stack, dtype) for shape, stack in looks.items()}
     work = {shape: stack.numel() * min(shape) for shape, stack in looks.items()}  # ~ its products
     load, owner = [0] * world, {}
     for shape in sorted(looks, key=lambda one: (-work[one], one)):
         owner[shape] = load.index(min(load))
         load[owner[shape]] += work[shape]
     parts = [
-        orthogonalise(stack) if owner[shape] == rank else torch.zeros_like(stack)
+        orthogonalise(stack, dtype) if owner[shape] == rank else torch.zeros_like(stack)
         for shape, stack in looks.items()
     ]
     whole = torch.cat([part.flatten() for part in parts])
@@ -108,8 +150,11 @@ def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim in (2, 4) and not other and not modulation
 
 
-def build_optimizers(net: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
-    """The optimizers of a run; their learning rates are set anew before each step."""
+def build_optimizers(
+    net: nn.Module, settings: TrainingSettings, precision: str = "float32"
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a run; their learning rates are set anew before each step. precision: what
+    the network computes in."""
     named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if settings.optimizer == "muon" and is_matrix(name, p)]
     chosen = {id(p) for p in matrices}
@@ -123,8 +168,9 @@ def build_optimizers(net: nn.Module, settings: TrainingSettings) -> list[torch.o
     adamw = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
     if not matrices:
         return [adamw]
-    muon = Muon(matrices, settings.muon_lr, settings.muon_momentum, settings.weight_decay)
-    return [adamw, muon]
+    how = settings.muon_lr, settings.muon_momentum, settings.weight_decay
+    low = torch.float32 if precision == "float32" else torch.bfloat16  # which has float32's range
+    return [adamw, Muon(matrices, *how, dtype=low)]
 
 
 def rate(settings: TrainingSettings, images: int) -> float:
