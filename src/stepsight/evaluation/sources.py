@@ -12,6 +12,7 @@ from stepsight.data.config import FileSettings, SourceSettings
 from stepsight.data.table import Source, open_source
 from stepsight.errors import UserError
 from stepsight.evaluation.jobs import protocols_of
+from stepsight.evaluation.kept import Kept
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
 
@@ -20,13 +21,15 @@ def open_sources(
     config: RunConfig, quantities: frozenset[str], split: Literal["train", "eval", "tune"]
 ) -> dict[str, Source]:
     """Every source of a run, at its split for training, for evaluation, or for what is chosen and
-    fitted after training: files have none of their own for that, and lend that of evaluation."""
-    opened = {}
+    fitted after training: files have none of their own for that, and lend that of evaluation. What
+    is not for training is asked for again and again, and read once (`Kept`)."""
+    opened: dict[str, Source] = {}
     for name, settings in config.data.items():
         part: str = split
         if isinstance(settings, FileSettings):
             part = settings.split if split == "train" else settings.eval_split
-        opened[name] = open_source(settings, part, quantities, config.data_root or None)
+        source = open_source(settings, part, quantities, config.data_root or None)
+        opened[name] = source if split == "train" else Kept(source)
     return opened
 
 

@@ -39,11 +39,12 @@ PROTOCOLS: Registry[Protocol] = _Protocols({}, "tasks")
 def get(name: str, task: str | None = None) -> Protocol:
     """The protocol of that name. Raises UserError if there is none, or if it scores another task
     than `task`."""
-    fitting = [row.name for row in PROTOCOLS.values() if task in (None, row.task)]
-    if name not in fitting:
+    row = PROTOCOLS.get(name)
+    if row is None or task not in (None, row.task):
+        fitting = [other.name for other in PROTOCOLS.values() if task in (None, other.task)]
         what = f" for the task '{task}'" if task else ""
         raise UserError(f"There is no protocol '{name}'{what}.{suggest(name, fitting)}")
-    return PROTOCOLS[name]
+    return row
 
 
 def default_for(task: str) -> Protocol:
