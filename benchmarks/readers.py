@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import platform
 import statistics
 import tempfile
 import time
@@ -21,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fixtures import FIXTURES, Painter
+from fixtures import FIXTURES
 
 from stepsight import data
+from stepsight.bench import machine
+from stepsight.bench.painting import Painter
 from stepsight.coding import Layout
 from stepsight.data.cache.bank import Bank
 from stepsight.data.collate import collate
@@ -137,7 +138,7 @@ def latent_rows(folder: Path, seconds: float) -> Iterator[str]:
 
 def report(names: list[str], folder: Path, seconds: float) -> Iterator[str]:
     sharded = [name for name in SHARDED if name in names]
-    yield f"# {datetime.date.today()}, readers, {processor()}, one thread"
+    yield f"# {datetime.date.today()}, readers, {machine.processor()}, one thread"
     yield ""
     chosen = "" if len(names) == len(FIXTURES) else f" --names {' '.join(names)}"
     yield f"`OMP_NUM_THREADS=1 python benchmarks/readers.py --seconds {seconds:g}{chosen}`,"
@@ -151,14 +152,6 @@ def report(names: list[str], folder: Path, seconds: float) -> Iterator[str]:
     yield "Without the codec's own work, which the latent cache does once and the others each step."
     yield ""
     yield from latent_rows(folder, seconds)
-
-
-def processor() -> str:
-    """The name of the processor, as far as the system tells."""
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

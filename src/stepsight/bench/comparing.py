@@ -17,7 +17,7 @@ Place = tuple[str, str, str]  # bench, case, side
 
 
 @dataclass(frozen=True)
-class Change:
+class RatioChange:
     """A ratio then and now; how many times better it became."""
 
     place: Place
@@ -41,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[RatioChange]:
     """What became of our sides, in the order of the file and with what is new at the end.
 
     Only benches that were run anew are looked at: a file may hold more of them.
@@ -60,10 +60,13 @@ def _ours(document: Mapping[str, Any]) -> dict[Place, Mapping[str, Any]]:
     }
 
 
-def _change(place: Place, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Change:
-    if old is None or new is None:
-        there = {"before": old and old["ratio"], "now": new and new["ratio"]}
-        return Change(place, **there, gain=1.0, tolerance=0.0, answer="gone" if old else "new")
+def _change(
+    place: Place, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> RatioChange:
+    if new is None:
+        return RatioChange(place, old["ratio"] if old else None, None, 1.0, 0.0, "gone")
+    if old is None:
+        return RatioChange(place, None, new["ratio"], 1.0, 0.0, "new")
     gain = new["ratio"] / old["ratio"]
     if old["kind"] in LESS_IS_BETTER:
         gain = 1 / gain
@@ -73,7 +76,7 @@ def _change(place: Place, old: Mapping[str, Any] | None, new: Mapping[str, Any] 
         answer = "slower"
     elif gain > 1 + tolerance:
         answer = "faster"
-    return Change(place, old["ratio"], new["ratio"], gain, tolerance, answer)
+    return RatioChange(place, old["ratio"], new["ratio"], gain, tolerance, answer)
 
 
 def notes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -82,7 +85,9 @@ def notes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     differing = [key for key in here if there.get(key) != here[key]]
     said = []
     if differing:
-        parts = (f"{key} {there.get(key) or 'none'}, here {here[key] or 'none'}" for key in differing)
+        parts = (
+            f"{key} {there.get(key) or 'none'}, here {here[key] or 'none'}" for key in differing
+        )
         said.append(f"the file is of another machine ({'; '.join(parts)}): ratios travel, roughly")
     packages = ("torch", "diffusers", "timm")
     other = [name for name in packages if before["versions"].get(name) != now["versions"][name]]
@@ -92,5 +97,5 @@ def notes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def slower(found: Sequence[Change]) -> bool:
+def slower(found: Sequence[RatioChange]) -> bool:
     return any(one.answer == "slower" for one in found)

@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def load() -> float:
-    """Processes that want a core, averaged over a minute: above 1 or so, wall times are doubtful."""
+    """Processes that want a core, averaged over a minute."""
     return round(os.getloadavg()[0], 2)
 
 

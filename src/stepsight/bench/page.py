@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from stepsight.bench.comparing import Change
+from stepsight.bench.comparing import RatioChange
 from stepsight.bench.running import Document
 
 WIDTH = 110
@@ -37,7 +37,7 @@ def _work(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["case"], row["kind"], row["peer"]
 
 
-def compared(found: Sequence[Change], notes: Iterable[str], colour: bool = False) -> str:
+def compared(found: Sequence[RatioChange], notes: Iterable[str], colour: bool = False) -> str:
     """What became of every ratio, notes ahead and a line that sums up at the end."""
     table = _head("bench", "case", "side", "before", "now", "gain", "")
     for one in found:
@@ -46,7 +46,9 @@ def compared(found: Sequence[Change], notes: Iterable[str], colour: bool = False
         table.add_row(*map(escape, one.place), _figure(one.before), _figure(one.now), gain, answer)
     counts = {kind: sum(one.answer == kind for one in found) for kind in COLOURS}
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    return _printed([*(f"note: {escape(note)}" for note in notes), table, summary or "nothing"], colour)
+    return _printed(
+        [*(f"note: {escape(note)}" for note in notes), table, summary or "nothing"], colour
+    )
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Table:

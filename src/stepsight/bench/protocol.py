@@ -1,10 +1,10 @@
 """Timing sides of the same work against each other.
 
-A trial is a piece of work that several sides do, one of which is the peer that counts as 1. After a
-warm-up every round times each side once, forwards and backwards by turns, so that whatever else the
-machine does falls on all of them. A ratio is the median over rounds of what the peer took over what
-the side took in the same round: more is faster. Its spread is the width of the middle half of the
-rounds' ratios, as a share of the ratio.
+A contest is a piece of work that several sides do, one of which is the peer that counts as 1. After
+a warm-up every round times each side once, forwards and backwards by turns, so that whatever else
+the machine does falls on all of them. A ratio is the median over rounds of what the peer took over
+what the side took in the same round: more is faster. Its spread is the width of the middle half of
+the rounds' ratios, as a share of the ratio.
 
 On a CPU work is timed in CPU seconds of one thread, which other processes hardly disturb; on a GPU
 in seconds of a clock read while the device is idle.
@@ -38,7 +38,7 @@ RATIOS = {  # what a ratio is of, and whether more is better
 
 @dataclass(frozen=True)
 class Row:
-    """A side of a trial: milliseconds over the rounds, and how it stands to the peer."""
+    """A side of a contest: milliseconds over the rounds, and how it stands to the peer."""
 
     case: str
     side: str
@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Contest:
     """Sides of the same work; their outputs have been compared by whoever made it."""
 
     case: str
@@ -84,27 +84,27 @@ class Setup:
         """What goes with the size."""
         return {"tiny": tiny, "cpu": cpu, "gpu": gpu}[self.size]
 
-    def timed(self, trial: Trial) -> list[Row]:
-        """The rows of a trial; at tiny sizes no ratio is expected."""
-        return rows_of(trial, self.seconds(trial), expected=not self.tiny)
+    def timed(self, contest: Contest) -> list[Row]:
+        """The rows of a contest; at tiny sizes no ratio is expected."""
+        return rows_of(contest, self.seconds(contest), expected=not self.tiny)
 
-    def seconds(self, trial: Trial) -> dict[str, list[float]]:
+    def seconds(self, contest: Contest) -> dict[str, list[float]]:
         """What each side took, round by round."""
-        rounds = 1 if self.tiny else self.rounds or trial.rounds or self.pick(1, 7, 20)
-        clock = time.perf_counter if self.on_gpu or trial.clock == "wall" else time.process_time
-        warm = min(trial.warm, self.pick(0, 1, 5))
-        return in_turns(trial, rounds, warm, clock, self.device)
+        rounds = 1 if self.tiny else self.rounds or contest.rounds or self.pick(1, 7, 20)
+        clock = time.perf_counter if self.on_gpu or contest.clock == "wall" else time.process_time
+        warm = min(contest.warm, self.pick(0, 1, 5))
+        return in_turns(contest, rounds, warm, clock, self.device)
 
 
 def in_turns(
-    trial: Trial, rounds: int, warm: int, clock: Callable[[], float], device: str = "cpu"
+    contest: Contest, rounds: int, warm: int, clock: Callable[[], float], device: str = "cpu"
 ) -> dict[str, list[float]]:
     """Seconds of each side in every round after `warm` ones."""
-    took: dict[str, list[float]] = {name: [] for name in trial.sides}
+    took: dict[str, list[float]] = {name: [] for name in contest.sides}
     for turn in range(warm + rounds):
-        for name in [*trial.sides][:: 1 if turn % 2 else -1]:
-            seconds = seconds_of(trial.sides[name], clock, device)
-            trial.after()
+        for name in [*contest.sides][:: -1 if turn % 2 else 1]:
+            seconds = seconds_of(contest.sides[name], clock, device)
+            contest.after()
             if turn >= warm:
                 took[name].append(seconds)
     return took
@@ -125,16 +125,16 @@ def idle(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def rows_of(trial: Trial, took: Mapping[str, list[float]], expected: bool = True) -> list[Row]:
+def rows_of(contest: Contest, took: Mapping[str, list[float]], expected: bool = True) -> list[Row]:
     """Rows from the seconds of each side, the peer's among them; with what is expected of them."""
     rows = []
     for side, seconds in took.items():
-        ratios = [peer / own for peer, own in zip(took[trial.peer], seconds)]
+        ratios = [peer / own for peer, own in zip(took[contest.peer], seconds)]
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
-        ms = tuple(1e3 * figure(seconds) for figure in (median, min, max))
+        ms = 1e3 * median(seconds), 1e3 * min(seconds), 1e3 * max(seconds)
         spread = (high - low) / middle
-        reference = trial.references.get(side) if expected else None
-        rows.append(Row(trial.case, side, trial.peer, middle, spread, "speed", reference, ms))
+        reference = contest.references.get(side) if expected else None
+        rows.append(Row(contest.case, side, contest.peer, middle, spread, "speed", reference, ms))
     return rows
 
 
@@ -144,8 +144,8 @@ def assert_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> 
     Raises AssertionError, which ends a bench: unequal work is not compared.
     """
     found, wanted = (x.detach().double() for x in (found, wanted))
-    error = float((found - wanted).norm() / wanted.norm())
-    assert error <= tolerance, f"{what}: relative error {error:.1e}, at most {tolerance:.0e}"
+    error, size = float((found - wanted).norm()), float(wanted.norm())
+    assert error <= tolerance * size, f"{what} differ by {error:.1e} of {size:.1e}"
 
 
 @contextmanager

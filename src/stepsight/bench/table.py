@@ -3,7 +3,7 @@
 A bench is a module of `stepsight.bench.cases` with
 
 * `PROTOCOL`: what is timed, at what sizes, and what has to be equal before it is;
-* `run(setup)`, which yields `protocol.Row`s, most of them by way of `setup.timed(trial)`.
+* `run(setup)`, which yields `protocol.Row`s, most of them by way of `setup.timed(contest)`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def bench(name: str) -> ModuleType:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """These benches in the order of the table; all if none is named. Raises UserError for others."""
+    """These benches in the order of the table, all if none is named. Raises UserError."""
     for name in names:
         if name not in BENCHES:
             raise UserError(f"bench '{name}' is unknown.{suggest(name, BENCHES)}")

@@ -28,7 +28,9 @@ class Args:
 
     @staticmethod
     def more_help(arguments: Sequence[str]) -> str:
-        return "\n".join(["", "benches:", *(f"  {n:<12} {what}" for n, what in BENCHES.items()), ""])
+        return "\n".join(
+            ["", "benches:", *(f"  {n:<12} {what}" for n, what in BENCHES.items()), ""]
+        )
 
 
 def run(args: Args) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,22 @@ import torch
 from torch import Tensor
 
 from stepsight.bench.peers.marigold import Unmerged, opened, write_folder
-from stepsight.bench.protocol import Row, Setup, Trial, Work, assert_close
+from stepsight.bench.protocol import Contest, Row, Setup, Work, assert_close
 from stepsight.conversion.marigold import import_folder
 from stepsight.conversion.write import write
+from stepsight.execution.config import Precision
+from stepsight.execution.precision import DTYPES
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.types import Batch
 
 PROTOCOL = """A Marigold of random weights (U-Net and VAE of diffusers' classes, DDIM, trailing),
 opened by diffusers and imported here: calls x members of one picture, from the same starts.
 Members agree to 1e-4 in float32 and 5e-2 in bf16 (relative norm). batch: members that diffusers
-denoises at a time, 1 unless it is told. Without merge neither side aligns and merges them. CPU:
-U-Net 64-128-128, VAE 32-64-64-64; GPU: Stable Diffusion 2's U-Net and VAE."""
+denoises at a time, 1 unless it is told. Without merge neither side aligns and merges them. bf16 of
+diffusers is its torch_dtype; as shipped it is float32 and batch 1. CPU: U-Net 64-128-128, VAE
+32-64-64-64; GPU: Stable Diffusion 2's U-Net and VAE."""
 
+TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "bf16": 5e-2}
 Size = tuple[int, int]
 SMALL: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -51,12 +55,12 @@ def run(setup: Setup) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = write_folder(Path(name, "published"), unet, vae)
         write(import_folder(folder, "run"), Path(name, "run"))
-        both = Both(folder, Path(name, "run"), size, calls, members, setup.device)
+        both = TwoPipelines(folder, Path(name, "run"), size, calls, members, setup.device)
         for merged in (True, False):
-            yield from setup.timed(both.trial(merged))
+            yield from setup.timed(both.contest(merged))
 
 
-class Both:
+class TwoPipelines:
     """The same model in diffusers and here."""
 
     def __init__(
@@ -65,10 +69,11 @@ class Both:
         self.size, self.calls, self.members, self.device = size, calls, members, device
         self.image = torch.rand(1, 3, *size, device=device)
         self.batch = Batch(2 * self.image - 1, keys=["one"], sources=["bench"])
-        self.pipe = opened(theirs, device)
+        self.pipes: dict[Precision, Any] = {
+            name: opened(theirs, device).to(DTYPES[name]) for name in TOLERANCES
+        }
         self.ours = {
-            name: DensePipeline.from_pretrained(ours, device, precision=name)
-            for name in ("float32", "bf16")
+            name: DensePipeline.from_pretrained(ours, device, precision=name) for name in self.pipes
         }
         for pipeline in self.ours.values():
             pipeline.sizes["depth"] = size
@@ -87,7 +92,7 @@ class Both:
     def drawn(self, pipeline: DensePipeline) -> Tensor:
         return pipeline.sample(self.batch, "depth", nfe=self.calls, members=self.members)
 
-    def asked(self, pipe: Callable[..., Any], batch: int) -> Any:
+    def asked(self, pipe: Any, batch: int) -> Any:
         return pipe(
             self.image,
             num_inference_steps=self.calls,
@@ -95,28 +100,32 @@ class Both:
             batch_size=batch,
             processing_resolution=0,
             match_input_resolution=False,
-            latents=self.starts,
+            latents=self.starts.to(pipe.dtype),
             output_type="pt",
         )
 
     def check(self) -> None:
-        wanted = self.asked(Unmerged(self.pipe), self.members)[:, 0]
-        for name, tolerance in (("float32", 1e-4), ("bf16", 5e-2)):
+        wanted = self.asked(Unmerged(self.pipes["float32"]), self.members)[:, 0]
+        for name, tolerance in TOLERANCES.items():
             found = (self.drawn(self.ours[name])[:, 0, 0].clip(-1, 1) + 1) / 2
-            assert_close(found, wanted, tolerance, f"members in {name}")
+            assert_close(found, wanted, tolerance, f"our members in {name}")
+            theirs = self.asked(Unmerged(self.pipes[name]), 1)[:, 0].float()
+            assert_close(theirs, wanted, tolerance, f"diffusers' members in {name}")
 
-    def trial(self, merged: bool) -> Trial:
-        pipe, full = (self.pipe if merged else Unmerged(self.pipe)), self.members
-        sides: dict[str, Work] = {
-            "diffusers, batch 1": partial(self.asked, pipe, 1),
-            f"diffusers, batch {full}": partial(self.asked, pipe, full),
-        }
+    def contest(self, merged: bool) -> Contest:
+        sides: dict[str, Work] = {}
+        for name, pipe in self.pipes.items():
+            for batch in (1, self.members):
+                asked = pipe if merged else Unmerged(pipe)
+                sides[f"diffusers, {name}, batch {batch}"] = partial(self.asked, asked, batch)
         for name, pipeline in self.ours.items():
             sides[f"ours, {name}"] = partial(self.answer if merged else self.drawn, pipeline)
         size = " x ".join(map(str, self.size))
-        case = f"{self.calls} x {full} at {size}, {'with' if merged else 'without'} merge"
+        merge = "with" if merged else "without"
+        case = f"{self.calls} x {self.members} at {size}, {merge} merge"
         wanted = 1.5 if torch.device(self.device).type == "cpu" else 3.0
-        return Trial(case, sides, "diffusers, batch 1", {"ours, bf16": wanted}, rounds=5)
+        peer = "diffusers, float32, batch 1"
+        return Contest(case, sides, peer, {"ours, bf16": wanted}, rounds=5)
 
     def answer(self, pipeline: DensePipeline) -> Any:
         return pipeline.predict(self.batch, "depth", nfe=self.calls, members=self.members)

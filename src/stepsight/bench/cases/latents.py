@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch.utils.flop_counter import FlopCounterMode
 
-from stepsight.bench.protocol import Row, Setup, Trial, assert_close
+from stepsight.bench.peers.marigold import autoencoder
+from stepsight.bench.protocol import Contest, Row, Setup, assert_close
 from stepsight.coding import Layout, code
 from stepsight.data.collate import collate
 from stepsight.data.config import ScenesSettings
@@ -24,11 +25,12 @@ from stepsight.tasks.table import build_tasks
 from stepsight.training.latents import Latents
 from stepsight.types import ModelInputs
 
-PROTOCOL = """Forward and backward pass of DiT-S/2 on depth in the latents of a VAE, in the precision
-that training takes here: online the VAE codes picture and target of each batch, which are in memory;
-cached they are read, as float16. What the backbone is given agrees to 1e-3 (relative norm). The
-reference is the ratio of the FLOPs that torch counts on the two sides. CPU: 128 x 128, batch 8, VAE
-of 32-64-64-64 channels; GPU: 256 x 256, batch 64, Stable Diffusion's VAE."""
+PROTOCOL = """Forward and backward pass of DiT-S/2 on depth in the latents of a VAE, in the
+precision that training takes here: online the VAE codes picture and target of each batch, which
+are in memory; cached they are read, as float16. What the backbone is given agrees to 1e-3
+(relative norm). The reference is the ratio of the FLOPs that torch counts on the two sides. CPU:
+128 x 128, batch 8, VAE of 32-64-64-64 channels; GPU: 256 x 256, batch 64, Stable Diffusion's
+VAE."""
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -36,16 +38,16 @@ def run(setup: Setup) -> Iterator[Row]:
     channels = setup.pick((8, 8, 8, 8), (32, 64, 64, 64), (128, 256, 512, 512))
     name = setup.pick("DiT-32x2/2", "DiT-S/2", "DiT-S/2")
     with tempfile.TemporaryDirectory() as folder:
-        yield from setup.timed(trial(name, side, batch, channels, Path(folder), setup.device))
+        yield from setup.timed(contest(name, side, batch, channels, Path(folder), setup.device))
 
 
-def trial(
+def contest(
     name: str, side: int, batch: int, channels: tuple[int, ...], folder: Path, device: str
-) -> Trial:
+) -> Contest:
     settings = ScenesSettings(size=(side, side), count=batch)
-    source = Scenes(settings, "train", frozenset({"depth"}))
+    source: Any = Scenes(settings, "train", frozenset({"depth"}))
     tasks, how = build_tasks({"depth": DepthSettings()}), CodecSettings()
-    codec = VAE(vae(channels), how).to(torch.device(device))
+    codec = VAE(autoencoder(channels), how).to(torch.device(device))
     layout, task = Layout.of(tasks, codec), tasks["depth"]
     net = layout.build(ModelSettings(name)).to(device)
     cache = Latents(folder, source, "bench", tasks, codec, how, "float16", device)
@@ -78,17 +80,7 @@ def trial(
     sides = {"coded online": step(online), f"ours, cached, {precision}": step(cached)}
     least, most = sorted(map(_flops, sides.values()))
     case = f"{name}, {side} x {side}, batch {batch}"
-    return Trial(case, sides, "coded online", {f"ours, cached, {precision}": most / least})
-
-
-def vae(channels: tuple[int, ...]) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        layers_per_block=2,
-        norm_num_groups=8,
-    )
+    return Contest(case, sides, "coded online", {f"ours, cached, {precision}": most / least})
 
 
 def _flops(work: Callable[[], None]) -> int:

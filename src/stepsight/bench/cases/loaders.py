@@ -13,17 +13,17 @@ from torch import Tensor
 
 from stepsight import data
 from stepsight.bench.painting import Painter
-from stepsight.bench.protocol import Row, Setup, Trial, Work, assert_close
+from stepsight.bench.protocol import Contest, Row, Setup, Work, assert_close
 from stepsight.data.cache.bank import Bank
 from stepsight.data.sharded.writing import write_shards
 from stepsight.types import Sample
 
-PROTOCOL = """Pictures with depth, painted with the spectrum of photographs and written as Hypersim's
-PNG files; all of them read once, in order, from the page cache: decoding is timed, not the disk.
-PIL: the files decoded by PIL and made tensors, nothing checked. Ours: the reader, lossless tar
-shards and those of JPEG 95, and a bank at the size of the files. Pictures and depth equal PIL's to
-the last bit, those of JPEG to 5e-2 (relative norm), depth of banks to 1e-3. CPU time of one thread,
-on any device. CPU and GPU: 8 samples of 480 x 640."""
+PROTOCOL = """Pictures with depth, painted with the spectrum of photographs and written as
+Hypersim's PNG files; all of them read once, in order, from the page cache: decoding is timed, not
+the disk. PIL: the files decoded by PIL and made tensors, nothing checked. Ours: the reader,
+lossless tar shards and those of JPEG 95, and a bank at the size of the files. Pictures and depth
+equal PIL's to the last bit, those of JPEG to 5e-2 (relative norm), depth of banks to 1e-3. CPU
+time of one thread, on any device. CPU and GPU: 8 samples of 480 x 640."""
 
 QUALITY = 95
 REFERENCES = {"ours, files": 1.0}
@@ -33,11 +33,11 @@ def run(setup: Setup) -> Iterator[Row]:
     height, width = setup.pick((32, 48), (480, 640), (480, 640))
     count = setup.pick(2, 8, 8)
     with tempfile.TemporaryDirectory() as name:
-        trial_ = trial(Path(name), height, width, count)
-        yield from Setup("cpu", setup.tiny, setup.rounds).timed(trial_)
+        one = contest(Path(name), height, width, count)
+        yield from Setup("cpu", setup.tiny, setup.rounds).timed(one)
 
 
-def trial(folder: Path, height: int, width: int, count: int) -> Trial:
+def contest(folder: Path, height: int, width: int, count: int) -> Contest:
     root = folder / "files"
     names = write_files(root, Painter(height, width), count)
     source = data.open("hypersim", str(root), split="train", size=(height, width))
@@ -59,7 +59,7 @@ def trial(folder: Path, height: int, width: int, count: int) -> Trial:
     sides: dict[str, Work] = {"PIL": lambda: [plainly(root, *pair) for pair in names]}
     for name, read in readers.items():
         sides[name] = lambda read=read: [read(index) for index in range(count)]
-    return Trial(f"{count} samples of {height} x {width}", sides, "PIL", REFERENCES)
+    return Contest(f"{count} samples of {height} x {width}", sides, "PIL", REFERENCES)
 
 
 def write_files(root: Path, painter: Painter, count: int) -> list[tuple[str, str]]:

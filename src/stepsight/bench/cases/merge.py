@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stepsight.bench.peers.marigold import marigold
-from stepsight.bench.protocol import Row, Setup, Trial, assert_close
+from stepsight.bench.protocol import Contest, Row, Setup, assert_close
 from stepsight.ensemble import merge_affine
 
 PROTOCOL = """Maps of a smooth truth with 5 % of noise, each with a scale and a shift of its own.
 diffusers: MarigoldDepthPipeline.ensemble_depth with its own settings. The published rule is
-Marigold's as this package states it, and agrees with diffusers to 1e-4. The closed form has another
-answer, by design: its error against the truth, after the best scale and shift, is at most theirs
-and 5 %. CPU and GPU: 512 x 512, 3 and 10 maps."""
+Marigold's as this package states it, and agrees with diffusers to 1e-4. The closed form has
+another answer, by design: its error against the truth, after the best scale and shift, is at most
+theirs and 5 %. CPU and GPU: 512 x 512, 3 and 10 maps."""
 
 NOISE = 0.05  # of the members, of the range of the truth
 REFERENCES = {"ours": 8.0, "ours, published rule": 1.0}
@@ -34,7 +34,7 @@ def run(setup: Setup) -> Iterator[Row]:
         }
         check(truth, maps)
         case = f"{count} maps of {size} x {size}"
-        yield from setup.timed(Trial(case, sides, "diffusers", REFERENCES, rounds=3))
+        yield from setup.timed(Contest(case, sides, "diffusers", REFERENCES, rounds=3))
 
 
 def members(count: int, size: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stepsight.bench.peers.diffusers_dit import DiffusersDiT
 from stepsight.bench.peers.dit import PlainDiT, fast_step, plain_step
-from stepsight.bench.protocol import Row, Setup, Trial, Work, assert_close
+from stepsight.bench.protocol import Contest, Row, Setup, Work, assert_close
 from stepsight.execution.precision import computing
 from stepsight.models.config import DiTSize, ModelSettings, parse
 from stepsight.models.factory import build
@@ -19,13 +19,14 @@ from stepsight.models.layers import position_table
 from stepsight.training.config import TrainingSettings
 from stepsight.training.optim import EMA, build_optimizers
 
-PROTOCOL = """DiT on 12 input channels (4 of the noisy target, 8 of the condition) and 8 outputs, 1000
-labels, all weights random and none zero; forward, backward, clipping at norm 1, optimizer, average.
-The same weights and inputs on all sides, whose outputs agree to 1e-5 in float32 and 2e-2 in bf16
-(relative norm). DiT: the paper's block and step, stated plainly with SDPA, float32, AdamW, averages
-one parameter after the other; fast-DiT: the same network under bf16 autocast, fused AdamW, averages
-at once; diffusers: DiTTransformer2DModel with DiT's own frequencies, trained as either. Ours with
-AdamW and with the default, Muon. CPU: S/2, 256 tokens, batch 8; GPU: S/2 and XL/2, batch 64."""
+PROTOCOL = """DiT on 12 input channels (4 of the noisy target, 8 of the condition) and 8 outputs,
+1000 labels, all weights random and none zero; forward, backward, clipping at norm 1, optimizer,
+average. The same weights and inputs on all sides, whose outputs agree to 1e-5 in float32 and 2e-2
+in bf16 (relative norm). DiT: the paper's block and step, stated plainly with SDPA, float32, AdamW,
+averages one parameter after the other; fast-DiT: the same network under bf16 autocast, fused
+AdamW, averages at once; diffusers: DiTTransformer2DModel with DiT's own frequencies, trained as
+either. Ours with AdamW and with the default, Muon. CPU: S/2, 256 tokens, batch 8; GPU: S/2 and
+XL/2, batch 64."""
 
 TARGET, COND, LABELS, CLIP = 4, 8, 1000, 1.0
 REFERENCES = {
@@ -41,10 +42,10 @@ def run(setup: Setup) -> Iterator[Row]:
     names = setup.pick(["DiT-32x2/2"], ["DiT-S/2"], ["DiT-S/2", "DiT-XL/2"])
     side, batch = setup.pick((8, 2), (32, 8), (32, 64))
     for name in names:
-        yield from setup.timed(trial(name, side, batch, setup.device))
+        yield from setup.timed(contest(name, side, batch, setup.device))
 
 
-def trial(name: str, side: int, batch: int, device: str) -> Trial:
+def contest(name: str, side: int, batch: int, device: str) -> Contest:
     """All sides of a step of the DiT called `name` on latents of `side` x `side`."""
     size = parse(name)
     assert isinstance(size, DiTSize)
@@ -57,7 +58,7 @@ def trial(name: str, side: int, batch: int, device: str) -> Trial:
     missing, extra = plain.load_state_dict(weights, strict=False)
     assert missing == ["pos_embed"] and not extra, (missing, extra)
     theirs = DiffusersDiT(size, TARGET + COND, 2 * TARGET, side, weights).to(device).eval()
-    data = Data.random(batch, side, device)
+    data = StepInputs.random(batch, side, device)
     check(net, plain, theirs, data, device)
 
     sides: dict[str, Work] = {}
@@ -73,7 +74,7 @@ def trial(name: str, side: int, batch: int, device: str) -> Trial:
             sides[f"ours, {optimizer}, {precision}"] = step
     peer = next(iter(sides))
     case = f"{name}, {tokens**2} tokens, batch {batch}"
-    return Trial(case, sides, peer, {} if large else REFERENCES)
+    return Contest(case, sides, peer, {} if large else REFERENCES)
 
 
 def ours(name: str) -> nn.Module:
@@ -86,7 +87,7 @@ def ours(name: str) -> nn.Module:
     return net
 
 
-class Data:
+class StepInputs:
     """A batch, and the mean squared error of a network on it."""
 
     def __init__(self, x: Tensor, cond: Tensor, t: Tensor, y: Tensor, truth: Tensor) -> None:
@@ -94,7 +95,7 @@ class Data:
         self.whole = torch.cat([x, cond], dim=1)
 
     @classmethod
-    def random(cls, batch: int, side: int, device: str) -> Data:
+    def random(cls, batch: int, side: int, device: str) -> StepInputs:
         x, cond, truth = (
             torch.randn(batch, channels, side, side, device=device)
             for channels in (TARGET, COND, 2 * TARGET)
@@ -113,7 +114,10 @@ class Data:
 
 
 @torch.no_grad()
-def check(net: nn.Module, plain: nn.Module, theirs: nn.Module, data: Data, device: str) -> None:
+def check(
+    net: nn.Module, plain: nn.Module, theirs: nn.Module, data: StepInputs, device: str
+) -> None:
+    """That all networks answer alike."""
     wanted = data.ask(plain)
     assert_close(data.ask(theirs), wanted, 1e-5, "diffusers' DiT")
     for precision, tolerance in (("float32", 1e-5), ("bf16", 2e-2)):
@@ -122,7 +126,7 @@ def check(net: nn.Module, plain: nn.Module, theirs: nn.Module, data: Data, devic
 
 
 def our_step(
-    net: nn.Module, data: Data, optimizer: str, precision: str, device: str
+    net: nn.Module, data: StepInputs, optimizer: str, precision: str, device: str
 ) -> Callable[[], None]:
     """A step as `training.learner` takes it."""
     settings = TrainingSettings(optimizer=optimizer, lr=1e-4, muon_lr=1e-4)  # type: ignore[arg-type]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch import Tensor, nn
 
@@ -75,5 +74,3 @@ def _named(size: DiTSize, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, 
             parts = weights[f"{there}.attn.qkv.{kind}"].chunk(3)
             for name, part in zip("qkv", parts):
                 yield f"{here}.attn1.to_{name}.{kind}", part
-
-

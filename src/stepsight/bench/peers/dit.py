@@ -23,7 +23,7 @@ DECAY = 0.9999  # of the average
 LR = 1e-4
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(b, n, d))
 
 
-class MLP(nn.Module):
+class _MLP(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -49,13 +49,13 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(width, heads)
+        self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.mlp = MLP(width)
+        self.mlp = _MLP(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Block(nn.Module):
         return x + gate2.unsqueeze(1) * self.mlp(modulated(self.norm2(x), shift2, scale2))
 
 
-class Final(nn.Module):
+class _Final(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
@@ -75,7 +75,7 @@ class Final(nn.Module):
         return self.linear(modulated(self.norm_final(x), *self.adaLN_modulation(c).chunk(2, dim=1)))
 
 
-class TimeEmbedder(nn.Module):
+class _TimeEmbedder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
@@ -86,7 +86,7 @@ class TimeEmbedder(nn.Module):
         return self.mlp(torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1))
 
 
-class LabelEmbedder(nn.Module):
+class _LabelEmbedder(nn.Module):
     def __init__(self, labels: int, width: int) -> None:
         super().__init__()
         self.embedding_table = nn.Embedding(labels + 1, width)
@@ -95,7 +95,7 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(y)
 
 
-class PatchEmbedder(nn.Module):
+class _PatchEmbedder(nn.Module):
     def __init__(self, channels: int, width: int, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, patch)
@@ -105,17 +105,17 @@ class PatchEmbedder(nn.Module):
 
 
 class PlainDiT(nn.Module):
-    """(x "b c h w", t "b", y "b") -> "b out h w", for a square of which `positions` "1 n d" hold."""
+    """(x "b c h w", t "b", y "b") -> "b out h w", on the square grid of `positions` "1 n d"."""
 
     def __init__(self, size: DiTSize, channels: int, out: int, labels: int, positions: Tensor):
         super().__init__()
         self.patch, self.out = size.patch, out
-        self.x_embedder = PatchEmbedder(channels, size.width, size.patch)
-        self.t_embedder = TimeEmbedder(size.width)
-        self.y_embedder = LabelEmbedder(labels, size.width)
+        self.x_embedder = _PatchEmbedder(channels, size.width, size.patch)
+        self.t_embedder = _TimeEmbedder(size.width)
+        self.y_embedder = _LabelEmbedder(labels, size.width)
         self.pos_embed = nn.Parameter(positions.clone(), requires_grad=False)
-        self.blocks = nn.ModuleList(Block(size.width, size.heads) for _ in range(size.depth))
-        self.final_layer = Final(size.width, size.patch**2 * out)
+        self.blocks = nn.ModuleList(_Block(size.width, size.heads) for _ in range(size.depth))
+        self.final_layer = _Final(size.width, size.patch**2 * out)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         tokens = self.x_embedder(x) + self.pos_embed

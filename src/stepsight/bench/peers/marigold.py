@@ -59,13 +59,7 @@ def write_folder(path: Path, unet: dict[str, Any], vae: tuple[int, ...]) -> Path
     """A depth pipeline with random weights. unet: arguments of its class; vae: channels a level."""
     network = UNet2DConditionModel(in_channels=8, out_channels=4, **unet)
     network.save_pretrained(path / "unet")
-    coder = AutoencoderKL(
-        block_out_channels=vae,
-        down_block_types=("DownEncoderBlock2D",) * len(vae),
-        up_block_types=("UpDecoderBlock2D",) * len(vae),
-        layers_per_block=2,
-        norm_num_groups=8,
-    )
+    coder = autoencoder(vae)
     with torch.no_grad():  # latents and answers over the whole range
         coder.decoder.conv_out.weight *= 3
         coder.encoder.conv_out.weight *= 20
@@ -78,6 +72,16 @@ def write_folder(path: Path, unet: dict[str, Any], vae: tuple[int, ...]) -> Path
     prompt = torch.randn(1, 2, unet["cross_attention_dim"])
     save_file({PROMPT: prompt}, path / f"{PROMPT}.safetensors")
     return path
+
+
+def autoencoder(channels: tuple[int, ...]) -> AutoencoderKL:
+    """A VAE as Stable Diffusion has it, of so many channels a level and 1/8 of the size."""
+    shape: dict[str, Any] = {
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(channels),
+    }
+    return AutoencoderKL(**shape, layers_per_block=2, norm_num_groups=8)
 
 
 def opened(path: Path, device: str) -> Any:
@@ -96,7 +100,7 @@ class Unmerged:
     """The pipeline `pipe` without its merge: the members themselves, "e 1 h w" in [0, 1]."""
 
     def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
+        self.pipe, self.dtype = pipe, pipe.dtype
 
     def __call__(self, image: Tensor, **options: Any) -> Tensor:
         found: list[Tensor] = []
