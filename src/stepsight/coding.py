@@ -13,6 +13,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from accelerate import init_empty_weights
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from stepsight import checkpoint
 from stepsight.checkpoint import CheckpointError
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.execution.precision import lowered
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Codec, CodecShape, open_codec
 from stepsight.models.config import GONE, VAE_PREFIX, ModelSettings
@@ -103,8 +105,12 @@ def saved_network(
     tasks: Mapping[str, Task],
     codec: CodecShape,
     file: str = checkpoint.BACKBONE,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
 ) -> nn.Module:
-    """The backbone of a checkpoint, with its averaged weights, or those of another `file`.
+    """The backbone of a checkpoint on `device`, with its averaged weights, or those of another
+    `file`, `lowered` to a precision. No weight is drawn at random before it is read, and none is in
+    memory twice.
 
     Raises CheckpointError for one that this version does not have, or for weights of another.
     """
@@ -120,8 +126,9 @@ def saved_network(
             f"{saved.path} holds a VAE, not a backbone. Train a backbone in its latents with "
             f"--codec.path {saved.path.parent.parent / 'vae'}."
         )
-    net = build_network(saved.config, tasks, codec)
-    checkpoint.load_weights(net, saved.tensors(file), saved.path / file)
+    with init_empty_weights():
+        net = lowered(build_network(saved.config, tasks, codec), precision)
+    saved.load(net, file, device)
     return net
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -256,9 +257,17 @@ def test_the_format_of_another_version_is_refused(folder):
 
 def test_a_file_that_is_no_safetensors_is_named(folder):
     path = write(folder)
-    (path / "extra.safetensors").write_bytes(b"x" * 64)
-    with pytest.raises(CheckpointError, match="extra.safetensors: not a readable safetensors"):
-        checkpoint.read(path).tensors("extra.safetensors")
+    (path / BACKBONE).write_bytes(b"x" * 64)
+    entries = format.manifest_of(path) | {BACKBONE: format.entry(path / BACKBONE)}
+    format.seal(path, entries)
+    with pytest.raises(CheckpointError, match=f"{BACKBONE}: not a readable safetensors"):
+        checkpoint.read(path).tensors(BACKBONE)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_not_read(folder):
+    path = write(folder)
+    shutil.copy(path / BACKBONE, path / "extra.safetensors")
+    assert checkpoint.read(path).tensors("extra.safetensors") == {}
 
 
 # ---------------------------------------------------------------------------- which one

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor, nn
 
 from stepsight.checkpoint.format import (
@@ -28,7 +27,7 @@ from stepsight.checkpoint.format import (
 )
 from stepsight.checkpoint.locate import completed, resolve
 from stepsight.checkpoint.meta import check_meta, check_outline
-from stepsight.checkpoint.shards import Shapes, assembled, differing, shapes
+from stepsight.checkpoint.shards import Shapes, assembled, differing, fill, shapes
 from stepsight.config import RunConfig, as_it_was, from_dict
 from stepsight.config.files import read as read_config
 from stepsight.errors import UserError
@@ -56,26 +55,34 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file, such as BACKBONE, or of its shards; {} if it is absent."""
-        files = held(self.manifest, name)
-        if not files and not (self.path / name).exists():
-            return {}
-        self.verify(*files)
-        try:
-            one = files in ([], [name])
-            found = (
-                load_file(self.path / name) if one else assembled([self.path / f for f in files])
-            )
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path / name}: not a readable safetensors file: {error}"
-            ) from None
-        sizes = {key: tuple(value.shape) for key, value in found.items()}
-        check_outline(self.meta, name, sizes, self.path)
-        return found
+        files = self.sound(name)
+        return assembled(files) if files else {}
+
+    def load(self, net: nn.Module, name: str, device: str | torch.device = "cpu") -> None:
+        """Give `net`, whose parameters may be on the meta device, those of one file, or of its
+        shards, on `device`. They are read one by one to where they stay, laid out as those of `net`
+        are; buffers that are not stored have to be real.
+
+        Raises CheckpointError, listing what differs, for the weights of another model.
+        """
+        where = self.path / name
+        weights = {key: torch.empty_like(p, device=device) for key, p in net.state_dict().items()}
+        fill(weights, self.sound(name), where)
+        net.load_state_dict(weights, assign=True)
+        net.to(device)
+
+    def sound(self, name: str) -> list[Path]:
+        """The files that hold the tensors of one file: itself, its shards, or none. They are
+        verified, and hold what was written to them, or it is a CheckpointError."""
+        names = held(self.manifest, name)
+        if names:
+            self.verify(*names)
+            self.shapes(name)
+        return [self.path / one for one in names]
 
     def shapes(self, name: str) -> Shapes:
         """The shapes of the tensors of one file, or of its shards, without reading them."""
-        found = shapes(self.path / name)
+        found = shapes([self.path / one for one in held(self.manifest, name)])
         check_outline(self.meta, name, found, self.path)
         return found
 

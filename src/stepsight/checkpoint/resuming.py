@@ -45,8 +45,8 @@ def read_best(run: Path, say: Say = print) -> Checkpoint:
 
     def opened(path: Path) -> Checkpoint:
         saved = read(path, lazy=True)
-        saved.tensors(BACKBONE)
-        saved.tensors(STATISTICS)
+        saved.sound(BACKBONE)
+        saved.sound(STATISTICS)
         return saved
 
     best, newest = marked(home(run), "best"), reversed(folders(home(run)))

@@ -3,6 +3,10 @@
 A part is a safetensors file with the offsets of what it holds in the form of
 `torch.distributed.checkpoint` (`DCP_SHARDING_INFO`), whose `HuggingFaceStorageReader` puts together
 what any other number of processes wants. Nothing is pickled.
+
+Whole tensors are read one at a time into memory of their own. They are not mapped: pages of a
+mapped file count as memory once they were read, and a file that another machine deletes would take
+its tensors along.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,45 +123,52 @@ def stored(path: Path) -> list[Path]:
     return found
 
 
-def shapes(path: Path) -> Shapes:
-    """The tensors of file `path` of a checkpoint, in one file or in shards, by their headings.
+def shapes(files: Sequence[Path]) -> Shapes:
+    """The tensors of one file, or of all its shards, by their headings.
 
     Raises CheckpointError for a file that cannot be read, or pieces that do not fill a tensor.
     """
-    return {name: one.shape for name, one in _index(stored(path)).items()}
+    return {name: one.shape for name, one in _index(files).items()}
 
 
 def _index(files: Sequence[Path]) -> dict[str, _Stored]:
+    from safetensors.torch import _getdtype
+
     found: dict[str, _Stored] = {}
     for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                _note(opened, found)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from None
+        with _opened(file) as opened:
+            for name, start, size in _pieces(opened):
+                dtype = _getdtype(opened.get_slice(name).get_dtype())
+                sound = len(start) == len(size) and all(type(at) is int and at >= 0 for at in start)
+                one = found.setdefault(name, _Stored(dtype, tuple(size)))
+                if not sound or one.dtype != dtype or len(one.shape) != len(size):
+                    raise ValueError(f"the piece of {name} does not fit the others")
+                one.add(start, size)
     for name, one in found.items():
         if not one.covered():
             raise CheckpointError(f"{files[0].parent}: the pieces of {name} do not make it whole.")
     return found
 
 
-def _note(opened: Any, found: dict[str, _Stored]) -> None:
-    from safetensors.torch import _getdtype
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt", backend="pread") as opened:
+            yield opened
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: not a readable safetensors file: {error}") from None
 
+
+def _pieces(opened: Any) -> Iterator[tuple[str, list[int], list[int]]]:
+    """Of every tensor in a file: its name, where in the whole one it begins, and its size."""
     said = (opened.metadata() or {}).get(OFFSETS)
     places = None if said is None else json.loads(said)
     for name in opened.keys():
-        piece = opened.get_slice(name)
-        size, dtype = piece.get_shape(), _getdtype(piece.get_dtype())
-        start = [0] * len(size) if places is None else places[name]["saved_offsets"]
-        sound = len(start) == len(size) and all(type(at) is int and at >= 0 for at in start)
-        one = found.setdefault(name, _Stored(dtype, tuple(size)))
-        if not sound or one.dtype != dtype or len(one.shape) != len(size):
-            raise ValueError(f"the piece of {name} does not fit the others")
-        one.add(start, size)
+        size = opened.get_slice(name).get_shape()
+        yield name, [0] * len(size) if places is None else places[name]["saved_offsets"], size
 
 
-def load_into(state: dict[str, Tensor], path: Path) -> None:
+def load_into(state: Mapping[str, Tensor], path: Path) -> None:
     """Fill tensors, distributed or not, with those of file `path` of a checkpoint, such as
     `saved.path / RAW`, in one file or in shards; each process reads only what it needs.
 
@@ -166,9 +178,13 @@ def load_into(state: dict[str, Tensor], path: Path) -> None:
     files = stored(path)
     if not files:
         raise CheckpointError(f"{path} is missing: this checkpoint does not hold it.")
-    index = _index(files)
-    differing({name: one.shape for name, one in index.items()}, state, path)
-    _read(state, files)
+    fill(state, files, path)
+
+
+def fill(state: Mapping[str, Tensor], files: Sequence[Path], where: Path) -> None:
+    """`load_into` for the tensors of these files, which are called `where`."""
+    differing(shapes(files), state, where)
+    (_reshard if spread(state) else _copy)(state, files)
 
 
 def differing(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Tensor], where: Any) -> None:
@@ -190,14 +206,22 @@ def differing(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Tensor], 
 
 
 def assembled(files: Sequence[Path]) -> dict[str, Tensor]:
-    """All tensors of the shards, whole."""
+    """All tensors of one file, or of all its shards, whole."""
     index = _index(files)
     state = {name: torch.empty(one.shape, dtype=one.dtype) for name, one in index.items()}
-    _read(state, files)
+    _copy(state, files)
     return state
 
 
-def _read(state: dict[str, Tensor], files: Sequence[Path]) -> None:
+def _copy(state: Mapping[str, Tensor], files: Sequence[Path]) -> None:
+    for file in files:
+        with _opened(file) as opened:
+            for name, start, size in _pieces(opened):
+                place = tuple(slice(at, at + length) for at, length in zip(start, size))
+                state[name][place].copy_(opened.get_tensor(name))
+
+
+def _reshard(state: Mapping[str, Tensor], files: Sequence[Path]) -> None:
     from torch.distributed.checkpoint import state_dict_loader as loader
     from torch.distributed.checkpoint.filesystem import FileSystem
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -212,4 +236,4 @@ def _read(state: dict[str, Tensor], files: Sequence[Path]) -> None:
     reader.fs = Listed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing is coordinated: nothing has to be
-        loader.load(state, storage_reader=reader, no_dist=True)
+        loader.load(dict(state), storage_reader=reader, no_dist=True)

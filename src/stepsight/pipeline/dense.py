@@ -24,7 +24,7 @@ from stepsight.diffusion.config import SamplingOptions, resampled
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError, suggest
 from stepsight.execution.config import Precision
-from stepsight.execution.precision import lowered, resolved
+from stepsight.execution.precision import resolved
 from stepsight.models.codec import Codec, Pixels
 from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
@@ -100,7 +100,8 @@ class DensePipeline:
         tasks = build_tasks(saved.config.tasks)
         codec, raw = saved_codec(saved), weights == "raw"
         file = checkpoint.RAW if raw else checkpoint.BACKBONE
-        net = saved_network(saved, tasks, codec, file, device)
+        asked = saved.config.training.precision if precision == "auto" else precision
+        net = saved_network(saved, tasks, codec, file, device, resolved(asked, device))
         sizes = saved.sizes
         statistics = saved.tensors(checkpoint.STATISTICS)
         net.eval().requires_grad_(False)
@@ -108,8 +109,7 @@ class DensePipeline:
         home = saved.path.resolve().parent.parent
         tuned = saved.meta.get("sampling"), None if raw else saved.meta.get("calibration")
         made = cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
-        made.weights, made.asked = weights, precision if precision != "auto" else made.asked
-        lowered(net, made.precision)
+        made.weights, made.asked = weights, asked
         return made
 
     @property
