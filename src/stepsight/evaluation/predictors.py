@@ -7,11 +7,10 @@ what the protocol looks at, for trivial predictions to compare with, and for a p
 from __future__ import annotations
 
 import copy
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
+from stepsight.pipeline.shared import Shared, clock
 from stepsight.pipeline.working import grid_of
 from stepsight.scaling.sampling.paired import Setting
 from stepsight.tasks.base import Task
@@ -42,7 +42,7 @@ class Estimate:
     setting: Setting
     prediction: Prediction
     working: Size  # the grid it was made on
-    seconds: float = 0.0  # per image
+    seconds: float = 0.0  # per image, of this setting by itself, among the images of the batch
     members: Tensor | None = None  # "e b c h w", physical, on the grid of the batch
     merge: str = ""  # the rule that merged them, where several were asked for
     peak_gb: float = 0.0  # of memory, while the members were drawn
@@ -125,6 +125,17 @@ class Predictor(ABC):
         return None
 
 
+class Took(NamedTuple):
+    """Seconds of drawing an ensemble."""
+
+    seeing: float  # the pictures, once for all members
+    drawing: float  # all members
+
+    def of(self, share: float) -> float:
+        """Of a share of the members: they pass the network one chunk of rows after the other."""
+        return self.seeing + self.drawing * share
+
+
 @dataclass(frozen=True)
 class Model(Predictor):
     """A pipeline at every pair of `nfe` and `members`.
@@ -183,18 +194,16 @@ class Model(Predictor):
         self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]
     ) -> Iterator[Estimate]:
         pipeline, grid = self._working(batch, view), grid_of(batch)
+        shared = Shared(self.device)
         for calls in self.nfe:
             _reset_peak(self.device)
-            began, lost = _clock(self.device), pipeline.memory.lost
-            drawn = self._draw(pipeline, batch, calls, max(self.members))
-            lost = pipeline.memory.lost - lost  # on passes that did not fit into memory
-            took, peak = _clock(self.device) - began - lost, _peak_gb(self.device)
-            members = self._members(drawn, grid)
+            drawn, took = self._timed(pipeline, batch, calls, max(self.members), shared)
+            peak, members = _peak_gb(self.device), self._members(drawn, grid)
             for merge, task in self._merging().items():
                 for count in self.members:
-                    began = _clock(self.device)
+                    began = clock(self.device)
                     merged = pipeline.finish(task.merge(drawn[:count]), batch)
-                    spent = took * count / max(self.members) + _clock(self.device) - began
+                    spent = took.of(count / max(self.members)) + clock(self.device) - began
                     yield Estimate(
                         setting=(calls, count),
                         prediction=merged,
@@ -258,9 +267,40 @@ class Model(Predictor):
         tasks = {merge: pipeline.sampling(merge={name: merge}).task(name) for merge in self.merges}
         return tasks or {"": self.task}
 
-    def _draw(self, pipeline: DensePipeline, batch: Batch, calls: int, count: int) -> Tensor:
+    def alone(self, batch: Batch, view: ProtocolView) -> dict[Setting, float]:
+        """Seconds that the answer to `batch`, of one image, takes at every setting by itself."""
+        pipeline, seconds = self._working(batch, view), dict[Setting, float]()
+        for count in self.members:
+            shared = Shared(self.device)
+            for calls in self.nfe:
+                drawn, took = self._timed(pipeline, batch, calls, count, shared)
+                began = clock(self.device)
+                pipeline.finish(self.task.merge(drawn), batch)
+                seconds[calls, count] = took.of(1.0) + clock(self.device) - began
+        return seconds
+
+    def _timed(
+        self, pipeline: DensePipeline, batch: Batch, calls: int, count: int, shared: Shared
+    ) -> tuple[Tensor, Took]:
+        """Members, and what they would have taken had nothing been shared. What was lost on passes
+        that did not fit into memory does not count."""
+        shared.begin()
+        began, lost = clock(self.device), pipeline.memory.lost
+        drawn = self._draw(pipeline, batch, calls, count, shared)
+        whole = clock(self.device) - began + shared.lent - (pipeline.memory.lost - lost)
+        seeing = shared.spent.get("view", 0.0)
+        return drawn, Took(seeing, whole - seeing)
+
+    def _draw(
+        self,
+        pipeline: DensePipeline,
+        batch: Batch,
+        calls: int,
+        count: int,
+        shared: Shared | None = None,
+    ) -> Tensor:
         options: dict[str, Any] = {"sampler": self.sampler, "chunk_size": self.chunk_size}
-        options |= {"nfe": calls, "members": count, "seed": self.seed}
+        options |= {"nfe": calls, "members": count, "seed": self.seed, "shared": shared}
         return pipeline.sample(batch, self.name, **options)
 
     def _chances(self, drawn: Tensor) -> Tensor | None:
@@ -298,12 +338,6 @@ def working_at(
     other = copy.copy(pipeline)
     other.sizes = pipeline.sizes | {task: (round(grid[0] * scale), round(grid[1] * scale))}
     return other
-
-
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -6,9 +6,9 @@ not depend on what else is in the batch. Only the channels that a task has are n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Required, TypedDict, Unpack
 
 import torch
@@ -18,15 +18,17 @@ from torch import Tensor, nn
 
 from stepsight.coding import Layout, code, working_channels
 from stepsight.diffusion.objective import Diffusion
-from stepsight.diffusion.trajectory import StepNoise
+from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.errors import UserError
 from stepsight.execution.noise import Stream, normal
 from stepsight.execution.precision import computing
 from stepsight.models.codec import Codec
-from stepsight.pipeline.views import VIEWS, Frame, averaging
+from stepsight.pipeline.shared import Shared
+from stepsight.pipeline.views import VIEWS, Frame, View, averaging
 from stepsight.tasks.base import Task
 from stepsight.types import Batch, ModelInputs
 
+Recall = Callable[[float, Callable[[], Tensor]], Tensor]  # (time, make) -> the answer to the start
 RUN = 1 << 32  # what a run of the backbone adds to the last word of an address
 
 
@@ -42,6 +44,9 @@ class MemberOptions(TypedDict, total=False):
     # `strength` (1, see `Diffusion.sample`); without one they set out from pure noise
     start: Tensor | None
     strength: float
+    shared: (
+        Shared | None
+    )  # with other draws of the same batch, task, seed and rows, without a start
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,9 @@ class MemberSampler:
         seed, strength = options.get("seed", 0), options.get("strength", 1.0)
         chunk_size = options.get("chunk_size", 64)
         self.check(first + members, nfe)
+        shared, whose = options.get("shared"), tuple(batch.keys)
         with computing(pictures.device, self.precision):
-            seen = self._seen(batch, task, nfe)
+            seen = self._seen(batch, task, nfe, shared)
         if (start := options.get("start")) is not None:
             seen[0].x = self._start(start, task, seen[0])
         addresses = _addresses(pictures, range(first, first + members), task.splits)
@@ -78,8 +84,9 @@ class MemberSampler:
             if task.label_count == 1:  # then one row of it holds for all
                 inputs = [replace(view, label=view.label[:1]) for view in inputs]
             noise = self._noise(("sample", seed), rows, used, inputs[0].cond)
+            recall = shared and partial(_recall, shared, (whose, first, at, len(rows)))
             with computing(rows.device, self.precision):
-                z = self._trajectory(inputs, frame, noise, nfe, strength)
+                z = self._trajectory(inputs, frame, noise, nfe, strength, recall)
             chunks.append(self.codec.decode(z[:, :used], channels))
         rows = torch.cat(chunks)
         return rearrange(rows, "(e p b) c h w -> e b (p c) h w", e=members, p=task.splits)
@@ -96,19 +103,23 @@ class MemberSampler:
         z = self.codec.encode(rows)
         return F.pad(z, (0, 0, 0, 0, 0, self.layout.target - z.shape[1]))
 
-    def _seen(self, batch: Batch, task: Task, nfe: int) -> list[ModelInputs]:
+    def _seen(self, batch: Batch, task: Task, nfe: int, shared: Shared | None) -> list[ModelInputs]:
         """The condition of a batch at working size in each view along the trajectory, encoded."""
-        settings = self.diffusion.settings
-        seen = [
-            code(view.batch(batch, self.codec.downsample), task, self.layout, self.codec, False)
-            for view in VIEWS[settings.views][:nfe]
-        ]
-        for coded in seen:
-            if encode := getattr(self.net, "encode", None):
-                coded.encoded = encode(coded.cond, coded.label, coded.features)
-            scale = settings.temperature if settings.deterministic else 1.0  # of the noise in x
-            coded.temperature = coded.cond.new_full((len(coded.label),), scale)
-        return seen
+        views, whose = VIEWS[self.diffusion.settings.views][:nfe], tuple(batch.keys)
+        ways = [partial(self._encoded, batch, task, view) for view in views]
+        if shared is None:
+            return [way() for way in ways]
+        return [shared.once("view", (whose, number), way) for number, way in enumerate(ways)]
+
+    def _encoded(self, batch: Batch, task: Task, view: View) -> ModelInputs:
+        """The condition as one view has it."""
+        settings, seen = self.diffusion.settings, view.batch(batch, self.codec.downsample)
+        coded = code(seen, task, self.layout, self.codec, False)
+        if encode := getattr(self.net, "encode", None):
+            coded.encoded = encode(coded.cond, coded.label, coded.features)
+        scale = settings.temperature if settings.deterministic else 1.0  # of the noise in x
+        coded.temperature = coded.cond.new_full((len(coded.label),), scale)
+        return coded
 
     def _noise(self, stream: Stream, rows: Tensor, used: int, cond: Tensor) -> StepNoise:
         """What a sampler draws for rows of these addresses: in the leading channels, zeros in the
@@ -137,10 +148,13 @@ class MemberSampler:
         noise: StepNoise,
         nfe: int,
         strength: float,
+        recall: Recall | None,
     ) -> Tensor:
         views = VIEWS[self.diffusion.settings.views]
         walk = self.diffusion.times(nfe, strength)[:-1].tolist()
         denoisers = [self.diffusion.denoiser(self.net, inputs, walk) for inputs in seen]
+        if recall:
+            denoisers[0] = _beginning(denoisers[0], noise(0), recall)
         denoise = denoisers[0]
         if len(seen) > 1:
             denoise = averaging(denoisers, views, frame, noise(0), self.diffusion.levels)
@@ -161,6 +175,19 @@ class MemberSampler:
                 f"views {settings.views} average the answers along ddim's trajectory (eta 0), not "
                 f"those of {settings.sampler}. Sample with ddim, or with views none."
             )
+
+
+def _recall(shared: Shared, rows: Hashable, time: float, make: Callable[[], Tensor]) -> Tensor:
+    return shared.once("start", (rows, time), make)
+
+
+def _beginning(denoise: Denoise, start: Tensor, recall: Recall) -> Denoise:
+    """`denoise`, whose answer to the start, which every walk asks for first, is recalled."""
+
+    def answer(x: Tensor, t: Tensor) -> Tensor:
+        return recall(t.item(), lambda: denoise(x, t)) if x is start else denoise(x, t)
+
+    return answer
 
 
 def _addresses(pictures: Tensor, members: range, runs: int) -> Tensor:
