@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stepsight"
 # A room (first name under stepsight) may import itself and the rooms of the rows above its own.
 # Rooms of one row do not know each other. "*/config" are the settings of the rooms.
 ROWS = (
-    ("types", "errors", "seeding", "plugins", "signals", "averages"),
+    ("types", "rowwise", "errors", "seeding", "plugins", "signals", "averages"),
     ("*/config",),
     ("measures",),
     (
@@ -46,7 +46,7 @@ ROWS = (
     ("stepsight",),  # the package itself: its lazy exports
 )
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
-FOR_ALL = {"errors", "seeding", "plugins"}
+FOR_ALL = {"errors", "seeding", "plugins", "rowwise"}
 
 LOADS_TORCH = {"torch", "torchvision", "diffusers", "accelerate", "timm"}
 LIGHT = {"*/config", "errors", "plugins"}

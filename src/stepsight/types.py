@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from stepsight.rowwise import picked_rows
+
 IGNORE = 255  # label of pixels that carry no class
 ADDED: set[str] = set()  # names of the quantities that other packages add (`data/fields.py`)
 
@@ -144,14 +146,14 @@ class ModelInputs(Movable):
         picks = picks.to(self.label.device)
 
         def of(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[picks]
+            return None if value is None else picked_rows(value, picks)
 
         assert self.featured is None, "rows of several tasks are picked where they are joined"
-        encoded = self.encoded and tuple(tensor[picks] for tensor in self.encoded)
+        encoded = self.encoded and tuple(picked_rows(maps, picks) for maps in self.encoded)
         return replace(
             self,
             x=of(self.x),
-            cond=self.cond[picks],
+            cond=picked_rows(self.cond, picks),
             features=of(self.features),
             valid=of(self.valid),
             label=self.label[picks],

@@ -74,8 +74,8 @@ class DiTBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, rows: Tensor | None = None) -> Tensor:
         """rows: "b 6d", what `adaLN_modulation` makes of the embedding, where that is known."""
-        rows = self.adaLN_modulation(embedding) if rows is None else rows
-        shift1, scale1, gate1, shift2, scale2, gate2 = rows.chunk(6, dim=1)
+        made: Tensor = self.adaLN_modulation(embedding) if rows is None else rows
+        shift1, scale1, gate1, shift2, scale2, gate2 = made.chunk(6, dim=1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
         feed_forward = self.moe if self.mixed else self.mlp
         return x + gate2[:, None] * feed_forward(modulate(self.norm2(x), shift2, scale2))
@@ -113,8 +113,8 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), modulation)
 
     def forward(self, x: Tensor, embedding: Tensor, rows: Tensor | None = None) -> Tensor:
-        rows = self.adaLN_modulation(embedding) if rows is None else rows
-        shift, scale = rows.chunk(2, dim=1)
+        made: Tensor = self.adaLN_modulation(embedding) if rows is None else rows
+        shift, scale = made.chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
