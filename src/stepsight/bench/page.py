@@ -58,7 +58,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     for row in rows:
         ms = row["ms"] and [_milliseconds(value) for value in row["ms"]]
         times = (ms[0], f"{ms[1]} to {ms[2]}") if ms else ("", "")
-        ratio, spread = f"{row['ratio']:.2f}", f"{row['ratio'] * row['spread'] / 2:.2f}"
+        ratio, spread = f"{row['ratio']:.2f}", f"{abs(row['ratio']) * row['spread'] / 2:.2f}"
         cells = (f"  {row['side']}", *times, ratio, spread, _figure(row["reference"]))
         table.add_row(*map(escape, cells), style="bold" if row["side"].startswith("ours") else "")
     return table

@@ -130,7 +130,7 @@ def our_step(
 ) -> Callable[[], None]:
     """A step as `training.learner` takes it."""
     settings = TrainingSettings(optimizer=optimizer, lr=1e-4, muon_lr=1e-4)  # type: ignore[arg-type]
-    optimizers, ema = build_optimizers(net, settings), EMA(net, settings.ema)
+    optimizers, ema = build_optimizers(net, settings, precision), EMA(net, settings.ema)
     net.train()
     parameters = [*net.parameters()]
 
@@ -138,8 +138,11 @@ def our_step(
         with computing(device, precision):
             loss = F.mse_loss(data.ask_ours(net).float(), data.truth)
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+        grads = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        torch._foreach_mul_(grads, (CLIP / (norm + 1e-6)).clamp(max=1))  # pyright: ignore[reportPrivateImportUsage]
         for one in optimizers:
+            one.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
             one.step()
         ema.update(net, 1000)
         for one in optimizers:
