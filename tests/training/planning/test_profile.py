@@ -115,7 +115,7 @@ def test_a_trace_tells_the_most_that_was_allocated(tmp_path):
 
 def test_the_ceiling_is_the_best_round_of_a_product(monkeypatch):
     rounds = iter([0.5, 0.25, *[1.0] * ceiling.ROUNDS])
-    monkeypatch.setattr(ceiling, "_seconds", lambda a, b: next(rounds))
+    monkeypatch.setattr(ceiling, "_seconds", lambda *given: next(rounds))
     assert ceiling.matmul_flops(CPU, "bf16", side=10) == 2 * 10**3 / 0.25
     monkeypatch.undo()
     assert ceiling.matmul_flops(CPU, "float32", side=128) > 1e8

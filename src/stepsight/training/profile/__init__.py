@@ -100,9 +100,9 @@ class Profile:
         self.taken += 1
         if self.taken in (self.warm_up, self.warm_up + self.steps):
             self._note()
-        if self.taken == self.warm_up + self.steps:
+        if self.traced and self.taken == self.warm_up + self.steps:
             self._tracer.start()
-        if self.over:
+        if self.traced and self.over:
             self._tracer.stop()
             self.trace.parent.mkdir(exist_ok=True)
             self._tracer.export_chrome_trace(str(self.trace))

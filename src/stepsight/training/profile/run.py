@@ -92,7 +92,7 @@ def figures_of(learner: Learner, found: Profile, ceiling: float) -> dict[str, An
     flops = (found.flops[1] - found.flops[0]) / found.steps / world
     memory = planned(learner)
     peak = found.peak or held(learner, memory) + allocated(found.trace)
-    saved = [ended.seconds(began)[0] for began, ended in found.spans[CHECKPOINT]]
+    saved = [ended.seconds(began)[0] for began, ended in found.spans[CHECKPOINT]] or [0.0]
     return {
         "device": _name(found.device),
         "torch": torch.__version__,
@@ -103,6 +103,7 @@ def figures_of(learner: Learner, found: Profile, ceiling: float) -> dict[str, An
         "batch": settings.batch,
         "steps": found.steps,
         "step_s": seconds,
+        "step_processor_s": processor,
         "parts_s": {name: value[0] for name, value in parts.items()},
         "parts_processor_s": {name: value[1] for name, value in parts.items()},
         "checkpoint_s": fmean(saved),
