@@ -136,7 +136,6 @@ class ModelInputs(Movable):
     valid: Tensor | None  # float32 "b c h w" in {0, 1}: entries inside the loss
     label: Tensor  # int64 "b": task or class row of the backbone's embedding
     featured: Tensor | None = None  # int64 "m", rows that `features` "m ..." are of; None: all
-    pictures: Tensor | None = None  # int64 "b", equal for rows that show the same picture
     look: Look | None = None  # what `featured` rows see anew at every call
     temperature: Tensor | None = None  # "b", scale of the noise that x starts from; None: 1
     encoded: tuple[Tensor, ...] | None = None  # what the backbone made of it, once for all calls
@@ -157,7 +156,6 @@ class ModelInputs(Movable):
             features=of(self.features),
             valid=of(self.valid),
             label=self.label[picks],
-            pictures=of(self.pictures),
             temperature=of(self.temperature),
             encoded=encoded,
         )

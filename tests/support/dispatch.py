@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -106,10 +106,20 @@ _FOUND: list[Found] = []  # who counts at the moment
 
 @contextmanager
 def accelerated() -> Iterator[None]:
-    """There is a device `DEVICE` while the block lasts."""
+    """There is a device `DEVICE` while the block lasts: it has fused optimizers, and computes in
+    float32."""
     fused = f"{optimizer.__name__}._get_fused_kernels_supported_devices"
-    with patch(fused, lambda: [HOST.type, DEVICE.type]), _Made(), _Accelerator():
+    with (
+        patch(fused, lambda: [HOST.type, DEVICE.type]),
+        patch("torch.autocast", _autocast),
+        _Made(),
+        _Accelerator(),
+    ):
         yield
+
+
+def _autocast(kind: str, *args: Any, _real: Any = torch.autocast, **kwargs: Any) -> Any:
+    return nullcontext() if kind == DEVICE.type else _real(kind, *args, **kwargs)
 
 
 @contextmanager

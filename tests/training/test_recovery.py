@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from stepsight import checkpoint
 from stepsight.errors import UserError
 from stepsight.training.config import TrainingSettings
-from stepsight.training.health import fault_of
+from stepsight.training.health import fault_of, is_healthy, largest
 
 SAVING = {"checkpoint_every": 16, "keep": 8}
 
@@ -74,7 +75,7 @@ def test_a_bad_step_is_not_applied_and_counted(lab, begin, where, value):
         kept.append((run.progress.step, run.weights())),
     )
     run.train()
-    assert [step for step, _ in kept] == [0, 1, 3, 4, 5, 6, 7]
+    assert [step for step, _ in kept] == [1, 2, 4, 5, 6, 7, 8]
     assert run.progress.skipped == 1 and run.progress.step == 8
     (row,) = events(lab, run, "skipped")
     assert row["step"] == 3 and "scenes" in row["text"]
@@ -120,9 +121,9 @@ def test_rewind_takes_the_last_checkpoint_and_goes_on_past_the_batches(lab, begi
     ILL[where](run, math.nan, 6)
     weights, descend = {}, run.learner.descend
 
-    def noted(progress: Any, loss: float) -> str:
+    def noted(progress: Any, losses: torch.Tensor) -> torch.Tensor:
         weights[progress.step] = run.weights()
-        return descend(progress, loss)
+        return descend(progress, losses)
 
     run.learner.descend = noted
     run.train()
@@ -160,11 +161,11 @@ def test_what_is_not_finite_is_never_published(begin, what):
     run = begin(spike_cap=2)
     descend = run.learner.descend
 
-    def poisoned(progress: Any, loss: float) -> str:
-        fault = descend(progress, loss)
+    def poisoned(progress: Any, losses: torch.Tensor) -> torch.Tensor:
+        verdict = descend(progress, losses)
         if progress.step == 3:
-            run.learner.parts()[what][-1].view(-1)[0] = math.nan
-        return fault
+            run.learner.parts()[what][-1][..., 0] = math.nan
+        return verdict
 
     run.learner.descend = poisoned
     with pytest.raises(UserError, match=f"not finite after step 4: .*{what}.* Nothing was publ"):
@@ -178,12 +179,12 @@ def test_weights_that_answer_no_numbers_are_not_published(begin):
     run = begin()
     descend = run.learner.descend
 
-    def blown_up(progress: Any, loss: float) -> str:
-        fault = descend(progress, loss)
+    def blown_up(progress: Any, losses: torch.Tensor) -> torch.Tensor:
+        verdict = descend(progress, losses)
         if progress.step == 3:
             run.learner.parts()["weights"][-1].fill_(3e38)
             run.learner.parts()["weights"][-2].fill_(3e38)
-        return fault
+        return verdict
 
     run.learner.descend = blown_up
     with pytest.raises(UserError, match="not finite after step 4: errors"):
@@ -229,10 +230,54 @@ def followed(message: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_a_gradient_far_beyond_the_usual_is_a_spike_where_that_is_asked_for():
     settings = TrainingSettings(spike=10.0)
     usual = [1.0] * 20
-    assert fault_of(1.0, 9.0, settings, usual) == ""
-    assert "20 times the recent median" in fault_of(1.0, 20.0, settings, usual)
-    assert fault_of(1.0, 20.0, settings, usual[:5]) == "", "too few to know what is usual"
-    assert fault_of(1.0, 20.0, TrainingSettings(), usual) == ""
+    assert largest(settings, usual) == 10.0
+    assert "20 times the recent median" in fault_of(1.0, 20.0, usual)
+    assert largest(settings, usual[:5]) == math.inf, "too few to know what is usual"
+    assert largest(TrainingSettings(), usual) == math.inf
+
+
+@pytest.mark.parametrize("loss, norm", [*itertools.product((1.0, math.nan, math.inf), repeat=2)])
+def test_a_step_is_healthy_if_its_numbers_are_some_and_usual(loss, norm):
+    for limit in (0.5, 1.0, math.inf):
+        found = is_healthy(torch.tensor(loss), torch.tensor(norm), limit)
+        assert bool(found) == (math.isfinite(loss) and norm <= min(limit, 3e38))
+
+
+def spike(run: Any, step: int) -> None:
+    """A gradient a thousand times as large, in one step."""
+    run.net.output.weight.register_hook(lambda g: g * (1e3 if run.progress.step == step else 1))
+
+
+@pytest.mark.parametrize("log_every", [8, 64])
+def test_a_spike_is_not_applied_whenever_the_host_hears_of_it(lab, begin, log_every):
+    run = begin(spike=10.0, images=256, log_every=log_every, checkpoint_every=0)
+    spike(run, 20)
+    run.train()
+    (row,) = events(lab, run, "skipped")
+    assert row["step"] == 21 and "times the recent median" in row["text"]
+    assert len(run.progress.norms) == 31 and run.progress.skipped == 1
+
+
+FAULTS = {"on_spike": "rewind", "rewind_lr": 0.5, "checkpoint_every": 24, "images": 80}
+
+
+@pytest.mark.parametrize("changes", [{}, FAULTS], ids=["skip", "rewind"])
+def test_a_run_is_the_same_whenever_the_host_hears_of_its_steps(lab, tmp_path, changes):
+    """At once, because each has its line in the log, or one step later."""
+    found = []
+    for name, log_every in (("at once", 8), ("later", 0)):
+        config = lab.config(("depth",), **{"images": 80, "log_every": log_every} | changes)
+        run = lab.begin(config, tmp_path / name)
+        ill_losses(run, math.nan, 4, 7)
+        run.train()
+        saved = checkpoint.read(run.writer.path, prefer="last")
+        names = (checkpoint.RAW, checkpoint.BACKBONE, checkpoint.OPTIMIZER)
+        facts = {key: saved.meta[key] for key in ("skipped", "rewinds", "rate", "ledger")}
+        found.append(([saved.tensors(one) for one in names], facts))
+    (tensors, facts), (others, other_facts) = found
+    assert facts == other_facts and facts["skipped"] == 2
+    for one, other in zip(tensors, others):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_the_usual_gradient_is_part_of_a_checkpoint(lab, tmp_path):

@@ -4,7 +4,7 @@ The encoder reads the first condition image once and leaves feature maps at 1/2,
 size, which serve all tasks, calls and members. The denoiser is called again and again: it takes the
 noisy target, adds what the encoder saw and what the task brings besides (a prompt, a cost volume,
 and what it sees anew at every call), and answers. No convolution runs at full resolution: pixels
-enter by space-to-depth and leave by pixel-shuffle.
+enter by space-to-depth, as part of the first convolution, and leave by pixel-shuffle.
 
 Normalisation is over the channels of each place, which is fast in channels_last memory and in
 bfloat16; attention on a CPU stays in float32, whose backward pass is faster there.
@@ -30,6 +30,7 @@ from stepsight.models.layers import (
     position_table,
     zeroed,
 )
+from stepsight.rowwise import added_rows, picked_rows
 
 Looked = tuple[Tensor, Tensor | None]  # what a call sees anew "m f h2 w2", of which rows
 
@@ -39,6 +40,30 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A convolution of what space-to-depth makes of "b c h w": "b o h2 w2". Weights are laid out
+    for the 4 c channels "(c i j)" of the cells, and read as those of a kernel twice as large in
+    steps of two pixels, which is the same without the copy."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(4 * inputs, outputs, kernel, padding=kernel // 2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel = rearrange(self.weight, "o (c i j) y x -> o c (y i) (x j)", i=2, j=2)
+        x = input.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, kernel, self.bias, stride=2, padding=2 * self.padding[0])  # type: ignore[operator]
+
+
+class PlanarConv2d(nn.Conv2d):
+    """A 1x1 convolution of maps that come channel by channel, many of them: they are read as they
+    lie, and only the answer is brought into channels_last memory."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel = self.weight.flatten(1)[..., None, None]  # in channels_last torch would copy input
+        out = F.conv2d(input, kernel, self.bias)
+        return out.contiguous(memory_format=torch.channels_last)
 
 
 class Residual(nn.Module):
@@ -108,7 +133,7 @@ class Encoder(nn.Module):
     def __init__(self, size: SplitSize, picture_channels: int, gate: float) -> None:
         super().__init__()
         half, quarter = size.channels
-        self.input = nn.Conv2d(4 * picture_channels, half, 3, padding=1)
+        self.input = FoldedConv2d(picture_channels, half, 3)
         self.fine = _residuals(half, size.encoder[0])
         self.down4 = nn.Conv2d(half, quarter, 2, stride=2)
         self.middle = _residuals(quarter, size.encoder[1])
@@ -117,7 +142,7 @@ class Encoder(nn.Module):
         self.trunk = nn.ModuleList(blocks)
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        half = _through(self.fine, self.input(_unshuffled(picture)))
+        half = _through(self.fine, self.input(picture))
         quarter = _through(self.middle, self.down4(half))
         return half, quarter, _attended(self.trunk, self.down8(quarter), placed=True)
 
@@ -149,14 +174,14 @@ class Split(nn.Module):
         self.stride, self.looks, self.picture = 8, looked_channels > 0, picture_channels
         self.time, self.label = TimestepEmbedder(width), LabelEmbedder(labels, width)
         self.encoder = Encoder(size, picture_channels, gate_init)
-        self.input = nn.Conv2d(4 * target_channels, half, 1)
+        self.input = FoldedConv2d(target_channels, half, 1)
         self.pictured = nn.Conv2d(half, half, 1)
-        more = 4 * (cond_channels - picture_channels)
-        self.input_images = _maybe(more, lambda: nn.Conv2d(more, half, 3, padding=1))
+        more = cond_channels - picture_channels
+        self.input_images = _maybe(more, lambda: FoldedConv2d(more, half, 3))
         fine = feature_channels
-        self.input_features = _maybe(fine, lambda: nn.Conv2d(fine, half, 1))
-        self.input_coarse = _maybe(fine, lambda: nn.Conv2d(fine, width, 1))
-        self.input_looked = _maybe(looked_channels, lambda: nn.Conv2d(looked_channels, half, 1))
+        self.input_features = _maybe(fine, lambda: PlanarConv2d(fine, half, 1))
+        self.input_coarse = _maybe(fine, lambda: PlanarConv2d(fine, width, 1))
+        self.input_looked = _maybe(looked_channels, lambda: PlanarConv2d(looked_channels, half, 1))
         self.down4 = nn.Conv2d(half, quarter, 2, stride=2)
         self.down8 = nn.Conv2d(quarter, width, 2, stride=2)
         blocks = (Block(width, size.heads, gate_init, True) for _ in range(size.blocks))
@@ -179,12 +204,12 @@ class Split(nn.Module):
         label: Tensor,
         features: Tensor | None = None,
         rows: Tensor | None = None,
-        pictures: Tensor | None = None,
+        pictures: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
         """What the calls need of the condition: maps "b c2 h2 w2", "b c4 h4 w4", "b d h8 w8".
 
-        features "m f h' w'" are those of the rows `rows` "m" (None: of all). Rows with the same
-        number in `pictures` "b" have the same picture, which is read once.
+        features "m f h' w'" are those of the rows `rows` "m" (None: of all). pictures: rows "n"
+        whose pictures are read, and which of these each row has, "b"; None: all are read.
         """
         half, quarter, eighth = self._read_once(cond, pictures)
         half = self.pictured(half)
@@ -193,7 +218,7 @@ class Split(nn.Module):
             others = cond[:, self.picture :]
             if features is not None:
                 others = others.index_fill(0, everything if rows is None else rows, 0.0)
-            half = half + self.input_images(_unshuffled(others))
+            half = half + self.input_images(others)
         if features is not None and self.input_features is not None:
             assert self.input_coarse is not None
             fine = _pooled(features, half)
@@ -207,14 +232,13 @@ class Split(nn.Module):
         blank = max(self.picture - cond.shape[1], 0)
         return self.encoder(F.pad(cond[:, : self.picture], (0, 0, 0, 0, 0, blank)))
 
-    def _read_once(self, cond: Tensor, pictures: Tensor | None) -> tuple[Tensor, ...]:
+    def _read_once(
+        self, cond: Tensor, pictures: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, ...]:
         if pictures is None:
             return self.read(cond)
-        numbers, inverse = pictures.unique(return_inverse=True)
-        places = torch.arange(len(pictures), device=pictures.device)
-        first = places.new_full((len(numbers),), len(pictures))
-        first = first.scatter_reduce(0, inverse, places, "amin")
-        return tuple(maps[inverse] for maps in self.read(cond[first]))
+        first, own = pictures
+        return tuple(picked_rows(maps, own) for maps in self.read(cond[first]))
 
     def forward(
         self,
@@ -229,7 +253,7 @@ class Split(nn.Module):
         half, quarter, eighth = encoded
         embedding = F.silu(self.time(time) + self.label(label))
         x = torch.where(self.used[label][:, :, None, None], x, 0.0)  # type: ignore[index]
-        fine = self.input(_unshuffled(x)) + half
+        fine = self.input(x) + half
         if looked is not None and self.input_looked is not None:
             fine = _added(fine, self.input_looked(looked[0]), looked[1])
         middle = self.down4(fine) + quarter
@@ -268,13 +292,6 @@ def _attended(
     return tokens.contiguous(memory_format=torch.channels_last)
 
 
-def _unshuffled(x: Tensor) -> Tensor:
-    """Space to depth, "b c h w" -> "b 4c h2 w2" as `pixel_unshuffle` does, in channels_last memory
-    by a single copy."""
-    cells = rearrange(x, "b c (h i) (w j) -> b h w (c i j)", i=2, j=2)
-    return rearrange(cells, "b h w c -> b c h w")
-
-
 def _pooled(x: Tensor, like: Tensor) -> Tensor:
     """x averaged to the grid of another map."""
     size = (like.shape[-2], like.shape[-1])
@@ -288,4 +305,4 @@ def _pooled(x: Tensor, like: Tensor) -> Tensor:
 
 def _added(x: Tensor, more: Tensor, rows: Tensor | None) -> Tensor:
     """`more` added to some rows of x."""
-    return x + more if rows is None else x.index_add(0, rows, more.to(x.dtype))
+    return x + more if rows is None else added_rows(x, more, rows)

@@ -153,8 +153,7 @@ class Flow(Task, FlowSettings):
 
     def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = values.shape[-2:]
-        factor = values.new_tensor([size[1] / width, size[0] / height])[:, None, None]
-        return resize(values, size) * factor
+        return resize(values, size) * _across_and_down(size[1] / width, size[0] / height, values)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         length = reference(like, values).nan_to_num().norm(dim=1, keepdim=True)
@@ -171,5 +170,9 @@ class Flow(Task, FlowSettings):
         """Pixels of the grid of `like "... h w"` that one unit of the target is, "2 1 1"."""
         height, width = like.shape[-2:]
         rows, columns = (height, width) if self.grid == (0, 0) else self.grid
-        stretch = like.new_tensor([width / columns, height / rows])
-        return self.scale * stretch[:, None, None]
+        return self.scale * _across_and_down(width / columns, height / rows, like)
+
+
+def _across_and_down(x: float, y: float, like: Tensor) -> Tensor:
+    """Factors "2 1 1" of the components of a flow: filled in on its device, not sent there."""
+    return torch.stack([like.new_full((1, 1), factor) for factor in (x, y)])

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -32,9 +33,10 @@ from stepsight.report.console import Console
 from stepsight.training.config import TrainingSettings
 from stepsight.training.latents import Latents
 from stepsight.training.spec import RunSpec, streamed
-from stepsight.types import Batch
+from stepsight.types import Batch, Movable
 
 AHEAD = 512  # samples that a store is filled by at a time
+Sendable = TypeVar("Sendable", bound=Tensor | Movable)
 Stores = Mapping[str, Bank | Latents]  # by source; those without one are read anew each time
 
 
@@ -101,10 +103,10 @@ class Feed:
         """Some pictures of batch number `step`, with all their truths."""
         store = self.stores.get(draw.stream.source)
         if store is None:
-            return self._loader.take(Request.of(draw, step, rows)).to(self.device)
+            return sent(self._loader.take(Request.of(draw, step, rows)), self.device)
         assert isinstance(store, Bank), "a latent cache holds no samples"
         pairs = zip(store.samples([draw.indices[row] for row in rows]), self.mirrored(draw, rows))
-        return collate([flip(one) if mirror else one for one, mirror in pairs]).to(self.device)
+        return sent(collate([flip(one) if mirror else one for one, mirror in pairs]), self.device)
 
     def mirrored(self, draw: Draw, rows: range) -> list[bool]:
         """Which of some pictures of a draw are mirrored."""
@@ -158,6 +160,12 @@ class Feed:
             if draw.stream.source in self._streamed:
                 yield from (Request.of(draw, step, rows) for rows in self.micro_batches)
             step += 1
+
+
+def sent(value: Sendable, device: torch.device) -> Sendable:
+    """`value` on the device; on its way to a GPU the host does not wait for it."""
+    gpu = device.type == "cuda"
+    return (value.pin_memory() if gpu else value).to(device, non_blocking=gpu)  # type: ignore[return-value]
 
 
 def micro_batch(settings: TrainingSettings, world: int) -> int:

@@ -25,7 +25,7 @@ from stepsight.training import optim, profile
 from stepsight.training.config import TrainingSettings
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter, revision
-from stepsight.training.health import fault_of
+from stepsight.training.health import fault_of, is_healthy, largest
 from stepsight.training.objective import Micro, Objective
 from stepsight.training.progress import Progress, changed
 from stepsight.training.recompute import recompute
@@ -54,7 +54,7 @@ class Learner:
         self._bones = skeleton(self.net) if is_sharded(self.settings) else None
         recompute(repeated_blocks(self.net), self.settings.recompute)
         self.module = shared(objective.errors, accelerator, self.settings, self.precision)
-        self.optimizers = optim.build_optimizers(self.net, self.settings)
+        self.optimizers = optim.build_optimizers(self.net, self.settings, self.precision)
         self.ema = optim.EMA(self.net, self.settings.ema)
         self.saver = checkpoint.Saver()
         self.parent: Path | None = None  # whose weights it started from, in this process
@@ -80,40 +80,51 @@ class Learner:
         """Of the loss: half precision has no small numbers."""
         return progress.scale if self.precision == "fp16" else 1.0
 
-    def descend(self, progress: Progress, loss: float) -> str:
-        """One update: clip, step, average. Where it is not made, the reason, else "". Gradients are
-        forgotten either way."""
+    def descend(self, progress: Progress, losses: Tensor) -> Tensor:
+        """One update, clip and step, which the device leaves out where the step is ill. "3": the
+        loss, the gradient norm, and whether it was made. Gradients are forgotten either way.
+
+        losses: of the tasks. `settle` is to follow, with these numbers, before the next update.
+        """
         grads = [p.grad for p in self.net.parameters() if p.grad is not None]
         scale = self.scale(progress)
         if scale != 1:
             torch._foreach_div_(local(grads), scale)  # pyright: ignore[reportPrivateImportUsage]
         with profile.part("clip, optimizer"):
-            norm = full(torch.nn.utils.get_total_norm(grads))
-        fault = fault_of(loss, float(norm), self.settings, progress.norms)
-        if not fault:
-            self._update(norm, progress)
-        elif scale > 1 and math.isfinite(loss) and not norm.isfinite():
-            fault = ""  # the scaled gradient was too large for half precision: no fault of the step
+            norm, loss = full(torch.nn.utils.get_total_norm(grads)), losses.sum()
+            made = is_healthy(loss, norm, largest(self.settings, progress.norms))
+            if self.settings.clip:
+                factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1)  # as torch clips
+                torch._foreach_mul_(local(grads), factor)  # pyright: ignore[reportPrivateImportUsage]
+            images = progress.images_seen
+            optim.set_rate(self.optimizers, progress.rate * optim.rate(self.settings, images))
+            for optimizer in self.optimizers:
+                optimizer.found_inf = (~made).float()  # type: ignore[attr-defined]
+                optimizer.step()
+        self.forget()
+        return torch.stack([loss, norm, made.to(loss)])
+
+    def settle(self, progress: Progress, loss: float, norm: float, made: bool) -> str:
+        """What follows from the latest step, once the host knows: average the weights, or "": the
+        reason why the update was not made."""
+        scale = self.scale(progress)
+        if made:
+            with profile.part("average"):
+                self.ema.update(self.net, progress.images_seen // self.settings.batch - 1)
+            progress.healthy(norm, self.settings.spike > 0)
+            if progress.scaled == GROWTH:
+                progress.scale, progress.scaled = 2 * progress.scale, 0
+        elif scale > 1 and math.isfinite(loss) and not math.isfinite(norm):
+            # The scaled gradient was too large for half precision: no fault of the step.
             progress.scale, progress.scaled = scale / 2, 0
+        else:
+            return fault_of(loss, norm, progress.norms)
+        return ""
+
+    def forget(self) -> None:
+        """Gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        return fault
-
-    def _update(self, norm: Tensor, progress: Progress) -> None:
-        if self.settings.clip:
-            grads = local(p.grad for p in self.net.parameters() if p.grad is not None)
-            factor = (self.settings.clip / (norm + 1e-6)).clamp(max=1)  # as torch clips
-            torch._foreach_mul_(grads, factor)  # pyright: ignore[reportPrivateImportUsage]
-        images = progress.images_seen
-        optim.set_rate(self.optimizers, progress.rate * optim.rate(self.settings, images))
-        with profile.part("clip, optimizer"):
-            for optimizer in self.optimizers:
-                optimizer.step()
-        with profile.part("average"):
-            self.ema.update(self.net, images // self.settings.batch)
-        progress.healthy(float(norm), self.settings.spike > 0)
-        if progress.scaled == GROWTH:
-            progress.scale, progress.scaled = 2 * progress.scale, 0
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:

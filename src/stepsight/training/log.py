@@ -111,10 +111,13 @@ class Log:
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
         self.feed.making_s = 0.0  # what was made before the loop is start-up
 
-    def step(self, losses: Mapping[str, float], making: float, reading: float, rest: float) -> None:
-        """Count a step: its losses by task, and the seconds that its parts took."""
+    def learnt(self, losses: Mapping[str, float]) -> None:
+        """Count the losses of a step that was applied, by task."""
         for task, value in losses.items():
             self.meter.loss[task].append(value)
+
+    def step(self, making: float, reading: float, rest: float) -> None:
+        """Count a step: the seconds that its parts took."""
         self.meter.images += self.learner.settings.batch
         self.meter.waited += making + reading
         share = self.stalls.step(reading, reading + rest)

@@ -26,6 +26,8 @@ from stepsight.training.health.recovery import Recovery
 from stepsight.training.learner import Learner
 from stepsight.training.log import Log
 from stepsight.training.objective import Micro
+from stepsight.training.outcome import Outcomes
+from stepsight.training.prefetch import Ready, prefetched
 from stepsight.training.progress import Progress
 
 
@@ -37,70 +39,74 @@ def train(
     Raises Preempted, with all steps saved, after a signal to any process.
     """
     objective, settings = learner.objective, learner.settings
-    steps = settings.images // settings.batch
+    steps = range(progress.step, settings.images // settings.batch)
     feed.begin(progress.step)
     log = Log(learner, feed, progress, writer, console)
     recovery, clock = Recovery(learner, progress, writer, console), Clock(settings.save_minutes)
+    outcomes = Outcomes(learner, progress, recovery, log)
 
-    for step in range(progress.step, steps):
-        # Batch: the rows of this process, in the order of the global batch.
-        distributed.phase(f"step {step + 1}: data")
-        began = time.perf_counter()
-        with profile.part("data wait"):
-            draw = feed.draw(step)
-            drawn = time.perf_counter()
-            parts = [objective.read(feed, draw, step, rows) for rows in feed.micro_batches]
-        read = time.perf_counter()
+    with prefetched(objective, feed, steps) as ahead:
+        for step in steps:
+            # Batch: the rows of this process, in the order of the global batch, on its device.
+            distributed.phase(f"step {step + 1}: data")
+            with profile.part("data wait"):
+                batch = ahead.take(step)
+            began = time.perf_counter()
 
-        # Loss: its gradient, micro-batch by micro-batch.
-        distributed.phase(f"step {step + 1}")
-        pairs = zip(parts, feed.micro_batches)
-        batches = [objective.prepare(part, step, rows) for part, rows in pairs]
-        asks = bool(signals.requested()), clock.due()
-        weights, scale = feed.weights(draw.stream), learner.scale(progress)
-        losses, (stop, late) = gradient(learner, batches, weights, scale, asks, log.meter.use)
+            # Loss: its gradient, micro-batch by micro-batch.
+            distributed.phase(f"step {step + 1}")
+            asks, scale = (bool(signals.requested()), clock.due()), learner.scale(progress)
+            told = gradient(learner, batch, scale, asks, log.meter.use)
+            if outcomes.settle():  # of the step before, whose weights these were
+                learner.forget()
+                told = gradient(learner, batch, scale, asks)
 
-        # Update, if all is well.
-        fault = learner.descend(progress, sum(losses))
-        progress.advance(settings.batch, 3 * objective.flops(draw.stream) * settings.batch)
-        if fault:
-            recovery.met(fault, draw)
+            # Update, if all is well.
+            outcomes.launched(batch.draw, told, learner.descend(progress, told[: -len(asks)]))
+            flops = 3 * objective.flops(batch.draw.stream)
+            progress.advance(settings.batch, flops * settings.batch)
+            if learner.precision == "fp16":
+                outcomes.settle()  # the scale of the next loss follows from it
 
-        # Say.
-        last, seen = progress.step == steps, progress.images_seen
-        by_task = {} if fault else dict(zip(draw.stream.tasks, losses))
-        log.step(by_task, drawn - began, read - drawn, time.perf_counter() - read)
-        if due(seen, settings.log_every) or last:
-            log.line(steps)
+            # Say.
+            last, seen = step == steps[-1], progress.images_seen
+            log.step(batch.drawing, batch.waited, time.perf_counter() - began)
+            if due(seen, settings.log_every) or last:
+                outcomes.settle()
+                log.line(steps.stop)
 
-        # Keep, if it is fit to be kept.
-        if profile.stepped() and not stop:
-            if profile.over():
+            # Keep, if it is fit to be kept.
+            if profile.stepped() and not outcomes.stop:
+                if profile.over():
+                    break
+                continue
+            look = due(seen, settings.validate_every) or seen == settings.first_validation or last
+            keep = due(seen, settings.checkpoint_every) or last or outcomes.stop or outcomes.save
+            if not (look or keep):
+                continue
+            outcomes.settle()
+            if fault := recovery.unfit(batch.micro_batches):
+                recovery.met_unfit(fault)
+            best = False
+            if look:
+                after = f"validation after step {progress.step}"
+                distributed.phase(after, patience=distributed.SETUP)
+                with log.paused(), learner.averaged() as net:
+                    best = objective.validate(net, progress, writer, console)
+            if keep or best:
+                distributed.phase(f"checkpoint after step {progress.step}")
+                log.suspend()
+                learner.save(feed, progress, writer, best)
+                clock.reset()
+                outcomes.save = False
+            if outcomes.stop and keep and not last:
                 break
-            continue
-        look = due(seen, settings.validate_every) or seen == settings.first_validation or last
-        keep = due(seen, settings.checkpoint_every) or last or stop or late
-        if not (look or keep):
-            continue
-        if fault := recovery.unfit(batches):
-            recovery.met_unfit(fault)
-        best = False
-        if look:
-            distributed.phase(f"validation after step {progress.step}", patience=distributed.SETUP)
-            with log.paused(), learner.averaged() as net:
-                best = objective.validate(net, progress, writer, console)
-        if keep or best:
-            distributed.phase(f"checkpoint after step {progress.step}")
-            log.suspend()
-            learner.save(feed, progress, writer, best)
-            clock.reset()
-        if stop and not last:
-            break
+        outcomes.settle()
     feed.close()
     learner.saver.wait()
     distributed.barrier()
     log.summary()
-    if progress.step < steps and not profile.over():
+    if progress.step < steps.stop and not profile.over():
         raise signals.Preempted(
             f"stopped by {signals.requested() or 'a signal to another process'} after step "
             f"{progress.step}, which is saved. Go on with: {resuming(writer.path)}"
@@ -116,34 +122,32 @@ def resuming(folder: Path) -> str:
 
 def gradient(
     learner: Learner,
-    batches: Sequence[Micro],
-    weights: Tensor,
+    batch: Ready,
     scale: float = 1.0,
     asks: Sequence[bool] = (),
     note: Callable[[Mapping[str, Tensor]], None] = lambda usage: None,
-) -> tuple[list[float], list[bool]]:
+) -> Tensor:
     """Add the gradient of a batch, times `scale`, to the network's; the losses of its tasks, and
-    which of its `asks` any process has.
+    then how many processes have each of the `asks`. All of it is left to the device.
 
     For each task and kind of row the error is divided by what counts in the whole batch, over all
     processes, and the mean is taken over kinds. What the experts served is summed over the whole
     batch too, before their load-balance loss is made of it: for several micro-batches by a pass
-    ahead without gradient. weights: of the tasks in the loss. note: is told of each micro-batch
-    what its experts served.
+    ahead without gradient. note: is told of each micro-batch what its experts served.
     """
-    objective, processes = learner.objective, distributed.world()
-    counts = [objective.errors.counts(*batch) for batch in batches]
+    objective, processes, parts = learner.objective, distributed.world(), batch.micro_batches
+    counts = [objective.errors.counts(*part) for part in parts]
     count = learner.summed(torch.stack(counts).sum(dim=0)).clamp_min(1)
     count = count * (count > 1).sum(dim=1, keepdim=True).clamp_min(1)  # the mean over kinds
     share, served = objective.config.model.balance, None
-    if share and len(batches) > 1:
-        served = served_by_all(learner, batches)
+    if share and len(parts) > 1:
+        served = served_by_all(learner, parts)
     total = torch.zeros_like(count)
-    for number, batch in enumerate(batches, start=1):
-        with learner.synchronised(last=number == len(batches)):
+    for number, part in enumerate(parts, start=1):
+        with learner.synchronised(last=number == len(parts)):
             with profile.part("forward"):
-                losses = learner.errors(batch) / count
-            loss = (losses.sum(dim=1) * weights.to(learner.device)).sum()
+                losses = learner.errors(part) / count
+            loss = (losses.sum(dim=1) * batch.weights).sum()
             if share and (routing := objective.errors.routing) is not None:
                 every = learner.summed(routing[1]) if served is None else served
                 loss = loss + share * balance_of(routing[0], every)
@@ -151,9 +155,8 @@ def gradient(
                 (scale * processes * loss).backward()  # processes average their gradients
             total += losses.detach()
             note(objective.errors.usage)
-    asked = torch.tensor([float(ask) for ask in asks]).to(total)
-    every = learner.summed(torch.cat([total.sum(dim=1), asked])).tolist()
-    return every[: len(total)], [ask > 0 for ask in every[len(total) :]]
+    asked = [total.new_full((1,), float(ask)) for ask in asks]  # filled there, not sent there
+    return learner.summed(torch.cat([total.sum(dim=1), *asked]))
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.training.dense.rows import Coding, one_call_errors
-from stepsight.training.feed import Feed
+from stepsight.training.feed import Feed, sent
 from stepsight.training.latents import Latents
 from stepsight.types import Batch, ModelInputs
 
@@ -45,14 +45,11 @@ def read_parts(
     if isinstance(store, Latents):
         cells = [draw.indices[row] for row in rows], feed.mirrored(draw, rows)
         coded = {name: store.coded(name, pipeline.layout, *cells) for name in names}
-        parts = [Part(pipeline.tasks[name], coded[name].to(feed.device), None) for name in names]
+        parts = [Part(pipeline.tasks[name], sent(coded[name], feed.device), None) for name in names]
     else:
         batch = feed.batch(draw, step, rows)
         parts = [code_part(pipeline, name, batch) for name in names]
     for part in parts:
-        shown = torch.arange(len(rows), device=feed.device)
-        shown = shown if part.task.images else torch.full_like(shown, -1)  # none: all see a blank
-        part.coded.pictures = shown.repeat(part.task.splits)
         hide_classes(pipeline, part, step, rows)
     return parts
 

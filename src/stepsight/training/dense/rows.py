@@ -31,6 +31,7 @@ from stepsight.config import RunConfig
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.codec import Codec
 from stepsight.models.moe import expert_usage, routing
+from stepsight.rowwise import picked_rows
 from stepsight.seeding import numpy_generator
 from stepsight.tasks.base import Task
 from stepsight.training.config import RowsSettings, TrainingSettings
@@ -161,22 +162,22 @@ class RowErrors(nn.Module):
         """What the errors are divided by once both are summed over the batch, "tasks 2"."""
         if self.diffusion.settings.objective == "denoising":
             return torch.stack([part.counts(rows) for part in parts])
-        images = [[len(part.t) / part.task.splits, 0.0] for part in parts]
-        return torch.tensor(images, device=parts[0].t.device)
+        images = [part.t.new_full((1,), len(part.t) / part.task.splits) for part in parts]
+        return F.pad(torch.stack(images), (0, 1))
 
     def forward(self, parts: Sequence[Coding], rows: Rows) -> Tensor:
         """Summed errors "tasks 2" of first and of later calls."""
         self.usage, self.routing = {}, None
         if self.diffusion.settings.objective == "end_to_end":
             return torch.stack([self._one_call(part) for part in parts])
-        whole = joined(self.net, [part.coded for part in parts])
+        whole = joined(self.net, parts)
         t, noise = (torch.cat([getattr(part, name) for part in parts]) for name in ("t", "noise"))
         errors = noise.new_zeros(len(parts), KINDS)
         begun = places(parts, rows.start)
         start = noise[begun] * rows.noisy.repeat(blocks(parts))[:, None, None, None]
         answers = start
         if len(begun):
-            first = picked(whole, begun, rows.noisy.repeat(blocks(parts)))
+            first = picked(whole, parts, begun, rows.noisy.repeat(blocks(parts)))
             answers, squared, _ = self.diffusion.errors(
                 self.net, first, start, torch.ones_like(t[begun])
             )
@@ -228,13 +229,13 @@ class RowErrors(nn.Module):
             rolling = _in_blocks(inside, count, width)
             begun = _in_blocks(rows.rollouts, count, len(rows.start))
             temperature[rolling] = rows.noisy[rows.rollouts].repeat(count)
-            inputs = picked(whole, at[rolling], temperature[rolling])
+            inputs = picked(whole, parts, at[rolling], temperature[rolling])
             x0, start = answers[begun], start[begun]
             x_t = self._rolled_out(inputs, x0, start, t[at][rolling], rows, count)
             alpha, sigma = self.diffusion.levels(t[at][rolling], x_t)
             implied = (x_t - alpha * whole.x[at][rolling]) / sigma
             x, eps = x.index_copy(0, rolling, x_t), eps.index_copy(0, rolling, implied)
-        coded = picked(whole, at, temperature)
+        coded = picked(whole, parts, at, temperature)
         answers, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
         self._note(1, parts, rows.later)
         return _by_task(parts, rows.later, answers, squared)
@@ -266,38 +267,58 @@ def one_call_errors(
     return task.loss(rearrange(x, "(p b) c h w -> b (p c) h w", p=task.splits), batch)
 
 
-def joined(net: nn.Module, parts: Sequence[ModelInputs]) -> ModelInputs:
+def joined(net: nn.Module, parts: Sequence[Coding]) -> ModelInputs:
     """Rows of several tasks below one another, with what the network makes of their conditions."""
-    sizes = [len(part.label) for part in parts]
-    offsets = np.cumsum([0, *sizes[:-1]])
-    x, valid = (_cat([getattr(part, name) for part in parts]) for name in ("x", "valid"))
-    cond, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("cond", "label"))
-    some = [i for i, part in enumerate(parts) if part.features is not None or part.look is not None]
-    featured = [torch.arange(sizes[i]) + offsets[i] for i in some]
-    rows = torch.cat(featured).to(label.device) if some else None
-    features = _cat([parts[i].features for i in some]) if some else None
-    look = next((part.look for part in parts if part.look is not None), None)
-    pictures = _cat([part.pictures for part in parts])
-    encoded = net.encode(cond, label, features, rows, pictures)  # type: ignore[operator]
-    return ModelInputs(x, cond, features, valid, label, rows, pictures, look, encoded=encoded)
+    coded = [part.coded for part in parts]
+    x, valid = (_cat([getattr(one, name) for one in coded]) for name in ("x", "valid"))
+    cond, label = (torch.cat([getattr(one, name) for one in coded]) for name in ("cond", "label"))
+    features = _cat([one.features for one in coded])
+    look = next((one.look for one in coded if one.look is not None), None)
+    rows = featured(parts, len(label) // blocks(parts))
+    encoded = net.encode(cond, label, features, rows, pictures(parts))  # type: ignore[operator]
+    return ModelInputs(x, cond, features, valid, label, rows, look=look, encoded=encoded)
 
 
-def picked(whole: ModelInputs, rows: Tensor, temperature: Tensor | None = None) -> ModelInputs:
-    """Some rows of joined ones."""
+def featured(parts: Sequence[Coding], width: int) -> Tensor | None:
+    """Which rows bring features, or look anew, where a pass of a task has `width` of them."""
+    ends = np.cumsum([part.task.splits * width for part in parts]).tolist()
+    some = [
+        torch.arange(start, end, device=part.t.device)
+        for part, start, end in zip(parts, [0, *ends], ends)
+        if part.coded.features is not None or part.coded.look is not None
+    ]
+    return torch.cat(some) if some else None
+
+
+def pictures(parts: Sequence[Coding]) -> tuple[Tensor, Tensor]:
+    """A row for each different picture, and the place of every row's own among these: all tasks
+    have the same ones, or a blank where they show none."""
+    width = len(parts[0].t) // parts[0].task.splits
+    inside = torch.arange(width, device=parts[0].t.device)
+    starts = [blocks(parts[:at]) * width for at in range(len(parts))]
+    shown = [part.task.images > 0 for part in parts]
+    blank = int(not all(shown))
+    first = [starts[shown.index(False)] + inside[:1]] if blank else []
+    first += [starts[shown.index(True)] + inside] if any(shown) else []
+    own = [inside + blank if one else torch.zeros_like(inside) for one in shown]
+    return torch.cat(first), torch.cat([x.repeat(part.task.splits) for x, part in zip(own, parts)])
+
+
+def picked(
+    whole: ModelInputs, parts: Sequence[Coding], rows: Tensor, temperature: Tensor | None = None
+) -> ModelInputs:
+    """Some rows of joined ones, equally many of each pass, in their order."""
     assert whole.x is not None and whole.valid is not None and whole.encoded is not None
-    featured = whole.featured
-    if featured is not None:
-        featured = torch.isin(rows, featured).nonzero()[:, 0]
     return ModelInputs(
         whole.x[rows],
         whole.cond[rows],
         None,  # encoded already
         whole.valid[rows],
         whole.label[rows],
-        featured,
+        featured(parts, len(rows) // blocks(parts)),
         look=whole.look,
         temperature=temperature,
-        encoded=tuple(maps[rows] for maps in whole.encoded),
+        encoded=tuple(picked_rows(maps, rows) for maps in whole.encoded),
     )
 
 
