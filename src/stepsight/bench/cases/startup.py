@@ -54,7 +54,7 @@ def importing() -> Contest:
         "ours, DensePipeline": partial(python, "from stepsight import DensePipeline"),
         "ours, training loop": partial(python, "import stepsight.training.loop"),
     }
-    return Contest("imports", sides, "torch", clock="wall", rounds=5)
+    return Contest("imports", sides, "torch", clock="wall", rounds=3)
 
 
 def beginning(folder: Path) -> Contest:
@@ -65,7 +65,7 @@ def beginning(folder: Path) -> Contest:
             python(MAIN, ["train", *flags, "--run-dir", run_dir])
 
     sides = {"torch": partial(python, "import torch"), "ours, a run of one step": one_step}
-    return Contest("first step", sides, "torch", clock="wall", rounds=5)
+    return Contest("first step", sides, "torch", clock="wall", rounds=3)
 
 
 def python(code: str, words: Sequence[str] = ()) -> None:
