@@ -182,7 +182,7 @@ def scored(lab, task: str, spacing: str = "trailing", worse: float = 1.0) -> lis
             if stated:
                 scores.uncertainty[at] = stated
         scores.working = (16, 16)
-        found.append(VariantScores(variant, job, scores))
+        found.append(VariantScores(variant, job, scores, dict.fromkeys(scores.settings, 0.02)))
     return found
 
 
@@ -195,7 +195,8 @@ def folder(laboratory, tmp_path_factory) -> Path:
     spacing that is broken."""
     lab, path = laboratory(), tmp_path_factory.mktemp("sweep")
     every = [one for task in PROTOCOLS for one in scored(lab, task)]
-    write_sweep(path, every + scored(lab, "depth", "linspace", worse=3.0))
+    broken = scored(lab, "depth", "linspace", worse=3.0)
+    write_sweep(path, every + broken, path / "records.jsonl")
     return path
 
 

@@ -78,6 +78,7 @@ def cell() -> Callable[..., Cell]:
             total_calls=calls,
             gflop_per_image=0.5 * calls,
             ms_per_image=3.0 + 2.0 * calls,
+            latency_ms=7.0 + 3.0 * calls,
             peak_gb=0.25,
             metric="abs_rel",
             value=0.2,

@@ -81,7 +81,7 @@ def test_what_a_cell_costs(swept):
         cost, views = costs[row["task"]], 2 if row["views"] == "mirror" and row["nfe"] == "2" else 1
         flops = views * cost.encode + calls * cost.call  # encoded once a view for all members
         assert float(row["gflop_per_image"]) == pytest.approx(flops / 1e9)
-        assert float(row["ms_per_image"]) > 0 and float(row["peak_gb"]) > 0
+        assert min(float(row[name]) for name in ("ms_per_image", "latency_ms", "peak_gb")) > 0
         assert (row["sampler"], row["spacing"], row["schedule"]) == ("ddim", "trailing", "trained")
 
 
@@ -186,9 +186,11 @@ def test_a_killed_sweep_goes_on_from_its_last_image(lab, tmp_path, monkeypatch):
 
     def result(folder):
         sweep_variants(folder, tried, tmp_path / "records.jsonl", page=False)
-        return [replace(c, ms_per_image=0.0, peak_gb=0.0) for c in read_sweep(folder / "sweep.csv")]
+        measured = {"ms_per_image": 0.0, "latency_ms": 0.0, "peak_gb": 0.0}
+        return [replace(c, **measured) for c in read_sweep(folder / "sweep.csv")]
 
     whole, drawn = result(tmp_path / "whole"), []
+    monkeypatch.setattr("stepsight.testtime.sweep.latencies", lambda jobs, _: [{} for _ in jobs])
     sample = type(many[0].pipeline).sample
 
     def dying(self, batch, task, **options):
@@ -227,7 +229,8 @@ def made_up(task: str, metric: str, value, images: int = 12) -> Scores:
 def scored(lab, scores: Scores) -> VariantScores:
     one = candidate(lab, (scores.task,))
     (job,) = jobs_of(one.pipeline, one.sources, PLAN)
-    return VariantScores(Variant(one, one.pipeline, PLAN), job, scores)
+    alone = {(nfe, members): nfe * members / 500 for nfe, members in scores.settings}
+    return VariantScores(Variant(one, one.pipeline, PLAN), job, scores, alone)
 
 
 def verdicts(lab, *every: Scores) -> dict[tuple[str, str], set[str]]:
@@ -311,3 +314,4 @@ def test_values_are_those_of_the_rows(lab):
         expected = metrics_of(scores.settings[cell.setting], "flow-epe") | {"ause": 0.25}
         assert cell.value == pytest.approx(expected[cell.metric])
         assert cell.ms_per_image == pytest.approx(cell.total_calls)
+        assert cell.latency_ms == pytest.approx(2 * cell.total_calls)

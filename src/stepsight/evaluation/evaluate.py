@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
+from typing import TypeVar
 
 from stepsight.data.bad import QUARANTINE, append_note
 from stepsight.data.table import Source
-from stepsight.distributed import gathered, phase, rank
+from stepsight.distributed import gathered, phase, rank, world
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.jobs import ScoringJob, ScoringPlan, jobs_of
 from stepsight.evaluation.pictures import extremes_grid
@@ -22,6 +24,7 @@ from stepsight.scaling.records import append
 from stepsight.signals import Preempted, requested
 
 Advance = Callable[[int], None]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -45,6 +48,13 @@ def scored(
     if rank() == 0:
         for journal in journals:
             journal.remove()
+
+
+def drawing(pictures: Sequence[T]) -> list[T]:
+    """Those of the pictures that this process draws: the first of several writes meanwhile."""
+    artists = range(1, world()) if world() > 1 else range(1)
+    shares = zip(cycle(artists), pictures)
+    return [picture for artist, picture in shares if artist == rank()]
 
 
 def _write_quarantine(
@@ -112,32 +122,36 @@ def evaluate_jobs(
             for job, every in zip(jobs, by_job)
             for protocol, scores in zip(job.protocols, every)
         ]
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = {job: _grid(folder, *work) for job, work in drawing([*enumerate(zip(jobs, by_job))])}
         if rank() == 0:
-            _write(folder, jobs, by_job, results)
+            _write_tables(folder, by_job, results)
             done(by_job)
+        grids = {job: path for part in gathered(mine) for job, path in part.items()}
+        if rank() == 0:
+            _write_page(folder, results, [grids[job] for job in sorted(grids)])
     return results
 
 
-def _write(
-    folder: Path,
-    jobs: Sequence[ScoringJob],
-    by_job: Sequence[Sequence[Scores]],
-    results: Sequence[Result],
-) -> None:
-    from stepsight.report.page import (
-        write_page,
-    )  # matplotlib: not before there is something to draw
+def _grid(folder: Path, job: ScoringJob, every: Sequence[Scores]) -> Path | None:
+    """The grid of a task under its first protocol."""
+    scores, *_ = every
+    path, rows = folder / f"grid-{scores.task}.png", [*scores.settings.values()][-1]
+    return extremes_grid(job.predictor, job.source, rows, job.protocols[0], scores.indices, path)
 
-    folder.mkdir(parents=True, exist_ok=True)
+
+def _write_tables(
+    folder: Path, by_job: Sequence[Sequence[Scores]], results: Sequence[Result]
+) -> None:
     write_json(folder / "results.json", [row.to_dict() for row in results])
     write_table(folder / "results.csv", [row.columns() for row in results])
     rows = [row for every in by_job for scores in every for row in sample_rows(scores)]
     write_table(folder / "per_sample.csv", rows)
-    grids = []
-    for job, (scores, *_) in zip(jobs, by_job):  # under its first protocol
-        path, rows = folder / f"grid-{scores.task}.png", [*scores.settings.values()][-1]
-        shown = job.source, rows, job.protocols[0], scores.indices
-        grids.append(extremes_grid(job.predictor, *shown, path))
+
+
+def _write_page(folder: Path, results: Sequence[Result], grids: Sequence[Path | None]) -> None:
+    from stepsight.report.page import write_page  # with matplotlib, which no step needs
+
     write_page(folder / "evaluation.html", results, filter(None, grids))
 
 

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stepsight.data.table import Source
-from stepsight.distributed import rank
+from stepsight.distributed import barrier, rank
 from stepsight.errors import UserError
 from stepsight.evaluation import results
-from stepsight.evaluation.evaluate import scored
+from stepsight.evaluation.evaluate import drawing, scored
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.jobs import ScoringJob, ScoringPlan, jobs_of
 from stepsight.evaluation.predictors import working_at
@@ -51,6 +51,7 @@ from stepsight.scaling.sampling.sweeps import Cell, Family
 from stepsight.scaling.sampling.sweeps import write_sweep as write_cells
 from stepsight.testtime import strategies
 from stepsight.testtime.film import SamplingOption, shoot
+from stepsight.testtime.latency import latencies
 from stepsight.testtime.variants import Axes, Candidate, Variant, usual_variants
 
 COUNTS = ("n_images", "hidden")  # among the metrics
@@ -63,6 +64,7 @@ class VariantScores(NamedTuple):
     variant: Variant
     job: ScoringJob
     scores: Scores
+    alone: Mapping[Setting, float]  # seconds that one picture takes by itself
 
     @property
     def merge(self) -> str:
@@ -136,26 +138,41 @@ def sweep_variants(
             each.pipeline, each.candidate.sources, each.plan, keep=True, variant=each.name
         )
     ]
-    with scored(folder, [job for _, job in pairs], advance) as by_job:
-        if rank() != 0:
-            return []
+    jobs = [job for _, job in pairs]
+    with scored(folder, jobs, advance) as by_job:
+        times = latencies(jobs, [scores.indices[0] for scores, *_ in by_job])
         swept = [
-            VariantScores(*pair, scores) for pair, every in zip(pairs, by_job) for scores in every
+            VariantScores(*pair, scores, alone)
+            for pair, every, alone in zip(pairs, by_job, times)
+            for scores in every
         ]
-        append(records, [record for row in swept for record in row.records()])
-        claims = write_sweep(folder, swept)
-        if with_strategies:
+        claims = write_sweep(folder, swept, records)
+        if with_strategies and rank() == 0:
             most = max(tried, key=lambda variant: max(variant.plan.members))
             images = {row.scores.task: row.scores.indices for row in swept if row.variant is most}
             what = most.pipeline, most.candidate.sources, most.plan
             strategies.run(folder, *what, advance, images)
-        sweep_page.write(folder, page)
+        if rank() == 0:
+            sweep_page.write(folder, page)
     return claims
 
 
-def write_sweep(folder: Path, swept: Sequence[VariantScores]) -> list[Claim]:
-    """Write tables, what follows from them, and pictures; returns the claims."""
+def write_sweep(folder: Path, swept: Sequence[VariantScores], records: Path) -> list[Claim]:
+    """Write tables, what follows from them, and pictures, and append the records. All processes
+    take part: the first writes the tables and returns the claims, the others draw."""
     folder.mkdir(parents=True, exist_ok=True)
+    for task in drawing([*dict.fromkeys(row.scores.task for row in swept)]):
+        _show(folder, [row for row in swept if row.scores.task == task])
+    claims = list[Claim]()
+    if rank() == 0:
+        append(records, [record for row in swept for record in row.records()])
+        claims = _write_tables(folder, swept)
+    barrier()
+    return claims
+
+
+def _write_tables(folder: Path, swept: Sequence[VariantScores]) -> list[Claim]:
+    """Returns the claims."""
     cells = [cell for row in swept for cell in cells_of(row)]
     write_cells(folder / "sweep.csv", cells)
     samples = [sample | row.columns for row in swept for sample in results.sample_rows(row.scores)]
@@ -166,8 +183,6 @@ def write_sweep(folder: Path, swept: Sequence[VariantScores]) -> list[Claim]:
     results.write_json(folder / "fit.json", surfaces(cells))
     claims = decide(tables)
     results.write_json(folder / "claims.json", [claim.to_dict() for claim in claims])
-    for task in dict.fromkeys(row.scores.task for row in swept):
-        _show(folder, [row for row in swept if row.scores.task == task])
     return claims
 
 
@@ -188,6 +203,7 @@ def cells_of(row: VariantScores) -> Iterator[Cell]:
                 total_calls=nfe * members,
                 gflop_per_image=answer_flops(row.variant.pipeline, scores, nfe, members) / 1e9,
                 ms_per_image=scores.seconds[nfe, members] * 1e3,
+                latency_ms=row.alone.get((nfe, members), math.nan) * 1e3,
                 peak_gb=scores.peak_gb[nfe, members],
                 metric=metric,
                 value=value.value,

@@ -25,7 +25,8 @@ def cell(nfe: int, members: int, scale: float = 1.0, **changed) -> Cell:
         members=members,
         total_calls=calls,
         gflop_per_image=0.5 * calls,
-        ms_per_image=2.0 * calls,
+        ms_per_image=1.5 * calls,
+        latency_ms=2.0 * calls,
         peak_gb=0.1,
         metric="abs_rel",
         value=value,
@@ -67,7 +68,7 @@ def test_plan(sweep, capsys):
 def test_plan_in_words(sweep, capsys):
     text = printed(capsys, "plan", "--sweep", sweep, "--task", "depth", "--budget", "8ms")
     assert "NFE 2 x 2 members: AbsRel 0.250" in text
-    assert "4 calls, 2 GFLOP, 8 ms per image" in text
+    assert "4 calls, 2 GFLOP, 6 ms per image of many, 8 ms alone" in text
 
 
 def test_one_setting(sweep, capsys):
@@ -93,7 +94,7 @@ def test_frontier_of_a_sweep(sweep, capsys):
     assert {point["sampler"] for point in depth["points"]} == {"ddim"}
     assert [family["sampler"] for family in depth["families"]] == ["ddim", "euler"]
     (only,) = answered(capsys, "frontier", "--sweep", sweep, "--task", "flow", "--cost", "ms")
-    assert only["points"][0]["cost"] == 2.0 and only["points"][-1]["members"] == 4
+    assert only["points"][0]["cost"] == 1.5 and only["points"][-1]["members"] == 4
     text = printed(capsys, "frontier", "--sweep", sweep, "--task", "depth")
     assert "ddim trailing trained T 1: steps at 1 member" in text and "0.150" in text
     with pytest.raises(UserError, match="no task 'normals'"):

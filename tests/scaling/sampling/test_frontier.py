@@ -102,9 +102,11 @@ def test_frontier_json_has_an_object_a_task(sweep):
 
 
 def test_costs_that_were_not_measured_or_not_known(sweep):
-    cells = sweep(lambda t, n: 0.3, ms_per_image=np.nan)
-    with pytest.raises(UserError, match="no ms_per_image of depth"):
-        frontier(cells, "depth", cost="ms")
+    unpriced = {"ms_per_image": np.nan, "latency_ms": np.nan}
+    cells = sweep(lambda t, n: 0.3, **unpriced)
+    for cost, column in (("ms", "ms_per_image"), ("latency", "latency_ms")):
+        with pytest.raises(UserError, match=f"no {column} of depth"):
+            frontier(cells, "depth", cost=cost)
     with pytest.raises(UserError, match="Did you mean 'calls'"):
         frontier(cells, "depth", cost="call")
 

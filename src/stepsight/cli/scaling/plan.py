@@ -47,7 +47,7 @@ def run(args: Args) -> int:
 def _lines(planned: Plan, within: float) -> list[str]:
     cost = (
         f"{planned.total_calls} calls, {planned.gflop_per_image:.4g} GFLOP, "
-        f"{planned.ms_per_image:.4g} ms per image"
+        f"{planned.ms_per_image:.4g} ms per image of many, {planned.latency_ms:.4g} ms alone"
     )
     cheapest, lost = planned.cheapest, planned.unmeasured
     lines = [

@@ -26,7 +26,8 @@ from stepsight.scaling.sampling.wording import count
 COST_AXES = {
     "calls": "model calls per image (NFE x members)",
     "gflop": "GFLOP per image",
-    "ms": "milliseconds per image",
+    "ms": "milliseconds per image of many",
+    "latency": "milliseconds for one image alone",
 }
 ACROSS = 3  # panels side by side
 

@@ -21,7 +21,13 @@ from stepsight.scaling.records import ScalingRecord, column
 from stepsight.scaling.sampling.paired import FamilySetting, MetricTable, paired
 from stepsight.scaling.sampling.sweeps import Cell, main_metrics, main_of, select, unmeasured
 
-COSTS = {"calls": "total_calls", "gflop": "gflop_per_image", "ms": "ms_per_image"}
+COSTS = {  # an image's, by name
+    "calls": "total_calls",
+    "gflop": "gflop_per_image",
+    "ms": "ms_per_image",  # among many
+    "latency": "latency_ms",  # alone
+}
+UNPRICED = "Use another cost, or sweep again: early sweeps did not time a picture alone."
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def frontier(
 ) -> list[FrontierCell]:
     """The cells of one task that are worth their cost, over all samplers, sizes and checkpoints.
 
-    cost: calls, gflop or ms, an image each. metric: the main one of the task by default. tables:
+    cost: one of `COSTS`. metric: the main one of the task by default. tables:
     the images behind the cells, which the intervals of the gains are made of.
 
     Raises:
@@ -100,7 +106,7 @@ def frontier(
     chosen = select(cells, task, metric or main_of(cells, task))
     costs = [float(getattr(cell, COSTS[cost])) for cell in chosen]
     if not np.isfinite(costs).any():
-        raise UserError(f"The sweep holds no {COSTS[cost]} of {task}. Use another cost.")
+        raise UserError(f"The sweep holds no {COSTS[cost]} of {task}. {UNPRICED}")
     # Of cells that cost and err the same, as two samplers do in their first step, one is enough.
     order = {costs[i]: i for i in reversed(ascending(costs, [cell.error for cell in chosen]))}
     points = [FrontierCell(chosen[i], price, math.nan) for price, i in sorted(order.items())]

@@ -17,20 +17,20 @@ from stepsight.measures import measure
 from stepsight.scaling.fitting.quality import Verdict
 from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.axes import by_family
-from stepsight.scaling.sampling.frontier import COSTS
+from stepsight.scaling.sampling.frontier import COSTS, UNPRICED
 from stepsight.scaling.sampling.interpolation import Setting
 from stepsight.scaling.sampling.response_surface import Choice, ResponseSurface
 from stepsight.scaling.sampling.sweeps import Cell, main_of, select, unmeasured
 
 WITHIN = 0.02
-UNITS = {"nfe": COSTS["calls"], "gflop": COSTS["gflop"], "ms": COSTS["ms"]}
+UNITS = {"nfe": COSTS["calls"], "gflop": COSTS["gflop"], "ms": COSTS["latency"]}
 
 
 class Budget(NamedTuple):
     """So much of one cost, an image."""
 
     amount: float
-    unit: str  # nfe (model calls of all members), gflop or ms
+    unit: str  # nfe (model calls of all members), gflop, or ms of one picture alone
 
     def __str__(self) -> str:
         return f"{self.amount:g}{self.unit}"
@@ -46,7 +46,7 @@ class Budget(NamedTuple):
         if not match or match[2] not in UNITS or float(match[1]) <= 0:
             raise UserError(
                 f"budget '{text}': write a positive number and a unit, such as 16nfe (model calls "
-                "of all members), 50gflop or 200ms, for one image."
+                "of all members), 50gflop or 200ms, for one image alone."
             )
         return cls(float(match[1]), match[2])
 
@@ -91,7 +91,7 @@ def plan(
     offers = [(choice, surface) for surface in surfaces for choice in surface.choices()]
     priced = [offer for offer in offers if math.isfinite(budget.cost(offer[0]))]
     if not priced:
-        raise UserError(f"The sweep holds no {UNITS[budget.unit]} of {task}. Use another unit.")
+        raise UserError(f"The sweep holds no {UNITS[budget.unit]} of {task}. {UNPRICED}")
     affordable = [offer for offer in priced if budget.cost(offer[0]) <= budget.amount]
     if not affordable:
         raise UserError(_too_small(budget, [choice for choice, _ in priced]))

@@ -50,6 +50,7 @@ class Choice:
     total_calls: int
     gflop_per_image: float
     ms_per_image: float
+    latency_ms: float
     metric: str
     expected: float
     lo: float  # of the predictive interval; nan where the sweep has no intervals
@@ -77,6 +78,7 @@ class ResponseSurface:
         self._deviations = deviations_of(cells)
         self._gflop = {cell.setting: cell.gflop_per_image for cell in cells}
         self._ms = {cell.setting: cell.ms_per_image for cell in cells}
+        self._latency = {cell.setting: cell.latency_ms for cell in cells}
 
     def choices(self) -> list[Choice]:
         """All that can be promised: what was measured, and what lies between and can be spent."""
@@ -110,6 +112,7 @@ class ResponseSurface:
             total_calls=at[0] * at[1],
             gflop_per_image=interpolate(self._gflop, at, axis=float),
             ms_per_image=interpolate(self._ms, at, axis=float),
+            latency_ms=interpolate(self._latency, at, axis=float),
             metric=first.metric,
             expected=value,
             lo=min(ends),

@@ -76,12 +76,13 @@ class Cell:
     members: int
     total_calls: int  # nfe * members
     gflop_per_image: float  # all calls of all members
-    ms_per_image: float
+    ms_per_image: float  # of this setting by itself, among the many pictures of a batch
     peak_gb: float  # of memory
     metric: str
     value: float
     lo: float  # 95 % interval over images
     hi: float
+    latency_ms: float = math.nan  # of one picture alone; early files did not time it
     checkpoint: str = ""  # the path as it was given
     size: str = ""  # working size, HxW
     merge: str = ""  # rule that made one answer of the members
@@ -115,7 +116,7 @@ _AT_LEAST = {
     "total_calls": 1,
     "images": 0,
     "temperature": 0.0,
-} | dict.fromkeys(("gflop_per_image", "ms_per_image", "peak_gb"), 0.0)
+} | dict.fromkeys(("gflop_per_image", "ms_per_image", "latency_ms", "peak_gb"), 0.0)
 LARGEST = 2.0**63  # more is no number of calls, images or bytes
 
 
