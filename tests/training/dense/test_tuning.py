@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -106,16 +106,22 @@ def test_the_best_setting_of_a_planted_model_is_chosen(lab, kind, expected):
         assert found["error"] == pytest.approx(exact[kind], abs=1e-5)
 
 
+def made_up(errors: Mapping[SamplingSetting, float], usual: float) -> Any:
+    """In place of what a way to sample errs at each number of calls."""
+
+    def found(pipeline, task, source, picks, way, calls, bad) -> dict[int, float]:
+        return {nfe: errors.get(replace(way, nfe=nfe), usual) for nfe in calls}
+
+    return found
+
+
 @pytest.mark.parametrize(("dearer", "taken"), [(0.5, False), (0.99, False), (1.5, True)])
 def test_what_is_as_good_and_cheaper_is_taken(lab, monkeypatch, dearer, taken):
     """As good: within a fifth of a percent. `dearer` is what four calls gain, in that unit."""
     pipeline = planted(lab, "slow")
 
-    def error(pipeline: Any, task: str, source: Any, picks: Any, setting: Any, *_: Any) -> float:
-        best = setting == SamplingSetting(4, 1, 0.0, "mirror")
-        return 1.0 if best else 1 + dearer * ENOUGH
-
-    monkeypatch.setattr(tuning, "_error", error)
+    best = {SamplingSetting(4, 1, 0.0, "mirror"): 1.0}
+    monkeypatch.setattr(tuning, "_errors", made_up(best, 1 + dearer * ENOUGH))
     found = best_setting(pipeline, "flow", lab.held, range(2))
     assert (found["nfe"], found["views"]) == ((4, "mirror") if taken else (1, "none"))
     assert found["settings"] == len(
@@ -127,9 +133,18 @@ def test_of_equal_cost_the_better_is_taken(lab, monkeypatch):
     pipeline = planted(lab, "slow")
     errors = {SamplingSetting(2, 1, 0.0, "none"): 1.0005, SamplingSetting(2, 1, 0.0, "mirror"): 1.0}
     errors[SamplingSetting(1, 2, 1.0, "none")] = 1.001
-    monkeypatch.setattr(tuning, "_error", lambda *given: errors.get(given[4], 2.0))
+    monkeypatch.setattr(tuning, "_errors", made_up(errors, 2.0))
     found = best_setting(pipeline, "flow", lab.held, range(2))
     assert (found["nfe"], found["members"], found["views"]) == (2, 1, "mirror")
+
+
+def test_settings_tried_together_err_as_each_does_alone(lab):
+    pipeline = lab.pipeline(evaluating(lab.config(("flow",)), nfe=4, batch=4))
+    for way in (SamplingSetting(0, 1, 0.0, "mirror"), SamplingSetting(0, 2, 1.0, "none")):
+        together = tuning._errors(pipeline, "flow", lab.held, range(6), way, [4, 1, 2], None)
+        for nfe, error in together.items():
+            alone = tuning._errors(pipeline, "flow", lab.held, range(6), way, [nfe], None)
+            assert alone == {nfe: error}
 
 
 def test_candidates_spend_no_more_than_evaluation_and_what_the_sampler_can(lab):

@@ -7,7 +7,7 @@ have no such split, on the validation images, and the checkpoint says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -69,9 +69,15 @@ def best_setting(
     if pipeline.config.diffusion.sampler != "ddim" or first.nfe == 1:
         first = replace(first, views="none")
     tried = dict.fromkeys([first, *candidates(pipeline)])
-    errors = {one: _error(pipeline, task, source, picks, one, bad) for one in tried}
+    alike: dict[SamplingSetting, list[int]] = {}  # but for their calls
+    for one in tried:
+        alike.setdefault(replace(one, nfe=0), []).append(one.nfe)
+    errors: dict[SamplingSetting, float] = {}
+    for way, calls in alike.items():
+        found = _errors(pipeline, task, source, picks, way, calls, bad)
+        errors |= {replace(way, nfe=nfe): error for nfe, error in found.items()}
     least = min(errors.values())
-    good = [one for one, error in errors.items() if error <= least + ENOUGH * abs(least)]
+    good = [one for one in tried if errors[one] <= least + ENOUGH * abs(least)]
     best = min(good, key=lambda one: (one.nfe * one.members, errors[one]))
     apart = isinstance(pipeline.config.data.get(source.name), ScenesSettings)
     where = {"images": len(picks), "split": "tune" if apart else "evaluation"}
@@ -104,29 +110,31 @@ def _spendable(pipeline: DensePipeline, nfe: int) -> bool:
     return True
 
 
-def _error(
+def _errors(
     pipeline: DensePipeline,
     task: str,
     source: Source,
     picks: range,
-    setting: SamplingSetting,
+    way: SamplingSetting,
+    calls: Sequence[int],
     bad: BadItems | None,
-) -> float:
-    """The main metric under the task's protocol, or 1 less it where higher is better."""
+) -> dict[int, float]:
+    """The main metric under the task's protocol, or 1 less it where higher is better, of a way to
+    sample at each number of calls; all in one go, so that they share what they can."""
     settings, rule = pipeline.config.evaluation, protocols_of(pipeline, task, {})[0]
     scores = score_source(
-        pipeline.with_setting(setting),
+        pipeline.with_setting(way),
         source,
         task,
         protocol=rule.name,
         indices=picks,
-        nfe=[setting.nfe],
-        members=[setting.members],
+        nfe=sorted(calls),
+        members=[way.members],
         seed=settings.seed,
         chunk_size=settings.batch,
         bad=bad,
     )
-    metrics = metrics_of(scores.settings[setting.nfe, setting.members], rule.name)
-    metric = main_metric(task, metrics, rule.metrics)
+    metrics = {nfe: metrics_of(rows, rule.name) for (nfe, _), rows in scores.settings.items()}
+    metric = main_metric(task, next(iter(metrics.values())), rule.metrics)
     assert metric is not None, f"{task} has a main metric"
-    return measure(metric).error(metrics[metric])
+    return {nfe: measure(metric).error(values[metric]) for nfe, values in metrics.items()}
