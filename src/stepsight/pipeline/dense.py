@@ -23,9 +23,12 @@ from stepsight.config import RunConfig
 from stepsight.diffusion.config import SamplingOptions, resampled
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError, suggest
+from stepsight.execution.compiling import compiled
 from stepsight.execution.config import Precision
+from stepsight.execution.graphs import Graphs
 from stepsight.execution.precision import resolved
 from stepsight.models.codec import Codec, Pixels
+from stepsight.models.factory import repeated_blocks
 from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
 from stepsight.pipeline.defaults import SamplingSetting
@@ -71,7 +74,7 @@ class DensePipeline:
         self.name, self.home = name, home
         self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
-        self.memory = RowLimits()
+        self.memory, self.graphs = RowLimits(), Graphs()
         self.weights: Weights = "ema"
         self.asked: Precision = config.training.precision
         self.diffusion = Diffusion(config.diffusion)
@@ -105,6 +108,7 @@ class DensePipeline:
         sizes = saved.sizes
         statistics = saved.tensors(checkpoint.STATISTICS)
         net.eval().requires_grad_(False)
+        compiled(repeated_blocks(net), device)
         name, codec = saved.digest(file), codec.to(device)
         home = saved.path.resolve().parent.parent
         tuned = saved.meta.get("sampling"), None if raw else saved.meta.get("calibration")
@@ -319,7 +323,8 @@ class DensePipeline:
         self._sampler().check(members, nfe)
 
     def _sampler(self) -> MemberSampler:
-        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, self.precision)
+        how = self.precision, self.graphs
+        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, *how)
 
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Required, TypedDict, Unpack
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from stepsight.coding import Layout, code, working_channels
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.errors import UserError
+from stepsight.execution.graphs import Graphs
 from stepsight.execution.noise import Stream, normal
 from stepsight.execution.precision import computing
 from stepsight.models.codec import Codec
@@ -44,9 +45,8 @@ class MemberOptions(TypedDict, total=False):
     # `strength` (1, see `Diffusion.sample`); without one they set out from pure noise
     start: Tensor | None
     strength: float
-    shared: (
-        Shared | None
-    )  # with other draws of the same batch, task, seed and rows, without a start
+    # with other draws of the same batch, task, seed and rows, without a start
+    shared: Shared | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class MemberSampler:
     codec: Codec
     layout: Layout
     precision: str  # that the network computes in
+    graphs: Graphs
 
     def draw(
         self, batch: Batch, task: Task, pictures: Tensor, **options: Unpack[MemberOptions]
@@ -79,14 +80,18 @@ class MemberSampler:
         for at in range(0, len(addresses), chunk_size):
             rows = addresses[at : at + chunk_size]
             picks = torch.arange(at, at + len(rows), device=rows.device) % len(seen[0].label)
-            frame = Frame(task, self.codec, picks // len(batch))
             inputs = [view.rows(picks) for view in seen]
             if task.label_count == 1:  # then one row of it holds for all
                 inputs = [replace(view, label=view.label[:1]) for view in inputs]
-            noise = self._noise(("sample", seed), rows, used, inputs[0].cond)
             recall = shared and partial(_recall, shared, (whose, first, at, len(rows)))
+            walk = partial(self._walk, task, nfe, seed, strength, recall)
+            given = [vars(view) for view in inputs], picks // len(batch), rows
             with computing(rows.device, self.precision):
-                z = self._trajectory(inputs, frame, noise, nfe, strength, recall)
+                if recall:
+                    z = walk(*given)
+                else:
+                    how = self.diffusion.settings, self.precision, task, nfe, seed, strength
+                    z = self.graphs.run((self.net, *how), rows, walk, *given)
             chunks.append(self.codec.decode(z[:, :used], channels))
         rows = torch.cat(chunks)
         return rearrange(rows, "(e p b) c h w -> e b (p c) h w", e=members, p=task.splits)
@@ -140,6 +145,23 @@ class MemberSampler:
             return F.pad(drawn, (0, 0, 0, 0, 0, surplus))
 
         return noise
+
+    def _walk(
+        self,
+        task: Task,
+        nfe: int,
+        seed: int,
+        strength: float,
+        recall: Recall | None,
+        views: Sequence[dict[str, Any]],
+        runs: Tensor,
+        rows: Tensor,
+    ) -> Tensor:
+        """Samples in working space for rows "r" of these addresses and runs of the task, seen in
+        these views: a function of the tensors in the last three alone, but for what is recalled."""
+        seen, used = [ModelInputs(**view) for view in views], working_channels(task, self.codec)
+        noise = self._noise(("sample", seed), rows, used, seen[0].cond)
+        return self._trajectory(seen, Frame(task, self.codec, runs), noise, nfe, strength, recall)
 
     def _trajectory(
         self,
