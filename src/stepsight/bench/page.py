@@ -58,7 +58,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
     for row in rows:
         ms = row["ms"] and [_milliseconds(value) for value in row["ms"]]
         times = (ms[0], f"{ms[1]} to {ms[2]}") if ms else ("", "")
-        ratio, spread = f"{row['ratio']:.2f}", f"{abs(row['ratio']) * row['spread'] / 2:.2f}"
+        ratio, spread = _figure(row["ratio"]), f"{abs(row['ratio']) * row['spread'] / 2:.2f}"
         cells = (f"  {row['side']}", *times, ratio, spread, _figure(row["reference"]))
         table.add_row(*map(escape, cells), style="bold" if row["side"].startswith("ours") else "")
     return table
@@ -77,7 +77,7 @@ def _milliseconds(value: float) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _printed(parts: Sequence[Any], colour: bool) -> str:

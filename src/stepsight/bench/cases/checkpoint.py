@@ -23,9 +23,10 @@ from stepsight.training.optim import build_optimizers, pack_optimizers
 PROTOCOL = """A DiT and the state of AdamW after a step. Save: the seconds that a training waits
 (ours, waits: a copy is taken, and written, hashed and flushed in the background), and all of it,
 beside save_file of safetensors, which neither hashes nor flushes. Open: DensePipeline, which
-verifies the digest of what it reads, beside load_file into a network without memory. Wall time.
-Memory: the largest that a fresh process grows by while it opens the weights, as multiples of their
-file. What is read back is equal to the last bit. CPU and GPU: S/2."""
+verifies the digest of what it reads, beside load_file into a network without memory; every weight
+is then looked at, as files are mapped. Wall time. Memory: the largest that a fresh process grows
+by while it opens the weights, as multiples of their file. What is read back is equal to the last
+bit. CPU and GPU: S/2."""
 
 
 def run(setup: Setup) -> Iterator[Row]:
