@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from benchmarks.faults import Tally
@@ -121,12 +122,13 @@ def inject(where: str, value: float, step: int, place: float) -> None:
             spoil([micro[0][0].coded.cond], value, place)
         return micro
 
-    def descended(self: Learner, progress: Any, loss: float) -> str:
+    def descended(self: Learner, progress: Any, losses: Tensor) -> Tensor:
         here = now[0] == step
-        fault = descend(self, progress, value if where == "loss" and here else loss)
+        spoilt = torch.full_like(losses, value) if where == "loss" and here else losses
+        verdict = descend(self, progress, spoilt)
         if where in STATE and here:
             spoil(self.parts()[where], value, place)
-        return fault
+        return verdict
 
     def built(self: Learner, *arguments: Any) -> None:
         build(self, *arguments)

@@ -16,7 +16,7 @@ from dispatch import DEVICE, Found, accelerated, counting, host_of
 from stepsight.training.loop import gradient
 from stepsight.training.prefetch import Prefetcher
 
-STEPS = 3
+STEPS, TASKS = 2, ("depth", "flow", "amodal", "semantic")
 
 
 def stepped(lab: Any, folder: Any, config: Any) -> tuple[list[float], list[Found]]:
@@ -39,24 +39,24 @@ def stepped(lab: Any, folder: Any, config: Any) -> tuple[list[float], list[Found
     return losses, every
 
 
-RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "split": ("split-8", {}),
-    "split, accumulated": ("split-8", {"micro_batch": "4"}),
-    "split, AdamW without clipping": ("split-8", {"optimizer": "adamw", "clip": 0.0}),
-    "split, spikes looked for": ("split-8", {"spike": 10.0}),
-    "split, blocks computed again": ("split-8", {"recompute": "block"}),
-    "DiT": ("DiT-Mi/8", {}),
-    "experts": ("DiT-Mi/8-4E2A", {}),
-    "experts, accumulated": ("DiT-Mi/8-4E2A", {"micro_batch": "4"}),
+RUNS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "split": ("split-8", TASKS, {"micro_batch": "4", "spike": 10.0}),
+    "split, AdamW without clipping": ("split-8", ("flow",), {"optimizer": "adamw", "clip": 0.0}),
+    "split, end to end": ("split-8", ("depth", "flow"), {}),
+    "DiT": ("DiT-Mi/8", ("depth", "flow"), {}),
+    "experts": ("DiT-Mi/8-4E2A", ("depth", "flow"), {"micro_batch": "4"}),
+    "U-Net": ("unet-tiny", ("depth",), {}),
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_step_neither_waits_nor_sends(lab, tmp_path, name):
-    model, changes = RUNS[name]
+    model, tasks, changes = RUNS[name]
     rows = {"start": 0.5, "rollout": 0.3, "denoise": 0.2, "noisy": 0.5, "deep": 1.0}
-    config = lab.config(**{"rows": rows} | changes)
+    config = lab.config(tasks, **{"rows": rows} | changes)
     config = replace(config, model=replace(config.model, name=model, balance=0.01))
+    if "end to end" in name:
+        config = replace(config, diffusion=replace(config.diffusion, objective="end_to_end"))
     found = {}
     for device in (DEVICE, torch.device("cpu")):
         there = mock.patch.object(Accelerator, "device", device)

@@ -225,7 +225,7 @@ class Depth(Task, DepthSettings):
         return y
 
     def _range(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = self._curve(like.new_tensor([self.low, self.high])).unbind()
+        low, high = (self._curve(like.new_full((), end)) for end in (self.low, self.high))
         return low, high
 
     def _limits(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,7 +233,7 @@ class Depth(Task, DepthSettings):
         if self.range == "metric":
             return self._range(y)
         known = torch.where(valid, y, torch.nan).flatten(1)
-        levels = torch.tensor([0.02, 0.98], dtype=y.dtype, device=y.device)
+        levels = torch.linspace(0.02, 0.98, 2, dtype=y.dtype, device=y.device)
         low, high = torch.nanquantile(known, levels, dim=1).nan_to_num()[:, :, None, None, None]
         return low, high
 

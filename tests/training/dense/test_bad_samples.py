@@ -15,6 +15,7 @@ from stepsight.data.table import settings_for
 from stepsight.errors import DataFormatError, UserError
 from stepsight.training import spec
 from stepsight.training.loop import gradient
+from stepsight.training.prefetch import Prefetcher
 
 BAD = (3, 17)  # of 32
 SKIP = {"on_bad": "skip", "bad_cap": 0.1}
@@ -137,14 +138,13 @@ def test_a_cache_that_was_made_by_skipping_says_so_to_one_that_stops(begin):
 def test_a_batch_without_a_valid_entry_has_no_loss_and_no_gradient(begin, loss):
     """Rather than a division by zero."""
     run = begin("banked", bad=(), loss=loss).roughen()
-    draw, batch = run.feed.draw(0), run.feed.batch
+    batch = run.feed.batch
 
     def invalid(*of):
         found = batch(*of)
         return replace(found, **{f"{n}_valid": torch.zeros_like(found.depth_valid) for n in FIELDS})
 
     run.feed.batch = invalid
-    parts = run.objective.prepare(run.objective.read(run.feed, draw, 0, range(8)), 0, range(8))
-    losses, _ = gradient(run.learner, [parts], run.feed.weights(draw.stream))
-    assert losses == [0, 0]
+    ready = Prefetcher(run.objective, run.feed, range(1)).take(0)
+    assert gradient(run.learner, ready).tolist() == [0, 0]
     assert all(p.grad is None or not p.grad.any() for p in run.net.parameters())
