@@ -207,6 +207,21 @@ def test_the_newest_intact_checkpoint_is_never_deleted(run):
     assert {path.name for path in folder.glob("step-*")} == {"step-000020", "step-000030"}
 
 
+def test_what_is_known_to_be_intact_is_not_hashed_again(run, monkeypatch):
+    """Neither after it was written, nor after it was verified to go on from it."""
+    folder, seen, digest = run / "checkpoints", [], checkpoint.format.digest
+    monkeypatch.setattr(
+        checkpoint.format, "digest", lambda file: seen.append(file.name) or digest(file)
+    )
+    checkpoint.mark(folder, "best", "step-000030")
+    checkpoint.prune(folder, keep=1, sound=folder / "step-000030")
+    assert not seen and [path.name for path in folder.glob("step-*")] == ["step-000030"]
+    write(folder, 40, best=True)
+    seen.clear()
+    checkpoint.settle(folder, 40)
+    assert not seen and marks(run)["best.txt"] == "step-000040"
+
+
 def test_checkpoints_of_versions_that_did_not_count_saves_are_ordered_by_step(run):
     for path in (run / "checkpoints").glob("step-*"):
         old_style(path)

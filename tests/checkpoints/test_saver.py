@@ -70,6 +70,30 @@ def test_a_snapshot_that_waits_is_not_swept_away(tmp_path, held):
     assert {one.name for one in tmp_path.iterdir()} == {"step-000003", "step-000006"}
 
 
+def test_the_next_snapshot_takes_the_memory_of_one_that_is_written(tmp_path, held):
+    saver, done = Saver(), []
+
+    def take(step: int, size: int) -> Snapshot:
+        tensors = {BACKBONE: {"a": torch.full((2, 3), float(step)), "b": torch.ones(size)}}
+        facts: dict[str, Any] = {"config": CONFIG, "meta": {}, "tensors": tensors}
+        return Snapshot.of(tmp_path, step, **facts, room=saver.room())
+
+    def places(snapshot: Snapshot) -> list[int]:
+        return [value.data_ptr() for value in snapshot.files[BACKBONE][0].values()]
+
+    first = take(3, 4)
+    saver.start(first, done.append)
+    threading.Timer(0.2, held.set).start()
+    second = take(6, 5)  # waits: until it is written, the memory is not free
+    assert done == [tmp_path / "step-000003"]
+    assert places(second)[0] == places(first)[0] and places(second)[1] != places(first)[1]
+    saver.start(second, done.append)
+    saver.close()
+    for step, path in zip((3, 6), done, strict=True):
+        assert checkpoint.read(path).tensors(BACKBONE)["a"].eq(step).all()
+    assert places(take(9, 5))[0] != places(second)[0]  # given back
+
+
 @pytest.mark.parametrize("ask", ["start", "wait"])
 def test_a_full_disk_is_told_at_the_next_moment_and_nothing_is_lost(tmp_path, monkeypatch, ask):
     saver = Saver()

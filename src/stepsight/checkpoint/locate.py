@@ -112,16 +112,19 @@ def marked(folder: Path, which: str) -> Path | None:
     return whole(folder / name) if STEP.fullmatch(name) else None
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune(folder: Path, keep: int, sound: Path | None = None) -> None:
     """Delete all but the newest `keep` step folders by number, those that are marked, and the last
     that was written: in a run continued from an earlier step that one is not the newest by number.
     If that one is not intact, the last intact one stays as well.
+
+    sound: a step folder that is known to be intact, such as one that has just been written.
     """
     steps = sorted((path for path in folder.glob("step-*") if path.is_dir()), key=step_of)
     kept = {marked(folder, "best"), marked(folder, "last"), *completed(folder)[-1:]}
     gone = [path for path in steps[: max(0, len(steps) - keep)] if path not in kept]
     if gone:
-        newest = next(filter(intact, reversed(completed(folder))), None)
+        last_first = reversed(completed(folder))
+        newest = next((path for path in last_first if path == sound or intact(path)), None)
         for path in gone:
             if path != newest:
                 shutil.rmtree(path)

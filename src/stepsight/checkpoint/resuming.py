@@ -96,7 +96,7 @@ def resumable(path: Path) -> Checkpoint:
 
 
 def settle(folder: Path, step: int, say: Say = print) -> None:
-    """Make the checkpoint of `step` the one that counts as written last.
+    """Make the checkpoint of `step`, which was verified, the one that counts as written last.
 
     The best is then the latest whole one that was so by that step: what came later is not of this
     run any more, and a kill between a checkpoint and its mark is made good.
@@ -111,7 +111,8 @@ def settle(folder: Path, step: int, say: Say = print) -> None:
     mark(folder, "last", chosen.name)
     before, past = marked(folder, "best"), [p for p in completed(folder) if step_of(p) <= step]
     best = [path for path in past if _flagged(path)] or [path for path in past if path == before]
-    sound = next(filter(intact, sorted(best, key=step_of, reverse=True)), None)
+    latest_first = sorted(best, key=step_of, reverse=True)
+    sound = next((path for path in latest_first if path == chosen or intact(path)), None)
     if sound is not None:
         mark(folder, "best", step_name(step_of(sound)))
     elif (folder / "best.txt").exists():

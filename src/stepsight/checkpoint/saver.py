@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from stepsight.checkpoint.snapshot import Snapshot
+from stepsight.checkpoint.snapshot import Room, Snapshot
 
 
 class Saver:
@@ -18,15 +18,27 @@ class Saver:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._room: Room = {}
 
     def start(self, snapshot: Snapshot, then: Callable[[Path], None]) -> None:
         """Commit `snapshot`, once the one before is written; then call `then` with the path of the
         checkpoint, in the first process only."""
         self.wait()
+        self._room = {file: tensors for file, (tensors, _) in snapshot.files.items()}
         self._thread = threading.Thread(
             target=self._work, args=(snapshot, then), name="checkpoint", daemon=True
         )
         self._thread.start()
+
+    def room(self) -> Room:
+        """The memory of the snapshot before, once that is written, for the next one to take."""
+        self.wait()
+        return self._room
+
+    def close(self) -> None:
+        """Wait, and give the memory back."""
+        self._room = {}
+        self.wait()
 
     def wait(self) -> None:
         """Until nothing is being written. Raises what went wrong, once."""

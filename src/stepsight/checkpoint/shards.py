@@ -63,12 +63,13 @@ def spread(values: Mapping[str, Tensor]) -> bool:
 
 
 def own_part(
-    values: Mapping[str, Tensor], first: bool
+    values: Mapping[str, Tensor], first: bool, room: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Copies on the CPU of what this process has to write, and the offsets of them.
 
     first: whether this process writes what all of them have: tensors that are not distributed. Of
     the copies of a distributed one the first writes; shards without elements are left out.
+    room: see `copied`.
     """
     part, offsets = {}, {}
     for name, value in values.items():
@@ -83,7 +84,7 @@ def own_part(
                 continue
         elif not first:
             continue
-        part[name] = copied(local)
+        part[name] = copied(local, room.get(name))
         offsets[name] = list(start)
     return part, offsets
 
@@ -97,10 +98,15 @@ def _writes(value: Any) -> bool:
     return not any(at for at, how in zip(place, value.placements) if not how.is_shard())
 
 
-def copied(value: Tensor) -> Tensor:
-    """A copy on the CPU, whole if the tensor is distributed over one process, and contiguous."""
+def copied(value: Tensor, room: Tensor | None) -> Tensor:
+    """A copy on the CPU, whole if the tensor is distributed over one process, and contiguous.
+
+    room: memory that is free to be taken, if it is of the right shape.
+    """
     local = value.to_local() if hasattr(value, "device_mesh") else value  # type: ignore[attr-defined]
-    return torch.empty(local.shape, dtype=local.dtype).copy_(local.detach())
+    if room is None or (room.shape, room.dtype) != (local.shape, local.dtype):
+        room = torch.empty(local.shape, dtype=local.dtype)
+    return room.copy_(local.detach())
 
 
 def heading(offsets: Mapping[str, list[int]]) -> dict[str, str]:

@@ -46,6 +46,8 @@ PARTS = ".parts"  # of a staged folder: what each process has written there
 PATIENCE = 600.0  # seconds that the first process waits for the parts of the others
 WRITING: set[Path] = set()  # staged folders that this process is at work on
 
+Room = Mapping[str, Mapping[str, Tensor]]  # memory by file and name
+
 
 @dataclass
 class Snapshot:
@@ -73,25 +75,28 @@ class Snapshot:
         tensors: Mapping[str, Mapping[str, Tensor]],
         part: tuple[int, int] = (0, 1),
         best: bool = False,
+        room: Room | None = None,
     ) -> Self:
         """Copy the tensors, by file and name, to the CPU; of distributed ones the local shard.
 
         part: number of this process and how many of them write. With more than one all of them call
-        this together. best: whether this is the best checkpoint so far.
+        this together. best: whether this is the best checkpoint so far. room: memory of an earlier
+        snapshot that is written, which this one takes: new memory costs more than the copy.
         """
         rank, parts = part
         token = secrets.token_hex(4)
         if parts > 1:
             token = distributed.agreed(lambda: token)
         files: dict[str, tuple[dict[str, Tensor], dict[str, str] | None]] = {}
-        sharded = False
+        taken, sharded = room or {}, False
         for name, values in tensors.items():
             if parts > 1 and spread(values):
-                own, offsets = own_part(values, first=rank == 0)
-                files[shard_name(name, rank, parts)] = own, heading(offsets)
-                sharded = True
+                file, sharded = shard_name(name, rank, parts), True
+                own, offsets = own_part(values, first=rank == 0, room=taken.get(file, {}))
+                files[file] = own, heading(offsets)
             elif rank == 0:
-                files[name] = {key: copied(value) for key, value in values.items()}, None
+                free = taken.get(name, {})
+                files[name] = {key: copied(v, free.get(key)) for key, v in values.items()}, None
         facts = {"format": SHARDED if sharded else FORMAT, "step": step, "is_best": best, **meta}
         facts["tensors"] = outlines(tensors)
         staged = folder / f"{STAGED}{step_name(step)}-{token}"

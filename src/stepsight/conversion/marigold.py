@@ -18,6 +18,7 @@ from typing import Any
 
 import diffusers
 import torch
+from accelerate import init_empty_weights
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import repeat
 from safetensors.torch import save_file
@@ -202,7 +203,8 @@ def export_marigold(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     """
     tasks = build_tasks(saved.config.tasks)
     codec = saved_codec(saved)
-    net = build_network(saved.config, tasks, codec)
+    with init_empty_weights():
+        net = build_network(saved.config, tasks, codec)
     if not isinstance(net, TextUNet) or not isinstance(codec, VAE) or codec.shift:
         raise UserError(
             f"{saved.path}: Marigold is a text-conditioned U-Net on the latents of a VAE without "
@@ -210,7 +212,7 @@ def export_marigold(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
         )
     index = _index(saved, tasks)
     scheduler = scheduler_config(saved.config.diffusion)
-    checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
+    saved.load(net, checkpoint.BACKBONE)
     net.unet.save_pretrained(out / "unet")
     codec.save(out / "vae")
     vae = read_json(out / "vae" / CONFIG)["_class_name"]

@@ -163,7 +163,7 @@ class Learner:
             "revision": revision(),
             "ema_warmup": True,  # of the average's decay, see `averages`
         }
-        self.saver.wait()  # or there would be two snapshots in memory
+        room = self.saver.room()  # or there would be two snapshots in memory
         averaged = {
             name: whole if writer.main else whole.new_empty(0)  # the first process writes them
             for name, whole in ((name, full(value)) for name, value in self.ema.values.items())
@@ -183,7 +183,7 @@ class Learner:
             checkpoint.mark(writer.checkpoints, "last", path.name)
             if best:
                 checkpoint.mark(writer.checkpoints, "best", path.name)
-            checkpoint.prune(writer.checkpoints, self.settings.keep)
+            checkpoint.prune(writer.checkpoints, self.settings.keep, sound=path)
 
         snapshot = checkpoint.Snapshot.of(
             writer.checkpoints,
@@ -193,6 +193,7 @@ class Learner:
             tensors=tensors,
             part=(distributed.rank() if world > 1 else 0, world),
             best=best,
+            room=room,
         )
         self.saver.start(snapshot, committed)
 

@@ -103,7 +103,7 @@ def train(
                 break
         outcomes.settle()
     feed.close()
-    learner.saver.wait()
+    learner.saver.close()
     distributed.barrier()
     log.summary()
     if progress.step < steps.stop and not profile.over():

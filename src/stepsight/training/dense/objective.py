@@ -140,14 +140,14 @@ def evaluate_run(
 
     settings, bad = config.evaluation, bad_items(config.training)
     saved = checkpoint.read_best(writer.path, console.warn)
-    pipeline = DensePipeline.from_pretrained(saved.path, device)
+    pipeline = DensePipeline.from_pretrained(saved, device)
     if settings.tuning_images:
         facts = tuned(pipeline, bad)
         if writer.main:
             checkpoint.amend(saved.path, **facts)
         distributed.barrier()
         saved = checkpoint.read(saved.path, lazy=True)
-        pipeline = DensePipeline.from_pretrained(saved.path, device)
+        pipeline = DensePipeline.from_pretrained(saved, device)
     identity = identity_of(saved, pipeline)
     if said := remark(saved, config.data.values()):
         console.warn(said)

@@ -144,7 +144,7 @@ class VaeObjective:
 
     def finish(self, feed: Feed, writer: RunWriter, console: Console) -> tuple[Path, str]:
         """Set the scale of the latents, save the averaged VAE, and draw what it does."""
-        saved, folder = checkpoint.read(writer.path, prefer="last"), writer.path / FOLDER
+        saved, folder = checkpoint.read(writer.path, "last", lazy=True), writer.path / FOLDER
         net: Any = build_vae(self.config.model.name)
         checkpoint.load_weights(net, saved.tensors(checkpoint.BACKBONE), saved.path)
         net.register_to_config(**self._latent_scale(VAE.from_module(net, CodecSettings()), feed))
