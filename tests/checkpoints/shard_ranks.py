@@ -95,8 +95,17 @@ def work(folder: Path, run: str, rank: int) -> None:
         RAW: dict(net.state_dict()),
         OPTIMIZER: state,
     }
-    snapshot = Snapshot.of(
-        folder / run, 3, config=CONFIG, meta={}, tensors=tensors, part=(rank, world)
+    facts = {"config": CONFIG, "meta": {}, "tensors": tensors, "part": (rank, world)}
+    before = Snapshot.of(folder / run, 2, **facts)
+    room = {file: values for file, (values, _) in before.files.items()}
+    for values in room.values():
+        for value in values.values():
+            value.zero_()
+    snapshot = Snapshot.of(folder / run, 3, **facts, room=room)
+    assert all(
+        value is room[file][name]
+        for file, (values, _) in snapshot.files.items()
+        for name, value in values.items()
     )
     for values in tensors.values():  # what was taken is not what is there now
         for value in values.values():

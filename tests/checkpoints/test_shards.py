@@ -111,6 +111,18 @@ def test_a_tensor_that_is_gone_from_a_shard_is_missed(path, name):
         checkpoint.read_newest(path.parent.parent)
 
 
+def test_a_network_without_memory_is_opened_from_shards(path):
+    with torch.device("meta"):
+        net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    saved = checkpoint.read(path, lazy=True)
+    saved.load(net, RAW)
+    shards = {f"raw/shard-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)}
+    assert saved.verified == {"config.yaml", "stepsight.json"} | shards
+    wanted, found = saved.tensors(RAW), net.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
 def test_files_that_the_checkpoint_does_not_name_are_not_read(path):
     save_file({"0.weight": torch.zeros(5, 3)}, path / "raw" / "mine.safetensors")
     assert "0.weight" in checkpoint.read(path).tensors(RAW)
