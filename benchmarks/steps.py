@@ -40,7 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {  # with settings of training
     "split-32": {"batch": 16},
     "DiT-S/2": {"batch": 8},
     "DiT-S/2-8E2A": {"batch": 8, "optimizer": "adamw"},
-    "DiT-B/2": {"batch": 8, "optimizer": "adamw"},
+    "DiT-B/2": {"batch": 4, "optimizer": "adamw"},
 }
 NEVER = dict.fromkeys(("first_validation", "validate_every", "checkpoint_every", "log_every"), 0)
 
@@ -69,7 +69,7 @@ def profiled(config: RunConfig, steps: int, warm_up: int, traced: int) -> dict[s
         return figures_of(learner, found, ceiling)
 
 
-def row_of(model: str, precision: str, way: str, steps: int = 3, **changes: Any) -> dict[str, Any]:
+def row_of(model: str, precision: str, way: str, steps: int = 2, **changes: Any) -> dict[str, Any]:
     """Times of one thread, so that processor seconds hold no waiting."""
     torch.set_num_threads(1)
     settings = MODELS[model] | {"precision": precision, "recompute": way} | changes

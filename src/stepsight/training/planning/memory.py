@@ -6,8 +6,8 @@ With P parameters (T of them trained, M of those by Muon), and S devices that sh
 * activations: what a forward pass of a micro-batch keeps (`models.activations`); where blocks are
   computed again, what is kept of all and the rest of one; and its widest tensor, for the gradient
   that comes in and, where it is computed again, for that which goes out;
-* casts: the copy of all weights that autocast makes in half precision, where they are not sharded;
-  under recomputation it is gone when the first block is computed again;
+* where weights are not sharded, the copies of them that autocast makes in half precision: of all,
+  among the activations; under recomputation of one block, as it is computed again;
 * gathered: where they are, the weights outside of blocks in float32; of the largest block three
   copies (in use, as the next one arrives, and cut into its parameters), and its gradient in float32
   as it is sent, less the activations that its block has let go by then;
@@ -59,7 +59,6 @@ class Memory:
     average: int
     activations: int  # kept through the forward pass
     again: int = 0  # of one block at a time, and gradients on their way
-    casts: int = 0
     gathered: int = 0
     step: int = 0
     codec: int = 0  # weights
@@ -76,7 +75,7 @@ class Memory:
             alive = max(self.activations, self.gradients)
         else:
             alive = self.activations + self.gradients
-        backward = alive + self.gathered + max(self.again, self.casts)
+        backward = alive + self.gathered + self.again
         between = max(self.coding, self.validation) + self.gradients * self.pinned
         return kept + max(backward, self.gradients + self.step, between)
 
@@ -107,6 +106,7 @@ def memory_of(
     rows = micro_batch * work.kept_rows / MEASURED
     kept = int(found.kept(mode) * rows)
     casts = found.casts if parts == 1 else 0
+    again = (found.again(mode) + found.widest * (1 if mode == "none" else 2)) * rows
     cached = bool(training.latents)
     return Memory(
         weights=whole // parts,
@@ -114,8 +114,7 @@ def memory_of(
         optimizer=(2 * trainable - by_muon) // parts,
         average=whole // parts,
         activations=kept + (casts if mode == "none" else 0),
-        again=int((found.again(mode) + found.widest * (1 if mode == "none" else 2)) * rows),
-        casts=casts if mode != "none" else 0,
+        again=int(again) + (casts // max(len(work.blocks), 1) if mode != "none" else 0),
         gathered=_gathered(work, whole, precision, kept) if parts > 1 else 0,
         step=(2 if world == 1 else 3) * by_muon,
         codec=codec.weights,
