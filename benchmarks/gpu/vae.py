@@ -27,7 +27,7 @@ def run(size: str) -> Iterator[Row]:
     side, pictures = (64, 2) if tiny else (512, 10)
     with torch.device(device):
         module = AutoencoderKL(latent_channels=4, **(LEVELS if tiny else PUBLISHED))
-    vae = VAE(module, CodecSettings(dtype="bfloat16")).to(device)
+    vae = VAE(module, CodecSettings(precision="bf16")).to(device)
     x = torch.rand(pictures, 3, side, side, device=device)
     with torch.inference_mode():
         z = vae.encode(x)

@@ -29,9 +29,8 @@ LENGTH = WARM_UP + STEPS + TRACED
 def setting(laboratory):
     """Eight steps more than are profiled, with a validation and a checkpoint in their midst."""
     images = 8 * (LENGTH + 4)
-    return laboratory().config(
-        images=images, first_validation=40, validate_every=48, checkpoint_every=16
-    )
+    every = {"first_validation": 40, "validate_every": 48, "checkpoint_every": 16}
+    return laboratory().config(("depth", "flow"), images=images, **every)
 
 
 @pytest.fixture(scope="module")
