@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from itertools import product
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from stepsight.config import from_dict
+from stepsight.data.collate import collate
+from stepsight.data.resize import resize_sample
 from stepsight.evaluation.evaluate import evaluate
 from stepsight.evaluation.jobs import ScoringPlan
+from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.records import (
     Flops,
     Identity,
@@ -19,6 +25,7 @@ from stepsight.evaluation.records import (
     forward_flops,
     picture_flops,
 )
+from stepsight.evaluation.views import ProtocolView
 from stepsight.models.config import SPLIT
 from stepsight.scaling import records
 from stepsight.scaling.flops import SplitShape, split_flops
@@ -102,3 +109,42 @@ def test_records_of_a_usual_evaluation_count_the_views_that_were_chosen(lab, tmp
         cost = cost_of(pipeline, task)
         found = {line.inference_flops for line in lines if line.task == task}
         assert found == {seen * cost.encode + 2 * cost.call}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{}, {"views": "mirror", "temperature": 0.0}])
+@pytest.mark.parametrize("images", [1, 8])
+def test_a_sweep_charges_each_setting_what_it_takes_by_itself(lab, monkeypatch, images, way):
+    """Of one picture alone and of several at a time; the median over settings within 10 %."""
+    config = lab.config(("depth",))
+    config = replace(config, model=replace(config.model, name="split-32"))
+    pipeline = lab.pipeline(config, size=(64, 64)).sampling(**way)
+    grid = [4, 1, 2], [1] if way else [1, 4]
+    batch = collate([resize_sample(lab.held[i], (64, 64)) for i in range(images)])
+    view = ProtocolView("none", None)
+
+    def shared() -> dict[Any, float]:
+        model = Model(pipeline, "depth", *grid, "ddim", chunk_size=8)
+        if images == 1:
+            return model.alone(batch, view)
+        return {one.setting: one.seconds for one in model.estimates(batch, view, [(64, 64)])}
+
+    def apart() -> dict[Any, float]:
+        found = {}
+        for nfe, members in product(*grid):
+            model = Model(pipeline, "depth", [nfe], [members], "ddim", chunk_size=8)
+            (one,) = model.estimates(batch, view, [(64, 64)])
+            found[nfe, members] = one.seconds
+        return found
+
+    for room in ("pipeline.shared", "evaluation.predictors"):  # time that others do not stretch
+        monkeypatch.setattr(f"stepsight.{room}.clock", lambda device: time.process_time())
+    rounds = [(shared(), apart()) for _ in range(6)]
+    charged, took = (
+        {at: median(times[at] for times in each) for at in each[0]} for each in zip(*rounds[1:])
+    )
+    misses = [abs(charged[at] / took[at] - 1) for at in took]
+    assert median(misses) < 0.1 and max(misses) < 0.3, (charged, took)
+    if not way and images > 1:  # which a share of the largest ensemble would not be
+        least, largest = took[1, 1], took[1, 4]
+        assert least > 1.2 * largest / 4, "an encoding weighs more where it serves fewer members"
