@@ -76,13 +76,12 @@ def train(
                 log.line(steps.stop)
 
             # Keep, if it is fit to be kept.
-            if profile.stepped() and not outcomes.stop:
-                if profile.over():
-                    break
-                continue
+            measured, stop = profile.stepped(), outcomes.stop or profile.over()
             look = due(seen, settings.validate_every) or seen == settings.first_validation or last
-            keep = due(seen, settings.checkpoint_every) or last or outcomes.stop or outcomes.save
-            if not (look or keep):
+            keep = due(seen, settings.checkpoint_every) or last or outcomes.save
+            if measured:  # what is being measured is neither scored nor kept on the way
+                look, keep = False, False
+            if not (look or keep or stop):
                 continue
             outcomes.settle()
             if fault := recovery.unfit(batch.micro_batches):
@@ -93,13 +92,14 @@ def train(
                 distributed.phase(after, patience=distributed.SETUP)
                 with log.paused(), learner.averaged() as net:
                     best = objective.validate(net, progress, writer, console)
-            if keep or best:
+            if keep or best or stop:
                 distributed.phase(f"checkpoint after step {progress.step}")
                 log.suspend()
-                learner.save(feed, progress, writer, best)
+                with profile.part("checkpoint"):
+                    learner.save(feed, progress, writer, best)
                 clock.reset()
                 outcomes.save = False
-            if outcomes.stop and keep and not last:
+            if stop and not last:
                 break
         outcomes.settle()
     feed.close()

@@ -48,7 +48,7 @@ def profiled(
     console: Console,
     steps: int,
 ) -> Path:
-    """Train so many steps after a warm-up, save, and measure; the folder of what was found.
+    """Train so many steps after a warm-up and measure them; the folder of what was found.
 
     The trace is of a few steps more, so that making it slows down none that is measured. Every
     process measures itself, the first one writes and speaks.
@@ -57,11 +57,7 @@ def profiled(
     trace = folder / (TRACE if writer.main else f"{distributed.rank()}-{TRACE}")
     found = Profile(steps, learner.device, progress, trace)
     with profile.working(found):
-        train(learner, feed, progress, writer, console)
-        with profile.part(CHECKPOINT):
-            learner.save(feed, progress, writer, best=False)
-    learner.saver.wait()
-    distributed.barrier()
+        train(learner, feed, progress, writer, console)  # which saves, last
     ceiling = matmul_flops(learner.device, learner.precision)  # of all processes at a time
     distributed.barrier()
     if writer.main:
