@@ -57,12 +57,8 @@ def uncertainty_rows(estimate: Estimate, batch: Batch, rule: Protocol, given: Sp
         spread = case.doubt
     if case is None or spread is None:
         return {}
-    rows = {
-        "ause": uncertainty.ause(case.error, spread, case.valid),
-        "aurg": uncertainty.aurg(case.error, spread, case.valid),
-        "spread_error": uncertainty.rank_correlation(case.error, spread, case.valid),
-        "spread": masked.mean(spread, case.valid),
-    }
+    rows = uncertainty.ordering(case.error, spread, case.valid)
+    rows["spread"] = masked.mean(spread, case.valid)
     if case.members is not None and case.truth is not None:
         rows |= _of_members(case.members, case.truth, case.valid, estimate.scale)
     if case.outlines is not None:

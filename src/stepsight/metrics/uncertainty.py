@@ -49,6 +49,17 @@ class Case(NamedTuple):
     unit: float = 1.0  # of the metric, in the error's
 
 
+def ordering(error: Tensor, uncertainty: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """`ause`, `aurg` and `rank_correlation` (as "spread_error"), of the same two orders."""
+    stated, best = _ascending(uncertainty, valid), _ascending(error, valid)
+    curve, least = (_curve(error, by, valid) for by in (stated, best))
+    return {
+        "ause": torch.trapezoid(curve - least, dx=1 / STEPS),
+        "aurg": torch.trapezoid(1 - curve, dx=1 / STEPS),
+        "spread_error": _correlation(stated, best, valid),
+    }
+
+
 def ause(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
     """Area under the sparsification error (Ilg et al. 2018), "b 1 h w" each -> "b"; 0 is best.
 
@@ -56,8 +67,7 @@ def ause(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
     S_u(phi) is the mean error once the share phi with the largest u is removed, over the mean error
     of all. `error >= 0` is any error whose mean is the metric: |p - g| / g, end-point error.
     """
-    curves = [sparsification(error, by, valid) for by in (uncertainty, error)]
-    return torch.trapezoid(curves[0] - curves[1], dx=1 / STEPS)
+    return ordering(error, uncertainty, valid)["ause"]
 
 
 def aurg(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
@@ -66,46 +76,63 @@ def aurg(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
     The integral over phi = 0 .. 0.95 of 1 - S_uncertainty(phi): removing pixels at random keeps the
     mean error, so the curve of no information is 1. Below 0 the uncertainty misleads.
     """
-    return torch.trapezoid(1 - sparsification(error, uncertainty, valid), dx=1 / STEPS)
-
-
-def sparsification(error: Tensor, by: Tensor, valid: Tensor) -> Tensor:
-    """S_by(phi), "b 20". Equal uncertainties are removed in random order: this is the expectation
-    over that order, so it draws nothing. 1 throughout for a perfect prediction."""
-    ranked = torch.where(valid, by.double(), torch.inf)  # invalid pixels come last
-    key, order = ranked.flatten(1).sort(1)
-    kept = torch.where(valid, error.double(), 0.0).flatten(1).gather(1, order)
-    sums = _average_ties(kept, key).cumsum(1)
-    n = valid.flatten(1).sum(1, keepdim=True)
-    keep = n - torch.arange(STEPS, device=n.device) * n // STEPS  # of n > 0 at least one is kept
-    curve = sums.gather(1, (keep - 1).clamp(min=0)) / keep
-    return torch.where((n > 0) & (curve[:, :1] == 0), 1.0, curve / curve[:, :1])
-
-
-def _average_ties(x: Tensor, key: Tensor) -> Tensor:
-    """Replace x by its mean over runs of equal key, "b n" (key sorted)."""
-    run = torch.cat([torch.zeros_like(key[:, :1]), key.diff(dim=1) > 0], dim=1).cumsum(1).long()
-    sums = torch.zeros_like(x).scatter_add(1, run, x)
-    sizes = torch.zeros_like(x).scatter_add(1, run, torch.ones_like(x))
-    return sums.gather(1, run) / sizes.gather(1, run)
+    return ordering(error, uncertainty, valid)["aurg"]
 
 
 def rank_correlation(error: Tensor, uncertainty: Tensor, valid: Tensor) -> Tensor:
     """Spearman's rho of each image over its valid pixels, "b 1 h w" each -> "b": does it know where
     it is wrong? 1: the order of the errors; 0: none of it; NaN where either is the same throughout.
     Equal values share the mean of their ranks (Kendall 1948, ch. 3)."""
+    return ordering(error, uncertainty, valid)["spread_error"]
+
+
+def sparsification(error: Tensor, by: Tensor, valid: Tensor) -> Tensor:
+    """S_by(phi), "b 20". Equal uncertainties are removed in random order: this is the expectation
+    over that order, so it draws nothing. 1 throughout for a perfect prediction."""
+    return _curve(error, _ascending(by, valid), valid)
+
+
+class _Ascending(NamedTuple):
+    """Pixels of each image from the least value to the largest, invalid ones last: "b n" each."""
+
+    order: Tensor  # places
+    run: Tensor  # number of the run of equal values
+
+    def averaged(self, x: Tensor) -> Tensor:
+        """x "b n", which is in this order, replaced by its mean over each run."""
+        sums = torch.zeros_like(x).scatter_add(1, self.run, x)
+        sizes = torch.zeros_like(x).scatter_add(1, self.run, torch.ones_like(x))
+        return (sums / sizes).gather(1, self.run)
+
+
+def _ascending(x: Tensor, valid: Tensor) -> _Ascending:
+    key, order = torch.where(valid, x, torch.inf).flatten(1).sort(1)
+    run = torch.cat([torch.zeros_like(order[:, :1]), key.diff(dim=1) > 0], dim=1).cumsum(1)
+    return _Ascending(order, run)
+
+
+def _curve(error: Tensor, by: _Ascending, valid: Tensor) -> Tensor:
+    kept = torch.where(valid, error.double(), 0.0).flatten(1).gather(1, by.order)
+    sums = by.averaged(kept).cumsum(1)
+    n = valid.flatten(1).sum(1, keepdim=True)
+    keep = n - torch.arange(STEPS, device=n.device) * n // STEPS  # of n > 0 at least one is kept
+    curve = sums.gather(1, (keep - 1).clamp(min=0)) / keep
+    return torch.where((n > 0) & (curve[:, :1] == 0), 1.0, curve / curve[:, :1])
+
+
+def _correlation(first: _Ascending, second: _Ascending, valid: Tensor) -> Tensor:
     inside = valid.flatten(1)
     n = inside.sum(1, keepdim=True)
-    ranks = (_ranks(values, valid) for values in (error, uncertainty))
+    ranks = (_ranks(by) for by in (first, second))
     x, y = (torch.where(inside, rank - (n - 1) / 2, 0.0) for rank in ranks)
     return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
 
 
-def _ranks(x: Tensor, valid: Tensor) -> Tensor:
+def _ranks(by: _Ascending) -> Tensor:
     """The place "b n", from 0, of every valid pixel among those of its image; others come last."""
-    key, order = torch.where(valid, x.double(), torch.inf).flatten(1).sort(1)
-    places = torch.arange(key.shape[1], dtype=key.dtype, device=key.device).expand_as(key)
-    return torch.zeros_like(key).scatter(1, order, _average_ties(places, key))
+    places = torch.arange(by.order.shape[1], dtype=torch.float64, device=by.order.device)
+    shared = by.averaged(places.expand_as(by.order))
+    return torch.zeros_like(shared).scatter(1, by.order, shared)
 
 
 def crps(members: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
