@@ -248,10 +248,12 @@ class Lab:
         return DensePipeline(net, tasks, config, sizes, learned if statistics else None, "digest")
 
 
-@pytest.fixture(autouse=True)
-def everywhere_the_same(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def everywhere_the_same():
     """What tests compute is the same on all processors: "auto" is float32."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -135,8 +135,8 @@ def test_a_vae_in_bfloat16_is_close_to_itself_in_float32_and_both_lose(scenes):
     torch.manual_seed(0)
     module = build_vae("vae-tiny")
     codecs = {
-        dtype: VAE.from_module(module, CodecSettings(dtype=dtype))
-        for dtype in ("float32", "bfloat16")
+        name: VAE.from_module(module, CodecSettings("", precision))
+        for name, precision in (("float32", "float32"), ("bfloat16", "bf16"))
     }
     every = ceilings(scenes, {"pixels": Pixels(), **codecs}, images=4)
     by = {(one.codec, one.task, one.encoding): one for one in every}

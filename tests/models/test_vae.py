@@ -137,7 +137,7 @@ def test_sides_that_do_not_fit_are_refused_with_the_nearest(size, message):
 
 
 @pytest.mark.parametrize(
-    "settings", [PLAIN, CodecSettings(slicing=True), CodecSettings("", "bfloat16")]
+    "settings", [PLAIN, CodecSettings(slicing=True), CodecSettings("", "bf16")]
 )
 def test_decoding_is_differentiable_and_weights_are_fixed(kind, settings):
     module = make(kind)
@@ -164,9 +164,7 @@ def test_gradients_pass_tiles():
 
 @torch.no_grad()
 def test_bfloat16_is_near_and_returns_float32(kind):
-    exact, coarse = (
-        VAE.from_module(make(kind), CodecSettings(dtype=d)) for d in ("float32", "bfloat16")
-    )
+    exact, coarse = (VAE.from_module(make(kind), CodecSettings("", d)) for d in ("float32", "bf16"))
     z, rounded = exact.encode(image(3)), coarse.encode(image(3))
     assert rounded.dtype == torch.float32
     assert 0 < (z - rounded).norm() / z.norm() < 0.05
@@ -177,7 +175,7 @@ def test_bfloat16_is_near_and_returns_float32(kind):
 
 @torch.no_grad()
 def test_bfloat16_keeps_the_name_and_the_saved_weights(tmp_path):
-    codec = VAE.from_module(make("kl4"), CodecSettings(dtype="bfloat16"))
+    codec = VAE.from_module(make("kl4"), CodecSettings("", "bf16"))
     codec.save(tmp_path)
     again = VAE.open(tmp_path, PLAIN)
     assert codec.name == again.name

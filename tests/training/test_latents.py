@@ -267,7 +267,7 @@ def other_codec() -> Codec:
         ({"codec": other_codec()}, "is of codec 'halves', not 'thirds'"),
         ({"tasks": {"depth": {"space": "inverse"}}}, "is of tasks .*'log'.*, not .*'inverse'"),
         ({"tasks": {"depth": {}, "flow": {}}}, "is of tasks .*, not .*'flow'"),
-        ({"how": CodecSettings(dtype="bfloat16")}, "is of computed_in .*'float32'.*'bfloat16'"),
+        ({"how": CodecSettings("", "bf16")}, "is of computed_in .*'float32'.*'bf16'"),
         ({"how": CodecSettings(tiling=True)}, "is of computed_in .*'whole'.*, not .*'tiled'"),
         ({"dtype": "float16"}, "is of dtype 'float32', not 'float16'"),
         ({"size": (16, 32)}, r"is of size \[16, 16\], not \[16, 32\]"),

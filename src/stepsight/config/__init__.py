@@ -157,6 +157,9 @@ def as_it_was(values: Mapping[str, Any]) -> dict[str, Any]:
     training.pop("accumulate", None)  # micro_batch came in its place
     if training.get("precision") in ("no", False):  # as YAML of old may read it
         training["precision"] = "float32"
+    codec = whole.get("codec") or {}
+    if (dtype := codec.pop("dtype", None)) is not None:
+        codec["precision"] = {"bfloat16": "bf16"}.get(dtype, dtype)
     before = BEFORE | {
         ("tasks", name, key): value
         for name in whole.get("tasks") or {}

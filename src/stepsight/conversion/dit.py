@@ -63,7 +63,7 @@ class Wishes:
 
     @property
     def codec_settings(self) -> CodecSettings:
-        return CodecSettings(str(self.vae or UNKNOWN_VAE))
+        return CodecSettings(str(self.vae or UNKNOWN_VAE), "float32")
 
     def codec(self) -> Codec | None:
         """The VAE, if one is named. Raises UserError if it has other latents than DiTs take."""

@@ -75,7 +75,7 @@ def import_folder(path: Path, out_name: str) -> Converted:
     source = Source(path, kind, read_json(path / INDEX), read_json(path / "unet" / CONFIG))
     source.check()
     prompt = empty_prompt(path)
-    codec = open_codec(CodecSettings(str(path / "vae")))
+    codec = open_codec(CodecSettings(str(path / "vae"), "float32"))
     config = source.config(tokens=prompt.shape[1])
     with torch.device("meta"):
         net = build_network(config, build_tasks(config.tasks), codec)
@@ -125,7 +125,7 @@ class Source:
             tasks={self.task.name: self.task},
             data={source.name: source},
             model=unet_settings(self.unet, tokens),
-            codec=CodecSettings(str(self.path / "vae")),
+            codec=CodecSettings(str(self.path / "vae"), "float32"),
             diffusion=diffusion,
             training=TrainingSettings(precision="float32"),  # as published
             evaluation=EvaluationSettings(nfe=self.steps, members=4, temperature=1.0, views="none"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stepsight.errors import UserError, suggest
+from stepsight.execution.config import Precision
 from stepsight.plugins import Registry
 
 
@@ -38,7 +39,7 @@ class CodecSettings:
     """What images and targets are denoised as: pixels, or the latents of a VAE."""
 
     path: str = ""  # folder of a diffusers AutoencoderKL or AutoencoderTiny; empty: pixels
-    dtype: Literal["float32", "bfloat16"] = "float32"  # the VAE computes in
+    precision: Precision = "auto"  # that the VAE computes in; auto: bf16 where it is fast
     slicing: bool = False  # one image at a time: less memory
     tiling: bool = False  # large images in overlapping tiles: less memory, not exactly equal
 

@@ -14,6 +14,7 @@ import copy
 import hashlib
 import json
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.execution.precision import computing, resolved
 from stepsight.models.config import CodecSettings
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
@@ -62,7 +64,7 @@ class VAE:
     A latent is (posterior mean - shift) * scale, with both from the VAE's configuration; an
     AutoencoderTiny has no posterior. Encoding is deterministic and keeps no gradient; decoding is
     differentiable in the latent. Tensors that are returned are float32 whatever the VAE computes
-    in: weights stay float32, and bfloat16 is autocast.
+    in: weights stay float32, and less is autocast.
     """
 
     def __init__(self, module: Autoencoder, settings: CodecSettings) -> None:
@@ -73,7 +75,7 @@ class VAE:
         self.latent_channels = int(config.latent_channels)
         self.scale, self.shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
         self.name = f"{type(module).__name__}-{_digest(module, self.scale, self.shift)}"
-        self._bfloat16 = settings.dtype == "bfloat16"
+        self._asked = settings.precision
         self._module = module.float().eval().requires_grad_(False)
         self._module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._module.use_slicing, self._module.use_tiling = settings.slicing, settings.tiling
@@ -136,8 +138,8 @@ class VAE:
         self._module.to(device)  # pyright: ignore[reportArgumentType]
         return self
 
-    def _precision(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._bfloat16)
+    def _precision(self, x: Tensor) -> AbstractContextManager[None]:
+        return computing(x.device, resolved(self._asked, x.device))
 
 
 def to_pictures(x: Tensor) -> Tensor:

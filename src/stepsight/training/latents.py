@@ -26,6 +26,7 @@ from stepsight.data.cache.store import Store
 from stepsight.data.collate import collate
 from stepsight.data.resize import resize_sample
 from stepsight.data.table import Source, first_readable, read_samples
+from stepsight.execution.precision import resolved
 from stepsight.models.codec import Codec
 from stepsight.models.config import CodecSettings
 from stepsight.tasks.base import Task
@@ -58,7 +59,7 @@ class Latents:
         self.dtype = np.dtype(dtype)
         made_with = {
             "codec": codec.name,
-            "computed_in": [how.dtype, "tiled" if how.tiling else "whole"],
+            "computed_in": [resolved(how.precision, device), "tiled" if how.tiling else "whole"],
             "dtype": dtype,
             "tasks": {name: _settings(task) for name, task in tasks.items()},
             "source": source.name,

@@ -58,14 +58,14 @@ def run(args: Args) -> int:
 
 
 def _codecs(folder: str, device: str) -> dict[str, Codec]:
-    """Pixels, and the VAE in `folder` in each dtype it can compute in."""
+    """Pixels, and the VAE in `folder` in float32 and in bfloat16."""
     from stepsight.models.codec import open_codec
     from stepsight.models.config import CodecSettings
 
     settings = {PIXELS: CodecSettings()}
     if folder:
-        full = CodecSettings(path=folder)
-        settings |= {FULL: full, "bfloat16": replace(full, dtype="bfloat16")}
+        full = CodecSettings(folder, "float32")
+        settings |= {FULL: full, "bfloat16": replace(full, precision="bf16")}
     return {name: open_codec(codec).to(device) for name, codec in settings.items()}
 
 
