@@ -17,6 +17,7 @@ from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.execution.compiling import compiled
 from stepsight.execution.precision import computing, resolved
 from stepsight.models.config import VAE_PREFIX
 from stepsight.models.factory import repeated_blocks
@@ -53,6 +54,7 @@ class Learner:
         self.net.to(self.device)
         self._bones = skeleton(self.net) if is_sharded(self.settings) else None
         recompute(repeated_blocks(self.net), self.settings.recompute)
+        compiled(repeated_blocks(self.net), self.device)
         self.module = shared(objective.errors, accelerator, self.settings, self.precision)
         self.optimizers = optim.build_optimizers(self.net, self.settings, self.precision)
         self.ema = optim.EMA(self.net, self.settings.ema)
