@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from stepsight.bench.peers.diffusers_dit import DiffusersDiT
 from stepsight.bench.peers.dit import PlainDiT, fast_step, plain_step
 from stepsight.bench.protocol import Contest, Row, Setup, Work, assert_close
+from stepsight.execution.compiling import compiled
 from stepsight.execution.precision import computing
 from stepsight.models.config import DiTSize, ModelSettings, parse
-from stepsight.models.factory import build
+from stepsight.models.factory import build, repeated_blocks
 from stepsight.models.layers import position_table
 from stepsight.training.config import TrainingSettings
 from stepsight.training.optim import EMA, build_optimizers
@@ -129,6 +130,7 @@ def our_step(
     net: nn.Module, data: StepInputs, optimizer: str, precision: str, device: str
 ) -> Callable[[], None]:
     """A step as `training.learner` takes it."""
+    compiled(repeated_blocks(net), device)
     settings = TrainingSettings(optimizer=optimizer, lr=1e-4, muon_lr=1e-4)  # type: ignore[arg-type]
     optimizers, ema = build_optimizers(net, settings, precision), EMA(net, settings.ema)
     net.train()
