@@ -178,14 +178,29 @@ class RowErrors(nn.Module):
         answers = start
         if len(begun):
             first = picked(whole, parts, begun, rows.noisy.repeat(blocks(parts)))
-            answers, squared, _ = self.diffusion.errors(
-                self.net, first, start, torch.ones_like(t[begun])
-            )
+            answers, squared = self._answered(parts, first, start, torch.ones_like(t[begun]))
             self._note(0, parts, rows.start)
             errors[:, 0] = _by_task(parts, rows.start, answers, squared)
         if len(rows.later):
             errors[:, 1] = self._later(parts, rows, whole, t, noise, start, answers.detach())
         return errors
+
+    def _own(self, parts: Sequence[Coding]) -> bool:
+        """Whether the tasks' own errors are asked for, by all of them."""
+        return parts[0].importance is not None
+
+    def _answered(
+        self,
+        parts: Sequence[Coding],
+        coded: ModelInputs,
+        x: Tensor,
+        t: Tensor,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Answers, and their squared errors where these are asked for."""
+        if self._own(parts):
+            return self.diffusion.answer(self.net, coded, x, t), None
+        return self.diffusion.errors(self.net, coded, x, t, noise)[:2]
 
     def _note(self, kind: int, parts: Sequence[Coding], pictures: Tensor) -> None:
         """Keep what the experts did in a call."""
@@ -232,11 +247,13 @@ class RowErrors(nn.Module):
             inputs = picked(whole, parts, at[rolling], temperature[rolling])
             x0, start = answers[begun], start[begun]
             x_t = self._rolled_out(inputs, x0, start, t[at][rolling], rows, count)
-            alpha, sigma = self.diffusion.levels(t[at][rolling], x_t)
-            implied = (x_t - alpha * whole.x[at][rolling]) / sigma
-            x, eps = x.index_copy(0, rolling, x_t), eps.index_copy(0, rolling, implied)
+            x = x.index_copy(0, rolling, x_t)
+            if not self._own(parts):
+                alpha, sigma = self.diffusion.levels(t[at][rolling], x_t)
+                implied = (x_t - alpha * whole.x[at][rolling]) / sigma
+                eps = eps.index_copy(0, rolling, implied)
         coded = picked(whole, parts, at, temperature)
-        answers, squared, _ = self.diffusion.errors(self.net, coded, x, t[at], eps)
+        answers, squared = self._answered(parts, coded, x, t[at], eps)
         self._note(1, parts, rows.later)
         return _by_task(parts, rows.later, answers, squared)
 
@@ -339,13 +356,15 @@ def _in_blocks(inside: Tensor, count: int, width: int) -> Tensor:
     return (starts[:, None] + inside).flatten()
 
 
-def _by_task(parts: Sequence[Coding], pictures: Tensor, answers: Tensor, squared: Tensor) -> Tensor:
+def _by_task(
+    parts: Sequence[Coding], pictures: Tensor, answers: Tensor, squared: Tensor | None
+) -> Tensor:
     """Sums "tasks" of the rows' errors: the tasks' own of the answers, or the squared ones."""
     sums, at = [], 0
     for part in parts:
         passes = part.task.splits
         rows = slice(at, at := at + passes * len(pictures))
-        if part.importance is None:
+        if squared is not None:
             sums.append(squared[rows].sum())
             continue
         mine = _in_blocks(pictures, passes, len(part.t) // passes)
