@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,10 @@ def _named(path: Path) -> Path:
         raise UserError(f"{error} Use {whole.path}." if whole else str(error)) from None
 
 
+@cache
 def revision() -> str:
-    """The git revision of the code, `+` when it differs from it; empty outside a checkout."""
+    """The git revision of the code at the first look, `+` when it differs from it; empty outside a
+    checkout."""
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
