@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.pipeline.shared import Shared, clock
+from stepsight.pipeline.shared import Shared, Took, clock
 from stepsight.pipeline.working import grid_of
 from stepsight.scaling.sampling.paired import Setting
 from stepsight.tasks.base import Task
@@ -123,17 +123,6 @@ class Predictor(ABC):
     def remark(self, protocol: Protocol) -> str | None:
         """What has to be said beside its scores under a protocol."""
         return None
-
-
-class Took(NamedTuple):
-    """Seconds of drawing an ensemble."""
-
-    seeing: float  # the pictures, once for all members
-    drawing: float  # all members
-
-    def of(self, share: float) -> float:
-        """Of a share of the members: they pass the network one chunk of rows after the other."""
-        return self.seeing + self.drawing * share
 
 
 @dataclass(frozen=True)
