@@ -14,8 +14,8 @@ from stepsight.data.bad import QUARANTINE
 from stepsight.data.table import settings_for
 from stepsight.errors import DataFormatError, UserError
 from stepsight.training import spec
+from stepsight.training.ahead.prefetch import Prefetcher
 from stepsight.training.loop import gradient
-from stepsight.training.prefetch import Prefetcher
 
 BAD = (3, 17)  # of 32
 SKIP = {"on_bad": "skip", "bad_cap": 0.1}

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from stepsight.diffusion.objective import Diffusion
 from stepsight.models.codec import Pixels
 from stepsight.training.dense.batches import levels_and_noise
-from stepsight.training.dense.rows import Coding, RowErrors, Rows
+from stepsight.training.dense.errors import Coding, RowErrors
+from stepsight.training.dense.rows import Rows
 
 TASKS = ("depth", "flow", "amodal", "semantic")
 

@@ -21,7 +21,7 @@ from stepsight.execution.noise import Stream, normal
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import numpy_generator
 from stepsight.tasks.base import Task
-from stepsight.training.dense.rows import Coding, one_call_errors
+from stepsight.training.dense.errors import Coding, one_call_errors
 from stepsight.training.feed import Feed, sent
 from stepsight.training.latents import Latents
 from stepsight.types import Batch, ModelInputs

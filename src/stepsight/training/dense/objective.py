@@ -31,7 +31,8 @@ from stepsight.report.console import Console
 from stepsight.testtime.variants import starts_of
 from stepsight.training.dense.batches import Part, codings_of, read_parts
 from stepsight.training.dense.checks import check_classes, check_experts, check_objective
-from stepsight.training.dense.rows import Coding, RowErrors, Rows, rows_of, rows_per_picture
+from stepsight.training.dense.errors import Coding, RowErrors
+from stepsight.training.dense.rows import Rows, rows_of, rows_per_picture
 from stepsight.training.dense.tuning import tuned
 from stepsight.training.dense.validation import bad_items, validate
 from stepsight.training.feed import Feed, open_banks, open_latents
