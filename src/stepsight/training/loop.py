@@ -20,14 +20,14 @@ from stepsight.errors import command
 from stepsight.models.moe import balance_of
 from stepsight.report.console import Console
 from stepsight.training import profile
+from stepsight.training.ahead.outcome import Outcomes
+from stepsight.training.ahead.prefetch import Ready, prefetched
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter
 from stepsight.training.health.recovery import Recovery
 from stepsight.training.learner import Learner
 from stepsight.training.log import Log
 from stepsight.training.objective import Micro
-from stepsight.training.outcome import Outcomes
-from stepsight.training.prefetch import Ready, prefetched
 from stepsight.training.progress import Progress
 
 

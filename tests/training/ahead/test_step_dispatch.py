@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 from dispatch import DEVICE, Found, accelerated, counting, host_of
 
+from stepsight.training.ahead.prefetch import Prefetcher
 from stepsight.training.loop import gradient
-from stepsight.training.prefetch import Prefetcher
 
 STEPS, TASKS = 2, ("depth", "flow", "amodal", "semantic")
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from stepsight.errors import UserError
-from stepsight.training import loop, prefetch
-from stepsight.training.prefetch import Prefetcher
+from stepsight.training import loop
+from stepsight.training.ahead import prefetch
+from stepsight.training.ahead.prefetch import Prefetcher
 
 
 @pytest.fixture
