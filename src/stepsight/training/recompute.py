@@ -12,13 +12,19 @@ block afterwards (`fully_shard`) has its weights there for both runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
+
+from stepsight.models.moe import MoE
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]  # first run, second run
 
@@ -39,25 +45,25 @@ def recompute(blocks: Sequence[nn.Module], mode: str) -> None:
     """
     if mode == "none":
         return
-    chosen: Callable[[], Contexts] = _all_again
-    if mode == "selective":
-        chosen = partial(create_selective_checkpoint_contexts, COSTLY)
+    products = partial(create_selective_checkpoint_contexts, COSTLY)
     for block in blocks:
-        block.forward = partial(_twice, block, block.forward, chosen)
+        how: dict[str, Any] = {"context_fn": products} if mode == "selective" else {}
+        if any(isinstance(module, MoE) for module in block.modules()):
+            how["context_fn"] = partial(_contexts, block, how.get("context_fn", noop_context_fn))
+        block.forward = partial(_twice, block, block.forward, how)
 
 
 def _twice(
     block: nn.Module,
     forward: Callable[..., Any],
-    contexts: Callable[[], Contexts],
+    how: dict[str, Any],
     *args: Any,
     **more: Any,
 ) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **more)
-    made = partial(_contexts, block, contexts)
     casting = partial(_casting, next(block.parameters()).device.type, forward)
-    return checkpoint(casting, *args, use_reentrant=False, context_fn=made, **more)
+    return checkpoint(casting, *args, use_reentrant=False, **how, **more)
 
 
 def _casting(kind: str, forward: Callable[..., Any], *args: Any, **more: Any) -> Any:
@@ -68,11 +74,8 @@ def _casting(kind: str, forward: Callable[..., Any], *args: Any, **more: Any) ->
         return forward(*args, **more)
 
 
-def _all_again() -> Contexts:
-    return nullcontext(), nullcontext()
-
-
 def _contexts(block: nn.Module, made: Callable[[], Contexts]) -> Contexts:
+    """For a block with experts; one that is compiled leaves out this part of itself."""
     first, second = made()
     return first, _unnoticed(block, second)
 

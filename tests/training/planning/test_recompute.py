@@ -37,6 +37,16 @@ def network(name: str, mode: str = "none") -> nn.Module:
     return net
 
 
+def walked(net: nn.Module) -> Tensor:
+    """The gradient "p" of two calls under autocast, both with gradient."""
+    x, *rest = inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        first = net(x, *rest)
+        again = net(first.detach(), *rest)
+    (first.float().square().mean() + again.float().square().mean()).backward()
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+
 def inputs(rows: int = 2, side: int = 32) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(1)
     x, cond = (torch.randn(rows, c, side, side, generator=draw) for c in (2, 3))
@@ -71,16 +81,20 @@ def test_losses_and_gradients_are_the_same_bit_for_bit(name, mode):
 def test_so_they_are_where_autocast_remembers_weights(name, mode):
     """A walk is a second call with gradient: of it autocast casts no weight again, and sums the
     gradients of both calls in bfloat16."""
+    plain, found = walked(network(name)), walked(network(name, mode))
+    assert (plain - found).norm() < 0.01 * plain.norm()
 
-    def gradient(net: nn.Module) -> Tensor:
-        x, *rest = inputs()
-        with torch.autocast("cpu", torch.bfloat16):
-            first = net(x, *rest)
-            again = net(first.detach(), *rest)
-        (first.float().square().mean() + again.float().square().mean()).backward()
-        return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
-    plain, found = gradient(network(name)), gradient(network(name, mode))
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES[:2])
+@pytest.mark.filterwarnings("default")  # those of torch's tracing
+def test_so_they_are_in_compiled_blocks(name, mode):
+    """Traced as for a GPU, run as written."""
+    plain, net = walked(network(name, mode)), network(name, mode)
+    torch.compiler.reset()
+    for block in repeated_blocks(net):
+        block.compile(backend="aot_eager")
+    found = walked(net)
     assert (plain - found).norm() < 0.01 * plain.norm()
 
 
