@@ -6,11 +6,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from stepsight.models import expert_loop
+from stepsight.models import moe as moe_module
 from stepsight.models.moe import MoE, balance_loss, expert_usage
 
 WIDTH = 16
+
+
+@pytest.fixture(params=["loop", "grouped"])
+def way(request, monkeypatch) -> None:
+    """Through the experts: one after the other, or all in one product, as on a GPU."""
+    if request.param == "grouped":
+        monkeypatch.setattr(moe_module, "GROUPED_DEVICES", ("cpu", "meta"))
 
 
 def make(experts: int = 8, active: int = 2, **options) -> MoE:
@@ -67,6 +77,7 @@ def gradients(moe: MoE, x: Tensor, y: Tensor, balance: Tensor) -> dict[str, Tens
     return dict(zip(wanted, found))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("tokens", [(2, 13), (1, 1)])
 @pytest.mark.parametrize("experts, active", [(8, 2), (5, 1), (4, 4), (1, 1)])
 @pytest.mark.parametrize("options", [{}, {"renormalise": True}, {"shared": 2}])
@@ -91,6 +102,7 @@ def test_values_and_gradients_are_those_of_a_loop_over_tokens(
         assert error <= 1e-5, name
 
 
+@pytest.mark.usefixtures("way")
 def test_an_expert_without_tokens_has_a_gradient_of_zero():
     moe = make()
     x = without_expert(moe, 3, tokens_of(2, 20))
@@ -102,7 +114,6 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero():
 
 
 def test_gradients_in_double_precision_are_those_of_finite_differences():
-    """Also the path that loops over experts, which double precision takes."""
     moe, x = make(3, 2, shared=1).double(), tokens_of(1, 4).double().requires_grad_()
     names, parameters = zip(*moe.named_parameters())
 
@@ -114,6 +125,7 @@ def test_gradients_in_double_precision_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(value, (x, *parameters), fast_mode=True)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("autocast", [True, False])
 def test_bfloat16_stays_close_to_float32(autocast):
     """Under autocast the router sees float32 tokens: the same experts are chosen."""
@@ -129,6 +141,7 @@ def test_bfloat16_stays_close_to_float32(autocast):
     assert 1e-5 < (rough.float() - exact).norm() / exact.norm() < 1e-2
 
 
+@pytest.mark.usefixtures("way")
 def test_gradients_under_autocast_stay_close_to_float32():
     torch.manual_seed(0)
     moe, x = MoE(64, 8, 2, shared=1), tokens_of(4, 64, 64).requires_grad_()
@@ -230,18 +243,21 @@ def test_losses_and_usage_of_a_network():
     assert balance_loss(nn.Linear(2, 2)) == 0 and expert_usage(nn.Linear(2, 2)) is None
 
 
+@pytest.mark.usefixtures("way")
 def test_training_and_evaluation_route_alike_and_repeat_exactly():
     moe, x = make(shared=1), tokens_of(3, 11)
     once = moe(x)
     assert torch.equal(once, moe(x)) and torch.equal(once, moe.eval()(x))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_token_does_not_depend_on_its_neighbours():
     moe, x = make(renormalise=True), tokens_of(3, 5)
     alone = torch.stack([moe(token[None, None])[0, 0] for token in x.flatten(0, 1)])
     torch.testing.assert_close(alone.view_as(x), moe(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_flops_are_those_of_the_slots_three_times_in_training(device):
     experts, active, shared, tokens = 8, 2, 1, 30
@@ -258,6 +274,7 @@ def test_flops_are_those_of_the_slots_three_times_in_training(device):
     assert counter.get_total_flops() == 3 * forward
 
 
+@pytest.mark.usefixtures("way")
 def test_it_compiles_without_a_break():
     moe, x = make(shared=1), tokens_of(2, 9)
     compiled = torch.compile(moe, fullgraph=True, backend="eager")
@@ -266,3 +283,53 @@ def test_it_compiles_without_a_break():
         torch.testing.assert_close(compiled(x), expected, atol=1e-5, rtol=1e-5)
     assert balance is not None and moe.balance is not balance
     torch.testing.assert_close(balance_loss(moe), balance)
+
+
+def groups(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """Rows, weights and ends of three experts; the second has no rows."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((7, 8), (3, 12, 8), (3, 12), (3, 8, 12), (3, 8))
+    given = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    given[0] = given[0].detach().to(dtype).requires_grad_()
+    return *given, torch.tensor([3, 3, 7], dtype=torch.int32)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which opcheck itself looks at
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loop_is_an_operator_with_true_shapes_and_gradients(dtype, keep):
+    """torch's own checks: schema, registration of gradients, shapes without data, compilation."""
+    given = groups(dtype)
+    if not keep:
+        given = tuple(one.detach() for one in given)
+    torch.library.opcheck(expert_loop.OPERATOR, (*given, keep))
+
+
+def test_without_gradients_the_loop_keeps_nothing():
+    *given, ends = groups()
+    kept = expert_loop.OPERATOR(*given, ends, True)
+    bare = expert_loop.OPERATOR(*given, ends, False)
+    assert torch.equal(kept[0], bare[0])
+    assert [len(one) for one in (*kept[1:], *bare[1:])] == [7, 7, 0, 0]
+
+
+def test_half_precision_casts_weights_within_the_loop_and_keeps_no_copy_of_them():
+    rows, w1, b1, w2, b2, ends = groups(torch.bfloat16)
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda one: saved.append(one) or one, lambda x: x
+    ):
+        y = expert_loop.expert_loop(rows, (w1, b1), (w2, b2), ends)
+    low = [one.detach().bfloat16() for one in (w1, b1, w2, b2)]
+    expected = expert_loop.expert_loop(rows, (low[0], low[1]), (low[2], low[3]), ends)
+    assert torch.equal(y, expected)
+    assert {one.data_ptr() for one in saved} >= {w1.data_ptr(), w2.data_ptr()}
+    assert all(one.dtype == torch.float32 for one in saved if one.ndim == 3)
+
+
+def test_on_a_gpu_the_host_reads_nothing():
+    """Tensors without data refuse to be read."""
+    with FakeTensorMode(), torch.device("cuda"):
+        moe = MoE(WIDTH, 8, 2, shared=1)
+        y = moe(torch.randn(2, 9, WIDTH))
+    assert y.device.type == "cuda" and y.requires_grad

@@ -2,8 +2,9 @@
 
 Router and load-balance loss are those of "Scaling Properties of Diffusion Models for Perceptual
 Tasks" (after GShard, arXiv:2006.16668, and Switch, arXiv:2101.03961). No token is dropped: the
-chosen (token, expert) slots are sorted by expert and pass through one grouped matrix product, so
-nothing is padded, nothing of size tokens x experts x width exists, and the host never waits.
+chosen (token, expert) slots are sorted by expert, so nothing is padded and nothing of size tokens x
+experts x width exists. On a GPU they pass through one grouped matrix product a layer, and the host
+never waits; on a CPU expert after expert takes its rows (`models.expert_loop`).
 
 Shapes: b batch, n tokens, d width, e experts, k active experts, r rows (slots, n k of them).
 """
@@ -20,7 +21,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-GROUPED_DEVICES = ("cpu", "cuda", "meta")  # where torch has a grouped matrix product
+from stepsight.models.expert_loop import expert_loop
+
+GROUPED_DEVICES = ("cuda", "meta")  # where one grouped matrix product is faster than many
 
 
 def _grouped_flops(a: Sequence[int], b: Sequence[int], *_: object, **__: object) -> int:
@@ -33,14 +36,11 @@ if torch.ops.aten._grouped_mm not in flop_registry:  # torch (2.15) counts none 
 
 
 def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
-    """rows "r i", weight "e o i" -> "r o": row by row the map of its group.
+    """rows "r i", weight "e o i" -> "r o": row by row the map of its group; not in float64.
 
     ends: int32 "e", increasing; group e is the rows from ends[e - 1] up to ends[e].
     """
-    if rows.device.type in GROUPED_DEVICES and rows.dtype != torch.float64:
-        return F.grouped_mm(rows, weight.transpose(1, 2), offs=ends)
-    groups = rows.tensor_split(ends[:-1].long().cpu())
-    return torch.cat([group @ one.T for group, one in zip(groups, weight.unbind())])
+    return F.grouped_mm(rows, weight.transpose(1, 2), offs=ends)
 
 
 class StackedLinear(nn.Module):
@@ -75,8 +75,11 @@ class RoutedExperts(Experts):
     def forward(self, rows: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
         """rows "r d", sorted by their `expert` "r" -> "r d", in the precision of autocast."""
         rows = rows.to(_compute_dtype(rows))
-        hidden = F.gelu(self.fc1(rows, expert, ends), approximate="tanh")
-        return self.fc2(hidden, expert, ends)
+        if rows.device.type in GROUPED_DEVICES and rows.dtype != torch.float64:
+            hidden = F.gelu(self.fc1(rows, expert, ends), approximate="tanh")
+            return self.fc2(hidden, expert, ends)
+        fc1, fc2 = self.fc1, self.fc2
+        return expert_loop(rows, (fc1.weight, fc1.bias), (fc2.weight, fc2.bias), ends)
 
 
 class SharedExperts(Experts):

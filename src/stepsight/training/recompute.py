@@ -24,6 +24,7 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
+from stepsight.models.expert_loop import OPERATOR
 from stepsight.models.moe import MoE
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]  # first run, second run
@@ -34,6 +35,7 @@ _NAMES = (
     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
 )  # fmt: skip
 COSTLY = [getattr(torch.ops.aten, name).default for name in _NAMES]  # kept by "selective"
+COSTLY.append(OPERATOR)  # experts on a CPU
 
 
 def recompute(blocks: Sequence[nn.Module], mode: str) -> None:
