@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def config_of(model: str, side: int, batch: int, folder: Path, **training: Any) 
         small_vae().save_pretrained(vae)
     rows = {"start": 0.0, "rollout": 0.0, "denoise": 1.0}
     settings = {"rows": rows, "loss": "squared", "precision": "bf16", "optimizer": "adamw"}
-    settings |= {"batch": batch, "images": 100_000, "processes": 1, "micro_batch": str(batch)}
+    settings |= {"batch": batch, "images": 1000 * batch, "processes": 1, "micro_batch": str(batch)}
     settings |= NEVER | {"latents": str(folder / "latents")} | training
     scenes = {"size": [side, side], "count": SAMPLES, "eval_count": 2}
     return from_dict(
@@ -49,6 +50,8 @@ def config_of(model: str, side: int, batch: int, folder: Path, **training: Any) 
 
 def figures(config: RunConfig, size: str) -> dict[str, Any]:
     """What a profile of a few steps says; see `training.profile.run`."""
+    gc.collect()  # a network before this one is not to count with its memory,
+    torch.compiler.reset()  # nor with what may be compiled
     if size == "tiny":
         return profiled(config, steps=1, warm_up=1, traced=1)
     return profiled(config, steps=15, warm_up=6, traced=0)

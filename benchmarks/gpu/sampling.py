@@ -46,7 +46,13 @@ def run(size: str) -> Iterator[Row]:
     what = f"{model} at {side} px, {nfe} x {members}"
     yield Row(what, whole, "s", None if tiny else SECONDS, most=True)
     latency = 1e3 * one / nfe
-    yield Row(f"{what[:-2]}1, a call", latency, "ms", None if tiny else LATENCY, most=True)
+    yield Row(
+        f"{model} at {side} px, {nfe} x 1, a call",
+        latency,
+        "ms",
+        None if tiny else LATENCY,
+        most=True,
+    )
     with torch.compiler.set_stance("force_eager"), mock.patch.object(graphs, "FEW", 0):
         gain = spent(members) / whole
     yield Row(f"{what}, times that neither compiled nor recorded", gain, "", None if tiny else GAIN)

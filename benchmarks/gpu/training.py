@@ -23,10 +23,10 @@ def run(size: str) -> Iterator[Row]:
     models: dict[str, Any] = {"DiT-32x2/2": None} if tiny else TARGETS
     side, batch = (64, 4) if tiny else (256, 256)
     with tempfile.TemporaryDirectory() as name:
-        rates = {}
+        rates, peaks = {}, {}
         for model, target in models.items():
             found = figures(config_of(model, side, batch, Path(name)), size)
-            rates[model] = found["images_per_s"]
+            rates[model], peaks[model] = found["images_per_s"], found["peak_bytes"]
             yield Row(f"{model}, MFU", found["mfu"], "", target, note=_told(found))
             share = found["parts_s"]["data wait"] / found["step_s"]
             yield Row(
@@ -39,6 +39,14 @@ def run(size: str) -> Iterator[Row]:
                 found = figures(config_of(model, side, batch, Path(name)), size)
             gain = rates[model] / found["images_per_s"]
             yield Row(f"{model}, times the step not compiled", gain, "", None if tiny else GAIN)
+        for way in ("selective", "block"):
+            model = "DiT-32x2/2" if tiny else "DiT-B/2"
+            found = figures(config_of(model, side, batch, Path(name), recompute=way), size)
+            time, memory = rates[model] / found["images_per_s"], found["peak_bytes"] / peaks[model]
+            yield Row(
+                f"{model}, recompute {way}, memory", memory, "of without", note=_memory(found)
+            )
+            yield Row(f"{model}, recompute {way}, time", time, "of without")
         model = next(reversed(models))
         found = figures(config_of(model, side, batch, Path(name), optimizer="muon"), size)
         share = found["parts_s"]["clip, optimizer"] / found["step_s"]
