@@ -8,7 +8,7 @@ to the channels of the backbone); `code` is both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -21,6 +21,7 @@ from stepsight import checkpoint
 from stepsight.checkpoint import CheckpointError
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.execution.config import Precision
 from stepsight.execution.precision import lowered
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Codec, CodecShape, open_codec
@@ -132,12 +133,16 @@ def saved_network(
     return net
 
 
-def saved_codec(saved: checkpoint.Checkpoint) -> Codec:
+def saved_codec(saved: checkpoint.Checkpoint, precision: Precision = "auto") -> Codec:
     """The codec a checkpoint was trained in: the copy in its run folder, else the folder named.
+    precision: that it computes in; "auto": as the run has it.
 
     Raises CheckpointError if that is another VAE.
     """
-    codec = open_codec(saved.config.codec, kept=saved.path.parent.parent / checkpoint.CODEC)
+    settings = saved.config.codec
+    if precision != "auto":
+        settings = replace(settings, precision=precision)
+    codec = open_codec(settings, kept=saved.path.parent.parent / checkpoint.CODEC)
     trained = saved.meta.get("codec", codec.name)
     if codec.name != trained:
         raise CheckpointError(

@@ -94,14 +94,14 @@ class DensePipeline:
 
         weights: "ema", averaged over training, or "raw", as they are being trained; the uncertainty
         of these is not calibrated, which was done with the average.
-        precision: that the network computes in (`execution.precision`); "auto": what the run asked
-        for, as it means on this device.
+        precision: that network and codec compute in (`execution.precision`); "auto": what the run
+        asked for, as it means on this device.
         Raises CheckpointError if it is missing, unfinished, damaged or another model's.
         """
         opened = isinstance(path, checkpoint.Checkpoint)
         saved = path if opened else checkpoint.read(path, lazy=True)
         tasks = build_tasks(saved.config.tasks)
-        codec, raw = saved_codec(saved), weights == "raw"
+        codec, raw = saved_codec(saved, precision), weights == "raw"
         file = checkpoint.RAW if raw else checkpoint.BACKBONE
         asked = saved.config.training.precision if precision == "auto" else precision
         net = saved_network(saved, tasks, codec, file, device, resolved(asked, device))
