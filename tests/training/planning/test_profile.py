@@ -16,7 +16,7 @@ from stepsight.cli import train
 from stepsight.errors import UserError
 from stepsight.training import profile
 from stepsight.training.planning.dry_run import describe
-from stepsight.training.profile import PARTS, TRACED, WARM_UP, Profile, ceiling, memory, run
+from stepsight.training.profile import PARTS, TRACED, WARM_UP, StepProfile, ceiling, memory, run
 from stepsight.training.progress import Progress
 
 ROOT = Path(__file__).parents[3]
@@ -83,7 +83,7 @@ def test_it_is_said_in_a_table(profiled):
 
 
 def test_a_part_lasts_as_long_as_its_block_and_processors_rest_in_it(tmp_path):
-    found = Profile(3, CPU, Progress(), tmp_path / "profile/trace.json")
+    found = StepProfile(3, CPU, Progress(), tmp_path / "profile/trace.json")
     with profile.working(found):
         while not profile.over():
             with profile.part("data wait"):
@@ -171,7 +171,7 @@ def test_of_several_processes_the_first_one_speaks(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_mark_does_not_wait_for_the_gpu(tmp_path):
     gpu = torch.device("cuda")
-    found = Profile(STEPS, gpu, Progress(), tmp_path / "profile/trace.json")
+    found = StepProfile(STEPS, gpu, Progress(), tmp_path / "profile/trace.json")
     a = torch.randn(4096, 4096, device=gpu)
     with profile.working(found):
         while not profile.over():

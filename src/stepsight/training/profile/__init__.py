@@ -1,6 +1,6 @@
 """Where the time of a training step goes: what `train.py --profile N` measures.
 
-The loop marks its parts, `with profile.part("forward"):`, which does nothing unless a `Profile` is
+The loop marks its parts, `with profile.part("forward"):`, which does nothing unless a `StepProfile` is
 at work. A mark is a look at the clocks and, on a GPU, an event recorded on the stream of the step.
 Nobody waits for it: times are read when all steps are done, so that the host runs ahead of the
 device as it always does. On a GPU a part therefore lasts as long as the device works or idles in it
@@ -27,7 +27,7 @@ PARTS = ("data wait", "forward", "backward", "clip, optimizer", "average", CHECK
 
 
 @dataclass(frozen=True)
-class Mark:
+class Moment:
     """A moment of a run."""
 
     wall: float  # seconds
@@ -35,14 +35,14 @@ class Mark:
     event: torch.cuda.Event | None
 
     @classmethod
-    def now(cls, device: torch.device) -> Mark:
+    def now(cls, device: torch.device) -> Moment:
         event = None
         if device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
         return cls(time.perf_counter(), time.process_time(), event)
 
-    def seconds(self, since: Mark) -> tuple[float, float]:
+    def seconds(self, since: Moment) -> tuple[float, float]:
         """On the device (on a CPU by the wall clock) and of the processor."""
         if self.event is not None and since.event is not None:
             wall = since.event.elapsed_time(self.event) / 1e3
@@ -51,11 +51,11 @@ class Mark:
         return wall, self.processor - since.processor
 
 
-Span = tuple[Mark, Mark]
+Span = tuple[Moment, Moment]
 
 
 @dataclass
-class Profile:
+class StepProfile:
     """Some steps of a run: first they warm up, then they are measured, then a few are traced."""
 
     steps: int  # that are measured
@@ -66,7 +66,7 @@ class Profile:
     traced: int = TRACED
     taken: int = 0
     spans: dict[str, list[Span]] = field(default_factory=lambda: {name: [] for name in PARTS})
-    whole: list[Mark] = field(default_factory=list)  # the beginning and the end of what is measured
+    whole: list[Moment] = field(default_factory=list)  # the beginning and the end of what is measured
     flops: list[float] = field(default_factory=list)  # spent by then
     peak: int = 0  # bytes at most allocated on a GPU meanwhile
 
@@ -90,10 +90,10 @@ class Profile:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         with record_function(name) if self.traces else nullcontext():
-            began = Mark.now(self.device)
+            began = Moment.now(self.device)
             yield
             if self.measures or name == CHECKPOINT:
-                self.spans[name].append((began, Mark.now(self.device)))
+                self.spans[name].append((began, Moment.now(self.device)))
 
     def stepped(self) -> None:
         """Count a step."""
@@ -108,18 +108,18 @@ class Profile:
             self._tracer.export_chrome_trace(str(self.trace))
 
     def _note(self) -> None:
-        self.whole.append(Mark.now(self.device))
+        self.whole.append(Moment.now(self.device))
         self.flops.append(self.progress.training_flops)
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated()
             torch.cuda.reset_peak_memory_stats()
 
 
-_at_work: Profile | None = None
+_at_work: StepProfile | None = None
 
 
 @contextmanager
-def working(profile: Profile) -> Iterator[None]:
+def working(profile: StepProfile) -> Iterator[None]:
     """The loop's marks are this profile's while the block lasts."""
     global _at_work
     _at_work = profile

@@ -20,7 +20,7 @@ from stepsight.training.folder import RunWriter
 from stepsight.training.learner import Learner
 from stepsight.training.loop import train
 from stepsight.training.planning.judge import size
-from stepsight.training.profile import CHECKPOINT, PARTS, TRACED, WARM_UP, Profile
+from stepsight.training.profile import CHECKPOINT, PARTS, TRACED, WARM_UP, StepProfile
 from stepsight.training.profile.ceiling import matmul_flops
 from stepsight.training.profile.memory import allocated, held, planned
 from stepsight.training.progress import Progress
@@ -55,7 +55,7 @@ def profiled(
     """
     folder = writer.path / FOLDER
     trace = folder / (TRACE if writer.main else f"{distributed.rank()}-{TRACE}")
-    found = Profile(steps, learner.device, progress, trace)
+    found = StepProfile(steps, learner.device, progress, trace)
     with profile.working(found):
         train(learner, feed, progress, writer, console)  # which saves, last
     ceiling = matmul_flops(learner.device, learner.precision)  # of all processes at a time
@@ -67,7 +67,7 @@ def profiled(
     return folder
 
 
-def figures_of(learner: Learner, found: Profile, ceiling: float) -> dict[str, Any]:
+def figures_of(learner: Learner, found: StepProfile, ceiling: float) -> dict[str, Any]:
     """What was measured, of one process: seconds a step by part, speed, memory.
 
     A checkpoint counts with its share: one is due every `training.checkpoint_every` pictures.
