@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from stepsight.training import profile
 from stepsight.training.fit import prepare
 from stepsight.training.folder import RunWriter
 from stepsight.training.loop import train
-from stepsight.training.profile import Profile
+from stepsight.training.profile import StepProfile
 from stepsight.training.profile.ceiling import matmul_flops
 from stepsight.training.profile.run import figures_of
 from stepsight.training.progress import Progress
@@ -61,7 +62,7 @@ def profiled(config: RunConfig, steps: int, warm_up: int, traced: int) -> dict[s
         writer.create(config)
         learner, feed = prepare(RunSpec.of(config, writer.path), console)
         trace = writer.path / "profile" / "trace.json"
-        found = Profile(steps, learner.device, progress, trace, warm_up, traced)
+        found = StepProfile(steps, learner.device, progress, trace, warm_up, traced)
         with profile.working(found):
             train(learner, feed, progress, writer, console)
         clock = time.perf_counter if learner.device.type == "cuda" else time.process_time
@@ -79,7 +80,7 @@ def row_of(model: str, precision: str, way: str, steps: int = 2, **changes: Any)
         found["flops_per_step"] / found["matmul_flops_per_s"],
     )
     memory = {name: found[name] for name in ("peak_bytes", "planned_bytes")}
-    times = {"seconds": seconds, "floor_seconds": floor}
+    times = {"seconds": seconds, "floor_seconds": floor, "parts": found["parts_processor_s"]}
     return (
         {"model": model, "precision": precision, "recompute": way, **MODELS[model]} | memory | times
     )
@@ -96,12 +97,12 @@ def main() -> None:
         kept = [row for row in kept if row["model"] != model]
         for precision in PRECISIONS:
             for way in WAYS:
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    row = pool.apply(row_of, (model, precision, way))
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    row = pool.submit(row_of, model, precision, way).result()
                 kept.append(row)
                 print(told(row), flush=True)
-        if door.json:
-            door.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                if door.json:
+                    door.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def told(row: dict[str, Any]) -> str:
