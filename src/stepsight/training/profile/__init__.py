@@ -1,6 +1,6 @@
 """Where the time of a training step goes: what `train.py --profile N` measures.
 
-The loop marks its parts, `with profile.part("forward"):`, which does nothing unless a `StepProfile` is
+The loop marks its parts, `with profile.part("forward"):`, which does nothing unless `StepProfile` is
 at work. A mark is a look at the clocks and, on a GPU, an event recorded on the stream of the step.
 Nobody waits for it: times are read when all steps are done, so that the host runs ahead of the
 device as it always does. On a GPU a part therefore lasts as long as the device works or idles in it
@@ -66,7 +66,7 @@ class StepProfile:
     traced: int = TRACED
     taken: int = 0
     spans: dict[str, list[Span]] = field(default_factory=lambda: {name: [] for name in PARTS})
-    whole: list[Moment] = field(default_factory=list)  # the beginning and the end of what is measured
+    whole: list[Moment] = field(default_factory=list)  # beginning and end of what is measured
     flops: list[float] = field(default_factory=list)  # spent by then
     peak: int = 0  # bytes at most allocated on a GPU meanwhile
 
