@@ -1,6 +1,6 @@
 """Where the time of a training step goes: what `train.py --profile N` measures.
 
-The loop marks its parts, `with profile.part("forward"):`, which does nothing unless `StepProfile` is
+The loop marks its parts, `with profile.part("forward"):`, which is nothing unless `StepProfile` is
 at work. A mark is a look at the clocks and, on a GPU, an event recorded on the stream of the step.
 Nobody waits for it: times are read when all steps are done, so that the host runs ahead of the
 device as it always does. On a GPU a part therefore lasts as long as the device works or idles in it
