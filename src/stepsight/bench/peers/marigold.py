@@ -42,16 +42,21 @@ CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 
 def marigold() -> Any:
     """diffusers' pipeline, whose module names two types of transformers that it does not use here:
-    without that package they are stood in for."""
+    without that package they are stood in for, as long as it is imported."""
     import diffusers  # noqa: F401  (looks for transformers itself, before there is a stand-in)
 
     name = "transformers"
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
+    lacking = importlib.util.find_spec(name) is None
+    if lacking:
         stub = types.SimpleNamespace(CLIPTextModel=object, CLIPTokenizer=object)
         sys.modules[name] = stub  # type: ignore[assignment]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from diffusers.pipelines.marigold import pipeline_marigold_depth as depth
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from diffusers.pipelines.marigold import pipeline_marigold_depth as depth
+    finally:
+        if lacking:
+            del sys.modules[name]
     return depth.MarigoldDepthPipeline
 
 
