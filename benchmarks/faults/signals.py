@@ -116,12 +116,12 @@ def _laid(folder: Path, number: signal.Signals, call: int) -> None:
     system about checkpoints; 0: at none."""
     descend, home, left = Learner.descend, str(folder / "checkpoints"), [call]
 
-    def noted(learner: Learner, progress: Any, *arguments: Any) -> str:
-        fault = descend(learner, progress, *arguments)
+    def noted(learner: Learner, progress: Any, *arguments: Any) -> Any:
+        verdict = descend(learner, progress, *arguments)
         if os.environ["RANK"] == "0":
             with (folder / "steps").open("a") as file:
                 file.write(f"{progress.step + 1}\n")
-        return fault
+        return verdict
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in CALLS and str(arguments[0]).startswith(home):
@@ -138,7 +138,7 @@ def _twice(folder: Path, processes: int) -> str:
     """Two INTs to a step that does not end."""
     descend = Learner.descend
 
-    def endless(learner: Learner, progress: Any, *arguments: Any) -> str:
+    def endless(learner: Learner, progress: Any, *arguments: Any) -> Any:
         if progress.step == 4:
             (folder / "waits").touch()
             time.sleep(60)

@@ -52,14 +52,17 @@ def test_numbers_agree_with_the_network_and_with_each_other(lab):
 
 def test_memory_counts_weights_moments_and_activations():
     muon, adamw = (
-        describe(config("split-8", optimizer=name, precision="float32")) for name in ("muon", "adamw")
+        describe(config("split-8", optimizer=name, precision="float32"))
+        for name in ("muon", "adamw")
     )
     kept = adamw["memory_bytes_activations"]  # more than the gradients, which come as they go
     assert kept > 0 and adamw["memory_bytes"] == kept + 4 * 4 * adamw["params_total"]
     assert kept < muon["memory_bytes"] < adamw["memory_bytes"]
     halved = describe(config("split-8", micro_batch="8", precision="float32"))
     assert halved["memory_bytes_activations"] == pytest.approx(kept / 2, rel=0.01)
-    larger = describe(config("split-8", (128, 128), precision="float32"))["memory_bytes_activations"]
+    larger = describe(config("split-8", (128, 128), precision="float32"))[
+        "memory_bytes_activations"
+    ]
     assert larger > 3 * kept
 
 

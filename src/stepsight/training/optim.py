@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
             for p in params:
                 alike[(p.shape[0], p[0].numel())].append(p)
             looks = {
-                shape: torch.stack([full(p.grad).reshape(shape) for p in some])
+                shape: torch.stack([full(_grad(p)).reshape(shape) for p in some])
                 for shape, some in alike.items()
             }
             updates, lr = shared_out(looks, self.dtype), group["lr"]
@@ -114,6 +114,11 @@ class Muon(torch.optim.Optimizer):
                 torch.where(self.found_inf.bool(), buffer, grad, out=grad)
         torch._foreach_lerp_(buffers, grads, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_lerp_(grads, buffers, momentum)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def shared_out(
