@@ -108,7 +108,6 @@ def test_the_steps_of_dit_and_ours_descend_alike():
 def test_the_stored_ratios_are_of_the_benches_there_are():
     stored = json.loads(STORED.read_text())
     assert stored["format"] == 1 and stored["setup"]["size"] in ("cpu", "gpu")
-    assert list(stored["protocols"]) == list(BENCHES)
-    assert {row["bench"] for row in stored["rows"]} == set(BENCHES)
+    assert {row["bench"] for row in stored["rows"]} == set(stored["protocols"]) <= set(BENCHES)
     fields = {"bench", *asdict(Row("", "", "", 1.0))}
     assert all(row.keys() == fields for row in stored["rows"])
