@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from stepsight.bench.peers.marigold import marigold
 
 
 @pytest.fixture(scope="session")
@@ -35,16 +33,9 @@ def misfit() -> Callable[[Tensor, Tensor], float]:
 
 
 @pytest.fixture(scope="session")
-def released() -> Iterator[Callable[..., tuple[Tensor, Tensor | None]]]:
-    """diffusers' own ensembling, whose module imports a text encoder that it does not use here."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        warnings.simplefilter("ignore")
-        pytest.importorskip("diffusers")
-        if importlib.util.find_spec("transformers") is None:
-            stub = types.SimpleNamespace(CLIPTextModel=object, CLIPTokenizer=object)
-            patch.setitem(sys.modules, "transformers", stub)
-        from diffusers.pipelines.marigold import pipeline_marigold_depth
-    yield pipeline_marigold_depth.MarigoldDepthPipeline.ensemble_depth
+def released() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """diffusers' own ensembling."""
+    return marigold().ensemble_depth
 
 
 def _smooth(count: int, side: int = 24, seed: int = 0) -> Tensor:

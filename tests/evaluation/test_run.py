@@ -60,6 +60,20 @@ def test_an_evaluation_writes_results_tables_grids_and_records(lab, tmp_path):
     assert len(directions) == len(lines) and all(line.time for line in lines)
 
 
+def test_a_score_says_what_it_was_computed_in(lab, tmp_path):
+    """Beside the score wherever it stands; the records of laws, which go over machines, do not."""
+    pipeline, ledger = lab.pipeline(), tmp_path / "records.jsonl"
+    found = {}
+    for precision in ("float32", "bf16"):
+        pipeline.asked = precision
+        out = tmp_path / precision
+        (row,) = evaluate(out, pipeline, {"depth": lab.held}, PLAN, WHO, ledger)
+        page = (out / "evaluation.html").read_text()
+        found[precision] = row.options.get("precision"), ", bf16" in page
+    assert found == {"float32": (None, False), "bf16": ("bf16", True)}
+    assert len({line.sampler for line in records.read(ledger)[0]}) == 1
+
+
 def test_a_sweep_has_one_record_a_task_and_setting(lab, tmp_path):
     pipeline = lab.pipeline()
     sources = {task: lab.held for task in ("depth", "semantic")}

@@ -56,5 +56,6 @@ def test_what_is_cast_once_is_what_autocast_would_cast_each_time():
         assert torch.equal(lowered(net, "bf16")(x), expected)
     kinds = {name: p.dtype for name, p in net.named_parameters()}
     assert kinds["0.weight"] == kinds["3.bias"] == torch.bfloat16
+    assert kinds["2.experts.fc1.weight"] == kinds["2.experts.fc2.bias"] == torch.bfloat16
     assert kinds["1.weight"] == kinds["2.gate.weight"] == torch.float32
     assert {p.dtype for p in lowered(nn.Linear(2, 2), "float32").parameters()} == {torch.float32}

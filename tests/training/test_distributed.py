@@ -94,7 +94,10 @@ def test_two_processes_train_as_one(one, two, run):
     in their valid pixels. Sharded too, experts, and a VAE."""
     assert len(one[run]) == 8 and len({round(loss, 3) for loss in one[run]}) > 4
     for found in two:
-        assert found[run] == pytest.approx(one[run], rel=1e-5, abs=1e-6)
+        rounding = (
+            1e-5 if run.startswith("vae") else 1e-6
+        )  # of a VAE, whose losses start at about 1
+        assert found[run] == pytest.approx(one[run], abs=rounding)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stepsight import distributed, signals
 from stepsight.cli.entry import at_least, guarded
-from stepsight.cli.flags import Configured, configured
+from stepsight.cli.flags import Configured, configured, setting_of
 from stepsight.config import RunConfig
 from stepsight.config.files import naming
 from stepsight.errors import UserError
@@ -52,6 +52,8 @@ class Args:
         given = configured(Args, arguments, prog)
         if given.args.precision is None:
             return given
+        if "training.precision" in map(setting_of, arguments):
+            raise UserError("--precision is short for --training.precision: give one of them.")
         training = replace(given.config.training, precision=given.args.precision)
         return replace(given, config=replace(given.config, training=training))
 

@@ -160,5 +160,6 @@ def _sampler_text(model: Model) -> str:
     samples and merges."""
     starts = starts_text(model.pipeline.diffusion.settings)
     options = model.provenance.options
-    others = (str(value) for name, value in options.items() if name not in STARTS)
+    unsaid = (*STARTS, "precision")  # laws go over machines, whose precisions differ
+    others = (str(value) for name, value in options.items() if name not in unsaid)
     return " ".join([model.sampler, *starts, *others])

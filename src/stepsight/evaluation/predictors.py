@@ -160,7 +160,7 @@ class Model(Predictor):
         config, usual = self.pipeline.config, self.pipeline.default_setting(self.name)
         usually = sampling_options(config.diffusion, config.tasks[self.name])
         usually |= {"temperature": usual.temperature, "views": usual.views, "weights": "ema"}
-        usually["precision"] = config.training.precision
+        usually["precision"] = "float32"
         settings, options = self.pipeline.diffusion.settings, self._sampling_options()
         return Provenance(
             self.sampler,
@@ -174,7 +174,6 @@ class Model(Predictor):
     @property
     def subject(self) -> Mapping[str, Any]:
         weights = {"checkpoint": self.pipeline.name, "sampler": self.sampler, "kept": self.keep}
-        weights["computed"] = self.pipeline.precision
         weights["calibration"] = dict(self._calibration)
         settings = {"nfe": list(self.nfe), "members": list(self.members), "seed": self.seed}
         return weights | self._sampling_options() | {"merges": list(self.merges)} | settings
@@ -245,7 +244,7 @@ class Model(Predictor):
     def _sampling_options(self) -> dict[str, Any]:
         options = sampling_options(self.pipeline.diffusion.settings, self.task)
         options |= {"size": self.size, "weights": self.pipeline.weights}
-        return options | {"precision": self.pipeline.asked}
+        return options | {"precision": self.pipeline.precision}
 
     def _working(self, batch: Batch, view: ProtocolView) -> DensePipeline:
         return working_at(self.pipeline, self.name, grid_of(batch), self.size, view.working)

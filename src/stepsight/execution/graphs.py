@@ -21,6 +21,7 @@ Work = Callable[..., Tensor]
 
 FEW = 16  # rows up to which work is recorded
 CALLS = 2  # that are run as they are before, so that all that is made once is made
+KNOWN = 1000  # kinds of work whose calls are counted at a time
 HELD = 8  # recordings at a time; each has the memory of its intermediate results
 
 
@@ -59,6 +60,8 @@ class Graphs:
 
     def _run(self, key: Hashable, work: Work, inputs: Sequence[Tensor]) -> Tensor:
         if key not in self._held:
+            if len(self._calls) > KNOWN:  # of pictures of ever other sizes
+                self._calls.clear()
             self._calls[key] = self._calls.get(key, 0) + 1
             if self._calls[key] <= CALLS:
                 return work(inputs)

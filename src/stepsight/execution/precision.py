@@ -59,10 +59,12 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 def lowered(net: nn.Module, precision: str) -> nn.Module:
     """The network itself, ready to be sampled from under `computing`: the weights that autocast
-    would cast at every call are cast once and for all. Norms, embeddings and routers stay float32.
+    would cast at every call, or that a module says it casts itself (`casts`), are cast once and for
+    all. Norms, embeddings and routers stay float32.
     """
     if precision != "float32":
         for name, module in net.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d) and not name.endswith(".gate"):
+            casts = isinstance(module, nn.Linear | nn.Conv2d) or getattr(module, "casts", False)
+            if casts and not name.endswith(".gate"):
                 module.to(DTYPES[precision])
     return net

@@ -46,6 +46,8 @@ def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 class StackedLinear(nn.Module):
     """`count` linear maps of one shape: weight "e o i", bias "e o"."""
 
+    casts = True  # its weights to the precision of the rows
+
     def __init__(self, count: int, inputs: int, outputs: int) -> None:
         super().__init__()
         bound = math.sqrt(6 / (inputs + outputs))  # Xavier uniform, an expert at a time

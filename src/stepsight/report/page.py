@@ -124,12 +124,13 @@ def differences(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def setting_text(result: Result) -> str:
-    """What was spent on a prediction, as far as that is known."""
+    """What was spent on a prediction, as far as that is known, and what it was computed in unless
+    that is float32."""
     members = count(result.members, "member")
     spent = f"{result.nfe} NFE x {members}" if result.nfe else members
     start = "" if result.temperature is None else f", T {result.temperature:g}"
-    views = result.views or "none"
-    return f"{result.sampler}, {spent}{start}" + ("" if views == "none" else f", {views}")
+    further = (None if result.views == "none" else result.views, result.options.get("precision"))
+    return ", ".join([f"{result.sampler}, {spent}{start}", *filter(None, further)])
 
 
 def images_text(result: Result) -> str:

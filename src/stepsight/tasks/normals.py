@@ -92,4 +92,4 @@ class Normals(Task, NormalsSettings):
         """Between our axes and the target's, "b 3 h w"; its own inverse."""
         if self.axes == "right_down_forward":
             return normals
-        return normals * normals.new_tensor([1.0, -1.0, -1.0])[:, None, None]
+        return torch.cat([normals[:, :1], -normals[:, 1:]], dim=1)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-import types
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from stepsight.bench.peers.marigold import PARTS, marigold
 
 WIDTH = 16  # of the prompt
 SIZE = (64, 96)  # a multiple of the strides of U-Net (4) and VAE (8)
@@ -37,13 +35,6 @@ VAE: dict[str, Any] = {
     "layers_per_block": 1,
     "latent_channels": 4,
     "norm_num_groups": 4,
-}
-PARTS = {  # of model_index.json
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
 }
 # scheduler/scheduler_config.json: v1.0 leaves the spacing to diffusers, which takes "leading"
 V1_0 = {
@@ -94,15 +85,8 @@ def diffusers_folder(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def marigold_classes() -> dict[str, Any]:
-    """diffusers' pipelines; transformers, which they import for two type names, may be absent."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        warnings.simplefilter("ignore")
-        if importlib.util.find_spec("transformers") is None:
-            stub = types.SimpleNamespace(CLIPTextModel=object, CLIPTokenizer=object)
-            patch.setitem(sys.modules, "transformers", stub)
-        from diffusers.pipelines.marigold import pipeline_marigold_depth as depth
-        from diffusers.pipelines.marigold import pipeline_marigold_normals as normals
-    return {"depth": depth.MarigoldDepthPipeline, "normals": normals.MarigoldNormalsPipeline}
+    """diffusers' pipelines."""
+    return {task: marigold(task) for task in ("depth", "normals")}
 
 
 @pytest.fixture

@@ -148,6 +148,12 @@ def test_precision_is_a_flag(name):
     assert given.config.training.precision == name
 
 
+def test_a_precision_that_is_given_twice_is_refused():
+    twice = ["--precision", "bf16", "--training.precision", "float32"]
+    with pytest.raises(UserError, match="short for --training.precision"):
+        train.Args.parse(twice, "train.py")
+
+
 @pytest.mark.slow
 def test_of_several_processes_the_first_one_speaks(tmp_path):
     small = ["--model.name", "split-8", "--data.scenes.size", "32", "32"]

@@ -40,9 +40,9 @@ PARTS = {
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 
 
-def marigold() -> Any:
-    """diffusers' pipeline, whose module names two types of transformers that it does not use here:
-    without that package they are stood in for, as long as it is imported."""
+def marigold(task: str = "depth") -> Any:
+    """diffusers' pipeline for depth or normals, whose module names two types of transformers that
+    it does not use here: without that package they are stood in for, while it is imported."""
     import diffusers  # noqa: F401  (looks for transformers itself, before there is a stand-in)
 
     name = "transformers"
@@ -53,11 +53,12 @@ def marigold() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from diffusers.pipelines.marigold import pipeline_marigold_depth as depth
+            pipelines = "diffusers.pipelines.marigold"
+            module = importlib.import_module(f"{pipelines}.pipeline_marigold_{task}")
     finally:
         if lacking:
             del sys.modules[name]
-    return depth.MarigoldDepthPipeline
+    return getattr(module, f"Marigold{task.title()}Pipeline")
 
 
 def write_folder(path: Path, unet: dict[str, Any], vae: tuple[int, ...]) -> Path:
