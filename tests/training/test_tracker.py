@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import ModuleType
 
 import pytest
@@ -112,5 +113,7 @@ def test_offline_writes_a_run_to_disk(lab, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = lab.fit(lab.config(("depth",), images=16, tracker="wandb-offline"), tmp_path / "run")
     (written,) = run.glob("wandb/offline-run-*/*.wandb")
-    content = written.read_bytes()
+    deadline = time.monotonic() + 30  # wandb's own process may still be writing
+    while b"train/loss" not in (content := written.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert b"val/depth/abs_rel" in content and b"train/loss" in content

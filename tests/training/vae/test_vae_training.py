@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(fit):
 def test_the_loss_falls_and_images_survive_better(fit, lab):
     folder = fit(config(images=320, batch=8, log_every=8, first_validation=8, validate_every=0))
     losses = lab.losses(folder)
-    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.75 * sum(losses[:3])  # a turn of each task
     first, last = (lab.rows(folder, "val")[i]["metrics"] for i in (0, -3))
     assert last["psnr"] > first["psnr"] + 1
 
