@@ -99,7 +99,7 @@ def test_closed_form_is_no_worse_than_the_release(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "member"])
-@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize("count", [3, 5])
 def test_closed_form_at_full_size_is_no_worse_and_faster(
     released, distorted, with_outlier, misfit, count: int, kind: str
 ):
@@ -118,5 +118,5 @@ def test_closed_form_at_full_size_is_no_worse_and_faster(
     theirs, other = took(lambda: released(members[:, None])[0][0, 0])
     published, _ = took(lambda: merge_affine(members, "published")[0])
     assert misfit(closed, truth) <= misfit(other, truth) * (1 + 1e-3)
-    if count == 10:  # a quiet machine shows some 110 for both
+    if count == 5:  # `stepsight bench merge` times ten
         assert theirs > 8 * ours and published > 30 * ours
