@@ -32,7 +32,7 @@ depth-anything-metric-hypersim@17a04bcb
 depth-anything-metric-kitti@3e75655c
 midas@705cac99
 midas-nyu@1d2ffc2b
-pixel-perfect-depth@ee0076e8
+pixel-perfect-depth@71179ed2
 monodepth2@e538185e
 monodepth2-benchmark@5d9eaddc
 da2k@c0cc3585

@@ -115,5 +115,9 @@ def test_what_depth_is_given_as_reaches_the_alignment(rng):
     row = get("pixel-perfect-depth")
     same = score(1 / values, batch, row, given="disparity")
     torch.testing.assert_close(same, score(values, batch, row))
+    rising = batch.depth**0.5 + 0.1 * values
+    affine = 0.5 * torch.log1p(rising) - 1  # as the model of that protocol answers
+    found = score(affine, batch, row, given="log1p")
+    torch.testing.assert_close(found, score(rising, batch, row))
     with pytest.raises(UserError, match="depth up to scale and shift, not disparity"):
         score(values, batch, get("seed-release-normalised-depth"), given="disparity")

@@ -55,7 +55,8 @@ class Args:
     sweep: bool = False  # all combinations: sweep.csv, frontier, fits, statements, pictures
     strategies: bool = False  # with --sweep: also what else could be done with the largest budget
     save_predictions: bool = False  # keep them, in the layout that --predictions reads
-    given: Literal["depth", "disparity", "log"] = "depth"  # what files of predicted depth hold
+    # what files of predicted depth hold
+    given: Literal["depth", "disparity", "log", "log1p"] = "depth"
     scale: float = 1000.0  # units per metre of an integer depth file
     pattern: str | None = None  # where a prediction is, e.g. {key}_disp.npy or {name}.png
     resize: bool = False  # predictions of another size than their image's

@@ -33,7 +33,7 @@ def depth_rows(
     With p the prediction, g the truth, e = ln p - ln g and means over an image's n scored pixels:
         abs_rel     mean |p - g| / (g + epsilon)
         sq_rel      mean (p - g)^2 / g, metres
-        deltaK      share with max(p/g, g/p) < 1.25^K, K = 1, 2, 3
+        deltaK      share with max(p/g, g/p) < 1.25^K, K = 0.5, 1, 2, 3
         above_1.25  share with max(p/g, g/p) > 1.25, MiDaS's error
         rmse, irmse sqrt(mean (p - g)^2), metres; the same of 1/p and 1/g, 1/metres
         rmse_log    sqrt(mean e^2)
@@ -103,6 +103,7 @@ def _errors(p: Tensor, g: Tensor, valid: Tensor, epsilon: float) -> Rows:
     return {
         "abs_rel": masked.mean((p - g).abs() / (g + epsilon), valid),
         "sq_rel": masked.mean((p - g).square() / g, valid),
+        "delta0.5": masked.mean(ratio < 1.25**0.5, valid),
         "delta1": masked.mean(ratio < 1.25, valid),
         "delta2": masked.mean(ratio < 1.25**2, valid),
         "delta3": masked.mean(ratio < 1.25**3, valid),

@@ -1,10 +1,12 @@
 """RANSAC: outliers without a vote, one answer an image whatever the batch, and the falling line."""
 
+import numpy as np
 import pytest
 import torch
+from numpy.random import RandomState
 
 from stepsight.metrics.alignment.leastsquares import affine_fit
-from stepsight.metrics.alignment.ransac import ransac_fit
+from stepsight.metrics.alignment.ransac import consensus, ransac_fit
 
 
 @pytest.fixture
@@ -61,5 +63,34 @@ def test_degenerate_images():
     flat = torch.ones(1, 1, 3, 3, dtype=torch.float64)
     truth = torch.arange(9.0, dtype=torch.float64).reshape(1, 1, 3, 3)
     everywhere = torch.ones_like(flat, dtype=torch.bool)
-    assert [float(x) for x in ransac_fit(flat, truth, everywhere, ["k"])] == [0, 4]  # the mean
-    assert all(x.isnan().all() for x in ransac_fit(flat, truth, ~everywhere, ["k"]))
+    assert [float(x) for x in ransac_fit(flat, truth, everywhere, ["k"])] == [4, 0]  # of the means
+    one = torch.zeros_like(everywhere)
+    one[0, 0, 1, 1] = True
+    for nothing_to_fit in (~everywhere, one, everywhere & truth.isnan()):
+        fitted = ransac_fit(flat, truth, nothing_to_fit, ["k"])
+        assert [float(x) for x in fitted] == [1, 0]
+
+
+@pytest.mark.parametrize("outliers, trials", [(0, 1), (150, 4), (450, 13)])
+def test_tries_stop_once_a_pair_without_outliers_has_been_drawn_with_99_percent(outliers, trials):
+    """log(1 - 0.99) / log(1 - w^2), of points on a line with a share w."""
+    p = torch.linspace(0, 1, 1000, dtype=torch.float64)
+    g = 3 * p + 1
+    g[:outliers] += 50 + torch.arange(outliers) ** 2
+    asked = RandomState(0)
+    near = consensus(p, g, asked)
+    assert near[outliers:].all() and not near[:outliers].any()
+    draws = RandomState(0)
+    drawn = 0
+    while draws.get_state()[2] != asked.get_state()[2] and drawn < 100:
+        draws.randint(1000)
+        drawn += 1
+    assert drawn == 2 * trials
+
+
+def test_few_points_are_drawn_by_a_permutation():
+    p = torch.linspace(0, 1, 40, dtype=torch.float64)
+    asked, draws = RandomState(3), RandomState(3)
+    assert consensus(p, 2 * p + 1, asked).all()
+    draws.permutation(40)
+    assert np.array_equal(asked.get_state()[1], draws.get_state()[1])

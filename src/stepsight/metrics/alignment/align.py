@@ -18,7 +18,7 @@ from stepsight.metrics import masked
 from stepsight.metrics.alignment.leastsquares import affine_fit
 from stepsight.metrics.alignment.ransac import ransac_fit
 
-Rule = Literal["none", "median", "scale", "affine", "ransac"]
+Rule = Literal["none", "median", "scale", "affine", "ransac_regressor"]
 Space = Literal["depth", "log", "log1p", "disparity"]
 
 KIN = {"depth": "depth-affine", "disparity": "marigold-disparity"}  # protocols of these spaces
@@ -45,7 +45,7 @@ def align(
     fit. Values given in the space of the fit enter it as they are, so affine-invariant disparity
     may be 0 or negative. `fit_to` restricts the fit to some of the valid pixels, `fit_positive` to
     those whose prediction is positive in the space of the fit, `fit_width` thins it (`thinned`);
-    `keys` name the images where pixels are drawn ("ransac").
+    `keys` name the images where pixels are drawn (RANSAC).
 
     In disparity space the fitted 1/depth is floored at 1e-3 per metre (Marigold,
     `least_square_disparity`). Raises UserError where a value that is not positive, or NaN, has to
@@ -77,7 +77,7 @@ def fit(
     match rule, space:
         case "affine", _:
             return affine_fit(p, g, valid)
-        case "ransac", _:
+        case "ransac_regressor", _:
             return ransac_fit(p, g, valid, keys)
         case "median", "log":
             return one, masked.median(g, valid) - masked.median(p, valid)

@@ -1,21 +1,28 @@
 """Scale and shift by random sample consensus (Fischler & Bolles 1981): outliers do not vote.
 
-The pairs of pixels that are tried are a function of the image's key, never of a global generator,
-so a score does not depend on the order or the batches in which images are scored.
+The steps are those of scikit-learn's `RANSACRegressor` with its defaults around a straight line, so
+that with the generator in the same state the same pairs of pixels are drawn and the same line is
+found. A score draws them by the image's key, never from a global generator, and so does not depend
+on the order or the batches in which images are scored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.random import RandomState
 from torch import Tensor
 
 from stepsight.metrics import masked
 from stepsight.metrics.alignment.leastsquares import affine_fit
-from stepsight.seeding import generator
+from stepsight.seeding import seed_of
 
-TRIALS = 100
+TRIALS = 1000  # at most; Pixel-Perfect Depth, `recover_metric_depth_ransac`
+CERTAIN = 0.99  # chance of a pair without outliers at which no more are tried
+PERMUTED = 0.01  # share of the pixels that a pair is, above which all are permuted to draw it
 
 
 def ransac_fit(
@@ -23,40 +30,72 @@ def ransac_fit(
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift, "b" each, of `pred "b ..."` to `truth` over valid pixels, float64.
 
-    The line through two pixels that most others lie near to, of 100 random pairs, refitted by least
-    squares to those within the threshold: the median absolute deviation of the image's truth from
-    its median. A line that falls is given up for the factor mean(truth) / mean(pred). Least squares
-    where no pair makes a line; NaN without valid pixels.
+    Least squares on the `consensus` of each image. A line that does not rise is given up for the
+    factor mean(truth) / mean(pred); without a consensus scale 1, shift 0.
     """
-    assert len(keys) == len(pred), (len(keys), len(pred))
-    inliers = torch.stack(
-        [_inliers(p, g, v, key) for p, g, v, key in zip(pred.double(), truth.double(), valid, keys)]
-    )
+    draws = [RandomState(seed_of("ransac", key) % 2**32) for key in keys]
+    return consensus_fit(pred, truth, valid, draws)
+
+
+def consensus_fit(
+    pred: Tensor, truth: Tensor, valid: Tensor, draws: Sequence[RandomState]
+) -> tuple[Tensor, Tensor]:
+    """The same with a generator per image."""
+    assert len(draws) == len(pred), (len(draws), len(pred))
+    inliers = torch.zeros_like(valid)
+    for image, (p, g, where, draw) in enumerate(zip(pred.double(), truth.double(), valid, draws)):
+        inliers[image, where] = consensus(p[where], g[where], draw)
     scale, shift = affine_fit(pred, truth, inliers)
     factor = masked.mean(truth, valid) / masked.mean(pred, valid)
-    falls = scale < 0
-    return torch.where(falls, factor, scale), torch.where(falls, 0.0, shift)
+    rises, lost = scale > 0, masked.count(inliers) == 0
+    scale = torch.where(lost, 1.0, torch.where(rises, scale, factor))
+    return scale, torch.where(rises & ~lost, shift, 0.0)
 
 
-def _inliers(pred: Tensor, truth: Tensor, valid: Tensor, key: str) -> Tensor:
-    """The pixels of one image near to the best line, bool of the shape of `valid`."""
-    p, g = pred[valid], truth[valid]
-    if not len(p):
-        return valid
-    middle = masked.median(g[None], torch.ones_like(g[None], dtype=torch.bool))
-    threshold = masked.median((g - middle)[None].abs(), torch.ones_like(g[None], dtype=torch.bool))
-    slopes, shifts = _lines(p, g, key)
-    near = [((s * p + t - g).abs() <= threshold).sum() for s, t in zip(slopes, shifts)]
-    best = torch.stack(near).argmax()
-    if near[int(best)] < 2:
-        return valid
-    residual = (slopes[best] * torch.where(valid, pred, 0.0) + shifts[best] - truth).abs()
-    return valid & (residual <= threshold)
+def consensus(p: Tensor, g: Tensor, draw: RandomState) -> Tensor:
+    """The points that lie near the best of the lines that were tried, bool "n", of `p`, `g` "n".
+
+    A line passes through two points (level where their p is the same), and near is within the
+    median absolute deviation of g from its median. The best has most points near, of equally many
+    the largest R^2 on them. Tried are 1000 lines, or fewer once a pair of near points has been
+    drawn with a chance of 99 %, if as many are inliers as near the best one.
+    """
+    best, near, trials = (1, -math.inf), torch.zeros_like(p, dtype=torch.bool), TRIALS
+    if len(p) < 2:
+        return near
+    everywhere = torch.ones_like(near)[None]
+    middle = masked.median(g[None], everywhere)
+    threshold = masked.median((g - middle).abs()[None], everywhere)
+    trial = 0
+    while trial < trials:
+        trial += 1
+        pair = _pair(len(p), draw)
+        (p_a, p_b), (g_a, g_b) = p[pair].tolist(), g[pair].tolist()
+        slope = 0.0 if p_a == p_b else (g_b - g_a) / (p_b - p_a)
+        residual = (g - (g_a + g_b) / 2 - slope * (p - (p_a + p_b) / 2)).abs()
+        inside = residual <= threshold
+        count = int(inside.sum())
+        if count < best[0]:
+            continue
+        spread = (g[inside] - g[inside].mean()).square().sum()
+        found = count, float(1 - residual[inside].square().sum() / spread)
+        if not found < best:  # a later line that is as good replaces an earlier one
+            best, near = found, inside
+            trials = min(trials, _enough(count / len(p)))
+    return near
 
 
-def _lines(p: Tensor, g: Tensor, key: str) -> tuple[Tensor, Tensor]:
-    """Slopes and shifts of lines through random pairs of pixels; NaN where a pair has no slope."""
-    pairs = torch.randint(len(p), (2, TRIALS), generator=generator("ransac", key)).to(p.device)
-    (p_a, p_b), (g_a, g_b) = p[pairs], g[pairs]
-    slopes = torch.where(p_a == p_b, torch.nan, (g_b - g_a) / (p_b - p_a))
-    return slopes, g_a - slopes * p_a
+def _pair(count: int, draw: RandomState) -> list[int]:
+    """Two of `count` points, as scikit-learn's `sample_without_replacement` draws them."""
+    if PERMUTED < 2 / count < 1 - PERMUTED:
+        return draw.permutation(count)[:2].tolist()
+    first = second = draw.randint(count)
+    while second == first:
+        second = draw.randint(count)
+    return [first, second]
+
+
+def _enough(share: float) -> int:
+    """Pairs to draw for one without outliers, where `share` of the points are inliers."""
+    hit = min(share**2, 1 - np.finfo(float).eps)
+    return math.ceil(math.log(1 - CERTAIN) / math.log1p(-hit))

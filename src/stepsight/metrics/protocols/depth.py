@@ -191,14 +191,14 @@ MIDAS_NYU = replace(
 PIXEL_PERFECT = Protocol(
     name="pixel-perfect-depth",
     task="depth",
-    description="Scale and shift of ln(1 + depth) by RANSAC (a falling line: the factor of the "
-    "means), clipped to [1e-3 m, the image's largest true depth]; AbsRel divides by truth + 1e-5; "
-    "mean over images. Pixels are drawn by the image's key. ETH3D is scored at its own size, not "
-    "at the source's 1360 x 2048.",
-    source="gangweix/pixel-perfect-depth",
-    metrics=("abs_rel", "delta1"),
+    description="Scale and shift of ln(1 + depth) by RANSAC as scikit-learn's RANSACRegressor runs "
+    "it (a line that does not rise: the factor of the means), clipped to [1e-3 m, the image's "
+    "largest true depth]; AbsRel divides by truth + 1e-5; mean over images. Pixels are drawn by "
+    "the image's key. ETH3D is scored at its own size, not at the source's 1360 x 2048.",
+    source="gangweix/pixel-perfect-depth, ppd/utils/align_depth_func.py",
+    metrics=("abs_rel", "delta1", "delta0.5", "delta2", "delta3"),
     averaging="per_image",
-    alignment="ransac",
+    alignment="ransac_regressor",
     space="log1p",
     min_depth=1e-3,
     clip="truth",

@@ -21,8 +21,8 @@ FITS = {
     "affine": "s, t = argmin sum_V (s x + t - y)^2",
     "scale": "s = sum_V x y / sum_V x^2, t = 0",
     "median": "s = median_V y / median_V x, t = 0",
-    "ransac": "s, t by RANSAC (100 pairs, threshold MAD_V y), least squares on inliers; "
-    "if s < 0: s = mean_V y / mean_V x, t = 0",
+    "ransac_regressor": "s, t by RANSAC (threshold MAD_V y, at most 1000 pairs), least squares on "
+    "inliers; if s <= 0: s = mean_V y / mean_V x, t = 0",
 }
 SHIFTS = {  # a factor of the depth is a shift of its logarithm
     "scale": "s = 1, t = mean_V (y - x)",
