@@ -18,18 +18,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.diffusion.config import DiffusionSettings, Spacing
+from stepsight.betas import ENDS, LEAST, LEVELS, published_signal, signal
+from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings, Spacing
 from stepsight.errors import UserError, suggest
 
-LEVELS = 1000  # N: tabulated noise levels, and the scale of the number the network is fed
+DISTILLED = 50  # levels 19, 39, ..., 999, at which a latent consistency model was trained
 KARRAS_RHO = 7.0  # Karras et al. 2022, below eq. 5
 Final = Literal["clean", "first_level"]
 
@@ -108,6 +109,10 @@ class Schedule(ABC):
         * "leading" visits every (1000 // steps)-th level from `offset` up: 10 steps with offset 1
           visit 901, 801, ..., 1, and start there from unit noise, as published samplers do.
         * "linspace" spreads the visits evenly from the last level to the first.
+        * "respaced" does so by adding up the distance, as the published code of Nichol & Dhariwal
+          2021 and DiT does: half levels may be rounded otherwise.
+        * "lcm" picks evenly among the levels that consistency distillation trains, and starts at the
+          last: 4 steps visit 999, 759, 499, 259 (Luo et al. 2023).
         * "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
         * "karras" spaces them evenly in (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5).
         * "custom" visits the `steps` times of `custom`.
@@ -152,6 +157,11 @@ class Schedule(ABC):
             levels = self.snap(torch.from_numpy(np.arange(LEVELS, 0, -LEVELS / steps)[:steps]))
         elif spacing == "leading":
             levels = 1 + _leading(steps, offset)
+        elif spacing == "respaced":
+            strides = np.full(steps - 1, (LEVELS - 1) / max(steps - 1, 1))
+            levels = 1 + torch.from_numpy(np.cumsum([0.0, *strides]).round()).flip(0)
+        elif spacing == "lcm":
+            levels = _distilled(steps)
         else:
             assert spacing == "linspace", f"no spacing {spacing}"
             levels = 1 + self.snap(torch.linspace(LEVELS - 1, 0, steps, dtype=torch.float64))
@@ -206,8 +216,12 @@ class RectifiedFlow(Schedule):
 class VariancePreserving(Schedule):
     """A table of betas (Ho et al. 2020), made continuous through its angle."""
 
-    name: str  # row of BETAS
+    name: str  # row of betas.ENDS
     zero_terminal_snr: bool = False
+    betas: tuple[float, ...] = ()  # first and last, where they are not the usual ones
+    least: float | None = (
+        None  # not None: diffusers' table in float32, and its alpha^2 in place of 0
+    )
     tabulated = True
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -272,10 +286,54 @@ class VariancePreserving(Schedule):
 
     def _piece(self, t: Tensor) -> tuple[Tensor, ...]:
         """Place within the interval holding t, angle at both ends, slope (per level) at both."""
-        angles, slopes = _angle_table(self.name, self.zero_terminal_snr, t.device)
+        angles, slopes = _angle_table(
+            self.name, self.betas, self.zero_terminal_snr, self.least, t.device
+        )
         level = t.double() * LEVELS
         left = level.long().clamp(0, LEVELS - 1)
         return level - left, angles[left], angles[left + 1], slopes[left], slopes[left + 1]
+
+
+@dataclass(frozen=True)
+class JoinedLevels(VariancePreserving):
+    """The same table, with sigma / alpha between its levels as diffusers' samplers find it: on
+    straight lines, or on straight lines of its logarithm."""
+
+    logarithmic: bool = False
+    whole: bool = False  # whether the network is given the nearest whole level
+
+    def condition(self, t: Tensor) -> Tensor:
+        level = super().condition(t)
+        return level.round() if self.whole else level
+
+    def _angle(self, t: Tensor) -> Tensor:
+        return torch.atan(self._ratio(t)[0])
+
+    def _d_angle(self, t: Tensor) -> Tensor:
+        ratio, slope = self._ratio(t)
+        return LEVELS * slope / (1 + ratio**2)
+
+    def _ratio(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sigma / alpha, and its slope per level; below the first level always on a line."""
+        u, *angles = self._piece(t)[:3]
+        left, right = (angle.tan() for angle in angles)
+        line = torch.lerp(left, right, u), right - left
+        if not self.logarithmic:
+            return line
+        rate = (right / left).log()
+        power = left * (rate * u).exp()
+        return torch.where(left > 0, power, line[0]), torch.where(left > 0, rate * power, line[1])
+
+
+def _distilled(steps: int) -> Tensor:
+    """The levels, counted from 1, that a latent consistency model visits, float64."""
+    if steps > DISTILLED:
+        raise UserError(
+            f"diffusion.spacing: 'lcm' has {DISTILLED} levels, too few for {steps} steps. Take at"
+            f" most {DISTILLED}, or another spacing."
+        )
+    place = torch.arange(steps, dtype=torch.float64) * DISTILLED / steps
+    return (DISTILLED - place.floor()) * (LEVELS // DISTILLED)
 
 
 def _leading(steps: int, offset: int) -> Tensor:
@@ -291,39 +349,21 @@ def _leading(steps: int, offset: int) -> Tensor:
     return levels
 
 
-def _linear_betas() -> np.ndarray:
-    """Ho et al. 2020, section 4."""
-    return np.linspace(1e-4, 2e-2, LEVELS)
-
-
-def _scaled_linear_betas() -> np.ndarray:
-    """Linear in the root; Rombach et al. 2022 (latent diffusion, Stable Diffusion)."""
-    return np.linspace(8.5e-4**0.5, 1.2e-2**0.5, LEVELS) ** 2
-
-
-def _cosine_betas() -> np.ndarray:
-    """Nichol & Dhariwal 2021, eq. 17, capped at 0.999."""
-    place = np.arange(LEVELS + 1) / LEVELS
-    alpha_bar = np.cos((place + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-
-
-BETAS = {"linear": _linear_betas, "scaled_linear": _scaled_linear_betas, "cosine": _cosine_betas}
-
-
-def rescale_to_zero_terminal_snr(alpha: np.ndarray) -> np.ndarray:
-    """Shift and stretch alpha "n": last value 0, first unchanged (Lin et al. 2024, alg. 1)."""
-    return (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
-
-
 @cache
-def _angle_table(name: str, zero_terminal_snr: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+def _angle_table(
+    name: str,
+    betas: tuple[float, ...],
+    zero_terminal_snr: bool,
+    least: float | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
     """Angle and its slope per level at levels 0..N "n", float64; level 0 is the clean end."""
     from scipy.interpolate import PchipInterpolator  # slow to import, needed for tables alone
 
-    alpha = np.sqrt(np.cumprod(1 - BETAS[name]()))
-    if zero_terminal_snr:
-        alpha = rescale_to_zero_terminal_snr(alpha)
+    if least is None:
+        alpha = signal(name, betas, zero_terminal_snr)
+    else:
+        alpha = published_signal(name, betas, zero_terminal_snr, least)
     angles = np.concatenate([[0.0], np.arctan2(np.sqrt(1 - alpha**2), alpha)])
     slopes = PchipInterpolator(np.arange(LEVELS + 1), angles).derivative()(np.arange(LEVELS + 1))
     return torch.from_numpy(angles).to(device), torch.from_numpy(slopes).to(device)
@@ -337,13 +377,29 @@ def named_schedule(name: str) -> Schedule:
     base = name.removesuffix(ZERO_SNR)
     if name == "rectified_flow":
         return RectifiedFlow()
-    if base not in BETAS:
-        known = suggest(name, ["rectified_flow", *BETAS, *(name + ZERO_SNR for name in BETAS)])
+    if base not in ENDS:
+        known = suggest(name, ["rectified_flow", *ENDS, *(name + ZERO_SNR for name in ENDS)])
         raise UserError(f"diffusion.schedule: there is no schedule '{name}'.{known}")
     return VariancePreserving(base, zero_terminal_snr=base != name)
 
 
 def build_schedule(settings: DiffusionSettings) -> Schedule:
-    """The schedule the settings name. Raises UserError for an unknown name."""
-    rescaled = settings.zero_terminal_snr and settings.schedule in BETAS
-    return named_schedule(settings.schedule + (ZERO_SNR if rescaled else ""))
+    """The schedule the settings name, with the table that their convention has.
+
+    Raises UserError for an unknown name.
+    """
+    rescaled = settings.zero_terminal_snr and settings.schedule in ENDS
+    schedule = named_schedule(settings.schedule + (ZERO_SNR if rescaled else ""))
+    if not isinstance(schedule, VariancePreserving):
+        return schedule
+    convention = CONVENTIONS.get(settings.convention)
+    if convention is None:
+        return replace(schedule, betas=settings.betas)
+    table: dict[str, Any] = {"betas": settings.betas, "least": LEAST * (convention.on != "levels")}
+    schedule = replace(schedule, **table)
+    karras = settings.spacing == "karras"
+    if not karras and convention.on != "sigmas":
+        return schedule  # whole levels alone are visited
+    return JoinedLevels(
+        schedule.name, rescaled, **table, logarithmic=karras, whole=convention.on == "log_snr"
+    )

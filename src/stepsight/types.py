@@ -139,6 +139,8 @@ class ModelInputs(Movable):
     look: Look | None = None  # what `featured` rows see anew at every call
     temperature: Tensor | None = None  # "b", scale of the noise that x starts from; None: 1
     encoded: tuple[Tensor, ...] | None = None  # what the backbone made of it, once for all calls
+    null: Tensor | None = None  # "b", label of the answers that guidance leads away from, if any
+    null_encoded: tuple[Tensor, ...] | None = None  # what the backbone made of it under that label
 
     def rows(self, picks: Tensor) -> Self:
         """Some rows of one task, again with what was encoded."""
@@ -148,7 +150,10 @@ class ModelInputs(Movable):
             return None if value is None else picked_rows(value, picks)
 
         assert self.featured is None, "rows of several tasks are picked where they are joined"
-        encoded = self.encoded and tuple(picked_rows(maps, picks) for maps in self.encoded)
+
+        def each(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+            return maps and tuple(picked_rows(one, picks) for one in maps)
+
         return replace(
             self,
             x=of(self.x),
@@ -157,7 +162,9 @@ class ModelInputs(Movable):
             valid=of(self.valid),
             label=self.label[picks],
             temperature=of(self.temperature),
-            encoded=encoded,
+            encoded=each(self.encoded),
+            null=of(self.null),
+            null_encoded=each(self.null_encoded),
         )
 
 

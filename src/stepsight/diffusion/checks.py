@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from stepsight.diffusion.config import DiffusionSettings, nfe
+from stepsight.diffusion.config import DiffusionSettings, nfe, sampler_spec
 from stepsight.diffusion.times import visited_times
 from stepsight.errors import UserError
 from stepsight.schedule import LEVELS, Schedule
@@ -22,10 +22,12 @@ def check_settings(settings: DiffusionSettings, schedule: Schedule) -> None:
             f" under the schedule '{settings.schedule}' with these settings. Choose prediction 'v'"
             " or 'x', or a schedule other than rectified_flow without zero_terminal_snr."
         )
-    if settings.variance == "trained" and settings.objective == "end_to_end":
+    reads = sampler_spec(settings.sampler).variance
+    if (settings.variance == "trained" or reads) and settings.objective == "end_to_end":
         raise UserError(
-            "diffusion.variance: 'trained' needs noise levels, which objective 'end_to_end' does"
-            " not draw. Choose variance 'ignored', or objective 'denoising'."
+            "diffusion.variance: 'trained' and sampler 'ancestral_learned' need noise levels, which"
+            " objective 'end_to_end' does not draw. Choose variance 'ignored' and another sampler,"
+            " or objective 'denoising'."
         )
 
 
@@ -39,6 +41,13 @@ def _check_numbers(settings: DiffusionSettings) -> None:
             f"diffusion.temperature: {settings.temperature}. Give 0 to start from zeros, 1 for the "
             "diffusion's own noise, or a number between or above."
         )
+    if not 0 <= settings.guidance < math.inf:
+        raise UserError(
+            f"diffusion.guidance: {settings.guidance}. Give 1 to switch it off, a number above to "
+            "move away from the answer without label, or 0 to have that."
+        )
+    if settings.guided_channels < 0:
+        raise UserError(f"diffusion.guided_channels: {settings.guided_channels}. Give 0 for all.")
     if not 0 <= settings.eta <= 1:
         raise UserError(
             f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."

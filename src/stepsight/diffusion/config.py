@@ -16,11 +16,13 @@ class SamplerSpec:
 
     function: itself, or "module:function", imported when it is called.
     calls: the model calls of n steps are a n + b.
+    variance: whether it reads the network's learned variance.
     """
 
     function: str | Callable[..., Any]
     calls: tuple[int, int] = (1, 0)
     noise: Literal["never", "eta", "always"] = "never"  # eta: where `eta` is above 0
+    variance: bool = False
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         function = resolve(self.function) if isinstance(self.function, str) else self.function
@@ -31,6 +33,12 @@ SAMPLERS: Registry[SamplerSpec] = Registry(
     {
         "ddim": SamplerSpec("stepsight.diffusion.stochastic:ddim", noise="eta"),
         "ancestral": SamplerSpec("stepsight.diffusion.stochastic:ancestral", noise="always"),
+        "ancestral_large": SamplerSpec(
+            "stepsight.diffusion.reverse:ancestral_large", noise="always"
+        ),
+        "ancestral_learned": SamplerSpec(
+            "stepsight.diffusion.reverse:ancestral_learned", noise="always", variance=True
+        ),
         "euler": SamplerSpec("stepsight.diffusion.ode:euler"),
         # Heun's last step is Euler's, as the slope is unknown at t = 0.
         "heun": SamplerSpec("stepsight.diffusion.ode:heun", calls=(2, -1)),
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
     Sampler = str
 else:  # with those of other packages, which are not imported to list them
     Sampler = Literal[(*SAMPLERS.built_in, *names("samplers"))]
-Spacing = Literal["trailing", "leading", "linspace", "log_snr", "karras", "custom"]
+Spacing = Literal["trailing", "leading", "linspace", "respaced", "log_snr", "karras", "custom"]
 SamplingSchedule = Literal[
     "trained",
     "rectified_flow",
@@ -59,7 +67,7 @@ SamplingSchedule = Literal[
 Starts = Literal["independent", "antithetic"]
 Views = Literal["none", "mirror", "mirror+shift"]
 # These say which noise levels are visited, so that no shift may move them on.
-EXACT_SPACINGS = ("leading", "log_snr", "karras", "custom")
+EXACT_SPACINGS = ("leading", "respaced", "log_snr", "karras", "custom")
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class DiffusionSettings:
     temperature: float = 1.0  # of the start noise; 0 starts from zeros
     starts: Starts = "independent"  # of members; antithetic: in pairs x, -x
     views: Views = "none"  # further calls see the picture mirrored or shifted, and are averaged
+    guidance: float = 1.0  # away from the answer without label, 1 = off; costs a second pass a call
+    guided_channels: int = 0  # of the working space, from the first on; 0: all
 
     @property
     def deterministic(self) -> bool:
@@ -110,6 +120,7 @@ class SamplingOptions(TypedDict, total=False):
     temperature: float | None
     starts: str | None
     views: str | None
+    guidance: float | None
 
 
 def resampled(
@@ -123,6 +134,7 @@ def resampled(
     temperature: float | None = None,
     starts: str | None = None,
     views: str | None = None,
+    guidance: float | None = None,
 ) -> DiffusionSettings:
     """The settings of the same model, sampled in another way; None leaves a choice as it is.
 
@@ -150,6 +162,7 @@ def resampled(
     if views is not None:
         known("views", views, get_args(Views))
     plain = {"eta": eta, "temperature": temperature, "starts": starts, "views": views}
+    plain |= {"guidance": guidance}
     changes |= {name: value for name, value in plain.items() if value is not None}
     return replace(settings, **changes)
 

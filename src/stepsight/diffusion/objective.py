@@ -10,14 +10,15 @@ Parametrisations, for x_t = alpha x0 + sigma eps:
   eps - x0 for rectified flow. Both are `v = p x0 + q eps` with alpha q - sigma p = 1, which gives
   x0 = q x_t - sigma v and eps = alpha v - p x_t (`Schedule.velocity`).
 
-A network with twice the target's channels answers a learned variance in the second half. Sampling
-leaves it aside, as the published perception models do; the loss can train it (`variance.py`).
+A network with twice the target's channels answers a learned variance in the second half. The loss
+can train it (`variance.py`), sampler `ancestral_learned` reads it (`reverse.py`), and all others
+leave it aside, as the published perception models do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from stepsight.diffusion.checks import check_custom_steps, check_settings, check_single
 from stepsight.diffusion.config import DiffusionSettings, sampler_spec, steps_for
+from stepsight.diffusion.guidance import guided
 from stepsight.diffusion.times import shifted, visited_times
 from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.diffusion.variance import BOUND_WEIGHT, variational_bound
@@ -180,12 +182,7 @@ class Diffusion:
 
     def _bound(self, error: Tensor, variance: Tensor | None, t: Tensor, valid: Tensor) -> Tensor:
         """The variational bound's share of the loss "b"."""
-        if variance is None:
-            raise UserError(
-                "diffusion.variance: 'trained', but the network answers no variance. Set"
-                " model.learned_variance true, or diffusion.variance 'ignored'."
-            )
-        bound = variational_bound(self.schedule, error, variance, t) * valid
+        bound = variational_bound(self.schedule, error, _learned(variance), t) * valid
         return BOUND_WEIGHT * bound.sum(dim=(1, 2, 3))
 
     def denoiser(self, net: Network, coded: ModelInputs, walk: Sequence[float] = ()) -> Denoise:
@@ -193,8 +190,18 @@ class Diffusion:
 
         A scalar on the CPU reaches the device of x as the argument of a kernel, uncopied, and is
         one row for all rows of x: what follows from it is computed once. walk: times at which a
-        network that can `tabulate` what it makes of them does so at once.
+        network that can `tabulate` what it makes of them does so at once. Where the sampler reads
+        the learned variance, it is answered below x0: "b 2c h w". Inputs with a `null` label are
+        guided away from its answer.
         """
+        answer = self._denoiser(net, coded, walk)
+        if coded.null is None:
+            return answer
+        bare = replace(coded, label=coded.null, encoded=coded.null_encoded)
+        bare, used = self._denoiser(net, bare, walk), self.settings
+        return guided(answer, bare, used.guidance, used.guided_channels)
+
+    def _denoiser(self, net: Network, coded: ModelInputs, walk: Sequence[float]) -> Denoise:
         tables: dict[float, Any] = {}
         if walk and len(coded.label) == 1 and (tabulated := getattr(net, "tabulated", None)):
             times = torch.cat([coded.cond.new_full((1,), t, dtype=torch.float64) for t in walk])
@@ -203,8 +210,12 @@ class Diffusion:
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             table = tables.get(t.item()) if tables and not t.ndim else None
             given = {} if table is None else {"table": table}
-            return self.answer(net, coded, x, times_for(x, t), **given)
+            times = times_for(x, t)
+            output, variance = self._ask(net, coded, x, times, **given)
+            x0 = self.to_x0(output, x, times)
+            return torch.cat([x0, _learned(variance)], dim=1) if wide else x0
 
+        wide = sampler_spec(self.settings.sampler).variance
         return denoise
 
     def one_step(self, net: Network, coded: ModelInputs) -> Tensor:
@@ -297,6 +308,17 @@ def times_for(x: Tensor, t: Tensor) -> Tensor:
 def _rows(value: Tensor, x: Tensor) -> Tensor:
     """One number per row "b", or for all "1", to multiply x "b c h w", in its dtype."""
     return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _learned(variance: Tensor | None) -> Tensor:
+    """The learned variance. Raises UserError where the network answers none."""
+    if variance is None:
+        raise UserError(
+            "the network answers no variance, which diffusion.variance 'trained' and sampler"
+            " 'ancestral_learned' need. Set model.learned_variance true and train, or choose"
+            " variance 'ignored' and sampler 'ancestral'."
+        )
+    return variance
 
 
 def _from_zeros(denoise: Denoise, like: Tensor) -> Tensor:
