@@ -16,9 +16,10 @@ from stepsight.measures import (
     measures,
     number,
 )
+from stepsight.metrics.config import Measure
 from stepsight.metrics.protocol import PROTOCOLS
 from stepsight.results import Result
-from stepsight.tasks.config import TABLE, Measure, TaskSettings, scored_tasks
+from stepsight.tasks.config import TABLE, TaskSettings, scored_tasks
 
 
 @pytest.mark.parametrize("task", sorted(scored_tasks()))

@@ -12,7 +12,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from stepsight.errors import UserError
-from stepsight.tasks.config import Measure, TaskSettings, scored_tasks
+from stepsight.metrics.config import Measure
+from stepsight.tasks.config import TaskSettings, scored_tasks
 
 # Metrics of no task in particular: of losses, of uncertainty (`evaluation.spread`), of outlines.
 GENERIC = {

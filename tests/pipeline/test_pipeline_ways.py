@@ -76,7 +76,13 @@ def test_nothing_asked_changes_nothing(pipeline, batch):
 
 def test_a_rule_by_name_holds_for_all_tasks_that_have_it(pipeline):
     by = {name: task.merge_by for name, task in pipeline.tasks.items() if merge_rules(task)}
-    assert by == {"depth": "median", "flow": "mean", "amodal": "mean", "semantic": "mean"}
+    assert by == {
+        "depth": "median",
+        "flow": "mean",
+        "amodal": "mean",
+        "semantic": "mean",
+        "normals": "mean",
+    }
     voted = pipeline.sampling(merge="vote").tasks
     changed = {name for name, task in voted.items() if task != pipeline.tasks[name]}
     assert changed == {"amodal", "semantic"} and voted["amodal"].merge_by == "vote"
@@ -108,8 +114,8 @@ def test_every_rule_that_is_offered_merges(task, pipeline, batch):
         ({"spacing": "karas"}, "no spacing 'karas'. Did you mean 'karras'"),
         ({"schedule": "cosin"}, "no schedule 'cosin'. Did you mean 'cosine'"),
         ({"merge": "medain"}, "no task here merges by 'medain'. Did you mean 'median'"),
-        ({"merge": {"amodal": "median"}}, "amodal does not merge by 'median'"),
-        ({"merge": {"normals": "mean"}}, "normals does not merge by 'mean'"),
+        ({"merge": {"amodal": "published"}}, "amodal does not merge by 'published'"),
+        ({"merge": {"normals": "medoid"}}, "normals does not merge by 'medoid'"),
         ({"merge": {"dept": "mean"}}, "no task dept to merge. Did you mean 'depth'"),
         ({"eta": 2.0}, "eta: 2.0"),
     ],

@@ -9,12 +9,22 @@ flow takes `mean`, `median` or `medoid`, labels `vote`, normals `merge_direction
 from stepsight.ensemble.affine import align_and_merge, merge_affine
 from stepsight.ensemble.central import medoid, most_central, pick
 from stepsight.ensemble.published import merge_published
-from stepsight.ensemble.reduce import REDUCE, Reduce, mean, median, merge_directions, spread, vote
+from stepsight.ensemble.reduce import (
+    REDUCE,
+    Reduce,
+    closest,
+    mean,
+    median,
+    merge_directions,
+    spread,
+    vote,
+)
 
 __all__ = [
     "REDUCE",
     "Reduce",
     "align_and_merge",
+    "closest",
     "mean",
     "median",
     "medoid",

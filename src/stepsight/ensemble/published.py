@@ -19,20 +19,26 @@ TOLERANCE = 1e-3
 LONGEST_SIDE = 1024
 
 
-def merge_published(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge members "e b 1 h w": (merged in [0, 1], uncertainty in the same units), "b 1 h w"."""
-    merged = [align_published(maps[:, 0])[:2] for maps in members.unbind(1)]
+def merge_published(members: Tensor, longest: int = LONGEST_SIDE) -> tuple[Tensor, Tensor]:
+    """Merge members "e b 1 h w": (merged in [0, 1], uncertainty in the same units), "b 1 h w".
+
+    longest: the longest side at which they are aligned, in pixels. The two iterations are so few
+    that the answer follows the last bits of the input: give what was published, maps in [0, 1].
+    """
+    merged = [align_published(maps[:, 0], longest)[:2] for maps in members.unbind(1)]
     values, deviation = (torch.stack(part)[:, None] for part in zip(*merged, strict=True))
     return values, deviation
 
 
-def align_published(maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def align_published(
+    maps: Tensor, longest: int = LONGEST_SIDE
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Merge maps "e h w": (median stretched to [0, 1], median deviation, scale "e", shift "e").
 
     Rounding follows the original: parameters float64, maps float32, the lower of two middle values
     as the median.
     """
-    scale, shift = (part.to(maps) for part in fit(_downsize(maps.float())))
+    scale, shift = (part.to(maps) for part in fit(_downsize(maps.float(), longest)))
     aligned = scale[:, None, None] * maps + shift[:, None, None]
     merged = aligned.median(dim=0).values
     deviation = (aligned - merged).abs().median(dim=0).values
@@ -70,10 +76,10 @@ def cost(parameters: np.ndarray, maps: Tensor) -> float:
     return distance + REGULARISER * misfit
 
 
-def _downsize(maps: Tensor) -> Tensor:
-    """Nearest-neighbour to a longest side of at most LONGEST_SIDE."""
+def _downsize(maps: Tensor, longest: int) -> Tensor:
+    """Nearest-neighbour to a longest side of at most `longest`."""
     h, w = maps.shape[1:]
-    if max(h, w) <= LONGEST_SIDE:
+    if max(h, w) <= longest:
         return maps
-    size = [side * LONGEST_SIDE // max(h, w) for side in (h, w)]
+    size = [side * longest // max(h, w) for side in (h, w)]
     return F.interpolate(maps[None], size=size, mode="nearest-exact")[0]

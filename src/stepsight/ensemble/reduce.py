@@ -74,6 +74,12 @@ def vote(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return winner, most / len(labels)
 
 
+def closest(normals: Tensor, direction: Tensor) -> Tensor:
+    """Of unit vectors "e b 3 h w" the one nearest to `direction` "b 3 h w", pixel by pixel."""
+    nearest = (normals * direction).sum(dim=2, keepdim=True).clamp(-1, 1).argmax(0, keepdim=True)
+    return normals.gather(0, nearest.expand(1, *normals.shape[1:]))[0]
+
+
 def merge_directions(normals: Tensor) -> tuple[Tensor, Tensor]:
     """Merge unit vectors "e b 3 h w": (mean direction "b 3 h w", uncertainty "b 1 h w" in [0, 1]).
 

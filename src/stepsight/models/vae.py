@@ -108,9 +108,8 @@ class VAE:
     def encode(self, x: Tensor) -> Tensor:
         """Image "b c h w" of about [-1, 1] -> latent "b (g l) h/downsample w/downsample".
 
-        Raises UserError unless both sides are multiples of `downsample`.
+        Of sides that are no multiples of `downsample` the rest is seen, but has no cell of its own.
         """
-        check_sides(x.shape[-2:], self.downsample, "image")
         with self._precision(x):
             encoded = self._module.encode(to_pictures(x.float()))
         tiny = isinstance(self._module, AutoencoderTiny)

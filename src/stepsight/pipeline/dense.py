@@ -31,11 +31,12 @@ from stepsight.models.codec import Codec, Pixels
 from stepsight.models.factory import repeated_blocks
 from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
+from stepsight.pipeline.config import STEPSIGHT, Profile, Which
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.inputs import content_keys, name_keys, single
 from stepsight.pipeline.members import MemberOptions, MemberSampler
 from stepsight.pipeline.memory import RowLimits
-from stepsight.pipeline.working import brought_back, grid_of, inputs_at, working_size
+from stepsight.pipeline.working import brought_back, grid_of, inputs_at, padded, working_size
 from stepsight.tasks.base import Task
 from stepsight.tasks.merging import merge_rules as merge_rules
 from stepsight.tasks.merging import merging
@@ -75,6 +76,7 @@ class DensePipeline:
         self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
         self.memory, self.graphs = RowLimits(), Graphs()
+        self.profile = self.published = STEPSIGHT
         self.weights: Weights = "ema"
         self.asked: Precision = config.training.precision
         self.diffusion = Diffusion(config.diffusion)
@@ -88,6 +90,7 @@ class DensePipeline:
         device: str | torch.device = "cpu",
         weights: Weights = "ema",
         precision: Precision = "auto",
+        profile: Which = "published",
     ) -> Self:
         """Open a run folder (its best checkpoint, else its last), a step folder, or an open
         checkpoint, of which nothing is verified twice.
@@ -96,6 +99,8 @@ class DensePipeline:
         of these is not calibrated, which was done with the average.
         precision: that network and codec compute in (`execution.precision`); "auto": what the run
         asked for, as it means on this device.
+        profile: "published": answer as the code that a checkpoint from elsewhere was published with
+        does (`pipeline.config`); of others the two are the same.
         Raises CheckpointError if it is missing, unfinished, damaged or another model's.
         """
         opened = isinstance(path, checkpoint.Checkpoint)
@@ -114,7 +119,16 @@ class DensePipeline:
         tuned = saved.meta.get("sampling"), None if raw else saved.meta.get("calibration")
         made = cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
         made.weights, made.asked = weights, asked
-        return made
+        made.published = Profile.of(saved.meta.get("profile"))
+        return made.profiled(profile)
+
+    def profiled(self, which: Which) -> Self:
+        """A copy that sees pictures and reads answers as published, or as stepsight does."""
+        other = copy(self)
+        other.profile = self.published if which == "published" else STEPSIGHT
+        tasks, changed = build_tasks(self.config.tasks), other.profile.tasks
+        other.tasks = {name: replace(one, **changed.get(name, {})) for name, one in tasks.items()}
+        return other
 
     @property
     def calibration(self) -> dict[str, float]:
@@ -125,6 +139,7 @@ class DensePipeline:
         """How a task is answered unless something else is asked for. Pictures are generated from
         noise, whatever the number of members."""
         usual = SamplingSetting.of(self.config.evaluation, self.chosen.get(self.task(task).name))
+        usual = usual.changed(self.profile.nfe or None, self.profile.members or None)
         if self.tasks[task].generative:
             return replace(usual, temperature=1.0, views="none", settled=True)
         return usual
@@ -283,7 +298,7 @@ class DensePipeline:
         the run's calibration says."""
         task = self.tasks[prediction.task]
         scale = self.calibration.get(task.name, 1.0)
-        return brought_back(prediction, task, grid_of(batch), scale)
+        return brought_back(prediction, task, grid_of(batch), scale, self.profile)
 
     @torch.inference_mode()
     def sample(
@@ -309,13 +324,14 @@ class DensePipeline:
         def draw(images: range, rows: int) -> Tensor:
             some = slice(images.start, images.stop)
             how: MemberOptions = {**options, "chunk_size": rows}
-            how["start"] = None if start is None else start[some]
+            how["start"] = None if start is None else padded(start[some], self.profile.pad)
             part = inputs if len(images) == len(inputs) else picked(inputs, [*images])
             return members.draw(part, chosen, pictures[some], **how)
 
         size = f"{task} at {' x '.join(map(str, grid_of(inputs)))} pixels"
         parts = self.memory.in_parts(size, len(inputs), options.get("chunk_size", 64), draw)
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        high, wide = self.working_size(task, grid_of(batch))  # without what was padded
+        return torch.cat(parts, dim=1)[..., :high, :wide]
 
     def check_setting(self, members: int, nfe: int) -> None:
         """Raise UserError for calls that cannot be spent, members that would all be equal, and
@@ -324,18 +340,17 @@ class DensePipeline:
 
     def _sampler(self) -> MemberSampler:
         how = self.precision, self.graphs
-        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, *how)
+        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, *how, self.profile)
 
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""
-        return inputs_at(
-            batch, self.working_size(task, grid_of(batch)), self.tasks[task].required_inputs
-        )
+        size = self.working_size(task, grid_of(batch))
+        return inputs_at(batch, size, self.tasks[task].required_inputs, self.profile)
 
     def working_size(self, task: str, grid: tuple[int, int]) -> tuple[int, int]:
-        """The size `grid` is processed at (`pipeline.working`)."""
+        """The size `grid` is processed at, before padding (`pipeline.working`)."""
         stride = int(self.net.stride) * self.codec.downsample  # type: ignore[arg-type]
-        return working_size(self.sizes[task], grid, stride)
+        return working_size(self.profile, self.sizes[task], grid, stride)
 
     def code(self, batch: Batch, task: str, target: bool = False) -> ModelInputs:
         """A batch at working size in the working space; with its target when asked."""

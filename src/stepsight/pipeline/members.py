@@ -24,6 +24,7 @@ from stepsight.execution.graphs import Graphs
 from stepsight.execution.noise import Stream, normal
 from stepsight.execution.precision import computing
 from stepsight.models.codec import Codec
+from stepsight.pipeline.config import STEPSIGHT, Profile
 from stepsight.pipeline.shared import Shared
 from stepsight.pipeline.views import VIEWS, Frame, View, averaging
 from stepsight.tasks.base import Task
@@ -59,6 +60,7 @@ class MemberSampler:
     layout: Layout
     precision: str  # that the network computes in
     graphs: Graphs
+    profile: Profile = STEPSIGHT
 
     def draw(
         self, batch: Batch, task: Task, pictures: Tensor, **options: Unpack[MemberOptions]
@@ -74,7 +76,9 @@ class MemberSampler:
             seen = self._seen(batch, task, nfe, shared)
         if (start := options.get("start")) is not None:
             seen[0].x = self._start(start, task, seen[0])
-        addresses = _addresses(pictures, range(first, first + members), task.splits)
+        apart = RUN if self.profile.noise == "independent" else 0
+        drawn = range(first, first + members)
+        addresses = _addresses(pictures, drawn, task.splits, apart)
         used, channels = working_channels(task, self.codec), task.channels // task.splits
         chunks = []
         for at in range(0, len(addresses), chunk_size):
@@ -212,11 +216,12 @@ def _beginning(denoise: Denoise, start: Tensor, recall: Recall) -> Denoise:
     return answer
 
 
-def _addresses(pictures: Tensor, members: range, runs: int) -> Tensor:
-    """Where the noise of rows "(member run picture)" is found: (picture, member, run) "r 3"."""
+def _addresses(pictures: Tensor, members: range, runs: int, apart: int) -> Tensor:
+    """Where the noise of rows "(member run picture)" is found: (picture, member, run) "r 3"; runs
+    are so far apart."""
     device = pictures.device
     member = torch.arange(members.start, members.stop, device=device)
-    run = RUN * torch.arange(runs, device=device)
+    run = apart * torch.arange(runs, device=device)
     grid = torch.cartesian_prod(member, run).view(-1, 2)  # "(member run) 2"
     return torch.cat(
         [

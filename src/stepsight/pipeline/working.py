@@ -6,7 +6,12 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from stepsight.data.quantities.grids import nearest
+from stepsight.errors import UserError
+from stepsight.pipeline.config import STEPSIGHT, Profile
 from stepsight.tasks.base import Task, resize
 from stepsight.types import Batch, Prediction
 
@@ -18,39 +23,75 @@ def grid_of(batch: Batch) -> Size:
     return int(batch.image.shape[-2]), int(batch.image.shape[-1])
 
 
-def working_size(trained: Size, grid: Size, stride: int) -> Size:
-    """The size `grid` is processed at: the area of training, the image's own aspect ratio, both
-    sides multiples of the stride. An image shaped as in training gets that size."""
-    scale = math.sqrt(trained[0] * trained[1] / (grid[0] * grid[1]))
-    height, width = (max(stride, round(side * scale / stride) * stride) for side in grid)
+def working_size(profile: Profile, trained: Size, grid: Size, stride: int) -> Size:
+    """The size `grid` is processed at, before padding (`Profile`). With fit "area" an image shaped
+    as in training gets that size.
+
+    Raises UserError for an image too narrow for its profile.
+    """
+    if profile.fit == "area":
+        scale = math.sqrt(trained[0] * trained[1] / (grid[0] * grid[1]))
+        height, width = (max(stride, round(side * scale / stride) * stride) for side in grid)
+        return height, width
+    longest = profile.resolution or max(grid)
+    if profile.fit == "square":
+        height, width = longest, longest
+    elif profile.fit == "longest_scaled":
+        scale = min(longest / grid[0], longest / grid[1])
+        height, width = (int(side * scale) for side in grid)
+    else:
+        height, width = (side * longest // max(grid) for side in grid)
+    if profile.fit == "multiples":
+        height, width = (
+            round(side / profile.multiple) * profile.multiple for side in (height, width)
+        )
+    if min(height, width) < 1:
+        raise UserError(
+            f"an image of {grid[0]}x{grid[1]} pixels is too narrow for the profile {profile.name}: "
+            f"it would be seen at {height}x{width}. Use --profile stepsight."
+        )
     return height, width
 
 
-def inputs_at(batch: Batch, size: Size, further: Collection[str] = ()) -> Batch:
-    """The inputs of a batch at another size, `further` ones that packages add among them; the truth
-    is left behind."""
-    inputs = Batch(resize(batch.image, size), keys=batch.keys, sources=batch.sources)
+def inputs_at(
+    batch: Batch, size: Size, further: Collection[str] = (), profile: Profile = STEPSIGHT
+) -> Batch:
+    """The inputs of a batch at another size, padded as the profile has it, `further` ones that
+    packages add among them; the truth is left behind."""
+
+    def fitted(x: Tensor) -> Tensor:
+        return padded(resize(x, size, profile.resize_input), profile.pad)
+
+    inputs = Batch(fitted(batch.image), keys=batch.keys, sources=batch.sources)
     inputs.class_id = batch.class_id
     if batch.second is not None:
-        inputs.second = resize(batch.second, size)
+        inputs.second = fitted(batch.second)
     if batch.modal is not None:
-        inputs.modal = resize(batch.modal.float(), size) > 0.5
+        inputs.modal = fitted(batch.modal.float()) > 0.5
     for name in further:
         if (value := batch.extra.get(name)) is not None:
             smooth = value.is_floating_point()
-            inputs.extra[name] = resize(value, size) if smooth else nearest(value, size)
+            inputs.extra[name] = fitted(value) if smooth else nearest(value, size)
     return inputs
 
 
-def brought_back(prediction: Prediction, task: Task, grid: Size, scale: float) -> Prediction:
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """ "b c h w" with its last column and row repeated up to multiples."""
+    down, right = (-side % multiple for side in x.shape[-2:])
+    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+
+def brought_back(
+    prediction: Prediction, task: Task, grid: Size, scale: float, profile: Profile = STEPSIGHT
+) -> Prediction:
     """A prediction at working size on another grid, its uncertainty times `scale`."""
-    spread = prediction.uncertainty
+    how, spread = profile.resize_output, prediction.uncertainty
     if spread is not None:
         spread = spread * scale
     if spread is not None and task.in_pixels:  # a length, which grows with the grid
         spread = spread * math.sqrt(grid[0] * grid[1] / math.prod(spread.shape[-2:]))
     return replace(
         prediction,
-        values=task.rescale(prediction.values, grid),
-        uncertainty=None if spread is None else resize(spread, grid),
+        values=task.rescale(prediction.values, grid, how),
+        uncertainty=None if spread is None else resize(spread, grid, how),
     )

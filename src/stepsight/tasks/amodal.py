@@ -87,15 +87,17 @@ class Amodal(Task, AmodalSettings):
         return squared + DICE * dice * weight.sum(dim=(1, 2, 3))
 
     def merge(self, members: Tensor) -> Prediction:
-        """The members' mean probability, the share of their masks that hold a pixel ("vote"), or
-        the most central one; pictures are read one by one, not averaged and read."""
+        """The members' mean probability, the share of their masks that hold a pixel ("vote"), the
+        median sample's, or the most central one's; pictures are read one by one, not averaged."""
         members = members[:, :, : self.channels].clamp(-1, 1)
         chances = torch.stack([self._probability(member) for member in members])
         if len(members) == 1:
             return Prediction(self.name, members[0], chances[0])
         if self.merge_by == "vote":
             chances = (chances > 0.5).to(chances.dtype)
-        if self.merge_by == "medoid":
+        if self.merge_by == "median":  # of pictures, read once; the lower of two middle values
+            prediction = self.decode(members.median(dim=0).values)
+        elif self.merge_by == "medoid":
             chosen = most_central(chances)
             prediction = Prediction(self.name, pick(members, chosen), pick(chances, chosen))
         else:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from stepsight.colours import Legend
@@ -26,6 +28,7 @@ from stepsight.metrics.reduce import reported
 from stepsight.metrics.trivial import accumulate_mean_map, mean_map
 from stepsight.metrics.truth import require
 from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.pipeline.config import Resampling
 from stepsight.tasks.config import TaskSettings
 from stepsight.types import Batch, Condition, Prediction, Target
 
@@ -166,9 +169,11 @@ class Task(TaskSettings, ABC):
         mean = broadcast_map(mean_map(statistics[:-1], statistics[-1:]), batch)
         return {"mean_map": self.decode(mean.expand(len(batch), -1, -1, -1))}
 
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+    def rescale(
+        self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
+    ) -> Tensor:
         """Physical values "b c h w" brought to another grid."""
-        return resize(values, size)
+        return resize(values, size, how)
 
     @abstractmethod
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
@@ -220,11 +225,29 @@ def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, x.float(), 0.0).flatten(1).sum(dim=1) / count.clamp_min(1)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """ "b c h w" to another grid, bilinear; unchanged at the same size."""
+def resize(x: Tensor, size: tuple[int, int], how: Resampling = "antialiased") -> Tensor:
+    """ "b c h w" to another grid, bilinear unless `how` says else; unchanged at the same size."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+    if how in ("nearest", "nearest_exact"):
+        return F.interpolate(x, size=size, mode=how.replace("_", "-"))
+    if how == "pillow":
+        return _as_pictures(x, size)
+    antialias = how == "antialiased"
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _as_pictures(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """By Pillow's bilinear filter, channel by channel: pictures in [-1, 1] that came from 8 bits go
+    back to them, as publishers resize files; others as floats."""
+    levels = (x + 1) * 127.5
+    whole = bool(((levels - levels.round()).abs() < 1e-3).all() and levels.amin() > -1e-3)
+    whole = whole and bool(levels.amax() < 255 + 1e-3)
+    source = (levels.round().to(torch.uint8) if whole else x.float()).cpu().flatten(0, 1).numpy()
+    across = size[::-1], Image.Resampling.BILINEAR
+    shrunk = [np.array(Image.fromarray(part).resize(*across)) for part in source]
+    y = torch.from_numpy(np.stack(shrunk)).to(x)
+    return (y / 127.5 - 1 if whole else y).unflatten(0, x.shape[:2])
 
 
 def broadcast_map(statistics: Tensor, batch: Batch) -> Tensor:

@@ -7,96 +7,16 @@ task's settings are its configuration. See docs/tasks.md.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from stepsight.errors import UserError
+from stepsight.metrics.config import Measure, Metrics
 from stepsight.plugins import Registry
 
 Calibrated = Literal["intervals", "probability", "answers"]
 Counted = Literal["", "classes", "categories"]
 Encodings = Mapping[str, Mapping[str, Any]]  # settings by name
-LEAST = 1e-6  # smaller errors count as this one in ratios
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A metric: its name and unit as people read them, which way is better, and how it is pooled.
-
-    best: of a perfect prediction, from which errors are counted; None: 0 where lower is better,
-    1 where higher is; an infinity where there is none.
-    count: the row of counts that says over how many pixels of an image it is a mean.
-    power: 2 for roots of means of squares, which pool as squares.
-    pools: whether the value of the pooled pixels follows from those of the images.
-    """
-
-    label: str
-    better: Literal["higher", "lower", "neither", "unknown"]
-    unit: str = ""
-    best: float | None = None
-    count: str = "n"
-    power: int = 1
-    pools: bool = True
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Raises UserError where nothing says which way is better."""
-        if self.better == "unknown":
-            raise UserError(
-                f"no task declares the metric '{self.label}', so that nothing says whether higher "
-                f"or lower is better. Add it to `metrics` of its task (docs/tasks.md), or install "
-                f"the package that has it."
-            )
-        if self.better == "neither":
-            raise UserError(f"'{self.label}' ranks nothing: neither higher nor lower is better.")
-        return self.better == "higher"
-
-    @property
-    def title(self) -> str:
-        """Label and unit."""
-        return f"{self.label} [{self.unit}]" if self.unit else self.label
-
-    @property
-    def axis(self) -> str:
-        """Label, unit and direction for the axis of a figure."""
-        known = self.better in ("higher", "lower")
-        return f"{self.title}{f', {self.better} is better' if known else ''}"
-
-    def beats(self, value: float, other: float) -> bool:
-        """Whether `value` is strictly better than `other`."""
-        return value > other if self.higher_is_better else value < other
-
-    def error(self, value: float) -> float:
-        """How far `value` is from the best there is; without one, the value where lower is better
-        and its negative where higher is."""
-        return self._sign * (value - self._zero)
-
-    def value(self, error: float) -> float:
-        """The value that is so far from the best."""
-        return self._zero + self._sign * error
-
-    @property
-    def _sign(self) -> int:
-        return -1 if self.higher_is_better else 1
-
-    @property
-    def _zero(self) -> float:
-        """The value without error."""
-        best = float(self.higher_is_better) if self.best is None else self.best
-        return best if math.isfinite(best) else 0.0
-
-    def log_ratio(self, value: float, rivals: Sequence[float]) -> float:
-        """log(error / least error of the rivals), which is 1 without any: below 0 where it beats
-        them. Of metrics without a best value, the difference over the size of that rival."""
-        error, rival = self.error(value), min(map(self.error, rivals), default=1.0)
-        if self.best is None or math.isfinite(self.best):
-            return math.log(max(error, LEAST) / max(rival, LEAST))
-        return (error - rival) / max(abs(rival), LEAST)
-
-
-Metrics = Mapping[str, Measure]
 
 
 @dataclass(frozen=True)
@@ -150,6 +70,7 @@ class DepthSettings(TaskSettings):
     implementation = "stepsight.tasks.depth:Depth"
     metrics = {
         "abs_rel": Measure("AbsRel", "lower"),
+        "delta0.5": Measure("δ0.5", "higher"),
         "delta1": Measure("δ1", "higher"),
         "delta2": Measure("δ2", "higher"),
         "delta3": Measure("δ3", "higher"),
@@ -174,11 +95,14 @@ class DepthSettings(TaskSettings):
     low: float = 1.3  # metres at -1 (quantile: only the scale that predictions are shown in)
     high: float = 11.0  # metres at +1
     prompt: Literal["none", "valid"] = "none"  # valid: a second condition image, all ones
+    clip: bool = False  # samples to [-1, 1] before they are merged, as published models are
+    stretch: bool = False  # each answer to the whole of [low, high], as published ones are
     # Of members aligned by the closed form: median, mean, medoid. Others, for comparison:
     # published (Marigold's alignment), and not aligned at all.
     merge_by: Literal[
         "median", "mean", "medoid", "published", "unaligned_median", "unaligned_mean"
     ] = "median"
+    merge_resolution: int = 1024  # published: longest side, in pixels, at which members are aligned
 
     @property
     def protocol(self) -> str:
@@ -250,7 +174,8 @@ class AmodalSettings(TaskSettings):
     target: Literal["mask", "rgb"] = "mask"  # rgb: the whole object's picture on white
     threshold: int = 254  # rgb: below it in any channel (0 to 255) a pixel may be the object
     background: Literal["threshold", "border"] = "border"  # rgb: or also cut off from the border
-    merge_by: Literal["mean", "vote", "medoid"] = "mean"  # mean: of the probabilities
+    # mean: of the probabilities; median: of the samples, pixel by pixel, read once
+    merge_by: Literal["mean", "vote", "medoid", "median"] = "mean"
 
 
 @dataclass(frozen=True)
@@ -307,6 +232,9 @@ class NormalsSettings(TaskSettings):
     protocols = "stepsight.metrics.protocols.other:ROWS"
     encodings = {"vectors": {}}
     axes: Literal["right_down_forward", "right_up_back"] = "right_down_forward"  # of the target
+    clip: bool = False  # samples to [-1, 1] before they are normalised, as published models are
+    # mean: direction of the sum; closest: the member nearest to it, pixel by pixel (Marigold)
+    merge_by: Literal["mean", "closest"] = "mean"
 
 
 @dataclass(frozen=True)

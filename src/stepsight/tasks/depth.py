@@ -22,7 +22,7 @@ from stepsight import ensemble
 from stepsight.colours import Legend, colour_depth, depth_legend, depth_limits, reference, veil
 from stepsight.ensemble import Reduce
 from stepsight.errors import UserError
-from stepsight.metrics.alignment.align import Space, align
+from stepsight.metrics.alignment.align import EXPONENTIALS, Space, align, into
 from stepsight.metrics.alignment.normalised import normalised_rows
 from stepsight.metrics.depth import clipped, depth_rows, scored_pixels
 from stepsight.metrics.masked import Rows
@@ -31,6 +31,7 @@ from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.protocols.formula import depth_steps
 from stepsight.metrics.truth import require
 from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.pipeline.config import Resampling
 from stepsight.tasks.base import Files, Task, masked_mean, resize, robust
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -82,9 +83,13 @@ class Depth(Task, DepthSettings):
         return Target(torch.where(valid, x, 1.0), valid)  # invalid pixels: the far plane
 
     def decode(self, x: Tensor) -> Prediction:
-        low, high = self._range(x)
-        values = self._uncurve(low + (x[:, :1] + 1) / 2 * (high - low))
-        return Prediction(self.name, x[:, :1], values)
+        x, (low, high) = x[:, :1], self._range(x)
+        if self.clip:
+            x = x.clamp(-1, 1)
+        if self.stretch:
+            least, most = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+            x = 2 * (x - least) / (most - least).clamp_min(1e-6) - 1
+        return Prediction(self.name, x, self._uncurve(low + (x + 1) / 2 * (high - low)))
 
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error in the target space; affine-invariant ("quantile") samples are fitted
@@ -109,7 +114,8 @@ class Depth(Task, DepthSettings):
     def merge(self, members: Tensor) -> Prediction:
         if len(members) == 1:
             return self.decode(members[0])
-        x, spread = self._merged(members[:, :, :1])
+        members = members[:, :, :1]
+        x, spread = self._merged(members.clamp(-1, 1) if self.clip else members)
         prediction = self.decode(x)
         prediction.uncertainty = spread
         return prediction
@@ -162,21 +168,23 @@ class Depth(Task, DepthSettings):
         return depth_steps(rule)
 
     def from_given(self, values: Tensor, given: Space) -> Tensor:
-        if given == "log":
-            return values.exp()
+        if given in EXPONENTIALS:
+            return EXPONENTIALS[given](values)
         if given == "disparity":
             return values.clamp_min(SHOWN_DISPARITY * values.amax()).reciprocal()
         return values
 
     def to_given(self, values: Tensor, given: Space) -> Tensor:
-        return {"disparity": Tensor.reciprocal, "log": Tensor.log}.get(given, Tensor.clone)(values)
+        return into(values, given)
 
     def baselines(self, batch: Batch, statistics: Tensor | None) -> dict[str, Prediction]:
         flat = self.decode(torch.zeros_like(batch.image[:, :1]))
         return {"constant": flat} | super().baselines(batch, statistics)
 
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        return self._uncurve(resize(self._curve(values), size))
+    def rescale(
+        self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
+    ) -> Tensor:
+        return self._uncurve(resize(self._curve(values), size, how))
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         """Depth known up to scale and shift is first fitted to `like`, so that a colour is the same
@@ -201,7 +209,7 @@ class Depth(Task, DepthSettings):
     def _merged(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """(merged, spread), "b 1 h w", of "e b 1 h w" by `merge_by`. Metres are not aligned."""
         if self.merge_by == "published":
-            x, spread = ensemble.merge_published(members)
+            x, spread = ensemble.merge_published((members + 1) / 2, self.merge_resolution)
             return 2 * x - 1, 2 * spread
         reduce = REDUCTIONS[self.merge_by]
         if self.range == "quantile" and not self.merge_by.startswith("unaligned"):

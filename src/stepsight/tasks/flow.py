@@ -29,6 +29,7 @@ from stepsight.metrics.protocols.formula import flow_steps
 from stepsight.metrics.trivial import mean_map, oracle_mean_flow
 from stepsight.metrics.truth import require
 from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.pipeline.config import Resampling
 from stepsight.tasks.base import Files, Task, masked_mean, resize, robust
 from stepsight.tasks.config import FlowSettings
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -151,9 +152,12 @@ class Flow(Task, FlowSettings):
                 floors[name] = self._as_prediction(self.rescale(learned, grid).expand_as(still))
         return floors
 
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+    def rescale(
+        self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
+    ) -> Tensor:
         height, width = values.shape[-2:]
-        return resize(values, size) * _across_and_down(size[1] / width, size[0] / height, values)
+        factors = _across_and_down(size[1] / width, size[0] / height, values)
+        return resize(values, size, how) * factors
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         length = reference(like, values).nan_to_num().norm(dim=1, keepdim=True)

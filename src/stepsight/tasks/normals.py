@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stepsight.colours import colour_normals, veil
-from stepsight.ensemble import merge_directions
+from stepsight.ensemble import closest, merge_directions
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.normals import normals_rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.truth import require
 from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.pipeline.config import Resampling
 from stepsight.tasks.base import Files, Task, masked_mean, resize
 from stepsight.tasks.config import NormalsSettings
 from stepsight.types import Batch, Prediction, Target
@@ -44,7 +45,7 @@ class Normals(Task, NormalsSettings):
         return Target(self._turned(torch.where(valid, normals, 0.0)), valid)
 
     def decode(self, x: Tensor) -> Prediction:
-        x = x[:, :3]
+        x = self._clipped(x[:, :3])
         return Prediction(self.name, x, self._turned(F.normalize(x, dim=1)))
 
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
@@ -56,8 +57,9 @@ class Normals(Task, NormalsSettings):
         return masked_mean(cosine.clamp(-MAX_COSINE, MAX_COSINE).arccos(), target.valid)
 
     def merge(self, members: Tensor) -> Prediction:
-        x, spread = merge_directions(F.normalize(members[:, :, :3], dim=2))
-        prediction = self.decode(x)
+        directions = F.normalize(self._clipped(members[:, :, :3]), dim=2)
+        x, spread = merge_directions(directions)
+        prediction = self.decode(closest(directions, x) if self.merge_by == "closest" else x)
         prediction.uncertainty = spread if len(members) > 1 else None
         return prediction
 
@@ -81,12 +83,17 @@ class Normals(Task, NormalsSettings):
         constant = self.decode(self._turned(facing))
         return {"constant": constant} | super().baselines(batch, statistics)
 
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.normalize(resize(values, size), dim=1)
+    def rescale(
+        self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
+    ) -> Tensor:
+        return F.normalize(resize(values, size, how), dim=1)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         picture = colour_normals(values)
         return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
+
+    def _clipped(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1) if self.clip else x
 
     def _turned(self, normals: Tensor) -> Tensor:
         """Between our axes and the target's, "b 3 h w"; its own inverse."""

@@ -26,6 +26,7 @@ from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.trivial import class_counts, prior_map
 from stepsight.metrics.truth import require
 from stepsight.metrics.uncertainty import Case, Stated
+from stepsight.pipeline.config import Resampling
 from stepsight.tasks.base import Files, Task, broadcast_map, masked_mean
 from stepsight.tasks.config import SemanticSettings
 from stepsight.types import IGNORE, Batch, Prediction, Target
@@ -168,7 +169,9 @@ class Semantic(Task, SemanticSettings):
             "prior_map": self._as_prediction(prior),
         }
 
-    def rescale(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+    def rescale(
+        self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
+    ) -> Tensor:
         if tuple(values.shape[-2:]) == tuple(size):
             return values
         return F.interpolate(values.float(), size=size, mode="nearest-exact").long()

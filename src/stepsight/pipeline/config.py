@@ -1,0 +1,87 @@
+"""Profiles: what lies between a picture and a network, and between its answers and a prediction
+(standard library only).
+
+Models from elsewhere were published together with code, which decides as much as the weights: the
+size that a picture is seen at, how it gets there, what is clipped, how members are merged. An
+imported checkpoint carries these choices as one value, "published"; the defaults of `Profile` are
+those of stepsight itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, get_args, get_type_hints
+
+from stepsight.errors import UserError, suggest
+
+Which = Literal["published", "stepsight"]
+Fit = Literal["area", "longest", "longest_scaled", "square", "multiples"]
+# bilinear with or without antialiasing, the nearest pixel as torch has it in two ways, or Pillow's
+Resampling = Literal["antialiased", "bilinear", "nearest", "nearest_exact", "pillow"]
+OWN = "stepsight"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How pictures reach a network and its answers a prediction.
+
+    fit: how the working size follows from a picture's:
+    * "area": the area of training and the picture's aspect ratio, in multiples of what network and
+      codec divide by;
+    * "longest": the longer side is `resolution`, the other side h r // w (diffusers);
+      "longest_scaled": int(h min(r / h, r / w)), which may lose a pixel (Marigold's own code);
+    * "square": both sides are `resolution`;
+    * "multiples": sides rounded to multiples of `multiple`, after "longest" where there is a
+      `resolution`.
+    """
+
+    name: str = OWN  # the family whose conventions these are
+    fit: Fit = "area"
+    resolution: int = 0  # pixels; 0: as the picture is
+    multiple: int = 1  # of fit multiples
+    pad: int = 1  # right and bottom are padded by their last pixels to multiples of this
+    resize_input: Resampling = "antialiased"
+    resize_output: Resampling = "antialiased"
+    posterior: Literal["mean", "sample"] = "mean"  # of the codec, what the network sees
+    noise: Literal["independent", "shared"] = "independent"  # of the runs of one task
+    nfe: int = 0  # model calls by default; 0: as the run's settings say
+    members: int = 0  # likewise
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by task
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Self:
+        """What `asdict` gave. Raises UserError for what this version does not know."""
+        hints = get_type_hints(cls)
+        for key, value in (stored or {}).items():
+            if key not in hints:
+                raise UserError(f"profile: there is no '{key}'.{suggest(key, hints)}")
+            choices = get_args(hints[key])
+            if isinstance(value, str) and key != "name" and value not in choices:
+                raise UserError(f"profile: {key} is {value!r}; choose from {', '.join(choices)}.")
+        return cls(**(stored or {}))
+
+    @property
+    def own(self) -> bool:
+        """Whether it is stepsight's."""
+        return self.name == OWN
+
+    @property
+    def id(self) -> str:
+        """Name and digest of all choices."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return f"{self.name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def mark(self, protocol: str) -> str:
+        """The id of a protocol, with the profile where it is not stepsight's."""
+        return protocol if self.own else f"{protocol}+{self.id}"
+
+    def differences(self) -> dict[str, Any]:
+        """What is not as stepsight does it, for people."""
+        every = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: x for name, x in every.items() if x != getattr(STEPSIGHT, name)}
+
+
+STEPSIGHT = Profile()
