@@ -60,6 +60,8 @@ class Wishes:
     vae: Path | None = None  # folder of the VAE they were trained with
     size: tuple[int, int] | None = None  # working height and width; None: as trained
     scheduler: Path | None = None  # a scheduler_config.json, in the place of what is assumed
+    family: str | None = None  # of those that a folder could be of (`conversion.families`)
+    domain: str | None = None  # of the pictures: indoor, outdoor or object
 
     @property
     def codec_settings(self) -> CodecSettings:
