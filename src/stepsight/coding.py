@@ -28,7 +28,7 @@ from stepsight.models.codec import Codec, CodecShape, open_codec
 from stepsight.models.config import GONE, VAE_PREFIX, ModelSettings
 from stepsight.models.factory import build, check_size
 from stepsight.tasks.base import Task
-from stepsight.types import Batch, ModelInputs
+from stepsight.types import NULL, Batch, ModelInputs
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,7 @@ def to_model_inputs(parts: Parts, task: Task, layout: Layout) -> ModelInputs:
         return value if task.splits == 1 else repeat(value, "b ... -> (p b) ...", p=task.splits)
 
     missing = layout.cond - parts.images.shape[1]
+    label = rearrange(parts.label, "b p -> (p b)")
     x = valid = None
     if parts.x is not None and parts.cells is not None:
         used = parts.x.shape[2]
@@ -208,7 +209,7 @@ def to_model_inputs(parts: Parts, task: Task, layout: Layout) -> ModelInputs:
         each(F.pad(parts.images, (0, 0, 0, 0, 0, missing))),
         None if parts.features is None else each(parts.features),
         valid,
-        layout.rows[task.name] + rearrange(parts.label, "b p -> (p b)"),
+        torch.where(label == NULL, layout.labels, layout.rows[task.name] + label),
         look=task.look_at if layout.looked and task.look_channels else None,
     )
 
@@ -219,7 +220,8 @@ def code(batch: Batch, task: Task, layout: Layout, codec: Codec, target: bool) -
 
 
 def label_rows(task: Task, batch: Batch) -> Tensor:
-    """Rows "b p" within those of the task: the number of the run, or the class of the image."""
+    """Rows "b p" within those of the task: the number of the run, or the class of the image, which
+    may be NULL."""
     if task.label_count > task.splits:
         return require(task.name, batch, "class_id")[0][:, None]
     rows = torch.arange(task.splits, device=batch.image.device)

@@ -17,6 +17,7 @@ from torch import Tensor
 from stepsight.rowwise import picked_rows
 
 IGNORE = 255  # label of pixels that carry no class
+NULL = -1  # class of pictures that are generated without one
 ADDED: set[str] = set()  # names of the quantities that other packages add (`data/fields.py`)
 
 
@@ -97,7 +98,7 @@ class Batch(Quantities):
     image: Tensor  # float32 "b 3 h w" in [-1, 1]
     keys: list[str]
     sources: list[str]
-    class_id: Tensor | None = None  # int64 "b"
+    class_id: Tensor | None = None  # int64 "b"; NULL for none
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -166,6 +167,11 @@ class ModelInputs(Movable):
             null=of(self.null),
             null_encoded=each(self.null_encoded),
         )
+
+    def labelled_once(self) -> Self:
+        """With one row of the label, which holds for all."""
+        null = None if self.null is None else self.null[:1]
+        return replace(self, label=self.label[:1], null=null)
 
 
 @dataclass

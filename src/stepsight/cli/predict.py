@@ -20,8 +20,8 @@ from stepsight.execution.config import Precision
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
 
-# What a budget sets; the first six are settings of the sampler.
-BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views")
+# What a budget sets; the first seven are settings of the sampler.
+BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views", "guidance")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm")  # of the pictures in a folder
 BUDGETED += ("nfe", "members", "times", "merge")
 
@@ -38,7 +38,7 @@ class Args:
     task: str = "depth"  # one that the checkpoint has
     second: Path | None = None  # the next frame (flow)
     mask: Path | None = None  # mask of the visible part, white on black (amodal)
-    class_id: int | None = None  # what to generate (image)
+    class_id: int | Literal["null"] | None = None  # what to generate (image); null: of no class
     nfe: int | None = None  # model calls per member; default: the run's
     members: int | None = None  # answers that are merged; default: the run's
     sampler: str | None = None  # ddim, euler, heun, dpmpp_2m, ...; default: the run's
@@ -48,6 +48,8 @@ class Args:
     eta: float | None = None  # stochasticity of ddim, 0 to 1
     temperature: float | None = None  # of the start noise; 0: from zeros
     views: str | None = None  # what further calls see: none, mirror, mirror+shift
+    # away from the answer without class (image), 1: off; each model call then is two passes
+    guidance: float | None = None
     merge: str | None = None  # rule for the members; default: the run's
     tolerance: float | None = None  # add no member once its merge's standard error is this small
     # cost per image, as 16nfe, 50gflop or 200ms: what the run's sweep measured as best sets
@@ -174,6 +176,7 @@ def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int |
     naming the flag that cannot be."""
     from stepsight.diffusion.config import nfe
     from stepsight.pipeline.budget import check_budget
+    from stepsight.pipeline.guidance import check_guidance
 
     with given_by(f"--task {args.task}"):
         pipeline.task(args.task)
@@ -183,7 +186,7 @@ def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int |
         print(f"{plan.budget}: {plan}")
         return pipeline.planned(args.task, plan), plan.nfe, plan.members
     visits = times(args.times)
-    given = {name: getattr(args, name) for name in BUDGETED[:6]}
+    given = {name: getattr(args, name) for name in BUDGETED[:7]}
     given = {name: [value] for name, value in given.items() if value is not None}
     check_sampling(pipeline.diffusion.settings, given, visits)
     with given_by(f"--merge {args.merge}"):
@@ -193,9 +196,12 @@ def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int |
             schedule=args.schedule,
             times=visits,
             eta=args.eta,
+            guidance=args.guidance,
             merge={args.task: args.merge} if args.merge else None,
         )
-    usual = nfe(pipeline.diffusion.settings.sampler, len(visits)) if visits else None
+    used = pipeline.diffusion.settings
+    check_guidance(pipeline.net, pipeline.task(args.task), used.guidance)
+    usual = nfe(used.sampler, len(visits)) if visits else None
     calls = usual if args.nfe is None else args.nfe
     check_setting(
         pipeline, args.task, args.checkpoint, calls, args.members, args.temperature, args.views

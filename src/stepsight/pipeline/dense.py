@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -221,7 +221,7 @@ class DensePipeline:
         *,
         second: Any = None,
         mask: Any = None,
-        class_id: int | None = None,
+        class_id: int | Literal["null"] | None = None,
         nfe: int | None = None,
         members: int | None = None,
         temperature: float | None = None,
@@ -236,10 +236,10 @@ class DensePipeline:
         """Predict for one image of any size: a path, a PIL image, or an array "h w 3" of uint8.
 
         second: the next frame (flow). mask: the visible part of the object, bool "h w" or a path
-        to a mask image, white on black (amodal). class_id: what to generate (image), where the
-        picture given lends its shape alone. nfe, members, temperature, views: default to what the
-        run chose for the task (`usual`); other numbers of members start from zeros if it is one,
-        from the diffusion's own noise if they are several, whose spread is the uncertainty.
+        to a mask image, white on black (amodal). class_id: what to generate (image), "null" for no
+        class; the picture given lends its shape alone. nfe, members, temperature, views: default to
+        what the run chose for the task (`usual`); other numbers of members start from zeros if it
+        is one, from the diffusion's own noise if several, whose spread is the uncertainty.
         budget: "16nfe", "50gflop" or "200ms" per image, in place of nfe, members and sampler: what
         the sweep (a sweep.csv; default: the run's own) says is best for it.
         tolerance: stop adding members once the merge's standard error is that small (`adaptive`),

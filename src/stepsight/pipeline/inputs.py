@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from stepsight.errors import UserError
 from stepsight.execution.noise import digest
 from stepsight.seeding import seed_of
 from stepsight.tasks.base import Task
-from stepsight.types import Batch
+from stepsight.types import NULL, Batch
 
 
 def single(
@@ -27,14 +27,15 @@ def single(
     *,
     second: Any = None,
     mask: Any = None,
-    class_id: int | None = None,
+    class_id: int | Literal["null"] | None = None,
     key: str = "image",
 ) -> Batch:
     """The batch of one image for `task`, from whatever `to_tensor` reads.
 
     second: the next frame. mask: the visible part of the object, bool "h w" or a mask image, white
-    on black. class_id: what to generate. `key` distinguishes generated pictures. Raises UserError
-    for an input that the task needs and does not get, or one of another size than the image.
+    on black. class_id: what to generate; "null": of no class. `key` distinguishes generated
+    pictures. Raises UserError for an input that the task needs and does not get, or one of another
+    size than the image.
     """
     batch = Batch(to_tensor(image)[None], keys=[key], sources=["input"])
     if "second" in task.required_inputs:
@@ -50,14 +51,22 @@ def single(
             f"task {task.name} also needs {', '.join(sorted(others))}: score a data set."
         )
     if task.label_count > task.splits:
-        if class_id is None or not 0 <= class_id < task.label_count:
-            raise UserError(f"task {task.name} needs class_id, 0 to {task.label_count - 1}.")
-        batch.class_id = torch.tensor([class_id])
+        batch.class_id = torch.tensor([_class_of(task, class_id)])
     for field in task.required_inputs:
         grid, size = tuple(getattr(batch, field).shape[-2:]), tuple(batch.image.shape[-2:])
         if grid != size:
             raise UserError(f"task {task.name}: the image is {size}, its {field} is {grid}.")
     return batch
+
+
+def _class_of(task: Task, class_id: int | Literal["null"] | None) -> int:
+    """The class to generate, or NULL. Raises UserError for one that the task does not have."""
+    if class_id == "null" and task.hidden_share:
+        return NULL
+    if class_id is None or class_id == "null" or not 0 <= class_id < task.label_count:
+        null = ", or null: of no class" if task.hidden_share else "; it was trained with all shown"
+        raise UserError(f"task {task.name} needs class_id, 0 to {task.label_count - 1}{null}.")
+    return class_id
 
 
 def content_keys(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ not depend on what else is in the batch. Only the channels that a task has are n
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Required, TypedDict, Unpack
 
@@ -25,6 +25,7 @@ from stepsight.execution.noise import Stream, normal
 from stepsight.execution.precision import computing
 from stepsight.models.codec import Codec
 from stepsight.pipeline.config import STEPSIGHT, Profile
+from stepsight.pipeline.guidance import with_null
 from stepsight.pipeline.shared import Shared
 from stepsight.pipeline.views import VIEWS, Frame, View, averaging
 from stepsight.tasks.base import Task
@@ -86,7 +87,7 @@ class MemberSampler:
             picks = torch.arange(at, at + len(rows), device=rows.device) % len(seen[0].label)
             inputs = [view.rows(picks) for view in seen]
             if task.label_count == 1:  # then one row of it holds for all
-                inputs = [replace(view, label=view.label[:1]) for view in inputs]
+                inputs = [view.labelled_once() for view in inputs]
             recall = shared and partial(_recall, shared, (whose, first, at, len(rows)))
             walk = partial(self._walk, task, nfe, seed, strength, recall)
             given = [vars(view) for view in inputs], picks // len(batch), rows
@@ -128,7 +129,7 @@ class MemberSampler:
             coded.encoded = encode(coded.cond, coded.label, coded.features)
         scale = settings.temperature if settings.deterministic else 1.0  # of the noise in x
         coded.temperature = coded.cond.new_full((len(coded.label),), scale)
-        return coded
+        return with_null(coded, self.net, task, self.layout, settings.guidance)
 
     def _noise(self, stream: Stream, rows: Tensor, used: int, cond: Tensor) -> StepNoise:
         """What a sampler draws for rows of these addresses: in the leading channels, zeros in the
