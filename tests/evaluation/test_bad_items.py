@@ -19,6 +19,7 @@ from stepsight.evaluation.jobs import ScoringPlan
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.records import Identity
 from stepsight.evaluation.results import metrics_of
+from stepsight.evaluation.scoring import items
 from stepsight.metrics.protocol import default_for, get
 from stepsight.results import read_results
 from stepsight.signals import Preempted
@@ -154,6 +155,12 @@ def test_answers_that_are_no_numbers_count_as_wrong_and_are_named(lab, tmp_path,
     plan = ScoringPlan([1], [2], 0, "ddim", 0, chunk_size=4)
     (row,) = evaluate(tmp_path, pipeline, {task: lab.held}, plan, WHO, tmp_path / "r.jsonl")
     assert "no numbers for synthetic-held-2" in str(row.label) and row.n == 6
+
+
+def test_angles_of_an_answer_that_is_no_number_are_the_largest():
+    rows = {"n": torch.full((2,), 3.0), "angles": torch.tensor([[1.0, 2.0, 0.0]] * 2)}
+    found = items._mistaken(rows, torch.tensor([False, True]))
+    assert found["angles"].tolist() == [[1, 2, 0], [0, 0, 3]]
 
 
 def test_a_protocol_that_takes_no_such_answer_still_scores_the_others(lab):

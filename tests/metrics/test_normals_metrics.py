@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.metrics.normals import normals_rows
+from stepsight.evaluation.statistics import concatenated, measured, per_image, pool
+from stepsight.metrics.normals import counted, median_angle, normals_rows
+from stepsight.metrics.protocol import get
+from stepsight.metrics.reduce import reduce
 
 
 def tilted(degrees):
@@ -21,8 +24,10 @@ def test_known_angles():
     rows = normals_rows(tilted(angles), tilted([0.0] * 5), everywhere)
     assert rows["mean_angle"].item() == pytest.approx(sum(angles) / 5, rel=1e-6)
     assert rows["median_angle"].item() == pytest.approx(20)
-    shares = [rows[f"below_{limit}"].item() for limit in ("11.25", "22.5", "30")]
-    assert shares == pytest.approx([0.4, 0.6, 0.8])
+    shares = [rows[f"below_{limit}"].item() for limit in ("5", "7.5", "11.25", "22.5", "30")]
+    assert shares == pytest.approx([0.2, 0.2, 0.4, 0.6, 0.8])
+    squares = sum(a**2 for a in angles)
+    assert rows["rmse_angle"].item() == pytest.approx(math.sqrt(squares / 5), rel=1e-6)
 
 
 def test_matches_a_slow_loop_whatever_the_length_and_the_invalid_pixels(rng, valid, spoiled):
@@ -47,3 +52,38 @@ def test_a_zero_vector_is_not_a_good_guess():
     everywhere = torch.ones(1, 1, 1, 1, dtype=torch.bool)
     rows = normals_rows(torch.zeros(1, 3, 1, 1), tilted([0.0]).float(), everywhere)
     assert rows["mean_angle"].item() == pytest.approx(90)
+
+
+def test_pixels_of_a_set_are_pooled_with_their_median():
+    """Two images whose means and medians, averaged, are other numbers; 120.004 rounds to 120."""
+    rows = concatenated(
+        [
+            normals_rows(tilted(angles), tilted([0.0] * len(angles)), mask, pooled=True)
+            for angles, mask in [
+                ([4.0, 8.0, 12.0, 16.0], torch.ones(1, 1, 1, 4, dtype=torch.bool)),
+                ([120.004, 90.0], torch.tensor([[[[True, False]]]])),
+            ]
+        ]
+    )
+    found = reduce(rows, get("dsine"))
+    assert found["mean_angle"] == pytest.approx((40 + 120.004) / 5)
+    assert found["median_angle"] == pytest.approx(12)
+    assert found["rmse_angle"] == pytest.approx(math.sqrt((480 + 120.004**2) / 5))
+    assert found["below_7.5"] == pytest.approx(1 / 5)
+    assert per_image(rows, "median_angle") == pytest.approx([10, 120])
+    pooled = pool(rows, "median_angle", get("dsine"))
+    assert pooled is not None and "median_angle" in measured(rows)
+    both_twice = 2 * pooled.rows.sum(0, keepdims=True)
+    assert pooled.of(both_twice) == pytest.approx(12)
+
+
+def test_a_pooled_median_is_within_half_a_step_of_the_exact_one(rng):
+    angles = 180 * torch.rand(3, 1, 40, 50, generator=rng, dtype=torch.float64) ** 2
+    valid = torch.rand(3, 1, 40, 50, generator=rng) < 0.7
+    found = median_angle(counted(angles, valid).sum(0)).item()
+    assert abs(found - np.median(angles[valid])) <= 0.005
+    assert counted(angles, valid).sum(1).tolist() == valid.flatten(1).sum(1).tolist()
+    assert median_angle(counted(angles, ~valid & valid)).isnan().all()
+    ends = torch.tensor([0.0, 180.0]).double().view(2, 1, 1, 1)
+    each = counted(ends, torch.ones(2, 1, 1, 1, dtype=torch.bool))
+    assert median_angle(each).tolist() == [0, 180]

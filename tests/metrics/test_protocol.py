@@ -56,6 +56,7 @@ voc@9b27a7ae
 pq@b8568e78
 coco-panoptic@c284d8b4
 normals-angle@9e02e031
+dsine@c1d91753
 image-energy@85811561
 """
 

@@ -17,8 +17,9 @@ from stepsight.measures import measure
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.masks.panoptic import quality
 from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
+from stepsight.metrics.normals import median_angle
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.reduce import count_names
+from stepsight.metrics.reduce import TABLES, count_names
 from stepsight.scaling.intervals import (
     Interval,
     Statistic,
@@ -91,7 +92,8 @@ def measured(rows: Rows) -> list[str]:
         return ["miou", "pixel_accuracy"]
     if "segments" in rows:
         return ["pq", "sq", "rq"]
-    return [name for name in rows if name not in count_names()]
+    values = [name for name in rows if name not in count_names() | TABLES]
+    return [*values, "median_angle"] if "angles" in rows else values
 
 
 def pool(rows: Rows, metric: str, protocol: Protocol) -> Pool | None:
@@ -117,6 +119,7 @@ def counts(rows: Rows, protocol: Protocol) -> dict[str, Numbers]:
     """Columns "n" that give the pooled metrics of a set together with `per_image`: the weights of
     the images, `intersection.<class>` and `union.<class>` of class maps, and the sums
     `segments.<iou, tp, fp, fn>.<class>` of panoptic quality. {} where means are taken over images.
+    A pooled median is the exception, which the counts of all angles would take.
     """
     if "segments" in rows:
         return _by_class(
@@ -148,6 +151,9 @@ def _table(rows: Rows, metric: str) -> tuple[Numbers, Statistic]:
         score = _OF_CONFUSION[metric]
         counts = rows["confusion"].double().numpy()
         return counts, lambda sums: score(torch.from_numpy(sums)).numpy()
+    if "angles" in rows:
+        angles = rows["angles"].double().numpy()
+        return angles, lambda sums: median_angle(torch.from_numpy(sums)).numpy()
     columns = torch.cat([rows["segments"], rows["numbered"]], dim=-1).double().numpy()
 
     def of(sums: Numbers) -> Numbers:

@@ -14,9 +14,10 @@ from stepsight.measures import measure, measures
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.masks.panoptic import quality
 from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
+from stepsight.metrics.normals import median_angle
 from stepsight.metrics.protocol import Protocol
 
-TABLES = {"confusion", "segments", "numbered"}  # counts per class and image, scored as a whole
+TABLES = {"confusion", "segments", "numbered", "angles"}  # counts per image, scored as a whole
 
 
 def count_names() -> set[str]:
@@ -30,7 +31,8 @@ def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
     A value is left out where its count is 0 (no valid pixel, no hidden part) and only there: a NaN
     that was measured makes the metric NaN. Pooling leaves out what cannot be pooled exactly
     (`Measure.pools`). `confusion` becomes `miou`, `pixel_accuracy` and, if the protocol asks for
-    it, their mean; `segments` the panoptic `quality`, which is always pooled.
+    it, their mean; `segments` the panoptic `quality`, which is always pooled; `angles` the
+    median of them all.
     """
     metrics = {"n_images": (rows["n"] > 0).sum()}
     for name in rows.keys() - count_names() - TABLES:
@@ -44,6 +46,8 @@ def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
         metrics |= _class_scores(rows["confusion"], protocol)
     if "segments" in rows:
         metrics |= quality(rows["segments"], rows["numbered"])
+    if "angles" in rows:
+        metrics["median_angle"] = median_angle(rows["angles"].sum(0))
     return {name: float(metrics[name]) for name in sorted(metrics)}
 
 

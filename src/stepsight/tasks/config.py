@@ -224,6 +224,9 @@ class NormalsSettings(TaskSettings):
     metrics = {
         "mean_angle": Measure("mean angle", "lower", "°"),
         "median_angle": Measure("median angle", "lower", "°", pools=False),
+        "rmse_angle": Measure("angle RMSE", "lower", "°", power=2),
+        "below_5": Measure("below 5°", "higher"),
+        "below_7.5": Measure("below 7.5°", "higher"),
         "below_11.25": Measure("below 11.25°", "higher"),
         "below_22.5": Measure("below 22.5°", "higher"),
         "below_30": Measure("below 30°", "higher"),

@@ -65,7 +65,7 @@ class Normals(Task, NormalsSettings):
 
     def score_values(self, stated: Stated, batch: Batch, rule: Protocol) -> Rows:
         truth = self.require(batch, rule, "normals", "normals_valid")
-        return normals_rows(stated.values, *truth)
+        return normals_rows(stated.values, *truth, pooled=rule.averaging == "pooled")
 
     def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
         normals, valid = batch.normals, batch.normals_valid

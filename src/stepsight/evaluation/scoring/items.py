@@ -220,6 +220,10 @@ def _mistaken(rows: Rows, failed: Tensor) -> Rows:
     if "confusion" in rows:
         wrong = rows["confusion"].sum(-1).diag_embed().roll(1, -1)
         rows["confusion"] = torch.where(failed[:, None, None], wrong, rows["confusion"])
+    if "angles" in rows:
+        opposite = torch.zeros_like(rows["angles"])
+        opposite[:, -1] = rows["angles"].sum(-1)
+        rows["angles"] = torch.where(failed[:, None], opposite, rows["angles"])
     return rows
 
 
