@@ -16,7 +16,7 @@ from gpu.timing import device_of
 from stepsight.bench.cases.ensemble import SD2, TINY, TwoPipelines
 from stepsight.bench.peers.marigold import write_folder
 from stepsight.bench.protocol import in_turns
-from stepsight.conversion.marigold import import_folder
+from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
 
 GAIN = 3.0  # over diffusers in bf16 at its default batch, 1
@@ -29,7 +29,7 @@ def run(size: str) -> Iterator[Row]:
     side, calls, members = (32, 2, 2) if tiny else (512, 10, 10)
     with tempfile.TemporaryDirectory() as name:
         folder = write_folder(Path(name, "published"), unet, vae)
-        write(import_folder(folder, "run"), Path(name, "run"))
+        write(import_published(folder), Path(name, "run"))
         both = TwoPipelines(folder, Path(name, "run"), (side, side), calls, members, str(device))
         rounds, warm = (1, 0) if tiny else (2, 1)
         took = in_turns(both.contest(merged=True), rounds, warm, time.perf_counter, str(device))

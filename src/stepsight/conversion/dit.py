@@ -1,15 +1,17 @@
 """DiT checkpoints (Peebles & Xie 2023, facebookresearch/DiT) in and out.
 
 Our DiT has their parameter names. What differs: they store the fixed positions, we compute them;
-and a model with condition images has them before the noisy target in the channels of its input,
-where ours come after it.
+they have a name per expert, we stack these; and a model with condition images has them before the
+noisy target in the channels of its input, where ours come after it.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +39,26 @@ from stepsight.training.config import TrainingSettings
 POSITIONS = "pos_embed"
 KERNEL = "x_embedder.proj.weight"
 LABELS = "y_embedder.embedding_table.weight"
+OUTPUT = "final_layer.linear.weight"
+GATE = "blocks.0.moe.gate.weight"
+EXPERT = re.compile(r"(blocks\.\d+\.moe\.experts)\.(\d+)\.(fc[12]\.(?:weight|bias))")
+ACTIVE = 2  # experts per token: no shape says it
 TOLERANCE = 1e-5  # of stored positions: they were rounded to float32
 VAE = Described("Stable Diffusion's VAE", downsample=8, latents=4)
 UNKNOWN_VAE = "vae"  # codec.path when no folder was given
 
-# How DiT is trained and sampled: linear betas, and 250 draws from the posterior at levels spread
-# evenly from 999 to 0 (diffusion/respace.py), here with the schedule's own variance.
+# How DiT is trained and sampled: linear betas, and 250 draws at levels spread evenly from 999 to 0,
+# by the learned variance or, without one, by that of the forward step; sample.py guides by 4, and
+# the model's own forward_with_cfg touches three of the four latent channels.
 DIFFUSION = DiffusionSettings(
     schedule="linear",
     prediction="eps",
     shift=1.0,
-    sampler="ancestral",
-    spacing="linspace",
+    sampler="ancestral_learned",
+    spacing="respaced",
     sampling_shift=1.0,
+    guidance=4.0,
+    guided_channels=3,
 )
 
 
@@ -62,6 +71,7 @@ class Wishes:
     scheduler: Path | None = None  # a scheduler_config.json, in the place of what is assumed
     family: str | None = None  # of those that a folder could be of (`conversion.families`)
     domain: str | None = None  # of the pictures: indoor, outdoor or object
+    task: str | None = None  # of a single-task model, whose file does not say it
 
     @property
     def codec_settings(self) -> CodecSettings:
@@ -80,7 +90,11 @@ class Wishes:
         return codec
 
     def diffusion(self, assumed: DiffusionSettings) -> DiffusionSettings:
-        return read_settings(self.scheduler) if self.scheduler else assumed
+        """What the scheduler's file says, but for guidance, of which it says nothing."""
+        if self.scheduler is None:
+            return assumed
+        guidance = {"guidance": assumed.guidance, "guided_channels": assumed.guided_channels}
+        return replace(read_settings(self.scheduler), **guidance)
 
     def notes(self, diffusion: DiffusionSettings) -> Iterator[str]:
         """What was taken for granted, and what is still to be done."""
@@ -103,6 +117,8 @@ class Trained:
     name: str
     patch: int
     side: int  # tokens along each axis
+    experts: int  # 0: dense
+    variance: bool  # whether it answers one ("sigma")
 
     @classmethod
     def of(cls, weights: Weights, kernel: str) -> Trained:
@@ -114,7 +130,11 @@ class Trained:
         width, _, patch, _ = shape_of(weights, kernel, 4)
         blocks = [name.split(".")[1] for name in weights.tensors if name.startswith("blocks.")]
         depth = 1 + max(int(number) for number in blocks if number.isdigit())
-        return cls(_size_name(width, depth, patch, weights), patch, _side(weights, width))
+        outputs = shape_of(weights, OUTPUT, 2)[0]
+        experts = shape_of(weights, GATE, 2)[0] if GATE in weights.tensors else 0
+        name = _size_name(width, depth, patch, weights)
+        variance = outputs == 2 * VAE.latents * patch**2
+        return cls(name, patch, _side(weights, width), experts, variance)
 
     def sized(self, wishes: Wishes, codec: Codec | None) -> tuple[int, int]:
         """The working height and width in pixels. Raises UserError for a size that does not fit."""
@@ -126,22 +146,33 @@ class Trained:
                 )
         return wishes.size or (self.side * cell, self.side * cell)
 
-    def model(self, name: str, **options: Any) -> ModelSettings:
+    def model(self, **options: Any) -> ModelSettings:
         """The backbone as it was trained; pictures of other shapes stretch its positions."""
-        grid = (self.side, self.side)
-        common = {"gate_init": 0.0, "learned_variance": True, "position_grid": grid}
-        return ModelSettings(name, **common, **options)
+        name = f"{self.name}-{self.experts}E{ACTIVE}A" if self.experts else self.name
+        common = {"learned_variance": self.variance, "position_grid": (self.side, self.side)}
+        return ModelSettings(name, gate_init=0.0, **common, **options)
+
+    @property
+    def note(self) -> str:
+        """What its shapes do not say."""
+        active = f" and {ACTIVE} active experts as published" if self.experts else ""
+        return f"{self.model().name}: heads as in the size table{active}, shapes do not say them"
 
 
 def import_dit(weights: Weights, wishes: Wishes) -> Converted:
     """A class-conditional DiT. Raises UserError for what is not in the published layout."""
     trained, codec = Trained.of(weights, KERNEL), wishes.codec()
+    if wishes.task not in (None, "image"):
+        raise UserError(
+            f"--task {wishes.task}: {weights.source} takes no condition image, only a class."
+        )
     size = trained.sized(wishes, codec)
-    diffusion = wishes.diffusion(DIFFUSION)
+    sampler = "ancestral_learned" if trained.variance else "ancestral_large"
+    diffusion = wishes.diffusion(replace(DIFFUSION, sampler=sampler))
     config = RunConfig(
         tasks={"image": ImageSettings(classes=shape_of(weights, LABELS, 2)[0] - 1)},
         data={"imagefolder": ImageFolderSettings(root="imagenet", size=size)},
-        model=trained.model(trained.name),
+        model=trained.model(),
         codec=wishes.codec_settings,
         diffusion=diffusion,
         training=TrainingSettings(precision="float32"),  # as published
@@ -150,12 +181,12 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
     compare(weights, published_shapes(expected(config, codec), trained.side))
     notes = [
         *weights.notes,
-        f"{trained.name}: heads as in the size table, shapes do not say them",
-        "sampling leaves the learned variance and classifier-free guidance aside",
+        trained.note,
+        f"guidance {diffusion.guidance:g} of the first {diffusion.guided_channels} of "
+        f"{VAE.latents} latent channels, as in the authors' sample.py; --guidance 1 is off",
         *wishes.notes(diffusion),
     ]
-    ours = {name: value.float() for name, value in weights.tensors.items() if name != POSITIONS}
-    return Converted(config, ours, {"image": size}, codec, notes=notes)
+    return Converted(config, stacked(weights.tensors), {"image": size}, codec, notes=notes)
 
 
 def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:
@@ -167,8 +198,24 @@ def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:
 
 def published_shapes(ours: Mapping[str, Tensor], side: int) -> dict[str, tuple[int, ...]]:
     """The shapes of a published DiT that becomes the backbone `ours`."""
-    shapes = {name: tuple(value.shape) for name, value in ours.items()}
+    named = (part for entry in ours.items() for part in _unstacked(*entry))
+    shapes = {name: tuple(value.shape) for name, value in named}
     return {POSITIONS: (1, side * side, ours[LABELS].shape[1]), **shapes}
+
+
+def stacked(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without positions, in float32, with experts under one name "e ..."."""
+    ours: dict[str, Tensor] = {}
+    stacks: dict[str, dict[int, Tensor]] = defaultdict(dict)
+    for name, value in published.items():
+        if expert := EXPERT.fullmatch(name):
+            stacks[f"{expert[1]}.{expert[3]}"][int(expert[2])] = value.float()
+        elif name != POSITIONS:
+            ours[name] = value.float()
+    return ours | {
+        name: torch.stack([stack[number] for number in sorted(stack)])
+        for name, stack in stacks.items()
+    }
 
 
 def export_dit(saved: Checkpoint, out: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Folders in diffusers' layout: which pipeline they hold, and what is in its parts."""
+"""Folders in diffusers' layout: their parts, and how they are read."""
 
 from __future__ import annotations
 
@@ -9,45 +9,9 @@ from typing import Any
 from stepsight.conversion.foreign import Weights, read_tensors
 from stepsight.errors import DataFormatError, UserError
 
-DEPTH, NORMALS, GENERATOR = "marigold-depth", "marigold-normals", "stable-diffusion"
 INDEX = "model_index.json"
-CONFIG = "config.json"
-
-# `_class_name` of a pipeline -> what it is, and the input channels of its U-Net: the noisy latent,
-# and for Marigold that of the image before it. MarigoldPipeline is the name before diffusers 0.28.
-PIPELINES = {
-    "MarigoldDepthPipeline": (DEPTH, 8),
-    "MarigoldPipeline": (DEPTH, 8),
-    "MarigoldNormalsPipeline": (NORMALS, 8),
-    "StableDiffusionPipeline": (GENERATOR, 4),
-}
-PARTS = {"unet": CONFIG, "vae": CONFIG, "scheduler": "scheduler_config.json"}
-
-
-def find_folder(path: Path) -> str | None:
-    """What a folder holds: "marigold-depth", "marigold-normals" or "stable-diffusion".
-
-    None if it is no pipeline of diffusers. Raises UserError for one that is not supported or lacks
-    a part.
-    """
-    if not (path / INDEX).is_file():
-        return None
-    name = read_json(path / INDEX).get("_class_name")
-    if name not in PIPELINES:
-        raise UserError(f"{path} holds a {name}. Supported are {', '.join(PIPELINES)}.")
-    missing = [
-        f"{part}/{file}" for part, file in PARTS.items() if not (path / part / file).exists()
-    ]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}. Copy the whole folder.")
-    kind, expected = PIPELINES[name]
-    channels = read_json(path / "unet" / CONFIG).get("in_channels", 4)  # diffusers' default
-    if channels != expected:
-        raise UserError(
-            f"{path}: the U-Net of a {name} has {expected} input channels, this one {channels}. "
-            f"Inpainting, upscaling and other variants are not supported."
-        )
-    return kind
+CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
+PARTS = {"unet": CONFIG, "vae": CONFIG, "scheduler": SCHEDULER}
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -1,13 +1,16 @@
-"""The perception generalist of Ravishankar et al. 2024, `dit_moe_generalist.pt`.
+"""The perception models of Ravishankar et al. 2024: `dit_moe_generalist.pt`, and single-task ones.
 
-A DiT with experts and an input convolution per task, for depth, amodal completion and optical flow
-("Scaling Properties of Diffusion Models for Perceptual Tasks"). Its names are DiT's, but for
+The generalist is a DiT with experts and an input convolution per task, for depth, amodal completion
+and optical flow ("Scaling Properties of Diffusion Models for Perceptual Tasks"). Its names are
+DiT's, but for
 
-* `blocks.{i}.moe.experts.{e}.fc1.weight`: one per expert, which we stack;
 * `x_embedder.proj.conv_in_{n}.weight`, n from 1: one per convolution, which we stack and flatten,
   with channels in the order image, prompt, noisy target; ours have the noisy target first;
 * 1005 label rows: ImageNet's classes, which no input convolution belongs to and which we drop, the
   four rows of the tasks in the order of their convolutions, and the null row.
+
+A single-task model, dense or with experts, has DiT's names throughout, the same order of channels,
+and the table of the class-conditional model that it started from: its task is class 0.
 """
 
 from __future__ import annotations
@@ -23,31 +26,30 @@ from stepsight.config import RunConfig
 from stepsight.conversion.dit import (
     KERNEL,
     LABELS,
-    POSITIONS,
     VAE,
     Trained,
     Wishes,
     expected,
     published_shapes,
     shape_of,
+    stacked,
 )
 from stepsight.conversion.foreign import Weights, compare
 from stepsight.conversion.write import Converted
 from stepsight.data.readers.config import (
+    FileSettings,
     FlyingChairsSettings,
     HypersimSettings,
     Pix2GestaltSettings,
 )
 from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.tasks.config import AmodalSettings, DepthSettings, FlowSettings, TaskSettings
 from stepsight.training.config import TrainingSettings
 
 CLASSES = 1000  # rows of ImageNet, before those of the tasks
-ACTIVE = 2  # experts per token: no shape says it
-GATE = "blocks.0.moe.gate.weight"
 CONVOLUTION = re.compile(r"x_embedder\.proj\.conv_in_(\d+)\.(weight|bias)")
-EXPERT = re.compile(r"(blocks\.\d+\.moe\.experts)\.(\d+)\.(fc[12]\.(?:weight|bias))")
 
 # In the order of their rows: depth, amodal completion, and u and v of the flow.
 TASKS: dict[str, TaskSettings] = {
@@ -73,7 +75,6 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
     trained, codec = Trained.of(weights, "x_embedder.proj.conv_in_1.weight"), wishes.codec()
     size = trained.sized(wishes, codec)
     diffusion = wishes.diffusion(DIFFUSION)
-    experts = shape_of(weights, GATE, 2)[0]
     config = RunConfig(
         tasks=dict(TASKS),
         data={
@@ -81,7 +82,7 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
             "pix2gestalt": Pix2GestaltSettings(root="pix2gestalt", size=size),
             "flyingchairs": FlyingChairsSettings(root="flyingchairs", size=size),
         },
-        model=trained.model(f"{trained.name}-{experts}E{ACTIVE}A", input="per_task"),
+        model=trained.model(input="per_task"),
         codec=wishes.codec_settings,
         diffusion=diffusion,
         training=TrainingSettings(precision="float32"),  # as published
@@ -90,8 +91,7 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
     compare(weights, _published(expected(config, codec), trained))
     notes = [
         *weights.notes,
-        f"{config.model.name}: heads as in the size table and {ACTIVE} active experts as "
-        f"published, shapes do not say them",
+        trained.note,
         f"the {CLASSES} ImageNet rows were dropped: no input convolution belongs to them",
         "depth: the validity prompt is all ones",
         *wishes.notes(diffusion),
@@ -99,15 +99,63 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
     return Converted(config, _ours(weights.tensors), dict.fromkeys(TASKS, size), codec, notes=notes)
 
 
+def import_single(weights: Weights, wishes: Wishes) -> Converted:
+    """A single-task model as a run. Raises UserError for what is not in the published layout, and
+    where its task is not given, or takes other images than it."""
+    trained, codec = Trained.of(weights, KERNEL), wishes.codec()
+    size, diffusion = trained.sized(wishes, codec), wishes.diffusion(DIFFUSION)
+    inputs, rows = weights.tensors[KERNEL].shape[1], shape_of(weights, LABELS, 2)[0]
+    task, settings, source = _single_task(weights, wishes.task, inputs // VAE.latents - 1)
+    config = RunConfig(
+        tasks={task: settings},
+        data={source.name: source(root=source.name, size=size)},
+        model=trained.model(),
+        codec=wishes.codec_settings,
+        diffusion=diffusion,
+        training=TrainingSettings(precision="float32"),  # as published
+        evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
+    )
+    shapes = published_shapes(expected(config, codec), trained.side)
+    kept = shapes[LABELS][0]
+    if rows == CLASSES + 1:  # else it is an export of ours
+        shapes[LABELS] = (rows, shapes[LABELS][1])
+    compare(weights, shapes)
+    ours = stacked(weights.tensors)
+    ours |= {KERNEL: _target_first(ours[KERNEL]), LABELS: ours[LABELS][[0, -1]]}
+    notes = [
+        *weights.notes,
+        trained.note,
+        f"{task} is label row 0, as in the authors' code; {rows - kept} other classes were dropped",
+        *wishes.notes(diffusion),
+    ]
+    return Converted(config, ours, {task: size}, codec, notes=notes)
+
+
+def _single_task(
+    weights: Weights, task: str | None, images: int
+) -> tuple[str, TaskSettings, type[FileSettings]]:
+    """A task of so many condition images, its settings, and the data it was trained on."""
+    known = {
+        ("depth", 1): (DepthSettings(space="linear"), HypersimSettings),
+        ("depth", 2): (TASKS["depth"], HypersimSettings),
+        ("amodal", 2): (TASKS["amodal"], Pix2GestaltSettings),
+    }
+    fitting = [name for name, count in known if count == images]
+    if task is None or (task, images) not in known:
+        raise UserError(
+            f"{weights.source} is a single-task model of {images} condition image(s), whose file "
+            f"does not say its task{'' if task is None else f', which cannot be {task}'}. "
+            + (f"Give --task {' or '.join(fitting)}." if fitting else "No task here has as many.")
+        )
+    return task, *known[task, images]
+
+
 def _published(ours: Mapping[str, Tensor], trained: Trained) -> dict[str, tuple[int, ...]]:
     """Names and shapes in the file of the backbone `ours`."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in published_shapes(ours, trained.side).items():
-        before, experts, after = name.partition(".moe.experts.")
         if name.startswith("x_embedder.proj."):
             shapes |= _convolutions(name, shape, trained.patch)
-        elif experts:
-            shapes |= {f"{before}{experts}{e}.{after}": shape[1:] for e in range(shape[0])}
         elif name == LABELS:
             shapes[name] = (CLASSES + shape[0], shape[1])
         else:
@@ -126,20 +174,15 @@ def _convolutions(name: str, shape: tuple[int, ...], patch: int) -> dict[str, tu
 
 def _ours(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights under our names, in float32."""
-    ours: dict[str, Tensor] = {}
-    stacks: dict[str, dict[int, Tensor]] = defaultdict(dict)
-    for name, value in weights.items():
-        if expert := EXPERT.fullmatch(name):
-            stacks[f"{expert[1]}.{expert[3]}"][int(expert[2])] = value
-        elif row := CONVOLUTION.fullmatch(name):
-            stacks[f"x_embedder.proj.{row[2]}"][int(row[1])] = _target_first(value)
-        elif name == LABELS:
-            ours[name] = value[CLASSES:].float()
-        elif name != POSITIONS:
-            ours[name] = value.float()
-    for name, stack in stacks.items():
-        ours[name] = torch.stack([stack[number] for number in sorted(stack)]).float()
-    ours[KERNEL] = ours[KERNEL].flatten(2)
+    ours = stacked(weights)
+    convolutions: dict[str, dict[int, Tensor]] = defaultdict(dict)
+    for name in list(ours):
+        if row := CONVOLUTION.fullmatch(name):
+            convolutions[row[2]][int(row[1])] = _target_first(ours.pop(name))
+    for kind, each in convolutions.items():
+        stack = torch.stack([each[number] for number in sorted(each)])
+        ours[f"x_embedder.proj.{kind}"] = stack.flatten(2) if kind == "weight" else stack
+    ours[LABELS] = ours[LABELS][CLASSES:]
     return ours
 
 

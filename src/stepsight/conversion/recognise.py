@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from stepsight.conversion.folders import find_folder
+from stepsight.conversion.folders import INDEX
 from stepsight.conversion.foreign import Weights, read_tensors
 from stepsight.errors import UserError
 
-Format = Literal[
-    "stepsight", "generalist", "dit", "marigold-depth", "marigold-normals", "stable-diffusion"
-]
+Format = Literal["stepsight", "folder", "generalist", "single-task", "dit"]
 
+# A single file of weights: who imports it, "module:function" of (Weights, Wishes).
+FILES = {
+    "generalist": "stepsight.conversion.generalist:import_generalist",
+    "single-task": "stepsight.conversion.generalist:import_single",
+    "dit": "stepsight.conversion.dit:import_dit",
+}
 SUPPORTED = (
     "Supported are class-conditional DiT checkpoints (DiT-XL-2-256x256.pt), the perception "
-    "generalist (dit_moe_generalist.pt), diffusers folders of Marigold or Stable Diffusion, and "
-    "stepsight runs."
+    "generalist (dit_moe_generalist.pt) and its single-task kin, diffusers folders of Marigold or "
+    "Stable Diffusion, and stepsight runs."
 )
 OTHERS = (  # the beginning of a key -> what a file with it seems to be
     ("down_blocks.", "a diffusers U-Net without its pipeline: give the whole folder"),
@@ -25,6 +29,9 @@ OTHERS = (  # the beginning of a key -> what a file with it seems to be
     ("model.diffusion_model.", "Stable Diffusion in one file: give a diffusers folder"),
     ("text_model.", "a text encoder"),
 )
+
+
+LATENTS = 4  # input channels of a DiT that sees no condition image
 
 
 def recognise(path: Path) -> tuple[Format, Weights | None]:
@@ -43,8 +50,8 @@ def recognise(path: Path) -> tuple[Format, Weights | None]:
 def _recognise_folder(path: Path) -> Format:
     if (path / "stepsight.json").is_file() or (path / "checkpoints").is_dir():
         return "stepsight"
-    if kind := find_folder(path):
-        return kind  # type: ignore[return-value]
+    if (path / INDEX).is_file():
+        return "folder"
     inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise UserError(
         f"{path} is a folder with {inside}: no stepsight run and no diffusers pipeline. For a "
@@ -57,11 +64,10 @@ def _recognise_keys(weights: Weights) -> Format:
     mixed = "blocks.0.moe.gate.weight" in names
     if mixed and "x_embedder.proj.conv_in_1.weight" in names:
         return "generalist"
-    if "x_embedder.proj.weight" in names and "blocks.0.mlp.fc1.weight" in names:
-        return "dit"
+    kernel = weights.tensors.get("x_embedder.proj.weight")
+    if kernel is not None and (mixed or "blocks.0.mlp.fc1.weight" in names):
+        return "dit" if kernel.shape[1] == LATENTS else "single-task"
     seems = "of an unknown kind"
-    if mixed and "x_embedder.proj.weight" in names:
-        seems = "a DiT with experts for a single task, whose task its file does not say"
     for start, kind in OTHERS:
         if any(name.startswith(start) for name in names):
             seems = kind

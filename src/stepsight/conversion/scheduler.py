@@ -1,8 +1,9 @@
 """Diffusers' scheduler_config.json to and from our diffusion settings.
 
-Such a file describes the noise a network was trained with and the levels its sampler visits. Which
-solver it names does not matter here: the settings sample by DDIM. A key that is missing has the
-value of diffusers' DDIMScheduler, but for `clip_sample`, which latents never want.
+Such a file describes the noise a network was trained with, and how its sampler walks: the settings
+follow the class that it names (`diffusion.config.CONVENTIONS`). A key that is missing has the value
+of that class, but for `clip_sample`, which latents never want. A key that asks for what nothing
+here does, or that nobody knows, is refused.
 """
 
 from __future__ import annotations
@@ -12,100 +13,208 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.conversion.folders import read_json
-from stepsight.diffusion.config import DiffusionSettings
+from stepsight.conversion.scheduler_table import CLASSES, IDLE, ONLY, Keys
+from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings
 from stepsight.errors import UserError
-from stepsight.schedule import LEVELS
+from stepsight.noise_levels import ENDS
 
-# beta_schedule -> our schedule, and the ends it is tabulated for (None: it has none to choose)
-SCHEDULES: dict[str, tuple[str, tuple[float, float] | None]] = {
-    "linear": ("linear", (1e-4, 0.02)),
-    "scaled_linear": ("scaled_linear", (0.00085, 0.012)),
-    "squaredcos_cap_v2": ("cosine", None),
-}
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x", "v_prediction": "v"}
 SPACINGS = ("leading", "trailing", "linspace")
-
-# What a file may say only in one way: nothing here does the rest.
-FIXED: dict[str, Any] = {
-    "num_train_timesteps": LEVELS,
-    "trained_betas": None,
-    "clip_sample": False,
-    "thresholding": False,
+VARIANCES = {
+    "fixed_small": "ancestral",
+    "fixed_large": "ancestral_large",
+    "learned_range": "ancestral_learned",
 }
+FLOW = "FlowMatchEulerDiscreteScheduler"
+LCM = "LCMScheduler"
+# What becomes a setting, where the class has it.
+USED = (
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "timestep_spacing",
+    "steps_offset",
+    "set_alpha_to_one",
+    "use_karras_sigmas",
+    "shift",
+)
 
 
 def read_settings(file: Path) -> DiffusionSettings:
     """The settings a scheduler_config.json stands for. Raises UserError naming file and key."""
+    return read_scheduler(file)[0]
+
+
+def read_scheduler(file: Path) -> tuple[DiffusionSettings, list[str]]:
+    """The settings of a scheduler_config.json, and what was assumed, in sentences.
+
+    Raises UserError naming file and key.
+    """
     if not file.is_file():
         raise UserError(f"{file}: no such file. Name a scheduler_config.json.")
-    return diffusion_settings(read_json(file), str(file))
+    config = read_json(file)
+    return diffusion_settings(config, str(file)), assumptions(config)
 
 
 def diffusion_settings(
     config: Mapping[str, Any], where: str = "scheduler_config.json"
 ) -> DiffusionSettings:
-    """The settings of a scheduler's configuration: DDIM (eta 0) on the levels it visits.
+    """The settings of a scheduler's configuration, which follow its class in every step.
 
-    Raises UserError, naming `where` and the key, for a value that has no counterpart.
+    Raises UserError, naming `where` and the key, for what has no counterpart.
     """
-    for key, only in FIXED.items():
-        if config.get(key, only) != only:
-            raise UserError(f"{where}: {key} is {config[key]!r}; only {only!r} is supported.")
-    prediction = _choice(config, "prediction_type", "epsilon", PREDICTIONS, where)
-    return DiffusionSettings(
-        schedule=_schedule(config, where),  # type: ignore[arg-type]
-        zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
-        prediction=PREDICTIONS[prediction],  # type: ignore[arg-type]
-        shift=1.0,
-        sampler="ddim",
-        spacing=_choice(config, "timestep_spacing", "leading", SPACINGS, where),  # type: ignore[arg-type]
-        steps_offset=int(config.get("steps_offset", 0)),
-        final="clean" if config.get("set_alpha_to_one", True) else "first_level",
-        sampling_shift=1.0,
-    )
+    name = class_of(config, where)
+    defaults = CLASSES[name]
+    for key in [*config, *(key for key in ONLY if key in defaults)]:
+        _check_key(key, config, name, where)
+    file = {**defaults, **config}
+    settings = _flow(file) if name == FLOW else _variance_preserving(file, name, where)
+    return DiffusionSettings(**settings, shift=1.0, convention=name)
+
+
+def class_of(config: Mapping[str, Any], where: str = "scheduler_config.json") -> str:
+    """The scheduler that a configuration names. Raises UserError for an unknown one."""
+    name = config.get("_class_name", "DDIMScheduler")
+    if name not in CLASSES:
+        raise UserError(
+            f"{where}: _class_name is {name!r}, which is not supported. Supported are "
+            f"{', '.join(CLASSES)}."
+        )
+    return name
+
+
+def assumptions(config: Mapping[str, Any]) -> list[str]:
+    """What a configuration leaves to its class, in sentences."""
+    name = class_of(config)
+    assumed = [] if "_class_name" in config else ["_class_name is missing: DDIMScheduler"]
+    defaults = CLASSES[name]
+    for key in USED:
+        if key in defaults and key not in config and not _idle(key, name):
+            assumed.append(f"{key} is missing: {defaults[key]}, {name}'s default")
+    if defaults.get("clip_sample") and "clip_sample" not in config:
+        assumed.append(f"clip_sample is missing: False, as for all latents; {name}'s default: True")
+    return assumed
 
 
 def scheduler_config(settings: DiffusionSettings) -> dict[str, Any]:
-    """The inverse of `diffusion_settings`: the configuration of a DDIMScheduler.
+    """The inverse of `diffusion_settings`: the configuration of the class that the settings follow,
+    for our own convention that of a DDIMScheduler.
 
     Raises UserError for settings that no such scheduler has.
     """
-    names = [name for name, (ours, _) in SCHEDULES.items() if ours == settings.schedule]
-    if not names or settings.spacing not in SPACINGS or settings.sampling_shift != 1:
+    name = settings.convention if settings.convention in CLASSES else "DDIMScheduler"
+    file = {key: ONLY.get(key, value) for key, value in CLASSES[name].items()}
+    if name == FLOW:
+        return {"_class_name": name, **file, "shift": settings.sampling_shift}
+    names = [theirs for theirs, ours in SCHEDULES.items() if ours == settings.schedule]
+    spacings = {"lcm": "leading", "karras": "linspace"} if name in CONVENTIONS else {}
+    spacing = spacings.get(settings.spacing, settings.spacing)
+    if not names or spacing not in SPACINGS or settings.sampling_shift != 1:
         raise UserError(
             f"diffusion: schedule {settings.schedule}, spacing {settings.spacing}, sampling_shift "
-            f"{settings.sampling_shift} have no counterpart in diffusers' DDIMScheduler; it knows "
+            f"{settings.sampling_shift} have no counterpart in diffusers' {name}; it knows "
             f"linear, scaled_linear and cosine, {', '.join(SPACINGS)}, and no shift."
         )
-    start, end = SCHEDULES[names[0]][1] or SCHEDULES["linear"][1]  # type: ignore[misc]
-    return {
-        "_class_name": "DDIMScheduler",
-        **FIXED,
+    start, end = settings.betas or ENDS[settings.schedule] or ENDS["linear"]
+    variances = {ours: theirs for theirs, ours in VARIANCES.items()}
+    said = {
         "beta_schedule": names[0],
         "beta_start": start,
         "beta_end": end,
-        "prediction_type": {ours: name for name, ours in PREDICTIONS.items()}[settings.prediction],
+        "prediction_type": {ours: key for key, ours in PREDICTIONS.items()}[settings.prediction],
         "rescale_betas_zero_snr": settings.zero_terminal_snr,
-        "timestep_spacing": settings.spacing,
+        "timestep_spacing": spacing,
         "steps_offset": settings.steps_offset,
         "set_alpha_to_one": settings.final == "clean",
+        "use_karras_sigmas": settings.spacing == "karras",
+        "variance_type": variances.get(settings.sampler),
+    }
+    return {"_class_name": name, **file, **{key: said[key] for key in said if key in file}}
+
+
+def _flow(file: Keys) -> dict[str, Any]:
+    return {
+        "schedule": "rectified_flow",
+        "prediction": "v",
+        "sampler": "euler",
+        "spacing": "linspace",
+        "sampling_shift": float(file["shift"]),
     }
 
 
-def _schedule(config: Mapping[str, Any], where: str) -> str:
-    ours, ends = SCHEDULES[_choice(config, "beta_schedule", "linear", SCHEDULES, where)]
-    for key, value in zip(("beta_start", "beta_end"), ends or ()):
-        if config.get(key, value) != value:
-            raise UserError(
-                f"{where}: {key} is {config[key]!r}; the schedule {ours} is supported with {value}."
-            )
-    return ours
+def _variance_preserving(file: Keys, name: str, where: str) -> dict[str, Any]:
+    schedule = SCHEDULES[_choice(file, "beta_schedule", SCHEDULES, where)]
+    betas = float(file["beta_start"]), float(file["beta_end"])
+    if schedule == "cosine" or betas == ENDS[schedule]:
+        betas = ()
+    elif not 0 < min(betas) <= max(betas) < 1:
+        key = "beta_start" if not 0 < betas[0] < 1 else "beta_end"
+        raise UserError(f"{where}: {key} is {file[key]!r}; betas lie between 0 and 1.")
+    spacing = _choice(file, "timestep_spacing", SPACINGS, where)
+    sampler = CONVENTIONS[name].samplers[0]
+    if name == "DDPMScheduler":
+        sampler = VARIANCES[_choice(file, "variance_type", VARIANCES, where)]
+    return {
+        "schedule": schedule,
+        "zero_terminal_snr": bool(file.get("rescale_betas_zero_snr", False)),
+        "betas": betas,
+        "prediction": PREDICTIONS[_choice(file, "prediction_type", PREDICTIONS, where)],
+        "sampler": sampler,
+        "spacing": _spacing(file, name, spacing, where),
+        "steps_offset": int(file["steps_offset"]),
+        "final": "clean" if file.get("set_alpha_to_one", True) else "first_level",
+        "sampling_shift": 1.0,
+    }
 
 
-def _choice(
-    config: Mapping[str, Any], key: str, default: str, choices: Collection[str], where: str
-) -> str:
-    value = config.get(key, default)
-    if value not in choices:
-        raise UserError(f"{where}: {key} is {value!r}; choose from {', '.join(choices)}.")
-    return value
+def _spacing(file: Keys, name: str, spacing: str, where: str) -> str:
+    """Our spacing. Raises UserError for pairs of keys that are not supported."""
+    if name == LCM:
+        return "lcm"
+    if name == "PNDMScheduler" and (spacing, file["prediction_type"]) != ("leading", "epsilon"):
+        key = "prediction_type" if spacing == "leading" else "timestep_spacing"
+        raise UserError(
+            f"{where}: {key} is {file[key]!r}; of a PNDMScheduler only 'epsilon' and 'leading' are "
+            "supported."
+        )
+    if not file.get("use_karras_sigmas", False):
+        return spacing
+    if CONVENTIONS[name].on == "sigma" and spacing != "linspace":
+        raise UserError(
+            f"{where}: timestep_spacing is {spacing!r} and use_karras_sigmas true; the Karras "
+            f"levels of a {name} are supported with 'linspace'."
+        )
+    if file["beta_schedule"] == "squaredcos_cap_v2":
+        raise UserError(
+            f"{where}: use_karras_sigmas is true; it is not supported with the cosine's betas."
+        )
+    return "karras"
+
+
+def _idle(key: str, name: str) -> bool:
+    row = IDLE.get(key)
+    return row is not None and (not row.classes or name in row.classes)
+
+
+def _check_key(key: str, config: Mapping[str, Any], name: str, where: str) -> None:
+    """Raise UserError for a key that is unknown, or that asks for what is not done."""
+    if _idle(key, name) or (key in USED and key in CLASSES[name]):
+        return
+    if key not in CLASSES[name]:
+        raise UserError(f"{where}: {key} is no key of a {name} that is known here.")
+    if key == "variance_type" and name == "DDPMScheduler":
+        return
+    only = ONLY.get(key, CLASSES[name][key])
+    # latents are never clipped: a missing key means that too
+    value = config.get(key, only if key == "clip_sample" else CLASSES[name][key])
+    if value != only:
+        raise UserError(f"{where}: {key} is {value!r}; only {only!r} is supported.")
+
+
+def _choice(file: Keys, key: str, choices: Collection[str], where: str) -> str:
+    if file[key] not in choices:
+        raise UserError(f"{where}: {key} is {file[key]!r}; choose from {', '.join(choices)}.")
+    return file[key]

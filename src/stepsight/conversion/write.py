@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from stepsight.coding import saved_codec
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec
+from stepsight.pipeline.config import Profile
+
+KEPT = ("family", "profile", "published")  # of a checkpoint from elsewhere, in its copies
 
 
 @dataclass
@@ -28,6 +31,9 @@ class Converted:
     meta: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint should say
     statistics: dict[str, Tensor] = field(default_factory=dict)
     notes: Sequence[str] = ()  # what was read and done, for people
+    family: str = ""  # of published checkpoints
+    profile: Profile | None = None  # as published; None: as stepsight does
+    assumed: Sequence[str] = ()  # what no file said
 
 
 def copied(saved: checkpoint.Checkpoint) -> Converted:
@@ -39,7 +45,8 @@ def copied(saved: checkpoint.Checkpoint) -> Converted:
         saved.tensors(checkpoint.BACKBONE),
         saved.sizes,
         saved_codec(saved),
-        {"inherited_flops": spent},
+        {"inherited_flops": spent}
+        | {name: saved.meta[name] for name in KEPT if name in saved.meta},
         statistics=saved.tensors(checkpoint.STATISTICS),
         notes=[f"the averaged weights of {saved.path}, of which no training state was taken"],
     )
@@ -63,6 +70,10 @@ def write(converted: Converted, out: Path) -> Path:
         "revision": "",
         **converted.meta,
     }
+    if converted.family:
+        meta["family"] = converted.family
+    if converted.profile is not None:
+        meta["profile"] = asdict(converted.profile)
     if converted.codec is not None:
         meta["codec"] = converted.codec.name
     tensors = {checkpoint.BACKBONE: converted.weights, checkpoint.STATISTICS: converted.statistics}

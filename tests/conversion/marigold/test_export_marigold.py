@@ -16,7 +16,8 @@ from torch import Tensor
 
 from stepsight import checkpoint
 from stepsight.config import RunConfig
-from stepsight.conversion.marigold import export_marigold, import_folder
+from stepsight.conversion.families.export import export_folder
+from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import Converted, write
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
@@ -34,7 +35,7 @@ CLASSES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline
 
 def trained(folder: Path, run: Path, **changes: Any) -> checkpoint.Checkpoint:
     """A run whose weights are no import's, with `changes` of its configuration."""
-    converted = import_folder(folder, "run")
+    converted = import_published(folder)
     draw = generator("weights")
     weights = {
         name: value + 0.01 * torch.randn(value.shape, generator=draw)
@@ -51,7 +52,7 @@ def test_diffusers_answers_as_we_do(
     task: str, diffusers_folder: Folder, published_members, tmp_path: Path
 ):
     saved = trained(diffusers_folder(CLASSES[task], "v1.1"), tmp_path / "run")
-    notes = export_marigold(saved, tmp_path / "out")
+    notes = export_folder(saved, tmp_path / "out")
     assert f"{CLASSES[task]}.from_pretrained" in notes[0] and len(notes) == 2
 
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=generator("image"))
@@ -66,13 +67,13 @@ def test_diffusers_answers_as_we_do(
 
 def test_exports_are_imported_as_they_were(diffusers_folder: Folder, tmp_path: Path):
     saved = trained(diffusers_folder(default_denoising_steps=7), tmp_path / "run")
-    export_marigold(saved, tmp_path / "out")
+    export_folder(saved, tmp_path / "out")
     index = json.loads((tmp_path / "out/model_index.json").read_text())
     assert index["default_denoising_steps"] == 7
     assert index["default_processing_resolution"] == WIDTH
     assert (index["scale_invariant"], index["shift_invariant"]) == (True, True)
 
-    again: Converted = import_folder(tmp_path / "out", "again")
+    again: Converted = import_published(tmp_path / "out")
     weights = saved.tensors(checkpoint.BACKBONE)
     weights["prompt"] = weights["prompt"][:1].expand(2, -1, -1)  # of the task, for the null row too
     assert again.weights.keys() == weights.keys()
@@ -84,16 +85,16 @@ def test_exports_are_imported_as_they_were(diffusers_folder: Folder, tmp_path: P
 
 def test_metric_depth_is_told(diffusers_folder: Folder, tmp_path: Path):
     tasks = {"depth": DepthSettings(space="linear", range="metric")}
-    export_marigold(trained(diffusers_folder(), tmp_path / "run", tasks=tasks), tmp_path / "out")
+    export_folder(trained(diffusers_folder(), tmp_path / "run", tasks=tasks), tmp_path / "out")
     index = json.loads((tmp_path / "out/model_index.json").read_text())
     assert (index["scale_invariant"], index["shift_invariant"]) == (False, False)
 
 
 def test_one_step_models_say_how_to_call_them(diffusers_folder: Folder, tmp_path: Path):
     folder = diffusers_folder(scheduler="v1.1")
-    diffusion = replace(import_folder(folder, "").config.diffusion, objective="end_to_end")
+    diffusion = replace(import_published(folder).config.diffusion, objective="end_to_end")
     saved = trained(folder, tmp_path / "run", diffusion=diffusion)
-    assert "latents=torch.zeros" in export_marigold(saved, tmp_path / "out")[-1]
+    assert "latents=torch.zeros" in export_folder(saved, tmp_path / "out")[-1]
 
 
 LINEAR = DepthSettings(space="linear")
@@ -112,14 +113,14 @@ def test_what_marigold_would_read_otherwise_is_refused(
 ):
     saved = trained(diffusers_folder(), tmp_path / "run", **changes)
     with pytest.raises(UserError, match=said):
-        export_marigold(saved, tmp_path / "out")
+        export_folder(saved, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_other_backbones_are_refused(diffusers_folder: Folder, tmp_path: Path):
     pixels = {"model": ModelSettings("split-8"), "codec": CodecSettings()}
-    converted = import_folder(diffusers_folder(), "run")
+    converted = import_published(diffusers_folder())
     config = replace(converted.config, **pixels)
     write(replace(converted, config=config, codec=None), tmp_path / "run")
     with pytest.raises(UserError, match="split-8 on pixels"):
-        export_marigold(checkpoint.read(tmp_path / "run"), tmp_path / "out")
+        export_folder(checkpoint.read(tmp_path / "run"), tmp_path / "out")

@@ -20,8 +20,9 @@ from stepsight import checkpoint
 from stepsight.coding import Layout
 from stepsight.conversion.adapt import adapt
 from stepsight.conversion.clip import empty_prompt
-from stepsight.conversion.folders import find_folder
-from stepsight.conversion.marigold import import_folder, unet_settings
+from stepsight.conversion.families import Found, find_family
+from stepsight.conversion.families.source import unet_settings
+from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
 from stepsight.errors import UserError
 from stepsight.models.codec import open_codec
@@ -41,7 +42,7 @@ UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 
 def opened(folder: Path, out: Path) -> DensePipeline:
     """Imported, written as a run, and opened as any run is."""
-    write(import_folder(folder, "run"), out)
+    write(import_published(folder), out)
     return DensePipeline.from_pretrained(out)
 
 
@@ -96,7 +97,7 @@ def test_settings_follow_the_folder(diffusers_folder: Folder):
         default_processing_resolution=768,
         scale_invariant=False,
     )
-    converted = import_folder(folder, "run")
+    converted = import_published(folder)
     config = converted.config
     assert config.tasks == {"depth": DepthSettings(space="linear")}
     assert config.evaluation.nfe == 3
@@ -110,8 +111,8 @@ def test_settings_follow_the_folder(diffusers_folder: Folder):
 
 def test_older_folders_say_less(diffusers_folder: Folder):
     folder = diffusers_folder("MarigoldPipeline", "v1.0")
-    assert find_folder(folder) == "marigold-depth"
-    converted = import_folder(folder, "run")
+    assert find_family(folder, "marigold-depth") == Found("marigold-depth")
+    converted = import_published(folder)
     assert converted.config.evaluation.nfe == 10
     assert "10 steps (assumed)" in converted.notes
     assert converted.sizes == {"depth": (512, 512)}
@@ -140,18 +141,18 @@ def test_published_sizes_get_their_name(name: str):
 
 def test_pickled_weights_are_the_same(diffusers_folder: Folder):
     folder = diffusers_folder()
-    expected = import_folder(folder, "run").weights
+    expected = import_published(folder).weights
     torch.save(load_file(folder / UNET_FILE), folder / "unet/diffusion_pytorch_model.bin")
     (folder / UNET_FILE).unlink()
-    weights = import_folder(folder, "run").weights
+    weights = import_published(folder).weights
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
 
 def test_stable_diffusion_starts_a_depth_model(diffusers_folder: Folder, tmp_path: Path):
     folder = diffusers_folder("StableDiffusionPipeline")
-    converted = import_folder(folder, "run")
-    assert find_folder(folder) == "stable-diffusion"
+    converted = import_published(folder)
+    assert find_family(folder) == Found("stable-diffusion")
     assert converted.config.tasks["image"].classes == 1  # type: ignore[attr-defined]
     published = load_file(folder / UNET_FILE)
     assert all(torch.equal(converted.weights[f"unet.{k}"], v) for k, v in published.items())
@@ -228,7 +229,7 @@ def test_prompt_comes_from_the_text_encoder(diffusers_folder: Folder):
     folder = diffusers_folder()
     (folder / "empty_text_embedding.safetensors").unlink()
     text_encoder(folder, "gelu")
-    rows = import_folder(folder, "run").weights["prompt"]
+    rows = import_published(folder).weights["prompt"]
     assert torch.equal(rows, empty_prompt(folder).expand(2, -1, -1))
 
 
@@ -278,11 +279,11 @@ def test_unusable_folders_are_refused(
     folder = diffusers_folder()
     spoil(folder)
     with pytest.raises(UserError) as caught:
-        import_folder(folder, "run")
+        import_published(folder)
     assert all(text in str(caught.value) for text in said), str(caught.value)
 
 
 def test_other_folders_are_not_claimed(tmp_path: Path):
-    assert find_folder(tmp_path) is None
+    assert find_family(tmp_path) is None
     with pytest.raises(UserError, match="no diffusers folder"):
-        import_folder(tmp_path, "run")
+        import_published(tmp_path)

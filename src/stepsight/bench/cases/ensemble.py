@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stepsight.bench.peers.marigold import Unmerged, opened, write_folder
 from stepsight.bench.protocol import Contest, Row, Setup, Work, assert_close
-from stepsight.conversion.marigold import import_folder
+from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
 from stepsight.execution.config import Precision
 from stepsight.execution.noise import normal
@@ -56,7 +56,7 @@ def run(setup: Setup) -> Iterator[Row]:
     calls, members = setup.pick((2, 3), (4, 4), (10, 10))
     with tempfile.TemporaryDirectory() as name:
         folder = write_folder(Path(name, "published"), unet, vae)
-        write(import_folder(folder, "run"), Path(name, "run"))
+        write(import_published(folder), Path(name, "run"))
         both = TwoPipelines(folder, Path(name, "run"), size, calls, members, setup.device)
         for merged in (True, False):
             yield from setup.timed(both.contest(merged))

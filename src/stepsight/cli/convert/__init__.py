@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,15 +32,28 @@ def new_folder(name: Path) -> Path:
     return out
 
 
-def write_run(converted: Converted, out: Path) -> None:
+def write_run(converted: Converted, out: Path, as_json: bool = False) -> None:
     """Write the run folder, and print what it holds."""
     from stepsight.conversion.write import write
 
     path = write(converted, out)
     parameters = sum(value.numel() for value in converted.weights.values())
+    profile = converted.profile.differences() if converted.profile else {}
+    if as_json:
+        found = {"family": converted.family, "profile": profile, "assumed": [*converted.assumed]}
+        found |= {"tasks": {task: list(size) for task, size in converted.sizes.items()}}
+        found |= {"model": converted.config.model.name, "parameters": parameters}
+        print(json.dumps(found | {"notes": [*converted.notes], "written": str(path)}, indent=2))
+        return
     sizes = [f"{task} at {h}x{w}" for task, (h, w) in converted.sizes.items()]
+    if converted.family:
+        print(f"found       {converted.family}")
     print(f"model       {converted.config.model.name}, {parameters / 1e6:.1f} M parameters")
     print(f"tasks       {', '.join(sizes)}")
+    for name, value in profile.items():
+        print(f"published   {name.replace('_', ' ')}: {value}")
+    for sentence in converted.assumed:
+        print(f"assumed     {sentence}")
     print_notes(converted.notes, path)
 
 

@@ -13,7 +13,8 @@ from stepsight.cli.convert import new_folder, print_notes
 class Args:
     """A checkpoint in a published layout."""
 
-    format: Literal["dit", "marigold"]  # facebookresearch/DiT, or a diffusers folder
+    # facebookresearch/DiT, or a folder in diffusers' layout: as it was imported, else a Marigold
+    format: Literal["dit", "folder", "marigold"]
     checkpoint: str  # run folder or step folder
     out: Path  # folder to make
 
@@ -22,10 +23,12 @@ def run(args: Args) -> int:
     out = new_folder(args.out)
     from stepsight import checkpoint
     from stepsight.conversion.dit import export_dit
-    from stepsight.conversion.marigold import export_marigold
+    from stepsight.conversion.families.export import export_folder
 
     saved = checkpoint.read(args.checkpoint, lazy=True)
-    notes = {"dit": export_dit, "marigold": export_marigold}[args.format](saved, out)
+    notes = {"dit": export_dit, "folder": export_folder, "marigold": export_folder}[args.format](
+        saved, out
+    )
     print(f"model       {saved.config.model.name}")
     print_notes(notes, out)
     return 0

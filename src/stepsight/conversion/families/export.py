@@ -1,0 +1,115 @@
+"""U-Nets as folders in diffusers' layout: in that which they came from, or as a Marigold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from accelerate import init_empty_weights
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import save_file
+
+from stepsight import checkpoint
+from stepsight.coding import build_network, saved_codec
+from stepsight.conversion.clip import NAME, STORED
+from stepsight.conversion.families import WRITTEN
+from stepsight.conversion.folders import CONFIG, INDEX, SCHEDULER, read_json
+from stepsight.conversion.scheduler import scheduler_config
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError
+from stepsight.models.unet import TextUNet
+from stepsight.models.vae import VAE
+from stepsight.tasks.base import Task
+from stepsight.tasks.config import DepthSettings, NormalsSettings
+from stepsight.tasks.table import build_tasks
+
+
+def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
+    """Write the averaged weights of a U-Net as the folder `out`: in the layout that they were
+    imported from, else so that `diffusers.MarigoldDepthPipeline` or `MarigoldNormalsPipeline` opens
+    it; returns notes.
+
+    Raises UserError for a checkpoint that such a pipeline would read otherwise.
+    """
+    tasks = build_tasks(saved.config.tasks)
+    codec = saved_codec(saved)
+    with init_empty_weights():
+        net = build_network(saved.config, tasks, codec)
+    if not isinstance(net, TextUNet) or not isinstance(codec, VAE) or codec.shift:
+        raise UserError(
+            f"{saved.path}: Marigold is a text-conditioned U-Net on the latents of a VAE without "
+            f"shift; this is {saved.config.model.name} on {codec.name}."
+        )
+    published = saved.meta.get("published", {})
+    index = published.get("index") or _index(saved, tasks)
+    scheduler = published.get("scheduler") or scheduler_config(saved.config.diffusion)
+    saved.load(net, checkpoint.BACKBONE)
+    net.unet.save_pretrained(out / "unet")
+    codec.save(out / "vae")
+    vae = read_json(out / "vae" / CONFIG)["_class_name"]
+    _write_json(out / "scheduler" / SCHEDULER, scheduler)
+    parts = {"vae": ["diffusers", vae], "text_encoder": [None, None], "tokenizer": [None, None]}
+    _write_json(out / INDEX, {**index, **parts})
+    _write_json(out / WRITTEN, _written(saved, tasks))
+    save_file({NAME: net.prompt.detach()[:1].contiguous()}, out / STORED)
+    return list(_usage(index["_class_name"], out, saved.config.diffusion))
+
+
+def _written(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What the layout has no place for, and `convert import` would have to assume."""
+    ((name, task),) = tasks.items()
+    return {
+        "family": saved.meta.get("family") or f"marigold-{name}",
+        "profile": saved.meta.get("profile"),
+        "objective": saved.config.diffusion.objective,
+        "task": {one.name: getattr(task, one.name) for one in fields(task)},
+    }
+
+
+def _index(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """model_index.json but for the class of the VAE."""
+    (name, task), *others = tasks.items()
+    if others:
+        raise UserError(f"{saved.path} has tasks {', '.join(tasks)}; a Marigold has one.")
+    return {
+        **_meaning(saved, task),
+        "_diffusers_version": diffusers.__version__,
+        "default_denoising_steps": saved.config.evaluation.nfe,
+        "default_processing_resolution": max(saved.sizes[name]),
+        "prediction_type": name,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", UNet2DConditionModel.__name__],
+    }
+
+
+def _meaning(saved: checkpoint.Checkpoint, task: Task) -> dict[str, Any]:
+    """Which pipeline reads the task's target as we do, and the keys that say how."""
+    if isinstance(task, DepthSettings) and (task.space, task.prompt) == ("linear", "none"):
+        invariant = task.range == "quantile"
+        keys = {"scale_invariant": invariant, "shift_invariant": invariant}
+        return {"_class_name": "MarigoldDepthPipeline", **keys}
+    if isinstance(task, NormalsSettings) and task.axes == "right_up_back":
+        return {"_class_name": "MarigoldNormalsPipeline", "use_full_z_range": True}
+    raise UserError(
+        f"{saved.path}: {task} cannot be exported to Marigold's pipelines. They read depth in "
+        f"tasks.depth.space=linear without a prompt, and tasks.normals.axes=right_up_back."
+    )
+
+
+def _usage(pipeline: str, out: Path, diffusion: DiffusionSettings) -> Iterator[str]:
+    """How to open the folder, which has no text encoder."""
+    yield f"pipe = {pipeline}.from_pretrained({str(out)!r}, text_encoder=None, tokenizer=None)"
+    yield (
+        f"pipe.empty_text_embedding = safetensors.torch.load_file({str(out / STORED)!r})[{NAME!r}]"
+    )
+    if diffusion.objective == "end_to_end":
+        yield "trained to answer zeros in one step: call it with latents=torch.zeros(...)"
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,213 @@
+"""A folder in diffusers' layout as a run: what the families of such folders share.
+
+Our U-Nets are diffusers' own classes, so a folder's weights keep their names and values; what goes
+with them are the VAE, the scheduler's settings, and the embedding of the empty prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from stepsight.coding import build_network
+from stepsight.config import RunConfig
+from stepsight.conversion.clip import empty_prompt
+from stepsight.conversion.families import WRITTEN, Found
+from stepsight.conversion.folders import CONFIG, INDEX, PARTS, SCHEDULER, read_json, read_part
+from stepsight.conversion.foreign import compare
+from stepsight.conversion.scheduler import read_settings
+from stepsight.conversion.write import Converted
+from stepsight.data.config import ScenesSettings, SourceSettings
+from stepsight.diffusion.config import DiffusionSettings
+from stepsight.errors import UserError
+from stepsight.evaluation.config import EvaluationSettings
+from stepsight.models.codec import open_codec
+from stepsight.models.config import CUSTOM_UNET, UNET, CodecSettings, ModelSettings
+from stepsight.models.factory import build
+from stepsight.models.unet import TextUNet, diffusers_config
+from stepsight.pipeline.config import Profile
+from stepsight.tasks.config import TaskSettings
+from stepsight.tasks.table import build_tasks
+from stepsight.training.config import TrainingSettings
+
+WEIGHTS = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.fp16.safetensors",
+)
+# Of a U-Net's configuration: what its run decides, and what changes nothing in float32.
+OMITTED = ("in_channels", "out_channels", "sample_size", "upcast_attention")
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A diffusers folder whose parts are all there. `assumed` grows as it is read."""
+
+    path: Path
+    family: str
+    index: Mapping[str, Any]  # model_index.json
+    unet: Mapping[str, Any]  # unet/config.json
+    assumed: list[str] = field(default_factory=list)
+    written: Mapping[str, Any] = field(default_factory=dict)  # what an export said besides
+
+    @classmethod
+    def of(cls, path: Path, found: Found) -> Self:
+        """Raises UserError for a folder that lacks a part."""
+        missing = [
+            f"{part}/{file}" for part, file in PARTS.items() if not (path / part / file).exists()
+        ]
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(missing)}. Copy the whole folder.")
+        index, unet = read_json(path / INDEX), read_json(path / "unet" / CONFIG)
+        written = read_json(path / WRITTEN) if (path / WRITTEN).is_file() else {}
+        return cls(path, found.name, index, unet, [*found.assumed], written)
+
+    def check(self, channels: int, *keys: str) -> None:
+        """Refuse a U-Net of other input channels, and entries of model_index.json besides its parts
+        that are none of `keys`."""
+        found = self.unet.get("in_channels", 4)  # diffusers' default
+        if found != channels:
+            raise UserError(
+                f"{self.path}: the U-Net of {self.family} has {channels} input channels, this one "
+                f"{found}. It is of another family."
+            )
+        for key, value in self.index.items():
+            part = key.startswith("_") or (isinstance(value, list) and len(value) == 2)
+            if not part and key not in keys:
+                raise UserError(
+                    f"{self.path / INDEX}: {key} is {value!r}, which means nothing to {self.family}"
+                    f" here. Remove it if it changes nothing."
+                )
+
+    def entry(self, key: str, usual: Any) -> Any:
+        """An entry of model_index.json; one that is missing is assumed."""
+        if self.index.get(key) is None:
+            self.assumed.append(f"{INDEX} has no {key}: {usual}")
+            return usual
+        return self.index[key]
+
+    def scheduler(self) -> DiffusionSettings:
+        """What scheduler_config.json stands for."""
+        return read_settings(self.path / "scheduler" / SCHEDULER)
+
+    def run(
+        self,
+        tasks: Sequence[TaskSettings],
+        diffusion: DiffusionSettings,
+        profile: Profile,
+        *,
+        side: int = 0,
+        members: int = 4,
+        data: SourceSettings | None = None,
+        prompt: Tensor | None = None,
+        weights: Callable[[Weights], Weights] = dict,
+        more: Mapping[str, Any] | None = None,
+    ) -> Converted:
+        """The run that these weights could have come from.
+
+        profile: as published; its `nfe` is the run's as well. side: the longer working side at 4:3
+        without it, in pixels; 0: the U-Net's own square. members: without the profile. prompt:
+        "r n d", that of every label row, or "1 n d"; None: that of the empty text. weights: changes
+        those of the U-Net's file before they are compared. more: of the U-Net's configuration.
+
+        Raises UserError where weights and configuration do not fit.
+        """
+        prompt = empty_prompt(self.path) if prompt is None else prompt
+        published: Profile | None = profile
+        if self.written:  # by an export, whose run may have seen and sampled in another way
+            tasks = [replace(task, **self.written["task"]) for task in tasks]
+            diffusion = replace(diffusion, objective=self.written["objective"])
+            kept = self.written["profile"]
+            published = None if kept is None else Profile.of(kept)
+        data = data or ScenesSettings()
+        codec = open_codec(CodecSettings(str(self.path / "vae"), "float32"))
+        config = RunConfig(
+            tasks={task.name: task for task in tasks},
+            data={data.name: data},
+            model=unet_settings({**self.unet, **(more or {})}, prompt.shape[1]),
+            codec=CodecSettings(str(self.path / "vae"), "float32"),
+            diffusion=diffusion,
+            training=TrainingSettings(precision="float32"),  # as published
+            evaluation=EvaluationSettings(
+                nfe=profile.nfe, members=members, temperature=1.0, views="none"
+            ),
+        )
+        with torch.device("meta"):
+            net = build_network(config, build_tasks(config.tasks), codec)
+        assert isinstance(net, TextUNet)
+        size = self._size(side, codec.downsample)
+        return Converted(
+            config,
+            self._weights(prompt, net, weights),
+            {task.name: size for task in tasks},
+            codec,
+            meta={"published": {"index": self.index, "scheduler": self._scheduler_file()}},
+            notes=[*notes_of(config), f"empty prompt: {tuple(prompt.shape)}"],
+            family=self.family,
+            profile=published,
+            assumed=self.assumed,
+        )
+
+    def _weights(
+        self, prompt: Tensor, net: TextUNet, change: Callable[[Weights], Weights]
+    ) -> Weights:
+        """The U-Net's weights and the prompt of every label row, under the names of `net`."""
+        part = read_part(self.path / "unet", *WEIGHTS)
+        ours = {f"unet.{name}": value for name, value in change(part.tensors).items()}
+        if len(prompt) == 1:
+            prompt = repeat(prompt, "1 n d -> r n d", r=len(net.prompt))
+        ours["prompt"] = prompt.contiguous()
+        shapes = {name: value.shape for name, value in net.state_dict().items()}
+        compare(replace(part, tensors=ours), shapes)
+        return ours
+
+    def _size(self, side: int, downsample: int) -> tuple[int, int]:
+        if side:
+            return _multiple(side * 3 / 4, downsample), _multiple(side, downsample)
+        square = _multiple((self.unet.get("sample_size") or 64) * downsample, downsample)
+        return square, square
+
+    def _scheduler_file(self) -> dict[str, Any]:
+        return read_json(self.path / "scheduler" / SCHEDULER)
+
+
+def notes_of(config: RunConfig) -> list[str]:
+    """How it is sampled."""
+    d = config.diffusion
+    levels = f"{d.spacing} spacing, ends at {d.final}"
+    if d.objective == "end_to_end":
+        levels = "answers zeros in one step"
+    return [f"diffusion: {d.schedule}, {d.prediction}-prediction, {levels}"]
+
+
+def unet_settings(config: Mapping[str, Any], tokens: int) -> ModelSettings:
+    """The row of the size table that is the U-Net of a diffusers `config` under a prompt of
+    `tokens`; else a "unet" with that configuration."""
+    whole = json.dumps({**config, "tokens": tokens})
+    described = _described(ModelSettings(CUSTOM_UNET, unet=whole))
+    for name, size in UNET.items():
+        alike = size.text and list(size.channels) == described["block_out_channels"]
+        if alike and _described(ModelSettings(name)) == described:
+            return ModelSettings(name)
+    return ModelSettings(CUSTOM_UNET, unet=json.dumps(described))
+
+
+def _described(settings: ModelSettings) -> dict[str, Any]:
+    """A U-Net's full configuration, as far as it is its own."""
+    with torch.device("meta"):
+        net = build(settings, target_channels=4, cond_channels=4, labels=1)
+    assert isinstance(net, TextUNet)
+    return {key: value for key, value in diffusers_config(net).items() if key not in OMITTED}
+
+
+def _multiple(side: float, stride: int) -> int:
+    return max(1, round(side / stride)) * stride
