@@ -130,6 +130,12 @@ class DensePipeline:
         other.tasks = {name: replace(one, **changed.get(name, {})) for name, one in tasks.items()}
         return other
 
+    def at(self, resolution: int) -> Self:
+        """A copy whose profile sees the longer side at so many pixels; 0: pictures as they are."""
+        other = copy(self)
+        other.profile = replace(self.profile, resolution=resolution)
+        return other
+
     @property
     def calibration(self) -> dict[str, float]:
         """What the members' deviation is multiplied by, for tasks where that was fitted."""

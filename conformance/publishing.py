@@ -1,0 +1,72 @@
+"""Published checkpoints opened here, and asked with the publisher's own noise."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from conformance.rows import relative
+from stepsight.conversion.dit import Wishes
+from stepsight.conversion.importing import import_published
+from stepsight.conversion.write import write
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.types import Prediction
+
+
+@contextmanager
+def imported(source: Path, wishes: Wishes | None = None) -> Iterator[DensePipeline]:
+    """A published checkpoint as `stepsight convert import` makes it a run, opened as any run is."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(import_published(source, wishes), Path(folder, "run"))
+        yield DensePipeline.from_pretrained(Path(folder, "run"))
+
+
+@contextmanager
+def drawing(noise: Tensor, steps: Tensor | None = None) -> Iterator[None]:
+    """Where members are drawn, `noise` "e c h w" starts member e, and `steps` "e s c h w" are its
+    draws on the way."""
+
+    def drawn(stream: Any, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        member, draw = rows[:, 1], rows[:, 2] % (1 << 32)
+        given = [noise[m] if d == 0 else steps[m, d - 1] for m, d in zip(member, draw)]  # type: ignore[index]
+        return torch.stack(given).float()
+
+    with mock.patch("stepsight.pipeline.members.normal", drawn):
+        yield
+
+
+@contextmanager
+def recorded(owner: Any, name: str) -> Iterator[list[Any]]:
+    """What a function answers while this lasts."""
+    answers: list[Any] = []
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def recording(*args: Any, **options: Any) -> Any:
+        answers.append(real(*args, **options))
+        return answers[-1]
+
+    with mock.patch.object(owner, name, recording):
+        yield answers
+
+
+def members_of(pipeline: DensePipeline, image: Tensor, task: str, **options: Any) -> Tensor:
+    """Samples "e c h w" of a picture, uint8 "h w 3"."""
+    from stepsight.pipeline.inputs import single
+
+    batch = single(image.numpy(), pipeline.task(task))
+    return pipeline.sample(batch, task, **options)[:, 0]
+
+
+def whole(pipeline: DensePipeline, image: Tensor, task: str, **options: Any) -> Prediction:
+    """The answer to a picture, uint8 "h w 3", as users get it."""
+    return pipeline(image.numpy(), task, **options)
+
+
+__all__ = ["drawing", "imported", "members_of", "recorded", "relative", "whole"]
