@@ -23,12 +23,23 @@ CONVOLUTIONS = {1000: 1, 1001: 2, 1002: 3, 1003: 4}  # label -> number of its in
 # ---------------------------------------------------------------------------- random weights
 
 
-def dense(width: int = 64, depth: int = 3, patch: int = 2, side: int = 4) -> State:
-    """A class-conditional DiT."""
-    shapes = common(width, depth, rows=1001, outputs=patch**2 * 8)
-    shapes |= {"x_embedder.proj.weight": (width, 4, patch, patch), "x_embedder.proj.bias": (width,)}
+def dense(
+    width: int = 64,
+    depth: int = 3,
+    patch: int = 2,
+    side: int = 4,
+    *,
+    rows: int = 1001,
+    outputs: int = 8,
+    inputs: int = 4,
+    experts: int = 0,
+) -> State:
+    """A class-conditional DiT; of more inputs: one that sees images."""
+    shapes = common(width, depth, rows, outputs=patch**2 * outputs)
+    shapes["x_embedder.proj.weight"] = (width, inputs, patch, patch)
+    shapes["x_embedder.proj.bias"] = (width,)
     for i in range(depth):
-        shapes |= mlp(f"blocks.{i}.mlp", width)
+        shapes |= mixture(i, width, experts) if experts else mlp(f"blocks.{i}.mlp", width)
     return filled(shapes, side, width)
 
 
@@ -39,10 +50,15 @@ def generalist(width: int = 64, depth: int = 3, side: int = 4, experts: int = 8)
         name = f"x_embedder.proj.conv_in_{n}"
         shapes |= {f"{name}.weight": (width, 12, 2, 2), f"{name}.bias": (width,)}
     for i in range(depth):
-        shapes[f"blocks.{i}.moe.gate.weight"] = (experts, width)
-        for e in range(experts):
-            shapes |= mlp(f"blocks.{i}.moe.experts.{e}", width)
+        shapes |= mixture(i, width, experts)
     return filled(shapes, side, width)
+
+
+def mixture(block: int, width: int, experts: int) -> Shapes:
+    shapes: Shapes = {f"blocks.{block}.moe.gate.weight": (experts, width)}
+    for e in range(experts):
+        shapes |= mlp(f"blocks.{block}.moe.experts.{e}", width)
+    return shapes
 
 
 def common(width: int, depth: int, rows: int, outputs: int) -> Shapes:
@@ -92,7 +108,7 @@ def positions(side: int, width: int) -> Tensor:
 
 
 def forward(state: State, x: Tensor, step: float, label: int, heads: int) -> Tensor:
-    """One image "c h w" in the published channel order -> "8 h w"."""
+    """One image "c h w" in the published channel order -> "8 h w", or "4 h w" without sigma."""
     s = {name: value.double() for name, value in state.items()}
     h = patches(s, x.double(), label) + s["pos_embed"][0]
     c = time_embedding(s, step) + s["y_embedder.embedding_table.weight"][label]
@@ -101,7 +117,7 @@ def forward(state: State, x: Tensor, step: float, label: int, heads: int) -> Ten
         h = block(s, f"blocks.{i}", h, c, heads)
     shift, scale = affine(s, "final_layer.adaLN_modulation.1", silu(c)).chunk(2)
     tokens = affine(s, "final_layer.linear", norm(h) * (1 + scale) + shift)
-    return image(tokens, x.shape[1], x.shape[2]).float()
+    return image(tokens, kernel_side(s), x.shape[1], x.shape[2]).float()
 
 
 def patches(s: State, x: Tensor, label: int) -> Tensor:
@@ -117,11 +133,16 @@ def patches(s: State, x: Tensor, label: int) -> Tensor:
     return torch.stack([(kernel * cell).sum(dim=(1, 2, 3)) + bias for cell in cells])
 
 
-def image(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Tokens of (row in patch, column in patch, channel) to "8 h w"."""
-    out = tokens.new_zeros(8, height, width)
-    p = math.isqrt(tokens.shape[1] // 8)
-    for n, token in enumerate(tokens.reshape(-1, p, p, 8)):
+def kernel_side(s: State) -> int:
+    kernels = (value for name, value in s.items() if name.startswith("x_embedder"))
+    return next(value.shape[-1] for value in kernels if value.ndim == 4)
+
+
+def image(tokens: Tensor, p: int, height: int, width: int) -> Tensor:
+    """Tokens of (row in patch, column in patch, channel) to "c h w"."""
+    channels = tokens.shape[1] // p**2
+    out = tokens.new_zeros(channels, height, width)
+    for n, token in enumerate(tokens.reshape(-1, p, p, channels)):
         i, j = n // (width // p) * p, n % (width // p) * p
         out[:, i : i + p, j : j + p] = token.permute(2, 0, 1)
     return out

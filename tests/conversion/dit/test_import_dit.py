@@ -18,6 +18,7 @@ from stepsight.config import from_dict
 from stepsight.conversion.dit import Wishes, expected, export_dit, import_dit, published_shapes
 from stepsight.conversion.foreign import Weights
 from stepsight.conversion.write import Converted, write
+from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
 from stepsight.models.codec import described_codec
 from stepsight.models.layers import position_table
@@ -120,9 +121,49 @@ def test_a_dit_is_sampled_as_published(published, convert, vae):
     config = DensePipeline.from_pretrained(convert(published.dense(), "--vae", vae)).config
     d = config.diffusion
     assert (d.schedule, d.prediction, d.sampler, d.spacing) == (
-        "linear", "eps", "ancestral", "linspace",
+        "linear", "eps", "ancestral_learned", "respaced",
     )  # fmt: skip
+    assert (d.guidance, d.guided_channels) == (4.0, 3)
     assert config.evaluation.nfe == 250 and not d.zero_terminal_snr
+
+
+@pytest.mark.parametrize("experts", [0, 3])
+def test_a_dit_without_sigma_and_of_other_classes(published, convert, vae, experts):
+    state = published.dense(rows=11, outputs=4, experts=experts)
+    pipeline = DensePipeline.from_pretrained(convert(state, "--vae", vae))
+    z = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for label in (0, 9, 10):
+        wanted = published.forward(state, z, 371.0, label, heads=2)
+        assert wanted.shape == (4, 8, 8)
+        assert published.difference(ask(pipeline, z, 371.0, label), wanted) <= 1e-5
+    assert pipeline.config.diffusion.sampler == "ancestral_large"
+    assert not pipeline.config.model.learned_variance
+    assert pipeline.task("image").label_count == 10
+
+
+def test_a_picture_of_no_class_is_the_null_row_s(published, convert, vae):
+    """And guided by 0, every class gives it."""
+    pipeline = DensePipeline.from_pretrained(convert(published.dense(rows=6), "--vae", vae))
+    blank = torch.zeros(32, 32, 3, dtype=torch.uint8).numpy()
+
+    def drawn(class_id, guidance: float) -> torch.Tensor:
+        one = pipeline.sampling(guidance=guidance, sampler="ddim")
+        return one(blank, "image", class_id=class_id, nfe=2, members=1).values
+
+    null = drawn("null", 1.0)
+    assert not torch.allclose(null, drawn(3, 1.0), atol=1e-2)
+    other = pipeline.sampling(guidance=0.0, sampler="ddim")
+    other.diffusion = Diffusion(replace(other.diffusion.settings, guided_channels=0))
+    found = other(blank, "image", class_id=3, nfe=2, members=1).values
+    torch.testing.assert_close(found, null, atol=1e-4, rtol=1e-4)
+
+
+def test_a_scheduler_s_file_leaves_guidance_alone(published, convert, vae, tmp_path):
+    file = tmp_path / "scheduler_config.json"
+    file.write_text('{"_class_name": "DDIMScheduler", "clip_sample": false}')
+    folder = convert(published.dense(), "--vae", vae, "--scheduler", file)
+    d = DensePipeline.from_pretrained(folder).config.diffusion
+    assert (d.sampler, d.guidance, d.guided_channels) == ("ddim", 4.0, 3)
 
 
 def test_another_size_stretches_the_trained_positions(published, convert, vae):
@@ -168,8 +209,11 @@ def test_xl_has_the_published_names(published):
 # ------------------------------------------------------------------------------ export
 
 
-def test_an_export_is_what_was_imported(published, convert, vae, tmp_path):
-    state = published.dense()
+@pytest.mark.parametrize(
+    "layout", [{}, {"rows": 11, "outputs": 4}, {"experts": 3}], ids=["sigma", "none", "experts"]
+)
+def test_an_export_is_what_was_imported(published, convert, vae, tmp_path, layout):
+    state = published.dense(**layout)
     saved = checkpoint.read(convert(state, "--vae", vae))
     export_dit(saved, tmp_path / "out")
     file = tmp_path / "out" / "model.safetensors"

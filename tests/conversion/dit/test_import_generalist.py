@@ -133,7 +133,7 @@ def test_what_was_assumed_and_dropped_is_said(state, vae, convert, capsys):
 
 def test_the_release_has_the_published_names(state):
     """1110 tensors of 2758.5 M values."""
-    trained = Trained("DiT-XL/2", patch=2, side=32)
+    trained = Trained("DiT-XL/2", patch=2, side=32, experts=8, variance=True)
     weights = Weights(state, Path("w.pt"))
     config = generalist.import_generalist(weights, Wishes()).config
     config = replace(config, model=replace(config.model, name="DiT-XL/2-8E2A"))
