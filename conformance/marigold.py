@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from conformance.publishing import drawing, imported, members_of, recorded, whole
+from conformance.publishing import drawing, imported, members_of, whole
 from conformance.rows import Differences, arrays, relative, row
 from stepsight import ensemble
 from stepsight.pipeline.dense import DensePipeline
