@@ -20,17 +20,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.betas import ENDS, LEAST, LEVELS, published_signal, signal
 from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings, Spacing
 from stepsight.errors import UserError, suggest
+from stepsight.noise_levels import (
+    ENDS,
+    LEAST,
+    LEVELS,
+    PublishedTable,
+    joined,
+    published_signal,
+    signal,
+    spaced_levels,
+)
 
-DISTILLED = 50  # levels 19, 39, ..., 999, at which a latent consistency model was trained
 KARRAS_RHO = 7.0  # Karras et al. 2022, below eq. 5
 Final = Literal["clean", "first_level"]
 
@@ -111,8 +119,8 @@ class Schedule(ABC):
         * "linspace" spreads the visits evenly from the last level to the first.
         * "respaced" does so by adding up the distance, as the published code of Nichol & Dhariwal
           2021 and DiT does: half levels may be rounded otherwise.
-        * "lcm" picks evenly among the levels that consistency distillation trains, and starts at the
-          last: 4 steps visit 999, 759, 499, 259 (Luo et al. 2023).
+        * "lcm" picks evenly among the levels of consistency distillation: 4 steps visit 999, 759,
+          499, 259 (Luo et al. 2023).
         * "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
         * "karras" spaces them evenly in (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5).
         * "custom" visits the `steps` times of `custom`.
@@ -152,20 +160,7 @@ class Schedule(ABC):
         if spacing == "custom":
             assert len(custom) == steps, "custom times are as many as the steps"
             return torch.tensor(custom, dtype=torch.float64)
-        if spacing == "trailing":
-            # numpy's arange, as in diffusers: where a level ends in .5, rounding decides
-            levels = self.snap(torch.from_numpy(np.arange(LEVELS, 0, -LEVELS / steps)[:steps]))
-        elif spacing == "leading":
-            levels = 1 + _leading(steps, offset)
-        elif spacing == "respaced":
-            strides = np.full(steps - 1, (LEVELS - 1) / max(steps - 1, 1))
-            levels = 1 + torch.from_numpy(np.cumsum([0.0, *strides]).round()).flip(0)
-        elif spacing == "lcm":
-            levels = _distilled(steps)
-        else:
-            assert spacing == "linspace", f"no spacing {spacing}"
-            levels = 1 + self.snap(torch.linspace(LEVELS - 1, 0, steps, dtype=torch.float64))
-        return levels / LEVELS
+        return spaced_levels(steps, spacing, offset, self.snap) / LEVELS
 
     def _even_levels(self, steps: int, spacing: Spacing, ends: Tensor) -> Tensor:
         """Visits between two times whose noise levels are finite, even in a measure of these."""
@@ -216,12 +211,10 @@ class RectifiedFlow(Schedule):
 class VariancePreserving(Schedule):
     """A table of betas (Ho et al. 2020), made continuous through its angle."""
 
-    name: str  # row of betas.ENDS
+    name: str  # row of ENDS
     zero_terminal_snr: bool = False
     betas: tuple[float, ...] = ()  # first and last, where they are not the usual ones
-    least: float | None = (
-        None  # not None: diffusers' table in float32, and its alpha^2 in place of 0
-    )
+    published: PublishedTable | None = None
     tabulated = True
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -266,7 +259,8 @@ class VariancePreserving(Schedule):
 
     def condition(self, t: Tensor) -> Tensor:
         """The level's index, continuous in t: what published networks were trained on."""
-        return (LEVELS * t - 1).float()
+        level = LEVELS * t - 1
+        return (level.round() if self.published and self.published.whole else level).float()
 
     def snap(self, level: Tensor) -> Tensor:
         """Whole levels."""
@@ -275,78 +269,27 @@ class VariancePreserving(Schedule):
     def _angle(self, t: Tensor) -> Tensor:
         """Cubic Hermite interpolation of the angle, float64."""
         u, left, right, slope_left, slope_right = self._piece(t)
+        if self.published and self.published.between != "angle":
+            return joined(self.published.between, u, left, right)[0]
         bend = u * (1 - u) * ((1 - u) * slope_left - u * slope_right)
         return torch.lerp(left, right, u**2 * (3 - 2 * u)) + bend
 
     def _d_angle(self, t: Tensor) -> Tensor:
         """Derivative of `_angle` over t, float64."""
         u, left, right, slope_left, slope_right = self._piece(t)
+        if self.published and self.published.between != "angle":
+            return LEVELS * joined(self.published.between, u, left, right)[1]
         ends = (1 - u) * (1 - 3 * u) * slope_left + u * (3 * u - 2) * slope_right
         return LEVELS * (6 * u * (1 - u) * (right - left) + ends)
 
     def _piece(self, t: Tensor) -> tuple[Tensor, ...]:
         """Place within the interval holding t, angle at both ends, slope (per level) at both."""
-        angles, slopes = _angle_table(
-            self.name, self.betas, self.zero_terminal_snr, self.least, t.device
-        )
+        least = self.published.least if self.published else None
+        table = self.name, self.betas, self.zero_terminal_snr, least
+        angles, slopes = _angle_table(*table, t.device)
         level = t.double() * LEVELS
         left = level.long().clamp(0, LEVELS - 1)
         return level - left, angles[left], angles[left + 1], slopes[left], slopes[left + 1]
-
-
-@dataclass(frozen=True)
-class JoinedLevels(VariancePreserving):
-    """The same table, with sigma / alpha between its levels as diffusers' samplers find it: on
-    straight lines, or on straight lines of its logarithm."""
-
-    logarithmic: bool = False
-    whole: bool = False  # whether the network is given the nearest whole level
-
-    def condition(self, t: Tensor) -> Tensor:
-        level = super().condition(t)
-        return level.round() if self.whole else level
-
-    def _angle(self, t: Tensor) -> Tensor:
-        return torch.atan(self._ratio(t)[0])
-
-    def _d_angle(self, t: Tensor) -> Tensor:
-        ratio, slope = self._ratio(t)
-        return LEVELS * slope / (1 + ratio**2)
-
-    def _ratio(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """sigma / alpha, and its slope per level; below the first level always on a line."""
-        u, *angles = self._piece(t)[:3]
-        left, right = (angle.tan() for angle in angles)
-        line = torch.lerp(left, right, u), right - left
-        if not self.logarithmic:
-            return line
-        rate = (right / left).log()
-        power = left * (rate * u).exp()
-        return torch.where(left > 0, power, line[0]), torch.where(left > 0, rate * power, line[1])
-
-
-def _distilled(steps: int) -> Tensor:
-    """The levels, counted from 1, that a latent consistency model visits, float64."""
-    if steps > DISTILLED:
-        raise UserError(
-            f"diffusion.spacing: 'lcm' has {DISTILLED} levels, too few for {steps} steps. Take at"
-            f" most {DISTILLED}, or another spacing."
-        )
-    place = torch.arange(steps, dtype=torch.float64) * DISTILLED / steps
-    return (DISTILLED - place.floor()) * (LEVELS // DISTILLED)
-
-
-def _leading(steps: int, offset: int) -> Tensor:
-    """Levels "steps", float64, from the noisiest down to `offset`."""
-    levels = offset + torch.arange(steps, dtype=torch.float64).flip(0) * (LEVELS // steps)
-    highest = int(levels[0])
-    if offset < 0 or highest >= LEVELS:
-        raise UserError(
-            f"diffusion.steps_offset: with {offset}, {steps} leading steps visit levels {offset} to"
-            f" {highest}, but there are 0 to {LEVELS - 1}. Choose an offset from 0 to"
-            f" {LEVELS - 1 - highest + offset}, or another number of steps."
-        )
-    return levels
 
 
 @cache
@@ -392,14 +335,16 @@ def build_schedule(settings: DiffusionSettings) -> Schedule:
     schedule = named_schedule(settings.schedule + (ZERO_SNR if rescaled else ""))
     if not isinstance(schedule, VariancePreserving):
         return schedule
+    return replace(schedule, betas=settings.betas, published=_published_table(settings))
+
+
+def _published_table(settings: DiffusionSettings) -> PublishedTable | None:
+    """What the class of diffusers that the settings follow does at levels and between them."""
     convention = CONVENTIONS.get(settings.convention)
     if convention is None:
-        return replace(schedule, betas=settings.betas)
-    table: dict[str, Any] = {"betas": settings.betas, "least": LEAST * (convention.on != "levels")}
-    schedule = replace(schedule, **table)
-    karras = settings.spacing == "karras"
-    if not karras and convention.on != "sigmas":
-        return schedule  # whole levels alone are visited
-    return JoinedLevels(
-        schedule.name, rescaled, **table, logarithmic=karras, whole=convention.on == "log_snr"
-    )
+        return None
+    if convention.on == "levels":
+        return PublishedTable()
+    if settings.spacing == "karras":
+        return PublishedTable(LEAST, "power", whole=convention.on == "log_snr")
+    return PublishedTable(LEAST, "line" if convention.on == "sigma" else "angle")

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from stepsight.diffusion.config import DiffusionSettings, nfe, sampler_spec
+from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings, nfe, sampler_spec
 from stepsight.diffusion.times import visited_times
 from stepsight.errors import UserError
 from stepsight.schedule import LEVELS, Schedule
@@ -15,6 +15,8 @@ from stepsight.schedule import LEVELS, Schedule
 def check_settings(settings: DiffusionSettings, schedule: Schedule) -> None:
     """Raise UserError for settings under which no training or sampling could work."""
     _check_numbers(settings)
+    _check_betas(settings)
+    _check_convention(settings)
     _check_levels(settings, schedule)
     if settings.prediction == "eps" and schedule.alpha(torch.ones(())) == 0:
         raise UserError(
@@ -65,6 +67,40 @@ def _check_levels(settings: DiffusionSettings, schedule: Schedule) -> None:
             " schedule linear, scaled_linear or cosine, or variance 'ignored'."
         )
     _check_shift(settings)
+
+
+def _check_convention(settings: DiffusionSettings) -> None:
+    """Refuse what the scheduler of that name does not do."""
+    name, flow = settings.convention, settings.schedule == "rectified_flow"
+    if name not in CONVENTIONS:
+        return
+    on, samplers = CONVENTIONS[name].on, CONVENTIONS[name].samplers
+    spacings = ("linspace",) if on == "flow" else ("trailing", "leading", "linspace", "karras")
+    if on == "levels":
+        spacings = ("lcm",) if name == "LCMScheduler" else spacings[:3]
+    allowed = {"sampler": samplers, "spacing": spacings, "sampling_schedule": ("trained",)}
+    for key, values in allowed.items():
+        if getattr(settings, key) not in values:
+            raise UserError(
+                f"diffusion.convention: {name} has no {key} '{getattr(settings, key)}'. Choose "
+                f"from {', '.join(values)}, or convention 'stepsight'."
+            )
+    if flow != (on == "flow"):
+        raise UserError(
+            f"diffusion.convention: {name} does not walk schedule '{settings.schedule}'. Choose"
+            " convention 'stepsight'."
+        )
+
+
+def _check_betas(settings: DiffusionSettings) -> None:
+    """Refuse betas that make no schedule, or that none reads."""
+    betas, schedule = settings.betas, settings.schedule
+    if betas and schedule not in ("linear", "scaled_linear"):
+        raise UserError(f"diffusion.betas: the schedule '{schedule}' has none to choose. Leave ().")
+    if betas and not (len(betas) == 2 and all(0 < beta < 1 for beta in betas)):
+        raise UserError(
+            f"diffusion.betas: {list(betas)}. Give the first and the last, both between 0 and 1."
+        )
 
 
 def _check_shift(settings: DiffusionSettings) -> None:

@@ -45,15 +45,51 @@ SAMPLERS: Registry[SamplerSpec] = Registry(
         "midpoint": SamplerSpec("stepsight.diffusion.ode:midpoint", calls=(2, 0)),
         "dpmpp_2m": SamplerSpec("stepsight.diffusion.multistep:dpmpp_2m"),
         "unipc": SamplerSpec("stepsight.diffusion.multistep:unipc"),
+        "plms": SamplerSpec("stepsight.diffusion.multistep:plms"),
         "consistency": SamplerSpec("stepsight.diffusion.stochastic:consistency", noise="always"),
     },
     "samplers",
 )
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How the scheduler of a published checkpoint walks, where its settings leave that open.
+
+    samplers: whose steps it takes, one of them.
+    on: what it counts in. "levels" of the table; "sigma", sigma / alpha, also between levels;
+    "log_snr", whose leading and linspace leave out the last of n + 1 levels; "flow", from t = 1 to
+    1/1000. On sigma, the start is as noisy as the first visit, which is not quite unit noise.
+    strided: whether a step goes down by 1000 // n levels, wherever the next visit is.
+    """
+
+    samplers: tuple[str, ...]
+    on: Literal["levels", "sigma", "log_snr", "flow"]
+    strided: bool = False
+
+
+# By the name of diffusers' class.
+CONVENTIONS = {
+    "DDIMScheduler": Convention(("ddim",), "levels", strided=True),
+    "PNDMScheduler": Convention(("plms",), "levels"),
+    "DDPMScheduler": Convention(("ancestral", "ancestral_large", "ancestral_learned"), "levels"),
+    "LCMScheduler": Convention(("consistency",), "levels"),
+    "EulerDiscreteScheduler": Convention(("euler",), "sigma"),
+    "EulerAncestralDiscreteScheduler": Convention(("ancestral",), "sigma"),
+    "HeunDiscreteScheduler": Convention(("heun",), "sigma"),
+    "DPMSolverMultistepScheduler": Convention(("dpmpp_2m",), "log_snr"),
+    "UniPCMultistepScheduler": Convention(("unipc",), "log_snr"),
+    "FlowMatchEulerDiscreteScheduler": Convention(("euler",), "flow"),
+}
 if TYPE_CHECKING:
     Sampler = str
+    Conventions = str
 else:  # with those of other packages, which are not imported to list them
     Sampler = Literal[(*SAMPLERS.built_in, *names("samplers"))]
-Spacing = Literal["trailing", "leading", "linspace", "respaced", "log_snr", "karras", "custom"]
+    Conventions = Literal[("stepsight", *CONVENTIONS)]
+Spacing = Literal[
+    "trailing", "leading", "linspace", "respaced", "lcm", "log_snr", "karras", "custom"
+]
 SamplingSchedule = Literal[
     "trained",
     "rectified_flow",
@@ -67,7 +103,7 @@ SamplingSchedule = Literal[
 Starts = Literal["independent", "antithetic"]
 Views = Literal["none", "mirror", "mirror+shift"]
 # These say which noise levels are visited, so that no shift may move them on.
-EXACT_SPACINGS = ("leading", "respaced", "log_snr", "karras", "custom")
+EXACT_SPACINGS = ("leading", "respaced", "lcm", "log_snr", "karras", "custom")
 
 
 @dataclass(frozen=True)
@@ -77,6 +113,7 @@ class DiffusionSettings:
     # of the noise levels
     schedule: Literal["rectified_flow", "linear", "scaled_linear", "cosine"] = "rectified_flow"
     zero_terminal_snr: bool = False  # rescale a discrete schedule so that t = 1 is pure noise
+    betas: tuple[float, ...] = ()  # linear, scaled_linear: first and last; (): the usual ones
     prediction: Literal["x", "eps", "v"] = "x"  # what the network answers: image, noise or velocity
     density: Literal["uniform", "logit_normal"] = "uniform"  # of u, before the shift
     density_mean: float = 0.0  # logit_normal only
@@ -95,6 +132,8 @@ class DiffusionSettings:
     sampling_schedule: SamplingSchedule = "trained"  # or visit the noise levels of this schedule
     final: Literal["clean", "first_level"] = "clean"  # where sampling ends: t = 0, or level 0
     sampling_shift: float = 4.0  # the same map on the sampler's times; 1 leaves them as spaced
+    # whose levels and steps: ours, or to the last bit those of the diffusers class of this name
+    convention: Conventions = "stepsight"
     eta: float = 0.0  # stochasticity of ddim
     temperature: float = 1.0  # of the start noise; 0 starts from zeros
     starts: Starts = "independent"  # of members; antithetic: in pairs x, -x
@@ -142,7 +181,7 @@ def resampled(
     "custom"; the others are as the settings name them. Where spacing or schedule say which levels
     are visited, the shift is switched off (`sampling_shift` 1), and with another schedule the
     trajectory ends in clean data: the first level that a published sampler ends at is one of the
-    trained schedule.
+    trained schedule. Other steps or levels than those of a published convention are ours.
 
     Raises UserError for names that do not exist and for times that contradict the spacing.
     """
@@ -164,6 +203,9 @@ def resampled(
     plain = {"eta": eta, "temperature": temperature, "starts": starts, "views": views}
     plain |= {"guidance": guidance}
     changes |= {name: value for name, value in plain.items() if value is not None}
+    walk = ("sampler", "spacing", "sampling_times", "sampling_schedule")
+    if any(changes.get(name, now) != now for name in walk for now in [getattr(settings, name)]):
+        changes["convention"] = "stepsight"
     return replace(settings, **changes)
 
 

@@ -1,9 +1,9 @@
-"""Multistep samplers, second order from the answers of earlier steps: DPM-Solver++ 2M and UniPC.
+"""Multistep samplers, which use the answers of earlier steps: DPM-Solver++ 2M, UniPC and PLMS.
 
-Both solve the ODE in h, the growth of half the log SNR over a step, where a constant answer m gives
-x' = sigma'/sigma x + alpha' (1 - exp(-h)) m exactly. They differ in the m they put there. First
-and last step are of first order, and a step that follows one from pure noise (h infinite) as good
-as that: what was answered infinitely far away says nothing.
+The first two, of second order, solve the ODE in h, the growth of half the log SNR over a step,
+where a constant answer m gives x' = sigma'/sigma x + alpha' (1 - exp(-h)) m exactly. They differ in
+the m they put there. First and last step are of first order, and a step that follows one from pure
+noise (h infinite) as good as that: what was answered infinitely far away says nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ from torch import Tensor
 
 from stepsight.diffusion.trajectory import Denoise, levels
 from stepsight.schedule import Schedule
+
+# Adams and Bashforth's weights of the last answer, the one before, ...
+ADAMS = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
 
 
 def dpmpp_2m(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
@@ -48,6 +56,35 @@ def unipc(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_
         answer = x0 + _lead(gaps, i) * (x0 - older)
         x = _step(x, answer, alphas[i : i + 2], sigmas[i : i + 2])
     return x
+
+
+def plms(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_: Any) -> Tensor:
+    """PLMS (Liu et al. 2022, eq. 12): steps of DDIM along a noise that up to four answers foretell.
+
+    The first step is DDIM's. Where the second visit is repeated, as diffusers does, its first
+    answer corrects that step, as Heun's method would.
+    """
+    alphas, sigmas = levels(schedule, times)
+    origin, history = x, []
+    for i in range(len(times) - 1):
+        x0 = denoise(x, times[i])
+        eps = (x - alphas[i] * x0) / sigmas[i]
+        if i == 1 and times[1] == times[2] and len(times) > 3:
+            x = _drifted(origin, (eps + history[0]) / 2, alphas[:2], sigmas[:2])
+            continue
+        history = [eps, *history[:3]]
+        if i == 0:
+            x = alphas[1] * x0 + sigmas[1] * eps
+        else:
+            eps = sum(w * past for w, past in zip(ADAMS[len(history) - 1], history))
+            x = _drifted(x, eps, alphas[i : i + 2], sigmas[i : i + 2])
+    return x
+
+
+def _drifted(x: Tensor, eps: Tensor, alphas: list[float], sigmas: list[float]) -> Tensor:
+    """DDIM's step [from, to] along a noise, from where there is signal."""
+    kept = alphas[1] / alphas[0]
+    return kept * x + (sigmas[1] - kept * sigmas[0]) * eps
 
 
 def _gaps(schedule: Schedule, times: Tensor) -> list[float]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from stepsight.diffusion.checks import check_custom_steps, check_settings, check_single
 from stepsight.diffusion.config import DiffusionSettings, sampler_spec, steps_for
 from stepsight.diffusion.guidance import guided
-from stepsight.diffusion.times import shifted, visited_times
+from stepsight.diffusion.times import shifted, start_scale, step_options, visited_times
 from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.diffusion.variance import BOUND_WEIGHT, variational_bound
 from stepsight.errors import UserError
@@ -255,13 +255,16 @@ class Diffusion:
             check_single(nfe)
             return _from_zeros(denoise, noise(0))
         times = self.times(nfe, strength)
+        scale = start_scale(settings, self.schedule, times)
+        begin = noise(0) if scale == 1 else scale * noise(0)
         return sampler_spec(settings.sampler)(
             denoise,
-            noise(0) if start is None else self.corrupt(start, noise(0), times[:1]),
+            begin if start is None else self.corrupt(start, noise(0), times[:1]),
             times,
             schedule=self.schedule,
             noise=lambda step: noise(step + 1),
             eta=settings.eta,
+            **(step_options(settings, times) if strength == 1 else {}),
         )
 
     def times(self, nfe: int, strength: float = 1.0) -> Tensor:

@@ -3,6 +3,7 @@
 A sampler is `(denoise, x, times, *, schedule, noise, eta) -> x`:
 * `denoise(x, t)` answers the expected clean "b c h w" for x "b c h w" at the scalar time t;
 * `times` "n+1" decreases from the time of `x` to the end of the trajectory (`visited_times`);
+* options of a published convention (`times.step_options`) are given where there are any;
 * `noise(i)` is the noise "b c h w" of step i, and `eta` how much of it DDIM adds; what a sampler
   does not read it leaves in its `**_`.
 
@@ -26,3 +27,13 @@ StepNoise = Callable[[int], Tensor]
 def levels(schedule: Schedule, times: Tensor) -> tuple[list[float], list[float]]:
     """alpha and sigma at the times "n", as numbers."""
     return schedule.alpha(times).tolist(), schedule.sigma(times).tolist()
+
+
+def targets(
+    schedule: Schedule, times: Tensor, ends: Tensor | None
+) -> tuple[list[float], list[float]]:
+    """The same where steps go: to `ends` "n", or without them to the next of `times` "n+1"."""
+    if ends is not None:
+        return levels(schedule, ends)
+    alphas, sigmas = levels(schedule, times)
+    return alphas[1:], sigmas[1:]
