@@ -13,13 +13,14 @@ from numpy.random import RandomState
 from torch import Tensor
 
 from conformance.rows import Differences, arrays, relative, row
+from stepsight.data.readers.masks.cityscapes import TRAIN_IDS
 from stepsight.evaluation.statistics import concatenated
 from stepsight.metrics.alignment.ransac import consensus_fit
 from stepsight.metrics.normals import LIMITS
 from stepsight.metrics.protocol import get
 from stepsight.metrics.reduce import reduce
 from stepsight.tasks.table import score
-from stepsight.types import Batch
+from stepsight.types import IGNORE, Batch
 
 Names = Mapping[str, str]  # ours by theirs
 
@@ -123,3 +124,52 @@ def _dsine(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     rows["set"] = concatenated(list(rows.values()))
     ours = {name: reduce(found, rule) for name, found in rows.items()}
     return ours, {name: answers[name]["metrics"] for name in ours}
+
+
+OF_ADE = "CSAILVision/sceneparsing at e202229, stored answers"
+
+
+@row("protocol", "ade20k-challenge", oracle=OF_ADE, bar=1e-9, golden="metrics-ade20k")
+def ade20k(folder: Path) -> Differences:
+    """mIoU, pixel accuracy and their mean over five label maps in which two classes never occur,
+    and the accuracy of each map. The toolkit adds 1e-10 to its denominators."""
+    maps, answers = stored(folder)
+    rule, rows = get("ade20k-challenge"), {}
+    for number in range(5):
+        labels, ids = (maps[f"{number}_challenge_{x}"].long() - 1 for x in ("label", "prediction"))
+        of = batch(*labels.shape, labels=torch.where(labels < 0, IGNORE, labels)[None])
+        rows[f"image_{number}"] = score(ids[None, None], of, rule, classes=150)
+    names = {"mean_iou": "miou", "pixel_accuracy": "pixel_accuracy", "score": "mean_score"}
+    of_set = reduce(concatenated(list(rows.values())), rule)
+    return {"set": worst(names, of_set, answers["sceneparsing"])} | {
+        name: relative(reduce(found, rule)["pixel_accuracy"], answers[name]["pixel_accuracy"])
+        for name, found in rows.items()
+    }
+
+
+OF_CITYSCAPES = "mcordts/cityscapesScripts at 0bcc4a7, stored answers"
+
+
+@row(
+    "protocol", "cityscapes-benchmark", oracle=OF_CITYSCAPES, bar=1e-12, golden="metrics-cityscapes"
+)
+def cityscapes(folder: Path) -> Differences:
+    """IoU and iIoU of classes and of categories, over four label maps with instances and groups."""
+    maps, answers = stored(folder)
+    rule, rows = get("cityscapes-benchmark"), []
+    for number in range(4):
+        labels, ids, instances = (
+            maps[f"{number}_{name}"].long()
+            for name in ("labelIds", "prediction_labelIds", "instanceIds")
+        )
+        own = torch.where(instances < 1000, -1, instances % 1000 + 1)
+        of = batch(*labels.shape, labels=TRAIN_IDS[labels][None], instances=own[None])
+        rows.append(score(TRAIN_IDS[ids][None, None], of, rule, classes=19))
+    names = {
+        "averageScoreClasses": "miou",
+        "averageScoreInstClasses": "instance_iou",
+        "averageScoreCategories": "category_iou",
+        "averageScoreInstCategories": "category_instance_iou",
+    }
+    ours = reduce(concatenated(rows), rule)
+    return {name: relative(ours[name], answers[their]) for their, name in names.items()}

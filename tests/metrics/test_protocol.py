@@ -51,7 +51,9 @@ pix2gestalt-per-object@45f30aaa
 pix2gestalt-pooled@370dc4ff
 semantic-miou@9b640fcb
 ade20k@85fc3028
+ade20k-challenge@7a2915d5
 cityscapes@35ad3d24
+cityscapes-benchmark@0c121fa7
 voc@9b27a7ae
 pq@b8568e78
 coco-panoptic@c284d8b4

@@ -85,5 +85,5 @@ def truth_needed(
     pipeline: DensePipeline, task: str, chosen: Mapping[str, Sequence[Protocol]]
 ) -> frozenset[str]:
     """The quantities that the protocols of a task are scored against."""
-    usual = pipeline.task(task).target_field
-    return frozenset(row.needs or usual for row in protocols_of(pipeline, task, chosen))
+    usual = (pipeline.task(task).target_field,)
+    return frozenset().union(*(row.truths(usual) for row in protocols_of(pipeline, task, chosen)))

@@ -6,7 +6,7 @@ confusion matrix or of panoptic counts. So its interval resamples images and sum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,9 @@ from torch import Tensor
 
 from stepsight.measures import measure
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.masks.panoptic import quality
-from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
-from stepsight.metrics.normals import median_angle
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.reduce import TABLES, count_names
+from stepsight.metrics.reduce import count_names
+from stepsight.metrics.tables import TABLES, table
 from stepsight.scaling.intervals import (
     Interval,
     Statistic,
@@ -100,7 +98,7 @@ def pool(rows: Rows, metric: str, protocol: Protocol) -> Pool | None:
     """The sums that a metric is made of under the protocol; None for a mean over images."""
     if metric not in rows:
         pooled = protocol.averaging == "pooled" or "segments" in rows
-        return Pool(*_table(rows, metric)) if pooled else None
+        return Pool(*_table(rows, metric, protocol)) if pooled else None
     if protocol.averaging != "pooled" and metric not in protocol.pooled:
         return None
     kind = measure(metric)
@@ -119,7 +117,7 @@ def counts(rows: Rows, protocol: Protocol) -> dict[str, Numbers]:
     """Columns "n" that give the pooled metrics of a set together with `per_image`: the weights of
     the images, `intersection.<class>` and `union.<class>` of class maps, and the sums
     `segments.<iou, tp, fp, fn>.<class>` of panoptic quality. {} where means are taken over images.
-    A pooled median is the exception, which the counts of all angles would take.
+    They do not give the median of angles, nor what Cityscapes makes of instances.
     """
     if "segments" in rows:
         return _by_class(
@@ -145,26 +143,9 @@ def _by_class(prefix: str, parts: dict[str, Tensor]) -> dict[str, Numbers]:
     }
 
 
-def _table(rows: Rows, metric: str) -> tuple[Numbers, Statistic]:
+def _table(rows: Rows, metric: str, protocol: Protocol | None = None) -> tuple[Numbers, Statistic]:
     """Counts "n ..." and what makes the metric of their sums."""
-    if "confusion" in rows:
-        score = _OF_CONFUSION[metric]
-        counts = rows["confusion"].double().numpy()
-        return counts, lambda sums: score(torch.from_numpy(sums)).numpy()
-    if "angles" in rows:
-        angles = rows["angles"].double().numpy()
-        return angles, lambda sums: median_angle(torch.from_numpy(sums)).numpy()
-    columns = torch.cat([rows["segments"], rows["numbered"]], dim=-1).double().numpy()
-
-    def of(sums: Numbers) -> Numbers:
-        sets = torch.from_numpy(sums)[:, None]
-        return np.array([float(quality(x[..., :4], x[..., 4:])[metric]) for x in sets])
-
-    return columns, of
-
-
-_OF_CONFUSION: dict[str, Callable[[Tensor], Tensor]] = {
-    "miou": miou,
-    "pixel_accuracy": pixel_accuracy,
-    "mean_score": lambda confusion: (miou(confusion) + pixel_accuracy(confusion)) / 2,
-}
+    counted = table(rows, protocol)
+    assert counted is not None, metric
+    score = counted.metrics[metric]
+    return counted.counts.double().numpy(), lambda sums: score(torch.from_numpy(sums)).numpy()

@@ -12,12 +12,8 @@ from torch import Tensor
 
 from stepsight.measures import measure, measures
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.masks.panoptic import quality
-from stepsight.metrics.masks.segmentation import miou, pixel_accuracy
-from stepsight.metrics.normals import median_angle
 from stepsight.metrics.protocol import Protocol
-
-TABLES = {"confusion", "segments", "numbered", "angles"}  # counts per image, scored as a whole
+from stepsight.metrics.tables import TABLES, table
 
 
 def count_names() -> set[str]:
@@ -30,9 +26,8 @@ def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
 
     A value is left out where its count is 0 (no valid pixel, no hidden part) and only there: a NaN
     that was measured makes the metric NaN. Pooling leaves out what cannot be pooled exactly
-    (`Measure.pools`). `confusion` becomes `miou`, `pixel_accuracy` and, if the protocol asks for
-    it, their mean; `segments` the panoptic `quality`, which is always pooled; `angles` the
-    median of them all.
+    (`Measure.pools`). Counts become the metrics of their `table`, those of segments always of the
+    whole set.
     """
     metrics = {"n_images": (rows["n"] > 0).sum()}
     for name in rows.keys() - count_names() - TABLES:
@@ -42,12 +37,13 @@ def reduce(rows: Rows, protocol: Protocol) -> dict[str, float]:
             metrics[name] = _mean(rows[name], weight > 0)
         elif kind.pools:
             metrics[name] = _mean(rows[name], weight, kind.power)
-    if "confusion" in rows:
-        metrics |= _class_scores(rows["confusion"], protocol)
-    if "segments" in rows:
-        metrics |= quality(rows["segments"], rows["numbered"])
-    if "angles" in rows:
-        metrics["median_angle"] = median_angle(rows["angles"].sum(0))
+    counted = table(rows, protocol)
+    if counted and protocol.averaging == "per_image" and "segments" not in rows:
+        labelled = counted.counts[rows["n"] > 0]
+        metrics |= {name: of(labelled).mean() for name, of in counted.metrics.items()}
+    elif counted:
+        total = counted.counts.sum(0, keepdim=True)
+        metrics |= {name: of(total)[0] for name, of in counted.metrics.items()}
     return {name: float(metrics[name]) for name in sorted(metrics)}
 
 
@@ -63,13 +59,3 @@ def _mean(value: Tensor, weight: Tensor, power: int = 1) -> Tensor:
     """(sum w v^power / sum w)^(1/power) over the images with w > 0; NaN where there are none."""
     v, w = value[weight > 0].double(), weight[weight > 0].double()
     return ((w * v**power).sum() / w.sum()) ** (1 / power)
-
-
-def _class_scores(confusion: Tensor, protocol: Protocol) -> Rows:
-    if protocol.averaging == "pooled":
-        confusion = confusion.sum(0, keepdim=True)
-    labelled = confusion[confusion.sum((1, 2)) > 0]
-    scores = {"miou": miou(labelled).mean(), "pixel_accuracy": pixel_accuracy(labelled).mean()}
-    if "mean_score" in protocol.metrics:
-        scores["mean_score"] = (scores["miou"] + scores["pixel_accuracy"]) / 2
-    return scores

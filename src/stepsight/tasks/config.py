@@ -188,6 +188,9 @@ class SemanticSettings(TaskSettings):
         "miou": Measure("mIoU", "higher"),
         "pixel_accuracy": Measure("accuracy", "higher"),
         "mean_score": Measure("mean score", "higher"),
+        "instance_iou": Measure("iIoU", "higher"),
+        "category_iou": Measure("category IoU", "higher"),
+        "category_instance_iou": Measure("category iIoU", "higher"),
     }
     headline = ("miou", "pixel_accuracy")
     protocols = "stepsight.metrics.protocols.segmentation:ROWS"

@@ -21,6 +21,7 @@ from stepsight.colours import colour_labels, veil
 from stepsight.ensemble import most_central, pick
 from stepsight.errors import UserError
 from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks.cityscapes import CATEGORIES, weighted_instances
 from stepsight.metrics.masks.segmentation import semantic_rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.trivial import class_counts, prior_map
@@ -125,7 +126,16 @@ class Semantic(Task, SemanticSettings):
         (labels,) = self.require(batch, rule, "labels")
         ids = stated.values[:, 0]
         refuse_unknown(ids, labels != IGNORE, self.classes, batch)
-        return semantic_rows(ids, labels, self.classes)
+        rows = semantic_rows(ids, labels, self.classes)
+        if rule.besides != "instances":
+            return rows
+        (instances,) = self.require(batch, rule, "instances")
+        if self.classes != len(CATEGORIES):
+            raise UserError(
+                f"{rule.name} scores the {len(CATEGORIES)} classes of Cityscapes, not "
+                f"{self.classes}. Choose another protocol."
+            )
+        return rows | {"weighted": weighted_instances(ids, labels, instances)}
 
     def case(self, stated: Stated, batch: Batch, rule: Protocol) -> Case | None:
         if batch.labels is None:
@@ -143,7 +153,10 @@ class Semantic(Task, SemanticSettings):
         )
 
     def formula(self, rule: Protocol) -> Iterator[str]:
-        yield "IoU_c = TP / (TP + FP + FN), mIoU = mean over c that occur"
+        over = "c that occur" if rule.absent == "skipped" else "all c, 0 where c never occurs"
+        yield f"IoU_c = TP / (TP + FP + FN), mIoU = mean over {over}"
+        if rule.besides == "instances":
+            yield "iIoU_c: TP and FN weighed by mean size of instances of c / size of the instance"
 
     def decided(self, batch: Batch, values: Tensor) -> Batch:
         return replace(batch, labels=values[:, 0])

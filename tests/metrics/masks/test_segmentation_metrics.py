@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stepsight.evaluation.statistics import pool
 from stepsight.metrics.masks.segmentation import (
     amodal_rows,
     class_iou,
@@ -120,6 +121,18 @@ def test_scores_by_hand():
     assert class_iou(matrix)[2].isnan()
     assert miou(matrix).item() == pytest.approx((3 / 6 + 4 / 7) / 2)
     assert pixel_accuracy(matrix).item() == pytest.approx(7 / 10)
+
+
+def test_a_class_in_neither_truth_nor_prediction_is_skipped_or_counts_as_zero():
+    matrix = torch.tensor([[3.0, 1.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    rows = {"n": torch.tensor([10.0]), "confusion": matrix[None]}
+    skipped, zero = (reduce(rows, PROTOCOLS[name]) for name in ("ade20k", "ade20k-challenge"))
+    assert skipped["miou"] == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert zero["miou"] == pytest.approx((3 / 6 + 4 / 7) / 3)
+    assert zero["mean_score"] == pytest.approx((zero["miou"] + 0.7) / 2)
+    counted = pool(rows, "miou", PROTOCOLS["ade20k-challenge"])
+    assert counted is not None
+    assert counted.of(counted.rows)[0] == pytest.approx(zero["miou"])
 
 
 def test_a_class_only_predicted_counts_as_zero():

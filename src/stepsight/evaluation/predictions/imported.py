@@ -195,7 +195,7 @@ def task_of(name: str, classes: int = 0) -> Task:
 def truth_of(name: str, protocol: Protocol) -> frozenset[str]:
     """The quantities of a sample that a task's predictions are scored against."""
     task = task_of(name)
-    return frozenset({protocol.needs} if protocol.needs else task.truths or {task.target_field})
+    return protocol.truths(task.truths or {task.target_field})
 
 
 def _beside(path: Path, kind: str) -> Path:

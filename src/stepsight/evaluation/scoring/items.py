@@ -25,7 +25,8 @@ from stepsight.evaluation.spread import uncertainty_rows
 from stepsight.evaluation.views import ProtocolView, cropped, size_of, view_of
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
-from stepsight.metrics.reduce import TABLES, count_names
+from stepsight.metrics.reduce import count_names
+from stepsight.metrics.tables import TABLES
 from stepsight.pipeline.memory import Exhausted
 from stepsight.pipeline.working import grid_of
 from stepsight.types import Batch, Prediction, Sample
@@ -139,7 +140,7 @@ def _score_batch(
     working = None
     for estimate in predictor.estimates(batch, view, sizes):
         working = estimate.working
-        usage = Usage(estimate.seconds, working, estimate.peak_gb)
+        usage = Usage(estimate.seconds, working, estimate.peak_gb, estimate.fits)
         failed = _failed(estimate.prediction)
         for record, fault in zip(records, failed.tolist()):
             record.failed |= fault
@@ -220,6 +221,9 @@ def _mistaken(rows: Rows, failed: Tensor) -> Rows:
     if "confusion" in rows:
         wrong = rows["confusion"].sum(-1).diag_embed().roll(1, -1)
         rows["confusion"] = torch.where(failed[:, None, None], wrong, rows["confusion"])
+    if "weighted" in rows:
+        rows["weighted"] = rows["weighted"].clone()
+        rows["weighted"][failed, :, :2] = 0.0
     if "angles" in rows:
         opposite = torch.zeros_like(rows["angles"])
         opposite[:, -1] = rows["angles"].sum(-1)

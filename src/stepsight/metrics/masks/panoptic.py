@@ -16,6 +16,7 @@ from stepsight.types import IGNORE
 
 MATCH = 0.5  # IoU above which two segments are the same; no segment then has two partners
 CROWD = -1
+QUALITIES = tuple(f"{s}{g}" for g in ("", "_things", "_stuff") for s in ("pq", "sq", "rq"))
 
 
 class Segments(NamedTuple):

@@ -8,6 +8,7 @@ from torch import Tensor
 from stepsight.metrics import masked
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
+from stepsight.metrics.protocols.row import Absent
 from stepsight.types import IGNORE
 
 
@@ -75,9 +76,11 @@ def class_iou(confusion: Tensor) -> Tensor:
     return true_positive / (confusion.sum(-1) + confusion.sum(-2) - true_positive)
 
 
-def miou(confusion: Tensor) -> Tensor:
-    """Mean IoU over the classes in truth or prediction, "... k k" -> "..." (Cityscapes' rule)."""
-    return class_iou(confusion).nanmean(-1)
+def miou(confusion: Tensor, absent: Absent = "skipped") -> Tensor:
+    """Mean IoU, "... k k" -> "...", over the classes in truth or prediction (Cityscapes' rule), or
+    over all, of which those in neither count 0 (that of ADE20K's challenge)."""
+    iou = class_iou(confusion)
+    return iou.nanmean(-1) if absent == "skipped" else iou.nan_to_num(0.0).mean(-1)
 
 
 def pixel_accuracy(confusion: Tensor) -> Tensor:

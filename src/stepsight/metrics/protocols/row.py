@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from stepsight.metrics.alignment.align import Rule, Space
 from stepsight.metrics.masks.regions import Crop, Mask
 
 Averaging = Literal["per_image", "pooled"]  # of rows, see `reduce`
+Absent = Literal["skipped", "zero"]  # of the mean over classes, those in neither truth nor guess
 
 PROSE = {"description", "source", "metrics"}  # what is printed, not how it is computed
 ALWAYS = {"alignment"}  # in the hash at its default as well
@@ -42,6 +44,7 @@ class Protocol:
     split: str | None = None
     count: int | None = None  # the images that the whole split has
     needs: str | None = None  # the quantity of truth, where it is not the task's own
+    besides: str | None = None  # a quantity of truth besides that
     strict: bool = False  # the range excludes its ends
     selects: bool = True  # False: the range clips predictions but leaves out no truth
     clip: Literal["range", "truth", "none"] = "range"  # truth: up to the image's largest depth
@@ -52,6 +55,11 @@ class Protocol:
     fit_width: int | None = None  # columns the fit sees of larger images, see `alignment.thinned`
     max_flow: float | None = None  # pixels: longer true vectors are not scored
     unit: float | None = None  # pixels at 1 of `epe_units`
+    absent: Absent = "skipped"
+
+    def truths(self, usual: Iterable[str]) -> frozenset[str]:
+        """The quantities of truth it is scored against, of a task with `usual` ones."""
+        return frozenset([self.needs] if self.needs else usual).union(filter(None, [self.besides]))
 
     @property
     def id(self) -> str:

@@ -52,6 +52,14 @@ ADE20K = replace(
     metrics=("miou", "pixel_accuracy", "mean_score"),
     **on("ade20k", "val", 2000),
 )
+ADE20K_CHALLENGE = replace(
+    ADE20K,
+    name="ade20k-challenge",
+    description="The same, where each of the 150 classes counts in mIoU: one that is neither in "
+    "the truth nor predicted counts 0. The toolkit's numbers, also of a part of the split.",
+    source="CSAILVision/sceneparsing, evaluationCode/utils_eval.py",
+    absent="zero",
+)
 CITYSCAPES = replace(
     SEMANTIC,
     name="cityscapes",
@@ -59,6 +67,15 @@ CITYSCAPES = replace(
     "pixels with ignored truth are no false positives; classes that never occur are skipped.",
     source="Cordts et al. 2016; mcordts/cityscapesScripts at 0bcc4a7",
     **on("cityscapes", "val", 500),
+)
+CITYSCAPES_BENCHMARK = replace(
+    CITYSCAPES,
+    name="cityscapes-benchmark",
+    description="The four numbers of the benchmark's table: IoU of 19 classes and of 7 categories, "
+    "and iIoU of the 8 classes and 2 categories with instances, in which the pixels of an instance "
+    "are weighed by the average size of its class over its own.",
+    metrics=("miou", "instance_iou", "category_iou", "category_instance_iou"),
+    besides="instances",
 )
 VOC = replace(
     SEMANTIC,
@@ -81,4 +98,16 @@ PANOPTIC = Protocol(
 )
 COCO = replace(PANOPTIC, name="coco-panoptic", **on("coco_panoptic", "val", 5000))
 
-ROWS = (AMODAL, PER_OBJECT, POOLED, SEMANTIC, ADE20K, CITYSCAPES, VOC, PANOPTIC, COCO)
+ROWS = (
+    AMODAL,
+    PER_OBJECT,
+    POOLED,
+    SEMANTIC,
+    ADE20K,
+    ADE20K_CHALLENGE,
+    CITYSCAPES,
+    CITYSCAPES_BENCHMARK,
+    VOC,
+    PANOPTIC,
+    COCO,
+)
