@@ -98,6 +98,27 @@ def test_the_text_unet_is_that_of_diffusers_with_the_condition_first():
 
 
 @torch.no_grad()
+def test_the_switch_is_what_diffusers_calls_class_labels():
+    config = TEXT | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
+    torch.manual_seed(0)
+    net, (x, cond, time, label) = custom(config), inputs([0, 3, LABELS])
+    assert isinstance(net, TextUNet) and net.switch is not None
+    assert net.switch.shape == (LABELS + 1, 4) and not net.switch.requires_grad
+    assert not net.switch.any() and "switch" in net.state_dict()
+    net.switch.data.normal_()
+    net.prompt.data.normal_()
+    arguments = {k: v for k, v in config.items() if k[0] != "_" and k != "tokens"}
+    peer = UNet2DConditionModel(in_channels=COND + TARGET, out_channels=TARGET, **arguments)
+    peer.load_state_dict(net.unet.state_dict())
+    given = {"encoder_hidden_states": net.prompt[label], "class_labels": net.switch[label]}
+    expected = peer(torch.cat([cond, x], 1), time, **given).sample
+    torch.testing.assert_close(net(x, cond, time, label), expected, rtol=1e-5, atol=1e-5)
+    net.switch.data += 1
+    assert (net(x, cond, time, label) - expected).abs().max() > 1e-3
+    assert diffusers_config(net)["class_embed_type"] == "projection"
+
+
+@torch.no_grad()
 def test_the_class_unet_is_that_of_diffusers_with_the_condition_first():
     net, (x, cond, time, label) = class_net(), inputs([0, 3, LABELS])
     arguments = {k: v for k, v in CLASS.items() if k[0] != "_"} | {"num_class_embeds": LABELS + 1}
@@ -303,6 +324,8 @@ def test_the_memory_of_training_is_known_without_it():
         (TEXT | {"act_fn": 3}, "refuses .*lower"),
         (TEXT | {"cross_attention_dim": [6, 6]}, "cross_attention_dim is .6, 6."),
         (TEXT | {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
+        (TEXT | {"class_embed_type": "timestep"}, "class_embed_type is 'timestep'"),
+        (TEXT | {"class_embed_type": "projection"}, "refuses .*projection_class_embeddings"),
         (TEXT | {"num_class_embeds": 1000}, "num_class_embeds is 1000, but has to be null"),
         (CLASS | {"time_embedding_type": "learned"}, 'has to be "positional"'),
         (TEXT | {"center_input_sample": True}, "center_input_sample is not supported"),

@@ -37,6 +37,7 @@ LABELS = (
     "label.embedding_table.weight",
     "unet.class_embedding.weight",
     "prompt",
+    "switch",
 )
 OUTPUTS = ("final_layer.linear", "unet.conv_out")
 # Of a split backbone, whose channels lie in blocks of 4 places: along which dimension.

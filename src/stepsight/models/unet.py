@@ -25,6 +25,7 @@ from stepsight.models.layers import SplitConv2d
 
 TEXT, CLASS = "UNet2DConditionModel", "UNet2DModel"  # `_class_name` in a published config.json
 TOKENS = 2  # of the empty prompt under CLIP without padding: begin and end
+SWITCHED = "projection"  # `class_embed_type` of a U-Net that numbers tell its task
 
 Net = TypeVar("Net", UNet2DModel, UNet2DConditionModel)
 
@@ -86,11 +87,12 @@ class SplitUNet(nn.Module):
         encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
         part = self._conv_in.part(x, self._conv_in.in_channels - x.shape[1], bias=False)
         part = part + encoded[0].to(part.dtype)
-        return self.unet(part, time, self._conditioning(label.expand(len(x))), return_dict=False)[0]
+        given = self._conditioning(label.expand(len(x)))
+        return self.unet(part, time, *given, return_dict=False)[0]
 
-    def _conditioning(self, label: Tensor) -> Tensor:
-        """What the U-Net is given besides image and time: the label "b", or its prompt "b n d"."""
-        return label
+    def _conditioning(self, label: Tensor) -> tuple[Tensor | None, ...]:
+        """What the U-Net is given after image and time."""
+        return (label,)
 
     @property
     def _conv_in(self) -> InputConv2d:
@@ -104,6 +106,9 @@ class TextUNet(SplitUNet):
     row last. It starts at zero; an importer fills it with the embedding of the empty prompt. It is
     a parameter without gradient, not a buffer, so that averaged weights hold it too.
 
+    Where the configuration's `class_embed_type` is "projection", so is `switch` "labels+1 s", the
+    numbers that tell such a U-Net its task, which it adds to the time embedding.
+
     config: arguments of diffusers' class; its numbers of channels are replaced.
     tokens: n. Raises UserError for a configuration that diffusers refuses or that needs more input.
     """
@@ -116,7 +121,9 @@ class TextUNet(SplitUNet):
         labels: int,
         tokens: int,
     ) -> None:
-        _check(config, FIXED | {"num_class_embeds": None})
+        kind = config.get("class_embed_type")
+        projected = {"class_embed_type": SWITCHED} if kind == SWITCHED else {}
+        _check(config, FIXED | {"num_class_embeds": None} | projected)
         super().__init__(_construct(UNet2DConditionModel, config, target_channels, cond_channels))
         width = self.unet.config["cross_attention_dim"]
         if not isinstance(width, int):
@@ -125,9 +132,12 @@ class TextUNet(SplitUNet):
                 "prompt. Give one integer."
             )
         self.prompt = nn.Parameter(torch.zeros(labels + 1, tokens, width), requires_grad=False)
+        numbers = self.unet.config["projection_class_embeddings_input_dim"] if projected else 0
+        switch = nn.Parameter(torch.zeros(labels + 1, numbers), requires_grad=False)
+        self.switch = switch if projected else None
 
-    def _conditioning(self, label: Tensor) -> Tensor:
-        return self.prompt[label]
+    def _conditioning(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.prompt[label], None if self.switch is None else self.switch[label]
 
 
 class ClassUNet(SplitUNet):
