@@ -310,7 +310,8 @@ def sampling_options(diffusion: DiffusionSettings, task: object) -> dict[str, An
     """How a task is sampled and merged, besides the sampler."""
     options = {"spacing": diffusion.spacing, "schedule": diffusion.sampling_schedule}
     options |= {"eta": diffusion.eta, "times": list(diffusion.sampling_times)}
-    options |= {name: getattr(diffusion, name) for name in ("temperature", "views", "starts")}
+    starts = ("temperature", "views", "starts", "guidance")
+    options |= {name: getattr(diffusion, name) for name in starts}
     return options | {"merge": getattr(task, "merge_by", None)}
 
 

@@ -28,7 +28,7 @@ from stepsight.scaling.records import ScalingRecord
 from stepsight.scaling.sampling.sweeps import temperature_text
 from stepsight.tasks.base import Task
 
-STARTS = ("temperature", "views", "starts")
+STARTS = ("temperature", "views", "starts", "guidance")
 BY_TASK = ("losses", "loss_bins", "samples")  # in an identity; a record has the rest of it as well
 
 
@@ -120,14 +120,15 @@ def records_of(
 def answer_flops(pipeline: DensePipeline, scores: Scores, nfe: int, members: int) -> float:
     """FLOPs of an estimate for one image, at the sizes the images were worked at: their mean.
 
-    Its views are encoded once each, for all calls of all members.
+    Its views are encoded once each, for all calls of all members. A guided call is one call (NFE)
+    of two passes: with the label, and without it.
     """
     counts = scores.sizes or {pipeline.sizes[scores.task]: 1}
     views = min(nfe, len(VIEWS[pipeline.diffusion.settings.views]))
-    total = 0.0
+    total, passes = 0.0, 1 if pipeline.diffusion.settings.guidance == 1 else 2
     for size, images in counts.items():
         cost = cost_of(pipeline, scores.task, size)
-        total += images * (views * cost.encode + nfe * members * cost.call)
+        total += passes * images * (views * cost.encode + nfe * members * cost.call)
     return total / sum(counts.values())
 
 
@@ -190,4 +191,5 @@ def starts_text(used: DiffusionSettings) -> list[str]:
     """How samples start and look, as far as it is not as a sampler does by itself."""
     names = [f"T {temperature_text(used.temperature)}"] if used.temperature != 1 else []
     names += [f"{used.views} views"] if used.views != "none" else []
+    names += [f"guidance {used.guidance:g}"] if used.guidance != 1 else []
     return names + ([used.starts] if used.starts != "independent" else [])

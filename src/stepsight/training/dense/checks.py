@@ -8,10 +8,12 @@ from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.mixture import Stream
 from stepsight.data.table import Source
+from stepsight.diffusion.config import sampler_spec
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
 from stepsight.models.config import parse
 from stepsight.tasks.base import Task
+from stepsight.tasks.table import build_tasks
 
 
 def check_classes(
@@ -90,6 +92,18 @@ def check_objective(config: RunConfig, begun: bool) -> None:
     _check_rows(config)
     if config.diffusion.variance == "trained" and not config.model.learned_variance:
         raise UserError("diffusion.variance=trained needs model.learned_variance true.")
+    if sampler_spec(config.diffusion.sampler).variance and config.diffusion.variance != "trained":
+        raise UserError(
+            f"diffusion.sampler={config.diffusion.sampler} draws by a variance that is to be "
+            "trained: set diffusion.variance trained."
+        )
+    if config.diffusion.guidance != 1:
+        for name, task in build_tasks(config.tasks).items():
+            if not task.hidden_share:
+                raise UserError(
+                    f"diffusion.guidance={config.diffusion.guidance:g}: no label of task {name} is "
+                    f"hidden in training, so that nothing could be guided. Set it to 1."
+                )
     fitted = [name for name, task in config.tasks.items() if task.loses_scale]
     if config.diffusion.objective == "end_to_end" and not begun and fitted:
         raise UserError(
