@@ -67,6 +67,7 @@ DIFFUSION = DiffusionSettings(
     steps_offset=1,
     final="first_level",
     sampling_shift=1.0,
+    convention="DDIMScheduler",
 )
 
 

@@ -157,6 +157,11 @@ def _variance_preserving(file: Keys, name: str, where: str) -> dict[str, Any]:
     sampler = CONVENTIONS[name].samplers[0]
     if name == "DDPMScheduler":
         sampler = VARIANCES[_choice(file, "variance_type", VARIANCES, where)]
+        if sampler != "ancestral" and spacing != "linspace":  # it draws in its last step as well
+            raise UserError(
+                f"{where}: timestep_spacing is {spacing!r} and variance_type "
+                f"{file['variance_type']!r}; that variance is supported with 'linspace'."
+            )
     return {
         "schedule": schedule,
         "zero_terminal_snr": bool(file.get("rescale_betas_zero_snr", False)),

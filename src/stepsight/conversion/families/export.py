@@ -81,7 +81,7 @@ def _index(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str,
         "default_denoising_steps": saved.config.evaluation.nfe,
         "default_processing_resolution": max(saved.sizes[name]),
         "prediction_type": name,
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", scheduler_config(saved.config.diffusion)["_class_name"]],
         "unet": ["diffusers", UNet2DConditionModel.__name__],
     }
 

@@ -22,7 +22,7 @@ from stepsight.conversion.clip import empty_prompt
 from stepsight.conversion.families import WRITTEN, Found
 from stepsight.conversion.folders import CONFIG, INDEX, PARTS, SCHEDULER, read_json, read_part
 from stepsight.conversion.foreign import compare
-from stepsight.conversion.scheduler import read_settings
+from stepsight.conversion.scheduler import read_scheduler
 from stepsight.conversion.write import Converted
 from stepsight.data.config import ScenesSettings, SourceSettings
 from stepsight.diffusion.config import DiffusionSettings
@@ -97,7 +97,9 @@ class Source:
 
     def scheduler(self) -> DiffusionSettings:
         """What scheduler_config.json stands for."""
-        return read_settings(self.path / "scheduler" / SCHEDULER)
+        settings, assumed = read_scheduler(self.path / "scheduler" / SCHEDULER)
+        self.assumed.extend(f"{SCHEDULER}: {sentence}" for sentence in assumed)
+        return settings
 
     def run(
         self,
