@@ -173,3 +173,40 @@ def cityscapes(folder: Path) -> Differences:
     }
     ours = reduce(concatenated(rows), rule)
     return {name: relative(ours[name], answers[their]) for their, name in names.items()}
+
+
+OF_PTLFLOW = "hmorimitsu/ptlflow at e9cf9bc, FlowMetrics, stored answers"
+
+
+@row("protocol", "ptlflow", oracle=OF_PTLFLOW, bar=1e-6, golden="metrics-ptlflow")
+def ptlflow(folder: Path) -> Differences:
+    """EPE, 1, 3, 5 px, Fl-all and WAUC of all, occluded and other pixels, of pictures and of the
+    set; WAUC where every error is a threshold. F1 of occlusions is left out: nothing here predicts
+    them."""
+    maps, answers = stored(folder)
+    rule = get("ptlflow")
+    truth = batch(
+        *(30, 40, 3), flow=maps["truth"], flow_valid=maps["valid"], occluded=maps["occluded"]
+    )
+    rows = score(maps["prediction"], truth, rule)
+    found = {"set": _flow(reduce(rows, rule), answers["set"])}
+    for number in range(3):
+        one = {name: values[number : number + 1] for name, values in rows.items()}
+        found[f"image_{number}"] = _flow(reduce(one, rule), answers[f"image_{number}"])
+    lattice = maps["lattice_prediction"]
+    everywhere = torch.ones(1, 1, *lattice.shape[-2:], dtype=torch.bool)
+    still = batch(*lattice.shape[-2:], flow=torch.zeros_like(lattice), flow_valid=everywhere)
+    ours, theirs = reduce(score(lattice, still, rule), rule), answers["lattice_truth_zero"]
+    return found | {"errors on thresholds": relative(ours["wauc"], theirs["wauc"])}
+
+
+def _flow(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
+    """The largest difference of ptlflow's metrics; its Fl-all is in percent."""
+    names = {"epe": "epe", "px1": "below_1px", "px3": "below_3px", "px5": "below_5px"}
+    names |= {"flall": "fl_all", "wauc": "wauc"}
+    parts = {"": "", "_occ": "_unmatched", "_non_occ": "_matched"}
+    return max(
+        relative(ours[name + own] * (100 if name == "fl_all" else 1), theirs[their + part])
+        for their, name in names.items()
+        for part, own in parts.items()
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.metrics.flow import flow_rows
+from stepsight.metrics.flow import flow_rows, wauc
 from stepsight.metrics.reduce import count_names
 
 
@@ -50,6 +50,24 @@ def test_an_image_without_valid_pixels_is_nan(flows, valid):
     rows = flow_rows(*flows, torch.zeros_like(valid))
     assert not any(rows[k].any() for k in rows.keys() & count_names())
     assert all(rows[k].isnan().all() for k in rows.keys() - count_names())
+
+
+def test_matched_and_unmatched_pixels_are_scored_apart(flows, valid, rng):
+    occluded = torch.rand(valid.shape, generator=rng) < 0.4
+    rows = flow_rows(*flows, valid, occluded)
+    for part, where in (("matched", ~occluded), ("unmatched", occluded)):
+        alone = flow_rows(*flows, valid & where)
+        assert torch.equal(rows[f"n_{part}"], alone["n"])
+        for name in ("epe", "below_1px", "below_3px", "below_5px", "fl_all", "wauc"):
+            assert torch.equal(rows[f"{name}_{part}"], alone[name])
+
+
+def test_an_error_that_is_a_threshold_of_wauc_does_not_exceed_it():
+    """Though float32 of i / 20 may be above i / 20."""
+    errors = torch.arange(0, 102, dtype=torch.float32) / 20
+    weights = [1 - i / 100 for i in range(100)]
+    expected = [100 * sum(weights[max(0, i - 1) :]) / sum(weights) for i in range(102)]
+    assert wauc(errors).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name,epe", [("00006", 3.424), ("00018", 21.400), ("00043", 9.915)])

@@ -10,6 +10,7 @@ from stepsight.metrics.alignment.leastsquares import affine_fit
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 
+BY_OCCLUSION = ("epe", "below_1px", "below_3px", "below_5px", "fl_all", "wauc")
 SPEEDS = {"s0_10": (0.0, 10.0), "s10_40": (10.0, 40.0), "s40": (40.0, torch.inf)}  # pixels
 
 
@@ -22,23 +23,28 @@ def flow_rows(pred: Tensor, truth: Tensor, valid: Tensor, occluded: Tensor | Non
         fl_all     share of outliers, above 3 pixels and above 5 % of ||truth|| (KITTI 2015)
         wauc       percent, see `wauc`
         aae        mean angle between (u, v, 1) of both, degrees (Barron et al. 1994)
-    and `epe` over a part of them, counted by `n_<part>`: `matched` pixels, which the second image
-    shows (not `occluded "b 1 h w"`), `unmatched` ones, and true lengths s0_10, s10_40, s40 (below
-    10, from 10 to below 40, from 40 pixels; Butler et al. 2012). Without `occluded` two are empty.
+    and `<metric>_<part>` over a part of them, counted by `n_<part>`: all but the last two of
+    `matched` pixels, which the second image shows (not `occluded "b 1 h w"`), and of `unmatched`
+    ones; `epe` of true lengths s0_10, s10_40, s40 (below 10, from 10 to below 40, from 40 pixels;
+    Butler et al. 2012). Without `occluded` the first two are empty.
     """
     assert pred.shape == truth.shape and valid.shape[1] == 1, (pred.shape, truth.shape, valid.shape)
     error = (pred.double() - truth.double()).norm(dim=1, keepdim=True)
     length = truth.double().norm(dim=1, keepdim=True)
-    return {
-        "n": masked.count(valid),
-        "epe": masked.mean(error, valid),
-        **{f"below_{n}px": masked.mean(error < n, valid) for n in (1, 3, 5)},
-        "above_1px": masked.mean(error > 1, valid),
-        "fl_all": masked.mean((error > 3) & (error > 0.05 * length), valid),
-        "wauc": masked.mean(wauc(error), valid),
-        "aae": masked.mean(_angle(pred, truth), valid),
-        **_by_part(error, _parts(length, valid, occluded)),
+    maps = {
+        "epe": error,
+        **{f"below_{n}px": error < n for n in (1, 3, 5)},
+        "fl_all": (error > 3) & (error > 0.05 * length),
+        "wauc": wauc(error),
+        "above_1px": error > 1,
+        "aae": _angle(pred, truth),
     }
+    rows = {"n": masked.count(valid)} | {k: masked.mean(x, valid) for k, x in maps.items()}
+    for part, where in _parts(length, valid, occluded).items():
+        names = ("epe",) if part in SPEEDS else BY_OCCLUSION
+        rows |= {f"{name}_{part}": masked.mean(maps[name], where) for name in names}
+        rows[f"n_{part}"] = masked.count(where)
+    return rows
 
 
 def scored_pixels(truth: Tensor, valid: Tensor, protocol: Protocol) -> Tensor:
@@ -53,10 +59,12 @@ def wauc(error: Tensor) -> Tensor:
     2023, after VIPER, Richter et al. 2017).
 
     100 sum_i w_i [error <= i/20] / sum_i w_i with w_i = 1 - (i - 1)/100, i = 1 .. 100: from the
-    first threshold j that the error does not exceed, the sum has the closed form below.
+    first threshold j that the error does not exceed, the sum has the closed form below. Both sides
+    are compared in float32, as in ptlflow, which decides errors that are a threshold.
     """
-    first = (20 * error).ceil().clamp(min=1)
-    return torch.where(first <= 100, (101 - first) * (102 - first) / 101, 0.0)
+    thresholds = (torch.arange(1, 101, dtype=torch.float64) / 20).float().to(error.device)
+    beyond = torch.bucketize(error.float(), thresholds).double()  # thresholds that it exceeds
+    return (100 - beyond) * (101 - beyond) / 101
 
 
 def axis_fit(pred: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
@@ -85,8 +93,3 @@ def _parts(length: Tensor, valid: Tensor, occluded: Tensor | None) -> dict[str, 
     return seen | {
         name: valid & (length >= low) & (length < high) for name, (low, high) in SPEEDS.items()
     }
-
-
-def _by_part(error: Tensor, parts: dict[str, Tensor]) -> Rows:
-    means = {f"epe_{name}": masked.mean(error, part) for name, part in parts.items()}
-    return means | {f"n_{name}": masked.count(part) for name, part in parts.items()}

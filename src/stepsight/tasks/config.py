@@ -8,7 +8,7 @@ task's settings are its configuration. See docs/tasks.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from stepsight.metrics.config import Measure, Metrics
@@ -116,6 +116,27 @@ class DepthSettings(TaskSettings):
         return self.range == "quantile"
 
 
+def parts(metrics: Metrics, *names: str) -> Metrics:
+    """The metrics over parts of the pixels, each counted by a row of its own, `n_<part>`."""
+    return {
+        f"{metric}_{name}": replace(
+            row, label=f"{row.label} {name.replace('_', '-')}", count=f"n_{name}"
+        )
+        for metric, row in metrics.items()
+        for name in names
+    }
+
+
+FLOW = {
+    "epe": Measure("EPE", "lower", "px"),
+    "below_1px": Measure("below 1 px", "higher"),
+    "below_3px": Measure("below 3 px", "higher"),
+    "below_5px": Measure("below 5 px", "higher"),
+    "wauc": Measure("WAUC", "higher", "%", best=100.0),
+    "fl_all": Measure("Fl-all", "lower"),
+}
+
+
 @dataclass(frozen=True)
 class FlowSettings(TaskSettings):
     """Optical flow from two frames, both components in one target."""
@@ -123,19 +144,11 @@ class FlowSettings(TaskSettings):
     name = "flow"
     implementation = "stepsight.tasks.flow:Flow"
     metrics = {
-        "epe": Measure("EPE", "lower", "px"),
+        **FLOW,
         "epe_units": Measure("EPE, units", "lower"),
-        "epe_matched": Measure("EPE matched", "lower", "px", count="n_matched"),
-        "epe_unmatched": Measure("EPE unmatched", "lower", "px", count="n_unmatched"),
-        "epe_s0_10": Measure("EPE s0-10", "lower", "px", count="n_s0_10"),
-        "epe_s10_40": Measure("EPE s10-40", "lower", "px", count="n_s10_40"),
-        "epe_s40": Measure("EPE s40+", "lower", "px", count="n_s40"),
-        "below_1px": Measure("below 1 px", "higher"),
-        "below_3px": Measure("below 3 px", "higher"),
-        "below_5px": Measure("below 5 px", "higher"),
         "above_1px": Measure("above 1 px", "lower"),
-        "wauc": Measure("WAUC", "higher", "%", best=100.0),
-        "fl_all": Measure("Fl-all", "lower"),
+        **parts({"epe": FLOW["epe"]}, "s0_10", "s10_40", "s40"),
+        **parts(FLOW, "matched", "unmatched"),
     }
     headline = ("epe", "fl_all")
     protocols = "stepsight.metrics.protocols.flow:ROWS"

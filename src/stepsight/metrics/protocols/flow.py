@@ -7,6 +7,7 @@ from dataclasses import replace
 from stepsight.metrics.protocols.row import Protocol, on
 
 RAFT = "Teed & Deng 2020; princeton-vl/RAFT, evaluate.py"
+SCORES = ("epe", "below_1px", "below_3px", "below_5px", "fl_all", "wauc")
 PARTS = ("epe_matched", "epe_unmatched", "epe_s0_10", "epe_s10_40", "epe_s40")
 
 OWN = Protocol(
@@ -59,9 +60,9 @@ PTLFLOW = Protocol(
     name="ptlflow",
     task="flow",
     description="Every metric is the mean over images of its mean over valid pixels, Fl-all "
-    "included.",
-    source="hmorimitsu/ptlflow, validate.py",
-    metrics=("epe", "below_1px", "below_3px", "below_5px", "fl_all", "wauc", *PARTS[:2]),
+    "included; and each apart of matched and unmatched pixels, by the occlusion maps.",
+    source="hmorimitsu/ptlflow, validate.py, utils/flow_metrics.py",
+    metrics=tuple(f"{name}{part}" for part in ("", "_matched", "_unmatched") for name in SCORES),
     averaging="per_image",
 )
 SINTEL = Protocol(
