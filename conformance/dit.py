@@ -170,7 +170,7 @@ def dit_again(folder: Path) -> Differences:
     are computed."""
     files = [read_tensors(folder / "checkpoint" / name) for name in KINDS.values()]
     found = [exported(file, import_dit(file, Wishes())) for file in files]
-    return found[0] | dict(found[1])
+    return {**found[0], **found[1]}
 
 
 @row(

@@ -123,3 +123,8 @@ def test_a_budget_asks_the_runs_sweep_or_the_one_named(predict, run, picture, tm
 def test_what_contradicts_itself_is_refused(flags, message, refused):
     said = refused(*flags)
     assert message in said and said.count("\n") == 1
+
+
+def test_guidance_needs_an_answer_without_label(refused):
+    assert "task depth was trained with its label alone" in refused("--guidance", 2)
+    assert "diffusion.guidance: -1" in refused("--guidance", -1)

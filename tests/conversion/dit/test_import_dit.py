@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
@@ -18,6 +19,7 @@ from stepsight.config import from_dict
 from stepsight.conversion.dit import Wishes, expected, export_dit, import_dit, published_shapes
 from stepsight.conversion.foreign import Weights
 from stepsight.conversion.write import Converted, write
+from stepsight.data.decoding.images import write_image
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
 from stepsight.models.codec import described_codec
@@ -156,6 +158,26 @@ def test_a_picture_of_no_class_is_the_null_row_s(published, convert, vae):
     other.diffusion = Diffusion(replace(other.diffusion.settings, guided_channels=0))
     found = other(blank, "image", class_id=3, nfe=2, members=1).values
     torch.testing.assert_close(found, null, atol=1e-4, rtol=1e-4)
+
+
+def test_the_command_guides_and_leaves_the_class_out(published, convert, vae, tmp_path):
+    folder = convert(published.dense(rows=6), "--vae", vae)
+    write_image(tmp_path / "a.png", torch.zeros(3, 32, 32, dtype=torch.uint8))
+    out = tmp_path / "out"
+
+    def predicted(*flags: object) -> np.ndarray:
+        arguments = ["predict", tmp_path / "a.png", "--checkpoint", folder, "--task", "image"]
+        arguments += ["--nfe", 2, "--members", 1, "--out", out, *flags]
+        assert main([str(one) for one in arguments]) == 0
+        return np.load(out / "a-image.npy")
+
+    usual, plain, null = (
+        predicted("--class-id", 3),
+        predicted("--class-id", 3, "--guidance", 1),
+        predicted("--class-id", "null", "--guidance", 1),
+    )
+    np.testing.assert_array_equal(usual, predicted("--class-id", 3, "--guidance", 4))
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in ((usual, plain), (plain, null)))
 
 
 def test_a_scheduler_s_file_leaves_guidance_alone(published, convert, vae, tmp_path):

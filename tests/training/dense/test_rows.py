@@ -176,6 +176,8 @@ def test_end_to_end_a_picture_costs_one_call(lab):
         (("depth",), {}, {"prediction": "v"}, "training.rows.rollout: .* weigh them by 1/t\\^2"),
         (("depth",), {}, {"weighting": "min_snr"}, "training.rows.start: .* gives rows at t = 1"),
         (("depth",), {}, {"multires_noise": 0.9}, "training.rows.noisy: .*multires_noise"),
+        (("depth",), {}, {"guidance": 2.0}, "guidance=2: no label of task depth is hidden"),
+        (("depth",), {}, {"sampler": "ancestral_learned"}, "set diffusion.variance trained"),
         (("depth",), {"latents": "cache"}, {}, "training.loss auto: .*training.latents"),
         (("depth",), {"latents": "cache", "loss": "task"}, {}, "training.loss task: .*latents"),
     ],
