@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args, get_type_hints
 
 from stepsight.errors import UserError, suggest
@@ -44,6 +44,8 @@ class Profile:
     multiple: int = 1  # of fit multiples
     pad: int = 1  # right and bottom are padded by their last pixels to multiples of this
     resize_input: Resampling = "antialiased"
+    resize_task: Mapping[str, Resampling] = field(default_factory=dict)  # by task, in place of it
+    resize_mask: Resampling = "antialiased"  # of masks that are given, then cut at one half
     resize_output: Resampling = "antialiased"
     posterior: Literal["mean", "sample"] = "mean"  # of the codec, what the network sees
     noise: Literal["independent", "shared"] = "independent"  # of the runs of one task
@@ -58,10 +60,15 @@ class Profile:
         for key, value in (stored or {}).items():
             if key not in hints:
                 raise UserError(f"profile: there is no '{key}'.{suggest(key, hints)}")
-            choices = get_args(hints[key])
-            if isinstance(value, str) and key != "name" and value not in choices:
-                raise UserError(f"profile: {key} is {value!r}; choose from {', '.join(choices)}.")
+            choices = get_args(Resampling if key == "resize_task" else hints[key])
+            for one in value.values() if key == "resize_task" else [value]:
+                if isinstance(one, str) and key != "name" and one not in choices:
+                    raise UserError(f"profile: {key} is {one!r}; choose from {', '.join(choices)}.")
         return cls(**(stored or {}))
+
+    def of_task(self, task: str) -> Self:
+        """With what holds for the inputs of one task."""
+        return replace(self, resize_input=self.resize_task.get(task, self.resize_input))
 
     @property
     def own(self) -> bool:

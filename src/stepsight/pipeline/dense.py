@@ -351,7 +351,8 @@ class DensePipeline:
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""
         size = self.working_size(task, grid_of(batch))
-        return inputs_at(batch, size, self.tasks[task].required_inputs, self.profile)
+        profile = self.profile.of_task(task)
+        return inputs_at(batch, size, self.tasks[task].required_inputs, profile)
 
     def working_size(self, task: str, grid: tuple[int, int]) -> tuple[int, int]:
         """The size `grid` is processed at, before padding (`pipeline.working`)."""

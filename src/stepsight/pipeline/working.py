@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stepsight.data.quantities.grids import nearest
 from stepsight.errors import UserError
-from stepsight.pipeline.config import STEPSIGHT, Profile
+from stepsight.pipeline.config import STEPSIGHT, Profile, Resampling
 from stepsight.tasks.base import Task, resize
 from stepsight.types import Batch, Prediction
 
@@ -59,15 +59,15 @@ def inputs_at(
     """The inputs of a batch at another size, padded as the profile has it, `further` ones that
     packages add among them; the truth is left behind."""
 
-    def fitted(x: Tensor) -> Tensor:
-        return padded(resize(x, size, profile.resize_input), profile.pad)
+    def fitted(x: Tensor, how: Resampling = profile.resize_input) -> Tensor:
+        return padded(resize(x, size, how), profile.pad)
 
     inputs = Batch(fitted(batch.image), keys=batch.keys, sources=batch.sources)
     inputs.class_id = batch.class_id
     if batch.second is not None:
         inputs.second = fitted(batch.second)
     if batch.modal is not None:
-        inputs.modal = fitted(batch.modal.float()) > 0.5
+        inputs.modal = fitted(batch.modal.float(), profile.resize_mask) > 0.5
     for name in further:
         if (value := batch.extra.get(name)) is not None:
             smooth = value.is_floating_point()

@@ -103,6 +103,7 @@ class DepthSettings(TaskSettings):
         "median", "mean", "medoid", "published", "unaligned_median", "unaligned_mean"
     ] = "median"
     merge_resolution: int = 1024  # published: longest side, in pixels, at which members are aligned
+    merge_range: Literal["unit", "target"] = "unit"  # published: align them in [0, 1] or [-1, 1]
 
     @property
     def protocol(self) -> str:

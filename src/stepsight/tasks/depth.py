@@ -209,7 +209,8 @@ class Depth(Task, DepthSettings):
     def _merged(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """(merged, spread), "b 1 h w", of "e b 1 h w" by `merge_by`. Metres are not aligned."""
         if self.merge_by == "published":
-            x, spread = ensemble.merge_published((members + 1) / 2, self.merge_resolution)
+            maps = (members + 1) / 2 if self.merge_range == "unit" else members
+            x, spread = ensemble.merge_published(maps, self.merge_resolution)
             return 2 * x - 1, 2 * spread
         reduce = REDUCTIONS[self.merge_by]
         if self.range == "quantile" and not self.merge_by.startswith("unaligned"):
