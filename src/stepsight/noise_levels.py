@@ -40,13 +40,15 @@ class PublishedTable:
 
 def signal(name: str, ends: Sequence[float] = (), zero_terminal_snr: bool = False) -> np.ndarray:
     """alpha "n" of all levels, float64. ends: other betas than the usual ones."""
-    ends = tuple(ends) or ENDS[name]
     if name == "cosine":
         betas = _cosine()
-    elif name == "linear":
-        betas = np.linspace(*ends, LEVELS)
     else:
-        betas = np.linspace(ends[0] ** 0.5, ends[1] ** 0.5, LEVELS) ** 2
+        first, last = ends or ENDS[name]
+        betas = (
+            np.linspace(first, last, LEVELS)
+            if name == "linear"
+            else np.linspace(first**0.5, last**0.5, LEVELS) ** 2
+        )
     alpha = np.sqrt(np.cumprod(1 - betas))
     return rescale_to_zero_terminal_snr(alpha) if zero_terminal_snr else alpha
 
@@ -55,14 +57,15 @@ def published_signal(
     name: str, ends: Sequence[float] = (), zero_terminal_snr: bool = False, least: float = 0.0
 ) -> np.ndarray:
     """The same as diffusers' schedulers have it: alpha^2 is multiplied up in float32."""
-    ends = tuple(ends) or ENDS[name]
     if name == "cosine":
         betas = torch.from_numpy(_cosine()).float()
-    elif name == "linear":
-        betas = torch.linspace(*ends, LEVELS, dtype=torch.float32)
     else:
-        first, last = (end**0.5 for end in ends)
-        betas = torch.linspace(first, last, LEVELS, dtype=torch.float32) ** 2
+        first, last = ends or ENDS[name]
+        betas = (
+            torch.linspace(first, last, LEVELS, dtype=torch.float32)
+            if name == "linear"
+            else torch.linspace(first**0.5, last**0.5, LEVELS, dtype=torch.float32) ** 2
+        )
     if zero_terminal_snr:
         betas = _rescaled(betas)
     square = (1 - betas).cumprod(0)

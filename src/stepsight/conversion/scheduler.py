@@ -70,7 +70,7 @@ def diffusion_settings(
     defaults = CLASSES[name]
     for key in [*config, *(key for key in ONLY if key in defaults)]:
         _check_key(key, config, name, where)
-    file = {**defaults, **config}
+    file = {**defaults, **{key: config[key] for key in config if not _idle(key, name)}}
     settings = _flow(file) if name == FLOW else _variance_preserving(file, name, where)
     return DiffusionSettings(**settings, shift=1.0, convention=name)
 
@@ -92,7 +92,7 @@ def assumptions(config: Mapping[str, Any]) -> list[str]:
     assumed = [] if "_class_name" in config else ["_class_name is missing: DDIMScheduler"]
     defaults = CLASSES[name]
     for key in USED:
-        if key in defaults and key not in config and not _idle(key, name):
+        if _used(key, name) and key not in config:
             assumed.append(f"{key} is missing: {defaults[key]}, {name}'s default")
     if defaults.get("clip_sample") and "clip_sample" not in config:
         assumed.append(f"clip_sample is missing: False, as for all latents; {name}'s default: True")
@@ -199,6 +199,13 @@ def _spacing(file: Keys, name: str, spacing: str, where: str) -> str:
     return "karras"
 
 
+def _used(key: str, name: str) -> bool:
+    """Whether a key becomes a setting; a flow has its shift alone."""
+    used = key == "shift" if name == FLOW else key in USED
+    used |= (key, name) == ("variance_type", "DDPMScheduler")
+    return used and key in CLASSES[name] and not _idle(key, name)
+
+
 def _idle(key: str, name: str) -> bool:
     row = IDLE.get(key)
     return row is not None and (not row.classes or name in row.classes)
@@ -206,12 +213,10 @@ def _idle(key: str, name: str) -> bool:
 
 def _check_key(key: str, config: Mapping[str, Any], name: str, where: str) -> None:
     """Raise UserError for a key that is unknown, or that asks for what is not done."""
-    if _idle(key, name) or (key in USED and key in CLASSES[name]):
+    if _idle(key, name) or _used(key, name):
         return
     if key not in CLASSES[name]:
         raise UserError(f"{where}: {key} is no key of a {name} that is known here.")
-    if key == "variance_type" and name == "DDPMScheduler":
-        return
     only = ONLY.get(key, CLASSES[name][key])
     # latents are never clipped: a missing key means that too
     value = config.get(key, only if key == "clip_sample" else CLASSES[name][key])

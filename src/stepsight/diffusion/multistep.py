@@ -9,6 +9,8 @@ noise (h infinite) as good as that: what was answered infinitely far away says n
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 from typing import Any
 
 from torch import Tensor
@@ -76,8 +78,8 @@ def plms(denoise: Denoise, x: Tensor, times: Tensor, *, schedule: Schedule, **_:
         if i == 0:
             x = alphas[1] * x0 + sigmas[1] * eps
         else:
-            eps = sum(w * past for w, past in zip(ADAMS[len(history) - 1], history))
-            x = _drifted(x, eps, alphas[i : i + 2], sigmas[i : i + 2])
+            weighed = (w * past for w, past in zip(ADAMS[len(history) - 1], history))
+            x = _drifted(x, reduce(add, weighed), alphas[i : i + 2], sigmas[i : i + 2])
     return x
 
 
