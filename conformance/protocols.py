@@ -210,3 +210,31 @@ def _flow(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
         for their, name in names.items()
         for part, own in parts.items()
     )
+
+
+OF_DEPTH_PRO = "apple/ml-depth-pro at 9efe5c1, stored answers"
+
+
+@row(
+    "protocol",
+    "depth-pro-boundary",
+    oracle=OF_DEPTH_PRO,
+    bar=1e-12,
+    golden="metrics-depth-pro-boundary",
+)
+def depth_pro_boundary(folder: Path) -> Differences:
+    """Boundary F1 against depth and boundary recall against a matte, of five pictures."""
+    maps, answers = stored(folder)
+    found: dict[str, float] = {}
+    for number in range(5):
+        truth, pred, matte = picture(maps, number, "truth", "prediction", "matte")
+        mask, size = matte > 0.1, truth.shape[-2:]
+        of = batch(*size, depth=truth, depth_valid=truth > 0, modal=mask, amodal=mask)
+        for name, their in (
+            ("boundary_f1", "SI_boundary_F1"),
+            ("boundary_recall", "SI_boundary_Recall"),
+        ):
+            rule = get("depth-pro-boundary" + "-recall" * name.endswith("recall"))
+            ours = reduce(score(pred, of, rule), rule)[name]
+            found[f"{name}, {number}"] = relative(ours, answers[str(number)][their])
+    return found

@@ -36,6 +36,8 @@ pixel-perfect-depth@71179ed2
 monodepth2@e538185e
 monodepth2-benchmark@5d9eaddc
 da2k@c0cc3585
+depth-pro-boundary@e7673d2a
+depth-pro-boundary-recall@93ce2fe9
 seed-release-normalised-depth@7e1ca384
 flow-epe@22967562
 raft-chairs@d20f9f0a

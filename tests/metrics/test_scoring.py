@@ -64,6 +64,8 @@ def test_every_protocol_reports_its_metrics_and_no_others(name, rng):
     if row.besides == "instances":  # persons and so on
         classes, values = 19, values + 11
         batch.labels = torch.where(batch.labels == IGNORE, IGNORE, batch.labels + 11)
+    if row.needs == "amodal":  # an object in full view
+        batch.modal = batch.amodal
     metrics = reduce(score(values, batch, row, classes=classes), row)
     assert metrics.keys() - {"n_images"} == (set(row.metrics) or ALL[row.task])
     assert metrics["n_images"] == 2

@@ -83,6 +83,8 @@ class DepthSettings(TaskSettings):
         "silog": Measure("SILog", "lower", pools=False),
         "silog_half": Measure("SILog (half)", "lower", pools=False),
         "ordering": Measure("order accuracy", "higher"),
+        "boundary_f1": Measure("boundary F1", "higher", pools=False),
+        "boundary_recall": Measure("boundary recall", "higher", pools=False),
         "mae_normalised": Measure("MAE, normalised", "lower"),
         "rmse_normalised": Measure("RMSE, normalised", "lower", power=2),
     }

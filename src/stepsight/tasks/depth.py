@@ -24,8 +24,9 @@ from stepsight.ensemble import Reduce
 from stepsight.errors import UserError
 from stepsight.metrics.alignment.align import EXPONENTIALS, Space, align, into
 from stepsight.metrics.alignment.normalised import normalised_rows
-from stepsight.metrics.depth import clipped, depth_rows, scored_pixels
+from stepsight.metrics.depth import TINY, clipped, depth_rows, scored_pixels
 from stepsight.metrics.masked import Rows
+from stepsight.metrics.masks.boundaries import boundary_recall_rows
 from stepsight.metrics.ordering import ordering_rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.metrics.protocols.formula import depth_steps
@@ -86,10 +87,12 @@ class Depth(Task, DepthSettings):
         x, (low, high) = x[:, :1], self._range(x)
         if self.clip:
             x = x.clamp(-1, 1)
+        values = self._uncurve(low + (x + 1) / 2 * (high - low))
         if self.stretch:
-            least, most = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-            x = 2 * (x - least) / (most - least).clamp_min(1e-6) - 1
-        return Prediction(self.name, x, self._uncurve(low + (x + 1) / 2 * (high - low)))
+            least, most = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
+            share = (values - least) / (most - least).clamp_min(1e-6)
+            values = self.low + (self.high - self.low) * share
+        return Prediction(self.name, x, values)
 
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error in the target space; affine-invariant ("quantile") samples are fitted
@@ -125,6 +128,11 @@ class Depth(Task, DepthSettings):
         if rule.needs == "order":
             (order,) = self.require(batch, rule, "order")
             return ordering_rows(values, order, given=given)
+        if rule.needs == "amodal":
+            masks = self.require(batch, rule, "modal", "amodal")
+            if given != "disparity":
+                values = self.from_given(values, given).clamp(min=TINY).reciprocal()
+            return boundary_recall_rows(values, *masks)
         depth, valid = self.require(batch, rule, "depth", "depth_valid")
         if rule.scored_in == "normalised":
             if given != "depth":

@@ -243,6 +243,30 @@ DA2K = Protocol(
     needs="order",
 )
 
+DEPTH_PRO = Protocol(
+    name="depth-pro-boundary",
+    task="depth",
+    description="F1 of occluding contours: neighbours whose disparities differ by a factor of more "
+    "than t are predicted as such in the right direction, mean over t = 1.05 .. 1.25 and over "
+    "images. Scale does not matter, a shift does. Both of two neighbours have to be valid.",
+    source="Bochkovskii et al. 2025, section 3.2; apple/ml-depth-pro, eval/boundary_metrics.py",
+    metrics=("boundary_f1",),
+    averaging="per_image",
+    space="depth",
+    clip="none",
+)
+DEPTH_PRO_RECALL = Protocol(
+    name="depth-pro-boundary-recall",
+    task="depth",
+    description="Share of the outline of an object in full view across which the prediction falls "
+    "back by a factor of more than t in disparity, thinned to the largest factor; mean over "
+    "t = 1.05 .. 1.25 and over images. The mask of the object is a matte cut at 0.1.",
+    source=DEPTH_PRO.source,
+    metrics=("boundary_recall",),
+    averaging="per_image",
+    needs="amodal",
+)
+
 SEED = Protocol(
     name="seed-release-normalised-depth",
     task="depth",
@@ -272,5 +296,7 @@ ROWS = (
     MONODEPTH,
     MONODEPTH_BENCHMARK,
     DA2K,
+    DEPTH_PRO,
+    DEPTH_PRO_RECALL,
     SEED,
 )

@@ -35,6 +35,10 @@ def depth_steps(row: Protocol) -> Iterator[str]:
     if row.needs == "order":
         yield "share of pairs (a nearer than b) with p_a < p_b"
         return
+    relation = "disparity > t x its neighbour's, t = 1.05 .. 1.25 weighed by t, four neighbours"
+    if row.needs == "amodal":
+        yield f"R = share of outline pairs with {relation}"
+        return
     if row.scored_in == "normalised":
         yield "y = clip(2 (d - q02) / (q98 - q02) - 1, -1, 1), -1 where there is no truth"
         yield "s, t = argmin sum_all (s x + t - y)^2, p = clip(s x + t, -1, 1)"
@@ -48,6 +52,8 @@ def depth_steps(row: Protocol) -> Iterator[str]:
         yield f"y = {TRUTH[space]}, {fits.get(row.alignment, FITS[row.alignment])}{_fitted_on(row)}"
         yield f"p = {METRES[space]}"
     yield from _clip(row)
+    if "boundary_f1" in row.metrics:
+        yield f"F1 of pairs with {relation}"
     if row.scored_in == "disparity":
         yield "metrics of 1/p against 1/d"
     if row.epsilon:
