@@ -58,6 +58,7 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
     of_models |= {"strategies": args.strategies, "seed": args.seed is not None}
     of_models |= {"times": args.times, "eta": args.eta is not None, "starts": args.starts, **axes}
     of_models |= {"weights": args.weights != "ema", "precision": args.precision != "auto"}
+    of_models |= {"profile": args.profile != "published"}
     of_files = {"pattern": args.pattern, "resize": args.resize, "partial": args.partial}
     of_files |= {"given": args.given != "depth", "scale": args.scale != 1000.0}
     wrong, needed = (of_models, "checkpoint") if args.predictions else (of_files, "predictions")
@@ -228,7 +229,7 @@ def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | N
 
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     saved = [checkpoint.read(path, lazy=True) for path in args.checkpoint]
-    how = device, args.weights, args.precision
+    how = device, args.weights, args.precision, args.profile
     pipelines = [DensePipeline.from_pretrained(read.path, *how) for read in saved]
     named: dict[str, str] = {}
     for path, pipeline in zip(args.checkpoint, pipelines):

@@ -13,6 +13,7 @@ from stepsight.cli.sources import Data, options_help
 from stepsight.data.bad import BadItems
 from stepsight.errors import UserError
 from stepsight.execution.config import Precision
+from stepsight.pipeline.config import Which
 
 if TYPE_CHECKING:  # torch is imported once the number of its threads is set
     from stepsight.metrics.protocol import Protocol
@@ -37,6 +38,8 @@ class Args:
     predictions: Path | None = None  # instead: a folder with a file for each image of --data.name
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
     precision: Precision = "auto"  # of the network; auto: as the run was trained, on this device
+    # sizes, clipping and merging of checkpoints from elsewhere: their authors', or ours
+    profile: Which = "published"
     task: tuple[str, ...] = ()  # default: all that the data has truth for
     protocol: tuple[str, ...] = ()  # see `stepsight protocols`; default: the task's
     data: Data = field(default_factory=Data)

@@ -16,6 +16,7 @@ from stepsight.cli.sampling import check_sampling, check_setting, times
 from stepsight.data.bad import QUARANTINE, BadItems
 from stepsight.errors import UserError, command
 from stepsight.execution.config import Precision
+from stepsight.pipeline.config import Which
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
@@ -35,6 +36,8 @@ class Args:
     checkpoint: str  # run folder or step folder
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
     precision: Precision = "auto"  # of the network; auto: as the run was trained, on this device
+    # sizes, clipping and merging of checkpoints from elsewhere: their authors', or ours
+    profile: Which = "published"
     task: str = "depth"  # one that the checkpoint has
     second: Path | None = None  # the next frame (flow)
     mask: Path | None = None  # mask of the visible part, white on black (amodal)
@@ -127,7 +130,9 @@ def _predict(args: Args, pictures: Sequence[Path]) -> list[Path]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = output_folder(args.out)
-    opened = DensePipeline.from_pretrained(args.checkpoint, device, args.weights, args.precision)
+    opened = DensePipeline.from_pretrained(
+        args.checkpoint, device, args.weights, args.precision, args.profile
+    )
     pipeline, nfe, members = _sampling(opened, args)
     (out / QUARANTINE).unlink(missing_ok=True)
     bad, skipped = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE), list[Path]()

@@ -50,6 +50,7 @@ class Scores:
     working: Size = (0, 0)  # of most images
     sizes: Counter[Size] = field(default_factory=Counter)  # images worked at each size
     peak_gb: dict[Setting, float] = field(default_factory=dict)  # of memory
+    unfit: int = 0  # images not seen at the size that the protocol asks for
     merge: str = ""  # the rule, where several were asked for
     skipped: dict[str, str] = field(default_factory=dict)  # images that were left out, and why
     failed: list[str] = field(default_factory=list)  # for which the model's answer is no number
@@ -200,6 +201,7 @@ def _scores(
             scores.peak_gb[key.setting] = max(used.peak_gb for used in usage)
             scores.sizes = Counter(used.working for used in usage)
             scores.working = scores.sizes.most_common(1)[0][0]
+            scores.unfit = sum(not used.fits for used in usage)
     return scores
 
 

@@ -6,7 +6,6 @@ what the protocol looks at, for trivial predictions to compare with, and for a p
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from stepsight.data.collate import collate
 from stepsight.data.resize import Size, resize_sample
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
-from stepsight.evaluation.views import ProtocolView
+from stepsight.evaluation.views import ProtocolView, fits, working_at
 from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
+from stepsight.pipeline.config import STEPSIGHT, Profile
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.shared import Shared, Took, clock
 from stepsight.pipeline.working import grid_of
@@ -48,6 +48,7 @@ class Estimate:
     merge: str = ""  # the rule that merged them, where several were asked for
     peak_gb: float = 0.0  # of memory, while the members were drawn
     scale: float = 1.0
+    fits: bool = True  # whether it was seen at the size that the protocol asks for
     chances: Tensor | None = None  # "b k h' w'", probabilities of the k classes, or of the object
     # (k = 1), on the grid it was worked on: what an estimate states without any ensemble
 
@@ -67,6 +68,7 @@ class Provenance:
     views: str | None = None  # what further calls saw; None for files
     calibration: Mapping[str, Any] = field(default_factory=dict)  # the record of the "scale" that
     # the spread of members is multiplied by (`evaluation.calibration`); {} where none was fitted
+    profile: Profile = STEPSIGHT  # by whose conventions
 
 
 class Predictor(ABC):
@@ -161,7 +163,7 @@ class Model(Predictor):
         config, usual = self.pipeline.config, self.pipeline.default_setting(self.name)
         usually = sampling_options(config.diffusion, config.tasks[self.name])
         usually |= {"temperature": usual.temperature, "views": usual.views, "weights": "ema"}
-        usually["precision"] = "float32"
+        usually |= {"precision": "float32", "profile": self.pipeline.published.id}
         settings, options = self.pipeline.diffusion.settings, self._sampling_options()
         return Provenance(
             self.sampler,
@@ -170,6 +172,7 @@ class Model(Predictor):
             temperature=settings.temperature,
             views=settings.views,
             calibration=self._calibration,
+            profile=self.pipeline.profile,
         )
 
     @property
@@ -183,6 +186,7 @@ class Model(Predictor):
         self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]
     ) -> Iterator[Estimate]:
         pipeline, grid = self._working(batch, view), grid_of(batch)
+        as_asked = fits(pipeline.working_size(self.name, grid), grid, view.working)
         shared = Shared(self.device)
         for calls in self.nfe:
             _reset_peak(self.device)
@@ -202,6 +206,7 @@ class Model(Predictor):
                         merge=merge,
                         peak_gb=peak,
                         scale=self._calibration.get("scale") or 1.0,
+                        fits=as_asked,
                         chances=self._chances(drawn[:count]),
                     )
 
@@ -245,6 +250,7 @@ class Model(Predictor):
     def _sampling_options(self) -> dict[str, Any]:
         options = sampling_options(self.pipeline.diffusion.settings, self.task)
         options |= {"size": self.size, "weights": self.pipeline.weights}
+        options |= {"profile": self.pipeline.profile.id}
         return options | {"precision": self.pipeline.precision}
 
     def _working(self, batch: Batch, view: ProtocolView) -> DensePipeline:
@@ -313,21 +319,6 @@ def sampling_options(diffusion: DiffusionSettings, task: object) -> dict[str, An
     starts = ("temperature", "views", "starts", "guidance")
     options |= {name: getattr(diffusion, name) for name in starts}
     return options | {"merge": getattr(task, "merge_by", None)}
-
-
-def working_at(
-    pipeline: DensePipeline, task: str, grid: Size, size: int | None, usual: int | None
-) -> DensePipeline:
-    """The pipeline at another working size: `size` is that of the longer side, or else `usual`; 0
-    is the grid's, None what the task was trained at. Sides are rounded to multiples of the stride.
-    """
-    longest = usual if size is None else size
-    if longest is None:
-        return pipeline
-    scale = longest / max(grid) if longest else 1.0
-    other = copy.copy(pipeline)
-    other.sizes = pipeline.sizes | {task: (round(grid[0] * scale), round(grid[1] * scale))}
-    return other
 
 
 def _reset_peak(device: torch.device) -> None:

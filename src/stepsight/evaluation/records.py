@@ -57,7 +57,7 @@ def identity_of(saved: Checkpoint, pipeline: DensePipeline) -> Identity:
     """Whose weights a checkpoint holds. Its losses are those of the averaged weights, and of no
     others."""
     config, averaged = saved.config, pipeline.weights == "ema"
-    stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
+    stride = getattr(pipeline.net, "coarsest", pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[operator]
     cells = [(height // stride) * (width // stride) for height, width in pipeline.sizes.values()]
     return Identity(
         run=saved.meta["run"],
@@ -96,7 +96,7 @@ def records_of(
                 **{name: x for name, x in vars(identity).items() if name not in BY_TASK},
                 task=task,
                 dataset=scores.source,
-                protocol=protocol.id,
+                protocol=pipeline.profile.mark(protocol.id),
                 sampler=sampler,
                 nfe=nfe,
                 members=members,

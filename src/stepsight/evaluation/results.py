@@ -43,7 +43,7 @@ def result(scores: Scores, setting: Setting, provenance: Provenance) -> Result:
     metrics = metrics_of(rows, protocol.name)
     main = main_metric(scores.task, metrics, protocol.metrics)
     expected, label = completeness(protocol, scores.source, len(scores.keys), provenance)
-    label = "; ".join(filter(None, (label, _failures(scores.failed)))) or None
+    label = "; ".join(filter(None, (label, _failures(scores.failed), _unfit(scores)))) or None
     baselines, stated = scores.baselines.items(), uncertainties(scores, setting).items()
     intervals = {name: interval(rows, name, protocol) for name in metrics if name != "n_images"}
     ratios = {name: ratio(rows, base, main, protocol) for name, base in baselines if main}
@@ -52,7 +52,7 @@ def result(scores: Scores, setting: Setting, provenance: Provenance) -> Result:
         data=scores.source,
         split=provenance.split,
         options=dict(provenance.options),
-        protocol=protocol.id,
+        protocol=provenance.profile.mark(protocol.id),
         protocol_text=protocol.description,
         protocol_source=protocol.source,
         sampler=provenance.sampler,
@@ -76,6 +76,13 @@ def result(scores: Scores, setting: Setting, provenance: Provenance) -> Result:
         seconds_per_image=scores.seconds[setting],
         skipped=tuple(scores.skipped),
     )
+
+
+def _unfit(scores: Scores) -> str:
+    """What to say beside scores of images that were not seen at the size of the protocol."""
+    if not scores.unfit:
+        return ""
+    return f"{scores.unfit} of {len(scores.keys)} images not at the size that the protocol asks for"
 
 
 def _failures(keys: Sequence[str]) -> str:

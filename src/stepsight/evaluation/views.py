@@ -5,11 +5,13 @@ Protocols that agree on both share a prediction; for any other the image is pred
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 from stepsight.data import augment
 from stepsight.metrics.masks.regions import Crop, window
 from stepsight.metrics.protocol import Protocol
+from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.working import Size
 from stepsight.types import Sample
 
@@ -39,3 +41,31 @@ def cropped(sample: Sample, crop: Crop) -> Sample:
 def size_of(sample: Sample) -> Size:
     """Height and width of its image."""
     return int(sample.image.shape[-2]), int(sample.image.shape[-1])
+
+
+def working_at(
+    pipeline: DensePipeline, task: str, grid: Size, size: int | None, usual: int | None
+) -> DensePipeline:
+    """The pipeline at another working size: `size` is that of the longer side, or else `usual`; 0
+    is the grid's, None what the task was trained at. Sides are rounded to multiples of the stride,
+    but for profiles that say themselves how sides follow from the longer one.
+    """
+    longest = usual if size is None else size
+    if longest is None or pipeline.profile.fit == "square":
+        return pipeline
+    if pipeline.profile.fit != "area":
+        return pipeline.at(longest)
+    scale = longest / max(grid) if longest else 1.0
+    other = copy.copy(pipeline)
+    other.sizes = pipeline.sizes | {task: (round(grid[0] * scale), round(grid[1] * scale))}
+    return other
+
+
+def fits(working: Size, grid: Size, asked: int | None) -> bool:
+    """Whether a grid is worked at as a protocol asks: its longer side at so many pixels, 0 for its
+    own; the other side may be rounded either way."""
+    if asked is None:
+        return True
+    longest = asked or max(grid)
+    wanted = [side * longest / max(grid) for side in grid]
+    return all(abs(side - want) < 1 for side, want in zip(working, wanted))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from stepsight.errors import UserError, suggest
 from stepsight.models.config import ModelSettings, UNetSize
 from stepsight.models.layers import SplitConv2d
+from stepsight.noise_levels import LEVELS
 
 TEXT, CLASS = "UNet2DConditionModel", "UNet2DModel"  # `_class_name` in a published config.json
 TOKENS = 2  # of the empty prompt under CLIP without padding: begin and end
@@ -60,7 +61,9 @@ class SplitUNet(nn.Module):
 
     def __init__(self, unet: UNet2DModel | UNet2DConditionModel) -> None:
         super().__init__()
-        self.unet, self.stride = unet, 2 ** (len(unet.config["block_out_channels"]) - 1)
+        self.unet, self.coarsest = unet, 2 ** (len(unet.config["block_out_channels"]) - 1)
+        # diffusers' U-Nets for text bring what they join to one size, those without do not
+        self.stride = 1 if isinstance(unet, UNet2DConditionModel) else self.coarsest
         unet.conv_in = InputConv2d(unet.conv_in)
 
     def encode(
@@ -110,7 +113,10 @@ class TextUNet(SplitUNet):
     numbers that tell such a U-Net its task, which it adds to the time embedding.
 
     config: arguments of diffusers' class; its numbers of channels are replaced.
-    tokens: n. Raises UserError for a configuration that diffusers refuses or that needs more input.
+    tokens: n. onward: whether it is told how much of the way from noise to data is done, in [0, 1],
+    and answers the velocity towards data (as Lipman et al. 2023 count), where others are told the
+    level and answer the velocity towards noise.
+    Raises UserError for a configuration that diffusers refuses or that needs more input.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class TextUNet(SplitUNet):
         cond_channels: int,
         labels: int,
         tokens: int,
+        onward: bool = False,
     ) -> None:
         kind = config.get("class_embed_type")
         projected = {"class_embed_type": SWITCHED} if kind == SWITCHED else {}
@@ -131,10 +138,24 @@ class TextUNet(SplitUNet):
                 f"model.unet: cross_attention_dim is {width}, but every level reads the same "
                 "prompt. Give one integer."
             )
+        self.onward = onward
         self.prompt = nn.Parameter(torch.zeros(labels + 1, tokens, width), requires_grad=False)
         numbers = self.unet.config["projection_class_embeddings_input_dim"] if projected else 0
         switch = nn.Parameter(torch.zeros(labels + 1, numbers), requires_grad=False)
         self.switch = switch if projected else None
+
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor | tuple[Tensor, ...],
+        time: Tensor,
+        label: Tensor,
+        features: Tensor | None = None,
+        looked: Tensor | None = None,
+    ) -> Tensor:
+        if not self.onward:
+            return super().forward(x, cond, time, label, features, looked)
+        return -super().forward(x, cond, 1 - time / LEVELS, label, features, looked)
 
     def _conditioning(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.prompt[label], None if self.switch is None else self.switch[label]
@@ -175,7 +196,8 @@ def build_unet(
         tokens = config.pop("tokens", TOKENS)
         if type(tokens) is not int or tokens < 1:
             raise UserError(f"model.unet: tokens is {tokens!r}, not a positive integer.")
-        return TextUNet(config, target_channels, cond_channels, labels, tokens)
+        onward = bool(config.pop("onward", False))
+        return TextUNet(config, target_channels, cond_channels, labels, tokens, onward)
     if kind == CLASS:
         return ClassUNet(config, target_channels, cond_channels, labels)
     raise UserError(f"model.unet: _class_name is {kind!r}.{suggest(str(kind), (TEXT, CLASS))}")
@@ -186,7 +208,9 @@ def diffusers_config(net: TextUNet | ClassUNet) -> dict[str, Any]:
     stored = json.loads(net.unet.to_json_string())
     public = {key for key in stored if not key.startswith("_")} | {"_class_name"}
     config = {key: value for key, value in stored.items() if key in public}
-    return config | ({"tokens": net.prompt.shape[1]} if isinstance(net, TextUNet) else {})
+    if not isinstance(net, TextUNet):
+        return config
+    return config | {"tokens": net.prompt.shape[1]} | ({"onward": True} if net.onward else {})
 
 
 def _row(size: UNetSize) -> dict[str, Any]:

@@ -22,11 +22,10 @@ from stepsight.data.table import Source
 from stepsight.distributed import phase, rank
 from stepsight.errors import UserError
 from stepsight.evaluation.jobs import ScoringPlan, protocols_of
-from stepsight.evaluation.predictors import working_at
 from stepsight.evaluation.results import write_table
 from stepsight.evaluation.scoring.items import PART, same_size
 from stepsight.evaluation.statistics import stacked
-from stepsight.evaluation.views import cropped
+from stepsight.evaluation.views import cropped, working_at
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.adaptive import rounds, standard_error

@@ -27,10 +27,9 @@ from stepsight.evaluation import results
 from stepsight.evaluation.evaluate import drawing, scored
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.jobs import ScoringJob, ScoringPlan, jobs_of
-from stepsight.evaluation.predictors import working_at
 from stepsight.evaluation.records import Identity, answer_flops, records_of
 from stepsight.evaluation.statistics import Pool, interval, means, per_image, pool
-from stepsight.evaluation.views import size_of
+from stepsight.evaluation.views import size_of, working_at
 from stepsight.measures import main_metric, measure
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
@@ -210,7 +209,7 @@ def cells_of(row: VariantScores) -> Iterator[Cell]:
                 lo=value.lo,
                 hi=value.hi,
                 dataset=scores.source,
-                protocol=row.protocol.id,
+                protocol=row.variant.pipeline.profile.mark(row.protocol.id),
                 images=len(scores.keys),
                 weights=row.variant.pipeline.name,
             )

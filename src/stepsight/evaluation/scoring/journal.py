@@ -51,6 +51,7 @@ class Usage(NamedTuple):
     seconds: float  # per image
     working: Size
     peak_gb: float  # of memory
+    fits: bool = True  # whether the image was seen at the size that the protocol asks for
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Record:
             TableKey(*key): {name: _unpacked(*value) for name, value in rows.items()}
             for key, rows in row["tables"]
         }
-        usage = {TableKey(*key): Usage(s, (h, w), gb) for key, (s, (h, w), gb) in row["usage"]}
+        usage = {TableKey(*k): Usage(s, (h, w), *more) for k, (s, (h, w), *more) in row["usage"]}
         state = row.get("failed", False), row.get("bad", "")
         return cls(row["place"], row["key"], tables, usage, *state)
 
