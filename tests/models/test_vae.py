@@ -43,6 +43,37 @@ def test_encoding_is_the_scaled_posterior_mean(kind):
 
 
 @torch.no_grad()
+def test_latents_can_be_drawn_from_the_posterior(kind):
+    module, x = make(kind), image(3)
+    codec = VAE.from_module(module, PLAIN)
+    asked: list[tuple[int, ...]] = []
+
+    def half(shape):
+        asked.append(tuple(shape))
+        return torch.full((2, *shape), 0.5)
+
+    found = codec.drawing(half).encode(x)
+    mean = codec.encode(x)  # of a codec that is left as it was
+    if kind == "tiny":
+        assert not asked and torch.equal(found, mean)
+        return
+    deviation = module.encode(x).latent_dist.std * codec.scale
+    assert asked == [tuple(mean.shape[1:])]
+    close(found, mean + 0.5 * deviation)
+    assert (found - mean).abs().min() > 1e-4
+
+
+@torch.no_grad()
+def test_pictures_are_clipped_before_their_channels_are_averaged():
+    module = make("kl4")
+    module.decoder.conv_out.weight.zero_()
+    module.decoder.conv_out.bias.copy_(torch.tensor([3.0, 0.0, 0.0]))
+    codec, z = VAE.from_module(module, PLAIN), torch.zeros(1, 4, 2, 2)
+    assert (codec.decode(z, 1) - 1).abs().max() < 1e-6
+    assert (codec.decode(z, 1, clip=True) - 1 / 3).abs().max() < 1e-6
+
+
+@torch.no_grad()
 def test_decoding_is_the_library_after_undoing_the_scale(kind):
     module = make(kind)
     codec = VAE.from_module(module, PLAIN)

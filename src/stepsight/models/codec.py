@@ -7,6 +7,7 @@ folder is named.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings
+
+Noise = Callable[[Sequence[int]], Tensor]  # of a shape without its rows: "b ..."
 
 
 class CodecShape(Protocol):
@@ -39,12 +42,17 @@ class CodecShape(Protocol):
 class Codec(CodecShape, Protocol):
     """Maps images of any number of channels to working space, deterministically, and back."""
 
+    def drawing(self, noise: Noise) -> Self:
+        """A copy that encodes to draws from its posterior, made of `noise`, where it has one."""
+        ...
+
     def encode(self, x: Tensor) -> Tensor:
         """Image "b c h w" of about [-1, 1] -> "b channels(c) h/downsample w/downsample"."""
         ...
 
-    def decode(self, z: Tensor, channels: int) -> Tensor:
-        """The inverse, to an image "b channels h w"; differentiable."""
+    def decode(self, z: Tensor, channels: int, clip: bool = False) -> Tensor:
+        """The inverse, to an image "b channels h w"; differentiable. clip: what was decoded, to
+        [-1, 1], before one channel is read out of several."""
         ...
 
     def mask(self, valid: Tensor) -> Tensor:
@@ -69,11 +77,14 @@ class Pixels:
     def channels(self, channels: int) -> int:
         return channels
 
+    def drawing(self, noise: Noise) -> Self:
+        return self
+
     def encode(self, x: Tensor) -> Tensor:
         return x
 
-    def decode(self, z: Tensor, channels: int) -> Tensor:
-        return z[:, :channels]
+    def decode(self, z: Tensor, channels: int, clip: bool = False) -> Tensor:
+        return z[:, :channels].clamp(-1, 1) if clip else z[:, :channels]
 
     def mask(self, valid: Tensor) -> Tensor:
         return valid

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.execution.precision import computing, resolved
+from stepsight.models.codec import Noise
 from stepsight.models.config import CodecSettings
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
@@ -62,9 +63,9 @@ class VAE:
     """An autoencoder with fixed weights behind the `Codec` protocol.
 
     A latent is (posterior mean - shift) * scale, with both from the VAE's configuration; an
-    AutoencoderTiny has no posterior. Encoding is deterministic and keeps no gradient; decoding is
-    differentiable in the latent. Tensors that are returned are float32 whatever the VAE computes
-    in: weights stay float32, and less is autocast.
+    AutoencoderTiny has no posterior. Encoding is deterministic, but for `drawing`, and keeps no
+    gradient; decoding is differentiable in the latent. Tensors that are returned are float32
+    whatever the VAE computes in: weights stay float32, and less is autocast.
     """
 
     def __init__(self, module: Autoencoder, settings: CodecSettings) -> None:
@@ -76,6 +77,7 @@ class VAE:
         self.scale, self.shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
         self.name = f"{type(module).__name__}-{_digest(module, self.scale, self.shift)}"
         self._asked = settings.precision
+        self._noise: Noise | None = None
         self._module = module.float().eval().requires_grad_(False)
         self._module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._module.use_slicing, self._module.use_tiling = settings.slicing, settings.tiling
@@ -100,6 +102,13 @@ class VAE:
         module.register_to_config(_name_or_path=self.name)  # not the folder it was once read from
         module.save_pretrained(folder)
 
+    def drawing(self, noise: Noise) -> Self:
+        """A copy whose latents are (mean + deviation noise - shift) * scale, where there is a
+        posterior."""
+        other = copy.copy(self)
+        other._noise = noise
+        return other
+
     def channels(self, channels: int) -> int:
         """Latent channels "g l" of an image of `channels` channels."""
         return _groups(channels) * self.latent_channels
@@ -111,20 +120,28 @@ class VAE:
         Of sides that are no multiples of `downsample` the rest is seen, but has no cell of its own.
         """
         with self._precision(x):
-            encoded = self._module.encode(to_pictures(x.float()))
-        tiny = isinstance(self._module, AutoencoderTiny)
-        latents = encoded.latents if tiny else encoded.latent_dist.mean  # type: ignore[union-attr]
-        latents = (latents.float() - self.shift) * self.scale
-        return rearrange(latents, "(b g) l h w -> b (g l) h w", b=len(x))
+            encoded: Any = self._module.encode(to_pictures(x.float()))
 
-    def decode(self, z: Tensor, channels: int) -> Tensor:
+        def rows(latents: Tensor) -> Tensor:
+            return rearrange(latents.float(), "(b g) l h w -> b (g l) h w", b=len(x))
+
+        if isinstance(self._module, AutoencoderTiny):
+            latents = rows(encoded.latents)
+        else:
+            latents = rows(encoded.latent_dist.mean)
+            if self._noise is not None:
+                noise = self._noise(latents.shape[1:]).to(latents)
+                latents = latents + rows(encoded.latent_dist.std) * noise
+        return (latents - self.shift) * self.scale
+
+    def decode(self, z: Tensor, channels: int, clip: bool = False) -> Tensor:
         """Latent "b k h w", of which the leading channels(channels) are read, to an image
-        "b channels (h downsample) (w downsample)"."""
+        "b channels (h downsample) (w downsample)". clip: its pictures, to [-1, 1]."""
         z = z[:, : self.channels(channels)].float() / self.scale + self.shift
         latents = rearrange(z, "b (g l) h w -> (b g) l h w", l=self.latent_channels)
         with self._precision(z):
-            pictures = self._module.decode(latents).sample  # type: ignore[union-attr]
-        return from_pictures(pictures.float(), channels)
+            pictures = self._module.decode(latents).sample.float()  # type: ignore[union-attr]
+        return from_pictures(pictures.clamp(-1, 1) if clip else pictures, channels)
 
     def mask(self, valid: Tensor) -> Tensor:
         """Valid pixels "b 1 h w" -> bool "b 1 h/downsample w/downsample": whole blocks only."""

@@ -47,7 +47,9 @@ class Profile:
     resize_task: Mapping[str, Resampling] = field(default_factory=dict)  # by task, in place of it
     resize_mask: Resampling = "antialiased"  # of masks that are given, then cut at one half
     resize_output: Resampling = "antialiased"
-    posterior: Literal["mean", "sample"] = "mean"  # of the codec, what the network sees
+    # of the codec, what the network sees; the members of a seed see the same sample
+    posterior: Literal["mean", "sample"] = "mean"
+    clip: bool = False  # decoded pictures to [-1, 1], before depth is read as their channels' mean
     noise: Literal["independent", "shared"] = "independent"  # of the runs of one task
     nfe: int = 0  # model calls by default; 0: as the run's settings say
     members: int = 0  # likewise

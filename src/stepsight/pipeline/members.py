@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import count
 from typing import Any, Required, TypedDict, Unpack
 
 import torch
@@ -73,8 +74,9 @@ class MemberSampler:
         chunk_size = options.get("chunk_size", 64)
         self.check(first + members, nfe)
         shared, whose = options.get("shared"), tuple(batch.keys)
+        codec = self._seeing(pictures, seed)
         with computing(pictures.device, self.precision):
-            seen = self._seen(batch, task, nfe, shared)
+            seen = self._seen(batch, task, nfe, shared, codec)
         if (start := options.get("start")) is not None:
             seen[0].x = self._start(start, task, seen[0])
         apart = RUN if self.profile.noise == "independent" else 0
@@ -97,7 +99,7 @@ class MemberSampler:
                 else:
                     how = self.diffusion.settings, self.precision, task, nfe, seed, strength
                     z = self.graphs.run((self.net, *how), rows, walk, *given)
-            chunks.append(self.codec.decode(z[:, :used], channels))
+            chunks.append(self.codec.decode(z[:, :used], channels, self.profile.clip))
         rows = torch.cat(chunks)
         return rearrange(rows, "(e p b) c h w -> e b (p c) h w", e=members, p=task.splits)
 
@@ -113,18 +115,33 @@ class MemberSampler:
         z = self.codec.encode(rows)
         return F.pad(z, (0, 0, 0, 0, 0, self.layout.target - z.shape[1]))
 
-    def _seen(self, batch: Batch, task: Task, nfe: int, shared: Shared | None) -> list[ModelInputs]:
+    def _seeing(self, pictures: Tensor, seed: int) -> Codec:
+        """What encodes conditions. Samples of a posterior are drawn by picture, and by the number
+        of the condition image."""
+        if self.profile.posterior == "mean":
+            return self.codec
+        number = count()
+
+        def noise(shape: Sequence[int]) -> Tensor:
+            rows = torch.stack([pictures, torch.full_like(pictures, next(number))], dim=1)
+            return normal(("posterior", seed), rows, shape)
+
+        return self.codec.drawing(noise)
+
+    def _seen(
+        self, batch: Batch, task: Task, nfe: int, shared: Shared | None, codec: Codec
+    ) -> list[ModelInputs]:
         """The condition of a batch at working size in each view along the trajectory, encoded."""
         views, whose = VIEWS[self.diffusion.settings.views][:nfe], tuple(batch.keys)
-        ways = [partial(self._encoded, batch, task, view) for view in views]
+        ways = [partial(self._encoded, batch, task, view, codec) for view in views]
         if shared is None:
             return [way() for way in ways]
         return [shared.once("view", (whose, number), way) for number, way in enumerate(ways)]
 
-    def _encoded(self, batch: Batch, task: Task, view: View) -> ModelInputs:
+    def _encoded(self, batch: Batch, task: Task, view: View, codec: Codec) -> ModelInputs:
         """The condition as one view has it."""
         settings, seen = self.diffusion.settings, view.batch(batch, self.codec.downsample)
-        coded = code(seen, task, self.layout, self.codec, False)
+        coded = code(seen, task, self.layout, codec, False)
         if encode := getattr(self.net, "encode", None):
             coded.encoded = encode(coded.cond, coded.label, coded.features)
         scale = settings.temperature if settings.deterministic else 1.0  # of the noise in x
