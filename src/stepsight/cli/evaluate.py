@@ -56,7 +56,8 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
         raise UserError("give either --checkpoint RUN or --predictions DIR.")
     of_models = {"sweep": args.sweep, "save-predictions": args.save_predictions}
     of_models |= {"strategies": args.strategies, "seed": args.seed is not None}
-    of_models |= {"times": args.times, "eta": args.eta is not None, "starts": args.starts, **axes}
+    single = {name: getattr(args, name) is not None for name in ("times", "eta", "guidance")}
+    of_models |= {**single, "starts": args.starts, **axes}
     of_models |= {"weights": args.weights != "ema", "precision": args.precision != "auto"}
     of_models |= {"profile": args.profile != "published"}
     of_files = {"pattern": args.pattern, "resize": args.resize, "partial": args.partial}
@@ -67,8 +68,9 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
             raise UserError(f"--{flag} needs --{needed}.")
     if args.sweep and args.save_predictions:
         raise UserError("a sweep keeps no predictions: leave out --save-predictions or --sweep.")
-    if args.sweep and (args.times or args.eta is not None):
-        raise UserError("--times and --eta are of one setting: leave them out of a sweep.")
+    if args.sweep and any(single.values()):
+        flags = " and ".join(f"--{name}" for name, given in single.items() if given)
+        raise UserError(f"{flags}: of one setting. Leave such flags out of a sweep.")
     if args.strategies and not args.sweep:
         raise UserError("--strategies needs --sweep.")
     for flag, values in {"checkpoint": args.checkpoint, **axes}.items():
@@ -171,6 +173,7 @@ def _evaluate(
             merge=value["merge"],
             times=visits,
             eta=args.eta,
+            guidance=args.guidance,
             starts=args.starts,
         )
     sampler = pipeline.diffusion.settings.sampler

@@ -50,6 +50,7 @@ class Args:
     schedule: str | None = None  # of the noise levels visited; default: the trained one
     times: str | None = None  # visit these, such as 1.0,0.6,0.2, in place of a spacing
     eta: float | None = None  # stochasticity of ddim, 0 to 1
+    guidance: float | None = None  # away from the answer without label, 1: off
     temperature: str | None = None  # of the start noise: 0 from zeros, 1 the diffusion's own
     views: str | None = None  # of further calls: none, mirror, mirror+shift
     starts: Literal["independent", "antithetic"] | None = None  # of members

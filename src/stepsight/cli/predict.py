@@ -181,7 +181,6 @@ def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int |
     naming the flag that cannot be."""
     from stepsight.diffusion.config import nfe
     from stepsight.pipeline.budget import check_budget
-    from stepsight.pipeline.guidance import check_guidance
 
     with given_by(f"--task {args.task}"):
         pipeline.task(args.task)
@@ -204,9 +203,7 @@ def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int |
             guidance=args.guidance,
             merge={args.task: args.merge} if args.merge else None,
         )
-    used = pipeline.diffusion.settings
-    check_guidance(pipeline.net, pipeline.task(args.task), used.guidance)
-    usual = nfe(used.sampler, len(visits)) if visits else None
+    usual = nfe(pipeline.diffusion.settings.sampler, len(visits)) if visits else None
     calls = usual if args.nfe is None else args.nfe
     check_setting(
         pipeline, args.task, args.checkpoint, calls, args.members, args.temperature, args.views

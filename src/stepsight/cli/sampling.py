@@ -74,10 +74,13 @@ def check_setting(
     views: str | None,
 ) -> None:
     """Raise UserError for calls and members that cannot be spent, naming the flag that asks for
-    them, or the checkpoint whose default they are (None)."""
+    them, or the checkpoint whose default they are (None); and for guidance that cannot be."""
+    from stepsight.pipeline.guidance import check_guidance
+
     setting = pipeline.setting(task, nfe, members, temperature, views)
     sampled = pipeline.with_setting(setting)
     sampled = sampled if views is None else sampled.sampling(views=views)
+    check_guidance(pipeline.net, pipeline.task(task), sampled.diffusion.settings.guidance)
     default = f"nfe {setting.nfe}, the default of {checkpoint}"
     with given_by(default if nfe is None else f"--nfe {nfe}"):
         sampled.diffusion.check_calls(setting.nfe)
