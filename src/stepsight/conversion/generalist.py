@@ -11,13 +11,23 @@ DiT's, but for
 
 A single-task model, dense or with experts, has DiT's names throughout, the same order of channels,
 and the table of the class-conditional model that it started from: its task is class 0.
+
+What the released script does besides is in no file, and is the profile: pictures are squashed to
+512 x 512, to the nearest pixel but for what its readers of data resize before (frames and amodal
+pictures bilinearly, visible masks to the nearest pixel); u and v set out from the same noise; five
+members are merged by Marigold's rule at 50 pixels and in [-1, 1] (depth), by the median of each
+pixel (amodal), by the mean (flow). Its readers mean to scale v by 512/384 but scale one row of the
+picture, so that v is in pixels of the original frame, 384 high. Its depth prompt is the truth's
+validity, which no new picture has. It never goes back to the picture's own grid: for that we resize
+as its pipeline's own call does, which the script leaves out.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,7 +44,9 @@ from stepsight.conversion.dit import (
     shape_of,
     stacked,
 )
+from stepsight.conversion.folders import SCHEDULER
 from stepsight.conversion.foreign import Weights, compare
+from stepsight.conversion.scheduler import read_scheduler
 from stepsight.conversion.write import Converted
 from stepsight.data.readers.config import (
     FileSettings,
@@ -45,9 +57,11 @@ from stepsight.data.readers.config import (
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
+from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import AmodalSettings, DepthSettings, FlowSettings, TaskSettings
 from stepsight.training.config import TrainingSettings
 
+FIRST_KERNEL = "x_embedder.proj.conv_in_1.weight"
 CLASSES = 1000  # rows of ImageNet, before those of the tasks
 CONVOLUTION = re.compile(r"x_embedder\.proj\.conv_in_(\d+)\.(weight|bias)")
 
@@ -69,11 +83,30 @@ DIFFUSION = DiffusionSettings(
     sampling_shift=1.0,
     convention="DDIMScheduler",
 )
+EVALUATION = EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none")
+BESIDE = "stable-diffusion-2"  # the folder whose VAE and scheduler the released script takes
+PROFILE = Profile(
+    "scaling-perception",
+    fit="square",
+    resize_input="nearest_exact",
+    resize_task={"amodal": "bilinear", "flow": "bilinear"},
+    resize_mask="nearest",
+    noise="shared",
+    nfe=50,
+    members=5,
+)
+UNIT = {"low": 0.0, "high": 1.0}
+MERGED = {
+    "depth": {"merge_by": "published", "merge_resolution": 50, "merge_range": "target", **UNIT},
+    "amodal": {"merge_by": "median"},
+    "flow": {"merge_by": "mean"},
+}
 
 
 def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
     """The generalist as a run. Raises UserError for what is not in the published layout."""
-    trained, codec = Trained.of(weights, "x_embedder.proj.conv_in_1.weight"), wishes.codec()
+    trained, wishes = Trained.of(weights, FIRST_KERNEL), _beside(wishes, weights)
+    codec = wishes.codec()
     size = trained.sized(wishes, codec)
     diffusion = wishes.diffusion(DIFFUSION)
     config = RunConfig(
@@ -87,23 +120,24 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
         codec=wishes.codec_settings,
         diffusion=diffusion,
         training=TrainingSettings(precision="float32"),  # as published
-        evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
+        evaluation=EVALUATION,
     )
     compare(weights, _published(expected(config, codec), trained))
     notes = [
         *weights.notes,
         trained.note,
         f"the {CLASSES} ImageNet rows were dropped: no input convolution belongs to them",
-        "depth: the validity prompt is all ones",
         *wishes.notes(diffusion),
     ]
-    return Converted(config, _ours(weights.tensors), dict.fromkeys(TASKS, size), codec, notes=notes)
+    ours, sizes = _ours(weights.tensors), dict.fromkeys(TASKS, size)
+    return _as_published(Converted(config, ours, sizes, codec, notes=notes), wishes)
 
 
 def import_single(weights: Weights, wishes: Wishes) -> Converted:
     """A single-task model as a run. Raises UserError for what is not in the published layout, and
     where its task is not given, or takes other images than it."""
-    trained, codec = Trained.of(weights, KERNEL), wishes.codec()
+    trained, wishes = Trained.of(weights, KERNEL), _beside(wishes, weights)
+    codec = wishes.codec()
     size, diffusion = trained.sized(wishes, codec), wishes.diffusion(DIFFUSION)
     inputs, rows = weights.tensors[KERNEL].shape[1], shape_of(weights, LABELS, 2)[0]
     task, settings, source = _single_task(weights, wishes.task, inputs // VAE.latents - 1)
@@ -114,7 +148,7 @@ def import_single(weights: Weights, wishes: Wishes) -> Converted:
         codec=wishes.codec_settings,
         diffusion=diffusion,
         training=TrainingSettings(precision="float32"),  # as published
-        evaluation=EvaluationSettings(nfe=50, members=4, temperature=1.0, views="none"),
+        evaluation=EVALUATION,
     )
     shapes = published_shapes(expected(config, codec), trained.side)
     kept = shapes[LABELS][0]
@@ -129,7 +163,48 @@ def import_single(weights: Weights, wishes: Wishes) -> Converted:
         f"{task} is label row 0, as in the authors' code; {rows - kept} other classes were dropped",
         *wishes.notes(diffusion),
     ]
-    return Converted(config, ours, {task: size}, codec, notes=notes)
+    return _as_published(Converted(config, ours, {task: size}, codec, notes=notes), wishes)
+
+
+def _beside(wishes: Wishes, weights: Weights) -> Wishes:
+    """With the VAE and the scheduler that lie beside the file, where none are named."""
+    folder = weights.source.parent / BESIDE
+    vae, scheduler = folder / "vae", folder / "scheduler" / SCHEDULER
+    return replace(
+        wishes,
+        vae=wishes.vae or (vae if vae.is_dir() else None),
+        scheduler=wishes.scheduler or (scheduler if scheduler.is_file() else None),
+    )
+
+
+def _as_published(converted: Converted, wishes: Wishes) -> Converted:
+    """With the profile of the released script, and what no file says."""
+    (height, width), *_ = converted.sizes.values()
+    if height == width:
+        merged = {task: MERGED[task] for task in converted.config.tasks}
+        converted.profile = replace(PROFILE, resolution=width, tasks=merged)
+    converted.assumed = [*_assumed(converted, wishes)]
+    return converted
+
+
+def _assumed(converted: Converted, wishes: Wishes) -> Iterator[str]:
+    for what, path in (("VAE", wishes.vae), ("scheduler", wishes.scheduler)):
+        if path is not None and BESIDE in path.parts:
+            yield f"{what}: {path}, beside the weights"
+    if wishes.scheduler is not None:
+        yield from read_scheduler(wishes.scheduler)[1]
+    if converted.profile is None:
+        yield "pictures are seen at --size, resized and merged as stepsight does: it is no square"
+    else:
+        yield (
+            f"pictures squashed to {converted.profile.resolution} x {converted.profile.resolution},"
+            f" one noise for all runs, how members are merged: fixed in the authors' code"
+        )
+    tasks = converted.config.tasks
+    if tasks.get("depth") == TASKS["depth"]:
+        yield "depth: its prompt is all ones, where the authors' code gives the truth's validity"
+    if "flow" in tasks:
+        yield "flow: v is in pixels of a frame 384 high, which the authors' code does not rescale"
 
 
 def _single_task(

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from stepsight import ensemble
 from stepsight.cli.main import main
 from stepsight.conversion import generalist
 from stepsight.conversion.dit import Trained, Wishes, expected
 from stepsight.conversion.foreign import Weights
 from stepsight.errors import UserError
+from stepsight.execution.noise import normal
 from stepsight.models.vae import VAES
+from stepsight.pipeline.adaptive import picked
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.types import Batch
 
@@ -115,13 +120,127 @@ def test_a_scheduler_file_replaces_what_is_assumed(state, vae, convert, tmp_path
     run = DensePipeline.from_pretrained(convert(state, "--vae", vae, "--scheduler", file))
     d = run.config.diffusion
     assert (d.prediction, d.spacing, d.final) == ("eps", "trailing", "clean")
-    assert "assumed" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"diffusion (from {file}): scaled_linear, eps-prediction, ddim, trailing" in said
+    assert "no --scheduler given" not in said
 
 
-def test_another_size_keeps_the_trained_grid(state, vae, convert):
-    run = DensePipeline.from_pretrained(convert(state, "--vae", vae, "--size", 64, 64))
-    assert set(run.sizes.values()) == {(64, 64)}
+@pytest.mark.parametrize("size", [(64, 64), (48, 64)])
+def test_another_size_keeps_the_trained_grid(state, vae, convert, size):
+    run = DensePipeline.from_pretrained(convert(state, "--vae", vae, "--size", *size))
+    assert set(run.sizes.values()) == {size}
     assert run.config.model.position_grid == (4, 4)
+    squares = size[0] == size[1]
+    assert run.published.fit == ("square" if squares else "area")
+    assert run.working_size("depth", (48, 64)) == size
+
+
+def test_vae_and_scheduler_beside_the_file_are_taken(state, vae, convert, tmp_path, capsys):
+    """The folder of Stable Diffusion 2, as the released script is given it."""
+    beside = tmp_path / "stable-diffusion-2"
+    shutil.copytree(vae, beside / "vae")
+    (beside / "scheduler").mkdir()
+    config = {"beta_schedule": "scaled_linear", "prediction_type": "epsilon", "steps_offset": 1}
+    (beside / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+    run = DensePipeline.from_pretrained(convert(state))
+    assert (run.diffusion.settings.prediction, run.codec.downsample) == ("eps", 4)
+    said = capsys.readouterr().out
+    assert f"VAE: {beside / 'vae'}, beside the weights" in said
+    assert "timestep_spacing is missing: leading" in said
+    named = DensePipeline.from_pretrained(convert(state, "--vae", vae, out="named"))
+    assert named.codec.name == run.codec.name
+    assert f"VAE: {beside}" not in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------- as the script has it
+
+
+@pytest.fixture(scope="module")
+def wide() -> Batch:
+    """Two pictures of 24 x 40 pixels."""
+    draw = torch.Generator().manual_seed(5)
+    image, second = torch.rand(2, 2, 3, 24, 40, generator=draw) * 2 - 1
+    modal = torch.rand(2, 1, 24, 40, generator=draw) > 0.5
+    return Batch(image, ["a", "b"], ["test"] * 2, second=second, modal=modal)
+
+
+def test_pictures_are_squashed_each_task_in_its_own_way(pipeline, wide):
+    """Row and column under the centre of a pixel, or between the four around it."""
+    rows, columns = ((torch.arange(32) + 0.5) * side / 32 - 0.5 for side in (24, 40))
+    nearest = [(x + 0.5).floor().long() for x in (rows, columns)]
+    seen = pipeline.working(wide, "depth").image
+    assert torch.equal(seen, wide.image[:, :, nearest[0]][..., nearest[1]])
+    for task, field in (("amodal", "image"), ("flow", "image"), ("flow", "second")):
+        source = getattr(wide, field)
+        for axis, at in ((2, rows), (3, columns)):
+            last = source.shape[axis] - 1
+            low = at.clamp(0, last).floor().long()
+            share = (at.clamp(0, last) - low).view([-1 if a == axis else 1 for a in range(4)])
+            one, two = (source.index_select(axis, (low + i).clamp(max=last)) for i in (0, 1))
+            source = torch.lerp(one, two, share)
+        seen = getattr(pipeline.working(wide, task), field)
+        torch.testing.assert_close(seen, source, rtol=0, atol=1e-5)
+    first = [(torch.arange(32) * side) // 32 for side in (24, 40)]  # the mask's rule
+    mask = pipeline.working(wide, "amodal").modal
+    assert torch.equal(mask, wide.modal[:, :, first[0]][..., first[1]])
+
+
+@pytest.mark.parametrize("grid", [(32, 32), (24, 40), (9, 31), (75, 242)])
+def test_the_working_size_is_the_models_own_square(pipeline, grid):
+    assert {pipeline.working_size(task, grid) for task in pipeline.tasks} == {(32, 32)}
+    assert pipeline.at(64).working_size("depth", grid) == (64, 64)
+    assert pipeline.profiled("stepsight").working_size("depth", (24, 48)) == (24, 48)
+
+
+def test_u_and_v_set_out_from_one_noise(pipeline, batch):
+    starts = []
+
+    def noted(stream, rows, shape):
+        starts.append(normal(stream, rows, shape))
+        return starts[-1]
+
+    for one in (pipeline, pipeline.profiled("stepsight")):
+        with mock.patch("stepsight.pipeline.members.normal", noted):
+            one.sample(batch, "flow", nfe=1, members=2)
+    shared, apart = (start.view(2, 2, 4, 8, 8) for start in starts)  # member, run
+    assert torch.equal(shared[:, 0], shared[:, 1])
+    assert not torch.equal(apart[:, 0], apart[:, 1])
+    assert torch.equal(shared[:, 0], apart[:, 0])
+
+
+def test_members_are_merged_as_the_script_does(pipeline, wide):
+    """Depth by Marigold's rule at 50 pixels in [-1, 1]; amodal pictures by the median; flow by the
+    mean."""
+    members = torch.randn(3, 2, 1, 60, 80, generator=torch.Generator().manual_seed(6))
+    merged = pipeline.task("depth").merge(members).values
+    torch.testing.assert_close(merged, ensemble.merge_published(members, 50)[0])
+    assert (merged.amin((1, 2, 3)) - 0).abs().max() < 1e-6 and merged.amax() < 1 + 1e-6
+    for other in (
+        ensemble.merge_published(members)[0],
+        ensemble.merge_published(members / 2 + 0.5, 50)[0],
+    ):
+        assert (merged - other).abs().max() > 1e-3
+    pictures = 2 * torch.randn(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(7))
+    middle = pictures.clamp(-1, 1).sort(dim=0).values[1]
+    assert torch.equal(pipeline.task("amodal").merge(pictures).x, middle)
+    flows = torch.randn(3, 2, 2, 8, 8, generator=torch.Generator().manual_seed(8))
+    torch.testing.assert_close(pipeline.task("flow").merge(flows).x, flows.mean(dim=0))
+
+
+def test_fifty_steps_and_five_members_by_default(pipeline):
+    for task in pipeline.tasks:
+        setting = pipeline.default_setting(task)
+        assert (setting.nfe, setting.members, setting.temperature) == (50, 5, 1.0)
+        assert pipeline.profiled("stepsight").default_setting(task).members == 4
+
+
+def test_answers_come_back_to_the_pictures_grid(pipeline, wide):
+    for task in pipeline.tasks:
+        found = pipeline.predict(wide, task, nfe=1, members=2).values
+        assert found.shape[-2:] == (24, 40) and found.isfinite().all()
+        both = pipeline.sample(wide, task, nfe=2, members=2)
+        one = pipeline.sample(picked(wide, [1]), task, nfe=2, members=2)
+        torch.testing.assert_close(both[:, 1:], one, rtol=1e-4, atol=1e-4)
 
 
 def test_what_was_assumed_and_dropped_is_said(state, vae, convert, capsys):
