@@ -9,15 +9,22 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from conformance.dit import network
+from conformance.dit import stored as opened
 from conformance.rows import Differences, relative, row
+from stepsight.conversion.dit import Wishes
+from stepsight.conversion.foreign import read_tensors
+from stepsight.conversion.generalist import import_generalist
 from stepsight.conversion.scheduler import diffusion_settings
 from stepsight.diffusion.objective import Diffusion
+from stepsight.diffusion.trajectory import Denoise
 from stepsight.types import ModelInputs
 
 with warnings.catch_warnings():
@@ -35,6 +42,7 @@ SPACINGS = ("leading", "trailing", "linspace")
 ALL = ("epsilon", "v_prediction", "sample")
 NOISY, V = ALL[:2], ALL[1:2]
 ORACLE = "diffusers 0.42"
+RELEASED = "dit_moe_generalist.pt"
 Function = Callable[[Tensor, float], Tensor]
 
 
@@ -243,3 +251,39 @@ def flow() -> Differences:
         f"shift {shift}": max(beside({**config, "shift": shift}, steps) for steps in COUNTS)
         for shift in (1.0, 0.7, 3.0)
     }
+
+
+@row(
+    "sampler",
+    "the paper's release",
+    oracle="scaling-diffusion-perception cb9f2c7, stored answers",
+    bar=1e-5,
+    golden="scaling-perception-generalist",
+)
+def release(folder: Path) -> Differences:
+    """The latents after every step of its generalist's four rows, from its own condition and
+    noise: network, table, visits and steps together, before decoding."""
+    imported = import_generalist(read_tensors(folder / "checkpoint" / RELEASED), Wishes())
+    net, (given, stored) = network(imported), opened(folder)
+    noise = torch.stack([given[f"noise_{seed}"] for seed in (7, 8, 9)])
+    diffusion, found = Diffusion(imported.config.diffusion), {}
+    for label, task in enumerate(("depth", "amodal", "flow_u", "flow_v")):
+        cond = stored[f"a_4_{task}_condition_latent"].expand(3, -1, -1, -1)
+        coded = ModelInputs(None, cond, None, None, torch.full((3,), label))
+        for steps in (1, 2, 4):
+            states: list[Tensor] = []
+            denoise = recorded(diffusion.denoiser(net, coded), states)
+            last = diffusion.sample(denoise, lambda i: noise, steps)
+            ours = torch.stack([*states[1:], last])
+            found[f"{task}, {steps} steps"] = relative(ours, stored[f"a_{steps}_{task}_latents"])
+    return found
+
+
+def recorded(denoise: Denoise, states: list[Tensor]) -> Denoise:
+    """`denoise`, which keeps what it is asked."""
+
+    def kept(x: Tensor, t: Tensor) -> Tensor:
+        states.append(x)
+        return denoise(x, t)
+
+    return kept
