@@ -63,7 +63,8 @@ def test_named_times_set_the_calls(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--sweep", "--eta", "1"], "--times and --eta are of one setting"),
+        (["--sweep", "--eta", "1"], "--times, --eta and --guidance are of one setting"),
+        (["--sweep", "--guidance", "2"], "--times, --eta and --guidance are of one setting"),
         (["--times", "1.0,few"], "--times 1.0,few: give falling times"),
         (["--times", "1.0,0.5", "--nfe", "3"], "Ask for 2"),
         (["--sampler", "ddim,heun"], "several values of --sampler are a sweep"),

@@ -69,8 +69,8 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
     if args.sweep and args.save_predictions:
         raise UserError("a sweep keeps no predictions: leave out --save-predictions or --sweep.")
     if args.sweep and any(single.values()):
-        flags = " and ".join(f"--{name}" for name, given in single.items() if given)
-        raise UserError(f"{flags}: of one setting. Leave such flags out of a sweep.")
+        flags = "--times, --eta and --guidance"
+        raise UserError(f"{flags} are of one setting: leave them out of a sweep.")
     if args.strategies and not args.sweep:
         raise UserError("--strategies needs --sweep.")
     for flag, values in {"checkpoint": args.checkpoint, **axes}.items():
