@@ -23,7 +23,7 @@ from stepsight.types import IGNORE, Batch
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "depth": [
         {"space": space, "range": limits, "merge_by": merge_by}
-        for space in ("log", "inverse", "linear")
+        for space in ("log", "inverse", "linear", "disparity")
         for limits, merge_by in (("quantile", "median"), ("metric", "mean"))
     ]
     + [{"range": "quantile", "prompt": "valid"}],
@@ -38,7 +38,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"target": "rgb", "background": "threshold", "threshold": 250},
     ],
     "semantic": [{}, *({"classes": 9, "encoding": code} for code in ("bits", "palette"))],
-    "normals": [{}, {"axes": "right_up_back"}],
+    "normals": [{}, {"axes": "right_up_back"}, {"axes": "left_up_back"}],
 }
 CASES = [
     pytest.param((name, options), id=f"{name}-{'-'.join(map(str, options.values()))}")

@@ -39,7 +39,12 @@ def known(x: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------------- depth
 
-CURVES = {"log": np.log, "inverse": lambda d: -1 / d, "linear": lambda d: d}
+CURVES = {
+    "log": np.log,
+    "inverse": lambda d: -1 / d,
+    "linear": lambda d: d,
+    "disparity": lambda d: 1 / d,
+}
 
 
 @pytest.mark.parametrize("space", CURVES)
@@ -75,7 +80,8 @@ def test_metric_depth_comes_back_exactly_and_is_clipped_to_the_range(space):
     depth = torch.tensor([0.3, 1.3, 2.0, 5.5, 11.0, 80.0]).reshape(1, 1, 2, 3)
     task = Depth(space=space, range="metric")
     target = task.encode(batch(depth=depth, depth_valid=known(depth)))
-    assert target.x.flatten()[[0, 1, 4, 5]].tolist() == pytest.approx([-1, -1, 1, 1], abs=1e-5)
+    ends = [1, 1, -1, -1] if space == "disparity" else [-1, -1, 1, 1]
+    assert target.x.flatten()[[0, 1, 4, 5]].tolist() == pytest.approx(ends, abs=1e-5)
     torch.testing.assert_close(
         task.decode(target.x).values, depth.clamp(1.3, 11.0), atol=1e-5, rtol=1e-5
     )
@@ -87,7 +93,8 @@ def test_near_is_minus_one_and_far_is_plus_one(space, limits):
     depth = torch.linspace(1.3, 11, 60).reshape(1, 1, 6, 10)
     task = Depth(space=space, range=limits)
     x = task.encode(batch(depth=depth, depth_valid=known(depth))).x.flatten()
-    assert x[0] == pytest.approx(-1) and x[-1] == pytest.approx(1) and (x.diff() >= 0).all()
+    sign = -1 if space == "disparity" else 1
+    assert (sign * x[[0, -1]]).tolist() == pytest.approx([-1, 1]) and (sign * x.diff() >= 0).all()
     values = task.decode(x.reshape(1, 1, 6, 10)).values.flatten()
     assert (values.diff() >= 0).all()
     torch.testing.assert_close(values[[0, -1]], torch.tensor([1.3, 11.0]))
@@ -102,7 +109,7 @@ def test_depth_that_is_the_same_everywhere_or_nowhere_known_stays_finite():
     assert not target.valid[1].any()
 
 
-@pytest.mark.parametrize("space", ["log", "inverse"])
+@pytest.mark.parametrize("space", ["log", "inverse", "disparity"])
 def test_depth_of_zero_is_survived(space):
     depth = torch.tensor([0.0, 1.0, 2.0, 3.0]).reshape(1, 1, 2, 2)
     x = Depth(space=space).encode(batch(depth=depth, depth_valid=known(depth))).x

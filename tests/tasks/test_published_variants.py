@@ -97,10 +97,11 @@ def test_a_grid_may_be_written_in_a_file_of_settings():
 # ---------------------------------------------------------------------------- normals
 
 
-def test_turned_normals_point_up_and_at_the_viewer():
+@pytest.mark.parametrize(("axes", "x"), [("right_up_back", 0.5), ("left_up_back", -0.5)])
+def test_turned_normals_point_up_and_at_the_viewer(axes, x):
     """Towards the camera and upwards: negative y and z in our axes, positive in Marigold's."""
-    ours = F.normalize(torch.tensor([0.5, -0.3, -0.8]), dim=0).reshape(1, 3, 1, 1)
-    task = Normals(axes="right_up_back")
+    ours = F.normalize(torch.tensor([x, -0.3, -0.8]), dim=0).reshape(1, 3, 1, 1)
+    task = Normals(axes=axes)
     truth = {"normals": ours, "normals_valid": torch.ones(1, 1, 1, 1, dtype=torch.bool)}
     batch = Batch(torch.zeros(1, 3, 1, 1), ["a"], ["toys"], **truth)
     x = task.encode(batch).x

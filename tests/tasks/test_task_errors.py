@@ -135,11 +135,12 @@ def test_the_error_of_masks_has_a_share_of_dice(batch_of):
     torch.testing.assert_close(picture.errors(target + 0.5, target, weight), expected)
 
 
-@pytest.mark.parametrize("space", ["log", "inverse", "linear"])
+@pytest.mark.parametrize("space", ["log", "inverse", "linear", "disparity"])
 def test_relative_depth_weighs_by_the_range_of_the_image(space, batch_of):
     batch = batch_of((16, 16))
     assert batch.depth is not None and batch.depth_valid is not None
-    curve = {"log": np.log, "inverse": lambda d: -1 / d, "linear": lambda d: d}[space]
+    curves = {"inverse": lambda d: -1 / d, "linear": lambda d: d, "disparity": lambda d: 1 / d}
+    curve = {"log": np.log, **curves}[space]
     found = Depth(space=space).importance(batch, None)
     for row in range(3):
         y = curve(batch.depth[row][batch.depth_valid[row]].numpy().astype(np.float64))

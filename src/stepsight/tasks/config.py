@@ -64,7 +64,7 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class DepthSettings(TaskSettings):
-    """Depth from one image. Targets are near -1, far +1."""
+    """Depth from one image. Targets are near -1, far +1; in space "disparity" the other way."""
 
     name = "depth"
     implementation = "stepsight.tasks.depth:Depth"
@@ -91,11 +91,11 @@ class DepthSettings(TaskSettings):
     headline = ("abs_rel", "delta1")
     protocols = "stepsight.metrics.protocols.depth:ROWS"
     encodings = {space: {"space": space} for space in ("linear", "log", "inverse")}
-    # what the target is linear in: log depth, 1 / depth or depth
-    space: Literal["log", "inverse", "linear"] = "log"
+    # what the target is linear in: log depth, -1 / depth, depth or 1 / depth
+    space: Literal["log", "inverse", "linear", "disparity"] = "log"
     range: Literal["quantile", "metric"] = "quantile"  # per-image 2/98 %, or [low, high] for all
-    low: float = 1.3  # metres at -1 (quantile: only the scale that predictions are shown in)
-    high: float = 11.0  # metres at +1
+    low: float = 1.3  # metres at near (quantile: only the scale that predictions are shown in)
+    high: float = 11.0  # metres at far
     prompt: Literal["none", "valid"] = "none"  # valid: a second condition image, all ones
     clip: bool = False  # samples to [-1, 1] before they are merged, as published models are
     stretch: bool = False  # each answer to the whole of [low, high], as published ones are
@@ -253,7 +253,8 @@ class NormalsSettings(TaskSettings):
     headline = ("mean_angle", "below_30")
     protocols = "stepsight.metrics.protocols.other:ROWS"
     encodings = {"vectors": {}}
-    axes: Literal["right_down_forward", "right_up_back"] = "right_down_forward"  # of the target
+    # of the target
+    axes: Literal["right_down_forward", "right_up_back", "left_up_back"] = "right_down_forward"
     clip: bool = False  # samples to [-1, 1] before they are normalised, as published models are
     # mean: direction of the sum; closest: the member nearest to it, pixel by pixel (Marigold)
     merge_by: Literal["mean", "closest"] = "mean"

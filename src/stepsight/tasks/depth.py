@@ -1,8 +1,9 @@
-"""Depth from one image: log, inverse or linear, affine-invariant or metric.
+"""Depth from one image: log, inverse, linear or as disparity, affine-invariant or metric.
 
 With y = f(depth) increasing in depth (log d, -1/d, d), the target is 2 (y - a) / (b - a) - 1,
-clipped to [-1, 1]: near -1, far +1 (Marigold, Ke et al. 2024, section 3.1, in linear depth). (a, b)
-are the image's own 2 % and 98 % quantiles of y over valid pixels, or f of a fixed metric range.
+clipped to [-1, 1]: near -1, far +1 (Marigold, Ke et al. 2024, section 3.1, in linear depth). With
+disparity, 1/d, in which some models are published, it is near +1, far -1. (a, b) are the image's
+own 2 % and 98 % quantiles of y over valid pixels, or f of a fixed metric range.
 
 With `prompt="valid"` a second condition image says which pixels have a depth, 1 or 0, as the
 weights of Ravishankar et al. 2024 expect. They were trained on the truth's own mask, which nobody
@@ -11,7 +12,7 @@ has for a new image: ours is all ones, in training as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +40,19 @@ from stepsight.types import Batch, Condition, Prediction, Target
 
 MIN_DEPTH = 1e-3  # metres; keeps log and inverse finite
 MIN_VARIANCE = 1e-6  # of a sample, whose range is about 2; keeps the fit of a constant finite
-USUAL_RANGE = {"log": 1.5, "inverse": 0.5, "linear": 8.0}  # of an image, by space
+USUAL_RANGE = {"log": 1.5, "inverse": 0.5, "linear": 8.0, "disparity": 0.5}  # of an image, by space
 REDUCTIONS: dict[str, Reduce] = {  # by `merge_by`, but for the published one
     "median": "median",
     "mean": "mean",
     "medoid": "medoid",
     "unaligned_median": "median",
     "unaligned_mean": "mean",
+}
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": torch.log,
+    "inverse": lambda depth: -1 / depth,
+    "linear": lambda depth: depth,
+    "disparity": lambda depth: 1 / depth,
 }
 SHOWN_DISPARITY = 1e-2  # of the largest: what is farther is drawn as if it were there
 
@@ -81,7 +88,8 @@ class Depth(Task, DepthSettings):
         y = self._curve(torch.where(valid, depth, 1.0))
         low, high = self._limits(y, valid)
         x = (2 * (y - low) / (high - low).clamp_min(1e-6) - 1).clamp(-1, 1)
-        return Target(torch.where(valid, x, 1.0), valid)  # invalid pixels: the far plane
+        far = -1.0 if self.space == "disparity" else 1.0
+        return Target(torch.where(valid, x, far), valid)  # invalid pixels: the far plane
 
     def decode(self, x: Tensor) -> Prediction:
         x, (low, high) = x[:, :1], self._range(x)
@@ -230,20 +238,20 @@ class Depth(Task, DepthSettings):
 
     def _curve(self, depth: Tensor) -> Tensor:
         depth = depth.clamp_min(MIN_DEPTH) if self.space != "linear" else depth
-        return {"log": torch.log, "inverse": lambda d: -1 / d, "linear": lambda d: d}[self.space](
-            depth
-        )
+        return CURVES[self.space](depth)
 
     def _uncurve(self, y: Tensor) -> Tensor:
         if self.space == "log":
             return y.exp()
         if self.space == "inverse":
             return 1 / (-y).clamp_min(1e-3)  # at most 1 km
+        if self.space == "disparity":
+            return 1 / y.clamp_min(1e-3)
         return y
 
     def _range(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = (self._curve(like.new_full((), end)) for end in (self.low, self.high))
-        return low, high
+        near, far = (self._curve(like.new_full((), end)) for end in (self.low, self.high))
+        return torch.minimum(near, far), torch.maximum(near, far)
 
     def _limits(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """a and b of the module docstring, "b 1 1 1"."""

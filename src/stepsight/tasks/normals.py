@@ -2,7 +2,8 @@
 
 With `axes="right_up_back"` the target has y and z turned round: y up and z towards the viewer, the
 axes of Marigold's normals (diffusers, `MarigoldImageProcessor.visualize_normals`: right, top,
-facing the observer). Truth and predictions keep ours.
+facing the observer); with "left_up_back" all three are, as Lotus and GeoWizard turn Hypersim's.
+Truth and predictions keep ours.
 """
 
 from __future__ import annotations
@@ -99,4 +100,6 @@ class Normals(Task, NormalsSettings):
         """Between our axes and the target's, "b 3 h w"; its own inverse."""
         if self.axes == "right_down_forward":
             return normals
+        if self.axes == "left_up_back":
+            return -normals
         return torch.cat([normals[:, :1], -normals[:, 1:]], dim=1)
