@@ -166,11 +166,11 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
         raise UserError(
             f"--task {wishes.task}: {weights.source} takes no condition image, only a class."
         )
-    size = trained.sized(wishes, codec)
+    size, rows = trained.sized(wishes, codec), shape_of(weights, LABELS, 2)[0]
     sampler = "ancestral_learned" if trained.variance else "ancestral_large"
     diffusion = wishes.diffusion(replace(DIFFUSION, sampler=sampler))
     config = RunConfig(
-        tasks={"image": ImageSettings(classes=shape_of(weights, LABELS, 2)[0] - 1)},
+        tasks={"image": ImageSettings(classes=rows - 1)},
         data={"imagefolder": ImageFolderSettings(root="imagenet", size=size)},
         model=trained.model(),
         codec=wishes.codec_settings,
@@ -179,14 +179,15 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
         evaluation=EvaluationSettings(nfe=250, members=4, temperature=1.0, views="none"),
     )
     compare(weights, published_shapes(expected(config, codec), trained.side))
-    notes = [
-        *weights.notes,
+    notes = [*weights.notes, *wishes.notes(diffusion)]
+    converted = Converted(config, stacked(weights.tensors), {"image": size}, codec, notes=notes)
+    converted.assumed = [
         trained.note,
+        f"the last of {rows} label rows is that of no class",
         f"guidance {diffusion.guidance:g} of the first {diffusion.guided_channels} of "
         f"{VAE.latents} latent channels, as in the authors' sample.py; --guidance 1 is off",
-        *wishes.notes(diffusion),
     ]
-    return Converted(config, stacked(weights.tensors), {"image": size}, codec, notes=notes)
+    return converted
 
 
 def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:
