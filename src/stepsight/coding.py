@@ -43,6 +43,7 @@ class Layout:
     looked: int = 0  # channels that a task sees anew at every call
     picture: int = 3  # working channels of a condition image
     used: tuple[int, ...] = ()  # working channels of the target by label row
+    places: int = 1  # of tasks that are denoised together, in one target
 
     @classmethod
     def of(cls, tasks: Mapping[str, Task], codec: CodecShape) -> Self:
@@ -50,12 +51,13 @@ class Layout:
         if len(features) > 1:
             raise UserError("two tasks of this run bring features of different kinds.")
         looked = max(task.look_channels for task in tasks.values()) if codec.downsample == 1 else 0
+        places = _places(tasks, codec)
         rows, labels, used = {}, 0, []
         for name, task in tasks.items():
             rows[name], labels = labels, labels + task.label_count
-            used += [working_channels(task, codec)] * task.label_count
+            used += [places * working_channels(task, codec)] * task.label_count
         return cls(
-            target=max(working_channels(task, codec) for task in tasks.values()),
+            target=max(used),
             cond=max(task.images for task in tasks.values()) * codec.channels(3),
             features=max(features, default=0),
             rows=rows,
@@ -63,6 +65,7 @@ class Layout:
             looked=looked,
             picture=codec.channels(3),
             used=tuple(used),
+            places=places,
         )
 
     def span(self, task: str) -> slice:
@@ -87,6 +90,29 @@ class Layout:
 def working_channels(task: Task, codec: CodecShape) -> int:
     """Channels of one run of the task's target in working space."""
     return codec.channels(task.channels // task.splits)
+
+
+def place_of(task: Task, codec: CodecShape) -> slice:
+    """Where they are in a target that the task may share with others."""
+    channels = working_channels(task, codec)
+    return slice(task.place * channels, (task.place + 1) * channels)
+
+
+def _places(tasks: Mapping[str, Task], codec: CodecShape) -> int:
+    """How many tasks are denoised together. Raises UserError unless each has a place of its own, as
+    wide as the others."""
+    places = 1 + max(task.place for task in tasks.values())
+    if places == 1:
+        return 1
+    taken = sorted(task.place for task in tasks.values())
+    alike = {(working_channels(task, codec), task.label_count) for task in tasks.values()}
+    if taken != [*range(places)] or len(alike) > 1:
+        said = ", ".join(f"tasks.{name}.place {task.place}" for name, task in tasks.items())
+        raise UserError(
+            f"tasks that are denoised together ({said}) need the places 0 to {len(tasks) - 1}, one "
+            f"each, and as many channels each."
+        )
+    return places
 
 
 def build_network(config: RunConfig, tasks: Mapping[str, Task], codec: CodecShape) -> nn.Module:
@@ -190,7 +216,13 @@ def to_model_inputs(parts: Parts, task: Task, layout: Layout) -> ModelInputs:
 
     Rows are "(p b)": a task of several runs has all images for the first, then for the next.
     Surplus channels of the target are zero and outside the loss; missing condition images are zero.
+    Raises UserError for a target of tasks that are denoised together: nothing here has all of it.
     """
+    if parts.x is not None and layout.places > 1:
+        raise UserError(
+            f"task {task.name} is denoised together with others here, and such models are not "
+            f"trained. Name its run with --init-from and train {task.name} alone, with place 0."
+        )
 
     def each(value: Tensor) -> Tensor:
         return value if task.splits == 1 else repeat(value, "b ... -> (p b) ...", p=task.splits)

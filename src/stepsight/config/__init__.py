@@ -26,7 +26,7 @@ from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError, suggest
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.config import CodecSettings, ModelSettings
-from stepsight.tasks.config import TABLE as TASKS
+from stepsight.tasks.config import KNOWN as TASKS
 from stepsight.tasks.config import TaskSettings
 from stepsight.training.config import TrainingSettings
 

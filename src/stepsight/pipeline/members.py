@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from stepsight.coding import Layout, code, working_channels
+from stepsight.coding import Layout, code, place_of, working_channels
+from stepsight.diffusion.noise import begun
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.errors import UserError
@@ -82,7 +83,7 @@ class MemberSampler:
         apart = RUN if self.profile.noise == "independent" else 0
         drawn = range(first, first + members)
         addresses = _addresses(pictures, drawn, task.splits, apart)
-        used, channels = working_channels(task, self.codec), task.channels // task.splits
+        place, channels = place_of(task, self.codec), task.channels // task.splits
         chunks = []
         for at in range(0, len(addresses), chunk_size):
             rows = addresses[at : at + chunk_size]
@@ -99,12 +100,16 @@ class MemberSampler:
                 else:
                     how = self.diffusion.settings, self.precision, task, nfe, seed, strength
                     z = self.graphs.run((self.net, *how), rows, walk, *given)
-            chunks.append(self.codec.decode(z[:, :used], channels, self.profile.clip))
+            chunks.append(self.codec.decode(z[:, place], channels, self.profile.clip))
         rows = torch.cat(chunks)
         return rearrange(rows, "(e p b) c h w -> e b (p c) h w", e=members, p=task.splits)
 
     def _start(self, start: Tensor, task: Task, coded: ModelInputs) -> Tensor:
         """A target "b c h w" in working space, rows and channels as those of the noisy target."""
+        if self.layout.places > 1:
+            raise UserError(
+                f"{task.name} is denoised together with other tasks here: it has no start alone."
+            )
         height, width = (side * self.codec.downsample for side in coded.cond.shape[-2:])
         fitting = (len(coded.cond) // task.splits, task.channels, height, width)
         if start.shape != fitting:
@@ -143,7 +148,8 @@ class MemberSampler:
         settings, seen = self.diffusion.settings, view.batch(batch, self.codec.downsample)
         coded = code(seen, task, self.layout, codec, False)
         if encode := getattr(self.net, "encode", None):
-            coded.encoded = encode(coded.cond, coded.label, coded.features)
+            told = {"picture": seen.image} if getattr(self.net, "sees_picture", False) else {}
+            coded.encoded = encode(coded.cond, coded.label, coded.features, **told)
         scale = settings.temperature if settings.deterministic else 1.0  # of the noise in x
         coded.temperature = coded.cond.new_full((len(coded.label),), scale)
         return with_null(coded, self.net, task, self.layout, settings.guidance)
@@ -151,14 +157,29 @@ class MemberSampler:
     def _noise(self, stream: Stream, rows: Tensor, used: int, cond: Tensor) -> StepNoise:
         """What a sampler draws for rows of these addresses: in the leading channels, zeros in the
         rest."""
-        settings, shape = self.diffusion.settings, (used, *cond.shape[-2:])
-        surplus = self.layout.target - used
+        settings, together = self.diffusion.settings, self.layout.places
+        alike = together if self.profile.noise == "shared" else 1  # with the same noise
+        shape = (used * together // alike, *cond.shape[-2:])
+        surplus = self.layout.target - used * together
 
         @cache
         def noise(draw: int) -> Tensor:
             if not draw and not settings.temperature:
                 return cond.new_zeros(len(rows), self.layout.target, *shape[1:])
             picture, member, run = rows.unbind(1)
+        def white(picture: Tensor, member: Tensor, run: Tensor, draw: int) -> Tensor:
+            drawn = normal(stream, torch.stack([picture, member, run + draw], 1), shape)
+            return repeat(drawn, "r c h w -> r (p c) h w", p=alike)
+
+        def start() -> Tensor:
+            if not settings.temperature:
+                return cond.new_zeros(len(rows), used * together, *shape[1:])
+            picture, member, run = rows.unbind(1)
+            if settings.starts != "antithetic":
+                return settings.temperature * white(picture, member, run, 0)
+            sign = settings.temperature * (1 - 2 * (member % 2))
+            return sign[:, None, None, None] * white(picture, member // 2, run, 0)
+
             scale = 1.0 if draw else settings.temperature
             if not draw and settings.starts == "antithetic":
                 scale, member = scale * (1 - 2 * (member % 2)), member // 2
@@ -207,6 +228,11 @@ class MemberSampler:
     def check(self, members: int, nfe: int) -> None:
         """Raise UserError for calls that cannot be spent, members that would all be equal, and
         views that cannot be."""
+        if settings.views != "none" and nfe > 1 and self.layout.places > 1:
+            raise UserError(
+                f"views {settings.views} bring back one task's answers; here tasks are denoised "
+                f"together. Sample with views none."
+            )
         self.diffusion.check_calls(nfe)
         settings = self.diffusion.settings
         if members > 1 and not settings.temperature and settings.deterministic:

@@ -7,6 +7,7 @@ task's settings are its configuration. See docs/tasks.md.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -34,6 +35,7 @@ class TaskSettings:
     encodings: ClassVar[Encodings] = {"target": {}}  # to compare
     older: ClassVar[Mapping[str, Any]] = {}  # what checkpoints did that lack a setting
     weight: float = 1.0  # share of the batches
+    place: int = 0  # of tasks that one target holds together: which picture of it this one is
 
     @classmethod
     def in_one_line(cls) -> tuple[str, ...]:
@@ -280,6 +282,47 @@ TABLE: Registry[type[TaskSettings]] = Registry(
     {
         row.name: row
         for row in (
+@dataclass(frozen=True)
+class IntrinsicSettings(TaskSettings):
+    """A part of what makes a picture's colours, in [0, 1]. No source has a truth of them."""
+
+    space: Literal["srgb", "linear", "stack"] = "srgb"  # stack: a quantity per channel
+    up_to_scale: bool = False  # shown with the brightest at 1
+    merge_by: Literal["median", "mean"] = "median"  # of members
+
+
+@dataclass(frozen=True)
+class AlbedoSettings(IntrinsicSettings):
+    """The colour of surfaces themselves."""
+
+    name = "albedo"
+    implementation = "stepsight.tasks.intrinsic:Albedo"
+
+
+@dataclass(frozen=True)
+class MaterialSettings(IntrinsicSettings):
+    """Roughness and metallicity, a channel each."""
+
+    name = "material"
+    implementation = "stepsight.tasks.intrinsic:Material"
+
+
+@dataclass(frozen=True)
+class ShadingSettings(IntrinsicSettings):
+    """The diffuse light that reaches surfaces."""
+
+    name = "shading"
+    implementation = "stepsight.tasks.intrinsic:Shading"
+
+
+@dataclass(frozen=True)
+class ResidualSettings(IntrinsicSettings):
+    """What the product of albedo and shading lacks of the picture, such as highlights."""
+
+    name = "residual"
+    implementation = "stepsight.tasks.intrinsic:Residual"
+
+
             DepthSettings,
             FlowSettings,
             AmodalSettings,
@@ -296,3 +339,9 @@ TABLE: Registry[type[TaskSettings]] = Registry(
 def scored_tasks() -> dict[str, type[TaskSettings]]:
     """All tasks that predictions can be scored for, those without a model of ours included."""
     return {**TABLE, PanopticSettings.name: PanopticSettings}
+# Tasks that imported models answer, and that are neither trained nor scored here.
+UNSCORED: dict[str, type[TaskSettings]] = {
+    row.name: row for row in (AlbedoSettings, MaterialSettings, ShadingSettings, ResidualSettings)
+}
+KNOWN = ChainMap[str, type[TaskSettings]](TABLE, UNSCORED)  # all that checkpoints may have
+

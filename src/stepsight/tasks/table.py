@@ -18,14 +18,15 @@ from stepsight.metrics.reduce import reported
 from stepsight.metrics.uncertainty import Stated
 from stepsight.plugins import resolve
 from stepsight.tasks.base import Task
-from stepsight.tasks.config import TABLE, TaskSettings, scored_tasks
+from stepsight.tasks.config import KNOWN, TABLE, UNSCORED, TaskSettings, scored_tasks
 from stepsight.types import Batch
 
 
 def build_task(settings: TaskSettings) -> Task:
     """The task that `settings` describes. Raises UserError where it declares no metric to be judged
     by, or its protocol reports one that nobody declares."""
-    _check_metrics(type(settings))
+    if settings.name not in UNSCORED:
+        _check_metrics(type(settings))
     return resolve(settings.implementation)(**asdict(settings))
 
 
@@ -47,7 +48,7 @@ def _check_metrics(settings: type[TaskSettings]) -> None:
 def build_tasks(settings: Mapping[str, TaskSettings]) -> dict[str, Task]:
     """Tasks by name, in the order of the run's table, which is the order of their label rows."""
     for name in settings:
-        if name not in TABLE:
+        if name not in KNOWN:
             raise UserError(f"tasks.{name} is unknown.{suggest(name, TABLE)}")
     return {name: build_task(one) for name, one in settings.items()}
 
