@@ -97,12 +97,16 @@ class Wishes:
         return replace(read_settings(self.scheduler), **guidance)
 
     def notes(self, diffusion: DiffusionSettings) -> Iterator[str]:
-        """What was taken for granted, and what is still to be done."""
+        """What was taken for granted, and what is `missing`."""
         origin = f"from {self.scheduler}" if self.scheduler else "assumed, no --scheduler given"
         yield (
             f"diffusion ({origin}): {diffusion.schedule}, {diffusion.prediction}-prediction, "
             f"{diffusion.sampler}, {diffusion.spacing}"
         )
+        yield from self.missing()
+
+    def missing(self) -> Iterator[str]:
+        """What is still to be done."""
         if self.vae is None:
             yield (
                 "no VAE: put Stable Diffusion's VAE folder at <out>/codec, or import again with "

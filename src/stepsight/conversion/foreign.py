@@ -1,8 +1,9 @@
 """Weights that others wrote: read without running any code, and compared with what is expected.
 
 A published checkpoint is a safetensors file or a torch pickle. Pickles are opened with
-`weights_only`, which knows tensors and plain containers and refuses the rest; the one class allowed
-besides is `argparse.Namespace`, which DiT's train.py stores next to its weights.
+`weights_only`, which knows tensors and plain containers and refuses the rest. Allowed besides are
+`argparse.Namespace`, which DiT's train.py stores next to its weights, and what rebuilds NumPy's
+arrays of real numbers, of which DepthFM stores one.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import re
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -27,15 +29,26 @@ NESTED = ("ema", "model", "state_dict")  # where training scripts keep weights, 
 PICKLED = (b"PK\x03\x04", b"\x80")  # how torch.save's files begin: now, and before torch 1.6
 WANTED = f"A state dict maps names to tensors, also under the key {' or '.join(NESTED)}."
 LISTED = 12  # at most so many faults in a message
+# NumPy's function that makes an empty array to be filled, under its names before and since 2.0.
+REBUILD = np.empty(0).__reduce__()[0]
+ALLOWED = [
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    *((REBUILD, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *(type(np.dtype(name)) for name in ("float16", "float32", "float64")),
+]
 
 
 @dataclass
 class Weights:
-    """A state dict, the file it is from, and notes on how it was read."""
+    """A state dict, the file it is from, notes on how it was read, and what the file holds beside
+    it."""
 
     tensors: dict[str, Tensor]
     source: Path
     notes: Sequence[str] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_tensors(path: Path) -> Weights:
@@ -47,10 +60,12 @@ def read_tensors(path: Path) -> Weights:
     _check_file(path)
     loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     tensors, notes = _state_dict(loaded, path)
+    nested = notes and isinstance(loaded, Mapping)
+    beside = {key: value for key, value in loaded.items() if key not in NESTED} if nested else {}
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
         notes.append("the prefix 'module.' of every name was dropped")
-    return Weights(tensors, path, notes)
+    return Weights(tensors, path, notes, beside)
 
 
 def compare(weights: Weights, expected: Mapping[str, Sequence[int]]) -> None:
@@ -119,7 +134,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 def _load_pickle(path: Path) -> Any:
     """What torch.save wrote. Tensors stay on disk until they are used, where the file allows it."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(ALLOWED):
             mapped = zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except torch.serialization.pickle.UnpicklingError as error:  # pyright: ignore

@@ -9,18 +9,19 @@ from stepsight.conversion.folders import INDEX
 from stepsight.conversion.foreign import Weights, read_tensors
 from stepsight.errors import UserError
 
-Format = Literal["stepsight", "folder", "generalist", "single-task", "dit"]
+Format = Literal["stepsight", "folder", "generalist", "single-task", "dit", "depthfm"]
 
 # A single file of weights: who imports it, "module:function" of (Weights, Wishes).
 FILES = {
     "generalist": "stepsight.conversion.generalist:import_generalist",
     "single-task": "stepsight.conversion.generalist:import_single",
     "dit": "stepsight.conversion.dit:import_dit",
+    "depthfm": "stepsight.conversion.families.depthfm:import_depthfm",
 }
 SUPPORTED = (
     "Supported are class-conditional DiT checkpoints (DiT-XL-2-256x256.pt), the perception "
-    "generalist (dit_moe_generalist.pt) and its single-task kin, diffusers folders of Marigold or "
-    "Stable Diffusion, and stepsight runs."
+    "generalist (dit_moe_generalist.pt) and its single-task kin, DepthFM (depthfm-v1.ckpt), "
+    "folders in diffusers' layout, and stepsight runs."
 )
 OTHERS = (  # the beginning of a key -> what a file with it seems to be
     ("down_blocks.", "a diffusers U-Net without its pipeline: give the whole folder"),
@@ -67,6 +68,8 @@ def _recognise_keys(weights: Weights) -> Format:
     kernel = weights.tensors.get("x_embedder.proj.weight")
     if kernel is not None and (mixed or "blocks.0.mlp.fc1.weight" in names):
         return "dit" if kernel.shape[1] == LATENTS else "single-task"
+    if "input_blocks.0.0.weight" in names and "ldm_hparams" in weights.beside:
+        return "depthfm"
     seems = "of an unknown kind"
     for start, kind in OTHERS:
         if any(name.startswith(start) for name in names):

@@ -50,6 +50,13 @@ def _check_numbers(settings: DiffusionSettings) -> None:
         )
     if settings.guided_channels < 0:
         raise UserError(f"diffusion.guided_channels: {settings.guided_channels}. Give 0 for all.")
+    if not 0 <= settings.picture < 1 or (
+        settings.picture and settings.schedule != "rectified_flow"
+    ):
+        raise UserError(
+            f"diffusion.picture: {settings.picture}. Give 0 for paths from noise alone; paths of "
+            "schedule rectified_flow can have a share of the picture, below 1."
+        )
     if not 0 <= settings.eta <= 1:
         raise UserError(
             f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."

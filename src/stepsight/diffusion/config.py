@@ -136,6 +136,8 @@ class DiffusionSettings:
     convention: Conventions = "stepsight"
     eta: float = 0.0  # stochasticity of ddim
     temperature: float = 1.0  # of the start noise; 0 starts from zeros
+    # alpha of the picture's latent in what paths lead from, noise for the rest; 0: from noise alone
+    picture: float = 0.0
     starts: Starts = "independent"  # of members; antithetic: in pairs x, -x
     views: Views = "none"  # further calls see the picture mirrored or shifted, and are averaged
     guidance: float = 1.0  # away from the answer without label, 1 = off; costs a second pass a call

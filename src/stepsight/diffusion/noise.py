@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +41,16 @@ def training_noise(
         noise = noise + strength**level * _upsample(coarse, height, width)
         variance = variance + strength ** (2 * level)
     return noise / variance.sqrt()
+
+
+def begun(settings: DiffusionSettings, noise: Tensor, cond: Tensor) -> Tensor:
+    """What paths lead from "b c h w": `noise` of that shape, or the latent of the picture, the
+    leading channels of `cond` "b k h w", noised as settings.picture says (Gui et al. 2024,
+    section 3)."""
+    alpha = settings.picture
+    if not alpha:
+        return noise
+    return alpha * cond[:, : noise.shape[1]] + math.sqrt(1 - alpha**2) * noise
 
 
 def _upsample(coarse: Tensor, height: int, width: int) -> Tensor:

@@ -11,6 +11,7 @@ Shapes: b batch, c channels of the target, k channels of the condition, n prompt
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ from stepsight.noise_levels import LEVELS
 TEXT, CLASS = "UNet2DConditionModel", "UNet2DModel"  # `_class_name` in a published config.json
 TOKENS = 2  # of the empty prompt under CLIP without padding: begin and end
 SWITCHED = "projection"  # `class_embed_type` of a U-Net that numbers tell its task
+
+WAYS = ("onward", "tempered")  # of a `TextUNet`
 
 Net = TypeVar("Net", UNet2DModel, UNet2DConditionModel)
 
@@ -115,7 +118,8 @@ class TextUNet(SplitUNet):
     config: arguments of diffusers' class; its numbers of channels are replaced.
     tokens: n. onward: whether it is told how much of the way from noise to data is done, in [0, 1],
     and answers the velocity towards data (as Lipman et al. 2023 count), where others are told the
-    level and answer the velocity towards noise.
+    level and answer the velocity towards noise. tempered: whether self-attention over n places is
+    softened by sqrt(log n / log 4n) (after Jin et al. 2023, eq. 10).
     Raises UserError for a configuration that diffusers refuses or that needs more input.
     """
 
@@ -127,6 +131,7 @@ class TextUNet(SplitUNet):
         labels: int,
         tokens: int,
         onward: bool = False,
+        tempered: bool = False,
     ) -> None:
         kind = config.get("class_embed_type")
         projected = {"class_embed_type": SWITCHED} if kind == SWITCHED else {}
@@ -138,7 +143,11 @@ class TextUNet(SplitUNet):
                 f"model.unet: cross_attention_dim is {width}, but every level reads the same "
                 "prompt. Give one integer."
             )
-        self.onward = onward
+        self.onward, self.tempered = onward, tempered
+        if tempered:
+            for name, module in self.unet.named_modules():
+                if name.endswith("attn1.to_q"):
+                    module.register_forward_hook(_softened)
         self.prompt = nn.Parameter(torch.zeros(labels + 1, tokens, width), requires_grad=False)
         numbers = self.unet.config["projection_class_embeddings_input_dim"] if projected else 0
         switch = nn.Parameter(torch.zeros(labels + 1, numbers), requires_grad=False)
@@ -178,6 +187,12 @@ class ClassUNet(SplitUNet):
         super().__init__(_construct(UNet2DModel, config, target_channels, cond_channels))
 
 
+def _softened(module: nn.Module, given: tuple[Tensor, ...], queries: Tensor) -> Tensor:
+    """Queries "b n d" of a tempered self-attention."""
+    places = queries.shape[1]
+    return queries * math.sqrt(math.log(places) / math.log(4 * places))
+
+
 def build_unet(
     settings: ModelSettings,
     size: UNetSize | None,
@@ -196,8 +211,8 @@ def build_unet(
         tokens = config.pop("tokens", TOKENS)
         if type(tokens) is not int or tokens < 1:
             raise UserError(f"model.unet: tokens is {tokens!r}, not a positive integer.")
-        onward = bool(config.pop("onward", False))
-        return TextUNet(config, target_channels, cond_channels, labels, tokens, onward)
+        ways = {name: bool(config.pop(name, False)) for name in WAYS}
+        return TextUNet(config, target_channels, cond_channels, labels, tokens, **ways)
     if kind == CLASS:
         return ClassUNet(config, target_channels, cond_channels, labels)
     raise UserError(f"model.unet: _class_name is {kind!r}.{suggest(str(kind), (TEXT, CLASS))}")
@@ -210,7 +225,8 @@ def diffusers_config(net: TextUNet | ClassUNet) -> dict[str, Any]:
     config = {key: value for key, value in stored.items() if key in public}
     if not isinstance(net, TextUNet):
         return config
-    return config | {"tokens": net.prompt.shape[1]} | ({"onward": True} if net.onward else {})
+    ways = {name: True for name in WAYS if getattr(net, name)}
+    return config | {"tokens": net.prompt.shape[1]} | ways
 
 
 def _row(size: UNetSize) -> dict[str, Any]:

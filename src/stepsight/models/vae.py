@@ -79,7 +79,8 @@ class VAE:
         self._asked = settings.precision
         self._noise: Noise | None = None
         self._module = module.float().eval().requires_grad_(False)
-        self._module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if settings.precision != "float32":  # a fifth faster, but norms lose two digits on a CPU
+            self._module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._module.use_slicing, self._module.use_tiling = settings.slicing, settings.tiling
 
     @classmethod

@@ -84,6 +84,10 @@ def _check_rows(config: RunConfig) -> None:
 def check_objective(config: RunConfig, begun: bool) -> None:
     """Raise UserError for an objective that could not be trained or sampled."""
     diffusion = Diffusion(config.diffusion)
+    if config.diffusion.picture:
+        raise UserError(
+            f"diffusion.picture {config.diffusion.picture}: training starts from noise alone. Set 0."
+        )
     if config.training.latents and config.diffusion.objective == "end_to_end":
         raise UserError(
             "training.latents: diffusion.objective=end_to_end compares in physical space and needs "
