@@ -18,7 +18,6 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from stepsight.coding import Layout, code, place_of, working_channels
-from stepsight.diffusion.noise import begun
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.errors import UserError
@@ -167,24 +166,12 @@ class MemberSampler:
             if not draw and not settings.temperature:
                 return cond.new_zeros(len(rows), self.layout.target, *shape[1:])
             picture, member, run = rows.unbind(1)
-        def white(picture: Tensor, member: Tensor, run: Tensor, draw: int) -> Tensor:
-            drawn = normal(stream, torch.stack([picture, member, run + draw], 1), shape)
-            return repeat(drawn, "r c h w -> r (p c) h w", p=alike)
-
-        def start() -> Tensor:
-            if not settings.temperature:
-                return cond.new_zeros(len(rows), used * together, *shape[1:])
-            picture, member, run = rows.unbind(1)
-            if settings.starts != "antithetic":
-                return settings.temperature * white(picture, member, run, 0)
-            sign = settings.temperature * (1 - 2 * (member % 2))
-            return sign[:, None, None, None] * white(picture, member // 2, run, 0)
-
             scale = 1.0 if draw else settings.temperature
             if not draw and settings.starts == "antithetic":
                 scale, member = scale * (1 - 2 * (member % 2)), member // 2
                 scale = scale[:, None, None, None]
-            drawn = scale * normal(stream, torch.stack([picture, member, run + draw], 1), shape)
+            drawn = normal(stream, torch.stack([picture, member, run + draw], 1), shape)
+            drawn = scale * repeat(drawn, "r c h w -> r (p c) h w", p=alike)
             return F.pad(drawn, (0, 0, 0, 0, 0, surplus))
 
         return noise
@@ -228,17 +215,17 @@ class MemberSampler:
     def check(self, members: int, nfe: int) -> None:
         """Raise UserError for calls that cannot be spent, members that would all be equal, and
         views that cannot be."""
-        if settings.views != "none" and nfe > 1 and self.layout.places > 1:
-            raise UserError(
-                f"views {settings.views} bring back one task's answers; here tasks are denoised "
-                f"together. Sample with views none."
-            )
         self.diffusion.check_calls(nfe)
         settings = self.diffusion.settings
         if members > 1 and not settings.temperature and settings.deterministic:
             raise UserError(
                 f"{members} members that start from zeros (temperature 0) are all the same. Ask for"
                 f" one member, or give a temperature, such as 1."
+            )
+        if settings.views != "none" and nfe > 1 and self.layout.places > 1:
+            raise UserError(
+                f"views {settings.views} bring back one task's answers; here tasks are denoised "
+                f"together. Sample with views none."
             )
         if settings.views != "none" and nfe > 1 and (settings.sampler != "ddim" or settings.eta):
             raise UserError(
