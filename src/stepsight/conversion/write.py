@@ -48,6 +48,7 @@ def copied(saved: checkpoint.Checkpoint) -> Converted:
         {"inherited_flops": spent}
         | {name: saved.meta[name] for name in KEPT if name in saved.meta},
         statistics=saved.tensors(checkpoint.STATISTICS),
+        family="stepsight",
         notes=[f"the averaged weights of {saved.path}, of which no training state was taken"],
     )
 
@@ -70,8 +71,7 @@ def write(converted: Converted, out: Path) -> Path:
         "revision": "",
         **converted.meta,
     }
-    if converted.family:
-        meta["family"] = converted.family
+    meta.setdefault("family", converted.family)
     if converted.profile is not None:
         meta["profile"] = asdict(converted.profile)
     if converted.codec is not None:

@@ -105,6 +105,7 @@ class RoundTrip:
     def __call__(self, target: Target) -> Prediction:
         """What the codec gives back of `target`, a pass at a time, decoded."""
         passes = self.task.splits
+        check_sides(target.x.shape[-2:], self.codec.downsample, "image")
         latents = self.codec.encode(rearrange(target.x, "b (p c) h w -> (p b) c h w", p=passes))
         x = self.codec.decode(latents, self.task.channels // passes)
         return self.task.decode(rearrange(x, "(p b) c h w -> b (p c) h w", p=passes))

@@ -141,3 +141,14 @@ def open_codec(settings: CodecSettings, kept: Path | None = None) -> Codec:
 
     folder = kept if kept is not None and kept.is_dir() else Path(settings.path)
     return VAE.open(folder, settings)
+
+
+def check_sides(size: tuple[int, ...], factor: int, what: str) -> None:
+    """Raise UserError unless height and width are positive multiples of `factor`."""
+    for name, value in zip(("height", "width"), size, strict=True):
+        if value % factor or value < 1:
+            low = max(value // factor, 1) * factor
+            raise UserError(
+                f"{what}: {name} {value} is not a multiple of {factor}, the pixels per cell of "
+                f"the VAE. Use {low} or {low + factor}."
+            )

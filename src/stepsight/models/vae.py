@@ -27,6 +27,7 @@ from torch import Tensor
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.execution.precision import computing, resolved
 from stepsight.models.codec import Noise
+from stepsight.models.codec import check_sides
 from stepsight.models.config import CodecSettings
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
@@ -171,17 +172,6 @@ def from_pictures(pictures: Tensor, channels: int) -> Tensor:
     """The inverse of `to_pictures`, to "b channels h w"."""
     x = rearrange(pictures, "(b g) c h w -> b (g c) h w", g=_groups(channels))
     return x.mean(dim=1, keepdim=True) if channels == 1 else x[:, :channels]
-
-
-def check_sides(size: tuple[int, ...], factor: int, what: str) -> None:
-    """Raise UserError unless height and width are positive multiples of `factor`."""
-    for name, value in zip(("height", "width"), size, strict=True):
-        if value % factor or value < 1:
-            low = max(value // factor, 1) * factor
-            raise UserError(
-                f"{what}: {name} {value} is not a multiple of {factor}, the pixels per cell of "
-                f"the VAE. Use {low} or {low + factor}."
-            )
 
 
 def _groups(channels: int) -> int:

@@ -40,7 +40,7 @@ from stepsight.testtime.verifiers import Candidates, verifiers_for
 from stepsight.testtime.warm import can_start_warm, warm_starts
 from stepsight.types import Batch, Prediction
 
-MEDIANS = ("median", "vote")  # the median of labels and masks is their vote
+MEDIANS = ("vote", "median")  # the median of labels and masks is their vote
 FILE = "strategies.csv"
 
 

@@ -43,7 +43,8 @@ def trained(folder: Path, run: Path, **changes: Any) -> checkpoint.Checkpoint:
     }
     config = replace(converted.config, **changes)
     sizes = {task: (HEIGHT, WIDTH) for task in config.tasks}
-    write(replace(converted, config=config, weights=weights, sizes=sizes), run)
+    own = {"config": config, "weights": weights, "sizes": sizes, "profile": None, "meta": {}}
+    write(replace(converted, **own, family=""), run)
     return checkpoint.read(run)
 
 

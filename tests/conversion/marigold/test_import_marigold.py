@@ -20,6 +20,7 @@ from stepsight import checkpoint
 from stepsight.coding import Layout
 from stepsight.conversion.adapt import adapt
 from stepsight.conversion.clip import empty_prompt
+from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families import Found, find_family
 from stepsight.conversion.families.source import unet_settings
 from stepsight.conversion.importing import import_published
@@ -95,7 +96,6 @@ def test_settings_follow_the_folder(diffusers_folder: Folder):
         "v1.1",
         default_denoising_steps=3,
         default_processing_resolution=768,
-        scale_invariant=False,
     )
     converted = import_published(folder)
     config = converted.config
@@ -106,16 +106,25 @@ def test_settings_follow_the_folder(diffusers_folder: Folder):
     assert (d.schedule, d.prediction, d.spacing) == ("scaled_linear", "v", "trailing")
     assert (d.zero_terminal_snr, d.final, d.shift, d.sampling_shift) == (True, "first_level", 1, 1)
     assert (d.multires_noise, d.multires_annealed) == (0.9, True)
-    assert any("scale_invariant is false" in note for note in converted.notes)
+
+
+@pytest.mark.parametrize("free", [(True, False), (False, True)])
+def test_depth_up_to_one_of_two_is_refused(free: tuple[bool, bool], diffusers_folder: Folder):
+    scale, shift = free
+    folder = diffusers_folder(scale_invariant=scale, shift_invariant=shift)
+    with pytest.raises(UserError, match="scale_invariant and shift_invariant differ"):
+        import_published(folder)
 
 
 def test_older_folders_say_less(diffusers_folder: Folder):
     folder = diffusers_folder("MarigoldPipeline", "v1.0")
+    with pytest.raises(UserError, match="nothing tells which it is. Name it with --family"):
+        find_family(folder)
     assert find_family(folder, "marigold-depth") == Found("marigold-depth")
-    converted = import_published(folder)
+    converted = import_published(folder, Wishes(family="marigold-depth"))
     assert converted.config.evaluation.nfe == 10
-    assert "10 steps (assumed)" in converted.notes
-    assert converted.sizes == {"depth": (512, 512)}
+    assert "model_index.json has no default_denoising_steps: 10" in converted.assumed
+    assert converted.sizes == {"depth": (576, 768)}
     assert converted.config.diffusion.spacing == "leading"
 
 
@@ -285,5 +294,5 @@ def test_unusable_folders_are_refused(
 
 def test_other_folders_are_not_claimed(tmp_path: Path):
     assert find_family(tmp_path) is None
-    with pytest.raises(UserError, match="no diffusers folder"):
+    with pytest.raises(UserError, match="no diffusers pipeline"):
         import_published(tmp_path)

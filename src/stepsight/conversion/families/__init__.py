@@ -44,6 +44,7 @@ class Family:
 
 
 MARIGOLD = f"{HERE}.marigold"
+LOTUS = f"{HERE}.lotus"
 # In the order in which names are tried: those of more words first.
 FAMILIES: dict[str, Family] = {
     "e2e-ft-normals": Family(f"{MARIGOLD}:e2e_normals", ("MarigoldPipeline",), ("e2e", "normal")),
@@ -55,6 +56,12 @@ FAMILIES: dict[str, Family] = {
         ("default_denoising_steps", "prediction_type"),
     ),
     "marigold-normals": Family(f"{MARIGOLD}:normals", ("MarigoldNormalsPipeline",)),
+    "lotus-disparity-g": Family(f"{LOTUS}:disparity", ("LotusGPipeline",), ("lotus", "disparity")),
+    "lotus-disparity-d": Family(f"{LOTUS}:disparity", ("LotusDPipeline",), ("lotus", "disparity")),
+    "lotus-normals-g": Family(f"{LOTUS}:normals", ("LotusGPipeline",), ("lotus", "normal")),
+    "lotus-normals-d": Family(f"{LOTUS}:normals", ("LotusDPipeline",), ("lotus", "normal")),
+    "lotus-depth-g": Family(f"{LOTUS}:depth", ("LotusGPipeline",), ("lotus", "depth")),
+    "lotus-depth-d": Family(f"{LOTUS}:depth", ("LotusDPipeline",), ("lotus", "depth")),
     "stable-diffusion": Family(f"{MARIGOLD}:generator", ("StableDiffusionPipeline",)),
 }
 

@@ -12,7 +12,9 @@ tasks (`--init-from`), its input convolution is widened for condition images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families.source import Source
@@ -46,12 +48,16 @@ KEYS = ("default_denoising_steps", "default_processing_resolution", "prediction_
 def depth(source: Source, wishes: Wishes) -> Converted:
     """Marigold's depth: v1.0, v1.1 and LCM."""
     source.check(8, *KEYS, "scale_invariant", "shift_invariant")
-    for key in ("scale_invariant", "shift_invariant"):
-        if source.index.get(key) is False:
-            raise UserError(
-                f"{source.path}: {key} is false; only depth up to scale and shift is supported."
-            )
-    return _marigold(source, DEPTH)
+    free = [source.index.get(key, True) for key in ("scale_invariant", "shift_invariant")]
+    if any(free) and not all(free):
+        raise UserError(
+            f"{source.path}: scale_invariant and shift_invariant differ; depth is supported up to "
+            f"both, or to neither."
+        )
+    if all(free):
+        return _marigold(source, DEPTH)
+    source.assumed.append("metric depth whose metres no file says: values are in [0, 1]")
+    return _marigold(source, replace(DEPTH, range="metric"), {"merge_by": "unaligned_median"})
 
 
 def normals(source: Source, wishes: Wishes) -> Converted:
@@ -65,14 +71,17 @@ def normals(source: Source, wishes: Wishes) -> Converted:
     return _marigold(source, NORMALS)
 
 
-def _marigold(source: Source, task: TaskSettings) -> Converted:
+def _marigold(
+    source: Source, task: TaskSettings, settings: Mapping[str, Any] | None = None
+) -> Converted:
     means = source.index.get("prediction_type") or task.name  # older folders do not say
     if means != task.name:
         raise UserError(f"{source.path}: predicts {means}; {task.name} is supported.")
     side = source.entry("default_processing_resolution", RESOLUTION)
     steps = source.entry("default_denoising_steps", 10)
-    profile = replace(DIFFUSERS, resolution=side, nfe=steps)
-    return source.run([task], trained_like(source.scheduler()), _of(profile, task), side=side)
+    how = {task.name: {**DIFFUSERS.tasks[task.name], **(settings or {})}}
+    profile = replace(DIFFUSERS, resolution=side, nfe=steps, tasks=how)
+    return source.run([task], trained_like(source.scheduler()), profile, side=side)
 
 
 def e2e_depth(source: Source, wishes: Wishes) -> Converted:
@@ -118,8 +127,3 @@ def generator(source: Source, wishes: Wishes) -> Converted:
 def trained_like(diffusion: DiffusionSettings) -> DiffusionSettings:
     """With the noise that Marigold is trained with, for those who train on."""
     return replace(diffusion, multires_noise=MULTIRES, multires_annealed=True)
-
-
-def _of(profile: Profile, task: TaskSettings) -> Profile:
-    """Of a profile what is said of one task."""
-    return replace(profile, tasks={task.name: profile.tasks[task.name]})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
@@ -43,6 +44,7 @@ WEIGHTS = (
     "diffusion_pytorch_model.fp16.safetensors",
 )
 # Of a U-Net's configuration: what its run decides, and what changes nothing in float32.
+CHANNELS = 4  # that a U-Net's configuration means where it says none
 OMITTED = ("in_channels", "out_channels", "sample_size", "upcast_attention")
 
 Weights = dict[str, Tensor]
@@ -74,7 +76,7 @@ class Source:
     def check(self, channels: int, *keys: str) -> None:
         """Refuse a U-Net of other input channels, and entries of model_index.json besides its parts
         that are none of `keys`."""
-        found = self.unet.get("in_channels", 4)  # diffusers' default
+        found = self.unet.get("in_channels", CHANNELS)
         if found != channels:
             raise UserError(
                 f"{self.path}: the U-Net of {self.family} has {channels} input channels, this one "
@@ -111,6 +113,7 @@ class Source:
         members: int = 4,
         data: SourceSettings | None = None,
         prompt: Tensor | None = None,
+        switch: Tensor | None = None,
         weights: Callable[[Weights], Weights] = dict,
         more: Mapping[str, Any] | None = None,
     ) -> Converted:
@@ -118,8 +121,9 @@ class Source:
 
         profile: as published; its `nfe` is the run's as well. side: the longer working side at 4:3
         without it, in pixels; 0: the U-Net's own square. members: without the profile. prompt:
-        "r n d", that of every label row, or "1 n d"; None: that of the empty text. weights: changes
-        those of the U-Net's file before they are compared. more: of the U-Net's configuration.
+        "r n d", that of every label row, or "1 n d"; None: that of the empty text. switch: likewise
+        the numbers that tell the U-Net its task, "r s" or "1 s". weights: changes those of the
+        U-Net's file before they are compared. more: of the U-Net's configuration.
 
         Raises UserError where weights and configuration do not fit.
         """
@@ -149,10 +153,16 @@ class Source:
         size = self._size(side, codec.downsample)
         return Converted(
             config,
-            self._weights(prompt, net, weights),
+            self._weights({"prompt": prompt, "switch": switch}, net, weights),
             {task.name: size for task in tasks},
             codec,
-            meta={"published": {"index": self.index, "scheduler": self._scheduler_file()}},
+            meta={
+                "published": {
+                    "index": self.index,
+                    "scheduler": self._scheduler_file(),
+                    "channels": self.unet.get("in_channels", CHANNELS),
+                }
+            },
             notes=[*notes_of(config), f"empty prompt: {tuple(prompt.shape)}"],
             family=self.family,
             profile=published,
@@ -160,14 +170,19 @@ class Source:
         )
 
     def _weights(
-        self, prompt: Tensor, net: TextUNet, change: Callable[[Weights], Weights]
+        self,
+        labels: Mapping[str, Tensor | None],
+        net: TextUNet,
+        change: Callable[[Weights], Weights],
     ) -> Weights:
-        """The U-Net's weights and the prompt of every label row, under the names of `net`."""
+        """The U-Net's weights and what stands for each label row, or one row of it for all, under
+        the names of `net`."""
         part = read_part(self.path / "unet", *WEIGHTS)
         ours = {f"unet.{name}": value for name, value in change(part.tensors).items()}
-        if len(prompt) == 1:
-            prompt = repeat(prompt, "1 n d -> r n d", r=len(net.prompt))
-        ours["prompt"] = prompt.contiguous()
+        for name, rows in labels.items():
+            if rows is not None:
+                count = len(net.prompt) if len(rows) == 1 else 1
+                ours[name] = repeat(rows, "r ... -> (n r) ...", n=count).contiguous()
         shapes = {name: value.shape for name, value in net.state_dict().items()}
         compare(replace(part, tensors=ours), shapes)
         return ours
@@ -180,6 +195,13 @@ class Source:
 
     def _scheduler_file(self) -> dict[str, Any]:
         return read_json(self.path / "scheduler" / SCHEDULER)
+
+
+def without_target(weights: Weights) -> Weights:
+    """Of a U-Net that sees a picture's latent alone: with zeros for what it would make of a noisy
+    target, which ours starts from zero in turn."""
+    name = "conv_in.weight"
+    return {**weights, name: F.pad(weights[name], (0, 0, 0, 0, 0, CHANNELS))}
 
 
 def notes_of(config: RunConfig) -> list[str]:
