@@ -278,10 +278,6 @@ class ImageSettings(TaskSettings):
     dropout: float = 0.1  # share of training rows whose class is hidden (null row)
 
 
-TABLE: Registry[type[TaskSettings]] = Registry(
-    {
-        row.name: row
-        for row in (
 @dataclass(frozen=True)
 class IntrinsicSettings(TaskSettings):
     """A part of what makes a picture's colours, in [0, 1]. No source has a truth of them."""
@@ -323,6 +319,10 @@ class ResidualSettings(IntrinsicSettings):
     implementation = "stepsight.tasks.intrinsic:Residual"
 
 
+TABLE: Registry[type[TaskSettings]] = Registry(
+    {
+        row.name: row
+        for row in (
             DepthSettings,
             FlowSettings,
             AmodalSettings,
@@ -335,13 +335,13 @@ class ResidualSettings(IntrinsicSettings):
     TaskSettings,
 )
 
-
-def scored_tasks() -> dict[str, type[TaskSettings]]:
-    """All tasks that predictions can be scored for, those without a model of ours included."""
-    return {**TABLE, PanopticSettings.name: PanopticSettings}
 # Tasks that imported models answer, and that are neither trained nor scored here.
 UNSCORED: dict[str, type[TaskSettings]] = {
     row.name: row for row in (AlbedoSettings, MaterialSettings, ShadingSettings, ResidualSettings)
 }
 KNOWN = ChainMap[str, type[TaskSettings]](TABLE, UNSCORED)  # all that checkpoints may have
 
+
+def scored_tasks() -> dict[str, type[TaskSettings]]:
+    """All tasks that predictions can be scored for, those without a model of ours included."""
+    return {**TABLE, PanopticSettings.name: PanopticSettings}
