@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from stepsight.coding import Layout, code, place_of, working_channels
+from stepsight.diffusion.noise import begun
 from stepsight.diffusion.objective import Diffusion
 from stepsight.diffusion.trajectory import Denoise, StepNoise
 from stepsight.errors import UserError
@@ -163,16 +164,21 @@ class MemberSampler:
 
         @cache
         def noise(draw: int) -> Tensor:
-            if not draw and not settings.temperature:
-                return cond.new_zeros(len(rows), self.layout.target, *shape[1:])
-            picture, member, run = rows.unbind(1)
-            scale = 1.0 if draw else settings.temperature
-            if not draw and settings.starts == "antithetic":
-                scale, member = scale * (1 - 2 * (member % 2)), member // 2
-                scale = scale[:, None, None, None]
-            drawn = normal(stream, torch.stack([picture, member, run + draw], 1), shape)
-            drawn = scale * repeat(drawn, "r c h w -> r (p c) h w", p=alike)
+            drawn = begun(settings, start(), cond) if not draw else white(*rows.unbind(1), draw)
             return F.pad(drawn, (0, 0, 0, 0, 0, surplus))
+
+        def white(picture: Tensor, member: Tensor, run: Tensor, draw: int) -> Tensor:
+            drawn = normal(stream, torch.stack([picture, member, run + draw], 1), shape)
+            return repeat(drawn, "r c h w -> r (p c) h w", p=alike)
+
+        def start() -> Tensor:
+            if not settings.temperature:
+                return cond.new_zeros(len(rows), used * together, *shape[1:])
+            picture, member, run = rows.unbind(1)
+            if settings.starts != "antithetic":
+                return settings.temperature * white(picture, member, run, 0)
+            sign = settings.temperature * (1 - 2 * (member % 2))
+            return sign[:, None, None, None] * white(picture, member // 2, run, 0)
 
         return noise
 
