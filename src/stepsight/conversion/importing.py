@@ -24,7 +24,7 @@ def import_published(path: Path, wishes: Wishes | None = None) -> Converted:
         converted = resolve(FILES[kind])(weights, wishes)
         converted.family = converted.family or kind
         return converted
-    for flag in ("vae", "size", "scheduler"):
+    for flag in ("vae", "size", "scheduler", "task"):
         if getattr(wishes, flag):
             raise UserError(f"--{flag} is for weights in one file; {path} is a folder ({kind}).")
     if kind == "stepsight":
