@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -72,6 +73,16 @@ REFUSED = {
     "code": ("w.pt", harmful(True), "system"),
     "code in an old file": ("w.pt", harmful(False), "system"),
     "class": ("w.pt", lambda p: torch.save({"x": Path("x")}, p), "it would run code (pathlib."),
+    "array of objects": (
+        "w.pt",
+        lambda p: torch.save({"x": np.array([Code(p.parent / "ran")])}, p),
+        "it would run code",
+    ),
+    "other functions of NumPy": (
+        "w.pt",
+        lambda p: torch.save({"x": np.random.default_rng(0)}, p),
+        "it would run code (numpy.random",
+    ),
     "tensor": ("w.pt", lambda p: torch.save(torch.ones(2), p), "holds a Tensor, not a state dict"),
     "nothing": ("w.pt", lambda p: torch.save({}, p), "empty dict, not a state dict"),
     "numbers": ("w.pt", lambda p: torch.save({"x": 1}, p), "'x' is a int"),
@@ -133,6 +144,25 @@ def test_averaged_weights_come_before_others(tmp_path, keys, taken):
     assert len(found.notes) == 1 and f"'{taken}'" in found.notes[0]
 
 
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_arrays_beside_weights_are_read(tmp_path, dtype, core):
+    """As NumPy writes them before 2.0, and since."""
+    array = np.arange(6, dtype=dtype).reshape(2, 3)
+    torch.save(
+        {"state_dict": STATE, "array": array},
+        tmp_path / "w.pt",
+        _use_new_zipfile_serialization=False,
+    )
+    written = (tmp_path / "w.pt").read_bytes()
+    mine = f"c{np.empty(0).__reduce__()[0].__module__}\n".encode()
+    assert mine in written
+    (tmp_path / "w.pt").write_bytes(written.replace(mine, f"c{core}.multiarray\n".encode()))
+    found = read_tensors(tmp_path / "w.pt")
+    assert found.tensors.keys() == STATE.keys()
+    assert (found.beside["array"] == array).all() and found.beside["array"].dtype == dtype
+
+
 def test_only_a_prefix_that_all_names_have_is_dropped(tmp_path):
     torch.save({f"module.{name}": value for name, value in STATE.items()}, tmp_path / "w.pt")
     found = read_tensors(tmp_path / "w.pt")
@@ -143,14 +173,15 @@ def test_only_a_prefix_that_all_names_have_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"),
+    ("names", "channels", "kind"),
     [
-        (("x_embedder.proj.weight", "blocks.0.mlp.fc1.weight"), "dit"),
-        (("x_embedder.proj.conv_in_1.weight", "blocks.0.moe.gate.weight"), "generalist"),
+        (("x_embedder.proj.weight", "blocks.0.mlp.fc1.weight"), 4, "dit"),
+        (("x_embedder.proj.weight", "blocks.0.moe.gate.weight"), 12, "single-task"),
+        (("x_embedder.proj.conv_in_1.weight", "blocks.0.moe.gate.weight"), 12, "generalist"),
     ],
 )
-def test_files_are_recognised_by_their_names(tmp_path, names, kind):
-    torch.save(dict.fromkeys(names, torch.ones(1)), tmp_path / "w.pt")
+def test_files_are_recognised_by_their_names(tmp_path, names, channels, kind):
+    torch.save(dict.fromkeys(names, torch.ones(1, channels)), tmp_path / "w.pt")
     assert recognise(tmp_path / "w.pt")[0] == kind
 
 
@@ -159,7 +190,6 @@ def test_files_are_recognised_by_their_names(tmp_path, names, kind):
     [
         (("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"), "a diffusers U-Net"),
         (("encoder.conv_in.weight", "decoder.conv_in.weight"), "a VAE"),
-        (("x_embedder.proj.weight", "blocks.0.moe.gate.weight"), "for a single task"),
         (("layers.0.weight",), "of an unknown kind"),
     ],
 )

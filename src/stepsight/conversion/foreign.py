@@ -138,7 +138,7 @@ def _load_pickle(path: Path) -> Any:
             mapped = zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except torch.serialization.pickle.UnpicklingError as error:  # pyright: ignore
-        code = re.search(r"GLOBAL (\S+)", str(error))
+        code = re.search(r"(?:GLOBAL |allowlisted .*got <class ')([\w.]+)", str(error))
         if code is None:
             raise DataFormatError(f"{path}: {_damaged(error)}") from None
         raise DataFormatError(
