@@ -238,3 +238,47 @@ def depth_pro_boundary(folder: Path) -> Differences:
             ours = reduce(score(pred, of, rule), rule)[name]
             found[f"{name}, {number}"] = relative(ours, answers[str(number)][their])
     return found
+
+
+OF_MOGE = "microsoft/MoGe at 0744441, stored answers"
+MOGE = {  # by what is predicted: the protocols, and what their numbers are called there
+    "depth_metric": ("metric", "scale", "affine", "disparity"),
+    "depth_scale_invariant": ("scale", "affine", "disparity"),
+    "depth_affine_invariant": ("affine",),
+    "disparity_affine_invariant": ("disparity",),
+}
+MOGE_NAMES = {
+    "metric": "depth_metric",
+    "scale": "depth_scale_invariant",
+    "affine": "depth_affine_invariant",
+    "disparity": "disparity_affine_invariant",
+}
+
+
+@row("protocol", "moge", oracle=OF_MOGE, bar=1e-6, golden="metrics-moge")
+def moge(folder: Path) -> Differences:
+    """AbsRel and delta 1 of metric, scale-invariant and affine-invariant depth and of
+    affine-invariant disparity, and F1 of contours within 1, 2, 3 pixels, of four scenes, beside the
+    evaluator in float64 (F1: in float32). Point maps and fields of view are left out, as nothing
+    here predicts them."""
+    maps, answers = stored(folder)
+    found: dict[str, float] = {}
+    for number in range(4):
+        truth, valid = picture(maps, number, "depth", "mask")
+        of = batch(*truth.shape[-2:], depth=truth, depth_valid=valid)
+        for kind, names in MOGE.items():
+            (pred,) = picture(maps, number, f"{kind}_{kind}")
+            theirs = answers["cases"][str(number)][kind]["float64"]
+            for place, name in enumerate(names):
+                rule = get(f"moge-{name}")
+                given = "disparity" if kind.startswith("disparity") else "depth"
+                ours = reduce(score(pred, of, rule, given=given), rule)
+                numbers = {"abs_rel": "rel", "delta1": "delta1"}
+                case = f"{number}, {kind} by {name}"
+                found[case] = worst(
+                    {their: our for our, their in numbers.items()}, ours, theirs[MOGE_NAMES[name]]
+                )
+                if place == 0:
+                    contours = {f"radius{n}_f1": f"contour_f1_{n}px" for n in (1, 2, 3)}
+                    found[f"{case}, contours"] = worst(contours, ours, theirs["boundary"])
+    return found

@@ -38,6 +38,10 @@ monodepth2-benchmark@5d9eaddc
 da2k@c0cc3585
 depth-pro-boundary@e7673d2a
 depth-pro-boundary-recall@93ce2fe9
+moge-metric@a002a0f8
+moge-scale@3f2bac2d
+moge-affine@44a83db2
+moge-disparity@53246949
 seed-release-normalised-depth@7e1ca384
 flow-epe@22967562
 raft-chairs@d20f9f0a

@@ -10,7 +10,7 @@ from torch import Tensor
 from stepsight.metrics import masked
 from stepsight.metrics.alignment.align import Space, align
 from stepsight.metrics.masked import Rows
-from stepsight.metrics.masks.boundaries import boundary_rows
+from stepsight.metrics.masks.boundaries import boundary_rows, contour_rows
 from stepsight.metrics.masks.edges import edge_rows
 from stepsight.metrics.masks.regions import region
 from stepsight.metrics.protocol import Protocol
@@ -41,7 +41,7 @@ def depth_rows(
         log10       mean |log10 p - log10 g|
         silog       100 sqrt(mean e^2 - (mean e)^2), the form of KITTI and Marigold
         silog_half  sqrt(mean e^2 - (mean e)^2 / 2), that of Depth Anything V2's metric code
-        edge_f1, boundary_f1    see `masks.edges`, `masks.boundaries`
+        edge_f1, boundary_f1, contour_f1_Npx    see `masks.edges`, `masks.boundaries`
     Raises UserError where the alignment meets a value it cannot take, or the region another size.
     """
     assert pred.shape == truth.shape == valid.shape, (pred.shape, truth.shape, valid.shape)
@@ -64,6 +64,8 @@ def depth_rows(
     rows = {"n": masked.count(scored)} | _errors(p, g, scored, protocol.epsilon)
     if "boundary_f1" in protocol.metrics:
         rows |= boundary_rows(p, g, scored)
+    if "contour_f1_1px" in protocol.metrics:  # before the range flattens what is far
+        rows |= contour_rows(fitted.clamp(min=TINY), truth, scored)
     if protocol.metrics and "edge_f1" not in protocol.metrics:
         return rows  # edges take longer than all the rest
     return rows | edge_rows(p, g, scored)

@@ -87,6 +87,10 @@ class DepthSettings(TaskSettings):
         "ordering": Measure("order accuracy", "higher"),
         "boundary_f1": Measure("boundary F1", "higher", pools=False),
         "boundary_recall": Measure("boundary recall", "higher", pools=False),
+        **{
+            f"contour_f1_{n}px": Measure(f"contour F1, {n} px", "higher", pools=False)
+            for n in (1, 2, 3)
+        },
         "mae_normalised": Measure("MAE, normalised", "lower"),
         "rmse_normalised": Measure("RMSE, normalised", "lower", power=2),
     }

@@ -158,11 +158,9 @@ class Depth(Task, DepthSettings):
             return None
         merged, members = stated.values, stated.members
         maps = merged[None] if members is None else torch.cat([merged[None], members])
-        height, width = truth.shape[-2:]
+        height = truth.shape[-2]
         scored = scored_pixels(truth, valid, rule)
-        first = torch.arange(len(maps) * height, device=truth.device)[:, None] < height
         tall = rearrange(maps, "e b 1 h w -> b 1 (e h) w")
-        longest = max(tall.shape[-2:]) / max(height, width)
         aligned = align(
             tall,
             repeat(truth, "b 1 h w -> b 1 (e h) w", e=len(maps)),
@@ -170,9 +168,9 @@ class Depth(Task, DepthSettings):
             rule.alignment,
             rule.space,
             given=stated.given,
-            fit_to=first,
+            fit_rows=height,
             fit_positive=rule.fit_positive,
-            fit_width=None if rule.fit_width is None else round(rule.fit_width * longest),
+            fit_width=rule.fit_width,
             keys=batch.keys,
         )
         aligned = rearrange(aligned, "b 1 (e h) w -> e b 1 h w", h=height)

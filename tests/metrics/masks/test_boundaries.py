@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.metrics.masks.boundaries import THRESHOLDS, boundary_recall_rows, boundary_rows
+from stepsight.metrics.masks.boundaries import (
+    THRESHOLDS,
+    boundary_recall_rows,
+    boundary_rows,
+    contour_rows,
+)
 from stepsight.metrics.protocol import get
 from stepsight.tasks.table import score
 from stepsight.types import Batch
@@ -100,3 +105,27 @@ def test_disparity_and_depth_score_alike(depths, name):
     scores = score(depth, batch, get(name)), score(1 / depth, batch, get(name), given="disparity")
     torch.testing.assert_close(*scores)
     assert all(values.item() > 0 for values in scores[0].values())
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+def test_contours_match_a_slow_loop_over_neighbours_within_reach(depths, rng, reach):
+    valid = torch.rand(1, 1, 6, 8, generator=rng) < 0.8
+    p, g = (x[0, 0].tolist() for x in depths)
+    steps = torch.linspace(0.05, 0.25, 10).tolist()
+    pairs = [
+        ((y, x), (y + i, x + j))
+        for y in range(reach, 6 - reach)
+        for x in range(reach, 8 - reach)
+        for i in range(-reach, reach + 1)
+        for j in range(-reach, reach + 1)
+        if i * i + j * j <= reach**2 and valid[0, 0, y, x] and valid[0, 0, y + i, x + j]
+    ]
+    expected = 0.0
+    for t in steps:
+        found, real = (
+            {(a, b) for a, b in pairs if m[b[0]][b[1]] / m[a[0]][a[1]] > 1 + t} for m in (p, g)
+        )
+        expected += t * 2 * len(found & real) / max(1, len(found) + len(real)) / sum(steps)
+    pred, truth = (torch.where(valid, x, torch.nan) for x in depths)
+    scored = contour_rows(pred, truth, valid)[f"contour_f1_{reach}px"]
+    assert 0 < expected < 1 and scored.tolist() == pytest.approx([expected])

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from stepsight.errors import UserError
 from stepsight.metrics import masked
+from stepsight.metrics.alignment.absolute import absolute_fit
 from stepsight.metrics.alignment.leastsquares import affine_fit
 from stepsight.metrics.alignment.ransac import ransac_fit
 
-Rule = Literal["none", "median", "scale", "affine", "ransac_regressor"]
+Rule = Literal["none", "median", "scale", "affine", "ransac_regressor", "scale_l1", "affine_l1"]
 Space = Literal["depth", "log", "log1p", "disparity"]
 
 KIN = {"depth": "depth-affine", "disparity": "marigold-disparity"}  # protocols of these spaces
@@ -34,7 +35,7 @@ def align(
     space: Space = "depth",
     *,
     given: Space = "depth",
-    fit_to: Tensor | None = None,
+    fit_rows: int | None = None,
     fit_positive: bool = False,
     fit_width: int | None = None,
     keys: Sequence[str] = (),
@@ -43,8 +44,8 @@ def align(
 
     `given` says what the predicted values are: metres, 1/metres or logarithms, if only up to the
     fit. Values given in the space of the fit enter it as they are, so affine-invariant disparity
-    may be 0 or negative. `fit_to` restricts the fit to some of the valid pixels, `fit_positive` to
-    those whose prediction is positive in the space of the fit, `fit_width` thins it (`thinned`);
+    may be 0 or negative. `fit_rows` restricts the fit to the first rows, `fit_positive` to
+    pixels whose prediction is positive in the space of the fit, `fit_width` thins it (`thinned`);
     `keys` name the images where pixels are drawn (RANSAC).
 
     In disparity space the fitted 1/depth is floored at 1e-3 per metre (Marigold,
@@ -57,10 +58,9 @@ def align(
         x = into(_depth(x, valid, given, target), target)
     if rule == "none":
         return x
-    seen = valid if fit_to is None else valid & fit_to
-    if fit_positive:
-        seen = seen & (x > 0)
-    parts = [thinned(part, fit_width) for part in (x, into(truth.double(), space), seen)]
+    seen = valid & (x > 0) if fit_positive else valid
+    maps = (x, into(truth.double(), space), seen)
+    parts = [thinned(part[..., :fit_rows, :], fit_width) for part in maps]
     scale, shift = fit(parts[0], parts[1], parts[2] > 0, rule, space, keys)
     return back(masked.spread(scale, x) * x + masked.spread(shift, x), space)
 
@@ -71,7 +71,8 @@ def fit(
     """Scale and shift, "b" each, of a rule other than none; `p`, `g` are already in `space`.
 
     `median` (med g / med p) and `scale` (sum pg / sum p^2) fit one factor. In log space a factor of
-    the depth is a shift, so there they fit the difference of medians and of means.
+    the depth is a shift, so there they fit the difference of medians and of means. Those of
+    absolute errors ("_l1") are of depth alone.
     """
     one, zero = torch.ones_like(p.flatten(1)[:, 0]), torch.zeros_like(p.flatten(1)[:, 0])
     match rule, space:
@@ -79,6 +80,8 @@ def fit(
             return affine_fit(p, g, valid)
         case "ransac_regressor", _:
             return ransac_fit(p, g, valid, keys)
+        case "scale_l1" | "affine_l1", _:
+            return absolute_fit(p, g, valid, shifted=rule == "affine_l1")
         case "median", "log":
             return one, masked.median(g, valid) - masked.median(p, valid)
         case "median", _:

@@ -16,6 +16,7 @@ from torch import Tensor
 from stepsight.metrics import masked
 from stepsight.metrics.masked import Rows
 
+REACH = (1, 2, 3)  # pixels
 THRESHOLDS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 
 
@@ -33,6 +34,37 @@ def boundary_rows(pred: Tensor, truth: Tensor, valid: Tensor) -> Rows:
         return 2 * precision * recall / (precision + recall).clamp(min=1e-12)
 
     return {"boundary_f1": _over_thresholds(f1)}
+
+
+def contour_rows(pred: Tensor, truth: Tensor, valid: Tensor) -> Rows:
+    """`contour_f1_Npx`, N = 1, 2, 3, of positive depth `pred "b 1 h w"` against `truth`: over pairs
+    of a pixel at least N from the border and another within N of it, both `valid`, the F1 of pairs
+    in which the other is farther by a factor of more than 1 + t, mean over t = 0.05 .. 0.25 weighed
+    by t (microsoft/MoGe, `test/metrics.py`: boundary_f1)."""
+    return {
+        f"contour_f1_{n}px": _contour_f1(pred.double(), truth.double(), valid, n) for n in REACH
+    }
+
+
+def _contour_f1(pred: Tensor, truth: Tensor, valid: Tensor, reach: int) -> Tensor:
+    steps = torch.linspace(0.05, 0.25, 10).double().to(pred.device)
+    sizes = [pred.shape[-2] - 2 * reach, pred.shape[-1] - 2 * reach]
+    counts = torch.zeros(3, len(pred), len(steps) + 1, dtype=torch.float64, device=pred.device)
+    image = torch.arange(len(pred), device=pred.device).view(-1, 1, 1, 1) * counts.shape[-1]
+
+    def window(x: Tensor, down: int, across: int) -> Tensor:
+        return x.narrow(-2, reach + down, sizes[0]).narrow(-1, reach + across, sizes[1])
+
+    near = range(-reach, reach + 1)
+    for down, across in ((i, j) for i in near for j in near if 0 < i * i + j * j <= reach**2):
+        both = window(valid, 0, 0) & window(valid, down, across)
+        ratios = (window(x, down, across) / window(x, 0, 0) for x in (pred, truth))
+        p, g = (torch.bucketize(ratio, 1 + steps) for ratio in ratios)  # thresholds below it
+        for kind, passed in enumerate((torch.minimum(p, g), p, g)):
+            cells = torch.bincount((image + passed)[both], minlength=counts[kind].numel())
+            counts[kind] += cells.reshape(counts[kind].shape)
+    hits, found, real = counts.flip(-1).cumsum(-1).flip(-1)[..., 1:]  # those that pass each
+    return (2 * hits / (found + real).clamp(min=1)) @ (steps / steps.sum())
 
 
 def boundary_recall_rows(disparity: Tensor, modal: Tensor, whole: Tensor) -> Rows:

@@ -267,6 +267,43 @@ DEPTH_PRO_RECALL = Protocol(
     needs="amodal",
 )
 
+MOGE = Protocol(
+    name="moge-metric",
+    task="depth",
+    description="Metres as predicted, neither selected nor clipped by a range; F1 of contours "
+    "within 1, 2 and 3 pixels; mean over images.",
+    source="Wang et al. 2025; microsoft/MoGe at 0744441, moge/test/metrics.py",
+    metrics=("abs_rel", "delta1", "contour_f1_1px", "contour_f1_2px", "contour_f1_3px"),
+    averaging="per_image",
+    space="depth",
+    clip="none",
+    epsilon=1e-6,
+)
+MOGE_FITTED = (
+    replace(
+        MOGE,
+        name="moge-scale",
+        description="The same after one factor that minimises the sum of absolute errors over true "
+        "depth, on the valid pixels nearest to the centres of 64 x 64 cells.",
+        alignment="scale_l1",
+    ),
+    replace(
+        MOGE,
+        name="moge-affine",
+        description="The same after a scale and shift that minimise that sum.",
+        alignment="affine_l1",
+    ),
+    replace(
+        MOGE,
+        name="moge-disparity",
+        description="The same after least squares of the disparity on all valid pixels, inverted, "
+        "at most as far as the image's largest true depth.",
+        alignment="affine",
+        space="disparity",
+        clip="truth",
+    ),
+)
+
 SEED = Protocol(
     name="seed-release-normalised-depth",
     task="depth",
@@ -298,5 +335,7 @@ ROWS = (
     DA2K,
     DEPTH_PRO,
     DEPTH_PRO_RECALL,
+    MOGE,
+    *MOGE_FITTED,
     SEED,
 )

@@ -21,6 +21,8 @@ FITS = {
     "affine": "s, t = argmin sum_V (s x + t - y)^2",
     "scale": "s = sum_V x y / sum_V x^2, t = 0",
     "median": "s = median_V y / median_V x, t = 0",
+    "scale_l1": "s = argmin sum_V |s x - y| / y on 64 x 64 pixels, t = 0",
+    "affine_l1": "s, t = argmin sum_V |s x + t - y| / y on 64 x 64 pixels",
     "ransac_regressor": "s, t by RANSAC (threshold MAD_V y, at most 1000 pairs), least squares on "
     "inliers; if s <= 0: s = mean_V y / mean_V x, t = 0",
 }
@@ -54,6 +56,8 @@ def depth_steps(row: Protocol) -> Iterator[str]:
     yield from _clip(row)
     if "boundary_f1" in row.metrics:
         yield f"F1 of pairs with {relation}"
+    if "contour_f1_1px" in row.metrics:
+        yield "F1 of neighbours with depth > (1 + t) x the pixel's, t = 0.05 .. 0.25 weighed by t"
     if row.scored_in == "disparity":
         yield "metrics of 1/p against 1/d"
     if row.epsilon:
