@@ -336,8 +336,9 @@ class DensePipeline:
 
         size = f"{task} at {' x '.join(map(str, grid_of(inputs)))} pixels"
         parts = self.memory.in_parts(size, len(inputs), options.get("chunk_size", 64), draw)
+        samples = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         high, wide = self.working_size(task, grid_of(batch))  # without what was padded
-        return torch.cat(parts, dim=1)[..., :high, :wide]
+        return samples[..., :high, :wide]
 
     def check_setting(self, members: int, nfe: int) -> None:
         """Raise UserError for calls that cannot be spent, members that would all be equal, and
