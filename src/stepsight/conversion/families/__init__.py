@@ -56,6 +56,7 @@ FAMILIES: dict[str, Family] = {
         ("default_denoising_steps", "prediction_type"),
     ),
     "marigold-normals": Family(f"{MARIGOLD}:normals", ("MarigoldNormalsPipeline",)),
+    "marigold-intrinsics": Family(f"{HERE}.iid:intrinsics", ("MarigoldIntrinsicsPipeline",)),
     "lotus-disparity-g": Family(f"{LOTUS}:disparity", ("LotusGPipeline",), ("lotus", "disparity")),
     "lotus-disparity-d": Family(f"{LOTUS}:disparity", ("LotusDPipeline",), ("lotus", "disparity")),
     "lotus-normals-g": Family(f"{LOTUS}:normals", ("LotusGPipeline",), ("lotus", "normal")),

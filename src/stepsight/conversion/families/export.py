@@ -61,12 +61,14 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
 
 def _written(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """What the layout has no place for, and `convert import` would have to assume."""
-    ((name, task),) = tasks.items()
     return {
-        "family": saved.meta.get("family") or f"marigold-{name}",
+        "family": saved.meta.get("family") or f"marigold-{next(iter(tasks))}",
         "profile": saved.meta.get("profile"),
         "objective": saved.config.diffusion.objective,
-        "task": {one.name: getattr(task, one.name) for one in fields(task)},
+        "tasks": {
+            name: {one.name: getattr(task, one.name) for one in fields(task)}
+            for name, task in tasks.items()
+        },
     }
 
 

@@ -130,7 +130,7 @@ class Source:
         prompt = empty_prompt(self.path) if prompt is None else prompt
         published: Profile | None = profile
         if self.written:  # by an export, whose run may have seen and sampled in another way
-            tasks = [replace(task, **self.written["task"]) for task in tasks]
+            tasks = [replace(task, **self.written["tasks"][task.name]) for task in tasks]
             diffusion = replace(diffusion, objective=self.written["objective"])
             kept = self.written["profile"]
             published = None if kept is None else Profile.of(kept)
