@@ -29,11 +29,16 @@ def imported(source: Path, wishes: Wishes | None = None) -> Iterator[DensePipeli
 
 
 @contextmanager
-def drawing(noise: Tensor, steps: Tensor | None = None) -> Iterator[None]:
-    """Where members are drawn, `noise` "e c h w" starts member e, and `steps` "e s c h w" are its
-    draws on the way."""
+def drawing(
+    noise: Tensor, steps: Tensor | None = None, posterior: Tensor | None = None
+) -> Iterator[None]:
+    """Where members are drawn, `noise` "e c h w" starts member e, `steps` "e s c h w" are its draws
+    on the way, and `posterior` "1 c h w" is the draw from that of the picture."""
 
     def drawn(stream: Any, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        if stream[0] == "posterior":
+            assert posterior is not None, "the picture's latent is not drawn"
+            return posterior
         member, draw = rows[:, 1], rows[:, 2] % (1 << 32)
         given = [noise[m] if d == 0 else steps[m, d - 1] for m, d in zip(member, draw)]  # type: ignore[index]
         return torch.stack(given).float()
