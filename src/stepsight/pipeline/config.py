@@ -19,8 +19,11 @@ from stepsight.errors import UserError, suggest
 
 Which = Literal["published", "stepsight"]
 Fit = Literal["area", "longest", "longest_scaled", "square", "multiples"]
-# bilinear with or without antialiasing, the nearest pixel as torch has it in two ways, or Pillow's
-Resampling = Literal["antialiased", "bilinear", "nearest", "nearest_exact", "pillow"]
+# bilinear with antialiasing (rounded: of 8 bits to 8 bits) or without, the nearest pixel as
+# torch has it in two ways, or bilinear by Pillow
+Resampling = Literal[
+    "antialiased", "rounded", "bilinear", "nearest", "nearest_exact", "pillow"
+]
 OWN = "stepsight"
 
 

@@ -86,7 +86,7 @@ def _marigold(
 
 def e2e_depth(source: Source, wishes: Wishes) -> Converted:
     """E2E-FT's depth."""
-    return _end_to_end(source, DEPTH, {"stretch": True, "low": 0.0, "high": 1.0})
+    return _end_to_end(source, DEPTH, {"clip": True, "stretch": True, "low": 0.0, "high": 1.0})
 
 
 def e2e_normals(source: Source, wishes: Wishes) -> Converted:
@@ -101,6 +101,7 @@ def _end_to_end(source: Source, task: TaskSettings, settings: dict[str, object])
         source.family,
         fit="longest_scaled",
         resolution=RESOLUTION,
+        resize_input="rounded",
         nfe=1,
         members=1,
         tasks={task.name: settings} if settings else {},
