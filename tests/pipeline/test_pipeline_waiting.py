@@ -26,13 +26,18 @@ BACKBONES = ["split-8", "DiT-Ti/4", "DiT-Ti/4-4E2A", "unet-tiny"]
 
 
 def pipeline_of(
-    model: str, codec: Codec | None = None, tasks: dict | None = None, **diffusion
+    model: str,
+    codec: Codec | None = None,
+    tasks: dict | None = None,
+    variance: bool = False,
+    **diffusion,
 ) -> DensePipeline:
     tasks = tasks or {
         "depth": {},
         "flow": {} if model.startswith(("split", "DiT")) else PLAIN["flow"],
     }
-    config = from_dict({"model": {"name": model}, "tasks": tasks, "diffusion": diffusion})
+    size = {"name": model, "learned_variance": variance}
+    config = from_dict({"model": size, "tasks": tasks, "diffusion": diffusion})
     built, codec = build_tasks(config.tasks), codec or Pixels()
     net = build_network(config, built, codec).eval().requires_grad_(False)
     draw = generator("waiting")
@@ -43,7 +48,8 @@ def pipeline_of(
 
 def batch_of(count: int = 2) -> Batch:
     first, second = torch.rand(2, count, 3, *SIZE, generator=generator("pictures")) * 2 - 1
-    return Batch(first, [f"{i}" for i in range(count)], ["toys"] * count, second=second)
+    keys, classes = [f"{i}" for i in range(count)], torch.arange(count)
+    return Batch(first, keys, ["toys"] * count, second=second, class_id=classes)
 
 
 def check(pipeline: DensePipeline, task: str = "depth", **options) -> None:
@@ -71,6 +77,14 @@ def test_backbones(model, task):
 def test_samplers(sampler):
     nfe = 4 if sampler == "midpoint" else 3
     check(pipeline_of("DiT-Ti/4", sampler=sampler), nfe=nfe)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral_large", "ancestral_learned"])
+def test_guided_walks(sampler):
+    way = {"schedule": "linear", "prediction": "eps", "shift": 1.0, "sampling_shift": 1.0}
+    way |= {"spacing": "respaced", "sampler": sampler, "guidance": 4.0, "guided_channels": 2}
+    pipeline = pipeline_of("DiT-Ti/4", tasks={"image": {"classes": 3}}, variance=True, **way)
+    check(pipeline, "image")
 
 
 @pytest.mark.parametrize("schedule", ["scaled_linear", "cosine"])
