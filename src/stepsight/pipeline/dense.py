@@ -131,7 +131,10 @@ class DensePipeline:
         return other
 
     def at(self, resolution: int) -> Self:
-        """A copy whose profile sees the longer side at so many pixels; 0: pictures as they are."""
+        """A copy whose profile sees the longer side at so many pixels; 0: pictures as they are.
+        Raises UserError for one that keeps the area of training."""
+        if self.profile.fit == "area":
+            raise UserError(f"the profile {self.profile.name} knows no resolution: set `sizes`.")
         other = copy(self)
         other.profile = replace(self.profile, resolution=resolution)
         return other

@@ -27,7 +27,8 @@ def working_size(profile: Profile, trained: Size, grid: Size, stride: int) -> Si
     """The size `grid` is processed at, before padding (`Profile`). With fit "area" an image shaped
     as in training gets that size.
 
-    Raises UserError for an image too narrow for its profile.
+    Raises UserError for an image too narrow for its profile, or a square that its network cannot
+    see.
     """
     if profile.fit == "area":
         scale = math.sqrt(trained[0] * trained[1] / (grid[0] * grid[1]))
@@ -35,6 +36,11 @@ def working_size(profile: Profile, trained: Size, grid: Size, stride: int) -> Si
         return height, width
     longest = profile.resolution or max(grid)
     if profile.fit == "square":
+        if longest % stride:
+            raise UserError(
+                f"the profile {profile.name} squashes pictures to squares, here of {longest} "
+                f"pixels: the network needs a multiple of {stride}."
+            )
         height, width = longest, longest
     elif profile.fit == "longest_scaled":
         scale = min(longest / grid[0], longest / grid[1])
