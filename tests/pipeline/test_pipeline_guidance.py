@@ -88,7 +88,7 @@ def test_a_network_may_say_what_it_answers_without_its_condition(make):
 
     with pytest.raises(UserError, match="task depth was trained with its label alone"):
         asked(2.0)
-    pipeline.net.unconditional = unconditional
+    pipeline.net.unconditional = unconditional  # type: ignore[assignment]
     c, u, found = asked(1.0), asked(0.0), asked(2.0)
     assert not torch.allclose(c, u, atol=1e-3)
     torch.testing.assert_close(found, 2 * c - u, atol=1e-4, rtol=1e-4)
