@@ -108,3 +108,9 @@ def test_unknown_names_are_answered_with_the_nearest():
         get("depth-afine")
     with pytest.raises(UserError, match="'semantics'.*'semantic'"):
         default_for("semantics")
+
+
+def test_the_truth_that_a_protocol_is_scored_against():
+    assert get("cityscapes").truths({"labels"}) == {"labels"}
+    assert get("cityscapes-benchmark").truths({"labels"}) == {"labels", "instances"}
+    assert get("depth-pro-boundary-recall").truths({"depth"}) == {"amodal"}
