@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from accelerate import init_empty_weights
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
@@ -48,6 +49,7 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     index = published.get("index") or _index(saved, tasks)
     scheduler = published.get("scheduler") or scheduler_config(saved.config.diffusion)
     saved.load(net, checkpoint.BACKBONE)
+    _without_target(net, published.get("channels"))
     net.unet.save_pretrained(out / "unet")
     codec.save(out / "vae")
     vae = read_json(out / "vae" / CONFIG)["_class_name"]
@@ -57,6 +59,19 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     _write_json(out / WRITTEN, _written(saved, tasks))
     save_file({NAME: net.prompt.detach()[:1].contiguous()}, out / STORED)
     return list(_usage(index["_class_name"], out, saved.config.diffusion))
+
+
+def _without_target(net: TextUNet, channels: int | None) -> None:
+    """Of a U-Net that was published without a noisy target: without the zeros that read it here."""
+    first = net.unet.conv_in
+    if channels and channels < first.weight.shape[1]:
+        if first.weight[:, channels:].any():
+            raise UserError(
+                f"this U-Net was published with {channels} input channels, and has learned to read "
+                f"a noisy target in the others. It has no place in that layout."
+            )
+        first.weight = torch.nn.Parameter(first.weight[:, :channels].clone())
+        net.unet.register_to_config(in_channels=channels)
 
 
 def _written(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -104,6 +119,9 @@ def _meaning(saved: checkpoint.Checkpoint, task: Task) -> dict[str, Any]:
 
 def _usage(pipeline: str, out: Path, diffusion: DiffusionSettings) -> Iterator[str]:
     """How to open the folder, which has no text encoder."""
+    if not pipeline.startswith("Marigold"):
+        yield f"to open {out} with {pipeline}, put its text_encoder/ and tokenizer/ beside"
+        return
     yield f"pipe = {pipeline}.from_pretrained({str(out)!r}, text_encoder=None, tokenizer=None)"
     yield (
         f"pipe.empty_text_embedding = safetensors.torch.load_file({str(out / STORED)!r})[{NAME!r}]"
