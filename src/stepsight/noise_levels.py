@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -94,6 +95,26 @@ def _cosine() -> np.ndarray:
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
 
 
+@cache
+def angle_table(
+    name: str,
+    betas: tuple[float, ...],
+    zero_terminal_snr: bool,
+    least: float | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Angle and its slope per level at levels 0..N "n", float64; level 0 is the clean end."""
+    from scipy.interpolate import PchipInterpolator  # slow to import, needed for tables alone
+
+    if least is None:
+        alpha = signal(name, betas, zero_terminal_snr)
+    else:
+        alpha = published_signal(name, betas, zero_terminal_snr, least)
+    angles = np.concatenate([[0.0], np.arctan2(np.sqrt(1 - alpha**2), alpha)])
+    slopes = PchipInterpolator(np.arange(LEVELS + 1), angles).derivative()(np.arange(LEVELS + 1))
+    return torch.from_numpy(angles).to(device), torch.from_numpy(slopes).to(device)
+
+
 def joined(between: str, u: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The angle a share u of the way from one level's to the next, and its slope per level, where
     sigma / alpha runs on a "line", or so its logarithm ("power"; not from clean data on)."""
@@ -118,6 +139,8 @@ def spaced_levels(
         return snap(torch.from_numpy(np.arange(LEVELS, 0, -LEVELS / steps)[:steps]))
     if spacing == "leading":
         return 1 + _leading(steps, offset)
+    if spacing == "leading_less":
+        return 1 + _leading(steps + 1, offset)[1:]
     if spacing == "respaced":
         strides = np.full(steps - 1, (LEVELS - 1) / max(steps - 1, 1))
         return 1 + torch.from_numpy(np.cumsum([0.0, *strides]).round()).flip(0)

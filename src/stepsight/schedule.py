@@ -19,10 +19,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,14 +31,14 @@ from stepsight.noise_levels import (
     LEAST,
     LEVELS,
     PublishedTable,
+    angle_table,
     joined,
-    published_signal,
-    signal,
     spaced_levels,
 )
 
 KARRAS_RHO = 7.0  # Karras et al. 2022, below eq. 5
 Final = Literal["clean", "first_level"]
+LEADING = ("leading", "leading_less")  # spacings that name levels and start below the noisiest
 
 
 class Schedule(ABC):
@@ -116,6 +114,8 @@ class Schedule(ABC):
           up to one away from the next visit; here a step ends where the next begins.
         * "leading" visits every (1000 // steps)-th level from `offset` up: 10 steps with offset 1
           visit 901, 801, ..., 1, and start there from unit noise, as published samplers do.
+        * "leading_less" visits what one step more would, but for the noisiest, as pix2gestalt does:
+          3 steps visit 501, 251, 1, and start from unit noise.
         * "linspace" spreads the visits evenly from the last level to the first.
         * "respaced" does so by adding up the distance, as the published code of Nichol & Dhariwal
           2021 and DiT does: half levels may be rounded otherwise.
@@ -124,7 +124,7 @@ class Schedule(ABC):
         * "log_snr" spaces them evenly in log SNR (Lu et al. 2022).
         * "karras" spaces them evenly in (sigma / alpha)^(1/7) (Karras et al. 2022, eq. 5).
         * "custom" visits the `steps` times of `custom`.
-        All but "leading" start at t = 1.
+        All but the two of "leading" start at t = 1.
 
         The end is t = 0 ("clean") or level 0, t = 1/1000 ("first_level": diffusers'
         `set_alpha_to_one: false`). No two times are equal, but for one case: a last visit at level
@@ -136,7 +136,7 @@ class Schedule(ABC):
         """
         if not 1 <= steps <= LEVELS:
             raise UserError(f"Cannot sample in {steps} steps. Choose from 1 to {LEVELS} steps.")
-        if not self.tabulated and (spacing == "leading" or final == "first_level"):
+        if not self.tabulated and (spacing in LEADING or final == "first_level"):
             raise UserError(
                 "diffusion.schedule: spacing 'leading' and final 'first_level' name levels, which"
                 " rectified_flow does not have. Choose spacing 'trailing' and final 'clean'."
@@ -151,7 +151,7 @@ class Schedule(ABC):
             visited = self._even_levels(steps, spacing, torch.lerp(end, finite, part))
         else:
             visited = torch.lerp(end, self._visits(steps, spacing, offset, custom), part)
-        if spacing != "leading":
+        if spacing not in LEADING:
             visited[0] = start
         return torch.cat([visited.maximum(end), end[None]])  # rounding can leave a visit below it
 
@@ -286,30 +286,10 @@ class VariancePreserving(Schedule):
         """Place within the interval holding t, angle at both ends, slope (per level) at both."""
         least = self.published.least if self.published else None
         table = self.name, self.betas, self.zero_terminal_snr, least
-        angles, slopes = _angle_table(*table, t.device)
+        angles, slopes = angle_table(*table, t.device)
         level = t.double() * LEVELS
         left = level.long().clamp(0, LEVELS - 1)
         return level - left, angles[left], angles[left + 1], slopes[left], slopes[left + 1]
-
-
-@cache
-def _angle_table(
-    name: str,
-    betas: tuple[float, ...],
-    zero_terminal_snr: bool,
-    least: float | None,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Angle and its slope per level at levels 0..N "n", float64; level 0 is the clean end."""
-    from scipy.interpolate import PchipInterpolator  # slow to import, needed for tables alone
-
-    if least is None:
-        alpha = signal(name, betas, zero_terminal_snr)
-    else:
-        alpha = published_signal(name, betas, zero_terminal_snr, least)
-    angles = np.concatenate([[0.0], np.arctan2(np.sqrt(1 - alpha**2), alpha)])
-    slopes = PchipInterpolator(np.arange(LEVELS + 1), angles).derivative()(np.arange(LEVELS + 1))
-    return torch.from_numpy(angles).to(device), torch.from_numpy(slopes).to(device)
 
 
 ZERO_SNR = "_zero_snr"  # ends the names of schedules that are rescaled to zero terminal SNR
