@@ -80,6 +80,22 @@ def test_sampling_repeats_what_was_trained(coded, schedule: str, prediction: str
     assert torch.equal(x, diffusion.one_step(net, coded)) and len(net.calls) == 2
 
 
+def test_the_network_can_be_told_another_level(coded):
+    told, usual, net = (
+        build("scaled_linear", "v", True, told=1),
+        build("scaled_linear", "v", True),
+        Net(),
+    )
+    x0 = told.one_step(net, coded)
+    assert torch.equal(x0, usual.one_step(net, coded))  # from zeros of the noisiest level
+    assert [time.tolist() for _, time in net.calls] == [[1.0], [999.0]]
+    assert [step.condition for step in told.steps(1)] == [1.0]
+    with pytest.raises(UserError, match="diffusion.told: 1000"):
+        build("scaled_linear", "v", True, told=1000)
+    with pytest.raises(UserError, match="diffusion.told: 1. Objective 'end_to_end'"):
+        Diffusion(DiffusionSettings(told=1))
+
+
 def test_the_answer_is_differentiable(coded):
     net = Net()
     build("scaled_linear", "v", True).one_step(net, coded).square().sum().backward()

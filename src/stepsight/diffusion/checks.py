@@ -57,6 +57,13 @@ def _check_numbers(settings: DiffusionSettings) -> None:
             f"diffusion.picture: {settings.picture}. Give 0 for paths from noise alone; paths of "
             "schedule rectified_flow can have a share of the picture, below 1."
         )
+    if settings.told is not None and (
+        settings.objective != "end_to_end" or not 0 <= settings.told < LEVELS
+    ):
+        raise UserError(
+            f"diffusion.told: {settings.told}. Objective 'end_to_end' can tell the network a level "
+            f"from 0 to {LEVELS - 1}; others tell it the level that is asked for."
+        )
     if not 0 <= settings.eta <= 1:
         raise UserError(
             f"diffusion.eta: {settings.eta} lies outside 0 (no noise) to 1 (ancestral)."

@@ -64,6 +64,11 @@ class Diffusion:
         self.schedule = build_schedule(settings)
         check_settings(settings, self.schedule)
 
+    def condition(self, t: Tensor) -> Tensor:
+        """What the network is told of the time, float32."""
+        told, condition = self.settings.told, self.schedule.condition(t)
+        return condition if told is None else torch.full_like(condition, told)
+
     def draw_times(self, u: Tensor) -> Tensor:
         """Training times "b" from uniform numbers `u` "b" in (0, 1).
 
@@ -164,7 +169,7 @@ class Diffusion:
         self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor, **more: Any
     ) -> tuple[Tensor, Tensor | None]:
         """The network's prediction "b c h w", and its variance output where it has one."""
-        time = self.schedule.condition(t)
+        time = self.condition(t)
         if coded.look is not None and getattr(net, "looks", False):
             rows = coded.featured
             seen = self.estimate(x, t, coded.temperature)
@@ -205,7 +210,7 @@ class Diffusion:
         tables: dict[float, Any] = {}
         if walk and len(coded.label) == 1 and (tabulated := getattr(net, "tabulated", None)):
             times = torch.cat([coded.cond.new_full((1,), t, dtype=torch.float64) for t in walk])
-            tables = dict(zip(walk, tabulated(self.schedule.condition(times), coded.label)))
+            tables = dict(zip(walk, tabulated(self.condition(times), coded.label)))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             table = tables.get(t.item()) if tables and not t.ndim else None
@@ -282,7 +287,7 @@ class Diffusion:
         """The table of the trajectory that `sample` takes, noisiest step first."""
         visited = self.times(nfe, strength)[:-1]
         functions = (self.schedule.alpha, self.schedule.sigma, self.schedule.log_snr)
-        columns = [visited, self.schedule.condition(visited), *(f(visited) for f in functions)]
+        columns = [visited, self.condition(visited), *(f(visited) for f in functions)]
         one_call = self.settings.objective == "end_to_end"
         each, extra = (1, 0) if one_call else sampler_spec(self.settings.sampler).calls
         calls = [each] * (len(visited) - 1) + [each + extra]
