@@ -61,6 +61,20 @@ def recorded(owner: Any, name: str) -> Iterator[list[Any]]:
         yield answers
 
 
+@contextmanager
+def latents_of(pipeline: DensePipeline) -> Iterator[list[Tensor]]:
+    """The latents "b c h w" that are decoded while this lasts."""
+    seen: list[Tensor] = []
+    decode = pipeline.codec.decode
+
+    def decoding(z: Tensor, *more: Any) -> Tensor:
+        seen.append(z)
+        return decode(z, *more)
+
+    with mock.patch.object(pipeline.codec, "decode", decoding):
+        yield seen
+
+
 def members_of(pipeline: DensePipeline, image: Tensor, task: str, **options: Any) -> Tensor:
     """Samples "e c h w" of a picture, uint8 "h w 3"."""
     from stepsight.pipeline.inputs import single
@@ -74,4 +88,4 @@ def whole(pipeline: DensePipeline, image: Tensor, task: str, **options: Any) -> 
     return pipeline(image.numpy(), task, **options)
 
 
-__all__ = ["drawing", "imported", "members_of", "recorded", "relative", "whole"]
+__all__ = ["drawing", "imported", "members_of", "latents_of", "recorded", "relative", "whole"]

@@ -233,11 +233,8 @@ def resize(x: Tensor, size: tuple[int, int], how: Resampling = "antialiased") ->
         return F.interpolate(x, size=size, mode=how.replace("_", "-"))
     if how == "pillow":
         return _as_pictures(x, size)
-    if how == "rounded":
-        bits = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)  # an 8-bit kernel on CPUs
-        bits = bits if x.device.type == "cpu" else bits.float()
-        grown = F.interpolate(bits, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return grown.to(x).round() / 127.5 - 1
+    if how == "rounded":  # as torchvision resizes 8-bit pictures
+        return resize((x + 1) * 127.5, size).round() / 127.5 - 1
     antialias = how == "antialiased"
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
