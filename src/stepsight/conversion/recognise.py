@@ -9,7 +9,9 @@ from stepsight.conversion.folders import INDEX
 from stepsight.conversion.foreign import Weights, read_tensors
 from stepsight.errors import UserError
 
-Format = Literal["stepsight", "folder", "generalist", "single-task", "dit", "depthfm"]
+Format = Literal[
+    "stepsight", "folder", "generalist", "single-task", "dit", "depthfm", "pix2gestalt"
+]
 
 # A single file of weights: who imports it, "module:function" of (Weights, Wishes).
 FILES = {
@@ -17,11 +19,12 @@ FILES = {
     "single-task": "stepsight.conversion.generalist:import_single",
     "dit": "stepsight.conversion.dit:import_dit",
     "depthfm": "stepsight.conversion.families.depthfm:import_depthfm",
+    "pix2gestalt": "stepsight.conversion.families.pix2gestalt:import_pix2gestalt",
 }
 SUPPORTED = (
     "Supported are class-conditional DiT checkpoints (DiT-XL-2-256x256.pt), the perception "
     "generalist (dit_moe_generalist.pt) and its single-task kin, DepthFM (depthfm-v1.ckpt), "
-    "folders in diffusers' layout, and stepsight runs."
+    "pix2gestalt (epoch=000005.ckpt), folders in diffusers' layout, and stepsight runs."
 )
 OTHERS = (  # the beginning of a key -> what a file with it seems to be
     ("down_blocks.", "a diffusers U-Net without its pipeline: give the whole folder"),
@@ -70,6 +73,8 @@ def _recognise_keys(weights: Weights) -> Format:
         return "dit" if kernel.shape[1] == LATENTS else "single-task"
     if "input_blocks.0.0.weight" in names and "ldm_hparams" in weights.beside:
         return "depthfm"
+    if "model.diffusion_model.input_blocks.0.0.weight" in names and "cc_projection.weight" in names:
+        return "pix2gestalt"
     seems = "of an unknown kind"
     for start, kind in OTHERS:
         if any(name.startswith(start) for name in names):

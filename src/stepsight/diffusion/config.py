@@ -88,7 +88,15 @@ else:  # with those of other packages, which are not imported to list them
     Sampler = Literal[(*SAMPLERS.built_in, *names("samplers"))]
     Conventions = Literal[("stepsight", *CONVENTIONS)]
 Spacing = Literal[
-    "trailing", "leading", "linspace", "respaced", "lcm", "log_snr", "karras", "custom"
+    "trailing",
+    "leading",
+    "leading_less",
+    "linspace",
+    "respaced",
+    "lcm",
+    "log_snr",
+    "karras",
+    "custom",
 ]
 SamplingSchedule = Literal[
     "trained",
@@ -103,7 +111,7 @@ SamplingSchedule = Literal[
 Starts = Literal["independent", "antithetic"]
 Views = Literal["none", "mirror", "mirror+shift"]
 # These say which noise levels are visited, so that no shift may move them on.
-EXACT_SPACINGS = ("leading", "respaced", "lcm", "log_snr", "karras", "custom")
+EXACT_SPACINGS = ("leading", "leading_less", "respaced", "lcm", "log_snr", "karras", "custom")
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class DiffusionSettings:
     multires_annealed: bool = True  # scale that strength by t (full at pure noise)
     sampler: Sampler = "ddim"  # how steps are taken
     spacing: Spacing = "trailing"  # of the steps
-    steps_offset: int = 1  # leading only: level of the last visit
+    steps_offset: int = 1  # leading, leading_less: level of the last visit
     sampling_times: tuple[float, ...] = ()  # custom only: the times visited, from 1.0 down
     sampling_schedule: SamplingSchedule = "trained"  # or visit the noise levels of this schedule
     final: Literal["clean", "first_level"] = "clean"  # where sampling ends: t = 0, or level 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings
 from stepsight.errors import UserError
-from stepsight.schedule import LEVELS, Schedule, named_schedule
+from stepsight.schedule import LEADING, LEVELS, Schedule, named_schedule
 
 LCM_SCALE = 10.0  # of levels, in the boundary weights of latent consistency models
 
@@ -47,7 +47,7 @@ def visited_times(
     if levels != trained:  # where the trained schedule is as noisy as `levels` is at `times`
         equally_noisy = trained.time_of_log_snr(levels.log_snr(times))
         times = torch.where(times == 0, 0.0, equally_noisy)
-        if settings.spacing != "leading":
+        if settings.spacing not in LEADING:
             times[0] = start
     return shifted(times, settings.sampling_shift)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from stepsight.errors import UserError, suggest
 from stepsight.models.config import ModelSettings, UNetSize
+from stepsight.models.joint import apart, attend_jointly, together
 from stepsight.models.layers import SplitConv2d
 from stepsight.noise_levels import LEVELS
 
@@ -93,10 +94,12 @@ class SplitUNet(nn.Module):
         encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
         part = self._conv_in.part(x, self._conv_in.in_channels - x.shape[1], bias=False)
         part = part + encoded[0].to(part.dtype)
-        given = self._conditioning(label.expand(len(x)))
+        given = self._conditioning(label.expand(len(x)), encoded)
         return self.unet(part, time, *given, return_dict=False)[0]
 
-    def _conditioning(self, label: Tensor) -> tuple[Tensor | None, ...]:
+    def _conditioning(
+        self, label: Tensor, encoded: tuple[Tensor, ...]
+    ) -> tuple[Tensor | None, ...]:
         """What the U-Net is given after image and time."""
         return (label,)
 
@@ -115,13 +118,16 @@ class TextUNet(SplitUNet):
     Where the configuration's `class_embed_type` is "projection", so is `switch` "labels+1 s", the
     numbers that tell such a U-Net its task, which it adds to the time embedding.
 
-    config: arguments of diffusers' class; its numbers of channels are replaced.
+    config: arguments of diffusers' class; its numbers of channels are replaced. Where it has
+    `places` above 1, these parts of the target are rows that attend to each other (`models.joint`).
     tokens: n. onward: whether it is told how much of the way from noise to data is done, in [0, 1],
     and answers the velocity towards data (as Lipman et al. 2023 count), where others are told the
     level and answer the velocity towards noise. tempered: whether self-attention over n places is
     softened by sqrt(log n / log 4n) (after Jin et al. 2023, eq. 10).
     Raises UserError for a configuration that diffusers refuses or that needs more input.
     """
+
+    further: dict[str, Any] = {}  # what its configuration holds besides diffusers' own
 
     def __init__(
         self,
@@ -136,7 +142,13 @@ class TextUNet(SplitUNet):
         kind = config.get("class_embed_type")
         projected = {"class_embed_type": SWITCHED} if kind == SWITCHED else {}
         _check(config, FIXED | {"num_class_embeds": None} | projected)
-        super().__init__(_construct(UNet2DConditionModel, config, target_channels, cond_channels))
+        places = config.get("places", 1)
+        config = {key: value for key, value in config.items() if key != "places"}
+        each = target_channels // places
+        super().__init__(_construct(UNet2DConditionModel, config, each, cond_channels))
+        self.places = places
+        if places > 1:
+            attend_jointly(self.unet, places)
         width = self.unet.config["cross_attention_dim"]
         if not isinstance(width, int):
             raise UserError(
@@ -162,11 +174,17 @@ class TextUNet(SplitUNet):
         features: Tensor | None = None,
         looked: Tensor | None = None,
     ) -> Tensor:
+        if self.places > 1:
+            encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
+            rows = apart(x, encoded, time, self.places)
+            return together(super().forward(*rows, features, looked), self.places)
         if not self.onward:
             return super().forward(x, cond, time, label, features, looked)
         return -super().forward(x, cond, 1 - time / LEVELS, label, features, looked)
 
-    def _conditioning(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _conditioning(
+        self, label: Tensor, encoded: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor | None]:
         return self.prompt[label], None if self.switch is None else self.switch[label]
 
 
@@ -212,6 +230,10 @@ def build_unet(
         if type(tokens) is not int or tokens < 1:
             raise UserError(f"model.unet: tokens is {tokens!r}, not a positive integer.")
         ways = {name: bool(config.pop(name, False)) for name in WAYS}
+        if "vision" in config:
+            from stepsight.models.seeing import SeeingUNet
+
+            return SeeingUNet(config, target_channels, cond_channels, labels)
         return TextUNet(config, target_channels, cond_channels, labels, tokens, **ways)
     if kind == CLASS:
         return ClassUNet(config, target_channels, cond_channels, labels)
@@ -225,8 +247,9 @@ def diffusers_config(net: TextUNet | ClassUNet) -> dict[str, Any]:
     config = {key: value for key, value in stored.items() if key in public}
     if not isinstance(net, TextUNet):
         return config
-    ways = {name: True for name in WAYS if getattr(net, name)}
-    return config | {"tokens": net.prompt.shape[1]} | ways
+    ways: dict[str, Any] = {name: True for name in WAYS if getattr(net, name)}
+    ways |= {"places": net.places} if net.places > 1 else {}
+    return config | {"tokens": net.prompt.shape[1]} | ways | net.further
 
 
 def _row(size: UNetSize) -> dict[str, Any]:

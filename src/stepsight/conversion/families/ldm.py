@@ -60,7 +60,7 @@ VAE_ONLY = {"double_z": True, "attn_resolutions": []}
 def unet_config(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
     """diffusers' configuration of a UNetModel of these arguments. Raises UserError, naming `where`
     and the argument, for what has no counterpart."""
-    _check(arguments, USED, IDLE, ONLY, where)
+    check(arguments, USED, IDLE, ONLY, where)
     given = _Given(arguments, where)
     channels = [given.number("model_channels") * times for times in given.numbers("channel_mult")]
     attended = [
@@ -113,9 +113,9 @@ def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def first_stage(weights: Weights, arguments: Mapping[str, Any], scale: float, where: str) -> VAE:
     """The VAE in a file, of these arguments of their AutoencoderKL, whose latents are multiplied by
     `scale`. Raises UserError for what has no counterpart, and where the two do not fit."""
-    _check(arguments, ("embed_dim", "ddconfig"), ("monitor", "lossconfig"), {}, where)
+    check(arguments, ("embed_dim", "ddconfig"), ("monitor", "lossconfig"), {}, where)
     sizes = arguments["ddconfig"]
-    _check(sizes, VAE_USED, VAE_IDLE, VAE_ONLY, where)
+    check(sizes, VAE_USED, VAE_IDLE, VAE_ONLY, where)
     given = _Given(sizes, where)
     latents, levels = given.number("z_channels"), given.numbers("ch_mult")
     if arguments["embed_dim"] != latents:
@@ -164,7 +164,7 @@ class _Given:
         return [*value]
 
 
-def _check(
+def check(
     given: Mapping[str, Any],
     used: tuple[str, ...],
     idle: tuple[str, ...],
