@@ -234,7 +234,7 @@ def resize(x: Tensor, size: tuple[int, int], how: Resampling = "antialiased") ->
     if how == "pillow":
         return _as_pictures(x, size)
     if how == "rounded":  # as torchvision resizes 8-bit pictures
-        return resize((x + 1) * 127.5, size).round() / 127.5 - 1
+        return resize(((x + 1) * 127.5).round(), size).round() / 127.5 - 1
     antialias = how == "antialiased"
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
