@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stepsight.errors import UserError
@@ -88,3 +88,14 @@ class Measure:
 
 
 Metrics = Mapping[str, Measure]
+
+
+def parts(metrics: Metrics, *names: str) -> Metrics:
+    """The metrics over parts of the pixels, each counted by a row of its own, `n_<part>`."""
+    return {
+        f"{metric}_{name}": replace(
+            row, label=f"{row.label} {name.replace('_', '-')}", count=f"n_{name}"
+        )
+        for metric, row in metrics.items()
+        for name in names
+    }

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from stepsight.metrics.config import Measure, Metrics
+from stepsight.metrics.config import Measure, Metrics, parts
 from stepsight.plugins import Registry
 
 Calibrated = Literal["intervals", "probability", "answers"]
@@ -123,17 +123,6 @@ class DepthSettings(TaskSettings):
     @property
     def loses_scale(self) -> bool:
         return self.range == "quantile"
-
-
-def parts(metrics: Metrics, *names: str) -> Metrics:
-    """The metrics over parts of the pixels, each counted by a row of its own, `n_<part>`."""
-    return {
-        f"{metric}_{name}": replace(
-            row, label=f"{row.label} {name.replace('_', '-')}", count=f"n_{name}"
-        )
-        for metric, row in metrics.items()
-        for name in names
-    }
 
 
 FLOW = {
