@@ -7,7 +7,7 @@ from pathlib import Path
 from stepsight import checkpoint
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families import FAMILIES, find_family
-from stepsight.conversion.recognise import FILES, recognise
+from stepsight.conversion.recognise import FILES, PARTS, recognise
 from stepsight.conversion.write import Converted, copied
 from stepsight.errors import UserError
 from stepsight.plugins import resolve
@@ -24,9 +24,12 @@ def import_published(path: Path, wishes: Wishes | None = None) -> Converted:
         converted = resolve(FILES[kind])(weights, wishes)
         converted.family = converted.family or kind
         return converted
+    named = ("vae", "scheduler") if kind == "parts" else ()
     for flag in ("vae", "size", "scheduler", "task"):
-        if getattr(wishes, flag):
+        if getattr(wishes, flag) and flag not in named:
             raise UserError(f"--{flag} is for weights in one file; {path} is a folder ({kind}).")
+    if kind == "parts":
+        return resolve(PARTS)(path, wishes)
     if kind == "stepsight":
         return copied(checkpoint.read(path, lazy=True))
     from stepsight.conversion.families.source import Source  # diffusers

@@ -10,7 +10,7 @@ from stepsight.conversion.foreign import Weights, read_tensors
 from stepsight.errors import UserError
 
 Format = Literal[
-    "stepsight", "folder", "generalist", "single-task", "dit", "depthfm", "pix2gestalt"
+    "stepsight", "folder", "parts", "generalist", "single-task", "dit", "depthfm", "pix2gestalt"
 ]
 
 # A single file of weights: who imports it, "module:function" of (Weights, Wishes).
@@ -21,6 +21,9 @@ FILES = {
     "depthfm": "stepsight.conversion.families.depthfm:import_depthfm",
     "pix2gestalt": "stepsight.conversion.families.pix2gestalt:import_pix2gestalt",
 }
+# A U-Net beside what it was trained from, likewise of (Path, Wishes); where several may lie.
+PARTS = "stepsight.conversion.families.genpercept:import_parts"
+SEVERAL = "weights/genpercept-models"
 SUPPORTED = (
     "Supported are class-conditional DiT checkpoints (DiT-XL-2-256x256.pt), the perception "
     "generalist (dit_moe_generalist.pt) and its single-task kin, DepthFM (depthfm-v1.ckpt), "
@@ -56,6 +59,8 @@ def _recognise_folder(path: Path) -> Format:
         return "stepsight"
     if (path / INDEX).is_file():
         return "folder"
+    if (path / SEVERAL).is_dir() or (path / "diffusion_pytorch_model.safetensors").is_file():
+        return "parts"
     inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise UserError(
         f"{path} is a folder with {inside}: no stepsight run and no diffusers pipeline. For a "

@@ -128,7 +128,7 @@ class DiffusionSettings:
     density_std: float = 1.0  # logit_normal only
     shift: float = 1.5  # t = shift u / (1 + (shift - 1) u): above 1 moves towards noise
     objective: Literal["denoising", "end_to_end"] = "denoising"  # end_to_end: see docs/recipes.md
-    told: int | None = None  # end_to_end only: the level that the network is told; None: the noisiest
+    told: int | None = None  # end_to_end only: the level the network is told; None: the noisiest
     variance: Literal["ignored", "trained"] = "ignored"  # learned variance, where the model has one
     weighting: Literal["uniform", "min_snr"] = "uniform"  # of errors by noise level
     min_snr_gamma: float = 5.0  # min_snr only: from this signal-to-noise ratio up errors weigh less

@@ -45,6 +45,7 @@ class Family:
 
 MARIGOLD = f"{HERE}.marigold"
 LOTUS = f"{HERE}.lotus"
+GENPERCEPT = f"{HERE}.genpercept"
 # In the order in which names are tried: those of more words first.
 FAMILIES: dict[str, Family] = {
     "e2e-ft-normals": Family(f"{MARIGOLD}:e2e_normals", ("MarigoldPipeline",), ("e2e", "normal")),
@@ -57,6 +58,15 @@ FAMILIES: dict[str, Family] = {
     ),
     "marigold-normals": Family(f"{MARIGOLD}:normals", ("MarigoldNormalsPipeline",)),
     "marigold-intrinsics": Family(f"{HERE}.iid:intrinsics", ("MarigoldIntrinsicsPipeline",)),
+    "genpercept-disparity": Family(
+        f"{GENPERCEPT}:disparity", ("GenPerceptPipeline",), ("genpercept", "disparity")
+    ),
+    "genpercept-normals": Family(
+        f"{GENPERCEPT}:normals", ("GenPerceptPipeline",), ("genpercept", "normal")
+    ),
+    "genpercept-depth": Family(
+        f"{GENPERCEPT}:depth", ("GenPerceptPipeline",), ("genpercept", "depth")
+    ),
     "lotus-disparity-g": Family(f"{LOTUS}:disparity", ("LotusGPipeline",), ("lotus", "disparity")),
     "lotus-disparity-d": Family(f"{LOTUS}:disparity", ("LotusDPipeline",), ("lotus", "disparity")),
     "lotus-normals-g": Family(f"{LOTUS}:normals", ("LotusGPipeline",), ("lotus", "normal")),

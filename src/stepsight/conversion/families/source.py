@@ -60,6 +60,8 @@ class Source:
     unet: Mapping[str, Any]  # unet/config.json
     assumed: list[str] = field(default_factory=list)
     written: Mapping[str, Any] = field(default_factory=dict)  # what an export said besides
+    weights: Path | None = None  # the U-Net's folder, and
+    schedule: Mapping[str, Any] | None = None  # scheduler_config.json, where they lie elsewhere
 
     @classmethod
     def of(cls, path: Path, found: Found) -> Self:
@@ -102,6 +104,10 @@ class Source:
         settings, assumed = read_scheduler(self.path / "scheduler" / SCHEDULER)
         self.assumed.extend(f"{SCHEDULER}: {sentence}" for sentence in assumed)
         return settings
+
+    def scheduler_file(self) -> Mapping[str, Any]:
+        """scheduler_config.json."""
+        return self.schedule or read_json(self.path / "scheduler" / SCHEDULER)
 
     def run(
         self,
@@ -159,7 +165,7 @@ class Source:
             meta={
                 "published": {
                     "index": self.index,
-                    "scheduler": self._scheduler_file(),
+                    "scheduler": self.scheduler_file(),
                     "channels": self.unet.get("in_channels", CHANNELS),
                 }
             },
@@ -177,7 +183,7 @@ class Source:
     ) -> Weights:
         """The U-Net's weights and what stands for each label row, or one row of it for all, under
         the names of `net`."""
-        part = read_part(self.path / "unet", *WEIGHTS)
+        part = read_part(self.weights or self.path / "unet", *WEIGHTS)
         ours = {f"unet.{name}": value for name, value in change(part.tensors).items()}
         for name, rows in labels.items():
             if rows is not None:
@@ -192,9 +198,6 @@ class Source:
             return _multiple(side * 3 / 4, downsample), _multiple(side, downsample)
         square = _multiple((self.unet.get("sample_size") or 64) * downsample, downsample)
         return square, square
-
-    def _scheduler_file(self) -> dict[str, Any]:
-        return read_json(self.path / "scheduler" / SCHEDULER)
 
 
 def without_target(weights: Weights) -> Weights:
