@@ -1,4 +1,4 @@
-"""The published alignment of an ensemble, for comparison: that of Marigold (Ke et al. 2024).
+"""Published rules of merging, for comparison: the alignment of Marigold (Ke et al. 2024) foremost.
 
 It minimises, over scales and shifts, the sum over pairs of the RMS difference, plus a small penalty
 on how far the median map is from spanning [0, 1]. The optimum of that cost is the collapsed one:
@@ -13,32 +13,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stepsight.ensemble.central import pick
+
 REGULARISER = 0.02  # all four: diffusers' MarigoldDepthPipeline.ensemble_depth
 ITERATIONS = 2
 TOLERANCE = 1e-3
 LONGEST_SIDE = 1024
+LEAST_ANGLE = 0.999  # its cosine: GeoWizard's ensemble_normals
 
 
-def merge_published(members: Tensor, longest: int = LONGEST_SIDE) -> tuple[Tensor, Tensor]:
+def merge_published(
+    members: Tensor, longest: int = LONGEST_SIDE, together: bool = False
+) -> tuple[Tensor, Tensor]:
     """Merge members "e b 1 h w": (merged in [0, 1], uncertainty in the same units), "b 1 h w".
 
-    longest: the longest side at which they are aligned, in pixels. The two iterations are so few
+    longest: the longest side at which they are aligned, in pixels; 0: as they are. together:
+    minimise the RMS difference of all pairs taken together, as Marigold's first release and
+    GeoWizard do, in the place of the sum of each pair's. The two iterations are so few
     that the answer follows the last bits of the input: give what was published, maps in [0, 1].
     """
-    merged = [align_published(maps[:, 0], longest)[:2] for maps in members.unbind(1)]
+    merged = [align_published(maps[:, 0], longest, together)[:2] for maps in members.unbind(1)]
     values, deviation = (torch.stack(part)[:, None] for part in zip(*merged, strict=True))
     return values, deviation
 
 
 def align_published(
-    maps: Tensor, longest: int = LONGEST_SIDE
+    maps: Tensor, longest: int = LONGEST_SIDE, together: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Merge maps "e h w": (median stretched to [0, 1], median deviation, scale "e", shift "e").
 
     Rounding follows the original: parameters float64, maps float32, the lower of two middle values
     as the median.
     """
-    scale, shift = (part.to(maps) for part in fit(_downsize(maps.float(), longest)))
+    small = _downsize(maps.float(), longest)
+    scale, shift = (part.to(maps) for part in fit(small, together=together))
     aligned = scale[:, None, None] * maps + shift[:, None, None]
     merged = aligned.median(dim=0).values
     deviation = (aligned - merged).abs().median(dim=0).values
@@ -47,7 +55,9 @@ def align_published(
     return (merged - low) / width, deviation / width, scale / width, (shift - low) / width
 
 
-def fit(maps: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
+def fit(
+    maps: Tensor, iterations: int = ITERATIONS, together: bool = False
+) -> tuple[Tensor, Tensor]:
     """Scale and shift "e" float64, from every member's own range by BFGS on `cost`."""
     from scipy.optimize import minimize  # slow to import, needed for this rule alone
 
@@ -55,7 +65,7 @@ def fit(maps: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
     scale = 1 / (high - low).clamp_min(1e-6)
     start = torch.cat([scale, -scale * low]).cpu().numpy().astype(np.float64)
     optimum = minimize(
-        lambda parameters: cost(parameters, maps),
+        lambda parameters: cost(parameters, maps, together),
         start,
         method="BFGS",
         tol=TOLERANCE,
@@ -65,21 +75,41 @@ def fit(maps: Tensor, iterations: int = ITERATIONS) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def cost(parameters: np.ndarray, maps: Tensor) -> float:
-    """Sum over pairs of the RMS difference, plus how far the median map is from spanning [0, 1]."""
+def cost(parameters: np.ndarray, maps: Tensor, together: bool = False) -> float:
+    """Sum over pairs of the RMS difference, or that of all pairs together, plus how far the median
+    map is from spanning [0, 1]."""
     scale, shift = torch.from_numpy(parameters).to(maps).chunk(2)
     aligned = scale[:, None, None] * maps + shift[:, None, None]
     pairs = torch.combinations(torch.arange(len(maps))).tolist()
-    distance = sum((aligned[i] - aligned[j]).square().mean().sqrt().item() for i, j in pairs)
+    apart = [aligned[i] - aligned[j] for i, j in pairs]
+    distance = _rms(torch.stack(apart)) if together else sum(map(_rms, apart))
     merged = aligned.median(dim=0).values
     misfit = merged.min().abs().item() + (1 - merged.max()).abs().item()
     return distance + REGULARISER * misfit
 
 
+def _rms(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()
+
+
 def _downsize(maps: Tensor, longest: int) -> Tensor:
     """Nearest-neighbour to a longest side of at most `longest`."""
     h, w = maps.shape[1:]
-    if max(h, w) <= longest:
+    if not longest or max(h, w) <= longest:
         return maps
     size = [side * longest // max(h, w) for side in (h, w)]
     return F.interpolate(maps[None], size=size, mode="nearest-exact")[0]
+
+
+def merge_published_normals(normals: Tensor) -> Tensor:
+    """Of unit vectors "e b 3 h w" the member, "b 3 h w", that is nearest to their mean over the
+    whole image, as GeoWizard has it (Fu et al. 2024): the mean is that of azimuth and inclination,
+    whose seam is at azimuth pi; near are small sums of angles, each within 2.6 to 177.4 degrees.
+    """
+    x, y, z = normals.unbind(2)
+    azimuth = torch.atan2(y, x).mean(dim=0)
+    inclination = torch.atan2(torch.hypot(x, y), z).mean(dim=0)
+    ring, height = inclination.sin(), inclination.cos()
+    centre = torch.stack([ring * azimuth.cos(), ring * azimuth.sin(), height], dim=1)
+    cosine = (normals * centre).sum(dim=2).clamp(-LEAST_ANGLE, LEAST_ANGLE)
+    return pick(normals, cosine.arccos().sum(dim=(2, 3)).argmin(dim=0))

@@ -20,9 +20,9 @@ from stepsight.errors import UserError, suggest
 Which = Literal["published", "stepsight"]
 Fit = Literal["area", "longest", "longest_scaled", "square", "multiples"]
 # bilinear with antialiasing (rounded: of 8 bits to 8 bits) or without, the nearest pixel as
-# torch has it in two ways, or bilinear by Pillow
+# torch has it in two ways, or by Pillow, bilinear or bicubic
 Resampling = Literal[
-    "antialiased", "rounded", "bilinear", "nearest", "nearest_exact", "pillow"
+    "antialiased", "rounded", "bilinear", "nearest", "nearest_exact", "pillow", "pillow_cubic"
 ]
 OWN = "stepsight"
 
@@ -50,6 +50,7 @@ class Profile:
     resize_task: Mapping[str, Resampling] = field(default_factory=dict)  # by task, in place of it
     resize_mask: Resampling = "antialiased"  # of masks that are given, then cut at one half
     resize_output: Resampling = "antialiased"
+    resize_answer: Mapping[str, Resampling] = field(default_factory=dict)  # by task, in its place
     # of the codec, what the network sees; the members of a seed see the same sample
     posterior: Literal["mean", "sample"] = "mean"
     clip: bool = False  # decoded pictures to [-1, 1], before depth is read as their channels' mean
@@ -65,15 +66,18 @@ class Profile:
         for key, value in (stored or {}).items():
             if key not in hints:
                 raise UserError(f"profile: there is no '{key}'.{suggest(key, hints)}")
-            choices = get_args(Resampling if key == "resize_task" else hints[key])
-            for one in value.values() if key == "resize_task" else [value]:
+            by_task = key in ("resize_task", "resize_answer")
+            choices = get_args(Resampling if by_task else hints[key])
+            for one in value.values() if by_task else [value]:
                 if isinstance(one, str) and key != "name" and one not in choices:
                     raise UserError(f"profile: {key} is {one!r}; choose from {', '.join(choices)}.")
         return cls(**(stored or {}))
 
     def of_task(self, task: str) -> Self:
-        """With what holds for the inputs of one task."""
-        return replace(self, resize_input=self.resize_task.get(task, self.resize_input))
+        """With what holds for the inputs and answers of one task."""
+        seen = self.resize_task.get(task, self.resize_input)
+        answered = self.resize_answer.get(task, self.resize_output)
+        return replace(self, resize_input=seen, resize_output=answered)
 
     @property
     def own(self) -> bool:

@@ -307,7 +307,8 @@ class DensePipeline:
         the run's calibration says."""
         task = self.tasks[prediction.task]
         scale = self.calibration.get(task.name, 1.0)
-        return brought_back(prediction, task, grid_of(batch), scale, self.profile)
+        profile = self.profile.of_task(task.name)
+        return brought_back(prediction, task, grid_of(batch), scale, profile)
 
     @torch.inference_mode()
     def sample(

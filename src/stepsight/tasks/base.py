@@ -231,22 +231,22 @@ def resize(x: Tensor, size: tuple[int, int], how: Resampling = "antialiased") ->
         return x
     if how in ("nearest", "nearest_exact"):
         return F.interpolate(x, size=size, mode=how.replace("_", "-"))
-    if how == "pillow":
-        return _as_pictures(x, size)
+    if how in ("pillow", "pillow_cubic"):
+        return _as_pictures(x, size, cubic=how == "pillow_cubic")
     if how == "rounded":  # as torchvision resizes 8-bit pictures
         return resize(((x + 1) * 127.5).round(), size).round() / 127.5 - 1
     antialias = how == "antialiased"
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def _as_pictures(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """By Pillow's bilinear filter, channel by channel: pictures in [-1, 1] that came from 8 bits go
-    back to them, as publishers resize files; others as floats."""
+def _as_pictures(x: Tensor, size: tuple[int, int], cubic: bool) -> Tensor:
+    """By Pillow's bilinear or bicubic filter, channel by channel: pictures in [-1, 1] that came
+    from 8 bits go back to them, as publishers resize files; others as floats."""
     levels = (x + 1) * 127.5
     whole = bool(((levels - levels.round()).abs() < 1e-3).all() and levels.amin() > -1e-3)
     whole = whole and bool(levels.amax() < 255 + 1e-3)
     source = (levels.round().to(torch.uint8) if whole else x.float()).cpu().flatten(0, 1).numpy()
-    across = size[::-1], Image.Resampling.BILINEAR
+    across = size[::-1], Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
     shrunk = [np.array(Image.fromarray(part).resize(*across)) for part in source]
     y = torch.from_numpy(np.stack(shrunk)).to(x)
     return (y / 127.5 - 1 if whole else y).unflatten(0, x.shape[:2])

@@ -110,7 +110,10 @@ class DepthSettings(TaskSettings):
     merge_by: Literal[
         "median", "mean", "medoid", "published", "unaligned_median", "unaligned_mean"
     ] = "median"
-    merge_resolution: int = 1024  # published: longest side, in pixels, at which members are aligned
+    # published: longest side, in pixels, at which members are aligned; 0: as they are
+    merge_resolution: int = 1024
+    # published: what is minimised sums each pair's RMS difference, or is that of all together
+    merge_pairs: Literal["each", "together"] = "each"
     merge_range: Literal["unit", "target"] = "unit"  # published: align them in [0, 1] or [-1, 1]
 
     @property
@@ -251,8 +254,9 @@ class NormalsSettings(TaskSettings):
     # of the target
     axes: Literal["right_down_forward", "right_up_back", "left_up_back"] = "right_down_forward"
     clip: bool = False  # samples to [-1, 1] before they are normalised, as published models are
-    # mean: direction of the sum; closest: the member nearest to it, pixel by pixel (Marigold)
-    merge_by: Literal["mean", "closest"] = "mean"
+    # mean: direction of the sum; closest: the member nearest to it, pixel by pixel (Marigold);
+    # whole: the member whose angles to the mean of all angles have the least sum (GeoWizard)
+    merge_by: Literal["mean", "closest", "whole"] = "mean"
 
 
 @dataclass(frozen=True)

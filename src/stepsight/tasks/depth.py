@@ -198,7 +198,10 @@ class Depth(Task, DepthSettings):
     def rescale(
         self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
     ) -> Tensor:
-        return self._uncurve(resize(self._curve(values), size, how))
+        y = resize(self._curve(values), size, how)
+        if self.stretch:  # filters may overshoot
+            y = y.clamp(*self._range(y))
+        return self._uncurve(y)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         """Depth known up to scale and shift is first fitted to `like`, so that a colour is the same
@@ -224,7 +227,8 @@ class Depth(Task, DepthSettings):
         """(merged, spread), "b 1 h w", of "e b 1 h w" by `merge_by`. Metres are not aligned."""
         if self.merge_by == "published":
             maps = (members + 1) / 2 if self.merge_range == "unit" else members
-            x, spread = ensemble.merge_published(maps, self.merge_resolution)
+            how = self.merge_resolution, self.merge_pairs == "together"
+            x, spread = ensemble.merge_published(maps, *how)
             return 2 * x - 1, 2 * spread
         reduce = REDUCTIONS[self.merge_by]
         if self.range == "quantile" and not self.merge_by.startswith("unaligned"):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stepsight.colours import colour_normals, veil
-from stepsight.ensemble import closest, merge_directions
+from stepsight.ensemble import closest, merge_directions, merge_published_normals
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.normals import normals_rows
 from stepsight.metrics.protocol import Protocol
@@ -60,7 +60,11 @@ class Normals(Task, NormalsSettings):
     def merge(self, members: Tensor) -> Prediction:
         directions = F.normalize(self._clipped(members[:, :, :3]), dim=2)
         x, spread = merge_directions(directions)
-        prediction = self.decode(closest(directions, x) if self.merge_by == "closest" else x)
+        if self.merge_by == "closest":
+            x = closest(directions, x)
+        elif self.merge_by == "whole":  # of the opposite vectors, as published
+            x = -merge_published_normals(-directions)
+        prediction = self.decode(x)
         prediction.uncertainty = spread if len(members) > 1 else None
         return prediction
 
