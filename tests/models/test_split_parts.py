@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stepsight.models.config import DiTSize
 from stepsight.models.dit import DiTBlock
-from stepsight.models.split import Block, ChannelNorm, Residual
+from stepsight.models.split import Block, ChannelNorm, ResidualBlock
 
 
 def noise(*shape: int, seed: int = 7) -> Tensor:
@@ -22,7 +22,7 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("embedding", [0, 16])
 def test_a_residual_block_starts_as_the_identity_and_is_modulated(embedding: int):
-    block = Residual(8, embedding)
+    block = ResidualBlock(8, embedding)
     x = noise(2, 8, 6, 10)
     told = noise(2, 16) if embedding else None
     assert torch.equal(block(x, told), x)

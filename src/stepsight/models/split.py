@@ -66,7 +66,7 @@ class PlanarConv2d(nn.Conv2d):
         return out.contiguous(memory_format=torch.channels_last)
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions; with an embedding, scale and shift between them (adaLN).
 
     The second convolution starts at zero, so the block starts as the identity.
@@ -270,7 +270,7 @@ def _maybe(channels: int, make) -> nn.Module | None:  # noqa: ANN001
 
 
 def _residuals(channels: int, count: int, embedding: int = 0) -> nn.ModuleList:
-    return nn.ModuleList(Residual(channels, embedding) for _ in range(count))
+    return nn.ModuleList(ResidualBlock(channels, embedding) for _ in range(count))
 
 
 def _through(blocks: nn.ModuleList, x: Tensor, embedding: Tensor | None = None) -> Tensor:

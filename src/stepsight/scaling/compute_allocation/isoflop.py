@@ -57,7 +57,7 @@ class Polynomial(Form):
 
 
 @dataclass(frozen=True)
-class Profile:
+class IsoFlopProfile:
     """The runs of one budget and the lowest point of their parabola."""
 
     budget: float
@@ -74,7 +74,7 @@ class Profile:
 class Isoflop:
     """Profiles and the laws N* = G C^a, D* = H C^b through those whose optimum lies inside."""
 
-    profiles: tuple[Profile, ...]
+    profiles: tuple[IsoFlopProfile, ...]
     a: float
     G: float
     b: float
@@ -177,7 +177,7 @@ def _fitted(degree: int, u: Array, v: Array, weights: Array) -> Array:
     return q.reshape(len(v), len(weights), degree + 1)
 
 
-def _profiles(runs: _Runs) -> list[Profile]:
+def _profiles(runs: _Runs) -> list[IsoFlopProfile]:
     (at,), (loss,) = runs.lowest(runs.loss[None])
     level, slope = runs.log_samples.T
     columns = {
@@ -191,7 +191,7 @@ def _profiles(runs: _Runs) -> list[Profile]:
         "shift": _shifts(runs, at),
     }
     rows = zip(*(np.asarray(column).tolist() for column in columns.values()))
-    return [Profile(**dict(zip(columns, row))) for row in rows]
+    return [IsoFlopProfile(**dict(zip(columns, row))) for row in rows]
 
 
 def _shifts(runs: _Runs, at: Array) -> Array:
@@ -230,7 +230,7 @@ def _redrawn(runs: _Runs, count: int, seed: int) -> Array:
     return losses
 
 
-def _warnings(profiles: Sequence[Profile], total: float) -> list[str]:
+def _warnings(profiles: Sequence[IsoFlopProfile], total: float) -> list[str]:
     notes = []
     out = [f"{profile.budget:.3g}" for profile in profiles if not profile.inside]
     if out:
