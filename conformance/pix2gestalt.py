@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,21 +30,22 @@ def pix2gestalt(folder: Path) -> Differences:
             _, members, scale, eta = given[f"{case}_arguments"].tolist()
             nfe = len(stored[f"{case}_timesteps"])
             pipeline = published.sampling(guidance=scale, eta=eta)
+            codec: Any = pipeline.codec
             process = pipeline.diffusion
             image, mask = given[f"{case}_image"].numpy(), given[f"{case}_mask"].numpy() > 0
             steps = given[f"{case}_step_noise"].movedim(1, 0)
             with (
                 drawing(given[f"{case}_noise"], steps),
                 recorded(SeeingUNet, "encode") as encoded,
-                recorded(pipeline.codec, "encode") as latents,
+                recorded(codec, "encode") as latents,
                 recorded(Diffusion, "sample") as walked,
-                recorded(pipeline.codec, "decode") as decoded,
+                recorded(codec, "decode") as decoded,
             ):
                 pipeline(image, "amodal", mask=mask, nfe=nfe, members=int(members))
             ours = {
                 "timesteps": process.schedule.condition(process.times(nfe)[:-1]),
                 "cross_attention": encoded[0][1],
-                "concat": torch.cat(latents, dim=1) / pipeline.codec.scale,
+                "concat": torch.cat(latents, dim=1) / codec.scale,
                 "latents": walked[0],
                 "decoded": decoded[0][:1],
             }

@@ -171,8 +171,10 @@ def _cost(
         more = torch.zeros(1, features, *cells) if features else None
         again = torch.zeros(1, layout.looked, cells[0] // 2, cells[1] // 2)
         seen = {"looked": (again, None)} if looks and getattr(net, "looks", False) else {}
+        picture = torch.zeros(1, 3, *cells)  # at any size: a network squares it
+        told = {"picture": picture} if getattr(net, "sees_picture", False) else {}
         with FlopCounterMode(display=False) as encoding:
-            encoded = net.encode(cond, label, more)
+            encoded = net.encode(cond, label, more, **told)
         with FlopCounterMode(display=False) as calling:
             net(torch.zeros(1, layout.target, *cells), encoded, torch.zeros(1), label, **seen)
         with FlopCounterMode(display=False) as reading:

@@ -61,6 +61,11 @@ class DenseObjective:
             open_latents(spec, codec, present=True)
         with torch.device("meta"):
             net = build_network(config, tasks, codec)
+        if getattr(net, "sees_picture", False):
+            raise UserError(
+                f"model.name {config.model.name}: a U-Net told what CLIP sees is imported to be "
+                "asked, and cannot be trained here. Choose another model."
+            )
         check_sizes(net, spec.every_size(), codec.downsample)
         if parent is not None:
             weights = adapt(parent, net, Layout.of(tasks, codec), codec)
