@@ -79,7 +79,8 @@ def _found(path: Path, asked: str | None) -> tuple[Path, Path, str]:
         if asked not in there:
             said = f"has no U-Net of {asked}" if asked else "holds several U-Nets"
             raise UserError(
-                f"{path / MODELS} {said}: name one of {', '.join(there) or 'none'} with --family."
+                f"{path / MODELS} {said}: name one of {', '.join(there) or 'none'} with --family. "
+                f"The variant with a DPT head is not supported."
             )
         return path, path / MODELS / UNETS[asked], asked
     asked = asked or next((name for name, unet in UNETS.items() if unet == path.name), None)
