@@ -55,6 +55,10 @@ def steep(gain: float) -> Function:
     return lambda x, told: torch.sin(gain * x) + 0.3 * torch.sin(gain * x.roll(1, dims=-1))
 
 
+def with_variance(x: Tensor, told: float) -> Tensor:
+    return torch.cat([smooth(x, told), torch.tanh(smooth(x.flip(-1), told))], dim=1)
+
+
 def draw(i: int) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(i))
 
@@ -188,10 +192,14 @@ def ddim_amplified() -> Differences:
 
 @row("sampler", "DDPMScheduler", oracle=ORACLE, bar=1e-5)
 def ddpm() -> Differences:
-    """Ancestral steps with the same noise; variance fixed_large with linspace alone, as in other
-    spacings it draws in its last step too, which is refused."""
-    large = over("DDPMScheduler", V, ["linspace"], keys={"variance_type": "fixed_large", **LATENT})
-    return over("DDPMScheduler", keys=LATENT) | {"fixed_large": max(large.values())}
+    """Ancestral steps with the same noise; the variances fixed_large and learned_range with
+    linspace alone, as in other spacings they draw in the last step too, which is refused."""
+    name, linspace = "DDPMScheduler", ["linspace"]
+    large = over(name, V, linspace, keys={"variance_type": "fixed_large", **LATENT})
+    learned = {"variance_type": "learned_range", "timestep_spacing": "linspace", **SD, **LATENT}
+    varied = max(beside({"_class_name": name, **learned}, n, with_variance) for n in COUNTS)
+    found = {"fixed_large": max(large.values()), "learned_range": varied}
+    return over(name, keys=LATENT) | found
 
 
 @row("sampler", "LCMScheduler", oracle=ORACLE, bar=1e-6)

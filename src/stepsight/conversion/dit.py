@@ -23,7 +23,7 @@ from stepsight.coding import Layout
 from stepsight.config import RunConfig
 from stepsight.conversion.adapt import layout_of
 from stepsight.conversion.foreign import Weights, compare
-from stepsight.conversion.scheduler import read_settings
+from stepsight.conversion.scheduler import read_scheduler, read_settings
 from stepsight.conversion.write import Converted
 from stepsight.data.readers.config import ImageFolderSettings
 from stepsight.diffusion.config import DiffusionSettings
@@ -190,6 +190,7 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
         f"the last of {rows} label rows is that of no class",
         f"guidance {diffusion.guidance:g} of the first {diffusion.guided_channels} of "
         f"{VAE.latents} latent channels, as in the authors' sample.py; --guidance 1 is off",
+        *(read_scheduler(wishes.scheduler)[1] if wishes.scheduler else ()),
     ]
     return converted
 
