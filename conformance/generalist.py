@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -26,7 +29,7 @@ from conformance.rows import Differences, arrays, row
 from stepsight.coding import Layout
 from stepsight.conversion.dit import VAE, Wishes
 from stepsight.conversion.foreign import read_tensors
-from stepsight.conversion.generalist import import_generalist
+from stepsight.conversion.generalist import BESIDE, import_generalist
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.inputs import single
 from stepsight.tasks.table import build_tasks
@@ -38,6 +41,18 @@ FILE = Path("checkpoint", "dit_moe_generalist.pt")
 RUNS = {"depth": ["depth"], "amodal": ["amodal"], "flow": ["flow_u", "flow_v"]}
 CASES = (("a", 1), ("a", 2), ("a", 4), ("b", 4), ("c", 1))  # 64x64, 60x80, 44x152; steps
 ORDERS = {"usual": torch.contiguous_format, "last": torch.channels_last}  # of channels in memory
+SIZES = (
+    (64, 64),
+    (60, 80),
+    (241, 319),
+    (375, 1242),
+    (352, 1216),
+    (480, 640),
+    (1024, 1024),
+    (1080, 1920),
+    (97, 33),
+    (384, 512),
+)
 Arrays = dict[str, Tensor]
 
 
@@ -131,3 +146,56 @@ def forward(folder: Path) -> Differences:
     wide = net.double()(x[:, 8:].double(), x[:, :8].double(), t, label)
     exact = relative(wide, theirs["forward_float64"])
     return {"float32": relative(plain, theirs["forward"]), "float64, times 1e7": 1e7 * exact}
+
+
+def squashed(task: str, image: Tensor, second: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Picture and prompt "1 3 64 64" by the release's calls: its readers', then its script's."""
+    to = partial(F.interpolate, size=(64, 64))
+    if task == "depth":
+        return to(image, mode="nearest-exact"), torch.ones(1, 3, 64, 64)
+    picture = to(image.double(), mode="bilinear", align_corners=False).float()
+    if task == "amodal":
+        return picture, to(mask * 2 - 1, mode="nearest").expand(-1, 3, -1, -1)
+    return picture, to(second.double(), mode="bilinear", align_corners=False).float()
+
+
+@row(
+    "profile",
+    "generalist",
+    oracle="diffusers 0.42 DDIMScheduler, AutoencoderKL; torch's resizing as the release calls it",
+    bar=1e-5,
+    golden=GOLDEN,
+    needs=("diffusers",),
+)
+def release(folder: Path) -> Differences:
+    """Members after 50 steps from pictures of ten sizes, the network being ours."""
+    from diffusers import AutoencoderKL, DDIMScheduler  # pyright: ignore[reportPrivateImportUsage]
+
+    given, found = arrays(folder / "inputs.npz"), {}
+    parts = folder / FILE.parent / BESIDE
+    vae: Any = AutoencoderKL.from_pretrained(parts / "vae")
+    scheduler: Any = DDIMScheduler.from_pretrained(parts / "scheduler")
+    scheduler.set_timesteps(50)
+    draw = torch.Generator().manual_seed(0)
+    with opened(folder, given, "usual") as pipeline:
+        pipeline = pipeline.profiled("published")
+        for (height, width), task in zip(SIZES, cycle(RUNS)):
+            pixels = torch.randint(0, 256, (2, height, width, 3), generator=draw).byte()
+            mask = torch.rand(height, width, generator=draw) > 0.5
+            image, second = (x.permute(2, 0, 1)[None].float() / 255 * 2 - 1 for x in pixels)
+            both = squashed(task, image, second, mask[None, None].float())
+            cond = torch.cat([vae.encode(x).latent_dist.mean * 0.18215 for x in both], dim=1)
+            theirs = []
+            for label in range(*pipeline.layout.span(task).indices(4)):
+                x = torch.stack([given[f"noise_{seed}"] for seed in (7, 8)])
+                for t in scheduler.timesteps:
+                    asked_of = cond.expand(2, -1, -1, -1), t.expand(2), torch.tensor([label] * 2)
+                    v = pipeline.net(x, *asked_of)[:, :4]
+                    x = scheduler.step(v, t, x).prev_sample
+                decoded = vae.decode(x / 0.18215).sample
+                theirs.append(decoded if task == "amodal" else decoded.mean(1, keepdim=True))
+            a, b = pixels.numpy()
+            batch = single(a, pipeline.task(task), second=b, mask=mask.numpy())
+            ours = pipeline.sample(batch, task, nfe=50, members=2)[:, 0]
+            found[f"{task} {height}x{width}"] = relative(ours, torch.cat(theirs, dim=1))
+    return found
