@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stepsight.errors import UserError
 
+VISION, PROCESSOR = "image_encoder", "feature_extractor"  # folders of a pipeline
 # Parts of names in order: theirs, ours.
 TRANSFORMERS = (
     ("vision_model.embeddings.class_embedding", "cls_token"),
@@ -76,6 +77,18 @@ def to_transformers(ours: Mapping[str, Tensor]) -> Weights:
         for part, chunk in zip("qkv", value.chunk(3), strict=True):
             named = published.replace("attn.qkv", f"self_attn.{part}_proj")
             theirs[named] = chunk.contiguous()
+    return theirs
+
+
+def to_openai(ours: Mapping[str, Tensor]) -> Weights:
+    """The way back to OpenAI's layout, without its "visual."."""
+    theirs: Weights = {}
+    for name, value in ours.items():
+        for _ in range(NEW_AXES.get(name, 0)):
+            value = value[0]
+        theirs[_renamed(name, [pair[::-1] for pair in OPENAI])] = value.contiguous()
+    if "head.weight" in theirs:
+        theirs["proj"] = theirs.pop("head.weight").T.contiguous()
     return theirs
 
 

@@ -13,8 +13,9 @@ from stepsight.cli.convert import new_folder, print_notes
 class Args:
     """A checkpoint in a published layout."""
 
-    # facebookresearch/DiT, or a folder in diffusers' layout: as it was imported, else a Marigold
-    format: Literal["dit", "folder", "marigold"]
+    # facebookresearch/DiT; a folder in diffusers' layout: as it was imported, else a Marigold; one
+    # file of latent diffusion, as it was imported
+    format: Literal["dit", "folder", "marigold", "ldm"]
     checkpoint: str  # run folder or step folder
     out: Path  # folder to make
 
@@ -24,11 +25,11 @@ def run(args: Args) -> int:
     from stepsight import checkpoint
     from stepsight.conversion.dit import export_dit
     from stepsight.conversion.families.export import export_folder
+    from stepsight.conversion.families.ldm_export import export_ldm
 
     saved = checkpoint.read(args.checkpoint, lazy=True)
-    notes = {"dit": export_dit, "folder": export_folder, "marigold": export_folder}[args.format](
-        saved, out
-    )
+    ways = {"dit": export_dit, "folder": export_folder, "marigold": export_folder}
+    notes = {**ways, "ldm": export_ldm}[args.format](saved, out)
     print(f"model       {saved.config.model.name}")
     print_notes(notes, out)
     return 0

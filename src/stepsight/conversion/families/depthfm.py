@@ -104,6 +104,7 @@ def import_depthfm(weights: Weights, wishes: Wishes) -> Converted:
         ours,
         {"depth": wishes.size or SIZE},
         codec,
+        {"published": {"noising_step": step, "ldm_hparams": arguments}},
         notes=[*weights.notes, *notes_of(config), *wishes.missing()],
         family="depthfm",
         profile=PROFILE,

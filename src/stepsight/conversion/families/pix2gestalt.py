@@ -101,7 +101,8 @@ def import_pix2gestalt(weights: Weights, wishes: Wishes) -> Converted:
             raise UserError(
                 f"--{flag} says nothing that {weights.source}, pix2gestalt, leaves open."
             )
-    file, given = _arguments(weights.source)
+    file, model = _model(weights.source)
+    given = model["params"]
     _check_names(weights)
     scale, first = float(given["scale_factor"]), given["first_stage_config"]["params"]
     codec = ldm.first_stage(weights, first, scale, f"{file}: first_stage_config")
@@ -137,6 +138,7 @@ def import_pix2gestalt(weights: Weights, wishes: Wishes) -> Converted:
         ours,
         {"amodal": (side, side)},
         codec,
+        {"published": {"model": model}},
         notes=[*weights.notes, "the averaged weights (model_ema) were taken", *notes_of(config)],
         family="pix2gestalt",
         profile=Profile("pix2gestalt", fit="square", resolution=side, nfe=CALLS, members=MEMBERS),
@@ -144,8 +146,8 @@ def import_pix2gestalt(weights: Weights, wishes: Wishes) -> Converted:
     )
 
 
-def _arguments(source: Path) -> tuple[Path, dict[str, Any]]:
-    """The .yaml beside the file, and the model's arguments in it."""
+def _model(source: Path) -> tuple[Path, dict[str, Any]]:
+    """The .yaml beside the file, and the model in it."""
     files = sorted(source.parent.glob("*.yaml"))
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
@@ -154,7 +156,8 @@ def _arguments(source: Path) -> tuple[Path, dict[str, Any]]:
             f"the one file of pix2gestalt's configs there."
         )
     try:
-        given = yaml.safe_load(files[0].read_text(encoding="utf-8"))["model"]["params"]
+        model = yaml.safe_load(files[0].read_text(encoding="utf-8"))["model"]
+        given = model["params"]
         parts = [given["unet_config"]["params"], given["first_stage_config"]["params"]]
         missing = [name for name in USED if name not in given]
         if missing or not all(isinstance(part, dict) for part in parts):
@@ -162,7 +165,7 @@ def _arguments(source: Path) -> tuple[Path, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise DataFormatError(f"{files[0]}: no model of latent diffusion ({error!r}).") from None
     ldm.check(given, USED, IDLE, ONLY, f"{files[0]}: model.params")
-    return files[0], given
+    return files[0], model
 
 
 def _check_names(weights: Weights) -> None:
