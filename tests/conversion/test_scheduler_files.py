@@ -53,6 +53,14 @@ def idle(key: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", CLASSES)
+def test_a_key_of_another_class_is_refused(name):
+    leftover = {"skip_prk_steps"} if name == "DDIMScheduler" else set()
+    for key in {key for keys in CLASSES.values() for key in keys} - CLASSES[name].keys() - leftover:
+        with pytest.raises(UserError, match=f"{key} is no key of a {name}"):
+            diffusion_settings(minimal(name) | {key: 1})
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_table_has_the_keys_and_defaults_of_diffusers(name):
     parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
     theirs = {key: one.default for key, one in parameters.items() if key != "self"}
@@ -205,6 +213,10 @@ def test_every_class_comes_back_from_its_file(name):
         ("trained_betas", [0.1]),
         ("clip_sample", True),
         ("thresholding", True),
+        ("beta_end", "0.02"),
+        ("steps_offset", 0.5),
+        ("rescale_betas_zero_snr", "yes"),
+        ("set_alpha_to_one", None),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_key(tmp_path, key, value):
@@ -234,7 +246,14 @@ def test_pairs_of_keys_that_are_not_supported_are_refused(name, keys):
 
 @pytest.mark.parametrize(
     "change",
-    [{"schedule": "rectified_flow"}, {"spacing": "log_snr"}, {"sampling_shift": 3.0}],
+    [
+        {"schedule": "rectified_flow"},
+        {"spacing": "log_snr"},
+        {"spacing": "karras"},
+        {"spacing": "lcm"},
+        {"sampling_shift": 3.0},
+        {"sampler": "heun"},
+    ],
 )
 def test_settings_without_a_counterpart_are_refused(change):
     with pytest.raises(UserError, match="no counterpart"):

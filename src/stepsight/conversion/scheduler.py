@@ -26,6 +26,7 @@ VARIANCES = {
     "fixed_large": "ancestral_large",
     "learned_range": "ancestral_learned",
 }
+ALIKE = ("ddim", "euler")  # what our own settings export as DDIM
 FLOW = "FlowMatchEulerDiscreteScheduler"
 LCM = "LCMScheduler"
 # What becomes a setting, where the class has it.
@@ -71,7 +72,7 @@ def diffusion_settings(
     for key in [*config, *(key for key in ONLY if key in defaults)]:
         _check_key(key, config, name, where)
     file = {**defaults, **{key: config[key] for key in config if not _idle(key, name)}}
-    settings = _flow(file) if name == FLOW else _variance_preserving(file, name, where)
+    settings = _flow(file, where) if name == FLOW else _variance_preserving(file, name, where)
     return DiffusionSettings(**settings, shift=1.0, convention=name)
 
 
@@ -110,13 +111,17 @@ def scheduler_config(settings: DiffusionSettings) -> dict[str, Any]:
     if name == FLOW:
         return {"_class_name": name, **file, "shift": settings.sampling_shift}
     names = [theirs for theirs, ours in SCHEDULES.items() if ours == settings.schedule]
-    spacings = {"lcm": "leading", "karras": "linspace"} if name in CONVENTIONS else {}
-    spacing = spacings.get(settings.spacing, settings.spacing)
-    if not names or spacing not in SPACINGS or settings.sampling_shift != 1:
+    spacing, own = settings.spacing, settings.convention != name
+    if not own:
+        spacing = {"lcm": "leading", "karras": "linspace"}.get(spacing, spacing)
+    # a step of Euler's is one of DDIM's, and one step is one of any sampler
+    other = own and settings.sampler not in ALIKE and settings.objective == "denoising"
+    if not names or spacing not in SPACINGS or settings.sampling_shift != 1 or other:
         raise UserError(
             f"diffusion: schedule {settings.schedule}, spacing {settings.spacing}, sampling_shift "
-            f"{settings.sampling_shift} have no counterpart in diffusers' {name}; it knows "
-            f"linear, scaled_linear and cosine, {', '.join(SPACINGS)}, and no shift."
+            f"{settings.sampling_shift}, sampler {settings.sampler} have no counterpart in "
+            f"diffusers' {name}; it knows linear, scaled_linear and cosine, {', '.join(SPACINGS)}, "
+            f"no shift, and of our samplers ddim and euler."
         )
     start, end = settings.betas or ENDS[settings.schedule] or ENDS["linear"]
     variances = {ours: theirs for theirs, ours in VARIANCES.items()}
@@ -135,19 +140,19 @@ def scheduler_config(settings: DiffusionSettings) -> dict[str, Any]:
     return {"_class_name": name, **file, **{key: said[key] for key in said if key in file}}
 
 
-def _flow(file: Keys) -> dict[str, Any]:
+def _flow(file: Keys, where: str) -> dict[str, Any]:
     return {
         "schedule": "rectified_flow",
         "prediction": "v",
         "sampler": "euler",
         "spacing": "linspace",
-        "sampling_shift": float(file["shift"]),
+        "sampling_shift": _number(file, "shift", where),
     }
 
 
 def _variance_preserving(file: Keys, name: str, where: str) -> dict[str, Any]:
     schedule = SCHEDULES[_choice(file, "beta_schedule", SCHEDULES, where)]
-    betas = float(file["beta_start"]), float(file["beta_end"])
+    betas = _number(file, "beta_start", where), _number(file, "beta_end", where)
     if schedule == "cosine" or betas == ENDS[schedule]:
         betas = ()
     elif not 0 < min(betas) <= max(betas) < 1:
@@ -164,13 +169,13 @@ def _variance_preserving(file: Keys, name: str, where: str) -> dict[str, Any]:
             )
     return {
         "schedule": schedule,
-        "zero_terminal_snr": bool(file.get("rescale_betas_zero_snr", False)),
+        "zero_terminal_snr": _flag(file, "rescale_betas_zero_snr", where),
         "betas": betas,
         "prediction": PREDICTIONS[_choice(file, "prediction_type", PREDICTIONS, where)],
         "sampler": sampler,
         "spacing": _spacing(file, name, spacing, where),
-        "steps_offset": int(file["steps_offset"]),
-        "final": "clean" if file.get("set_alpha_to_one", True) else "first_level",
+        "steps_offset": int(_number(file, "steps_offset", where, whole=True)),
+        "final": "clean" if _flag(file, "set_alpha_to_one", where, True) else "first_level",
         "sampling_shift": 1.0,
     }
 
@@ -185,7 +190,7 @@ def _spacing(file: Keys, name: str, spacing: str, where: str) -> str:
             f"{where}: {key} is {file[key]!r}; of a PNDMScheduler only 'epsilon' and 'leading' are "
             "supported."
         )
-    if not file.get("use_karras_sigmas", False):
+    if not _flag(file, "use_karras_sigmas", where):
         return spacing
     if CONVENTIONS[name].on == "sigma" and spacing != "linspace":
         raise UserError(
@@ -208,7 +213,9 @@ def _used(key: str, name: str) -> bool:
 
 def _idle(key: str, name: str) -> bool:
     row = IDLE.get(key)
-    return row is not None and (not row.classes or name in row.classes)
+    if row is None:
+        return False
+    return name in row.classes if row.classes else key in CLASSES[name] or key.startswith("_")
 
 
 def _check_key(key: str, config: Mapping[str, Any], name: str, where: str) -> None:
@@ -228,3 +235,17 @@ def _choice(file: Keys, key: str, choices: Collection[str], where: str) -> str:
     if file[key] not in choices:
         raise UserError(f"{where}: {key} is {file[key]!r}; choose from {', '.join(choices)}.")
     return file[key]
+
+
+def _flag(file: Keys, key: str, where: str, default: bool = False) -> bool:
+    """A key that not every class has."""
+    if not isinstance(value := file.get(key, default), bool):
+        raise UserError(f"{where}: {key} is {value!r}; choose from true, false.")
+    return value
+
+
+def _number(file: Keys, key: str, where: str, whole: bool = False) -> float:
+    value = file[key]
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise UserError(f"{where}: {key} is {value!r}; give a {'whole ' * whole}number.")
+    return float(value)

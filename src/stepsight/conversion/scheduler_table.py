@@ -1,8 +1,8 @@
 """What the schedulers of diffusers are told: the keys of each class with its own defaults.
 
-How a key is read is one of four: `scheduler.USED` ones become settings; of those named in `IDLE`
-any value will do, as nothing reads it; those of `ONLY` have to have that value, missing or not; and
-all others have to have the default of their class, because nothing here does anything else.
+A key is one of four: `scheduler.USED` ones become settings; of those in `IDLE` any value will do,
+as nothing reads it; those of `ONLY` have to have that value; and all others have to have the
+default of their class, because nothing here does anything else.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ CLASSES: dict[str, Keys] = {
 
 @dataclass(frozen=True)
 class Idle:
-    """Why a key says nothing, and of which classes (none named: of all)."""
+    """Why a key says nothing, and to which classes (none named: to all that have it)."""
 
     reason: str
     classes: tuple[str, ...] = ()
