@@ -4,9 +4,9 @@ Those answers were called with pictures that the script's own resizing squashed,
 pixel for every task, as its readers of data took no part; so the profile's resizing by task is left
 out here, and held to formulas in tests/.
 
-The release keeps the codec's weights in torch's usual order, we keep channels last, which is faster
-on GPUs and rounds otherwise. A depth prompt of ones is a constant picture, and group norms divide
-what little varies in it, rounding, by itself: its latent moves by 4e-5 where others move by 1e-6.
+The release keeps the codec's weights in the usual order, we channels last, which is a third faster
+and rounds otherwise. A depth prompt of ones is a constant picture, and group norms divide what
+little varies in it, rounding, by itself: its latent moves by 4e-5 where others move by 1e-6.
 """
 
 from __future__ import annotations
