@@ -34,12 +34,18 @@ class ModelSettings:
     unet: str = ""  # name "unet": its diffusers configuration, as JSON text or a file
 
 
+Memory = Literal["auto", "contiguous", "channels_last"]
+
+
 @dataclass(frozen=True)
 class CodecSettings:
     """What images and targets are denoised as: pixels, or the latents of a VAE."""
 
     path: str = ""  # folder of a diffusers AutoencoderKL or AutoencoderTiny; empty: pixels
     precision: Precision = "auto"  # that the VAE computes in; auto: bf16 where it is fast
+    # how the VAE lies in memory, which moves the last digits of float32: norms of large pictures
+    # lose up to 3e-4 where channels are last, which is faster; auto: that
+    memory: Memory = "auto"
     slicing: bool = False  # one image at a time: less memory
     tiling: bool = False  # large images in overlapping tiles: less memory, not exactly equal
 

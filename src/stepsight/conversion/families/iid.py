@@ -43,7 +43,9 @@ def intrinsics(source: Source, wishes: Wishes) -> Converted:
     side = source.entry("default_processing_resolution", RESOLUTION)
     steps = source.entry("default_denoising_steps", STEPS)
     profile = replace(DIFFUSERS, resolution=side, nfe=steps, tasks={})
-    converted = source.run(tasks, trained_like(source.scheduler()), profile, side=side)
+    converted = source.run(
+        tasks, trained_like(source.scheduler()), profile, side=side, memory="channels_last"
+    )
     converted.notes = [*converted.notes, *_told(channels)]
     return converted
 

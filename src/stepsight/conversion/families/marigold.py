@@ -81,7 +81,8 @@ def _marigold(
     steps = source.entry("default_denoising_steps", 10)
     how = {task.name: {**DIFFUSERS.tasks[task.name], **(settings or {})}}
     profile = replace(DIFFUSERS, resolution=side, nfe=steps, tasks=how)
-    return source.run([task], trained_like(source.scheduler()), profile, side=side)
+    diffusion = trained_like(source.scheduler())
+    return source.run([task], diffusion, profile, side=side, memory="channels_last")
 
 
 def e2e_depth(source: Source, wishes: Wishes) -> Converted:

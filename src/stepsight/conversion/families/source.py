@@ -30,7 +30,7 @@ from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.codec import open_codec
-from stepsight.models.config import CUSTOM_UNET, UNET, CodecSettings, ModelSettings
+from stepsight.models.config import CUSTOM_UNET, UNET, CodecSettings, Memory, ModelSettings
 from stepsight.models.factory import build
 from stepsight.models.unet import TextUNet, diffusers_config
 from stepsight.pipeline.config import Profile
@@ -117,19 +117,22 @@ class Source:
         *,
         side: int = 0,
         members: int = 4,
+        memory: Memory = "contiguous",
         data: SourceSettings | None = None,
         prompt: Tensor | None = None,
         switch: Tensor | None = None,
+        beside: Mapping[str, Tensor] | None = None,
         weights: Callable[[Weights], Weights] = dict,
         more: Mapping[str, Any] | None = None,
     ) -> Converted:
         """The run that these weights could have come from.
 
         profile: as published; its `nfe` is the run's as well. side: the longer working side at 4:3
-        without it, in pixels; 0: the U-Net's own square. members: without the profile. prompt:
-        "r n d", that of every label row, or "1 n d"; None: that of the empty text. switch: likewise
-        the numbers that tell the U-Net its task, "r s" or "1 s". weights: changes those of the
-        U-Net's file before they are compared. more: of the U-Net's configuration.
+        without it, in pixels; 0: the U-Net's own square. members: without the profile. memory: how
+        the VAE lies in it when the publisher's code is given a picture. prompt: "r n d", that of every label row, or "1 n d"; None: that of the empty text. switch: likewise
+        the numbers that tell the U-Net its task, "r s" or "1 s". beside: what else our network
+        holds, by its names. weights: changes those of the U-Net's file before they are compared.
+        more: of the U-Net's configuration.
 
         Raises UserError where weights and configuration do not fit.
         """
@@ -141,12 +144,13 @@ class Source:
             kept = self.written["profile"]
             published = None if kept is None else Profile.of(kept)
         data = data or ScenesSettings()
-        codec = open_codec(CodecSettings(str(self.path / "vae"), "float32"))
+        vae = CodecSettings(str(self.path / "vae"), "float32", memory)
+        codec = open_codec(vae)
         config = RunConfig(
             tasks={task.name: task for task in tasks},
             data={data.name: data},
             model=unet_settings({**self.unet, **(more or {})}, prompt.shape[1]),
-            codec=CodecSettings(str(self.path / "vae"), "float32"),
+            codec=vae,
             diffusion=diffusion,
             training=TrainingSettings(precision="float32"),  # as published
             evaluation=EvaluationSettings(
@@ -159,7 +163,7 @@ class Source:
         size = self._size(side, codec.downsample)
         return Converted(
             config,
-            self._weights({"prompt": prompt, "switch": switch}, net, weights),
+            self._weights({"prompt": prompt, "switch": switch}, net, weights, beside or {}),
             {task.name: size for task in tasks},
             codec,
             meta={
@@ -180,11 +184,12 @@ class Source:
         labels: Mapping[str, Tensor | None],
         net: TextUNet,
         change: Callable[[Weights], Weights],
+        beside: Mapping[str, Tensor],
     ) -> Weights:
         """The U-Net's weights and what stands for each label row, or one row of it for all, under
         the names of `net`."""
         part = read_part(self.weights or self.path / "unet", *WEIGHTS)
-        ours = {f"unet.{name}": value for name, value in change(part.tensors).items()}
+        ours = {f"unet.{name}": value for name, value in change(part.tensors).items()} | {**beside}
         for name, rows in labels.items():
             if rows is not None:
                 count = len(net.prompt) if len(rows) == 1 else 1
