@@ -1,15 +1,17 @@
-"""The embedding of the empty prompt, under which Stable Diffusion's U-Nets are fine-tuned.
+"""The embeddings of prompts, mostly the empty one, under which Stable Diffusion's U-Nets are
+fine-tuned.
 
 It is the answer of CLIP's text encoder (Radford et al. 2021, section 2.4; the layout is that of
 transformers' `CLIPTextModel`) to two tokens, begin and end, without padding: what Marigold feeds.
 That is little enough to be computed here, so nothing of transformers is needed.
 
-Shapes: n = 2 tokens, d their width, h heads.
+Shapes: n tokens, 2 of the empty prompt, d their width, h heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +41,68 @@ def empty_prompt(folder: Path) -> Tensor:
 
     Raises UserError if it has neither.
     """
-    if (folder / STORED).is_file():
-        stored = read_part(folder, STORED).tensors.get(NAME)
-        if stored is None or stored.ndim != 3 or len(stored) != 1:
-            raise DataFormatError(f"{folder / STORED}: must hold a tensor {NAME} of shape 1 n d.")
-        return stored
+    return stored_prompt(folder) if (folder / STORED).is_file() else prompt_of(folder)
+
+
+def stored_prompt(folder: Path) -> Tensor:
+    """The embedding "1 n d" that a folder stores."""
+    stored = read_part(folder, STORED).tensors.get(NAME)
+    if stored is None or stored.ndim != 3 or len(stored) != 1:
+        raise DataFormatError(f"{folder / STORED}: must hold a tensor {NAME} of shape 1 n d.")
+    return stored
+
+
+def prompt_of(folder: Path, words: Sequence[str] = ()) -> Tensor:
+    """The embedding "1 n d" of lower-case words, n of whose tokens begin and end.
+
+    Raises UserError if the folder has no text encoder of CLIP.
+    """
     encoder, vocabulary = folder / "text_encoder", folder / "tokenizer" / "vocab.json"
     if not (encoder / CONFIG).is_file() or not vocabulary.is_file():
+        asked = " ".join(words)
+        stored = f", or that embedding as {STORED}: a tensor {NAME} of shape 1 2 d"
         raise UserError(
-            f"{folder} needs text_encoder/ and tokenizer/vocab.json for the embedding of the "
-            f"empty prompt, or that embedding as {STORED}: a tensor {NAME} of shape 1 2 d."
+            f"{folder} needs text_encoder/ and tokenizer/vocab.json for the embedding of "
+            f"{repr(asked) if words else 'the empty prompt'}{'' if words else stored}."
         )
     tokens = read_json(vocabulary)
     if not all(token in tokens for token in EMPTY):
         raise DataFormatError(f"{vocabulary}: has no {' and '.join(EMPTY)}; it is not CLIP's.")
-    ids = torch.tensor([tokens[token] for token in EMPTY])
+    ranks = _ranks(folder / "tokenizer" / "merges.txt") if words else {}
+    parts = [part for word in words for part in split_word(word, ranks)]
+    if missing := [part for part in parts if part not in tokens]:
+        raise DataFormatError(f"{vocabulary}: has no {', '.join(missing)}; it is not CLIP's.")
+    ids = torch.tensor([tokens[token] for token in (EMPTY[0], *parts, EMPTY[1])])
     weights = read_part(encoder, *FILES)
     try:
         return encode(read_json(encoder / CONFIG), weights.tensors, ids)[None]
     except KeyError as error:
         raise DataFormatError(f"{encoder}: not CLIP's text encoder, it lacks {error}.") from None
+
+
+def _ranks(merges: Path) -> dict[tuple[str, str], int]:
+    """Pairs that are joined, the earliest first, after a line that says the version."""
+    try:
+        lines = merges.read_text(encoding="utf-8").splitlines()[1:]
+    except OSError as error:
+        raise DataFormatError(f"{merges}: cannot be read ({error.strerror}).") from None
+    pairs = [tuple(line.split()) for line in lines]
+    return {pair: rank for rank, pair in enumerate(pairs) if len(pair) == 2}
+
+
+def split_word(word: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
+    """The tokens of a word by byte-pair encoding (Sennrich et al. 2016): of its letters, the last
+    one marked, that pair is joined again and again which has the lowest rank."""
+    parts = [*word[:-1], f"{word[-1]}</w>"]
+    while joined := min(
+        (pair for pair in pairwise(parts) if pair in ranks), key=ranks.get, default=None
+    ):
+        rest, parts = parts, []
+        while rest:
+            size = 2 if tuple(rest[:2]) == joined else 1
+            parts.append("".join(rest[:size]))
+            rest = rest[size:]
+    return parts
 
 
 @torch.no_grad()

@@ -82,14 +82,15 @@ def cost(parameters: np.ndarray, maps: Tensor, together: bool = False) -> float:
     aligned = scale[:, None, None] * maps + shift[:, None, None]
     pairs = torch.combinations(torch.arange(len(maps))).tolist()
     apart = [aligned[i] - aligned[j] for i, j in pairs]
-    distance = _rms(torch.stack(apart)) if together else sum(map(_rms, apart))
     merged = aligned.median(dim=0).values
-    misfit = merged.min().abs().item() + (1 - merged.max()).abs().item()
-    return distance + REGULARISER * misfit
+    near, far = merged.min().abs(), (1 - merged.max()).abs()
+    if together:  # rounded to float32 at every step, as the answer follows the last bits
+        return (_rms(torch.stack(apart)) + REGULARISER * (near + far)).item()
+    return sum(_rms(one).item() for one in apart) + REGULARISER * (near.item() + far.item())
 
 
-def _rms(x: Tensor) -> float:
-    return x.square().mean().sqrt().item()
+def _rms(x: Tensor) -> Tensor:
+    return x.square().mean().sqrt()
 
 
 def _downsize(maps: Tensor, longest: int) -> Tensor:

@@ -25,6 +25,7 @@ class Args:
     scheduler: Path | None = None  # scheduler_config.json of a DiT's training
     task: str | None = None  # of a single-task DiT, whose file does not say it: depth or amodal
     family: str | None = None  # of a folder that does not say which it is of
+    domain: str | None = None  # of a GeoWizard's pictures: indoor, outdoor or object
     name: str | None = None  # of the run; default: the name of --out
     json: bool = False  # print what was found and assumed as JSON
 

@@ -73,6 +73,7 @@ FAMILIES: dict[str, Family] = {
     "lotus-normals-d": Family(f"{LOTUS}:normals", ("LotusDPipeline",), ("lotus", "normal")),
     "lotus-depth-g": Family(f"{LOTUS}:depth", ("LotusGPipeline",), ("lotus", "depth")),
     "lotus-depth-d": Family(f"{LOTUS}:depth", ("LotusDPipeline",), ("lotus", "depth")),
+    "geowizard": Family(f"{HERE}.geowizard:geowizard", ("DepthNormalEstimationPipeline",)),
     "stable-diffusion": Family(f"{MARIGOLD}:generator", ("StableDiffusionPipeline",)),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 
 from stepsight import checkpoint
 from stepsight.coding import build_network, saved_codec
-from stepsight.conversion.clip import NAME, STORED
+from stepsight.conversion.clip import FILES, NAME, STORED
 from stepsight.conversion.families import WRITTEN
 from stepsight.conversion.folders import CONFIG, INDEX, SCHEDULER, read_json
 from stepsight.conversion.scheduler import scheduler_config
+from stepsight.conversion.vision import VISION, to_transformers
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.models.unet import TextUNet
@@ -27,6 +28,8 @@ from stepsight.models.vae import VAE
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import DepthSettings, NormalsSettings
 from stepsight.tasks.table import build_tasks
+
+TEXT = "text_encoder", "tokenizer"  # which no run keeps
 
 
 def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
@@ -54,11 +57,16 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     codec.save(out / "vae")
     vae = read_json(out / "vae" / CONFIG)["_class_name"]
     _write_json(out / "scheduler" / SCHEDULER, scheduler)
-    parts = {"vae": ["diffusers", vae], "text_encoder": [None, None], "tokenizer": [None, None]}
+    untold = [part for part in TEXT if part in index or "index" not in published]
+    parts = {"vae": ["diffusers", vae]} | {part: [None, None] for part in untold}
     _write_json(out / INDEX, {**index, **parts})
+    if encoder := getattr(net, "vision", None):
+        save_file(to_transformers(encoder.net.state_dict()), _made(out / VISION) / FILES[0])
+    for file, content in published.get("files", {}).items():
+        _write_json(out / file, content)
     _write_json(out / WRITTEN, _written(saved, tasks))
     save_file({NAME: net.prompt.detach()[:1].contiguous()}, out / STORED)
-    return list(_usage(index["_class_name"], out, saved.config.diffusion))
+    return list(_usage(index["_class_name"], untold, out, saved.config.diffusion))
 
 
 def _without_target(net: TextUNet, channels: int | None) -> None:
@@ -80,6 +88,7 @@ def _written(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[st
         "family": saved.meta.get("family") or f"marigold-{next(iter(tasks))}",
         "profile": saved.meta.get("profile"),
         "objective": saved.config.diffusion.objective,
+        "domain": saved.meta.get("published", {}).get("domain"),
         "tasks": {
             name: {one.name: getattr(task, one.name) for one in fields(task)}
             for name, task in tasks.items()
@@ -117,10 +126,14 @@ def _meaning(saved: checkpoint.Checkpoint, task: Task) -> dict[str, Any]:
     )
 
 
-def _usage(pipeline: str, out: Path, diffusion: DiffusionSettings) -> Iterator[str]:
-    """How to open the folder, which has no text encoder."""
+def _usage(
+    pipeline: str, untold: Sequence[str], out: Path, diffusion: DiffusionSettings
+) -> Iterator[str]:
+    """How to open the folder, which lacks the parts `untold`."""
     if not pipeline.startswith("Marigold"):
-        yield f"to open {out} with {pipeline}, put its text_encoder/ and tokenizer/ beside"
+        if untold:
+            lacking = " and ".join(f"{part}/" for part in untold)
+            yield f"to open {out} with {pipeline}, put its {lacking} beside"
         return
     yield f"pipe = {pipeline}.from_pretrained({str(out)!r}, text_encoder=None, tokenizer=None)"
     yield (
@@ -130,6 +143,12 @@ def _usage(pipeline: str, out: Path, diffusion: DiffusionSettings) -> Iterator[s
         yield "trained to answer zeros in one step: call it with latents=torch.zeros(...)"
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (_made(file.parent) / file.name).write_text(
+        json.dumps(values, indent=2) + "\n", encoding="utf-8"
+    )
