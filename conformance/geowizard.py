@@ -40,7 +40,7 @@ def geowizard(folder: Path) -> Differences:
     given, stored = arrays(folder / "inputs.npz"), arrays(folder / "outputs.npz")
     found: dict[str, float] = {}
     for case in sorted({name.partition("_")[0] for name in given}):
-        domain = DOMAINS[given[f"{case}_domain"].item()]
+        domain = DOMAINS[int(given[f"{case}_domain"])]
         with imported(folder / "checkpoint", Wishes(domain=domain)) as own, _apart(case == "x"):
             answers = _case(own, case, given, stored)
             found |= {f"{case} {what}": one for what, one in answers.items()}

@@ -94,9 +94,8 @@ def split_word(word: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
     """The tokens of a word by byte-pair encoding (Sennrich et al. 2016): of its letters, the last
     one marked, that pair is joined again and again which has the lowest rank."""
     parts = [*word[:-1], f"{word[-1]}</w>"]
-    while joined := min(
-        (pair for pair in pairwise(parts) if pair in ranks), key=ranks.get, default=None
-    ):
+    while known := [pair for pair in pairwise(parts) if pair in ranks]:
+        joined = min(known, key=ranks.__getitem__)
         rest, parts = parts, []
         while rest:
             size = 2 if tuple(rest[:2]) == joined else 1

@@ -25,9 +25,11 @@ from stepsight.models.config import ModelSettings, UNetSize
 from stepsight.models.joint import apart, attend_jointly, together
 from stepsight.models.layers import SplitConv2d
 from stepsight.noise_levels import LEVELS
+from stepsight.plugins import resolve
 
 TEXT, CLASS = "UNet2DConditionModel", "UNet2DModel"  # `_class_name` in a published config.json
 TOKENS = 2  # of the empty prompt under CLIP without padding: begin and end
+SEEING = "stepsight.models.seeing:SeeingUNet"  # of a configuration with `vision`
 SWITCHED = "projection"  # `class_embed_type` of a U-Net that numbers tell its task
 
 WAYS = ("onward", "tempered")  # of a `TextUNet`
@@ -142,8 +144,13 @@ class TextUNet(SplitUNet):
         kind = config.get("class_embed_type")
         projected = {"class_embed_type": SWITCHED} if kind == SWITCHED else {}
         _check(config, FIXED | {"num_class_embeds": None} | projected)
-        places = config.get("places", 1)
-        config = {key: value for key, value in config.items() if key != "places"}
+        config = dict(config)
+        places = config.pop("places", 1)
+        if type(places) is not int or places < 1 or target_channels % places:
+            raise UserError(
+                f"model.unet: places is {places!r}, but a target of {target_channels} channels "
+                f"falls into no such number of equal parts."
+            )
         each = target_channels // places
         super().__init__(_construct(UNet2DConditionModel, config, each, cond_channels))
         self.places = places
@@ -231,9 +238,7 @@ def build_unet(
             raise UserError(f"model.unet: tokens is {tokens!r}, not a positive integer.")
         ways = {name: bool(config.pop(name, False)) for name in WAYS}
         if "vision" in config:
-            from stepsight.models.seeing import SeeingUNet
-
-            return SeeingUNet(config, target_channels, cond_channels, labels)
+            return resolve(SEEING)(config, target_channels, cond_channels, labels)
         return TextUNet(config, target_channels, cond_channels, labels, tokens, **ways)
     if kind == CLASS:
         return ClassUNet(config, target_channels, cond_channels, labels)
