@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +18,19 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from stepsight import checkpoint
+from stepsight.averages import Weights
 from stepsight.checkpoint import CheckpointError
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
+from stepsight.execution.compiling import compiled
 from stepsight.execution.config import Precision
-from stepsight.execution.precision import lowered
+from stepsight.execution.precision import lowered, resolved
 from stepsight.metrics.truth import require
 from stepsight.models.codec import Codec, CodecShape, open_codec
 from stepsight.models.config import GONE, VAE_PREFIX, ModelSettings
-from stepsight.models.factory import build, check_size
+from stepsight.models.factory import build, check_size, repeated_blocks
 from stepsight.tasks.base import Task
+from stepsight.tasks.table import build_tasks
 from stepsight.types import NULL, Batch, ModelInputs
 
 
@@ -177,6 +180,34 @@ def saved_codec(saved: checkpoint.Checkpoint, precision: Precision = "auto") -> 
             f"folder beside its checkpoints."
         )
     return codec
+
+
+def saved_model(
+    saved: checkpoint.Checkpoint,
+    device: str | torch.device,
+    weights: Weights,
+    precision: Precision = "auto",
+) -> dict[str, Any]:
+    """What a `DensePipeline` is made of, by its arguments' names, as `from_pretrained` says."""
+    tasks, raw = build_tasks(saved.config.tasks), weights == "raw"
+    file = checkpoint.RAW if raw else checkpoint.BACKBONE
+    asked = saved.config.training.precision if precision == "auto" else precision
+    codec = saved_codec(saved, precision)
+    net = saved_network(saved, tasks, codec, file, device, resolved(asked, device))
+    net.eval().requires_grad_(False)
+    compiled(repeated_blocks(net), device)
+    return {
+        "net": net,
+        "tasks": tasks,
+        "config": saved.config,
+        "sizes": saved.sizes,
+        "statistics": saved.tensors(checkpoint.STATISTICS),
+        "name": saved.digest(file),
+        "codec": codec.to(device),
+        "home": saved.path.resolve().parent.parent,
+        "chosen": saved.meta.get("sampling"),
+        "calibration": None if raw else saved.meta.get("calibration"),
+    }
 
 
 @dataclass

@@ -18,17 +18,15 @@ from torch import Tensor, nn
 
 from stepsight import checkpoint
 from stepsight.averages import Weights
-from stepsight.coding import Layout, code, saved_codec, saved_network
+from stepsight.coding import Layout, code, saved_model
 from stepsight.config import RunConfig
 from stepsight.diffusion.config import SamplingOptions, resampled
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError, suggest
-from stepsight.execution.compiling import compiled
 from stepsight.execution.config import Precision
 from stepsight.execution.graphs import Graphs
 from stepsight.execution.precision import resolved
 from stepsight.models.codec import Codec, Pixels
-from stepsight.models.factory import repeated_blocks
 from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
 from stepsight.pipeline.config import STEPSIGHT, Profile, Which
@@ -71,16 +69,14 @@ class DensePipeline:
         calibration: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.net, self.tasks, self.config, self.sizes = net, dict(tasks), config, dict(sizes)
-        self.statistics = dict(statistics or {})
-        self.name, self.home = name, home
+        self.statistics, self.name, self.home = dict(statistics or {}), name, home
         self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
         self.memory, self.graphs = RowLimits(), Graphs()
         self.profile = self.published = STEPSIGHT
         self.weights: Weights = "ema"
         self.asked: Precision = config.training.precision
-        self.diffusion = Diffusion(config.diffusion)
-        self.codec = codec or Pixels()
+        self.diffusion, self.codec = Diffusion(config.diffusion), codec or Pixels()
         self.layout = Layout.of(self.tasks, self.codec)
 
     @classmethod
@@ -105,20 +101,9 @@ class DensePipeline:
         """
         opened = isinstance(path, checkpoint.Checkpoint)
         saved = path if opened else checkpoint.read(path, lazy=True)
-        tasks = build_tasks(saved.config.tasks)
-        codec, raw = saved_codec(saved, precision), weights == "raw"
-        file = checkpoint.RAW if raw else checkpoint.BACKBONE
-        asked = saved.config.training.precision if precision == "auto" else precision
-        net = saved_network(saved, tasks, codec, file, device, resolved(asked, device))
-        sizes = saved.sizes
-        statistics = saved.tensors(checkpoint.STATISTICS)
-        net.eval().requires_grad_(False)
-        compiled(repeated_blocks(net), device)
-        name, codec = saved.digest(file), codec.to(device)
-        home = saved.path.resolve().parent.parent
-        tuned = saved.meta.get("sampling"), None if raw else saved.meta.get("calibration")
-        made = cls(net, tasks, saved.config, sizes, statistics, name, codec, home, *tuned)
-        made.weights, made.asked = weights, asked
+        made = cls(**saved_model(saved, device, weights, precision))
+        made.weights = weights
+        made.asked = saved.config.training.precision if precision == "auto" else precision
         made.published = Profile.of(saved.meta.get("profile"))
         return made.profiled(profile)
 
@@ -149,9 +134,8 @@ class DensePipeline:
         noise, whatever the number of members."""
         usual = SamplingSetting.of(self.config.evaluation, self.chosen.get(self.task(task).name))
         usual = usual.changed(self.profile.nfe or None, self.profile.members or None)
-        if self.tasks[task].generative:
-            return replace(usual, temperature=1.0, views="none", settled=True)
-        return usual
+        generates = self.tasks[task].generative
+        return replace(usual, temperature=1.0, views="none", settled=True) if generates else usual
 
     def setting(
         self,
@@ -190,8 +174,7 @@ class DensePipeline:
         return other
 
     def plan(self, task: str, budget: str, sweep: str | Path | None = None) -> Plan:
-        """The setting for a budget of "16nfe", "50gflop" or "200ms" per image, by a sweep.csv
-        (default: the run's own). Raises UserError where there is none."""
+        """The setting for a budget per image (`plan_budget`). Raises UserError without a sweep."""
         return plan_budget(self.task(task).name, budget, self.home, sweep, self.name)
 
     def planned(self, task: str, plan: Plan) -> Self:
@@ -200,8 +183,10 @@ class DensePipeline:
         run.diffusion = Diffusion(self.config.diffusion)  # which the sweep set out from
         other = run.sampling(**sampling_options(plan, task, self.config.diffusion))
         if plan.size:
-            height, width = plan.size.split("x")
-            other.sizes = self.sizes | {task: (int(height), int(width))}
+            size = height, width = tuple(map(int, plan.size.split("x")))
+            if self.profile.fit != "area":
+                return other.at(max(height, width))
+            other.sizes = self.sizes | {task: size}
         return other
 
     @property
@@ -290,8 +275,7 @@ class DensePipeline:
         def draw(some: Batch, first: int, count: int) -> Tensor:
             return self.sample(some, task, **{**options, "first": first, "members": count})
 
-        most = options["members"]
-        prediction, spent = members_until(batch, most, draw, chosen.merge, enough)
+        prediction, spent = members_until(batch, options["members"], draw, chosen.merge, enough)
         return self.finish(prediction, batch), spent
 
     @torch.inference_mode()
@@ -325,8 +309,7 @@ class DensePipeline:
         if options["members"] < 1:
             raise UserError(f"{options['members']} members: an ensemble needs at least 1.")
         pipeline = self if sampler is None else self.sampling(sampler=sampler)
-        chosen = self.task(task)
-        images = batch.image
+        chosen, images = self.task(task), batch.image
         pictures = content_keys(images) if chosen.images else name_keys(batch.keys, images.device)
         inputs, members = self.working(batch, task), pipeline._sampler()
         start = options.pop("start", None)
@@ -345,8 +328,7 @@ class DensePipeline:
         return samples[..., :high, :wide]
 
     def check_setting(self, members: int, nfe: int) -> None:
-        """Raise UserError for calls that cannot be spent, members that would all be equal, and
-        views that cannot be."""
+        """Raise UserError for what cannot be sampled (`MemberSampler.check`)."""
         self._sampler().check(members, nfe)
 
     def _sampler(self) -> MemberSampler:
@@ -356,8 +338,7 @@ class DensePipeline:
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""
         size = self.working_size(task, grid_of(batch))
-        profile = self.profile.of_task(task)
-        return inputs_at(batch, size, self.tasks[task].required_inputs, profile)
+        return inputs_at(batch, size, self.tasks[task].required_inputs, self.profile.of_task(task))
 
     def working_size(self, task: str, grid: tuple[int, int]) -> tuple[int, int]:
         """The size `grid` is processed at, before padding (`pipeline.working`)."""

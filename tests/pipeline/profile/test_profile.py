@@ -34,6 +34,7 @@ OTHERS = {
     "resize_task": {"depth": "nearest"},
     "resize_mask": "nearest",
     "resize_output": "nearest_exact",
+    "resize_answer": {"normals": "nearest"},
     "posterior": "sample",
     "clip": True,
     "noise": "shared",
@@ -103,6 +104,7 @@ def test_stepsights_own_answers_are_as_without_a_profile(pipeline, tmp_path):
         ({"fit": "round"}, "fit is 'round'; choose from area, longest"),
         ({"resize_mask": "cubic"}, "resize_mask is 'cubic'"),
         ({"resize_task": {"flow": "cubic"}}, "resize_task is 'cubic'; choose from antialiased"),
+        ({"resize_answer": {"flow": "cubic"}}, "resize_answer is 'cubic'; choose from antialiased"),
     ],
 )
 def test_what_is_unknown_is_refused(change, message):
@@ -253,13 +255,16 @@ def test_rows_of_a_batch_do_not_know_of_each_other(pipeline, task):
     torch.testing.assert_close(both[:, 1:], one, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("by_task", [False, True])
 @pytest.mark.parametrize("way", ["nearest_exact", "bilinear"])
-def test_answers_are_brought_back_in_the_profiles_way(pipeline, way):
-    values = torch.rand(1, 1, 26, 44, generator=generator("back")) + 1
-    prediction = Prediction("normals", values, values.expand(-1, 3, -1, -1), uncertainty=values)
+def test_answers_are_brought_back_in_the_profiles_way(pipeline, way, by_task):
+    values = torch.rand(1, 3, 26, 44, generator=generator("back")) - 0.5
+    spread = values[:, :1].abs()
+    prediction = Prediction("normals", values, values, uncertainty=spread)
     task = pipeline.tasks["normals"]
-    profile = replace(PADDED, resize_output=way)
+    ways = {"resize_answer": {task.name: way}} if by_task else {"resize_output": way}
+    profile = replace(PADDED, **ways).of_task(task.name)
     found = brought_back(prediction, task, (30, 50), 2.0, profile)
     wanted = torch.nn.functional.normalize(resize(prediction.values, (30, 50), way), dim=1)
     assert torch.equal(found.values, wanted)
-    assert torch.equal(found.uncertainty, resize(2 * values, (30, 50), way))
+    assert torch.equal(found.uncertainty, resize(2 * spread, (30, 50), way))
