@@ -273,6 +273,7 @@ class ImageSettings(TaskSettings):
     counted = "categories"
     classes: int = 8  # of pictures
     dropout: float = 0.1  # share of training rows whose class is hidden (null row)
+    shown: bool = False  # the network sees the picture as well, and paints it again
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Class-conditional generation of images: what backbones are pretrained on.
 
-The target is the image itself, and the class, a label row of the backbone, is all its condition.
+The target is the image itself, and the class, a label row of the backbone, is all its condition;
+of models from elsewhere that were made to paint over a picture, so is the picture (`shown`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Image(Task, ImageSettings):
 
     @property
     def images(self) -> int:
-        return 0
+        return int(self.shown)
 
     @property
     def label_count(self) -> int:
@@ -46,7 +47,7 @@ class Image(Task, ImageSettings):
         return self.dropout
 
     def condition(self, batch: Batch) -> Condition:
-        return Condition(batch.image[:, None][:, :0])  # none of the one image
+        return Condition(batch.image[:, None][:, : self.images])
 
     def encode(self, batch: Batch) -> Target:
         (class_id,) = require(self.name, batch, "class_id")

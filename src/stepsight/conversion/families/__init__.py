@@ -74,6 +74,9 @@ FAMILIES: dict[str, Family] = {
     "lotus-depth-g": Family(f"{LOTUS}:depth", ("LotusGPipeline",), ("lotus", "depth")),
     "lotus-depth-d": Family(f"{LOTUS}:depth", ("LotusDPipeline",), ("lotus", "depth")),
     "geowizard": Family(f"{HERE}.geowizard:geowizard", ("DepthNormalEstimationPipeline",)),
+    "stable-diffusion-inpainting": Family(
+        f"{HERE}.inpainting:inpainting", ("StableDiffusionInpaintPipeline",)
+    ),
     "stable-diffusion": Family(f"{MARIGOLD}:generator", ("StableDiffusionPipeline",)),
 }
 

@@ -72,6 +72,11 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
 def _without_target(net: TextUNet, channels: int | None) -> None:
     """Of a U-Net that was published without a noisy target: without the zeros that read it here."""
     first = net.unet.conv_in
+    if channels and channels > first.weight.shape[1]:
+        raise UserError(
+            f"this U-Net was published with {channels} input channels, of which "
+            f"{first.weight.shape[1]} were imported: what reads the others is not there to export."
+        )
     if channels and channels < first.weight.shape[1]:
         if first.weight[:, channels:].any():
             raise UserError(
