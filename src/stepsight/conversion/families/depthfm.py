@@ -72,7 +72,7 @@ ASSUMED = (
 
 def import_depthfm(weights: Weights, wishes: Wishes) -> Converted:
     """DepthFM's file as a run. Raises UserError for what is not in its layout."""
-    for flag in ("scheduler", "task", "family"):
+    for flag in ("scheduler", "task", "family", "domain"):
         if getattr(wishes, flag):
             raise UserError(f"--{flag} says nothing that {weights.source}, DepthFM, leaves open.")
     arguments, prompt, step = _entries(weights)
@@ -85,7 +85,7 @@ def import_depthfm(weights: Weights, wishes: Wishes) -> Converted:
         tasks=dict(tasks),
         data={"scenes": ScenesSettings()},
         model=unet_settings({**unet, "onward": True, "tempered": True}, prompt.shape[1]),
-        codec=wishes.codec_settings,
+        codec=replace(wishes.codec_settings, memory="contiguous"),
         diffusion=_diffusion(step),
         training=TrainingSettings(precision="float32"),
         evaluation=EvaluationSettings(

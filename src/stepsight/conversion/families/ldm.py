@@ -7,7 +7,7 @@ shapes nor arguments say: all group norms have 32 groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusers.loaders.single_file_utils import (
@@ -24,6 +24,7 @@ from stepsight.models.unet import TEXT
 from stepsight.models.vae import VAE
 
 GROUPS = 32
+LATENTS = 4  # channels of the noisy latent, the first of a U-Net's input
 ASSUMED = f"group norms of {GROUPS} groups: fixed in the code of latent diffusion, in no file"
 UNET, FIRST_STAGE = "model.diffusion_model.", "first_stage_model."  # how their names begin
 # Arguments of their UNetModel: those that are read, those that change nothing once trained or in
@@ -62,6 +63,8 @@ def unet_config(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
     and the argument, for what has no counterpart."""
     check(arguments, USED, IDLE, ONLY, where)
     given = _Given(arguments, where)
+    if given.number("out_channels") != LATENTS:
+        raise UserError(f"{where}: out_channels is not {LATENTS}, which alone are supported.")
     channels = [given.number("model_channels") * times for times in given.numbers("channel_mult")]
     attended = [
         2**level in given.numbers("attention_resolutions") for level in range(len(channels))
@@ -89,10 +92,9 @@ def unet_weights(theirs: Mapping[str, Tensor], config: Mapping[str, Any]) -> dic
     """A UNetModel's weights under diffusers' names, with the first convolution reading the noisy
     latent last, in float32. Raises UserError for names that diffusers has no place for."""
     named = {UNET + name: value.float() for name, value in theirs.items()}
-    ours = convert_ldm_unet_checkpoint(named, config)
-    _lose_nothing(named, ours)
-    noisy = len(ours["conv_out.bias"])
-    ours["conv_in.weight"] = ours["conv_in.weight"].roll(-noisy, dims=1).contiguous()
+    ours = _renamed(convert_ldm_unet_checkpoint, named, config)
+    if (kernel := ours.get("conv_in.weight")) is not None:
+        ours["conv_in.weight"] = kernel.roll(-LATENTS, dims=1).contiguous()
     return ours
 
 
@@ -137,8 +139,7 @@ def first_stage(weights: Weights, arguments: Mapping[str, Any], scale: float, wh
         for name, value in weights.tensors.items()
         if name.startswith(FIRST_STAGE)
     }
-    ours = convert_ldm_vae_checkpoint(theirs, module.config)
-    _lose_nothing(theirs, ours)
+    ours = _renamed(convert_ldm_vae_checkpoint, theirs, module.config)
     found = Weights(ours, weights.source)
     compare(found, {name: value.shape for name, value in module.state_dict().items()})
     module.load_state_dict(ours)
@@ -181,8 +182,16 @@ def check(
             raise UserError(f"{where}: {name} is {value!r}; only {only[name]!r} is supported.")
 
 
-def _lose_nothing(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
-    """Raise UserError for weights that were not renamed: diffusers drops what it does not know."""
+def _renamed(
+    convert: Callable[..., dict[str, Any]], theirs: Mapping[str, Tensor], config: Any
+) -> dict[str, Tensor]:
+    """Weights under diffusers' names. Raises UserError for such as diffusers would drop without a
+    word, and for some that are missing; the others are for the caller to find."""
+    try:
+        ours = {name: x for name, x in convert(theirs, config).items() if x is not None}
+    except KeyError as error:
+        raise UserError(f"the weight {error} is missing. The file is not whole.") from None
     kept = {value.data_ptr() for value in ours.values()}
     if lost := [name for name, value in theirs.items() if value.data_ptr() not in kept]:
         raise UserError(f"{len(lost)} weights are unknown, e.g. {', '.join(lost[:4])}.")
+    return ours

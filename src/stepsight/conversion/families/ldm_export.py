@@ -12,7 +12,7 @@ from torch import Tensor
 from stepsight import checkpoint
 from stepsight.coding import saved_codec
 from stepsight.conversion.families.depthfm import BESIDE
-from stepsight.conversion.families.ldm import FIRST_STAGE, UNET
+from stepsight.conversion.families.ldm import FIRST_STAGE, LATENTS, UNET
 from stepsight.conversion.families.pix2gestalt import PROJECTION, SEEING
 from stepsight.conversion.folders import read_part
 from stepsight.conversion.vision import to_openai
@@ -66,8 +66,7 @@ def export_ldm(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
 def unet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The U-Net of a run under latent diffusion's names, the noisy latent first in its input."""
     ours = _under(weights, "unet.")
-    noisy = len(ours["conv_out.bias"])
-    ours["conv_in.weight"] = ours["conv_in.weight"].roll(noisy, dims=1).contiguous()
+    ours["conv_in.weight"] = ours["conv_in.weight"].roll(LATENTS, dims=1).contiguous()
     named = unet_names(ours)
     return {named(name): value for name, value in ours.items()}
 

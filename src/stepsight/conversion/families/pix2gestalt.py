@@ -96,7 +96,7 @@ ASSUMED = (
 
 def import_pix2gestalt(weights: Weights, wishes: Wishes) -> Converted:
     """pix2gestalt's file as a run. Raises UserError for what is not in its layout."""
-    for flag in ("vae", "size", "scheduler", "task", "family"):
+    for flag in ("vae", "size", "scheduler", "task", "family", "domain"):
         if getattr(wishes, flag):
             raise UserError(
                 f"--{flag} says nothing that {weights.source}, pix2gestalt, leaves open."
@@ -119,7 +119,7 @@ def import_pix2gestalt(weights: Weights, wishes: Wishes) -> Converted:
         tasks=dict(tasks),
         data={"pix2gestalt": Pix2GestaltSettings(size=(side, side))},
         model=unet_settings({**unet, **further}, 1),
-        codec=CodecSettings("vae", "float32"),
+        codec=CodecSettings("vae", "float32", "contiguous"),
         diffusion=_diffusion(given),
         training=TrainingSettings(precision="float32"),
         evaluation=EvaluationSettings(nfe=CALLS, members=MEMBERS, temperature=1.0, views="none"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.mixture import Stream
@@ -81,12 +83,22 @@ def _check_rows(config: RunConfig) -> None:
         )
 
 
+def check_network(net: nn.Module) -> None:
+    """Raise UserError for a backbone that is imported to be asked alone."""
+    if getattr(net, "sees_picture", False):
+        raise UserError(
+            "model.unet: a U-Net that is told what CLIP sees in the picture cannot be trained "
+            "here. Choose another model."
+        )
+
+
 def check_objective(config: RunConfig, begun: bool) -> None:
     """Raise UserError for an objective that could not be trained or sampled."""
     diffusion = Diffusion(config.diffusion)
     if config.diffusion.picture:
         raise UserError(
-            f"diffusion.picture {config.diffusion.picture}: training starts from noise alone. Set 0."
+            f"diffusion.picture {config.diffusion.picture}: training starts from noise alone. "
+            "Set 0."
         )
     if config.training.latents and config.diffusion.objective == "end_to_end":
         raise UserError(

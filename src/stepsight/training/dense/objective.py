@@ -30,7 +30,12 @@ from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.console import Console
 from stepsight.testtime.variants import starts_of
 from stepsight.training.dense.batches import Part, codings_of, read_parts
-from stepsight.training.dense.checks import check_classes, check_experts, check_objective
+from stepsight.training.dense.checks import (
+    check_classes,
+    check_experts,
+    check_network,
+    check_objective,
+)
 from stepsight.training.dense.errors import Coding, RowErrors
 from stepsight.training.dense.rows import Rows, rows_of, rows_per_picture
 from stepsight.training.dense.tuning import tuned
@@ -61,11 +66,7 @@ class DenseObjective:
             open_latents(spec, codec, present=True)
         with torch.device("meta"):
             net = build_network(config, tasks, codec)
-        if getattr(net, "sees_picture", False):
-            raise UserError(
-                f"model.name {config.model.name}: a U-Net told what CLIP sees is imported to be "
-                "asked, and cannot be trained here. Choose another model."
-            )
+        check_network(net)
         check_sizes(net, spec.every_size(), codec.downsample)
         if parent is not None:
             weights = adapt(parent, net, Layout.of(tasks, codec), codec)
