@@ -15,6 +15,7 @@ import torch
 from stepsight.errors import UserError
 from stepsight.pipeline import budget as budget_module
 from stepsight.pipeline.budget import SWEEP
+from stepsight.pipeline.config import Profile
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling.sampling.sweeps import Cell, read_sweep, write_sweep
 
@@ -99,6 +100,13 @@ def test_the_plan_sets_all_that_the_sweep_varied(swept, pipeline):
     expected.sizes = own.sizes
     found = swept(IMAGE, "depth", budget="4nfe")
     assert torch.equal(found.values, expected(IMAGE, "depth", **spread).values)
+
+
+def test_a_plan_sizes_the_work_of_a_published_model_by_its_profile(swept):
+    write_sweep(swept.home / SWEEP, cells(size="16x24"))
+    swept.profile = Profile("published", fit="longest", resolution=32, pad=8)
+    own = swept.planned("depth", swept.plan("depth", "4nfe"))
+    assert own.working_size("depth", (48, 72)) == (16, 24) and own.sizes == swept.sizes
 
 
 def test_a_plan_speaks_of_the_run_and_not_of_a_copy_that_samples_otherwise(swept):
