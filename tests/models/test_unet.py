@@ -221,14 +221,14 @@ def test_the_numbers_of_channels_are_the_tasks_whatever_the_file_says():
     assert again.unet.class_embedding.num_embeddings == LABELS + 1  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("config", "stride"), [(TEXT, 2), (CLASS, 4)])
-def test_only_sizes_of_whole_strides_pass(config, stride):
-    net = custom(config)
-    assert net.stride == stride
-    check_size(net, (3 * stride, stride), "size")
-    assert net(*inputs([0], 3 * stride)).shape == (1, TARGET, 3 * stride, 6 * stride)
-    with pytest.raises(UserError, match=f"size: W=.* not a multiple of {stride}"):
-        check_size(net, (stride, stride + 1), "size")
+def test_unets_for_text_take_any_size_and_those_for_classes_whole_strides():
+    text, classes = custom(TEXT), custom(CLASS)
+    assert (text.stride, text.coarsest) == (1, 2) and classes.stride == classes.coarsest == 4
+    assert text(*inputs([0], 5)).shape == (1, TARGET, 5, 10)
+    check_size(classes, (12, 4), "size")
+    assert classes(*inputs([0], 12)).shape == (1, TARGET, 12, 24)
+    with pytest.raises(UserError, match="size: W=.* not a multiple of 4"):
+        check_size(classes, (4, 5), "size")
 
 
 @torch.no_grad()
@@ -252,7 +252,7 @@ def test_every_row_has_the_size_it_should(name):
     with torch.device("meta"):
         net = row(name)
     count = sum(p.numel() for p in net.unet.parameters())
-    assert net.stride == 2 ** (len(size.channels) - 1)
+    assert net.coarsest == 2 ** (len(size.channels) - 1)
     if size.text is None:
         assert isinstance(net, ClassUNet) and count == 1_116_324
     else:
