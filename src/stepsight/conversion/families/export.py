@@ -87,12 +87,20 @@ def _without_target(net: TextUNet, channels: int | None) -> None:
         net.unet.register_to_config(in_channels=channels)
 
 
+# Of diffusion settings, what no scheduler's file says.
+UNTOLD = ("objective", "told", "multires_noise", "multires_annealed")
+
+
 def _written(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """What the layout has no place for, and `convert import` would have to assume."""
+    published = "published" in saved.meta
     return {
-        "family": saved.meta.get("family") or f"marigold-{next(iter(tasks))}",
+        "family": saved.meta["family"] if published else f"marigold-{next(iter(tasks))}",
         "profile": saved.meta.get("profile"),
-        "objective": saved.config.diffusion.objective,
+        "diffusion": {name: getattr(saved.config.diffusion, name) for name in UNTOLD},
+        "members": saved.config.evaluation.members,
+        "memory": saved.config.codec.memory,
+        "size": next(iter(saved.sizes.values())),
         "domain": saved.meta.get("published", {}).get("domain"),
         "tasks": {
             name: {one.name: getattr(task, one.name) for one in fields(task)}

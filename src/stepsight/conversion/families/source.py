@@ -129,8 +129,8 @@ class Source:
 
         profile: as published; its `nfe` is the run's as well. side: the longer working side at 4:3
         without it, in pixels; 0: the U-Net's own square. members: without the profile. memory: how
-        the VAE lies in it when the publisher's code is given a picture. prompt: "r n d", that of every label row, or "1 n d"; None: that of the empty text. switch: likewise
-        the numbers that tell the U-Net its task, "r s" or "1 s". beside: what else our network
+        the VAE lies in it when the publisher's code is given a picture. prompt: "r n d", that of
+        every label row, or "1 n d"; None: that of the empty text. switch: likewise the numbers that tell the U-Net its task, "r s" or "1 s". beside: what else our network
         holds, by its names. weights: changes those of the U-Net's file before they are compared.
         more: of the U-Net's configuration.
 
@@ -140,9 +140,10 @@ class Source:
         published: Profile | None = profile
         if self.written:  # by an export, whose run may have seen and sampled in another way
             tasks = [replace(task, **self.written["tasks"][task.name]) for task in tasks]
-            diffusion = replace(diffusion, objective=self.written["objective"])
+            diffusion = replace(diffusion, **self.written["diffusion"])
             kept = self.written["profile"]
             published = None if kept is None else Profile.of(kept)
+            memory, members = self.written["memory"], self.written["members"]
         data = data or ScenesSettings()
         vae = CodecSettings(str(self.path / "vae"), "float32", memory)
         codec = open_codec(vae)
@@ -160,11 +161,11 @@ class Source:
         with torch.device("meta"):
             net = build_network(config, build_tasks(config.tasks), codec)
         assert isinstance(net, TextUNet)
-        size = self._size(side, codec.downsample)
+        high, wide = self.written.get("size") or self._size(side, codec.downsample)
         return Converted(
             config,
             self._weights({"prompt": prompt, "switch": switch}, net, weights, beside or {}),
-            {task.name: size for task in tasks},
+            {task.name: (high, wide) for task in tasks},
             codec,
             meta={
                 "published": {
