@@ -117,7 +117,7 @@ def import_generalist(weights: Weights, wishes: Wishes) -> Converted:
             "flyingchairs": FlyingChairsSettings(root="flyingchairs", size=size),
         },
         model=trained.model(input="per_task"),
-        codec=wishes.codec_settings,
+        codec=replace(wishes.codec_settings, memory="contiguous"),
         diffusion=diffusion,
         training=TrainingSettings(precision="float32"),  # as published
         evaluation=EVALUATION,
@@ -145,7 +145,7 @@ def import_single(weights: Weights, wishes: Wishes) -> Converted:
         tasks={task: settings},
         data={source.name: source(root=source.name, size=size)},
         model=trained.model(),
-        codec=wishes.codec_settings,
+        codec=replace(wishes.codec_settings, memory="contiguous"),
         diffusion=diffusion,
         training=TrainingSettings(precision="float32"),  # as published
         evaluation=EVALUATION,
