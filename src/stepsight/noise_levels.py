@@ -141,6 +141,8 @@ def spaced_levels(
     if spacing == "leading":
         return 1 + _leading(steps, offset)
     if spacing == "leading_less":
+        if steps == LEVELS:
+            raise UserError(f"spacing 'leading_less' visits at most {LEVELS - 1} levels, not all.")
         return 1 + _leading(steps + 1, offset)[1:]
     if spacing == "respaced":
         strides = np.full(steps - 1, (LEVELS - 1) / max(steps - 1, 1))

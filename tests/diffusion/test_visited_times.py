@@ -182,3 +182,24 @@ def test_an_end_to_end_model_has_one_step_of_one_call(sampler: str):
     assert (step.time, step.condition, step.calls) == (1.0, 999.0, 1)
     with pytest.raises(UserError, match="one model call"):
         Diffusion(settings).steps(2)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 199, 999])
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_leading_less_leaves_out_the_noisiest(steps: int, strength: float):
+    less = model("linear", spacing="leading_less", steps_offset=0)
+    more = replace(less, spacing="leading")
+    found, whole = (
+        visited_times(one, build_schedule(one), count, strength)
+        for one, count in ((less, steps), (more, steps + 1))
+    )
+    assert torch.equal(found, whole[1:])
+
+
+def test_leading_less_needs_levels_and_one_to_spare():
+    flow = model("rectified_flow", spacing="leading_less")
+    with pytest.raises(UserError, match="rectified_flow does not have"):
+        visited_times(flow, build_schedule(flow), 3)
+    linear = model("linear", spacing="leading_less", steps_offset=0)
+    with pytest.raises(UserError, match="at most 999"):
+        visited_times(linear, build_schedule(linear), 1000)
