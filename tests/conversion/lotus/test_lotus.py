@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import load_file
 from tiny_folders import PARTS, SCHEDULER, write_json, write_prompt, write_unet, write_vae
 from torch import Tensor
 
 from stepsight import checkpoint
 from stepsight.conversion.dit import Wishes
+from stepsight.conversion.families import find_family
 from stepsight.conversion.families.export import export_folder
 from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
@@ -139,6 +141,10 @@ def test_what_is_exported_is_imported_as_it_was(kind: str, lotus, tmp_path: Path
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["in_channels"] == (
         8 if kind == "G" else 4
     )
+    file = "unet/diffusion_pytorch_model.safetensors"
+    ours, theirs = load_file(tmp_path / "out" / file), load_file(published.path / file)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
     again = import_published(tmp_path / "out")
     assert (again.family, again.profile) == (first.family, first.profile)
     assert again.config.tasks == first.config.tasks
@@ -199,6 +205,21 @@ def test_other_networks_and_folders_without_a_name_are_refused(lotus):
     assert import_published(path, Wishes(family="lotus-depth-d")).family == "lotus-depth-d"
     with pytest.raises(UserError, match="not of lotus-depth-g"):
         import_published(path, Wishes(family="lotus-depth-g"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "family"),
+    [
+        ("lotus-depth-g-v1-0", "G", "lotus-depth-g"),
+        ("lotus-depth-g-v2-1-disparity", "G", "lotus-disparity-g"),
+        ("lotus-depth-d-v2-0-disparity", "D", "lotus-disparity-d"),
+        ("lotus-normal-g-v1-1", "G", "lotus-normals-g"),
+        ("lotus-normal-d-v1-1", "D", "lotus-normals-d"),
+    ],
+)
+def test_the_published_names_tell_what_is_predicted(name: str, kind: str, family: str, lotus):
+    found = find_family(lotus(name, kind).path)
+    assert found is not None and found.name == family
 
 
 def test_what_no_file_says_is_told(lotus):

@@ -18,11 +18,12 @@ class Args:
 
     source: Positional[Annotated[Path, arg(metavar="SRC")]]  # .pt, .safetensors or a folder
     out: Path  # folder to make
-    vae: Path | None = None  # folder of the VAE that a DiT was trained with
+    # folder of the VAE that a DiT was trained with, or of the model that GenPercept set out from
+    vae: Path | None = None
     # working height and width in pixels (a DiT's positions are stretched to it); default: as
     # trained
     size: Size = None
-    scheduler: Path | None = None  # scheduler_config.json of a DiT's training
+    scheduler: Path | None = None  # scheduler_config.json of a DiT's or GenPercept's training
     task: str | None = None  # of a single-task DiT, whose file does not say it: depth or amodal
     family: str | None = None  # of a folder that does not say which it is of
     domain: str | None = None  # of a GeoWizard's pictures: indoor, outdoor or object
