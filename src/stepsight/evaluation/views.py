@@ -51,7 +51,8 @@ def working_at(
     but for profiles that say themselves how sides follow from the longer one.
     """
     longest = usual if size is None else size
-    if longest is None or pipeline.profile.fit == "square":
+    square = pipeline.profile.fit == "square"  # and no protocol of others moves it
+    if longest is None or (square and size is None):
         return pipeline
     if pipeline.profile.fit != "area":
         return pipeline.at(longest)

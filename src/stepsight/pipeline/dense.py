@@ -29,7 +29,7 @@ from stepsight.execution.precision import resolved
 from stepsight.models.codec import Codec, Pixels
 from stepsight.pipeline.adaptive import members_until, picked, within
 from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
-from stepsight.pipeline.config import STEPSIGHT, Profile, Which
+from stepsight.pipeline.config import OWN, STEPSIGHT, Profile, Which
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.inputs import content_keys, name_keys, single
 from stepsight.pipeline.members import MemberOptions, MemberSampler
@@ -48,11 +48,10 @@ if TYPE_CHECKING:
 class DensePipeline:
     """A trained backbone with everything needed to use it.
 
-    sizes: the working (height, width) each task was trained at.
-    statistics: training statistics of the trivial predictors, by task (may be empty).
-    name: digest of the weights. home: the run folder it was opened from.
-    chosen: the usual setting of each task, where the run chose one. calibration: by task, what was
-    fitted of its uncertainty, with its "scale".
+    sizes: the working (height, width) each task was trained at. statistics: those of training for
+    the trivial predictors, by task (may be empty). name: digest of the weights. home: the run
+    folder it was opened from. chosen: the usual setting of each task, where the run chose one.
+    calibration: by task, what was fitted of its uncertainty, with its "scale".
     """
 
     def __init__(
@@ -108,16 +107,17 @@ class DensePipeline:
         return made.profiled(profile)
 
     def profiled(self, which: Which) -> Self:
-        """A copy that sees pictures and reads answers as published, or as stepsight does."""
-        other = copy(self)
-        other.profile = self.published if which == "published" else STEPSIGHT
+        """A copy that sees pictures, walks and reads answers as published, or as stepsight does."""
+        other, diffusion, own = copy(self), self.config.diffusion, which == OWN
+        other.profile = STEPSIGHT if own else self.published
+        other.diffusion = Diffusion(replace(diffusion, convention=OWN) if own else diffusion)
         tasks, changed = build_tasks(self.config.tasks), other.profile.tasks
         other.tasks = {name: replace(one, **changed.get(name, {})) for name, one in tasks.items()}
         return other
 
     def at(self, resolution: int) -> Self:
-        """A copy whose profile sees the longer side at so many pixels; 0: pictures as they are.
-        Raises UserError for one that keeps the area of training."""
+        """A copy that sees the longer side at so many pixels; 0: pictures as they are. Raises
+        UserError for profiles that keep an area."""
         if self.profile.fit == "area":
             raise UserError(f"the profile {self.profile.name} knows no resolution: set `sizes`.")
         other = copy(self)

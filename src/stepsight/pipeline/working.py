@@ -77,7 +77,8 @@ def inputs_at(
     for name in further:
         if (value := batch.extra.get(name)) is not None:
             smooth = value.is_floating_point()
-            inputs.extra[name] = fitted(value) if smooth else nearest(value, size)
+            whole = padded(nearest(value, size).double(), profile.pad).to(value)
+            inputs.extra[name] = fitted(value) if smooth else whole
     return inputs
 
 
