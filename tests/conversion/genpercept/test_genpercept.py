@@ -134,7 +134,8 @@ def test_a_unet_is_found_beside_its_base_or_told_where_that_is(tmp_path: Path):
 def test_what_is_exported_is_imported_as_it_was(tmp_path: Path):
     first = import_published(made(tmp_path / "root", "unet_depth_v2").root)
     write(first, tmp_path / "run")
-    export_folder(checkpoint.read(tmp_path / "run"), tmp_path / "out")
+    said = export_folder(checkpoint.read(tmp_path / "run"), tmp_path / "out")
+    assert "put its text_encoder/ and tokenizer/ beside" in said[0]
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["in_channels"] == 4
     index = json.loads((tmp_path / "out/model_index.json").read_text())
     assert index["_class_name"] == "GenPerceptPipeline"

@@ -45,6 +45,8 @@ INDEX = {  # of the same model in diffusers' layout, as its pipeline is saved
     "default_processing_resolution": RESOLUTION,
     "rgb_blending": True,
     "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
 }
 ONES: dict[str, Any] = {"beta_start": 1.0, "beta_end": 1.0, "prediction_type": "v_prediction"}
@@ -112,7 +114,7 @@ def normals(source: Source, wishes: Wishes) -> Converted:
 
 
 def _genpercept(source: Source, task: TaskSettings) -> Converted:
-    source.check(4, *KEYS, "genpercept_pipeline")
+    source.check(4, *KEYS, "genpercept_pipeline", "customized_head")
     fixed = {"default_denoising_steps": 1, "rgb_blending": True, "genpercept_pipeline": True}
     for key, value in fixed.items():
         if source.index.get(key, value) != value:
