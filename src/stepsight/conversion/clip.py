@@ -20,12 +20,29 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from stepsight.conversion.folders import CONFIG, read_json, read_part
-from stepsight.errors import DataFormatError, UserError
+from stepsight.conversion.folders import CONFIG, read_json, read_part, refuse_unknown
+from stepsight.errors import DataFormatError, UserError, suggest
 
 STORED, NAME = "empty_text_embedding.safetensors", "empty_text_embedding"
 FILES = ("model.safetensors", "pytorch_model.bin")
 EMPTY = ("<|startoftext|>", "<|endoftext|>")  # what CLIP's tokenizer makes of ""
+
+# Of the text encoder's configuration: what is read, what the shapes of its weights say as well
+# (name and axis), and what changes nothing: settings of training, ids of tokens, which the
+# vocabulary says, and the width of an embedding of whole texts, which nobody asks for.
+READ = ("hidden_act", "num_attention_heads", "num_hidden_layers", "layer_norm_eps", "model_type")
+SHAPES = {
+    "vocab_size": ("embeddings.token_embedding.weight", 0),
+    "hidden_size": ("embeddings.token_embedding.weight", 1),
+    "max_position_embeddings": ("embeddings.position_embedding.weight", 0),
+    "intermediate_size": ("encoder.layers.0.mlp.fc1.weight", 0),
+}
+IDLE = (
+    *("attention_dropout", "dropout", "initializer_factor", "initializer_range"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "projection_dim"),
+    *("architectures", "dtype", "torch_dtype", "transformers_version"),
+)
+MODEL = "clip_text_model"
 
 
 def _quick_gelu(x: Tensor) -> Tensor:
@@ -73,11 +90,30 @@ def prompt_of(folder: Path, words: Sequence[str] = ()) -> Tensor:
     if missing := [part for part in parts if part not in tokens]:
         raise DataFormatError(f"{vocabulary}: has no {', '.join(missing)}; it is not CLIP's.")
     ids = torch.tensor([tokens[token] for token in (EMPTY[0], *parts, EMPTY[1])])
-    weights = read_part(encoder, *FILES)
+    config, weights = read_json(encoder / CONFIG), read_part(encoder, *FILES).tensors
+    weights = {name.removeprefix("text_model."): value for name, value in weights.items()}
+    _check(config, weights, encoder / CONFIG)
     try:
-        return encode(read_json(encoder / CONFIG), weights.tensors, ids)[None]
+        return encode(config, weights, ids)[None]
     except KeyError as error:
         raise DataFormatError(f"{encoder}: not CLIP's text encoder, it lacks {error}.") from None
+
+
+def _check(config: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> None:
+    """Raise UserError for a configuration of another encoder than `encode` is, or of other weights
+    than these."""
+    refuse_unknown(config, (*READ, *SHAPES, *IDLE), where)
+    layers = {name.split(".")[2] for name in weights if name.startswith("encoder.layers.")}
+    told = {"model_type": MODEL, "num_hidden_layers": len(layers)}
+    told |= {
+        key: weights[name].shape[axis] for key, (name, axis) in SHAPES.items() if name in weights
+    }
+    for key, value in told.items():
+        if config.get(key, value) != value:
+            raise UserError(f"{where}: {key} is {config[key]!r}, but has to be {value!r} here.")
+    act = config.get("hidden_act", "quick_gelu")
+    if act not in ACTIVATIONS:
+        raise UserError(f"{where}: hidden_act is {act!r}.{suggest(str(act), ACTIVATIONS)}")
 
 
 def _ranks(merges: Path) -> dict[tuple[str, str], int]:
@@ -106,8 +142,8 @@ def split_word(word: str, ranks: Mapping[tuple[str, str], int]) -> list[str]:
 
 @torch.no_grad()
 def encode(config: Mapping[str, Any], weights: Mapping[str, Tensor], ids: Tensor) -> Tensor:
-    """Token ids "n" to their embeddings "n d", `last_hidden_state` of a `CLIPTextModel`."""
-    weights = {name.removeprefix("text_model."): value for name, value in weights.items()}
+    """Token ids "n" to their embeddings "n d", `last_hidden_state` of a `CLIPTextModel` of these
+    weights, named without "text_model."."""
     activation = ACTIVATIONS[config.get("hidden_act", "quick_gelu")]
     heads, eps = config["num_attention_heads"], config.get("layer_norm_eps", 1e-5)
 

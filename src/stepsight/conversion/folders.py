@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise DataFormatError(f"{file}: must hold an object, not a {type(config).__name__}.")
     return config
+
+
+def refuse_unknown(config: Mapping[str, Any], known: Collection[str], where: object) -> None:
+    """Raise UserError for a key that is none of `known`. Those that begin with "_" only say who
+    wrote a file."""
+    for key, value in config.items():
+        if key not in known and not key.startswith("_"):
+            raise UserError(
+                f"{where}: {key} is {value!r}, which means nothing here. Remove it if it changes "
+                f"nothing."
+            )
 
 
 def read_part(folder: Path, *names: str) -> Weights:

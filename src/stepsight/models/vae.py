@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 import math
 from contextlib import AbstractContextManager
@@ -35,6 +36,8 @@ CLASSES: dict[str, type[AutoencoderKL] | type[AutoencoderTiny]] = {
     "AutoencoderTiny": AutoencoderTiny,
 }
 CONFIG = "config.json"
+DOUBLED = 2  # sides, by each level of a decoder
+WRITTEN_BY_TINY = "block_out_channels"  # a copy of its decoder's, no argument
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")  # as preferred
 
 # Sizes that can be trained here: arguments of AutoencoderKL. Without attention, a VAE trained at
@@ -203,6 +206,12 @@ def _check(config: Any, settings: CodecSettings) -> None:
             "codec.path: this VAE scales each latent channel by itself (latents_mean, latents_std "
             "in its config.json); use one with a single scaling_factor."
         )
+    if config.get("upsampling_scaling_factor", DOUBLED) != DOUBLED:
+        raise UserError(
+            f"codec.path: this VAE's decoder multiplies sides by {config.upsampling_scaling_factor}"
+            f" at each level (upsampling_scaling_factor in its config.json), its encoder halves "
+            f"them; use one that doubles them."
+        )
     published = (_downsample(config), config.latent_channels) == (8, 4)
     if settings.tiling and "latent_magnitude" in config and not published:
         raise UserError(
@@ -222,9 +231,11 @@ def _locate(folder: Path) -> Path:
 
 def _read(folder: Path) -> Autoencoder:
     """The autoencoder in `folder`, every weight of it from the file."""
-    kind: Any = CLASSES.get(name := _class_name(folder / CONFIG) or "")
+    config = _config(folder / CONFIG)
+    kind: Any = CLASSES.get(name := config.get("_class_name") or "")
     if kind is None:
         raise UserError(f"{folder / CONFIG}: '_class_name' is {name!r}. {_CONTENTS}")
+    _check_keys(config, kind, folder / CONFIG)
     file = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
     if file is None:
         raise UserError(f"codec.path: {folder} has no {WEIGHTS[0]}. {_CONTENTS}")
@@ -246,12 +257,24 @@ def _read(folder: Path) -> Autoencoder:
     return module
 
 
-def _class_name(path: Path) -> str | None:
+def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataFormatError(f"{path}: no valid JSON ({error}).") from error
-    return config.get("_class_name") if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _check_keys(config: dict[str, Any], kind: type[Autoencoder], path: Path) -> None:
+    """Refuse keys that diffusers would pass over with a line in its log. Of those that it knows,
+    `force_upcast` changes nothing in float32, and `_check` refuses some."""
+    known = {*inspect.signature(kind.__init__).parameters, WRITTEN_BY_TINY}
+    for key, value in config.items():
+        if key not in known and not key.startswith("_"):
+            raise UserError(
+                f"{path}: {key} is {value!r}, which means nothing to an {kind.__name__}. Remove it "
+                f"if it changes nothing."
+            )
 
 
 _CONTENTS = (

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from stepsight.conversion.write import Converted
 
 WRITTEN = "stepsight-family.json"  # what `convert export` says of a folder besides its layout
+WRITTEN_KEYS = (
+    *("family", "profile", "diffusion", "members", "memory", "size", "domain", "tasks"),
+)
 HERE = "stepsight.conversion.families"
 
 

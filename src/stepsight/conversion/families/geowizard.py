@@ -15,7 +15,6 @@ down, z forward, round before it shows them. Nothing in the folders says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 from stepsight.conversion.clip import ACTIVATIONS, FILES, prompt_of, stored_prompt
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families.source import Source
-from stepsight.conversion.folders import CONFIG, read_json, read_part
+from stepsight.conversion.folders import CONFIG, read_json, read_part, refuse_unknown
 from stepsight.conversion.vision import PROCESSOR, VISION, described, from_transformers
 from stepsight.conversion.write import Converted
 from stepsight.errors import UserError, suggest
@@ -61,13 +60,20 @@ FIXED = (
     "GeoWizard's code, in no file"
 )
 PREPROCESSOR = f"{PROCESSOR}/preprocessor_config.json"
-# Of the image encoder's configuration: what is read, what its shapes say, what changes nothing.
-ENCODER = {
-    *("hidden_act", "num_attention_heads", "layer_norm_eps"),
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size", "image_size"),
-    *("projection_dim", "num_channels", "architectures", "model_type", "torch_dtype", "dtype"),
+# Of the image encoder's configuration: what is read or changes nothing, and what the shapes of its
+# weights say as well, by the names of `described`.
+ENCODER = (
+    *("hidden_act", "num_attention_heads", "layer_norm_eps", "num_channels", "model_type"),
     *("attention_dropout", "dropout", "initializer_factor", "initializer_range"),
-    *("transformers_version", "_name_or_path"),
+    *("architectures", "torch_dtype", "dtype", "transformers_version"),
+)
+SHAPES = {
+    "hidden_size": "width",
+    "intermediate_size": "hidden",
+    "num_hidden_layers": "depth",
+    "patch_size": "patch",
+    "image_size": "size",
+    "projection_dim": "embedding",
 }
 # Of the processor's: what is read, and what the publisher's code does in ways of its own.
 PROCESSED = {
@@ -147,10 +153,13 @@ def _vision(source: Source) -> tuple[dict[str, Any], dict[str, Tensor], dict[str
     """CLIP's image encoder: its arguments, its weights by our names, and the files about it."""
     folder = source.path / VISION
     config, processor = read_json(folder / CONFIG), read_json(source.path / PREPROCESSOR)
-    _known(config, ENCODER, f"{folder / CONFIG}")
-    _known(processor, PROCESSED, f"{source.path / PREPROCESSOR}")
+    refuse_unknown(config, (*ENCODER, *SHAPES), folder / CONFIG)
+    refuse_unknown(processor, PROCESSED, source.path / PREPROCESSOR)
     weights = from_transformers(read_part(folder, *FILES).tensors)
     size = described(weights, config["num_attention_heads"])
+    for key, value in {key: size[name] for key, name in SHAPES.items()}.items():
+        if config.get(key, value) != value:
+            raise UserError(f"{folder / CONFIG}: {key} is {config[key]!r}; weights say {value}.")
     crop, act = processor.get("crop_size"), config.get("hidden_act", "quick_gelu")
     if crop != {"height": size["size"], "width": size["size"]} or act not in ACTIVATIONS:
         raise UserError(
@@ -166,8 +175,3 @@ def _vision(source: Source) -> tuple[dict[str, Any], dict[str, Tensor], dict[str
     }
     files = {f"{VISION}/{CONFIG}": config, PREPROCESSOR: processor}
     return vision, {f"vision.net.{name}": value for name, value in weights.items()}, files
-
-
-def _known(config: Mapping[str, Any], keys: set[str], where: str) -> None:
-    for key in config.keys() - keys:
-        raise UserError(f"{where}: {key} is {config[key]!r}, which means nothing here.")

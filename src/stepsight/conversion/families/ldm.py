@@ -17,6 +17,7 @@ from diffusers.loaders.single_file_utils import (
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from stepsight.conversion.folders import refuse_unknown
 from stepsight.conversion.foreign import Weights, compare
 from stepsight.errors import UserError
 from stepsight.models.config import CodecSettings
@@ -42,7 +43,16 @@ USED = (
     "context_dim",
     "use_linear_in_transformer",
 )
-IDLE = ("image_size", "use_checkpoint", "use_fp16", "dropout", "legacy", "num_heads_upsample")
+IDLE = (
+    "image_size",
+    "use_checkpoint",
+    "use_fp16",
+    "use_bf16",
+    "dropout",
+    "legacy",
+    "num_heads_upsample",
+    "load_from_ckpt",
+)
 ONLY = {
     "use_spatial_transformer": True,
     "conv_resample": True,
@@ -50,7 +60,12 @@ ONLY = {
     "num_classes": None,
     "use_scale_shift_norm": False,
     "resblock_updown": False,
+    "use_new_attention_order": False,
     "n_embed": None,
+    "disable_self_attentions": None,
+    "num_attention_blocks": None,
+    "disable_middle_self_attn": False,
+    "adm_in_channels": None,
 }
 # Likewise of their AutoencoderKL and its networks.
 VAE_USED = ("in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "z_channels")
@@ -173,13 +188,10 @@ def check(
     where: str,
 ) -> None:
     """Raise UserError for arguments that ask for what is not done here."""
-    for name, value in given.items():
-        if name in used or name in idle:
-            continue
-        if name not in only:
-            raise UserError(f"{where}: {name} is {value!r}, which is not known here.")
-        if value != only[name]:
-            raise UserError(f"{where}: {name} is {value!r}; only {only[name]!r} is supported.")
+    refuse_unknown(given, (*used, *idle, *only), where)
+    for name, value in only.items():
+        if given.get(name, value) != value:
+            raise UserError(f"{where}: {name} is {given[name]!r}; only {value!r} is supported.")
 
 
 def _renamed(

@@ -27,6 +27,7 @@ from stepsight.config import RunConfig
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families import ldm
 from stepsight.conversion.families.source import notes_of, unet_settings
+from stepsight.conversion.folders import refuse_unknown
 from stepsight.conversion.foreign import Weights, compare
 from stepsight.conversion.vision import described, from_openai
 from stepsight.conversion.write import Converted
@@ -156,7 +157,8 @@ def _model(source: Path) -> tuple[Path, dict[str, Any]]:
             f"the one file of pix2gestalt's configs there."
         )
     try:
-        model = yaml.safe_load(files[0].read_text(encoding="utf-8"))["model"]
+        whole = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+        model = whole["model"]
         given = model["params"]
         parts = [given["unet_config"]["params"], given["first_stage_config"]["params"]]
         missing = [name for name in USED if name not in given]
@@ -164,6 +166,10 @@ def _model(source: Path) -> tuple[Path, dict[str, Any]]:
             raise ValueError(f"model.params lacks {', '.join(missing) or 'sizes'}")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise DataFormatError(f"{files[0]}: no model of latent diffusion ({error!r}).") from None
+    refuse_unknown(whole, ("model", "data", "lightning"), files[0])
+    refuse_unknown(model, ("base_learning_rate", "target", "params"), f"{files[0]}: model")
+    for part in ("unet_config", "first_stage_config"):
+        refuse_unknown(given[part], ("target", "params"), f"{files[0]}: {part}")
     ldm.check(given, USED, IDLE, ONLY, f"{files[0]}: model.params")
     return files[0], model
 

@@ -9,30 +9,40 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import repeat
 from torch import Tensor
 
 from stepsight.coding import build_network
 from stepsight.config import RunConfig
 from stepsight.conversion.clip import empty_prompt
-from stepsight.conversion.families import WRITTEN, Found
-from stepsight.conversion.folders import CONFIG, INDEX, PARTS, SCHEDULER, read_json, read_part
+from stepsight.conversion.families import WRITTEN, WRITTEN_KEYS, Found
+from stepsight.conversion.folders import (
+    CONFIG,
+    INDEX,
+    PARTS,
+    SCHEDULER,
+    read_json,
+    read_part,
+    refuse_unknown,
+)
 from stepsight.conversion.foreign import compare
 from stepsight.conversion.scheduler import read_scheduler
 from stepsight.conversion.write import Converted
 from stepsight.data.config import ScenesSettings, SourceSettings
 from stepsight.diffusion.config import DiffusionSettings
-from stepsight.errors import UserError
+from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.codec import open_codec
 from stepsight.models.config import CUSTOM_UNET, UNET, CodecSettings, Memory, ModelSettings
 from stepsight.models.factory import build
-from stepsight.models.unet import TextUNet, diffusers_config
+from stepsight.models.unet import FIXED, TEXT, TextUNet, diffusers_config
 from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import TaskSettings
 from stepsight.tasks.table import build_tasks
@@ -46,6 +56,18 @@ WEIGHTS = (
 # Of a U-Net's configuration: what its run decides, and what changes nothing in float32.
 CHANNELS = 4  # that a U-Net's configuration means where it says none
 OMITTED = ("in_channels", "out_channels", "sample_size", "upcast_attention")
+# Of a U-Net that would have to be given more, or could not be.
+UNGIVEN = {
+    "num_class_embeds": None,
+    "time_cond_proj_dim": None,
+    "dual_cross_attention": False,
+    "class_embeddings_concat": False,
+}
+# Parts of pipelines: those that are read, and those that no answer depends on.
+PIPELINE = (
+    *("unet", "vae", "scheduler", "text_encoder", "tokenizer", "image_encoder"),
+    *("feature_extractor", "safety_checker"),
+)
 
 Weights = dict[str, Tensor]
 
@@ -84,13 +106,9 @@ class Source:
                 f"{self.path}: the U-Net of {self.family} has {channels} input channels, this one "
                 f"{found}. It is of another family."
             )
-        for key, value in self.index.items():
-            part = key.startswith("_") or (isinstance(value, list) and len(value) == 2)
-            if not part and key not in keys:
-                raise UserError(
-                    f"{self.path / INDEX}: {key} is {value!r}, which means nothing to {self.family}"
-                    f" here. Remove it if it changes nothing."
-                )
+        further = {key: value for key, value in self.index.items() if value != [None, None]}
+        refuse_unknown(further, (*PIPELINE, *keys), self.path / INDEX)
+        refuse_unknown(self.written, WRITTEN_KEYS, self.path / WRITTEN)
 
     def entry(self, key: str, usual: Any) -> Any:
         """An entry of model_index.json; one that is missing is assumed."""
@@ -130,20 +148,25 @@ class Source:
         profile: as published; its `nfe` is the run's as well. side: the longer working side at 4:3
         without it, in pixels; 0: the U-Net's own square. members: without the profile. memory: how
         the VAE lies in it when the publisher's code is given a picture. prompt: "r n d", that of
-        every label row, or "1 n d"; None: that of the empty text. switch: likewise the numbers that tell the U-Net its task, "r s" or "1 s". beside: what else our network
-        holds, by its names. weights: changes those of the U-Net's file before they are compared.
-        more: of the U-Net's configuration.
+        every label row, or "1 n d"; None: that of the empty text. switch: likewise the numbers that
+        tell the U-Net its task, "r s" or "1 s". beside: what else our network holds, by its names.
+        weights: changes those of the U-Net's file before they are compared. more: of the U-Net's
+        configuration.
 
         Raises UserError where weights and configuration do not fit.
         """
         prompt = empty_prompt(self.path) if prompt is None else prompt
         published: Profile | None = profile
         if self.written:  # by an export, whose run may have seen and sampled in another way
-            tasks = [replace(task, **self.written["tasks"][task.name]) for task in tasks]
-            diffusion = replace(diffusion, **self.written["diffusion"])
-            kept = self.written["profile"]
-            published = None if kept is None else Profile.of(kept)
-            memory, members = self.written["memory"], self.written["members"]
+            try:
+                tasks = [replace(task, **self.written["tasks"][task.name]) for task in tasks]
+                diffusion = replace(diffusion, **self.written["diffusion"])
+                kept = self.written["profile"]
+                published = None if kept is None else Profile.of(kept)
+                memory, members = self.written["memory"], self.written["members"]
+            except (KeyError, TypeError, UserError) as error:
+                raise DataFormatError(f"{self.path / WRITTEN}: {error}") from None
+        self._check_unet()
         data = data or ScenesSettings()
         vae = CodecSettings(str(self.path / "vae"), "float32", memory)
         codec = open_codec(vae)
@@ -161,6 +184,9 @@ class Source:
         with torch.device("meta"):
             net = build_network(config, build_tasks(config.tasks), codec)
         assert isinstance(net, TextUNet)
+        answers = net.unet.config["out_channels"]
+        if (said := self.unet.get("out_channels", CHANNELS)) != answers:
+            raise UserError(f"{self._unet_file}: out_channels is {said!r}, not {answers}.")
         high, wide = self.written.get("size") or self._size(side, codec.downsample)
         return Converted(
             config,
@@ -179,6 +205,23 @@ class Source:
             profile=published,
             assumed=self.assumed,
         )
+
+    @property
+    def _unet_file(self) -> Path:
+        return (self.weights or self.path / "unet") / CONFIG
+
+    def _check_unet(self) -> None:
+        """Refuse a configuration that diffusers' class does not know, or of a network that is given
+        more here than image, level, prompt and label."""
+        where = self._unet_file
+        refuse_unknown(self.unet, signature(UNet2DConditionModel.__init__).parameters, where)
+        fixed = {"_class_name": TEXT, **FIXED, **UNGIVEN}
+        del fixed["class_embed_type"]  # by which some families are told their task
+        for key, value in fixed.items():
+            if self.unet.get(key, value) != value:
+                raise UserError(
+                    f"{where}: {key} is {self.unet[key]!r}; only {value!r} is supported."
+                )
 
     def _weights(
         self,
