@@ -7,6 +7,7 @@ import torch
 
 from stepsight.coding import Layout, place_of
 from stepsight.errors import UserError
+from stepsight.metrics.protocol import default_for
 from stepsight.models.codec import Described, Pixels
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import UNSCORED, AlbedoSettings, DepthSettings, NormalsSettings
@@ -51,6 +52,8 @@ def test_no_source_has_a_truth(name: str, call: str):
         getattr(task, call)(BATCH)
     with pytest.raises(UserError, match="no data source"):
         task.loss(torch.zeros(1, 3, 2, 2), BATCH)
+    with pytest.raises(UserError, match=f"No protocol scores the task '{name}'"):
+        default_for(name)
 
 
 VAE = Described("vae", 8, 4)

@@ -33,6 +33,7 @@ class Intrinsic(Task, IntrinsicSettings):
     Uncertainty, of several members: their median deviation from the median, or their standard
     deviation about the mean, averaged over the channels."""
 
+    target_field = "intrinsic"  # which no source has
     channels = 3
 
     def encode(self, batch: Batch) -> Target:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from stepsight.conversion.vision import described, to_transformers
 from stepsight.models.vision import MEAN, STD, ImageEncoder
 
-VISION = {"size": 16, "patch": 8, "width": 12, "depth": 1, "heads": 2, "hidden": 24}
+VISION: dict[str, Any] = {"size": 16, "patch": 8, "width": 12, "depth": 1, "heads": 2, "hidden": 24}
 WORDS = ("in", "do", "or</w>", "indoor</w>", "geometry</w>")  # what pairs of tokens make
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
