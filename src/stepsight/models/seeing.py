@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from einops import repeat
 from torch import Tensor, nn
 
@@ -50,24 +51,22 @@ class SeeingUNet(TextUNet):
         *_: Tensor | None,
         picture: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """The condition's share of the first convolution, and the token "b 1 d".
+        """The condition, scaled, and the token "b 1 d".
 
         Rows of the condition are "(p b)" for pictures "b 3 h w".
         """
         assert picture is not None, "it sees the picture"
-        (part,) = super().encode(cond * self.condition_scale, label, features)
-        token = self.projection(self.vision(picture).to(part.dtype))
-        return part, repeat(token, "b d -> (p b) 1 d", p=len(cond) // len(picture))
+        (scaled,) = super().encode(cond * self.condition_scale, label, features)
+        token = self.projection(self.vision(picture).to(cond.dtype))
+        return scaled, repeat(token, "b d -> (p b) 1 d", p=len(cond) // len(picture))
 
     def unconditional(
         self, encoded: tuple[Tensor, ...], label: Tensor
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """The same of no condition: zeros, and the prompt of the null row."""
-        part, token = encoded
-        bias = self._conv_in.bias
-        assert bias is not None
-        nothing = bias[:, None, None].to(part.dtype).expand_as(part)
-        return (nothing, self.prompt[-1:].to(token.dtype).expand_as(token)), label
+        cond, token = encoded
+        told = self.prompt[-1:].to(token.dtype).expand_as(token)
+        return (torch.zeros_like(cond), told), label
 
     def _conditioning(
         self, label: Tensor, encoded: tuple[Tensor, ...]

@@ -167,7 +167,7 @@ WRONG: list[tuple[Callable[[], dict[str, Any]], str]] = [
     (lambda: {"temperature": 1.0}, "temperature means nothing"),
     (lambda: {"empty_text_embedding": torch.zeros(1, 2, 16)}, "empty_text_embedding is no array"),
     (lambda: hparams(num_classes=10), "num_classes is 10; only None"),
-    (lambda: hparams(adm_in_channels=8), "adm_in_channels is 8, which is not known"),
+    (lambda: hparams(surprise=8), "surprise is 8, which means nothing"),
     (lambda: hparams(num_res_blocks=[1, 1]), "num_res_blocks is"),
     (lambda: hparams(out_channels=8), "out_channels is not 4"),
     (lambda: hparams(channel_mult=[1, 3]), "should be"),

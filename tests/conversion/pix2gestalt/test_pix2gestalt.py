@@ -140,7 +140,7 @@ def test_exported_and_imported_again_it_is_the_same(file: Path, tmp_path: Path):
 
 WRONG = {
     "scale_factor": ({"scale_factor": None}, "lacks scale_factor"),
-    "a new key": ({"use_ema": False}, "use_ema is False, which is not known"),
+    "a new key": ({"use_ema": False}, "use_ema is False, which means nothing"),
     "another condition": ({"conditioning_key": "concat"}, "conditioning_key is 'concat'"),
     "other sizes": (
         {"unet_config": {"params": {**SIZES, "in_channels": 12, "model_channels": 64}}},
