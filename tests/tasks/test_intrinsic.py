@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stepsight.coding import Layout, place_of
+from stepsight.coding import Layout, code, place_of
 from stepsight.errors import UserError
 from stepsight.metrics.protocol import default_for
 from stepsight.models.codec import Described, Pixels
@@ -80,3 +80,14 @@ def test_each_needs_a_place_of_its_own(chosen: tuple[int, ...]):
 def test_and_as_many_channels_as_the_others():
     with pytest.raises(UserError, match="as many channels each"):
         Layout.of(places(0, 1), Pixels())
+
+
+def test_models_of_a_joint_target_are_not_trained():
+    tasks = build_tasks({"normals": NormalsSettings(), "albedo": AlbedoSettings(place=1)})
+    truth = torch.zeros(1, 3, 4, 4)
+    known = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    batch = Batch(truth, ["key"], ["toys"], normals=truth, normals_valid=known)
+    layout = Layout.of(tasks, Pixels())
+    assert code(batch, tasks["normals"], layout, Pixels(), False).cond.shape == (1, 3, 4, 4)
+    with pytest.raises(UserError, match="denoised together with others here, and such models are"):
+        code(batch, tasks["normals"], layout, Pixels(), True)
