@@ -7,7 +7,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from conformance.publishing import drawing, imported, latents_of, members_of, whole
+from conformance.publishing import apart, drawing, imported, latents_of, members_of, whole
 from conformance.rows import Differences, arrays, relative, row
 from stepsight import ensemble
 from stepsight.pipeline.dense import DensePipeline
@@ -24,12 +24,6 @@ def _resolved(pipeline: DensePipeline, resolution: int) -> DensePipeline:
 def _unit(x: Tensor) -> Tensor:
     """Target space to the publisher's [0, 1]."""
     return (x + 1) / 2
-
-
-def _apart(ours: Tensor, theirs: Tensor) -> float:
-    """Mean difference of directions "3 h w": that of a vector near zero is undecided."""
-    assert ours.shape == theirs.shape
-    return float((ours - theirs).norm(dim=0).mean())
 
 
 def marigold(folder: Path, task: str) -> Differences:
@@ -65,7 +59,7 @@ def marigold(folder: Path, task: str) -> Differences:
             if task == "normals":
                 theirs = theirs.reshape(image.shape).movedim(-1, 0)
                 answer = answer * answer.new_tensor([1, -1, -1])[:, None, None]
-                found[f"{case} prediction"] = _apart(answer, theirs)
+                found[f"{case} prediction"] = apart(answer, theirs)
                 continue
             found[f"{case} prediction"] = relative(answer.flatten(), theirs.flatten())
     return found
@@ -143,7 +137,7 @@ def end_to_end(folder: Path, task: str) -> Differences:
             if task == "normals":  # theirs are shorter where they were averaged
                 theirs = F.normalize(theirs, dim=0)
                 answer = answer * answer.new_tensor([1, -1, -1])[:, None, None]
-                found[f"{case} prediction"] = _apart(answer, theirs)
+                found[f"{case} prediction"] = apart(answer, theirs)
             else:
                 found[f"{case} prediction"] = relative(answer[0], theirs)
             found[f"{case} other seed"] = relative(again, whole(pipeline, image, task).values[0])

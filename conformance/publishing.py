@@ -75,6 +75,12 @@ def latents_of(pipeline: DensePipeline) -> Iterator[list[Tensor]]:
         yield seen
 
 
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """Mean difference of directions "3 h w": that of a vector near zero is undecided."""
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).norm(dim=0).mean())
+
+
 def members_of(pipeline: DensePipeline, image: Tensor, task: str, **options: Any) -> Tensor:
     """Samples "e c h w" of a picture, uint8 "h w 3"."""
     from stepsight.pipeline.inputs import single

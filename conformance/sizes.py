@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from conformance.publishing import drawing, imported, members_of
+from conformance.publishing import apart, drawing, imported, members_of
 from conformance.rows import Differences, relative, row
 from stepsight.bench.peers.marigold import PROMPT, marigold, write_folder
 
@@ -99,12 +99,14 @@ def _compared(task: str, scheduler: dict[str, Any]) -> Differences:
                 fresh = torch.randn(1, STEPS, *noise.shape[1:])  # as LCM draws it, step by step
                 with drawing(noise, fresh):
                     ours = members_of(pipeline, image, task, nfe=STEPS, members=1)
-                found[f"{height}x{width}"] = relative(_read(ours.clamp(-1, 1), task), theirs)
+                found[f"{height}x{width}"] = _apart(ours.clamp(-1, 1), theirs, task)
     return found
 
 
-def _read(x: Tensor, task: str) -> Tensor:
-    return (x + 1) / 2 if task == "depth" else torch.nn.functional.normalize(x, dim=1)
+def _apart(ours: Tensor, theirs: Tensor, task: str) -> float:
+    if task == "depth":
+        return relative((ours + 1) / 2, theirs)
+    return apart(torch.nn.functional.normalize(ours, dim=1)[0], theirs[0])
 
 
 @row("profile", "marigold-depth, leading", oracle="diffusers MarigoldDepthPipeline", bar=1e-5)

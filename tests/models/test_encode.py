@@ -89,9 +89,9 @@ CASES = {
     "dit, no condition": Case("DiT-Ti/2", {}, 0, 0, 0),
     "dit, routed, no condition": Case("DiT-Ti/2", ROUTED, 0, 0, 0),
     "experts": Case("DiT-Ti/2-4E2A", {"shared_experts": 1}, COND, 0, WIDTH * CELLS),
-    "unet, text": Case("unet", {"unet": json.dumps(TEXT)}, COND, 0, 25 * 8 * CELLS),
+    "unet, text": Case("unet", {"unet": json.dumps(TEXT)}, COND, 0, 0),
     "unet, text, no condition": Case("unet", {"unet": json.dumps(TEXT)}, 0, 0, 0),
-    "unet, classes": Case("unet-tiny", {}, COND, 0, 9 * 32 * CELLS),
+    "unet, classes": Case("unet-tiny", {}, COND, 0, 0),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 FEATURED = {name: case for name, case in CASES.items() if case.features}
@@ -182,6 +182,7 @@ def test_features_go_to_the_rows_they_belong_to(case: Case, rows: list[int]):
 
 @every_case
 def test_the_condition_is_convolved_once_for_all_calls(case: Case, monkeypatch):
+    """But in U-Nets, which answer as diffusers' do to the last digit."""
     read = []
     for kind in (SplitConv2d, RoutedConv2d):
 
@@ -194,7 +195,8 @@ def test_the_condition_is_convolved_once_for_all_calls(case: Case, monkeypatch):
     encoded = net.encode(given.cond, given.label, given.features)
     for _ in range(3):
         call(net, given, encoded)
-    assert read == [case.cond, TARGET, TARGET, TARGET]
+    whole = isinstance(net, (TextUNet, ClassUNet))
+    assert read == ([] if whole else [case.cond, TARGET, TARGET, TARGET])
 
 
 @every_case

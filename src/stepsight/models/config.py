@@ -43,8 +43,9 @@ class CodecSettings:
 
     path: str = ""  # folder of a diffusers AutoencoderKL or AutoencoderTiny; empty: pixels
     precision: Precision = "auto"  # that the VAE computes in; auto: bf16 where it is fast
-    # how the VAE lies in memory, which moves the last digits of float32: norms of large pictures
-    # lose up to 3e-4 where channels are last, which is faster; auto: that
+    # how channels lie in memory, which moves the last digits of float32: norms of large pictures
+    # lose up to 3e-4 where they are last. auto: last, which is faster; channels_last: in the
+    # encoder alone, as with code that hands on the memory of a picture
     memory: Memory = "auto"
     slicing: bool = False  # one image at a time: less memory
     tiling: bool = False  # large images in overlapping tiles: less memory, not exactly equal

@@ -1,9 +1,9 @@
 """U-Nets of diffusers as backbones: conditioned on a stored prompt, or on classes.
 
 Input channels are in the order of the published image-conditioned checkpoints: condition first,
-noisy target last. The first convolution is linear: what it makes of the condition is computed once
-and added to what it makes of any target. Label and time are all else the network is given, so
-options of diffusers that ask for more are refused.
+noisy target last. Label and time are all else the network is given, so options of diffusers that
+ask for more are refused. (What the first convolution makes of the condition could be kept for all
+calls: it is a thousandth of a call, and the sum would not be diffusers' to the last digit.)
 
 Shapes: b batch, c channels of the target, k channels of the condition, n prompt tokens, d width.
 """
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from stepsight.errors import UserError, suggest
 from stepsight.models.config import ModelSettings, UNetSize
 from stepsight.models.joint import apart, attend_jointly, together
-from stepsight.models.layers import SplitConv2d
 from stepsight.noise_levels import LEVELS
 from stepsight.plugins import resolve
 
@@ -49,39 +48,25 @@ FIXED = {
 }
 
 
-class InputConv2d(SplitConv2d):
-    """A U-Net's first convolution, with its weights. The U-Net hands it what `part` has made of
-    condition and target, which it passes on."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        shape = conv.in_channels, conv.out_channels, conv.kernel_size
-        super().__init__(*shape, padding=conv.padding, device="meta")  # type: ignore[arg-type]
-        self.weight, self.bias = conv.weight, conv.bias
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input
-
-
-class SplitUNet(nn.Module):
-    """A U-Net of diffusers whose first convolution takes condition and target apart."""
+class ConditionedUNet(nn.Module):
+    """A U-Net of diffusers that reads the condition before the target."""
 
     def __init__(self, unet: UNet2DModel | UNet2DConditionModel) -> None:
         super().__init__()
         self.unet, self.coarsest = unet, 2 ** (len(unet.config["block_out_channels"]) - 1)
         # diffusers' U-Nets for text bring what they join to one size, those without do not
         self.stride = 1 if isinstance(unet, UNet2DConditionModel) else self.coarsest
-        unet.conv_in = InputConv2d(unet.conv_in)
 
     def encode(
         self, cond: Tensor, label: Tensor, features: Tensor | None = None, *_: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """The condition's share "b d h w" of the first convolution: (that,).
+        """The condition "b k h w" as it is: (that,).
 
         `label` and what follows the features are not read; they are for backbones whose encoding
         depends on the task, takes features, or looks at a picture once for several samples.
         """
         assert features is None, "a U-Net has no input for features"
-        return (self._conv_in.part(cond, first=0, bias=True),)
+        return (cond,)
 
     def forward(
         self,
@@ -94,10 +79,8 @@ class SplitUNet(nn.Module):
     ) -> Tensor:
         assert features is None and looked is None, "a U-Net has no input for them"
         encoded = self.encode(cond, label) if isinstance(cond, Tensor) else cond
-        part = self._conv_in.part(x, self._conv_in.in_channels - x.shape[1], bias=False)
-        part = part + encoded[0].to(part.dtype)
         given = self._conditioning(label.expand(len(x)), encoded)
-        return self.unet(part, time, *given, return_dict=False)[0]
+        return self.unet(torch.cat([encoded[0], x], 1), time, *given, return_dict=False)[0]
 
     def _conditioning(
         self, label: Tensor, encoded: tuple[Tensor, ...]
@@ -105,12 +88,8 @@ class SplitUNet(nn.Module):
         """What the U-Net is given after image and time."""
         return (label,)
 
-    @property
-    def _conv_in(self) -> InputConv2d:
-        return self.unet.conv_in  # type: ignore[return-value]
 
-
-class TextUNet(SplitUNet):
+class TextUNet(ConditionedUNet):
     """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net made for text.
 
     Cross-attention reads a stored prompt embedding per label, `prompt` "labels+1 n d" with the null
@@ -195,7 +174,7 @@ class TextUNet(SplitUNet):
         return self.prompt[label], None if self.switch is None else self.switch[label]
 
 
-class ClassUNet(SplitUNet):
+class ClassUNet(ConditionedUNet):
     """(x "b c h w", cond "b k h w", time "b", label "b") -> "b c h w", by a U-Net without text.
 
     The label, a row of a table with the null row last, is added to the time embedding.

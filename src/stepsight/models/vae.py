@@ -82,7 +82,8 @@ class VAE:
         self._asked = settings.precision
         self._noise: Noise | None = None
         self._module = module.float().eval().requires_grad_(False)
-        if settings.memory != "contiguous":
+        self._memory = settings.memory
+        if settings.memory == "auto":
             self._module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._module.use_slicing, self._module.use_tiling = settings.slicing, settings.tiling
 
@@ -124,7 +125,10 @@ class VAE:
         Of sides that are no multiples of `downsample` the rest is seen, but has no cell of its own.
         """
         with self._precision(x):
-            encoded: Any = self._module.encode(to_pictures(x.float()))
+            pictures = to_pictures(x.float())
+            if self._memory == "channels_last":
+                pictures = pictures.contiguous(memory_format=torch.channels_last)
+            encoded: Any = self._module.encode(pictures)
 
         def rows(latents: Tensor) -> Tensor:
             return rearrange(latents.float(), "(b g) l h w -> b (g l) h w", b=len(x))
