@@ -71,11 +71,11 @@ def depth_d(folder: Path) -> Differences:
 
 @row(
     "importer",
-    "lotus-normals-g",
+    "lotus-normal-g",
     oracle=ORACLE.format("LotusGPipeline"),
     bar=1e-5,
     golden="lotus-normal-g",
 )
 def normals_g(folder: Path) -> Differences:
     """The same for normals at three sizes; ours are of unit length, theirs are not."""
-    return lotus(folder, "lotus-normals-g", "normals")
+    return lotus(folder, "lotus-normal-g", "normals")

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepsight.conversion.foreign import Weights, read_tensors
 from stepsight.errors import DataFormatError, UserError
 
 INDEX = "model_index.json"
+WRITTEN = "stepsight-family.json"  # what `convert export` says of a folder besides its layout
 CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
 PARTS = {"unet": CONFIG, "vae": CONFIG, "scheduler": SCHEDULER}
+
+
+class Found(NamedTuple):
+    """A family, and what was assumed to tell it."""
+
+    name: str
+    assumed: tuple[str, ...] = ()
 
 
 def read_json(file: Path) -> dict[str, Any]:

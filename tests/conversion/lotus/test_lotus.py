@@ -213,8 +213,8 @@ def test_other_networks_and_folders_without_a_name_are_refused(lotus):
         ("lotus-depth-g-v1-0", "G", "lotus-depth-g"),
         ("lotus-depth-g-v2-1-disparity", "G", "lotus-disparity-g"),
         ("lotus-depth-d-v2-0-disparity", "D", "lotus-disparity-d"),
-        ("lotus-normal-g-v1-1", "G", "lotus-normals-g"),
-        ("lotus-normal-d-v1-1", "D", "lotus-normals-d"),
+        ("lotus-normal-g-v1-1", "G", "lotus-normal-g"),
+        ("lotus-normal-d-v1-1", "D", "lotus-normal-d"),
     ],
 )
 def test_the_published_names_tell_what_is_predicted(name: str, kind: str, family: str, lotus):

@@ -21,8 +21,9 @@ from stepsight.coding import Layout
 from stepsight.conversion.adapt import adapt
 from stepsight.conversion.clip import empty_prompt
 from stepsight.conversion.dit import Wishes
-from stepsight.conversion.families import Found, find_family
+from stepsight.conversion.families import find_family
 from stepsight.conversion.families.source import unet_settings
+from stepsight.conversion.folders import Found
 from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
 from stepsight.errors import UserError

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from stepsight.conversion.folders import INDEX, read_json
+from stepsight.conversion.folders import INDEX, WRITTEN, Found, read_json
 from stepsight.errors import UserError, suggest
 from stepsight.plugins import resolve
 
@@ -21,15 +21,11 @@ if TYPE_CHECKING:
     from stepsight.conversion.families.source import Source
     from stepsight.conversion.write import Converted
 
-WRITTEN = "stepsight-family.json"  # what `convert export` says of a folder besides its layout
-WRITTEN_KEYS = (
-    *("family", "profile", "diffusion", "members", "memory", "size", "domain", "tasks"),
-)
 HERE = "stepsight.conversion.families"
 
 
 @dataclass(frozen=True)
-class Family:
+class KnownFamily:
     """A row: `importer` "module:function" takes a `Source` and `Wishes`.
 
     classes: `_class_name` of model_index.json. words: in the name of a folder of the family, where
@@ -47,48 +43,43 @@ class Family:
 
 
 MARIGOLD = f"{HERE}.marigold"
-LOTUS = f"{HERE}.lotus"
 GENPERCEPT = f"{HERE}.genpercept"
 # In the order in which names are tried: those of more words first.
-FAMILIES: dict[str, Family] = {
-    "e2e-ft-normals": Family(f"{MARIGOLD}:e2e_normals", ("MarigoldPipeline",), ("e2e", "normal")),
-    "e2e-ft-depth": Family(f"{MARIGOLD}:e2e_depth", ("MarigoldPipeline",), ("e2e",)),
-    "marigold-depth": Family(
+FAMILIES: dict[str, KnownFamily] = {
+    "e2e-ft-normals": KnownFamily(
+        f"{MARIGOLD}:e2e_normals", ("MarigoldPipeline",), ("e2e", "normal")
+    ),
+    "e2e-ft-depth": KnownFamily(f"{MARIGOLD}:e2e_depth", ("MarigoldPipeline",), ("e2e",)),
+    "marigold-depth": KnownFamily(
         f"{MARIGOLD}:depth",
         ("MarigoldDepthPipeline", "MarigoldPipeline"),
         ("marigold",),
         ("default_denoising_steps", "prediction_type"),
     ),
-    "marigold-normals": Family(f"{MARIGOLD}:normals", ("MarigoldNormalsPipeline",)),
-    "marigold-intrinsics": Family(f"{HERE}.iid:intrinsics", ("MarigoldIntrinsicsPipeline",)),
-    "genpercept-disparity": Family(
+    "marigold-normals": KnownFamily(f"{MARIGOLD}:normals", ("MarigoldNormalsPipeline",)),
+    "marigold-iid": KnownFamily(f"{HERE}.iid:intrinsics", ("MarigoldIntrinsicsPipeline",)),
+    "genpercept-disparity": KnownFamily(
         f"{GENPERCEPT}:disparity", ("GenPerceptPipeline",), ("genpercept", "disparity")
     ),
-    "genpercept-normals": Family(
+    "genpercept-normals": KnownFamily(
         f"{GENPERCEPT}:normals", ("GenPerceptPipeline",), ("genpercept", "normal")
     ),
-    "genpercept-depth": Family(
+    "genpercept-depth": KnownFamily(
         f"{GENPERCEPT}:depth", ("GenPerceptPipeline",), ("genpercept", "depth")
     ),
-    "lotus-disparity-g": Family(f"{LOTUS}:disparity", ("LotusGPipeline",), ("lotus", "disparity")),
-    "lotus-disparity-d": Family(f"{LOTUS}:disparity", ("LotusDPipeline",), ("lotus", "disparity")),
-    "lotus-normals-g": Family(f"{LOTUS}:normals", ("LotusGPipeline",), ("lotus", "normal")),
-    "lotus-normals-d": Family(f"{LOTUS}:normals", ("LotusDPipeline",), ("lotus", "normal")),
-    "lotus-depth-g": Family(f"{LOTUS}:depth", ("LotusGPipeline",), ("lotus", "depth")),
-    "lotus-depth-d": Family(f"{LOTUS}:depth", ("LotusDPipeline",), ("lotus", "depth")),
-    "geowizard": Family(f"{HERE}.geowizard:geowizard", ("DepthNormalEstimationPipeline",)),
-    "stable-diffusion-inpainting": Family(
+    **{
+        f"lotus-{name}-{kind.lower()}": KnownFamily(
+            f"{HERE}.lotus:{importer}", (f"Lotus{kind}Pipeline",), ("lotus", name)
+        )
+        for name, importer in (("disparity",) * 2, ("normal", "normals"), ("depth",) * 2)
+        for kind in "GD"
+    },
+    "geowizard": KnownFamily(f"{HERE}.geowizard:geowizard", ("DepthNormalEstimationPipeline",)),
+    "stable-diffusion-inpainting": KnownFamily(
         f"{HERE}.inpainting:inpainting", ("StableDiffusionInpaintPipeline",)
     ),
-    "stable-diffusion": Family(f"{MARIGOLD}:generator", ("StableDiffusionPipeline",)),
+    "stable-diffusion": KnownFamily(f"{MARIGOLD}:generator", ("StableDiffusionPipeline",)),
 }
-
-
-class Found(NamedTuple):
-    """A family, and what was assumed to tell it."""
-
-    name: str
-    assumed: tuple[str, ...] = ()
 
 
 def find_family(path: Path, asked: str | None = None) -> Found | None:

@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 from stepsight import checkpoint
 from stepsight.coding import build_network, saved_codec
 from stepsight.conversion.clip import FILES, NAME, STORED
-from stepsight.conversion.families import WRITTEN
-from stepsight.conversion.folders import CONFIG, INDEX, SCHEDULER, read_json
+from stepsight.conversion.folders import CONFIG, INDEX, SCHEDULER, WRITTEN, read_json
 from stepsight.conversion.scheduler import scheduler_config
 from stepsight.conversion.vision import VISION, to_transformers
 from stepsight.diffusion.config import DiffusionSettings

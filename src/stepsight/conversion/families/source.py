@@ -22,12 +22,13 @@ from torch import Tensor
 from stepsight.coding import build_network
 from stepsight.config import RunConfig
 from stepsight.conversion.clip import empty_prompt
-from stepsight.conversion.families import WRITTEN, WRITTEN_KEYS, Found
 from stepsight.conversion.folders import (
     CONFIG,
     INDEX,
     PARTS,
     SCHEDULER,
+    WRITTEN,
+    Found,
     read_json,
     read_part,
     refuse_unknown,
@@ -53,6 +54,7 @@ WEIGHTS = (
     "diffusion_pytorch_model.bin",
     "diffusion_pytorch_model.fp16.safetensors",
 )
+WRITTEN_KEYS = ("family", "profile", "diffusion", "members", "memory", "size", "domain", "tasks")
 # Of a U-Net's configuration: what its run decides, and what changes nothing in float32.
 CHANNELS = 4  # that a U-Net's configuration means where it says none
 OMITTED = ("in_channels", "out_channels", "sample_size", "upcast_attention")
