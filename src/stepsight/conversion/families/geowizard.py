@@ -164,7 +164,8 @@ def _vision(source: Source) -> tuple[dict[str, Any], dict[str, Tensor], dict[str
     if crop != {"height": size["size"], "width": size["size"]} or act not in ACTIVATIONS:
         raise UserError(
             f"{source.path}: the image encoder sees squares of {size['size']} pixels and computes "
-            f"{' or '.join(ACTIVATIONS)}; its files say crop_size {crop} and hidden_act {act}."
+            f"{' or '.join(ACTIVATIONS)}; {PREPROCESSOR} says crop_size {crop}, and "
+            f"{VISION}/{CONFIG} hidden_act {act}."
         )
     vision = {
         **size,

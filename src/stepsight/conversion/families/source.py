@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, Self
@@ -161,6 +161,7 @@ class Source:
         published: Profile | None = profile
         if self.written:  # by an export, whose run may have seen and sampled in another way
             try:
+                self._check_written(tasks)
                 tasks = [replace(task, **self.written["tasks"][task.name]) for task in tasks]
                 diffusion = replace(diffusion, **self.written["diffusion"])
                 kept = self.written["profile"]
@@ -207,6 +208,17 @@ class Source:
             profile=published,
             assumed=self.assumed,
         )
+
+    def _check_written(self, tasks: Sequence[TaskSettings]) -> None:
+        """Refuse what an export said of other tasks, and settings that these do not have."""
+        known = {task.name: [one.name for one in fields(task)] for task in tasks}
+        profile = self.written["profile"] or {}
+        for settings in (self.written["tasks"], profile.get("tasks", {})):
+            refuse_unknown(settings, known, "tasks")
+            for task, values in settings.items():
+                refuse_unknown(values, known[task], f"tasks.{task}")
+        for key in ("resize_task", "resize_answer"):
+            refuse_unknown(profile.get(key, {}), known, key)
 
     @property
     def _unet_file(self) -> Path:
