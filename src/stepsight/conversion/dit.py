@@ -187,12 +187,30 @@ def import_dit(weights: Weights, wishes: Wishes) -> Converted:
     converted = Converted(config, stacked(weights.tensors), {"image": size}, codec, notes=notes)
     converted.assumed = [
         trained.note,
+        *_compared(weights, trained, rows - 1),
         f"the last of {rows} label rows is that of no class",
         f"guidance {diffusion.guidance:g} of the first {diffusion.guided_channels} of "
         f"{VAE.latents} latent channels, as in the authors' sample.py; --guidance 1 is off",
         *(read_scheduler(wishes.scheduler)[1] if wishes.scheduler else ()),
     ]
     return converted
+
+
+def _compared(weights: Weights, trained: Trained, classes: int) -> Iterator[str]:
+    """Which arguments of DiT's train.py, stored beside the weights, are theirs; the others say how
+    it was trained. Raises UserError for one that is not theirs."""
+    args = weights.beside.get("args")
+    given = getattr(args, "__dict__", args)
+    if not isinstance(given, Mapping):
+        return
+    side = trained.side * trained.patch * VAE.downsample
+    told = {"model": trained.name, "image_size": side, "num_classes": classes}
+    for key, value in told.items():
+        if given.get(key, value) != value:
+            raise UserError(
+                f"{weights.source}: args.{key} is {given[key]!r}, its tensors say {value!r}."
+            )
+    yield f"of its args {', '.join(told)} were compared with the tensors, if there"
 
 
 def expected(config: RunConfig, codec: Codec | None) -> dict[str, Tensor]:

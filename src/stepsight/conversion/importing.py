@@ -23,6 +23,9 @@ def import_published(path: Path, wishes: Wishes | None = None) -> Converted:
     if weights is not None:
         converted = resolve(FILES[kind])(weights, wishes)
         converted.family = converted.family or kind
+        if kind != "depthfm" and weights.beside:  # of whose file nothing is left over
+            beside = f"beside the weights, not imported: {', '.join(map(str, weights.beside))}"
+            converted.assumed = [*converted.assumed, beside]
         return converted
     named = ("vae", "scheduler") if kind == "parts" else ()
     for flag in ("vae", "size", "scheduler", "task"):
