@@ -98,7 +98,8 @@ def test_every_setting_of_a_task_is_read_by_the_task(name):
     kind = TABLES["tasks"][name]
     module = kind.implementation.partition(":")[0].removeprefix("stepsight.")
     own = reads(f"{module.replace('.', '/')}.py", by={"self"})
-    assert names(kind) - own == {"weight"}
+    assert names(kind) - own == {"weight", "place"}
+    assert "place" in reads("coding.py", by={"task"})
 
 
 @pytest.mark.parametrize("name", TABLES["data"])
@@ -185,7 +186,8 @@ def test_every_choice_of_the_diffusion_process_builds(name, choice):
         values |= {"sampling_shift": 1.0}  # they name the levels that a shift would move
     if choice == "custom":
         values |= {"sampling_times": (1.0, 0.5)}
-    if choice in ("eps", "leading", "first_level", "trained"):  # rectified flow cannot have these
+    levels = ("eps", "leading", "leading_less", "first_level", "trained")
+    if choice in levels:  # rectified flow cannot have these
         values |= {"schedule": "cosine", "sampling_shift": 1.0}
     Diffusion(GROUPS["diffusion"](**values))
 

@@ -91,7 +91,7 @@ def test_upcycling_is_called_with_what_was_asked(tmp_path):
         (("import", "PIXELS", "--out", "PIXELS"), "not empty"),
         (("import", "PIXELS", "--out", "PIXELS/config.yaml"), "is a file"),
         (("import", "PIXELS", "--vae", "v", "--out", "new"), "--vae is for weights in one file"),
-        (("import", "PIXELS", "--size", "8", "8", "--out", "new"), "--size is for weights in one file"),
+        (("import", "PIXELS", "--size", "8", "8", "--out", "new"), "--size is for weights in one"),
         (("export", "--checkpoint", "PIXELS", "--format", "dit", "--out", "new"), "split-8"),
         (("export", "--checkpoint", "absent", "--format", "dit", "--out", "new"), "not found"),
         (("upcycle", "--checkpoint", "PIXELS", "--out", "new"), "split-8"),

@@ -203,3 +203,8 @@ def test_plms_converges_though_its_first_step_is_ddim_s(gaussian):
         errors.append((x - law.at(q, times[-1])).abs().item())
     assert errors[1] < 1e-3
     assert errors[0] > 3.5 * errors[1]
+
+
+def test_a_convention_that_nobody_has_is_refused():
+    with pytest.raises(UserError, match="no convention 'DDIMSchedular'. Did you mean 'DDIM"):
+        Diffusion(DiffusionSettings(convention="DDIMSchedular"))

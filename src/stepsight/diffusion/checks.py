@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings, nfe, sampler_spec
+from stepsight.diffusion.config import CONVENTIONS, DiffusionSettings, known, nfe, sampler_spec
 from stepsight.diffusion.times import visited_times
 from stepsight.errors import UserError
 from stepsight.schedule import LEVELS, Schedule
@@ -85,6 +85,7 @@ def _check_levels(settings: DiffusionSettings, schedule: Schedule) -> None:
 
 def _check_convention(settings: DiffusionSettings) -> None:
     """Refuse what the scheduler of that name does not do."""
+    known("convention", settings.convention, ("stepsight", *CONVENTIONS))
     name, flow = settings.convention, settings.schedule == "rectified_flow"
     if name not in CONVENTIONS:
         return

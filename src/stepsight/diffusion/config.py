@@ -83,10 +83,8 @@ CONVENTIONS = {
 }
 if TYPE_CHECKING:
     Sampler = str
-    Conventions = str
 else:  # with those of other packages, which are not imported to list them
     Sampler = Literal[(*SAMPLERS.built_in, *names("samplers"))]
-    Conventions = Literal[("stepsight", *CONVENTIONS)]
 Spacing = Literal[
     "trailing",
     "leading",
@@ -141,8 +139,8 @@ class DiffusionSettings:
     sampling_schedule: SamplingSchedule = "trained"  # or visit the noise levels of this schedule
     final: Literal["clean", "first_level"] = "clean"  # where sampling ends: t = 0, or level 0
     sampling_shift: float = 4.0  # the same map on the sampler's times; 1 leaves them as spaced
-    # whose levels and steps: ours, or to the last bit those of the diffusers class of this name
-    convention: Conventions = "stepsight"
+    # whose levels and steps: ours, or those of a class of diffusers, such as DDIMScheduler
+    convention: str = "stepsight"
     eta: float = 0.0  # stochasticity of ddim
     temperature: float = 1.0  # of the start noise; 0 starts from zeros
     # alpha of the picture's latent in what paths lead from, noise for the rest; 0: from noise alone

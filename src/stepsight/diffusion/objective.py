@@ -244,10 +244,10 @@ class Diffusion:
         """From noise to data with exactly `nfe` model calls of the settings' sampler.
 
         `noise(0)` "b c h w" is the start (unit variance, also where alpha(1) > 0, as published
-        samplers have it; a convention may scale it), `noise(i + 1)` the noise of step i. From a clean guess `start` "b c h w"
-        the trajectory begins at time `strength` in (0, 1], at alpha start + sigma noise(0) (Meng et
-        al. 2022, SDEdit), and all calls are spent below that time. Objective "end_to_end" has no
-        trajectory: it answers as `one_step` does.
+        samplers have it; a convention may scale it), `noise(i + 1)` the noise of step i. From a
+        clean guess `start` "b c h w" the trajectory begins at time `strength` in (0, 1], at alpha
+        start + sigma noise(0) (Meng et al. 2022, SDEdit), and all calls are spent below that time.
+        Objective "end_to_end" has no trajectory: it answers as `one_step` does.
 
         Raises UserError for an `nfe` that cannot be spent and a start that cannot be made.
         """

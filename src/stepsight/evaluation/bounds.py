@@ -28,7 +28,8 @@ from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import concatenated
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
-from stepsight.models.codec import Codec, check_sides
+from stepsight.models.codec import Codec
+from stepsight.models.config import check_sides
 from stepsight.report.grids import compose
 from stepsight.tasks.base import Task
 from stepsight.tasks.config import TABLE as TASKS

@@ -7,7 +7,6 @@ folder is named.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from stepsight.errors import UserError
+from stepsight.execution.noise import Drawn
 from stepsight.models.config import CodecSettings
-
-Noise = Callable[[Sequence[int]], Tensor]  # of a shape without its rows: "b ..."
 
 
 class CodecShape(Protocol):
@@ -42,7 +40,7 @@ class CodecShape(Protocol):
 class Codec(CodecShape, Protocol):
     """Maps images of any number of channels to working space, deterministically, and back."""
 
-    def drawing(self, noise: Noise) -> Self:
+    def drawing(self, noise: Drawn) -> Self:
         """A copy that encodes to draws from its posterior, made of `noise`, where it has one."""
         ...
 
@@ -77,7 +75,7 @@ class Pixels:
     def channels(self, channels: int) -> int:
         return channels
 
-    def drawing(self, noise: Noise) -> Self:
+    def drawing(self, noise: Drawn) -> Self:
         return self
 
     def encode(self, x: Tensor) -> Tensor:
@@ -141,14 +139,3 @@ def open_codec(settings: CodecSettings, kept: Path | None = None) -> Codec:
 
     folder = kept if kept is not None and kept.is_dir() else Path(settings.path)
     return VAE.open(folder, settings)
-
-
-def check_sides(size: tuple[int, ...], factor: int, what: str) -> None:
-    """Raise UserError unless height and width are positive multiples of `factor`."""
-    for name, value in zip(("height", "width"), size, strict=True):
-        if value % factor or value < 1:
-            low = max(value // factor, 1) * factor
-            raise UserError(
-                f"{what}: {name} {value} is not a multiple of {factor}, the pixels per cell of "
-                f"the VAE. Use {low} or {low + factor}."
-            )

@@ -192,3 +192,14 @@ def _shaped(name: str) -> DiTSize | None:
             f"least one block and a patch of {patches}, such as DiT-96x4/8."
         )
     return DiTSize(width, depth, max(1, width // HEAD_WIDTH), patch=patch)
+
+
+def check_sides(size: tuple[int, ...], factor: int, what: str) -> None:
+    """Raise UserError unless height and width are positive multiples of `factor`."""
+    for name, value in zip(("height", "width"), size, strict=True):
+        if value % factor or value < 1:
+            low = max(value // factor, 1) * factor
+            raise UserError(
+                f"{what}: {name} {value} is not a multiple of {factor}, the pixels per cell of "
+                f"the VAE. Use {low} or {low + factor}."
+            )

@@ -26,9 +26,9 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.execution.noise import Drawn
 from stepsight.execution.precision import computing, resolved
-from stepsight.models.codec import Noise, check_sides
-from stepsight.models.config import CodecSettings
+from stepsight.models.config import CodecSettings, check_sides
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
 CLASSES: dict[str, type[AutoencoderKL] | type[AutoencoderTiny]] = {
@@ -80,7 +80,7 @@ class VAE:
         self.scale, self.shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
         self.name = f"{type(module).__name__}-{_digest(module, self.scale, self.shift)}"
         self._asked = settings.precision
-        self._noise: Noise | None = None
+        self._noise: Drawn | None = None
         self._module = module.float().eval().requires_grad_(False)
         self._memory = settings.memory
         if settings.memory == "auto":
@@ -107,7 +107,7 @@ class VAE:
         module.register_to_config(_name_or_path=self.name)  # not the folder it was once read from
         module.save_pretrained(folder)
 
-    def drawing(self, noise: Noise) -> Self:
+    def drawing(self, noise: Drawn) -> Self:
         """A copy whose latents are (mean + deviation noise - shift) * scale, where there is a
         posterior."""
         other = copy.copy(self)

@@ -80,7 +80,8 @@ def _dense(config: RunConfig, tasks: Mapping[str, Task]) -> Workload:
 
 def _vae(config: RunConfig, tasks: Mapping[str, Task]) -> Workload:
     """A VAE: an image counts with the pictures of the task that has most."""
-    from stepsight.models.vae import build_vae, check_sides  # diffusers: only when it is chosen
+    from stepsight.models.config import check_sides
+    from stepsight.models.vae import build_vae  # diffusers: only when it is chosen
 
     net, training, sizes = build_vae(config.model.name), config.training, dict(_sizes(config))
     stride = 2 ** (len(net.config.block_out_channels) - 1)  # pyright: ignore[reportAttributeAccessIssue]
