@@ -151,6 +151,14 @@ def test_further_parts_of_a_pipeline_are_refused_if_they_are_there(folder_of_wor
     assert "model_index.json: controlnet" in said
 
 
+def test_two_classes_of_one_scheduler_are_refused(folder_of_words: Path):
+    index = folder_of_words / "model_index.json"
+    rewrite(index, scheduler=["diffusers", "LCMScheduler"])
+    said = refusal(folder_of_words, Wishes())
+    rewrite(index, scheduler=["diffusers", "DDIMScheduler"])
+    assert "names a LCMScheduler, scheduler_config.json is of a DDIMScheduler" in said
+
+
 def test_an_autoencoder_that_does_not_double_sides_is_refused(tmp_path: Path):
     torch.manual_seed(0)
     levels = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}

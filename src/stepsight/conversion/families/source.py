@@ -35,6 +35,7 @@ from stepsight.conversion.folders import (
 )
 from stepsight.conversion.foreign import compare
 from stepsight.conversion.scheduler import read_scheduler
+from stepsight.conversion.scheduler_table import CLASSES
 from stepsight.conversion.write import Converted
 from stepsight.data.config import ScenesSettings, SourceSettings
 from stepsight.diffusion.config import DiffusionSettings
@@ -121,6 +122,12 @@ class Source:
 
     def scheduler(self) -> DiffusionSettings:
         """What scheduler_config.json stands for."""
+        named = self.index.get("scheduler", [None, None])[1]  # the class that diffusers takes
+        kind = self.scheduler_file().get("_class_name")
+        if named in CLASSES and kind in CLASSES and named != kind:
+            raise UserError(
+                f"{self.path}: {INDEX} names a {named}, {SCHEDULER} is of a {kind}. Make them one."
+            )
         settings, assumed = read_scheduler(self.path / "scheduler" / SCHEDULER)
         self.assumed.extend(f"{SCHEDULER}: {sentence}" for sentence in assumed)
         return settings
