@@ -91,9 +91,9 @@ def row(
 
 def all_rows() -> list[Row]:
     """The rows of all modules of this folder, by kind and name."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if not module.name.startswith("_"):
-            import_module(f"conformance.{module.name}")
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], "conformance."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
     return [ROWS[key] for key in sorted(ROWS)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("src", "tests", "scripts", "benchmarks")
+PARTS = ("src", "tests", "scripts", "benchmarks", "conformance")
 MANY_ROOMS = {"Args", "Source"}  # the arguments of a command; a world, and where weights come from
 
 

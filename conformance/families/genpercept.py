@@ -26,7 +26,7 @@ def genpercept(folder: Path, family: str, task: str, mode: str) -> Differences:
             image, resolution = given[f"{case}_image"], int(given[f"{case}_arguments"][2])
             sized, theirs = pipeline.at(resolution), f"{mode}_{case}"
             with (
-                drawing(torch.full((1, 4, 1, 1), torch.nan)),
+                drawing(torch.full_like(stored[f"{theirs}_latents"], torch.nan)),
                 recorded(VAE, "encode") as encoded,
                 recorded(Diffusion, "sample") as latents,
             ):

@@ -46,7 +46,7 @@ def marigold(folder: Path, task: str) -> Differences:
                     if task == "depth":  # BFGS stopped after two steps: fed with their members
                         merged, spread = ensemble.merge_published(theirs[:, None])
                         answer = pipeline.tasks[task].rescale(
-                            merged, image.shape[:2], pipeline.profile.resize_output
+                            merged, (image.shape[0], image.shape[1]), pipeline.profile.resize_output
                         )
                         found[f"{case} merged"] = relative(
                             answer.flatten(), stored[wanted].flatten()

@@ -1,0 +1,1 @@
+"""Whole checkpoints beside the code they were published with."""
