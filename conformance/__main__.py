@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ largest value, in the worst case of the row; *bar* is what it may be. Rows whose
 repository compare with answers that its code gave once, which are not part of this one. No
 published weights were at hand: layouts are the publishers', weights are random.
 """
+
+
+PRECISION = """
+## Precisions
+
+Mean difference from the float32 answer over that answer's deviation, one member from the same
+noise, and the memory of all weights over that in float32 (norms and embeddings stay as they are).
+Random weights amplify rounding as trained ones need not.
+
+| what | bf16 | fp16 | memory |
+|---|---|---|---|"""
 
 
 def main() -> int:
@@ -67,6 +79,9 @@ def _write(found: list[Agreement]) -> None:
             "cases": len(one.differences),
             "date": date.today().isoformat(),
         }
+        if one.row.kind == "precision":
+            told = {name: float(f"{x:.2g}") for name, x in one.differences.items()}
+            stored[f"{one.row.kind} {one.row.name}"]["told"] = told
     named = {f"{row.kind} {row.name}": row for row in all_rows()}
     stored = {name: stored[name] for name in sorted(stored) if name in named}
     STORED.write_text(json.dumps(stored, indent=1) + "\n")
@@ -76,7 +91,7 @@ def _write(found: list[Agreement]) -> None:
 def page(named: dict[str, Row], stored: dict[str, Any]) -> str:
     """docs/conformance.md."""
     parts = [HEAD]
-    for kind in dict.fromkeys(row.kind for row in named.values()):
+    for kind in dict.fromkeys(row.kind for row in named.values() if row.kind != "precision"):
         parts.append(f"\n## {kind.capitalize()}s\n")
         parts.append("| what | compared | oracle | cases | worst | bar | measured |")
         parts.append("|---|---|---|---|---|---|---|")
@@ -86,7 +101,16 @@ def page(named: dict[str, Row], stored: dict[str, Any]) -> str:
                 cells = [row.name, row.says, row.oracle, kept["cases"], kept["worst"]]
                 cells += [f"{row.bar:g}", kept["date"]]
                 parts.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, PRECISION, *_precisions(named, stored)]) + "\n"
+
+
+def _precisions(named: dict[str, Row], stored: dict[str, Any]) -> Iterator[str]:
+    """Lines of the table of what fewer bits change."""
+    for name, row in named.items():
+        if row.kind == "precision":
+            told = stored.get(name, {}).get("told", {})
+            cells = [told.get(key, "") for key in ("bf16", "fp16", "bf16 memory")]
+            yield f"| {row.name} | {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Kind = Literal["importer", "profile", "exporter", "network", "sampler", "protocol"]
+Kind = Literal["importer", "profile", "exporter", "network", "sampler", "protocol", "precision"]
 Differences = Mapping[str, float]  # of each case, relative unless the row says otherwise
 
 GOLDEN = Path(os.environ.get("STEPSIGHT_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))

@@ -203,7 +203,7 @@ def saved_model(
         "sizes": saved.sizes,
         "statistics": saved.tensors(checkpoint.STATISTICS),
         "name": saved.digest(file),
-        "codec": codec.to(device),
+        "codec": codec.for_use(device),
         "home": saved.path.resolve().parent.parent,
         "chosen": saved.meta.get("sampling"),
         "calibration": None if raw else saved.meta.get("calibration"),

@@ -61,6 +61,10 @@ class Codec(CodecShape, Protocol):
         """Move to a device; returns itself."""
         ...
 
+    def for_use(self, device: torch.device | str) -> Self:
+        """Move to a device, to be used alone, in as little memory as that takes; returns itself."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write a copy that `open_codec` reads."""
         ...
@@ -88,6 +92,9 @@ class Pixels:
         return valid
 
     def to(self, device: torch.device | str) -> Self:
+        return self
+
+    def for_use(self, device: torch.device | str) -> Self:
         return self
 
     def save(self, folder: Path) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.execution.noise import Drawn
-from stepsight.execution.precision import computing, resolved
+from stepsight.execution.precision import computing, lowered, resolved
 from stepsight.models.config import CodecSettings, check_sides
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
@@ -102,6 +102,7 @@ class VAE:
 
     def save(self, folder: Path) -> None:
         """Write config.json and safetensors: `open` and diffusers' `from_pretrained` read them."""
+        assert all(p.dtype == torch.float32 for p in self._module.parameters()), "cast for use"
         module = copy.deepcopy(self._module)
         module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         module.register_to_config(_name_or_path=self.name)  # not the folder it was once read from
@@ -157,6 +158,12 @@ class VAE:
         side = self.downsample
         blocks = rearrange(valid.bool(), "b c (h i) (w j) -> b c h w (i j)", i=side, j=side)
         return blocks.all(dim=-1)
+
+    def for_use(self, device: torch.device | str) -> Self:
+        """On a device, its weights cast once to what it computes in: the same answers from half the
+        memory. What is left of them cannot be saved."""
+        lowered(self.to(device)._module, resolved(self._asked, device))
+        return self
 
     def to(self, device: torch.device | str) -> Self:
         self._module.to(device)  # pyright: ignore[reportArgumentType]

@@ -164,7 +164,9 @@ class MemberSampler:
 
         @cache
         def noise(draw: int) -> Tensor:
-            drawn = begun(settings, start(), cond) if not draw else white(*rows.unbind(1), draw)
+            picture, member, run = rows.unbind(1)
+            begins = not draw
+            drawn = begun(settings, start(), cond) if begins else white(picture, member, run, draw)
             return F.pad(drawn, (0, 0, 0, 0, 0, surplus))
 
         def white(picture: Tensor, member: Tensor, run: Tensor, draw: int) -> Tensor:

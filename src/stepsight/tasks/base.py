@@ -246,8 +246,8 @@ def _as_pictures(x: Tensor, size: tuple[int, int], cubic: bool) -> Tensor:
     whole = bool(((levels - levels.round()).abs() < 1e-3).all() and levels.amin() > -1e-3)
     whole = whole and bool(levels.amax() < 255 + 1e-3)
     source = (levels.round().to(torch.uint8) if whole else x.float()).cpu().flatten(0, 1).numpy()
-    across = size[::-1], Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
-    shrunk = [np.array(Image.fromarray(part).resize(*across)) for part in source]
+    (height, width), kernel = size, Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+    shrunk = [np.array(Image.fromarray(part).resize((width, height), kernel)) for part in source]
     y = torch.from_numpy(np.stack(shrunk)).to(x)
     return (y / 127.5 - 1 if whole else y).unflatten(0, x.shape[:2])
 

@@ -90,7 +90,7 @@ def test_answers_are_those_of_its_code(pipeline: DensePipeline, scale: float):
 def test_what_no_file_says(file: Path):
     converted = import_published(file)
     d, profile = converted.config.diffusion, converted.profile
-    assert converted.family == "pix2gestalt" and len(converted.assumed) == 4
+    assert converted.family == "pix2gestalt" and len(converted.assumed) == 5
     assert (d.sampler, d.eta, d.guidance, d.prediction) == ("ddim", 1.0, 2.0, "eps")
     assert profile is not None
     assert (profile.fit, profile.resolution, profile.nfe) == ("square", SIDE, 199)

@@ -34,7 +34,7 @@ class Bent(Pixels):
     def encode(self, x: Tensor) -> Tensor:
         return x.tanh()
 
-    def decode(self, z: Tensor, channels: int) -> Tensor:
+    def decode(self, z: Tensor, channels: int, clip: bool = False) -> Tensor:
         self.decoded += 1
         return z[:, :channels] + 0.5 * z[:, :channels].square()
 

@@ -75,7 +75,8 @@ class TwoPipelines:
             name: opened(theirs, device).to(DTYPES[name]) for name in TOLERANCES
         }
         self.ours = {
-            name: DensePipeline.from_pretrained(ours, device, precision=name) for name in self.pipes
+            name: DensePipeline.from_pretrained(ours, device, "ema", name, "stepsight")
+            for name in self.pipes
         }
         for pipeline in self.ours.values():
             pipeline.sizes["depth"] = size
