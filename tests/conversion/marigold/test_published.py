@@ -156,6 +156,20 @@ def test_published_and_our_own_conventions_differ(diffusers_folder: Folder, tmp_
     assert (pipeline.tasks["depth"].clip, ours.tasks["depth"].clip) == (True, False)  # pyright: ignore
 
 
+def test_steps_are_counted_in_the_calls_that_they_cost(diffusers_folder: Folder):
+    """PLMS takes its second step twice."""
+    folder = diffusers_folder("StableDiffusionPipeline")
+    plms = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "prediction_type": "epsilon"}
+    plms |= {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    plms |= {"steps_offset": 1, "set_alpha_to_one": False}
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(plms))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "PNDMScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    config = import_published(folder).config
+    assert (config.diffusion.sampler, config.evaluation.nfe) == ("plms", 51)
+
+
 def test_every_family_names_an_importer():
     from stepsight.plugins import resolve
 

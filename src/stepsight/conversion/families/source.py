@@ -38,7 +38,7 @@ from stepsight.conversion.scheduler import read_scheduler
 from stepsight.conversion.scheduler_table import CLASSES
 from stepsight.conversion.write import Converted
 from stepsight.data.config import ScenesSettings, SourceSettings
-from stepsight.diffusion.config import DiffusionSettings
+from stepsight.diffusion.config import DiffusionSettings, nfe
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.codec import open_codec
@@ -154,17 +154,18 @@ class Source:
     ) -> Converted:
         """The run that these weights could have come from.
 
-        profile: as published; its `nfe` is the run's as well. side: the longer working side at 4:3
-        without it, in pixels; 0: the U-Net's own square. members: without the profile. memory: how
-        the VAE lies in it when the publisher's code is given a picture. prompt: "r n d", that of
-        every label row, or "1 n d"; None: that of the empty text. switch: likewise the numbers that
-        tell the U-Net its task, "r s" or "1 s". beside: what else our network holds, by its names.
-        weights: changes those of the U-Net's file before they are compared. more: of the U-Net's
-        configuration.
+        profile: as published, but `nfe` counts steps; their calls are the run's as well. side: the
+        longer working side at 4:3 without it, in pixels; 0: the U-Net's own square. members:
+        without the profile. memory: how the VAE lies in it when the publisher's code is given a
+        picture. prompt: "r n d", that of every label row, or "1 n d"; None: that of the empty
+        text. switch: likewise the numbers that tell the U-Net its task, "r s" or "1 s". beside:
+        what else our network holds, by its names. weights: changes those of the U-Net's file
+        before they are compared. more: of the U-Net's configuration.
 
         Raises UserError where weights and configuration do not fit.
         """
         prompt = empty_prompt(self.path) if prompt is None else prompt
+        profile = replace(profile, nfe=nfe(diffusion.sampler, profile.nfe))
         published: Profile | None = profile
         if self.written:  # by an export, whose run may have seen and sampled in another way
             try:
