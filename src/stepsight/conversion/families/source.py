@@ -165,7 +165,8 @@ class Source:
         Raises UserError where weights and configuration do not fit.
         """
         prompt = empty_prompt(self.path) if prompt is None else prompt
-        profile = replace(profile, nfe=nfe(diffusion.sampler, profile.nfe))
+        repeated = diffusion.sampler == "plms" and profile.nfe > 1  # its second visit
+        profile = replace(profile, nfe=nfe(diffusion.sampler, profile.nfe) + repeated)
         published: Profile | None = profile
         if self.written:  # by an export, whose run may have seen and sampled in another way
             try:
