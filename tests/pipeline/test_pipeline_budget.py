@@ -103,10 +103,33 @@ def test_the_plan_sets_all_that_the_sweep_varied(swept, pipeline):
 
 
 def test_a_plan_sizes_the_work_of_a_published_model_by_its_profile(swept):
-    write_sweep(swept.home / SWEEP, cells(size="16x24"))
     swept.profile = Profile("published", fit="longest", resolution=32, pad=8)
+    write_sweep(swept.home / SWEEP, cells(size="16x24", protocol=swept.profile.mark("p@1")))
     own = swept.planned("depth", swept.plan("depth", "4nfe"))
     assert own.working_size("depth", (48, 72)) == (16, 24) and own.sizes == swept.sizes
+
+
+def test_a_plan_is_made_of_what_was_measured_under_the_same_profile(swept):
+    swept.published = Profile("published", fit="longest", resolution=32, pad=8)
+    published = swept.profiled("published")
+    mark = published.profile.mark("p@1")
+    with pytest.raises(UserError, match=f"{published.profile.id}.*--profile published"):
+        published.plan("depth", "8nfe")
+    write_sweep(swept.home / SWEEP, [*cells(), *cells(-0.05, protocol=mark, sampler="euler")])
+    assert published.plan("depth", "8nfe").sampler == "euler"
+    assert swept.plan("depth", "8nfe").sampler == "ddim"
+    write_sweep(swept.home / SWEEP, cells(protocol=mark))
+    with pytest.raises(UserError, match="under the profile stepsight.*--profile stepsight"):
+        swept.plan("depth", "8nfe")
+
+
+def test_a_plan_walks_by_the_conventions_in_use(swept):
+    levels = {"schedule": "scaled_linear", "sampling_shift": 1.0, "convention": "DDIMScheduler"}
+    swept.config = replace(swept.config, diffusion=replace(swept.config.diffusion, **levels))
+    for which, convention in (("published", "DDIMScheduler"), ("stepsight", "stepsight")):
+        run = swept.profiled(which)
+        planned = run.planned("depth", run.plan("depth", "8nfe"))
+        assert planned.diffusion.settings.convention == convention
 
 
 def test_a_plan_speaks_of_the_run_and_not_of_a_copy_that_samples_otherwise(swept):

@@ -316,8 +316,8 @@ def sampling_options(diffusion: DiffusionSettings, task: object) -> dict[str, An
     """How a task is sampled and merged, besides the sampler."""
     options = {"spacing": diffusion.spacing, "schedule": diffusion.sampling_schedule}
     options |= {"eta": diffusion.eta, "times": list(diffusion.sampling_times)}
-    starts = ("temperature", "views", "starts", "guidance")
-    options |= {name: getattr(diffusion, name) for name in starts}
+    alike = ("convention", "temperature", "views", "starts", "guidance")
+    options |= {name: getattr(diffusion, name) for name in alike}
     return options | {"merge": getattr(task, "merge_by", None)}
 
 

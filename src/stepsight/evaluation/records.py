@@ -150,7 +150,8 @@ def picture_flops(costs: Sequence[Flops], rows: float) -> float:
 def cost_of(pipeline: DensePipeline, task: str, size: Size | None = None) -> Flops:
     """What an image costs at a working size (by default that of training)."""
     chosen, (high, wide) = pipeline.task(task), size or pipeline.sizes[task]
-    cells = high // pipeline.codec.downsample, wide // pipeline.codec.downsample
+    cell = pipeline.codec.downsample
+    cells = -(-high // cell), -(-wide // cell)  # profiles pad
     return task_cost(pipeline.config.model, pipeline.layout, chosen, cells)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError, command
+from stepsight.pipeline.config import OWN, STEPSIGHT, Profile
 from stepsight.scaling.sampling.sweeps import Cell, read_sweep
 
 if TYPE_CHECKING:
@@ -22,28 +23,33 @@ SWEEP = Path("sweep", "sweep.csv")  # in a run folder
 
 
 def plan_budget(
-    task: str, budget: str, home: Path | None, sweep: str | Path | None, weights: str
+    task: str,
+    budget: str,
+    home: Path | None,
+    sweep: str | Path | None,
+    weights: str,
+    profile: Profile = STEPSIGHT,
 ) -> Plan:
     """The setting to run `task` at for `budget`, "16nfe", "50gflop" or "200ms" per image.
 
     home: the run folder of the model. sweep: a sweep.csv, where the run's own is not meant.
-    weights: digest of those that will run; cells of others are not planned with. A plan takes
-    seconds, so that it is kept for the next image until the file changes. Raises UserError where
-    there is no sweep, or none of this model.
+    weights: digest of those that will run, under `profile`; cells of others are not planned with. A
+    plan takes seconds, so that it is kept for the next image until the file changes. Raises
+    UserError where there is no sweep, or none of this model.
     """
     file = _sweep_file(home, sweep)
     version = (file.stat().st_mtime_ns, file.stat().st_ino) if file.is_file() else None
-    return _plan(task, budget, weights, file, version)
+    return _plan(task, budget, weights, "" if profile.own else profile.id, file, version)
 
 
 @lru_cache(maxsize=64)
 def _plan(
-    task: str, budget: str, weights: str, file: Path, version: tuple[int, int] | None
+    task: str, budget: str, weights: str, profile: str, file: Path, version: tuple[int, int] | None
 ) -> Plan:
     """`plan_budget` of one version of a file."""
     from stepsight.scaling.sampling.planner import plan  # scipy: only when there is a budget
 
-    return plan(_of_weights(read_sweep(file), weights), task, budget)
+    return plan(_of_profile(_of_weights(read_sweep(file), weights), profile), task, budget)
 
 
 def sampling_options(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:
@@ -106,5 +112,17 @@ def _of_weights(cells: Sequence[Cell], weights: str) -> list[Cell]:
             f"the sweep is of {known}, whose weights are not those of this model. Sweep this one "
             f"with `{command('evaluate', '--sweep')}`, or name the sweep.csv of these weights "
             "(sweep=..., --sweep)."
+        )
+    return fitting
+
+
+def _of_profile(cells: Sequence[Cell], profile: str) -> list[Cell]:
+    """The cells that were measured under the profile of that id; "": stepsight's."""
+    fitting = [cell for cell in cells if cell.protocol.partition("+")[2] == profile]
+    if not fitting:
+        sweep = command("evaluate", "--sweep", "--profile", "published" if profile else OWN)
+        raise UserError(
+            f"the sweep was not measured under the profile {profile or OWN}, which is asked for. "
+            f"Sweep with `{sweep}`."
         )
     return fitting

@@ -71,11 +71,11 @@ class DensePipeline:
         self.statistics, self.name, self.home = dict(statistics or {}), name, home
         self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
-        self.memory, self.graphs = RowLimits(), Graphs()
+        self.memory, self.graphs, self.codec = RowLimits(), Graphs(), codec or Pixels()
         self.profile = self.published = STEPSIGHT
         self.weights: Weights = "ema"
         self.asked: Precision = config.training.precision
-        self.diffusion, self.codec = Diffusion(config.diffusion), codec or Pixels()
+        self.diffusion = self.walk = Diffusion(config.diffusion)  # walk: before any `sampling`
         self.layout = Layout.of(self.tasks, self.codec)
 
     @classmethod
@@ -107,10 +107,10 @@ class DensePipeline:
         return made.profiled(profile)
 
     def profiled(self, which: Which) -> Self:
-        """A copy that sees pictures, walks and reads answers as published, or as stepsight does."""
-        other, diffusion, own = copy(self), self.config.diffusion, which == OWN
-        other.profile = STEPSIGHT if own else self.published
-        other.diffusion = Diffusion(replace(diffusion, convention=OWN) if own else diffusion)
+        """A copy that sees, walks and answers as published or as stepsight does, not as sampled."""
+        other, run, own = copy(self), self.config.diffusion, which == OWN
+        other.profile, other._explicit = STEPSIGHT if own else self.published, {}
+        other.diffusion = other.walk = Diffusion(replace(run, convention=OWN) if own else run)
         tasks, changed = build_tasks(self.config.tasks), other.profile.tasks
         other.tasks = {name: replace(one, **changed.get(name, {})) for name, one in tasks.items()}
         return other
@@ -175,18 +175,18 @@ class DensePipeline:
 
     def plan(self, task: str, budget: str, sweep: str | Path | None = None) -> Plan:
         """The setting for a budget per image (`plan_budget`). Raises UserError without a sweep."""
-        return plan_budget(self.task(task).name, budget, self.home, sweep, self.name)
+        return plan_budget(self.task(task).name, budget, self.home, sweep, self.name, self.profile)
 
     def planned(self, task: str, plan: Plan) -> Self:
         """A copy that samples, merges and sizes its work as the setting of a plan did."""
         run = copy(self)
-        run.diffusion = Diffusion(self.config.diffusion)  # which the sweep set out from
-        other = run.sampling(**sampling_options(plan, task, self.config.diffusion))
+        run.diffusion = self.walk  # which the sweep set out from
+        other = run.sampling(**sampling_options(plan, task, self.walk.settings))
         if plan.size:
-            size = height, width = tuple(map(int, plan.size.split("x")))
+            height, width = map(int, plan.size.split("x"))
             if self.profile.fit != "area":
                 return other.at(max(height, width))
-            other.sizes = self.sizes | {task: size}
+            other.sizes = self.sizes | {task: (height, width)}
         return other
 
     @property

@@ -75,9 +75,8 @@ class MemberSampler:
         chunk_size = options.get("chunk_size", 64)
         self.check(first + members, nfe)
         shared, whose = options.get("shared"), tuple(batch.keys)
-        codec = self._seeing(pictures, seed)
         with computing(pictures.device, self.precision):
-            seen = self._seen(batch, task, nfe, shared, codec)
+            seen = self._seen(batch, task, nfe, shared, pictures, seed)
         if (start := options.get("start")) is not None:
             seen[0].x = self._start(start, task, seen[0])
         apart = RUN if self.profile.noise == "independent" else 0
@@ -98,8 +97,9 @@ class MemberSampler:
                 if recall:
                     z = walk(*given)
                 else:
-                    how = self.diffusion.settings, self.precision, task, nfe, seed, strength
-                    z = self.graphs.run((self.net, *how), rows, walk, *given)
+                    how = self.diffusion.settings, self.precision, self.profile.noise
+                    key = (self.net, *how, task, nfe, seed, strength)
+                    z = self.graphs.run(key, rows, walk, *given)
             chunks.append(self.codec.decode(z[:, place], channels, self.profile.clip))
         rows = torch.cat(chunks)
         return rearrange(rows, "(e p b) c h w -> e b (p c) h w", e=members, p=task.splits)
@@ -121,8 +121,8 @@ class MemberSampler:
         return F.pad(z, (0, 0, 0, 0, 0, self.layout.target - z.shape[1]))
 
     def _seeing(self, pictures: Tensor, seed: int) -> Codec:
-        """What encodes conditions. Samples of a posterior are drawn by picture, and by the number
-        of the condition image."""
+        """What encodes the conditions of a view. Samples of a posterior are drawn by picture and by
+        number of the condition image."""
         if self.profile.posterior == "mean":
             return self.codec
         number = count()
@@ -134,11 +134,20 @@ class MemberSampler:
         return self.codec.drawing(noise)
 
     def _seen(
-        self, batch: Batch, task: Task, nfe: int, shared: Shared | None, codec: Codec
+        self,
+        batch: Batch,
+        task: Task,
+        nfe: int,
+        shared: Shared | None,
+        pictures: Tensor,
+        seed: int,
     ) -> list[ModelInputs]:
         """The condition of a batch at working size in each view along the trajectory, encoded."""
         views, whose = VIEWS[self.diffusion.settings.views][:nfe], tuple(batch.keys)
-        ways = [partial(self._encoded, batch, task, view, codec) for view in views]
+        ways = [
+            partial(self._encoded, batch, task, view, self._seeing(pictures, seed))
+            for view in views
+        ]
         if shared is None:
             return [way() for way in ways]
         return [shared.once("view", (whose, number), way) for number, way in enumerate(ways)]
@@ -225,6 +234,11 @@ class MemberSampler:
         views that cannot be."""
         self.diffusion.check_calls(nfe)
         settings = self.diffusion.settings
+        if members > 1 and settings.objective == "end_to_end":
+            raise UserError(
+                f"{members} members of a model that answers at once, from zeros, are all the same. "
+                "Ask for one member."
+            )
         if members > 1 and not settings.temperature and settings.deterministic:
             raise UserError(
                 f"{members} members that start from zeros (temperature 0) are all the same. Ask for"

@@ -232,16 +232,17 @@ def resize(x: Tensor, size: tuple[int, int], how: Resampling = "antialiased") ->
     if how in ("nearest", "nearest_exact"):
         return F.interpolate(x, size=size, mode=how.replace("_", "-"))
     if how in ("pillow", "pillow_cubic"):
-        return _as_pictures(x, size, cubic=how == "pillow_cubic")
+        cubic = how == "pillow_cubic"
+        return torch.cat([_as_picture(one, size, cubic) for one in x.split(1)])
     if how == "rounded":  # as torchvision resizes 8-bit pictures
         return resize(((x + 1) * 127.5).round(), size).round() / 127.5 - 1
     antialias = how == "antialiased"
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def _as_pictures(x: Tensor, size: tuple[int, int], cubic: bool) -> Tensor:
-    """By Pillow's bilinear or bicubic filter, channel by channel: pictures in [-1, 1] that came
-    from 8 bits go back to them, as publishers resize files; others as floats."""
+def _as_picture(x: Tensor, size: tuple[int, int], cubic: bool) -> Tensor:
+    """ "1 c h w" by Pillow's bilinear or bicubic filter, channel by channel: a picture in [-1, 1]
+    that came from 8 bits goes back to them, as publishers resize files; others as floats."""
     levels = (x + 1) * 127.5
     whole = bool(((levels - levels.round()).abs() < 1e-3).all() and levels.amin() > -1e-3)
     whole = whole and bool(levels.amax() < 255 + 1e-3)

@@ -35,11 +35,12 @@ class Warm(NamedTuple):
 
 def can_start_warm(pipeline: DensePipeline, task: Task, batch: Batch) -> bool:
     """Whether the second frame has all that the task asks for, an image alone, and that the
-    model can be sampled in any number of steps."""
+    model can be sampled in any number of steps, from a start of this task alone."""
     settings = pipeline.diffusion.settings
     any_steps = settings.objective != "end_to_end" and settings.spacing != "custom"
     image_alone = not task.required_inputs and task.label_count == task.splits
-    return any_steps and image_alone and batch.second is not None
+    alone = image_alone and pipeline.layout.places == 1
+    return any_steps and alone and batch.second is not None
 
 
 def warm_starts(
