@@ -110,7 +110,8 @@ def test_a_guided_answer_costs_twice_and_says_so(generator):
     assert answer_flops(guided, scores, 3, 2) == 2 * answer_flops(generator, scores, 3, 2)
     settings = guided.diffusion.settings
     assert starts_text(settings) == ["guidance 4"] + starts_text(generator.diffusion.settings)
-    assert sampling_options(settings, None)["guidance"] == 4.0
+    told = sampling_options(settings, None)
+    assert (told["guidance"], told["convention"]) == (4.0, "stepsight")
 
 
 def test_some_channels_alone_are_guided(generator):

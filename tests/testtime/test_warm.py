@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -92,3 +93,6 @@ def test_only_images_alone_start_warm(lab, batch):
     depth = pipeline.task("depth")
     assert not can_start_warm(pipeline, depth, replace(batch, second=None))
     assert not can_start_warm(pipeline.sampling(times=(1.0, 0.5)), depth, batch)
+    together = copy(pipeline)
+    together.layout = replace(pipeline.layout, places=2)
+    assert not can_start_warm(together, depth, batch)
