@@ -104,9 +104,11 @@ def described(ours: Mapping[str, Tensor], heads: int = 0) -> dict[str, Any]:
     if lacking:
         raise UserError(f"an image encoder of CLIP lacks {', '.join(lacking)}.")
     kernel, tokens = ours["patch_embed.proj.weight"], ours["pos_embed"].shape[1]
-    width, patch = kernel.shape[0], kernel.shape[-1]
+    width, patch, side = kernel.shape[0], kernel.shape[-1], math.isqrt(tokens - 1)
+    if side < 1 or side * side != tokens - 1:
+        raise UserError(f"an image encoder of CLIP sees a square, not {tokens - 1} patches.")
     return {
-        "size": math.isqrt(tokens - 1) * patch,
+        "size": side * patch,
         "patch": patch,
         "width": width,
         "depth": len({name.split(".")[1] for name in ours if name.startswith("blocks.")}),

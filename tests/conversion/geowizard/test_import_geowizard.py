@@ -167,6 +167,8 @@ def test_words_fall_into_the_tokens_that_pairs_make(geowizard: Folder):
             {"crop_size": {"height": 8, "width": 8}},
             "sees squares of 16 pixels",
         ),
+        ("feature_extractor/preprocessor_config.json", {"image_std": [1, 0, 1]}, "image_std are"),
+        ("feature_extractor/preprocessor_config.json", {"image_mean": "x"}, "not as those of"),
         ("unet/config.json", {"class_embed_type": None}, "is told by 'projection' of 10 numbers"),
     ],
 )

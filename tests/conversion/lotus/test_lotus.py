@@ -196,7 +196,7 @@ def test_what_is_unknown_or_missing_is_refused(spoil, said: str, lotus):
 
 
 def test_other_networks_and_folders_without_a_name_are_refused(lotus):
-    with pytest.raises(UserError, match="is told its task by 'projection' of 4 numbers"):
+    with pytest.raises(UserError, match="is told by 'projection' of 4 numbers"):
         path = lotus("lotus-depth", "G", projection_class_embeddings_input_dim=6).path
         import_published(path)
     path = lotus("checkpoint-9", "D").path
@@ -220,6 +220,11 @@ def test_other_networks_and_folders_without_a_name_are_refused(lotus):
 def test_the_published_names_tell_what_is_predicted(name: str, kind: str, family: str, lotus):
     found = find_family(lotus(name, kind).path)
     assert found is not None and found.name == family
+
+
+def test_a_name_of_two_quantities_tells_none(lotus):
+    with pytest.raises(UserError, match="nothing tells which it is"):
+        find_family(lotus("lotus-depth-and-normal-g", "G").path)
 
 
 def test_what_no_file_says_is_told(lotus):

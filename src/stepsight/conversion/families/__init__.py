@@ -116,7 +116,8 @@ def _told(path: Path, index: Mapping[str, Any], kind: str | None, fitting: list[
             return Found(name, (f"a {kind} with {said[0]} is of {name}",))
     words = "/".join(path.resolve().parts[-3:]).lower()
     for name in fitting:
-        if all(word in words for word in FAMILIES[name].words):
+        other = "depth" if "normal" in name else "normal"  # "normals/lotus-depth" tells neither
+        if other not in words and all(word in words for word in FAMILIES[name].words):
             told = f"of {name}, by the name of the folder: a {kind} does not say (--family)"
             return Found(name, (told,))
     raise UserError(

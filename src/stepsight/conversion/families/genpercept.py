@@ -20,6 +20,7 @@ from stepsight.conversion.families import FAMILIES
 from stepsight.conversion.families.marigold import DEPTH, NORMALS
 from stepsight.conversion.families.source import Source, without_target
 from stepsight.conversion.folders import CONFIG, SCHEDULER, read_json
+from stepsight.conversion.recognise import SEVERAL
 from stepsight.conversion.scheduler import diffusion_settings
 from stepsight.conversion.write import Converted
 from stepsight.diffusion.config import DiffusionSettings
@@ -28,7 +29,7 @@ from stepsight.errors import UserError
 from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import DepthSettings, TaskSettings
 
-MODELS = Path("weights/genpercept-models")  # in the folder that the scripts run in, as the others
+MODELS = Path(SEVERAL)  # in the folder that the scripts run in, as the others
 BASE = Path("pretrained_weights/stable-diffusion-2-1")
 BETAS = Path("hf_configs/scheduler_beta_1.0_1.0")
 UNETS = {
@@ -94,7 +95,7 @@ def _found(path: Path, asked: str | None) -> tuple[Path, Path, str]:
             f"{path} holds a {kind} without its pipeline: give the whole folder. A U-Net of "
             f"GenPercept is imported with --family {' or '.join(UNETS)}."
         )
-    return path.resolve().parents[2], path, asked
+    return (path.resolve() / "../../..").resolve(), path, asked
 
 
 def depth(source: Source, wishes: Wishes) -> Converted:
@@ -124,7 +125,7 @@ def _genpercept(source: Source, task: TaskSettings) -> Converted:
             )
     if source.index.get("customized_head", [None])[0] is not None:
         raise UserError(f"{source.path}: GenPercept's variant with a DPT head is not supported.")
-    side = source.entry("default_processing_resolution", RESOLUTION)
+    side = source.entry("default_processing_resolution", RESOLUTION, least=0)
     source.assumed.append(
         "one step from zeros, whose answer is minus the clean latent; no padding: fixed in "
         "GenPercept's code, in no file"

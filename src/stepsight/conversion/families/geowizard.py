@@ -27,7 +27,6 @@ from stepsight.conversion.folders import CONFIG, read_json, read_part, refuse_un
 from stepsight.conversion.vision import PROCESSOR, VISION, described, from_transformers
 from stepsight.conversion.write import Converted
 from stepsight.errors import UserError, suggest
-from stepsight.models.unet import SWITCHED
 from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import DepthSettings, NormalsSettings
 
@@ -89,15 +88,7 @@ def geowizard(source: Source, wishes: Wishes) -> Converted:
     sees = VISION in source.index
     domain = _domain(source, wishes)
     switch = _switch(domain if sees else None)
-    told = (
-        source.unet.get("class_embed_type"),
-        source.unet.get("projection_class_embeddings_input_dim"),
-    )
-    if told != (SWITCHED, switch.shape[1]):
-        raise UserError(
-            f"{source.path}: class_embed_type and projection_class_embeddings_input_dim are "
-            f"{told}; this GeoWizard is told by '{SWITCHED}' of {switch.shape[1]} numbers."
-        )
+    source.check_switch(switch.shape[1])
     source.assumed.append(FIXED)
     more: dict[str, Any] = {"places": len(PLACES)}
     published: dict[str, Any] = {"domain": domain}
@@ -167,12 +158,18 @@ def _vision(source: Source) -> tuple[dict[str, Any], dict[str, Tensor], dict[str
             f"{' or '.join(ACTIVATIONS)}; {PREPROCESSOR} says crop_size {crop}, and "
             f"{VISION}/{CONFIG} hidden_act {act}."
         )
+    mean, std = processor["image_mean"], processor["image_std"]
+    if torch.tensor([mean, std]).shape != (2, 3) or min(std) <= 0:
+        raise UserError(
+            f"{source.path / PREPROCESSOR}: image_mean and image_std are {mean} and {std}; three "
+            f"numbers each are needed, the latter above 0."
+        )
     vision = {
         **size,
         "activation": act,
-        "eps": config.get("layer_norm_eps", 1e-5),
-        "mean": processor["image_mean"],
-        "std": processor["image_std"],
+        "eps": float(config.get("layer_norm_eps", 1e-5)),
+        "mean": mean,
+        "std": std,
     }
     files = {f"{VISION}/{CONFIG}": config, PREPROCESSOR: processor}
     return vision, {f"vision.net.{name}": value for name, value in weights.items()}, files

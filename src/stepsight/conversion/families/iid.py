@@ -40,7 +40,7 @@ def intrinsics(source: Source, wishes: Wishes) -> Converted:
     explained = {"target_names", *names, *(part for parts in channels.values() for part in parts)}
     for name in properties.keys() - explained:
         raise UserError(f"{where} {name} is not among target_names.")
-    side = source.entry("default_processing_resolution", RESOLUTION)
+    side = source.entry("default_processing_resolution", RESOLUTION, least=0)
     steps = source.entry("default_denoising_steps", STEPS)
     profile = replace(DIFFUSERS, resolution=side, nfe=steps, tasks={})
     converted = source.run(

@@ -21,8 +21,6 @@ from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families.marigold import DEPTH
 from stepsight.conversion.families.source import Source, without_target
 from stepsight.conversion.write import Converted
-from stepsight.errors import UserError
-from stepsight.models.unet import SWITCHED
 from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import DepthSettings, NormalsSettings, TaskSettings
 
@@ -55,15 +53,7 @@ def _lotus(source: Source, task: TaskSettings) -> Converted:
     noisy = source.index["_class_name"] == "LotusGPipeline"
     source.check(8 if noisy else 4, "requires_safety_checker")
     numbers = torch.cat([ANNOTATION.sin(), ANNOTATION.cos()])
-    told = (
-        source.unet.get("class_embed_type"),
-        source.unet.get("projection_class_embeddings_input_dim"),
-    )
-    if told != (SWITCHED, len(numbers)):
-        raise UserError(
-            f"{source.path}: class_embed_type and projection_class_embeddings_input_dim are "
-            f"{told}; a Lotus is told its task by '{SWITCHED}' of {len(numbers)} numbers."
-        )
+    source.check_switch(len(numbers))
     source.assumed.append(FIXED)
     profile = Profile(
         source.family,

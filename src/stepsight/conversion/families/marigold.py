@@ -77,7 +77,7 @@ def _marigold(
     means = source.index.get("prediction_type") or task.name  # older folders do not say
     if means != task.name:
         raise UserError(f"{source.path}: predicts {means}; {task.name} is supported.")
-    side = source.entry("default_processing_resolution", RESOLUTION)
+    side = source.entry("default_processing_resolution", RESOLUTION, least=0)
     steps = source.entry("default_denoising_steps", 10)
     how = {task.name: {**DIFFUSERS.tasks[task.name], **(settings or {})}}
     profile = replace(DIFFUSERS, resolution=side, nfe=steps, tasks=how)

@@ -44,7 +44,7 @@ from stepsight.evaluation.config import EvaluationSettings
 from stepsight.models.codec import open_codec
 from stepsight.models.config import CUSTOM_UNET, UNET, CodecSettings, Memory, ModelSettings
 from stepsight.models.factory import build
-from stepsight.models.unet import FIXED, TEXT, TextUNet, diffusers_config
+from stepsight.models.unet import FIXED, SWITCHED, TEXT, TextUNet, diffusers_config
 from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import TaskSettings
 from stepsight.tasks.table import build_tasks
@@ -113,16 +113,32 @@ class Source:
         refuse_unknown(further, (*PIPELINE, *keys), self.path / INDEX)
         refuse_unknown(self.written, WRITTEN_KEYS, self.path / WRITTEN)
 
-    def entry(self, key: str, usual: Any) -> Any:
-        """An entry of model_index.json; one that is missing is assumed."""
-        if self.index.get(key) is None:
+    def check_switch(self, numbers: int) -> None:
+        """Refuse a U-Net that is not told what to answer by so many numbers."""
+        keys = ("class_embed_type", "projection_class_embeddings_input_dim")
+        told = tuple(self.unet.get(key) for key in keys)
+        if told != (SWITCHED, numbers):
+            raise UserError(
+                f"{self.path}: {' and '.join(keys)} are {told}; this {self.family} is told by "
+                f"'{SWITCHED}' of {numbers} numbers."
+            )
+
+    def entry(self, key: str, usual: int, least: int = 1) -> int:
+        """A number in model_index.json; one that is missing is assumed."""
+        value = self.index.get(key)
+        if value is None:
             self.assumed.append(f"{INDEX} has no {key}: {usual}")
             return usual
-        return self.index[key]
+        if type(value) is not int or value < least:
+            raise UserError(
+                f"{self.path / INDEX}: {key} is {value!r}; a whole number from {least} is needed."
+            )
+        return value
 
     def scheduler(self) -> DiffusionSettings:
         """What scheduler_config.json stands for."""
-        named = self.index.get("scheduler", [None, None])[1]  # the class that diffusers takes
+        # the class that diffusers takes
+        named = [*(self.index.get("scheduler") or ()), None, None][1]
         kind = self.scheduler_file().get("_class_name")
         if named in CLASSES and kind in CLASSES and named != kind:
             raise UserError(
