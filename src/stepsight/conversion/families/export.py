@@ -48,6 +48,11 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
             f"shift; this is {saved.config.model.name} on {codec.name}."
         )
     published = saved.meta.get("published", {})
+    if net.onward or net.tempered or (net.further and "index" not in published):
+        raise UserError(
+            f"{saved.path}: no pipeline of diffusers runs its U-Net as it was trained. What was "
+            f"imported from one file is exported with --format ldm."
+        )
     index = published.get("index") or _index(saved, tasks)
     scheduler = published.get("scheduler") or scheduler_config(saved.config.diffusion)
     saved.load(net, checkpoint.BACKBONE)
@@ -133,8 +138,9 @@ def _meaning(saved: checkpoint.Checkpoint, task: Task) -> dict[str, Any]:
     if isinstance(task, NormalsSettings) and task.axes == "right_up_back":
         return {"_class_name": "MarigoldNormalsPipeline", "use_full_z_range": True}
     raise UserError(
-        f"{saved.path}: {task} cannot be exported to Marigold's pipelines. They read depth in "
-        f"tasks.depth.space=linear without a prompt, and tasks.normals.axes=right_up_back."
+        f"{saved.path}: its {task.name} cannot be exported to Marigold's pipelines. They read "
+        f"depth in tasks.depth.space=linear without a prompt, and normals in "
+        f"tasks.normals.axes=right_up_back."
     )
 
 
