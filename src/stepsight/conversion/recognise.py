@@ -36,8 +36,6 @@ OTHERS = (  # the beginning of a key -> what a file with it seems to be
     ("model.diffusion_model.", "Stable Diffusion in one file: give a diffusers folder"),
     ("text_model.", "a text encoder"),
 )
-
-
 LATENTS = 4  # input channels of a DiT that sees no condition image
 
 
@@ -75,7 +73,7 @@ def _recognise_keys(weights: Weights) -> Format:
         return "generalist"
     kernel = weights.tensors.get("x_embedder.proj.weight")
     if kernel is not None and (mixed or "blocks.0.mlp.fc1.weight" in names):
-        return "dit" if kernel.shape[1] == LATENTS else "single-task"
+        return "single-task" if kernel.ndim > 1 and kernel.shape[1] != LATENTS else "dit"
     if "input_blocks.0.0.weight" in names and "ldm_hparams" in weights.beside:
         return "depthfm"
     if "model.diffusion_model.input_blocks.0.0.weight" in names and "cc_projection.weight" in names:

@@ -17,7 +17,7 @@ from stepsight.errors import UserError
 from stepsight.models.codec import Codec
 from stepsight.pipeline.config import Profile
 
-KEPT = ("family", "profile", "published")  # of a checkpoint from elsewhere, in its copies
+KEPT = ("family", "published")  # of a checkpoint from elsewhere, in its copies
 
 
 @dataclass
@@ -49,6 +49,7 @@ def copied(saved: checkpoint.Checkpoint) -> Converted:
         | {name: saved.meta[name] for name in KEPT if name in saved.meta},
         statistics=saved.tensors(checkpoint.STATISTICS),
         family="stepsight",
+        profile=Profile.of(saved.meta["profile"]) if saved.meta.get("profile") else None,
         notes=[f"the averaged weights of {saved.path}, of which no training state was taken"],
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from stepsight import checkpoint
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families import ldm
+from stepsight.conversion.families.export import export_folder
 from stepsight.conversion.families.ldm_export import export_ldm
 from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
@@ -121,6 +122,8 @@ def test_predictions_return_to_the_picture_s_grid(file: Path, tmp_path: Path):
 def test_exported_and_imported_again_it_is_the_same(file: Path, tmp_path: Path):
     write(import_published(file), tmp_path / "run")
     saved = checkpoint.read(tmp_path / "run")
+    with pytest.raises(UserError, match="exported with --format ldm"):
+        export_folder(saved, tmp_path / "folder")
     export_ldm(saved, tmp_path / "out")
     theirs, ours = (torch.load(f, weights_only=False) for f in (file, tmp_path / "out" / file.name))
     assert ours.keys() == theirs.keys() and ours["ldm_hparams"] == theirs["ldm_hparams"]
@@ -191,17 +194,10 @@ def test_it_is_not_trained(file: Path):
         check_objective(import_published(file).config, begun=True)
 
 
-@pytest.mark.parametrize(
-    ("flag", "wishes"),
-    [
-        ("scheduler", Wishes(scheduler=Path("x"))),
-        ("task", Wishes(task="depth")),
-        ("family", Wishes(family="depthfm")),
-    ],
-)
-def test_flags_that_it_leaves_nothing_to_are_refused(file: Path, flag: str, wishes: Wishes):
-    with pytest.raises(UserError, match=f"--{flag} says nothing"):
-        import_published(file, wishes)
+@pytest.mark.parametrize("size", [(63, 64), (64, 0)])
+def test_a_size_that_its_latents_do_not_have_is_refused(file: Path, size: tuple[int, int]):
+    with pytest.raises(UserError, match="--size: .* is not a multiple of"):
+        import_published(file, Wishes(size=size))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tiny_folders import SCHEDULER, write_json
 
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.importing import import_published
+from stepsight.errors import UserError
 
 ARGS = {"model": "DiT-Ti/2", "image_size": 64, "num_classes": 1000, "vae": "ema", "epochs": 1400}
 
@@ -61,3 +62,31 @@ def test_args_of_its_training_are_compared_with_the_tensors(published, tmp_path:
 def test_args_of_another_model_are_refused(published, tmp_path: Path, change: dict[str, Any]):
     said = refusal(trained(published, tmp_path, **ARGS | change), Wishes())
     assert f"args.{next(iter(change))} is" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "wish"),
+    [
+        ("dense", {"family": "marigold-depth"}),
+        ("dense", {"domain": "indoor"}),
+        ("generalist", {"task": "depth"}),
+    ],
+)
+def test_flags_that_a_file_leaves_nothing_to_are_refused(
+    published, tmp_path: Path, kind: str, wish: dict[str, str]
+):
+    torch.save(getattr(published, kind)(), tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=f"--{[*wish][0]} says nothing"):
+        import_published(tmp_path / "weights.pt", Wishes(**wish))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x_embedder.proj.weight", "should have 4 axes"), ("pos_embed", "not as those of")],
+)
+def test_tensors_of_other_axes_are_no_traceback(published, tmp_path: Path, name: str, said: str):
+    state = published.dense()
+    state[name] = state[name].flatten() if name != "pos_embed" else state[name][:, :0]
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=said):
+        import_published(tmp_path / "weights.pt")

@@ -13,10 +13,10 @@ from latent_diffusion import PARAMS, SIDE, SIZES, network, pix2gestalt, vae
 from torch import Tensor
 
 from stepsight import checkpoint
-from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families.ldm_export import export_ldm
 from stepsight.conversion.foreign import read_tensors
 from stepsight.conversion.importing import import_published
+from stepsight.conversion.vision import described
 from stepsight.conversion.write import write
 from stepsight.diffusion.objective import Diffusion
 from stepsight.errors import UserError
@@ -181,6 +181,9 @@ def test_its_yaml_has_to_lie_beside_it(tmp_path: Path):
         import_published(file)
 
 
-def test_flags_that_it_leaves_nothing_to_are_refused(file: Path):
-    with pytest.raises(UserError, match="--vae says nothing"):
-        import_published(file, Wishes(vae=file))
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_an_image_encoder_sees_squares(tokens: int):
+    shapes = {"patch_embed.proj.weight": (8, 3, 4, 4), "head.weight": (8, 8)}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    with pytest.raises(UserError, match=f"a square, not {tokens - 1} patches"):
+        described({**weights, "pos_embed": torch.zeros(1, tokens, 8)})

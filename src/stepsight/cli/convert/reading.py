@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -36,14 +36,7 @@ def run(args: Args) -> int:
     from stepsight.conversion.dit import Wishes
     from stepsight.conversion.importing import import_published
 
-    wishes = Wishes(
-        vae=args.vae,
-        size=args.size,
-        scheduler=args.scheduler,
-        family=args.family,
-        domain=args.domain,
-        task=args.task,
-    )
+    wishes = Wishes(**{one.name: getattr(args, one.name) for one in fields(Wishes)})
     converted = import_published(args.source, wishes)
     converted.meta["run"] = args.name or out.name
     write_run(converted, out, args.json)

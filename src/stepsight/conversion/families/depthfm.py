@@ -37,6 +37,7 @@ from stepsight.data.config import ScenesSettings
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
 from stepsight.evaluation.config import EvaluationSettings
+from stepsight.models.config import check_sides
 from stepsight.pipeline.config import Profile
 from stepsight.tasks.config import DepthSettings
 from stepsight.tasks.table import build_tasks
@@ -72,14 +73,12 @@ ASSUMED = (
 
 def import_depthfm(weights: Weights, wishes: Wishes) -> Converted:
     """DepthFM's file as a run. Raises UserError for what is not in its layout."""
-    for flag in ("scheduler", "task", "family", "domain"):
-        if getattr(wishes, flag):
-            raise UserError(f"--{flag} says nothing that {weights.source}, DepthFM, leaves open.")
     arguments, prompt, step = _entries(weights)
     folder = weights.source.parent.joinpath(*BESIDE)
     if wishes.vae is None and folder.is_dir():
         wishes = replace(wishes, vae=folder)
     codec, tasks = wishes.codec(), {"depth": DepthSettings(space="log")}
+    check_sides(wishes.size or SIZE, (codec or VAE).downsample, "--size")
     unet = ldm.unet_config(arguments, f"{weights.source}: ldm_hparams")
     config = RunConfig(
         tasks=dict(tasks),

@@ -97,11 +97,6 @@ ASSUMED = (
 
 def import_pix2gestalt(weights: Weights, wishes: Wishes) -> Converted:
     """pix2gestalt's file as a run. Raises UserError for what is not in its layout."""
-    for flag in ("vae", "size", "scheduler", "task", "family", "domain"):
-        if getattr(wishes, flag):
-            raise UserError(
-                f"--{flag} says nothing that {weights.source}, pix2gestalt, leaves open."
-            )
     file, model = _model(weights.source)
     given = model["params"]
     _check_names(weights)
