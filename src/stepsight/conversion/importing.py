@@ -69,7 +69,6 @@ def _from_folder(path: Path, kind: str, wishes: Wishes) -> Converted:
     from stepsight.conversion.families.source import Source  # diffusers
 
     found = find_family(path, wishes.family)
-    assert found is not None, "it was recognised as one"
     _check_open(wishes, found.name if found.name in OPEN else kind, path)
     return FAMILIES[found.name](Source.of(path, found), wishes)
 

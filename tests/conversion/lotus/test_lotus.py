@@ -218,8 +218,7 @@ def test_other_networks_and_folders_without_a_name_are_refused(lotus):
     ],
 )
 def test_the_published_names_tell_what_is_predicted(name: str, kind: str, family: str, lotus):
-    found = find_family(lotus(name, kind).path)
-    assert found is not None and found.name == family
+    assert find_family(lotus(name, kind).path).name == family
 
 
 def test_a_name_of_two_quantities_tells_none(lotus):

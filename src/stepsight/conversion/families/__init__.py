@@ -82,16 +82,14 @@ FAMILIES: dict[str, KnownFamily] = {
 }
 
 
-def find_family(path: Path, asked: str | None = None) -> Found | None:
-    """The family of a folder in diffusers' layout; None where it has no model_index.json.
+def find_family(path: Path, asked: str | None = None) -> Found:
+    """The family of a folder in diffusers' layout.
 
     Raises UserError for a pipeline that is not supported, a family that it cannot be of, and where
     nothing tells which of several it is of.
     """
     if asked is not None and asked not in FAMILIES:
         raise UserError(f"--family {asked}: unknown.{suggest(asked, FAMILIES)}")
-    if not (path / INDEX).is_file():
-        return None
     index, written = read_json(path / INDEX), path / WRITTEN
     kind = index.get("_class_name")
     fitting = [name for name, row in FAMILIES.items() if kind in row.classes]
