@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +36,8 @@ def run(args: Args) -> int:
     from stepsight.conversion.dit import Wishes
     from stepsight.conversion.importing import import_published
 
-    wishes = Wishes(**{one.name: getattr(args, one.name) for one in fields(Wishes)})
+    said = ("vae", "size", "scheduler", "task", "family", "domain")
+    wishes = Wishes(**{name: getattr(args, name) for name in said})
     converted = import_published(args.source, wishes)
     converted.meta["run"] = args.name or out.name
     write_run(converted, out, args.json)
