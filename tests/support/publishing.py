@@ -10,6 +10,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
+from torch import Tensor
 
 WIDTH = 16  # of the prompt
 UNET: dict[str, Any] = {
@@ -53,20 +54,44 @@ def publish(path: Path, index: dict[str, Any], unet: dict[str, Any]) -> Path:
     further entries of the U-Net's configuration and of model_index.json."""
     torch.manual_seed(0)
     network = UNet2DConditionModel(**{**UNET, **unet})
-    vae = AutoencoderKL(**VAE)
     with torch.no_grad():
         for parameter in network.parameters():  # none at its start, as norms and biases are
             parameter += 0.1 * torch.randn_like(parameter)
-        vae.decoder.conv_out.weight *= 3  # answers over the whole range, now and then beyond it
-        vae.encoder.conv_out.weight *= 20
     network.save_pretrained(path / "unet")
-    vae.save_pretrained(path / "vae")
-    (path / "model_index.json").write_text(json.dumps({**PARTS, **index}))
-    (path / "scheduler").mkdir()
-    (path / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER))
-    prompt = {"empty_text_embedding": torch.randn(1, 2, WIDTH)}
-    save_file(prompt, path / "empty_text_embedding.safetensors")
+    write_vae(path / "vae")
+    write_json(path / "model_index.json", {**PARTS, **index})
+    write_json(path / "scheduler/scheduler_config.json", SCHEDULER)
+    write_prompt(path)
     return path
+
+
+def write_unet(path: Path, channels: int, **more: Any) -> UNet2DConditionModel:
+    """A U-Net of so many input channels; `more` of its configuration."""
+    unet = UNet2DConditionModel(in_channels=channels, out_channels=4, **UNET, **more)
+    unet.save_pretrained(path)
+    return unet.eval()
+
+
+def write_vae(path: Path) -> AutoencoderKL:
+    """A VAE that answers over the whole range, now and then beyond it."""
+    vae = AutoencoderKL(**VAE)
+    with torch.no_grad():
+        vae.decoder.conv_out.weight *= 3
+        vae.encoder.conv_out.weight *= 20
+    vae.save_pretrained(path)
+    return vae.eval()
+
+
+def write_prompt(path: Path) -> Tensor:
+    """The embedding "1 2 d" of the empty prompt."""
+    prompt = torch.randn(1, 2, WIDTH)
+    save_file({"empty_text_embedding": prompt}, path / "empty_text_embedding.safetensors")
+    return prompt
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values))
 
 
 def rewrite(file: Path, **changes: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from planting import files_read, refusal, unrefused
-from tiny_folders import SCHEDULER, write_json
+from publishing import SCHEDULER, write_json
 
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.importing import import_published

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from tiny_folders import SCHEDULER, write_json, write_prompt, write_unet, write_vae
+from publishing import SCHEDULER, write_json, write_prompt, write_unet, write_vae
 from torch import Tensor
 
 from stepsight import checkpoint

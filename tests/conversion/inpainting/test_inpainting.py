@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from tiny_folders import PARTS, SCHEDULER, write_json, write_prompt, write_unet, write_vae
+from publishing import PARTS, SCHEDULER, write_json, write_prompt, write_unet, write_vae
 
 from stepsight import checkpoint
 from stepsight.coding import Layout

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from publishing import PARTS, SCHEDULER, write_json, write_prompt, write_unet, write_vae
 from safetensors.torch import load_file
-from tiny_folders import PARTS, SCHEDULER, write_json, write_prompt, write_unet, write_vae
 from torch import Tensor
 
 from stepsight import checkpoint
 from stepsight.conversion.dit import Wishes
 from stepsight.conversion.families import find_family
-from stepsight.conversion.families.export import export_folder
+from stepsight.conversion.families.export import export_folder, export_marigold
 from stepsight.conversion.importing import import_published
 from stepsight.conversion.write import write
 from stepsight.errors import UserError
@@ -137,6 +137,8 @@ def test_what_is_exported_is_imported_as_it_was(kind: str, lotus, tmp_path: Path
     published: Published = lotus("lotus-normal", kind)
     first = import_published(published.path)
     write(first, tmp_path / "run")
+    with pytest.raises(UserError, match=f"published as a Lotus{kind}Pipeline"):
+        export_marigold(checkpoint.read(tmp_path / "run"), tmp_path / "marigold")
     export_folder(checkpoint.read(tmp_path / "run"), tmp_path / "out")
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["in_channels"] == (
         8 if kind == "G" else 4

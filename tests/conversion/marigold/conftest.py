@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from publishing import SCHEDULER, WIDTH, write_json, write_prompt, write_vae
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stepsight.bench.peers.marigold import PARTS, marigold
 
-WIDTH = 16  # of the prompt
 SIZE = (64, 96)  # a multiple of the strides of U-Net (4) and VAE (8)
 UNET: dict[str, Any] = {
     "block_out_channels": (32, 64, 64),
@@ -28,25 +26,8 @@ UNET: dict[str, Any] = {
     "use_linear_projection": True,
     "norm_num_groups": 8,
 }
-VAE: dict[str, Any] = {
-    "block_out_channels": (8, 8, 8, 8),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 1,
-    "latent_channels": 4,
-    "norm_num_groups": 4,
-}
 # scheduler/scheduler_config.json: v1.0 leaves the spacing to diffusers, which takes "leading"
-V1_0 = {
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
+V1_0 = {key: value for key, value in SCHEDULER.items() if key != "timestep_spacing"}
 SCHEDULERS = {
     "v1.0": V1_0,
     "v1.1": V1_0 | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
@@ -58,18 +39,11 @@ def _write_folder(path: Path, name: str, scheduler: str, **index: Any) -> Path:
     torch.manual_seed(0)
     channels = 4 if name.startswith("StableDiffusion") else 8
     unet = UNet2DConditionModel(in_channels=channels, out_channels=4, **UNET)
-    vae = AutoencoderKL(**VAE)
-    with torch.no_grad():  # answers over the whole range, now and then beyond it
-        vae.decoder.conv_out.weight *= 3
-        vae.encoder.conv_out.weight *= 20
     unet.save_pretrained(path / "unet")
-    vae.save_pretrained(path / "vae")
-    index = {"_class_name": name, **PARTS, **index}
-    (path / "model_index.json").write_text(json.dumps(index))
-    (path / "scheduler").mkdir()
-    (path / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULERS[scheduler]))
-    prompt = {"empty_text_embedding": torch.randn(1, 2, WIDTH)}
-    save_file(prompt, path / "empty_text_embedding.safetensors")
+    write_vae(path / "vae")
+    write_json(path / "model_index.json", {"_class_name": name, **PARTS, **index})
+    write_json(path / "scheduler/scheduler_config.json", SCHEDULERS[scheduler])
+    write_prompt(path)
     return path
 
 

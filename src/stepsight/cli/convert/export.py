@@ -24,11 +24,11 @@ def run(args: Args) -> int:
     out = new_folder(args.out)
     from stepsight import checkpoint
     from stepsight.conversion.dit import export_dit
-    from stepsight.conversion.families.export import export_folder
+    from stepsight.conversion.families.export import export_folder, export_marigold
     from stepsight.conversion.families.ldm_export import export_ldm
 
     saved = checkpoint.read(args.checkpoint, lazy=True)
-    ways = {"dit": export_dit, "folder": export_folder, "marigold": export_folder}
+    ways = {"dit": export_dit, "folder": export_folder, "marigold": export_marigold}
     notes = {**ways, "ldm": export_ldm}[args.format](saved, out)
     print(f"model       {saved.config.model.name}")
     print_notes(notes, out)

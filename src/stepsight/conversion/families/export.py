@@ -73,6 +73,17 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     return list(_usage(index["_class_name"], untold, out, saved.config.diffusion))
 
 
+def export_marigold(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
+    """The same of what is a Marigold, or may be one. Raises UserError for another family's."""
+    kind = saved.meta.get("published", {}).get("index", {}).get("_class_name", "")
+    if kind and not kind.startswith("Marigold"):
+        raise UserError(
+            f"{saved.path} was published as a {kind}, which no Marigold answers as. Export it with "
+            f"--format folder."
+        )
+    return export_folder(saved, out)
+
+
 def _without_target(net: TextUNet, channels: int | None) -> None:
     """Of a U-Net that was published without a noisy target: without the zeros that read it here."""
     first = net.unet.conv_in
@@ -152,6 +163,9 @@ def _usage(
         if untold:
             lacking = " and ".join(f"{part}/" for part in untold)
             yield f"to open {out} with {pipeline}, put its {lacking} beside"
+        return
+    if pipeline == "MarigoldPipeline":  # which its own repository has, and diffusers has not
+        yield f"{out} is read by the code that it was published with"
         return
     yield f"pipe = {pipeline}.from_pretrained({str(out)!r}, text_encoder=None, tokenizer=None)"
     yield (
