@@ -2,8 +2,8 @@
 
 With `axes="right_up_back"` the target has y and z turned round: y up and z towards the viewer, the
 axes of Marigold's normals (diffusers, `MarigoldImageProcessor.visualize_normals`: right, top,
-facing the observer); with "left_up_back" all three are, as Lotus and GeoWizard turn Hypersim's.
-Truth and predictions keep ours.
+facing the observer); with "left_up_back" all three are, as Lotus is trained. Truth and predictions
+keep ours.
 """
 
 from __future__ import annotations

@@ -136,6 +136,7 @@ def test_the_longer_side_is_brought_to_768_pixels(kind: str, lotus, tmp_path: Pa
 def test_what_is_exported_is_imported_as_it_was(kind: str, lotus, tmp_path: Path):
     published: Published = lotus("lotus-normal", kind)
     first = import_published(published.path)
+    assert any("normals point left, up and back" in one for one in first.assumed)
     write(first, tmp_path / "run")
     with pytest.raises(UserError, match=f"published as a Lotus{kind}Pipeline"):
         export_marigold(checkpoint.read(tmp_path / "run"), tmp_path / "marigold")

@@ -124,6 +124,8 @@ def test_names_of_folders_tell_what_nothing_in_them_does(
     converted = import_published(tmp_path / named)
     assert converted.family == family
     assert any("by the name of the folder" in sentence for sentence in converted.assumed)
+    told = any("normals point right, up and back" in sentence for sentence in converted.assumed)
+    assert told == ("normals" in family)
 
 
 def test_a_family_that_a_folder_cannot_be_of_is_refused(diffusers_folder: Folder):

@@ -55,8 +55,8 @@ PROFILE = Profile(
     },
 )
 FIXED = (
-    "10 members of 10 steps, the longer side at 768 pixels, what the U-Net is told: fixed in "
-    "GeoWizard's code, in no file"
+    "10 members of 10 steps, the longer side at 768 pixels, what the U-Net is told, normals that "
+    "point right, down and forward: fixed in GeoWizard's code, in no file"
 )
 PREPROCESSOR = f"{PROCESSOR}/preprocessor_config.json"
 # Of the image encoder's configuration: what is read or changes nothing, and what the shapes of its

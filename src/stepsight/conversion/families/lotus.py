@@ -46,6 +46,7 @@ def disparity(source: Source, wishes: Wishes) -> Converted:
 
 def normals(source: Source, wishes: Wishes) -> Converted:
     """Surface normals."""
+    source.assumed.append("normals point left, up and back, as Lotus is trained: in no file")
     return _lotus(source, NORMALS)
 
 

@@ -92,6 +92,7 @@ def e2e_depth(source: Source, wishes: Wishes) -> Converted:
 
 def e2e_normals(source: Source, wishes: Wishes) -> Converted:
     """E2E-FT's normals."""
+    source.assumed.append("normals point right, up and back, as Marigold's do: in no file")
     return _end_to_end(source, NORMALS, {})
 
 
