@@ -139,12 +139,17 @@ def test_a_sweep_charges_each_setting_what_it_takes_by_itself(lab, monkeypatch, 
 
     for room in ("pipeline.shared", "evaluation.predictors"):  # time that others do not stretch
         monkeypatch.setattr(f"stepsight.{room}.clock", lambda device: time.process_time())
-    rounds = [(shared(), apart()) for _ in range(6)]
-    charged, took = (
-        {at: median(times[at] for times in each) for at in each[0]} for each in zip(*rounds[1:])
-    )
-    misses = [abs(charged[at] / took[at] - 1) for at in took]
-    assert median(misses) < 0.1 and max(misses) < 0.3, (charged, took)
+    charged, took = {}, {}
+    for _ in range(3):  # a busy core can spoil one look, an error in the charge spoils all
+        rounds = [(shared(), apart()) for _ in range(8)]
+        charged, took = (  # the least: what else runs on a core only ever adds
+            {at: min(times[at] for times in each) for at in each[0]} for each in zip(*rounds)
+        )
+        misses = [abs(charged[at] / took[at] - 1) for at in took]
+        if median(misses) < 0.1 and max(misses) < 0.3:
+            break
+    else:
+        pytest.fail(f"charged {charged}, took {took}")
     if not way and images > 1:  # which a share of the largest ensemble would not be
         least, largest = took[1, 1], took[1, 4]
         assert least > 1.2 * largest / 4, "an encoding weighs more where it serves fewer members"
