@@ -208,6 +208,14 @@ class FolderSettings(FileSettings, name="folder", module="folder"):
     """Your own pictures, with depth, flow, labels or masks beside them, or named in a list."""
 
     depth_scale: float = 1000.0  # units per metre in integer depth files
+    depth_unit: str = ""  # of stored depth: m, cm, mm, 1/N metres, disparity (depth = 1/v), or
+    # K/disparity (depth = K/v, K focal length x baseline); "": depth_scale, floats in metres
+    flow_unit: Literal["pixels", "normalised"] = "pixels"  # or shares of the width and height
+    invalid: tuple[float, ...] = ()  # stored values that are no value, besides 0, NaN and infinity
+    mask_inside: str = ""  # what is inside in a mask: bright, dark, nonzero, alpha, or one stored
+    # value; "": the one meaning that a file has, or it is refused
+    class_codes: str = ""  # of label files; "": value = class, 255 none; "1..": 0 none, classes
+    # from 1; cityscapes: its labelIds; or a JSON file of [{"name", "id" or "color"}]
     classes: int = 0  # of label files; 0: the largest label of the set + 1
     list: str = ""  # JSON lines naming the files of each sample, below root; empty: by folders
 
