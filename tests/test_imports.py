@@ -38,7 +38,7 @@ ROWS = (
     ("diffusion", "coding"),
     ("pipeline", "conversion", "report"),
     ("evaluation",),
-    ("testtime",),
+    ("testtime", "predicting"),
     ("training",),
     ("doctor",),
     ("bench",),
