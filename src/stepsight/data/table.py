@@ -6,7 +6,7 @@ imported when it is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
@@ -28,7 +28,8 @@ class Source(Protocol):
 
     name: str
     classes: tuple[str, ...]  # names of the label values, () without labels
-    quantities: frozenset[str]  # what was asked for and the samples have (`data.fields`)
+    quantities: frozenset[str]  # what was asked for and samples have (`data.fields`): all of them,
+    # or, in a source that also has `truths` (see `truths_of`), any of them
     size: tuple[int, int]  # working height and width, to which callers bring the samples
 
     @property
@@ -45,6 +46,44 @@ class Source(Protocol):
     def samples(self, indices: Iterable[int], /) -> list[Sample]:
         """Several samples at once, which some sources do faster."""
         ...
+
+
+class Part:
+    """Some of the samples of a source, in its order: those with certain truths (`having`)."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        held = truths_of(source)
+        self.source, self.indices = source, indices
+        self.name, self.classes, self.size = source.name, source.classes, source.size
+        self.categories = source.categories
+        self.truths = [held[index] for index in indices]
+        self.quantities = frozenset.intersection(*self.truths)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[self.indices[index]]
+
+    def samples(self, indices: Iterable[int]) -> list[Sample]:
+        return self.source.samples([self.indices[index] for index in indices])
+
+
+def truths_of(source: Source) -> Sequence[frozenset[str]]:
+    """The quantities that each sample of a source has, its `truths`; (): all have all of them."""
+    return getattr(source, "truths", ())
+
+
+def having(source: Source, needs: frozenset[str]) -> Source | None:
+    """The samples of a source that have the truth `needs`: the source itself where that is all of
+    them, a part of it, or None."""
+    truths = truths_of(source)
+    if not needs <= source.quantities or not truths:
+        return source if needs <= source.quantities else None
+    indices = [index for index, held in enumerate(truths) if needs <= held]
+    if len(indices) == len(truths):
+        return source
+    return Part(source, indices) if indices else None
 
 
 def read_sample(source: Source, index: int) -> Sample:

@@ -218,6 +218,7 @@ class FolderSettings(FileSettings, name="folder", module="folder"):
     # from 1; cityscapes: its labelIds; or a JSON file of [{"name", "id" or "color"}]
     classes: int = 0  # of label files; 0: the largest label of the set + 1
     list: str = ""  # JSON lines naming the files of each sample, below root; empty: by folders
+    holdout: float = 0.1  # share that is not trained on but evaluated, where no splits are named
 
 
 READERS = tuple(FileSettings.__subclasses__())  # all of the above, in that order
