@@ -94,8 +94,8 @@ def read_splits(path: Path, frames: int) -> dict[str, list[int]]:
     for split, name in NUMBERS.items():
         if name not in arrays:
             raise DataFormatError(f"{path}: no array '{name}' (it has: {', '.join(arrays)}).")
-        if wrong := [n for n in arrays[name].tolist() if n not in range(1, frames + 1)]:
-            reason = f"{name} has {wrong[0]!r}, where the frames are 1 to {frames}"
+        if wrong := [n for n in arrays[name].flat if n not in range(1, frames + 1)]:
+            reason = f"{name} has {wrong[0]}, where the frames are 1 to {frames}"
             raise DataFormatError(f"{path}: {reason}.")
-        parts[split] = arrays[name].astype(int).tolist()
+        parts[split] = arrays[name].astype(int).ravel().tolist()
     return parts
