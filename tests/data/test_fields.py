@@ -23,7 +23,7 @@ from stepsight.data.collate import collate
 from stepsight.data.config import ScenesSettings, ShardsSettings
 from stepsight.data.drawing import draw
 from stepsight.data.fields import Field, present, register, with_values
-from stepsight.data.quantities.checking import Range
+from stepsight.data.plausible.ranges import Range
 from stepsight.data.readers.config import FolderSettings
 from stepsight.data.resize import resize_sample
 from stepsight.data.scenes.source import Scenes
@@ -253,15 +253,15 @@ def test_it_is_checked_and_its_range_is_said():
     share = float(sample.matte_valid.float().mean())
     assert ranges["matte"] == Range(float(known.min()), float(known.max()), share)
     source = Mattes()
-    assert facts_of(sample, source).problems == ()  # type: ignore[arg-type]
+    assert facts_of(sample, source).findings == ()  # type: ignore[arg-type]
     before = facts_of(sample, source).digest  # type: ignore[arg-type]
     sample.matte = sample.matte + 1
     facts = facts_of(sample, source)  # type: ignore[arg-type]
-    assert facts.problems == ("key 0: the matte leaves [0, 1]",) and facts.digest != before
+    assert facts.findings == ("key 0: the matte leaves [0, 1]",) and facts.digest != before
     sample.matte = sample.matte[..., 1:]
-    assert "matte has (6, 7) pixels" in facts_of(sample, source).problems[0]  # type: ignore[arg-type]
+    assert "matte has (6, 7) pixels" in facts_of(sample, source).findings[0]  # type: ignore[arg-type]
     empty = with_values(made(), {"matte_valid": torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)})
-    assert "no valid matte" in facts_of(empty, source).problems[0]  # type: ignore[arg-type]
+    assert "no valid matte" in facts_of(empty, source).findings[0]  # type: ignore[arg-type]
 
 
 def test_it_is_drawn():

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 from stepsight.data.config import SourceSettings
 from stepsight.data.fields import get, present
-from stepsight.data.quantities.checking import Range, map_problems, range_of
+from stepsight.data.plausible.judging import summary, votes
+from stepsight.data.plausible.ranges import Range, range_of
+from stepsight.data.plausible.rules import Vote
 from stepsight.data.table import Source, open_source
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
@@ -27,13 +29,19 @@ State = Literal["complete", "partial", "more", "unknown"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a sample holds. A sample that cannot be read has no key and one problem."""
+    """What a sample holds. One that cannot be read has no key and one problem, which names it."""
 
     key: str = ""
     size: tuple[int, int] = (0, 0)  # height, width
     ranges: dict[str, Range] | None = None
     digest: str = ""
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # that keep it from being looked at
+    votes: tuple[Vote, ...] = ()  # what it says to the rules of `data.plausible`
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """All that is wrong with it, by itself."""
+        return (*self.problems, *(str(one) for one in summary(self.votes) if one.grave))
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Report:
     sizes: dict[str, int]  # "height x width": samples
     ranges: dict[str, Range]  # depth in metres, flow as length in pixels, labels, ...
     findings: tuple[str, ...]
+    remarks: tuple[str, ...]  # worth knowing, and no fault
     fingerprint: str
 
     @property
@@ -79,7 +88,9 @@ def check(
         source = open_source(settings, split)
     except DataFormatError as error:
         name, fingerprint = settings.name, _fingerprint([])
-        return Report(name, split, 0, 0, None, False, "unknown", {}, {}, (str(error),), fingerprint)
+        return Report(
+            name, split, 0, 0, None, False, "unknown", {}, {}, (str(error),), (), fingerprint
+        )
     count = len(source) if images is None else min(images, len(source))
     examined = []
     for facts in each(partial(examine, source), range(count), workers):
@@ -100,11 +111,11 @@ def examine(source: Source, index: int) -> Facts:
 def facts_of(sample: Sample, source: Source) -> Facts:
     """What a sample of `source` holds, and what is wrong with it."""
     height, width = sample.image.shape[-2:]
-    problems, ranges = list(_shape_problems(sample)), {}
-    if not problems:
-        problems, ranges = list(_problems(sample, source)), ranges_of(sample)
-    named = tuple(f"{sample.key}: {problem}" for problem in problems)
-    return Facts(sample.key, (height, width), ranges, _digest(sample), named)
+    named = tuple(f"{sample.key}: {problem}" for problem in _shape_problems(sample))
+    facts = Facts(sample.key, (height, width), {}, _digest(sample), named)
+    if named:
+        return facts
+    return replace(facts, ranges=ranges_of(sample), votes=tuple(votes(sample, source)))
 
 
 def ranges_of(sample: Sample) -> dict[str, Range]:
@@ -127,14 +138,6 @@ def _shape_problems(sample: Sample) -> Iterator[str]:
             yield f"{row.name} has {tuple(value.shape[-2:])} pixels, the image {tuple(size)}"
 
 
-def _problems(sample: Sample, source: Source) -> Iterator[str]:
-    for row, value in present(sample):
-        if row.kind == "map":
-            yield from map_problems(row.name, value, get(sample, row.valid))
-        if row.problems is not None:
-            yield from row.problems(value, sample, source)
-
-
 def _digest(sample: Sample) -> str:
     """A hash of every value and of the key, but not of the name of the source."""
     digest = hashlib.blake2b(sample.key.encode(), digest_size=16)
@@ -151,6 +154,8 @@ def _reported(source: Source, split: str, samples: list[Facts]) -> Report:
     expected = published.get(split, sum(published.values()) if split == "all" else None) or None
     state = _state(len(source), expected, split in published)
     findings = [problem for facts in samples for problem in facts.problems]
+    said = summary(one for facts in samples for one in facts.votes)
+    findings += [str(remark) for remark in said if remark.grave]
     recalled = bool(expected) and getattr(source, "recalled", False)
     if state == "more" and not recalled:
         findings.append(f"{len(source)} samples, where {expected} are published")
@@ -168,6 +173,7 @@ def _reported(source: Source, split: str, samples: list[Facts]) -> Report:
         sizes=dict(sizes.most_common()),
         ranges=_merged([facts.ranges for facts in samples if facts.ranges]),
         findings=tuple(findings),
+        remarks=tuple(str(remark) for remark in said if not remark.grave),
         fingerprint=_fingerprint(samples),
     )
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from stepsight.data.decoding.truth import SUFFIXES, read_depth, read_flow, read_normals
-from stepsight.data.quantities import checking, painting
-from stepsight.data.quantities.checking import Range
+from stepsight.data.plausible.ranges import Range, flow_length, hidden_share
+from stepsight.data.quantities import painting
 from stepsight.data.quantities.grids import Size, scale_flow, unit_length
 from stepsight.errors import UserError
 from stepsight.plugins import plugins, resolve
@@ -63,7 +63,8 @@ class Field:
     id_type: type[np.generic] = np.int32  # of ids and numbers in the sample cache
     draw: Callable[[Any, Sample], Tensor] | None = None  # uint8 "3 h w"; None: by its kind
     ranges: Callable[[Any, Sample], dict[str, Range]] | None = None  # None: by its kind
-    problems: Callable[[Any, Sample, Any], Iterator[str]] | None = None  # given the source as well
+    problems: Callable[[Any, Sample, Any], Iterator[str]] | None = None  # besides `data.plausible`,
+    # which has the rules of those built in; given the source as well
     suffixes: tuple[str, ...] = ()  # of the files in a user's own folder; (): not read from there
     read: Callable[[Path, Any], Any] | None = None  # of such a file, by `FolderSettings`; maps and
     # ids need one: a map gives its values and where they are known, ids "h w"
@@ -114,7 +115,6 @@ _ROWS = {
             unit="m",
             valid="depth_valid",
             draw=painting.paint_depth,
-            problems=checking.depth_problems,
             suffixes=SUFFIXES["depth"],
             read=lambda path, settings: read_depth(path, settings.depth_scale),
         ),
@@ -129,8 +129,7 @@ _ROWS = {
             resized=scale_flow,
             negated=(0,),
             draw=painting.paint_flow,
-            ranges=checking.flow_length,
-            problems=checking.flow_problems,
+            ranges=flow_length,
             suffixes=SUFFIXES["flow"],
             read=lambda path, _: read_flow(path),
         ),
@@ -142,7 +141,6 @@ _ROWS = {
             counts=lambda labels: labels != IGNORE,
             kept=True,
             id_type=np.uint8,
-            problems=checking.label_problems,
             suffixes=(".png",),
         ),
         Field("instances", "ids", counts=lambda ids: ids > 0, draw=painting.paint_instances),
@@ -152,8 +150,7 @@ _ROWS = {
             "mask",
             brought_by=AMODAL,
             draw=painting.paint_amodal,
-            ranges=checking.hidden_share,
-            problems=checking.amodal_problems,
+            ranges=hidden_share,
             suffixes=(".png",),
         ),
         Field("amodal_valid", "mask", brought_by=AMODAL),
@@ -167,7 +164,6 @@ _ROWS = {
             resized=unit_length,
             negated=(0,),
             draw=painting.paint_normals,
-            problems=checking.normals_problems,
             suffixes=SUFFIXES["normals"],
             read=lambda path, _: read_normals(path),
         ),
@@ -177,9 +173,8 @@ _ROWS = {
             "points",
             channels=4,
             draw=painting.paint_pairs,
-            problems=checking.order_problems,
         ),
-        Field("class_id", "number", problems=checking.class_problems),
+        Field("class_id", "number"),
     )
 }
 BUILT_IN = dict(_ROWS)

@@ -136,7 +136,7 @@ def test_the_fingerprint_is_of_the_content(root, tmp_path_factory, write_png):
 
 
 def problems(sample) -> str:
-    return "; ".join(facts_of(sample, Labelled()).problems)  # type: ignore[arg-type]
+    return "; ".join(facts_of(sample, Labelled()).findings)  # type: ignore[arg-type]
 
 
 def test_a_sound_sample_has_no_problems(full_sample):
@@ -201,7 +201,7 @@ def test_values_in_another_unit_are_found(root):
         farthest = 10.0
 
     def problems(**changes):
-        return facts_of(replace(sample, **changes), Near()).problems
+        return facts_of(replace(sample, **changes), Near()).findings
 
     assert problems() == ()
     assert "11 m" in problems(depth=sample.depth.clone().fill_(11.0))[0]

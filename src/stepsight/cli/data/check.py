@@ -57,6 +57,8 @@ def report_lines(report: Report) -> Iterator[str]:
     for finding in report.findings[:SHOWN]:
         yield f"  FINDING     {finding}"
     yield from _more(len(report.findings), "findings")
+    for remark in report.remarks[:SHOWN]:
+        yield f"  REMARK      {remark}"
     yield "fine" if report.ok else f"{len(report.findings)} findings"
 
 

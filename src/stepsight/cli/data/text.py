@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stepsight.data.quantities.checking import Range
+    from stepsight.data.plausible.ranges import Range
 
 SHARES = {"labels": "labelled", "instances": "in instances", "hidden": "in the object"}
 

@@ -1,1 +1,1 @@
-"""What single quantities need: resizing, drawing and checking, by the rows of `data/fields.py`."""
+"""What single quantities need: resizing and drawing, by the rows of `data/fields.py`."""
