@@ -1,4 +1,5 @@
-"""What the disk refuses, as errors that name the file, and decoders that may not be installed."""
+"""What the disk refuses, as errors that name the file, parts of files, and decoders that may not be
+installed."""
 
 from __future__ import annotations
 
@@ -42,6 +43,16 @@ def extra(module: str, needed_by: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise UserError(f"{needed_by} need {package}: uv sync --extra data.") from error
+
+
+def part_of(path: Path) -> tuple[Path, str]:
+    """The file that a path names, and the part of it that follows `#`, or "".
+
+    `room.h5#depth/17` is the part `depth/17` of `room.h5`. A file whose own name has a `#` is meant
+    whole.
+    """
+    file, mark, part = str(path).partition("#")
+    return (path, "") if not mark or path.exists() else (Path(file), part)
 
 
 def read_bytes(path: Path) -> bytes:
