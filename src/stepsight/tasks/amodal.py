@@ -38,6 +38,7 @@ class Amodal(Task, AmodalSettings):
     Uncertainty: standard deviation of the members' probabilities (of their votes, 0 or 1)."""
 
     required_inputs = ("modal",)
+    unit = "probability, of the whole object"
     files = Files((1,), {".png": "mask"})
     verifiers = ("visible_mask", "code_round_trip", "codec_round_trip")
 

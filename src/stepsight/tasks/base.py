@@ -67,6 +67,7 @@ class Task(TaskSettings, ABC):
     verifiers: ClassVar[tuple[str, ...]] = ("codec_round_trip",)  # of members, `testtime.verifiers`
     has_edges: ClassVar[bool] = False  # its members have edges where those of other such tasks do
     in_pixels: ClassVar[bool] = False  # values and uncertainty are lengths in pixels of their grid
+    unit: ClassVar[str] = "numbers"  # of values, with what is to be known of them
 
     @property
     def splits(self) -> int:
@@ -179,6 +180,15 @@ class Task(TaskSettings, ABC):
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         """Physical values "b c h w" to uint8 "b 3 h w". `like`, a truth, lends its colour range,
         and what it does not know is veiled."""
+
+    def limits(self, values: Tensor) -> tuple[float, float] | None:
+        """The least and the most that the colours of `picture` tell apart, where those follow from
+        the values themselves; None where a colour means the same in all pictures."""
+        return None
+
+    def coloured(self, values: Tensor, batch: Batch, limits: tuple[float, float]) -> Tensor:
+        """`picture` with the `limits` of others, so that colours of several mean the same."""
+        return self.picture(values, batch)
 
     def legend(self, like: Tensor) -> Legend | None:
         """What the colours of a truth's picture stand for."""

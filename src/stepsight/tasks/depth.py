@@ -76,6 +76,13 @@ class Depth(Task, DepthSettings):
             )
 
     @property
+    def unit(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if self.range == "metric":
+            return "metres"
+        given = {"log": "log depth", "linear": "depth"}.get(self.space, "1 / depth")
+        return f"depth up to scale and shift of {given}"
+
+    @property
     def images(self) -> int:
         return 2 if self.prompt == "valid" else 1
 
@@ -212,6 +219,13 @@ class Depth(Task, DepthSettings):
         lo, hi = depth_limits(truth)
         picture = colour_depth(values, lo=lo, hi=hi)
         return picture if like is None else veil(picture, like.isfinite())
+
+    def limits(self, values: Tensor) -> tuple[float, float]:
+        lo, hi = depth_limits(values)
+        return float(lo.min()), float(hi.max())
+
+    def coloured(self, values: Tensor, batch: Batch, limits: tuple[float, float]) -> Tensor:
+        return colour_depth(values, lo=limits[0], hi=limits[1])
 
     def legend(self, like: Tensor) -> Legend:
         return depth_legend(like)

@@ -47,6 +47,7 @@ class Flow(Task, FlowSettings):
     verifiers = ("photometric", "forward_backward", "codec_round_trip")
     has_edges = True
     in_pixels = True
+    unit = "pixels, u to the right and v downwards"
     mirrors = (0,)
 
     def __post_init__(self) -> None:
@@ -163,6 +164,12 @@ class Flow(Task, FlowSettings):
         length = reference(like, values).nan_to_num().norm(dim=1, keepdim=True)
         picture = colour_flow(values, length.amax((1, 2, 3), keepdim=True))
         return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
+
+    def limits(self, values: Tensor) -> tuple[float, float]:
+        return 0.0, float(values.nan_to_num().norm(dim=1).max())
+
+    def coloured(self, values: Tensor, batch: Batch, limits: tuple[float, float]) -> Tensor:
+        return colour_flow(values, limits[1])
 
     def legend(self, like: Tensor) -> Legend:
         return flow_legend(like)

@@ -31,6 +31,7 @@ class Image(Task, ImageSettings):
     distribution. Uncertainty: standard deviation of the members, averaged over the channels."""
 
     target_field = "class_id"
+    unit = "colours from -1 to 1"
     channels = 3
     verifiers = ()
 

@@ -35,6 +35,7 @@ class Intrinsic(Task, IntrinsicSettings):
 
     target_field = "intrinsic"  # which no source has
     channels = 3
+    unit = "shares from 0 to 1"
 
     def encode(self, batch: Batch) -> Target:
         self._lacks_truth()

@@ -39,6 +39,7 @@ class Normals(Task, NormalsSettings):
     target_field = "normals"
     channels = 3
     files = Files((3,))
+    unit = "unit vectors: x right, y down, z forward"
     mirrors = (0,)
 
     def encode(self, batch: Batch) -> Target:

@@ -43,6 +43,7 @@ class Semantic(Task, SemanticSettings):
     files = Files((1,), {".png": "labels"}, ids=True)
     verifiers = ("code_round_trip", "codec_round_trip")
     has_edges = True
+    unit = "class ids"
 
     @property
     def channels(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
