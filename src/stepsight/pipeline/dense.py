@@ -1,88 +1,60 @@
-"""DensePipeline: from an image to depth, flow, masks, classes or normals.
+"""DensePipeline: from pictures to depth, flow, masks, classes or normals.
 
-Users call it on a picture; validation, evaluation and the sweep call `sample` and `predict` on
-batches. An image is brought to the working size of its task, members are denoised from noise that
-is seeded per image and member, and the merged prediction is brought back to the image's own grid.
+Opens a checkpoint, takes a user's pictures in any of their usual forms, and hands them on as
+batches (`batches`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import copy
-from dataclasses import replace
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, overload
 
 import torch
-from torch import Tensor, nn
 
 from stepsight import checkpoint
 from stepsight.averages import Weights
-from stepsight.coding import Layout, code, saved_model
-from stepsight.config import RunConfig
-from stepsight.diffusion.config import SamplingOptions, resampled
-from stepsight.diffusion.objective import Diffusion
-from stepsight.errors import UserError, suggest
+from stepsight.coding import saved_model
 from stepsight.execution.config import Precision
-from stepsight.execution.graphs import Graphs
-from stepsight.execution.precision import resolved
-from stepsight.models.codec import Codec, Pixels
-from stepsight.pipeline.adaptive import members_until, picked, within
-from stepsight.pipeline.budget import check_budget, plan_budget, sampling_options
-from stepsight.pipeline.config import OWN, STEPSIGHT, Profile, Which
-from stepsight.pipeline.defaults import SamplingSetting
-from stepsight.pipeline.inputs import content_keys, name_keys, single
-from stepsight.pipeline.members import MemberOptions, MemberSampler
-from stepsight.pipeline.memory import RowLimits
-from stepsight.pipeline.working import brought_back, grid_of, inputs_at, padded, working_size
-from stepsight.tasks.base import Task
+from stepsight.execution.precision import lowered, lowered_to, resolved
+from stepsight.pipeline.batches import BatchPipeline
+from stepsight.pipeline.budget import check_budget
+from stepsight.pipeline.calling import (
+    NAMES,
+    CallOptions,
+    Device,
+    DType,
+    Given,
+    are_several,
+    check_weights,
+    device_of,
+    one_by_one,
+    precision_of,
+    refuse_unknown,
+)
+from stepsight.pipeline.config import Profile, Which
+from stepsight.pipeline.inputs import single
 from stepsight.tasks.merging import merge_rules as merge_rules
-from stepsight.tasks.merging import merging
-from stepsight.tasks.table import build_tasks
-from stepsight.types import Batch, ModelInputs, Prediction
+from stepsight.types import Batch, Prediction
 
-if TYPE_CHECKING:
-    from stepsight.scaling.sampling.planner import Plan
+AT_ONCE = 32  # pictures of a list that are in memory, at their own sizes, at a time
 
 
-class DensePipeline:
-    """A trained backbone with everything needed to use it.
+class DensePipeline(BatchPipeline):
+    """A trained backbone with everything needed to use it on pictures.
 
-    sizes: the working (height, width) each task was trained at. statistics: those of training for
-    the trivial predictors, by task (may be empty). name: digest of the weights. home: the run
-    folder it was opened from. chosen: the usual setting of each task, where the run chose one.
-    calibration: by task, what was fitted of its uncertainty, with its "scale".
+    pipeline = DensePipeline.from_pretrained("runs/default-0001")
+    depth = pipeline("photo.jpg", task="depth")
+    first, second = pipeline(["a.jpg", "b.png"], task="depth", size=256)
     """
-
-    def __init__(
-        self,
-        net: nn.Module,
-        tasks: Mapping[str, Task],
-        config: RunConfig,
-        sizes: Mapping[str, tuple[int, int]],
-        statistics: Mapping[str, Tensor] | None = None,
-        name: str = "",
-        codec: Codec | None = None,
-        home: Path | None = None,
-        chosen: Mapping[str, Mapping[str, Any]] | None = None,
-        calibration: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        self.net, self.tasks, self.config, self.sizes = net, dict(tasks), config, dict(sizes)
-        self.statistics, self.name, self.home = dict(statistics or {}), name, home
-        self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
-        self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
-        self.memory, self.graphs, self.codec = RowLimits(), Graphs(), codec or Pixels()
-        self.profile = self.published = STEPSIGHT
-        self.weights: Weights = "ema"
-        self.asked: Precision = config.training.precision
-        self.diffusion = self.walk = Diffusion(config.diffusion)  # walk: before any `sampling`
-        self.layout = Layout.of(self.tasks, self.codec)
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path | checkpoint.Checkpoint,
-        device: str | torch.device = "cpu",
+        device: Device = "auto",
+        dtype: DType | None = None,
         weights: Weights = "ema",
         precision: Precision = "auto",
         profile: Which = "published",
@@ -90,122 +62,53 @@ class DensePipeline:
         """Open a run folder (its best checkpoint, else its last), a step folder, or an open
         checkpoint, of which nothing is verified twice.
 
+        device: "auto" is a CUDA GPU, else an Apple one ("mps"), else the CPU.
+        dtype: that network and codec compute in, "float32", "bfloat16", "float16" or torch's own;
+        the same as precision "float32", "bf16", "fp16" (`execution.precision`). Without either:
+        what the run asked for, as it means on this device.
         weights: "ema", averaged over training, or "raw", as they are being trained; the uncertainty
         of these is not calibrated, which was done with the average.
-        precision: that network and codec compute in (`execution.precision`); "auto": what the run
-        asked for, as it means on this device.
         profile: "published": answer as the code that a checkpoint from elsewhere was published with
         does (`pipeline.config`); of others the two are the same.
-        Raises CheckpointError if it is missing, unfinished, damaged or another model's.
+        Raises CheckpointError if it is missing, unfinished, damaged or another model's; UserError
+        for a dtype that is none.
         """
         opened = isinstance(path, checkpoint.Checkpoint)
+        precision = precision_of(dtype, precision)
         saved = path if opened else checkpoint.read(path, lazy=True)
-        made = cls(**saved_model(saved, device, weights, precision))
+        made = cls(**saved_model(saved, device_of(device), weights, precision))
         made.weights = weights
         made.asked = saved.config.training.precision if precision == "auto" else precision
         made.published = Profile.of(saved.meta.get("profile"))
         return made.profiled(profile)
 
-    def profiled(self, which: Which) -> Self:
-        """A copy that sees, walks and answers as published or as stepsight does, not as sampled."""
-        other, run, own = copy(self), self.config.diffusion, which == OWN
-        other.profile, other._explicit = STEPSIGHT if own else self.published, {}
-        other.diffusion = other.walk = Diffusion(replace(run, convention=OWN) if own else run)
-        tasks, changed = build_tasks(self.config.tasks), other.profile.tasks
-        other.tasks = {name: replace(one, **changed.get(name, {})) for name, one in tasks.items()}
-        return other
+    def to(self, device: Device | DType | None = None, dtype: DType | None = None) -> Self:
+        """Move network and codec, and compute in another dtype from now on: `.to("cuda")`,
+        `.to("bfloat16")`, `.to("mps", torch.float16)`. Copies share the weights, and move with
+        them. Returns itself.
 
-    def at(self, resolution: int) -> Self:
-        """A copy that sees the longer side at so many pixels; 0: pictures as they are. Raises
-        UserError for profiles that keep an area."""
-        if self.profile.fit == "area":
-            raise UserError(f"the profile {self.profile.name} knows no resolution: set `sizes`.")
-        other = copy(self)
-        other.profile = replace(self.profile, resolution=resolution)
-        return other
-
-    @property
-    def calibration(self) -> dict[str, float]:
-        """What the members' deviation is multiplied by, for tasks where that was fitted."""
-        return {task: fit["scale"] for task, fit in self.fitted.items() if fit.get("scale")}
-
-    def default_setting(self, task: str) -> SamplingSetting:
-        """How a task is answered unless something else is asked for. Pictures are generated from
-        noise, whatever the number of members."""
-        usual = SamplingSetting.of(self.config.evaluation, self.chosen.get(self.task(task).name))
-        usual = usual.changed(self.profile.nfe or None, self.profile.members or None)
-        generates = self.tasks[task].generative
-        return replace(usual, temperature=1.0, views="none", settled=True) if generates else usual
-
-    def setting(
-        self,
-        task: str,
-        nfe: int | None = None,
-        members: int | None = None,
-        temperature: float | None = None,
-        views: str | None = None,
-    ) -> SamplingSetting:
-        """The default setting of a task but for what is given (`SamplingSetting.changed`); what
-        `sampling` was given counts as well."""
-        temperature = self._explicit.get("temperature") if temperature is None else temperature
-        views = self._explicit.get("views") if views is None else views
-        return self.default_setting(task).changed(nfe, members, temperature, views)
-
-    def with_setting(self, setting: SamplingSetting) -> Self:
-        """A copy that starts and looks as `setting` says; views where its sampler can have them."""
-        used = self.diffusion.settings
-        views = setting.views if used.sampler == "ddim" and not used.eta else "none"
-        return self.sampling(temperature=setting.temperature, views=views)
-
-    def sampling(
-        self, *, merge: Mapping[str, str] | str | None = None, **options: Unpack[SamplingOptions]
-    ) -> Self:
-        """A copy that samples or merges in another way; what is None stays as it is.
-
-        Weights are shared, and `config` stays that of the run. merge: rules by task, or one rule
-        for all tasks that have it (`tasks.merging`); the others: see `diffusion.config.resampled`.
-        Raises UserError for names that are unknown.
+        Raises UserError for weights that were rounded to another dtype before.
         """
-        other = copy(self)
-        other.diffusion = Diffusion(resampled(self.diffusion.settings, **options))
-        starts = {name: options.get(name) for name in ("temperature", "views")}
-        other._explicit = self._explicit | {name: x for name, x in starts.items() if x is not None}
-        other.tasks = merging(self.tasks, merge or {})
-        return other
+        if isinstance(device, torch.dtype) or device in NAMES:
+            device, dtype = None, device  # type: ignore[assignment]
+        there = self.device if device is None else device_of(device)  # type: ignore[arg-type]
+        if dtype is not None:
+            asked = precision_of(dtype)
+            check_weights(lowered_to(self.net), asked)
+            self.asked = asked
+        self.net.to(there)
+        lowered(self.net, resolved(self.asked, there))
+        self.codec.for_use(there, self.asked if dtype is not None else None)
+        self.graphs.clear()  # which read the memory that the weights were in
+        return self
 
-    def plan(self, task: str, budget: str, sweep: str | Path | None = None) -> Plan:
-        """The setting for a budget per image (`plan_budget`). Raises UserError without a sweep."""
-        return plan_budget(self.task(task).name, budget, self.home, sweep, self.name, self.profile)
+    @overload
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], task: str = ..., **how: Unpack[CallOptions]
+    ) -> list[Prediction]: ...
 
-    def planned(self, task: str, plan: Plan) -> Self:
-        """A copy that samples, merges and sizes its work as the setting of a plan did."""
-        run = copy(self)
-        run.diffusion = self.walk  # which the sweep set out from
-        other = run.sampling(**sampling_options(plan, task, self.walk.settings))
-        if plan.size:
-            height, width = map(int, plan.size.split("x"))
-            if self.profile.fit != "area":
-                return other.at(max(height, width))
-            other.sizes = self.sizes | {task: (height, width)}
-        return other
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
-
-    @property
-    def precision(self) -> str:
-        """What the network computes in: "float32", "bf16" or "fp16"."""
-        return resolved(self.asked, self.device)
-
-    def task(self, name: str) -> Task:
-        """The task called `name`. Raises UserError if this model was not trained for it."""
-        if name not in self.tasks:
-            raise UserError(
-                f"the checkpoint has {', '.join(self.tasks)}; asked for {name}."
-                f"{suggest(name, self.tasks)}"
-            )
-        return self.tasks[name]
+    @overload
+    def __call__(self, image: Any, task: str = ..., **how: Unpack[CallOptions]) -> Prediction: ...
 
     @torch.inference_mode()
     def __call__(
@@ -215,7 +118,7 @@ class DensePipeline:
         *,
         second: Any = None,
         mask: Any = None,
-        class_id: int | Literal["null"] | None = None,
+        class_id: int | Literal["null"] | Any = None,
         nfe: int | None = None,
         members: int | None = None,
         temperature: float | None = None,
@@ -226,125 +129,59 @@ class DensePipeline:
         budget: str | None = None,
         sweep: str | Path | None = None,
         tolerance: float | None = None,
-    ) -> Prediction:
-        """Predict for one image of any size: a path, a PIL image, or an array "h w 3" of uint8.
+        size: int | None = None,
+        **unknown: Any,
+    ) -> Prediction | list[Prediction]:
+        """Predict for an image of any size: a path, a PIL image, an array "h w 3" of uint8, or a
+        tensor "3 h w" of uint8 or of floats in [0, 1], on any device.
+
+        A list of them, or a tensor "b 3 h w", is answered by a list: what is seen at the same size
+        passes the network together, and each answer is what the image alone would get.
 
         second: the next frame (flow). mask: the visible part of the object, bool "h w" or a path
         to a mask image, white on black (amodal). class_id: what to generate (image), "null" for no
-        class; the picture given lends its shape alone. nfe, members, temperature, views: default to
+        class; the picture given lends its shape alone. All three are lists where images are; one
+        class may be that of all.
+        nfe, members, temperature, views: default to
         what the run chose for the task (`usual`); other numbers of members start from zeros if it
         is one, from the diffusion's own noise if several, whose spread is the uncertainty.
-        budget: "16nfe", "50gflop" or "200ms" per image, in place of nfe, members and sampler: what
-        the sweep (a sweep.csv; default: the run's own) says is best for it.
+        size: pixels of the longer side of what the network sees, rounded to what it divides by;
+        without it the area that it was trained at, whatever the image's.
+        budget: "16nfe", "50gflop" or "200ms" per image, in place of nfe, members, size and sampler:
+        what the sweep (a sweep.csv; default: the run's own) says is best for it.
         tolerance: stop adding members once the merge's standard error is that small (`adaptive`),
         in the unit of the task's uncertainty; `members` is then the most (default: the sweep's).
         Returns a Prediction on the image's own grid ("1 c h w"), with `picture` filled in.
         Raises UserError for a task the model lacks, an input the task needs, or a budget that no
-        sweep can plan.
+        sweep can plan; of several images the message names the place.
         """
+        refuse_unknown(unknown, [*CallOptions.__annotations__])
         chosen = self.task(task)
-        batch = single(image, chosen, second=second, mask=mask, class_id=class_id, key=key)
-        batch = batch.to(self.device)
         asked = {"nfe": nfe, "members": members, "temperature": temperature, "views": views}
-        check_budget(budget, sweep, **asked, sampler=sampler)
+        check_budget(budget, sweep, **asked, sampler=sampler, size=size)
         if budget is None:
             if tolerance is not None and members is None:
                 members = max(self.config.evaluation.sweep_members)
             setting = self.setting(task, nfe, members, temperature, views)
             pipeline = self.sampling(sampler=sampler).with_setting(setting).sampling(views=views)
+            pipeline = pipeline if size is None else pipeline.at(size)
         else:
             setting = self.plan(task, budget, sweep)
             pipeline = self.planned(task, setting)
         how: dict[str, Any] = {"nfe": setting.nfe, "members": setting.members, "seed": seed}
-        if tolerance is None:
-            prediction = pipeline.predict(batch, task, **how)
-        else:
-            prediction, _ = pipeline.predict_adaptively(batch, task, **how, tolerance=tolerance)
-        prediction.picture = chosen.picture(prediction.values, batch)
-        return prediction
+        how["tolerance"] = tolerance
+        given = Given(second, mask, class_id, key)
+        if are_several(image):
+            return [*pipeline._answers(one_by_one(image, chosen, given), task, how)]
+        batch = single(image, chosen, **given._asdict())
+        return next(iter(pipeline._answers([batch], task, how)))
 
-    @torch.inference_mode()
-    def predict_adaptively(
-        self, batch: Batch, task: str, tolerance: float, **options: Unpack[MemberOptions]
-    ) -> tuple[Prediction, Tensor]:
-        """The merged prediction on the batch's own grid by as few members as the tolerance allows,
-        and the members spent, int64 "b" (`adaptive`)."""
-        chosen = self.task(task)
-        enough = within(tolerance, self.calibration.get(chosen.name, 1.0))
-
-        def draw(some: Batch, first: int, count: int) -> Tensor:
-            return self.sample(some, task, **{**options, "first": first, "members": count})
-
-        prediction, spent = members_until(batch, options["members"], draw, chosen.merge, enough)
-        return self.finish(prediction, batch), spent
-
-    @torch.inference_mode()
-    def predict(
-        self, batch: Batch, task: str, sampler: str | None = None, **options: Unpack[MemberOptions]
-    ) -> Prediction:
-        """The merged prediction on the batch's own grid."""
-        samples = self.sample(batch, task, sampler, **options)
-        return self.finish(self.task(task).merge(samples), batch)
-
-    def finish(self, prediction: Prediction, batch: Batch) -> Prediction:
-        """A prediction at working size brought to the grid of `batch`, its uncertainty scaled as
-        the run's calibration says."""
-        task = self.tasks[prediction.task]
-        scale = self.calibration.get(task.name, 1.0)
-        profile = self.profile.of_task(task.name)
-        return brought_back(prediction, task, grid_of(batch), scale, profile)
-
-    @torch.inference_mode()
-    def sample(
-        self, batch: Batch, task: str, sampler: str | None = None, **options: Unpack[MemberOptions]
-    ) -> Tensor:
-        """Samples "e b c h w" of the task's target, at its working size: the members `first` to
-        `first + members - 1` (`MemberOptions`).
-
-        Noise depends on (seed, the picture's pixels, member, step) alone: members are nested, and
-        a row's result does not depend on what else is in the batch, nor on the picture's name. The
-        condition is encoded once per view, for all members and steps. Where memory runs out it is
-        done in parts (`memory`).
-        """
-        if options["members"] < 1:
-            raise UserError(f"{options['members']} members: an ensemble needs at least 1.")
-        pipeline = self if sampler is None else self.sampling(sampler=sampler)
-        chosen, images = self.task(task), batch.image
-        pictures = content_keys(images) if chosen.images else name_keys(batch.keys, images.device)
-        inputs, members = self.working(batch, task), pipeline._sampler()
-        start = options.pop("start", None)
-
-        def draw(images: range, rows: int) -> Tensor:
-            some = slice(images.start, images.stop)
-            how: MemberOptions = {**options, "chunk_size": rows}
-            how["start"] = None if start is None else padded(start[some], self.profile.pad)
-            part = inputs if len(images) == len(inputs) else picked(inputs, [*images])
-            return members.draw(part, chosen, pictures[some], **how)
-
-        size = f"{task} at {' x '.join(map(str, grid_of(inputs)))} pixels"
-        parts = self.memory.in_parts(size, len(inputs), options.get("chunk_size", 64), draw)
-        samples = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        high, wide = self.working_size(task, grid_of(batch))  # without what was padded
-        return samples[..., :high, :wide]
-
-    def check_setting(self, members: int, nfe: int) -> None:
-        """Raise UserError for what cannot be sampled (`MemberSampler.check`)."""
-        self._sampler().check(members, nfe)
-
-    def _sampler(self) -> MemberSampler:
-        how = self.precision, self.graphs
-        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, *how, self.profile)
-
-    def working(self, batch: Batch, task: str) -> Batch:
-        """The batch's inputs at the task's working size; the truth is left behind."""
-        size = self.working_size(task, grid_of(batch))
-        return inputs_at(batch, size, self.tasks[task].required_inputs, self.profile.of_task(task))
-
-    def working_size(self, task: str, grid: tuple[int, int]) -> tuple[int, int]:
-        """The size `grid` is processed at, before padding (`pipeline.working`)."""
-        stride = int(self.net.stride) * self.codec.downsample  # type: ignore[arg-type]
-        return working_size(self.profile, self.sizes[task], grid, stride)
-
-    def code(self, batch: Batch, task: str, target: bool = False) -> ModelInputs:
-        """A batch at working size in the working space; with its target when asked."""
-        return code(batch, self.tasks[task], self.layout, self.codec, target)
+    def _answers(
+        self, batches: Iterable[Batch], task: str, how: dict[str, Any]
+    ) -> Iterable[Prediction]:
+        """Predictions with their pictures, some batches of one at a time."""
+        batches = iter(batches)
+        while some := [batch.to(self.device) for batch in islice(batches, AT_ONCE)]:
+            for batch, prediction in zip(some, self.predict_each(some, task, **how)):
+                prediction.picture = self.tasks[task].picture(prediction.values, batch)
+                yield prediction

@@ -37,21 +37,22 @@ def single(
     pictures. Raises UserError for an input that the task needs and does not get, or one of another
     size than the image.
     """
-    batch = Batch(to_tensor(image)[None], keys=[key], sources=["input"])
+    batch = Batch(picture_of(image)[None], keys=[key], sources=["input"])
     if "second" in task.required_inputs:
         if second is None:
             raise UserError(f"task {task.name} needs a second image (second=..., --second FILE).")
-        batch.second = to_tensor(second)[None]
+        batch.second = picture_of(second)[None]
     if "modal" in task.required_inputs:
         if mask is None:
             raise UserError(f"task {task.name} needs the visible mask (mask=..., --mask FILE).")
-        batch.modal = (to_tensor(mask, grey=True)[None] > 0)[:, :1]
+        batch.modal = mask_of(mask)[None]
     if others := set(task.required_inputs) - {"second", "modal"}:
         raise UserError(
             f"task {task.name} also needs {', '.join(sorted(others))}: score a data set."
         )
     if task.label_count > task.splits:
         batch.class_id = torch.tensor([_class_of(task, class_id)])
+    batch = batch.to(batch.image.device)  # tensors may come from several
     for field in task.required_inputs:
         grid, size = tuple(getattr(batch, field).shape[-2:]), tuple(batch.image.shape[-2:])
         if grid != size:
@@ -69,6 +70,15 @@ def _class_of(task: Task, class_id: int | Literal["null"] | None) -> int:
     return class_id
 
 
+def noise_keys(batch: Batch, task: Task, alike: int | None = None) -> Tensor:
+    """The keys int64 "b" of the pictures' noise: of their pixels where `task` sees them, else of
+    their names; or `alike` for all."""
+    device = batch.image.device
+    if alike is not None:
+        return torch.full((len(batch),), alike, device=device)
+    return content_keys(batch.image) if task.images else name_keys(batch.keys, device)
+
+
 def content_keys(images: Tensor) -> Tensor:
     """A key int64 for each picture "b 3 h w" in [-1, 1], on its device, that follows from its
     pixels alone, in 8 bits: equal for equal pictures, whatever they are called."""
@@ -79,6 +89,39 @@ def content_keys(images: Tensor) -> Tensor:
 def name_keys(names: Sequence[str], device: torch.device) -> Tensor:
     """A key int64 for each name."""
     return torch.tensor([seed_of(name) for name in names], device=device)
+
+
+def picture_of(image: Any) -> Tensor:
+    """Whatever `to_tensor` reads, or a tensor "3 h w" of uint8 or of floats in [0, 1], as float32
+    "3 h w" in [-1, 1]; a tensor stays on its device. Raises UserError for tensors of other shapes
+    and ranges."""
+    if not isinstance(image, Tensor):
+        return to_tensor(image)
+    if image.ndim != 3 or len(image) != 3:
+        raise UserError(f"a picture as a tensor is 3 h w, not {' '.join(map(str, image.shape))}.")
+    if image.dtype == torch.uint8:
+        return image.float() / 127.5 - 1
+    if not image.is_floating_point():
+        raise UserError(f"a picture as a tensor is of uint8 or of floats, not of {image.dtype}.")
+    low, high = image.aminmax() if image.numel() else (torch.zeros(()), torch.zeros(()))
+    if not (low >= 0 and high <= 1):  # nor NaN
+        raise UserError(
+            f"a picture of floats holds 0 to 1; this one {low.item():g} to {high.item():g}. Bring "
+            "it there: x / 255 of 8 bits, (x + 1) / 2 of what is in -1 to 1."
+        )
+    return image.float() * 2 - 1
+
+
+def mask_of(mask: Any) -> Tensor:
+    """A mask, bool "1 h w": whatever `to_tensor` reads, or a tensor "h w" or "1 h w" of booleans.
+    Raises UserError for tensors of other kinds."""
+    if isinstance(mask, Tensor):
+        mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+        if mask.dtype != torch.bool or mask.ndim != 2:
+            size = " ".join(map(str, mask.shape))
+            raise UserError(f"a mask as a tensor is h w of booleans, not {size} of {mask.dtype}.")
+        return mask[None]
+    return (to_tensor(mask, grey=True) > 0)[:1]
 
 
 def to_tensor(image: Any, grey: bool = False) -> Tensor:

@@ -44,6 +44,7 @@ class MemberOptions(TypedDict, total=False):
     members: Required[int]  # how many, of which
     first: int  # is the number of the first (0)
     seed: int  # of the noise (0)
+    alike: int | None  # a key of the noise for all pictures; None: each has its pixels' own
     chunk_size: int  # the most rows of a forward pass (64)
     # target "b c h w" at working size from which all members set out, noised to the time
     # `strength` (1, see `Diffusion.sample`); without one they set out from pure noise
