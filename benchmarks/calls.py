@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
-    pipeline = DensePipeline.from_pretrained(args.checkpoint)
+    pipeline = DensePipeline.from_pretrained(args.checkpoint, "cpu")
     rows = measured(pipeline, args.batch, args.repeats)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))

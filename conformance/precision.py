@@ -58,7 +58,7 @@ def _measured(folder: Path, source: str, wishes: Wishes, task: str) -> Differenc
         answers, sizes = {}, {}
         every: list[Precision] = ["float32", *BAR]
         for precision in every:
-            pipeline = DensePipeline.from_pretrained(Path(name, "run"), precision=precision)
+            pipeline = DensePipeline.from_pretrained(Path(name, "run"), "cpu", precision=precision)
             small = pipeline.profile.fit.startswith("longest")
             pipeline = pipeline.at(SIDE) if small else pipeline
             calls = min(2, pipeline.default_setting(task).nfe)

@@ -25,7 +25,7 @@ def imported(source: Path, wishes: Wishes | None = None) -> Iterator[DensePipeli
     """A published checkpoint as `stepsight convert import` makes it a run, opened as any run is."""
     with tempfile.TemporaryDirectory() as folder:
         write(import_published(source, wishes), Path(folder, "run"))
-        yield DensePipeline.from_pretrained(Path(folder, "run"))
+        yield DensePipeline.from_pretrained(Path(folder, "run"), "cpu")
 
 
 @contextmanager

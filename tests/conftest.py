@@ -23,6 +23,7 @@ from stepsight.config import RunConfig, from_dict
 from stepsight.data.fields import QUANTITIES
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
+from stepsight.pipeline import calling
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.report.console import Console
 from stepsight.seeding import generator, seed_of
@@ -250,8 +251,9 @@ class Lab:
 
 @pytest.fixture(autouse=True, scope="session")
 def everywhere_the_same():
-    """What tests compute is the same on all processors: "auto" is float32."""
+    """What tests compute is the same on all machines: "auto" is float32, on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calling, "best_device", lambda: "cpu")
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         yield
 

@@ -34,7 +34,7 @@ def network(config: RunConfig) -> nn.Module:
 
 def opened(run: Path) -> nn.Module:
     """The network of a run's pipeline."""
-    return touched(DensePipeline.from_pretrained(run, precision="float32").net)
+    return touched(DensePipeline.from_pretrained(run, "cpu", "float32").net)
 
 
 def opened_plainly(config: RunConfig, path: Path) -> nn.Module:

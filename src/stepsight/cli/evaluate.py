@@ -232,8 +232,8 @@ def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | N
 
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     saved = [checkpoint.read(path, lazy=True) for path in args.checkpoint]
-    how = device, args.weights, args.precision, args.profile
-    pipelines = [DensePipeline.from_pretrained(read.path, *how) for read in saved]
+    how = None, args.weights, args.precision, args.profile
+    pipelines = [DensePipeline.from_pretrained(read.path, device, *how) for read in saved]
     named: dict[str, str] = {}
     for path, pipeline in zip(args.checkpoint, pipelines):
         if pipeline.name in named:

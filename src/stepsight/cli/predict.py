@@ -120,7 +120,6 @@ def _pictures(named: Sequence[Path]) -> list[Path]:
 def _predict(args: Args, pictures: Sequence[Path]) -> list[Path]:
     """Predict; returns the pictures that are left to do when this program is asked to end."""
     import numpy as np
-    import torch
     from einops import rearrange
 
     from stepsight import checkpoint
@@ -128,10 +127,9 @@ def _predict(args: Args, pictures: Sequence[Path]) -> list[Path]:
     from stepsight.evaluation.sources import remark
     from stepsight.pipeline.dense import DensePipeline
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     out = output_folder(args.out)
     opened = DensePipeline.from_pretrained(
-        args.checkpoint, device, args.weights, args.precision, args.profile
+        args.checkpoint, "auto", None, args.weights, args.precision, args.profile
     )
     pipeline, nfe, members = _sampling(opened, args)
     (out / QUARANTINE).unlink(missing_ok=True)

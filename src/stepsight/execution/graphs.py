@@ -41,6 +41,11 @@ class Graphs:
         self._calls: dict[Hashable, int] = {}
         self._held: OrderedDict[Hashable, Recording | None] = OrderedDict()  # None: cannot be
 
+    def clear(self) -> None:
+        """Forget all recordings: what they read lies elsewhere now."""
+        self._calls.clear()
+        self._held.clear()
+
     def run(self, key: Hashable, rows: Tensor, work: Work, *inputs: Any) -> Tensor:
         """`work(*inputs)`, recorded where that pays: for few `rows` "b ..." on a GPU. Inputs are
         tensors, and lists and dictionaries of them; what else is in them belongs to the key."""

@@ -57,6 +57,19 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
+def best_device() -> str:
+    """The fastest that this machine has: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def lowered_to(net: nn.Module) -> str | None:
+    """The precision that weights were cast to (`lowered`), "bf16" or "fp16"; None: to none."""
+    found = {parameter.dtype for parameter in net.parameters()}
+    return next((name for name in ("bf16", "fp16") if DTYPES[name] in found), None)
+
+
 def lowered(net: nn.Module, precision: str) -> nn.Module:
     """The network itself, ready to be sampled from under `computing`: the weights that autocast
     would cast at every call, or that a module says it casts itself (`casts`), are cast once and for

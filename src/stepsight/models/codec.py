@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stepsight.errors import UserError
+from stepsight.execution.config import Precision
 from stepsight.execution.noise import Drawn
 from stepsight.models.config import CodecSettings
 
@@ -61,8 +62,9 @@ class Codec(CodecShape, Protocol):
         """Move to a device; returns itself."""
         ...
 
-    def for_use(self, device: torch.device | str) -> Self:
-        """Move to a device, to be used alone, in as little memory as that takes; returns itself."""
+    def for_use(self, device: torch.device | str, precision: Precision | None = None) -> Self:
+        """Move to a device, to be used alone, in as little memory as that takes, and to compute in
+        a precision, where one is given; returns itself."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -94,7 +96,7 @@ class Pixels:
     def to(self, device: torch.device | str) -> Self:
         return self
 
-    def for_use(self, device: torch.device | str) -> Self:
+    def for_use(self, device: torch.device | str, precision: Precision | None = None) -> Self:
         return self
 
     def save(self, folder: Path) -> None:

@@ -26,6 +26,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.execution.config import Precision
 from stepsight.execution.noise import Drawn
 from stepsight.execution.precision import computing, lowered, resolved
 from stepsight.models.config import CodecSettings, check_sides
@@ -159,9 +160,10 @@ class VAE:
         blocks = rearrange(valid.bool(), "b c (h i) (w j) -> b c h w (i j)", i=side, j=side)
         return blocks.all(dim=-1)
 
-    def for_use(self, device: torch.device | str) -> Self:
+    def for_use(self, device: torch.device | str, precision: Precision | None = None) -> Self:
         """On a device, its weights cast once to what it computes in: the same answers from half the
         memory. What is left of them cannot be saved."""
+        self._asked = precision or self._asked
         lowered(self.to(device)._module, resolved(self._asked, device))
         return self
 

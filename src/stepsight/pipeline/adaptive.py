@@ -19,23 +19,24 @@ from stepsight.errors import UserError
 from stepsight.types import Batch, Prediction
 
 Rowed = TypeVar("Rowed", Batch, Prediction)
-Draw = Callable[[Batch, int, int], Tensor]  # batch, first member, how many -> samples "m b ..."
+# places of the images, first member, how many -> samples "m b ..."
+Draw = Callable[[list[int], int, int], Tensor]
 Enough = Callable[[Prediction, int], Tensor]  # merge, its members -> bool "b"
 
 
 def members_until(
-    batch: Batch, members: int, draw: Draw, merge: Callable[[Tensor], Prediction], enough: Enough
+    images: int, members: int, draw: Draw, merge: Callable[[Tensor], Prediction], enough: Enough
 ) -> tuple[Prediction, Tensor]:
     """The merged prediction at working size, and the members spent, int64 "b".
 
     An image is done when its merge is `enough`, or at `members`. Each gets exactly the prediction
     that its number of members gives in an ensemble of fixed size.
     """
-    spent = torch.zeros(len(batch), dtype=torch.long)
+    spent = torch.zeros(images, dtype=torch.long)
     answers: dict[int, Prediction] = {}
-    going, drawn = list(range(len(batch))), torch.empty(0)
+    going, drawn = list(range(images)), torch.empty(0)
     for first, count in pairwise([0, *rounds(members)]):
-        fresh = draw(picked(batch, going), first, count - first)
+        fresh = draw(going, first, count - first)
         drawn = torch.cat([drawn, fresh]) if first else fresh
         merged = merge(drawn)
         done = enough(merged, count) | (count == members)
@@ -46,7 +47,7 @@ def members_until(
         if not rest:
             break
         going, drawn = [going[place] for place in rest], drawn[:, rest]
-    return _joined([answers[image] for image in range(len(batch))]), spent
+    return _joined([answers[image] for image in range(images)]), spent
 
 
 def within(tolerance: float, scale: float = 1.0) -> Enough:

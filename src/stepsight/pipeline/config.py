@@ -33,7 +33,7 @@ class Profile:
 
     fit: how the working size follows from a picture's:
     * "area": the area of training and the picture's aspect ratio, in multiples of what network and
-      codec divide by;
+      codec divide by; with a `resolution` the longer side is that;
     * "longest": the longer side is `resolution`, the other side h r // w (diffusers);
       "longest_scaled": int(h min(r / h, r / w)), which may lose a pixel (Marigold's own code);
     * "square": both sides are `resolution`;
@@ -43,7 +43,7 @@ class Profile:
 
     name: str = OWN  # the family whose conventions these are
     fit: Fit = "area"
-    resolution: int = 0  # pixels; 0: as the picture is
+    resolution: int = 0  # pixels; 0: as the picture is (fit "area": as trained)
     multiple: int = 1  # of fit multiples
     pad: int = 1  # right and bottom are padded by their last pixels to multiples of this
     resize_input: Resampling = "antialiased"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from stepsight.data.quantities.grids import nearest
@@ -25,13 +25,15 @@ def grid_of(batch: Batch) -> Size:
 
 def working_size(profile: Profile, trained: Size, grid: Size, stride: int) -> Size:
     """The size `grid` is processed at, before padding (`Profile`). With fit "area" an image shaped
-    as in training gets that size.
+    as in training gets that size, unless there is a resolution.
 
     Raises UserError for an image too narrow for its profile, or a square that its network cannot
     see.
     """
     if profile.fit == "area":
         scale = math.sqrt(trained[0] * trained[1] / (grid[0] * grid[1]))
+        if profile.resolution:
+            scale = profile.resolution / max(grid)
         height, width = (max(stride, round(side * scale / stride) * stride) for side in grid)
         return height, width
     longest = profile.resolution or max(grid)
@@ -77,15 +79,21 @@ def inputs_at(
     for name in further:
         if (value := batch.extra.get(name)) is not None:
             smooth = value.is_floating_point()
-            whole = padded(nearest(value, size).double(), profile.pad).to(value)
+            whole = padded(nearest(value, size), profile.pad)
             inputs.extra[name] = fitted(value) if smooth else whole
     return inputs
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
-    """ "b c h w" with its last column and row repeated up to multiples."""
-    down, right = (-side % multiple for side in x.shape[-2:])
-    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+    """ "b c h w", numbers of any kind, with its last column and row repeated up to multiples."""
+    high, wide = (-(-side // multiple) * multiple for side in x.shape[-2:])
+    if (high, wide) == x.shape[-2:]:
+        return x
+    rows, columns = (
+        torch.arange(new, device=x.device).clamp(max=old - 1)
+        for new, old in zip((high, wide), x.shape[-2:])
+    )
+    return x[..., rows[:, None], columns]
 
 
 def brought_back(

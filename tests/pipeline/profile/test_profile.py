@@ -162,8 +162,9 @@ def test_another_resolution(pipeline):
     assert run.at(88).working_size("depth", (30, 50)) == (52, 88)
     assert run.at(0).working_size("depth", (30, 50)) == (30, 50)
     assert run.at(88).profile.id != run.profile.id and run.profile.resolution == 44
-    with pytest.raises(UserError, match="stepsight knows no resolution"):
-        pipeline.at(88)
+    assert pipeline.at(88).working_size("depth", (30, 50)) == (56, 88)
+    with pytest.raises(UserError, match="size 0"):
+        pipeline.at(0)
 
 
 # ---------------------------------------------------------------------------- what is seen
@@ -221,7 +222,7 @@ def test_padding_is_cut_off_before_members_are_merged(pipeline):
     assert merged[0].shape == (3, 2, 1, 26, 44) and found.values.shape == (2, 1, 30, 50)
     padded = inputs_at(batch, (26, 44), profile=PADDED)
     native = seen_by(pipeline, Profile("native", fit="longest"))
-    with mock.patch("stepsight.pipeline.dense.content_keys", lambda _: content_keys(batch.image)):
+    with mock.patch("stepsight.pipeline.inputs.content_keys", lambda _: content_keys(batch.image)):
         whole = native.sample(padded, "depth", nfe=2, members=3)
     assert whole.shape == (3, 2, 1, 32, 48)
     assert torch.equal(merged[0], whole[..., :26, :44])

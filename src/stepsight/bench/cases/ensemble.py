@@ -75,7 +75,7 @@ class TwoPipelines:
             name: opened(theirs, device).to(DTYPES[name]) for name in TOLERANCES
         }
         self.ours = {
-            name: DensePipeline.from_pretrained(ours, device, "ema", name, "stepsight")
+            name: DensePipeline.from_pretrained(ours, device, precision=name, profile="stepsight")
             for name in self.pipes
         }
         for pipeline in self.ours.values():
