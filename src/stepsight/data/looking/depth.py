@@ -1,0 +1,237 @@
+"""The unit of stored depth, and the value that stands for none, told from the values themselves.
+
+No container says either. What can be told: names, what the tree declares, grids (whole millimetres
+at 5000 to the metre are multiples of 5), the steps of a camera's disparities, sparse laser returns,
+planes (on which 1/depth is linear in the picture), and what distances are plausible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+PER_METRE = {"mm": 1000.0, "cm": 100.0, "1/256": 256.0, "1/5000": 5000.0}  # of whole numbers
+NEAREST, FARTHEST, USUAL = 0.1, 130.0, (0.25, 50.0)  # metres: 1 %, 99 % and half of the pixels
+NAMED = {
+    "mm": "mm millimeter millimeters millimetre millimetres",
+    "cm": "cm centimeter centimeters centimetre centimetres",
+    "disparity": "disp disparity disparities invdepth inverse",
+    "1/256": "kitti lidar velodyne",
+    "1/5000": "tum",
+}
+WORD = {word: unit for unit, said in NAMED.items() for word in said.split()}
+STEP = 1e3 / (580 * 75 * 8)  # metres a square metre in mm: 1/8 pixel, 580 px focal length, 75 mm
+ALIKE = 1.5  # factor within which steps are those of such a camera
+SMALL = 1.5  # largest of floats that are distances as likely as disparities, or shares
+COMMON = 0.01  # share of pixels from which a largest value is no measurement
+GAP = 1.5  # that value over the next, from which it stands apart
+SPARSE, WIDE = 0.5, 2.2  # share without a value, width over height of what a laser car sees
+FLATTER = 0.5  # bending of the flatter of depth and 1/depth over the other's
+
+
+class Summary(NamedTuple):
+    """What the depth files looked at hold."""
+
+    values: np.ndarray  # float64, finite and above 0, without codes
+    whole: bool
+    type: str
+    none: float  # share of pixels that hold 0, a negative number, NaN or infinity
+    codes: dict[float, float]  # values that stand apart: their share
+    negative: bool
+    planes: tuple[np.ndarray, ...]  # "h w", as stored
+    wide: float  # width over height
+
+
+@dataclass
+class Reading:
+    """A unit with what speaks for it; or none, and the units that are left."""
+
+    unit: str = ""
+    invalid: tuple[float, ...] = ()
+    evidence: list[str] = field(default_factory=list)
+    certain: bool = True
+    left: dict[str, tuple[float, float]] = field(default_factory=dict)  # unit: metres, from to
+    problem: str = ""
+
+
+def summary(planes: Iterable[np.ndarray], invalid: tuple[float, ...]) -> Summary:
+    """Of stored planes "h w", once what the user calls `invalid` is taken out."""
+    planes = tuple(planes)
+    flat = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
+    known = np.isfinite(flat) & (flat > 0) & ~np.isin(flat, invalid)
+    values = flat[known]
+    codes = {} if invalid else _codes(values, planes)
+    values = values[~np.isin(values, list(codes))]
+    height, width = planes[0].shape
+    return Summary(
+        values,
+        _whole_numbers(values, planes[0].dtype),
+        planes[0].dtype.name,
+        1 - known.mean(),
+        codes,
+        bool((flat < 0).any()),
+        planes,
+        width / height,
+    )
+
+
+def _whole_numbers(values: np.ndarray, kind: np.dtype) -> bool:
+    """Whether these are whole numbers that are no metres."""
+    return (
+        bool(values.size)
+        and not np.any(values % 1)
+        and (kind.kind != "f" or values.max() > FARTHEST)
+    )
+
+
+def _codes(values: np.ndarray, planes: tuple[np.ndarray, ...]) -> dict[float, float]:
+    """Largest values that are none: 65535, what stands apart, or what many pixels share exactly."""
+    if not values.size:
+        return {}
+    top = values.max()
+    rest = values[values < top]
+    share = float((values == top).mean())
+    apart = bool(rest.size) and top > GAP * rest.max()
+    often = share >= COMMON and sum(bool((plane == top).any()) for plane in planes) > 1
+    if rest.size and (
+        top == 65535 and share > 0 and (apart or often) or often or apart and share >= COMMON
+    ):
+        return {float(top): share}
+    return {}
+
+
+def read_unit(found: Summary, words: Iterable[str], said: Iterable[tuple[str, str]]) -> Reading:
+    """The unit that the evidence decides, or those that are left.
+
+    words: of the names of files and folders; said: unit and sentence, of what the tree declares.
+    """
+    reading = Reading(invalid=tuple(found.codes))
+    if not found.values.size:
+        reading.problem = "no file that was looked at holds a value above 0"
+        return reading
+    reading.evidence += list(_stored(found))
+    facts = [*said, *_named(words), *(_whole(found) if found.whole else _floats(found))]
+    units = dict.fromkeys(unit for unit, _ in facts)
+    plausible = {unit: span for unit in PER_METRE if (span := _span(found, unit))}
+    if not found.whole and found.values.max() <= SMALL:
+        plausible = {unit: _metres_of(found, unit) for unit in ("m", "disparity")}
+    if len(units) == 1:
+        reading.unit = next(iter(units))
+        reading.certain = reading.unit in ("disparity", "m") or reading.unit in plausible
+        reading.evidence += [sentence for _, sentence in facts]
+        if reading.unit in PER_METRE and reading.unit not in plausible:
+            reading.problem = f"{_metres(found, reading.unit)} in {reading.unit} are not plausible"
+        return reading
+    reading.evidence += [sentence for _, sentence in facts]
+    reading.left = {
+        unit: plausible.get(unit, _metres_of(found, unit)) for unit in units
+    } or plausible
+    if len(reading.left) == 1:
+        reading.unit, reading.certain = next(iter(reading.left)), False
+        reading.evidence.append(f"only {reading.unit} makes plausible distances of them.")
+    return reading
+
+
+def _stored(found: Summary) -> Iterator[str]:
+    low, high = found.values.min(), found.values.max()
+    kind = f"whole numbers as {found.type}" if found.whole else found.type
+    middle = np.median(found.values)
+    yield f"stored as {kind}, {low:.6g} to {high:.6g}, half of them below {middle:.6g}."
+    if found.none:
+        what = "0, negative, NaN or infinite" if found.negative else "0, NaN or infinite"
+        yield f"{found.none:.1%} of the pixels are {what}: no value."
+    for code, share in found.codes.items():
+        yield f"{share:.1%} of the others hold exactly {code:g}, the largest: taken as no value."
+
+
+def _named(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for word in dict.fromkeys(words):
+        if word in WORD:
+            yield WORD[word], f"the name says '{word}': {WORD[word]}."
+
+
+def _whole(found: Summary) -> Iterator[tuple[str, str]]:
+    steps = _steps(found.values)
+    for unit, scale in PER_METRE.items():
+        if steps and 1 / ALIKE < steps * scale / STEP < ALIKE:
+            yield (
+                unit,
+                (
+                    "stored values lie apart by the square of the distance, as those of a "
+                    f"structured-light camera do in {unit} (1/8 pixel at 580 px x 75 mm)."
+                ),
+            )
+    divisor = np.gcd.reduce(np.unique(found.values).astype(np.int64))
+    if divisor == 5:
+        yield "1/5000", "all are multiples of 5, as whole millimetres are at 5000 to the metre."
+    if found.none > SPARSE and found.wide > WIDE and _span(found, "1/256"):
+        yield (
+            "1/256",
+            "few pixels of wide pictures have a value, as in projected laser scans (KITTI).",
+        )
+
+
+def _steps(values: np.ndarray) -> float:
+    """Step over square of stored values, where it is alike over their range; else 0."""
+    levels = np.unique(values)
+    if len(levels) < 40:
+        return 0.0
+    steps, middle = np.diff(levels), (levels[1:] + levels[:-1]) / 2
+    ratio = steps / middle**2
+    near, far = (float(np.median(part)) for part in np.array_split(ratio, 2))
+    grows = np.median(steps[len(steps) * 3 // 4 :]) > 2 * steps.min()
+    return far if grows and 1 / ALIKE < near / far < ALIKE else 0.0
+
+
+def _floats(found: Summary) -> Iterator[tuple[str, str]]:
+    bent, inverse = _bending(found.planes)
+    low, middle, high = np.quantile(found.values, (0.01, 0.5, 0.99))
+    if bent < FLATTER * inverse:
+        yield (
+            "disparity",
+            ("surfaces are flat as stored, and bent once inverted: these are disparities."),
+        )
+    elif NEAREST <= low and USUAL[0] <= middle <= USUAL[1] and high <= FARTHEST:
+        flat = ", and surfaces are flat once inverted" if inverse < FLATTER * bent else ""
+        yield "m", f"as metres they are plausible distances{flat}."
+
+
+def _bending(planes: Iterable[np.ndarray]) -> tuple[float, float]:
+    """How strongly the surfaces of stored maps bend, and those of their inverses: second over first
+    differences. On a plane the inverse of depth is linear in the picture."""
+    found: list[tuple[float, float]] = []
+    for plane in planes:
+        rows = plane.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append((_bent(rows), _bent(1 / np.where(rows > 0, rows, np.nan))))
+    known = [pair for pair in found if np.isfinite(pair).all()]
+    if not known:
+        return 1.0, 1.0
+    return float(np.median([b for b, _ in known])), float(np.median([i for _, i in known]))
+
+
+def _bent(rows: np.ndarray) -> float:
+    first, second = np.abs(rows[2:] - rows[:-2]) / 2, np.abs(rows[2:] - 2 * rows[1:-1] + rows[:-2])
+    known = np.isfinite(first) & np.isfinite(second) & (first > 0)
+    return float(np.median(second[known] / first[known])) if known.sum() > 8 else np.nan
+
+
+def _metres_of(found: Summary, unit: str) -> tuple[float, float]:
+    low, high = np.quantile(found.values, (0.01, 0.99)) / PER_METRE.get(unit, 1.0)
+    return float(low), float(high)
+
+
+def _metres(found: Summary, unit: str) -> str:
+    low, high = _metres_of(found, unit)
+    return f"{low:.2g} to {high:.3g} m"
+
+
+def _span(found: Summary, unit: str) -> tuple[float, float] | None:
+    """Metres, from to, if the distances are plausible."""
+    low, high = _metres_of(found, unit)
+    middle = float(np.median(found.values)) / PER_METRE[unit]
+    usual = USUAL[0] <= middle <= USUAL[1]
+    return (low, high) if NEAREST <= low and high <= FARTHEST and usual else None

@@ -1,0 +1,103 @@
+"""What names of files and folders say: the role of a file, its split, and the key that it shares
+with the other files of its sample."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+WORDS = {  # role: words that say so
+    "depth": "depth depths depthmap depthmaps dpt disp disparity disparities invdepth",
+    "flow": "flow flows opticalflow forwardflow flowfw",
+    "normals": "normal normals",
+    "labels": "label labels seg segs segmentation segmentations semantic semantics annotation "
+    "annotations labelids labeltrainids trainids segmentationclass classes gtfine",
+    "modal": "modal inmodal visible",
+    "amodal": "amodal whole",
+    "mask": "mask masks silhouette silhouettes matte mattes",
+    "second": "second next",
+    "image": "image images img imgs im rgb color colour colors colours picture pictures photo "
+    "photos jpegimages leftimg occlusion frame frames left input inputs clean",
+    "aside": "pose poses intrinsic intrinsics extrinsic extrinsics calib calibration instance "
+    "instances instanceids confidence conf ir infrared preview previews polygons panoptic",
+}
+ROLE = {word: role for role, words in WORDS.items() for word in words.split()}
+MAPS = ("depth", "flow", "normals")
+TRUTHS = ("depth", "flow", "normals", "labels", "modal", "amodal", "mask", "aside", "second")
+FAINT = {"frame", "frames", "left", "input", "im", "clean"}  # often said of what is no picture
+NEUTRAL = {"gt", "groundtruth", "ground", "truth", "map", "maps", "plane", "raw", "bit", "data"}
+NEUTRAL |= {"mm", "cm", "m", "meters", "metres", "meter", "metre", "object", "sync", "valid"}
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val"}
+SPLITS |= {"valid": "val", "test": "test", "testing": "test"}
+SECONDS = re.compile(r"\d{9,10}\.\d{1,9}")
+TICKS = {13: 1e3, 16: 1e6, 19: 1e9}  # digits of a time since 1970: ticks a second
+IGNORED = {".txt", ".md", ".yaml", ".yml", ".csv", ".xml", ".log", ".py", ".zip", ".tar", ".html"}
+Key = tuple[str, ...]
+
+
+class Name(NamedTuple):
+    """A file by its name."""
+
+    path: str  # below the root
+    roles: tuple[str, ...]  # the likeliest first
+    key: Key
+    split: str  # "" where no folder says one
+    pattern: str  # equal for files of one kind
+
+
+@cache
+def words(text: str) -> tuple[str, ...]:
+    """Runs of letters, lower-case, and runs of digits."""
+    return tuple(re.findall(r"[a-z]+|\d+", text.lower()))
+
+
+def name_of(path: str) -> Name:
+    """What a path below the root says."""
+    pure = PurePosixPath(path)
+    *folders, file = pure.parts
+    stem = file.removesuffix(pure.suffix)
+    split = next((SPLITS[f.lower()] for f in folders if f.lower() in SPLITS), "")
+    places = [f for f in folders if f.lower() not in SPLITS]
+    pattern = [f if _roles(f) else "*" for f in places]
+    said = " ".join(word for word in words(stem) if word in ROLE)
+    kind = "/".join([*pattern, f"{said}{pure.suffix.lower()}"])
+    key = tuple(word for part in (*places, stem) for word in words(part) if _kept(word))
+    return Name(path, _ordered(stem, places), (split, *key) if split else key, split, kind)
+
+
+def seconds(path: str) -> float | None:
+    """The time that a file is named by, in seconds, if it is."""
+    stem = PurePosixPath(path).stem
+    if SECONDS.fullmatch(stem):
+        return float(stem)
+    if stem.isdigit() and len(stem) in TICKS:
+        return int(stem) / TICKS[len(stem)]
+    return None
+
+
+def _kept(word: str) -> bool:
+    return word not in ROLE and word not in NEUTRAL
+
+
+def _roles(part: str) -> list[str]:
+    said = words(part)
+    for quantity in MAPS:
+        if ROLE.get("".join(said[:1])) == quantity and {"valid", "mask", "masks"} & {*said}:
+            return [f"{quantity}_valid"]
+    if "mask" in said and {"whole", "amodal"} & {*said}:
+        return ["amodal"]
+    if {"visible", "modal"} & {*said} and "mask" in said:
+        return ["modal"]
+    found = [ROLE[word] for word in said if word in ROLE]
+    return sorted(dict.fromkeys(found), key=lambda role: role not in TRUTHS)
+
+
+def _ordered(stem: str, folders: list[str]) -> tuple[str, ...]:
+    """A truth in the name, then a clear picture's word there, then folders, the deepest first."""
+    own = _roles(stem)
+    clear = any(ROLE.get(word) == "image" and word not in FAINT for word in words(stem))
+    roles = [role for role in own if role in TRUTHS] + ["image"] * clear
+    roles += [role for folder in reversed(folders) for role in _roles(folder)] + own
+    return tuple(dict.fromkeys(roles))

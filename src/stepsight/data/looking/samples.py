@@ -1,0 +1,123 @@
+"""Samples: a picture with the files of truth that are its own."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from stepsight.data.looking.found import FoundTree
+from stepsight.data.looking.names import MAPS, Key, Name
+from stepsight.data.looking.pairing import Pairs, paired
+from stepsight.data.looking.roles import ByRole
+
+LONGEST = 120  # bytes of a key
+OBJECTS = ("modal", "amodal")  # of which a picture may have several
+NEEDS = {"modal": "amodal", "second": "flow"} | {f"{name}_valid": name for name in MAPS}
+
+
+@dataclass
+class Line:
+    """A sample: paths below the root by the names that a list gives them."""
+
+    picture: Name
+    files: dict[str, str] = field(default_factory=dict)
+    key: str = ""
+
+    def kept(self, quantities: Iterable[str]) -> dict[str, str]:
+        """The files of those quantities, and what belongs to them."""
+        known = {*quantities}
+        return {role: path for role, path in self.files.items() if NEEDS.get(role, role) in known}
+
+    def as_json(self, quantities: Iterable[str], split: bool) -> dict[str, str]:
+        line = {"key": self.key, "image": self.picture.path} | self.kept(quantities)
+        return line | ({"split": self.picture.split} if split else {})
+
+
+def lines_of(by_role: ByRole, found: FoundTree) -> list[Line]:
+    """The samples of a tree, one a picture, or one an object where a picture has several."""
+    pictures = [name for kind in by_role.get("image", []) for name in kind.names]
+    lines = {name.path: Line(name) for name in pictures}
+    objects: dict[str, dict[Key, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for role, kinds in by_role.items():
+        if role == "image":
+            continue
+        for kind in kinds:
+            if role == "flow":
+                pairs = _frames(pictures, kind.names, lines)
+            else:
+                pairs, how = paired(pictures, kind.names)
+                _tell(role, kind.suffix, pairs, how, len(kind.names), found)
+            names = {name.path: name for name in kind.names}
+            for picture, paths in pairs.items():
+                if role in OBJECTS:
+                    for path in paths:
+                        objects[picture][names[path].key].setdefault(role, path)
+                elif len(paths) > 1 or role in lines[picture].files:
+                    clash = [*paths, lines[picture].files.get(role, "")]
+                    found.problems.append(
+                        f"{picture}: several {role} files, {', '.join(filter(None, clash))}."
+                    )
+                else:
+                    lines[picture].files[role] = paths[0]
+    samples = [line for path, line in lines.items() if path not in objects]
+    for path, held in objects.items():
+        samples += [Line(lines[path].picture, lines[path].files | own) for own in held.values()]
+    samples.sort(key=lambda line: (line.picture.path, *line.files.values()))
+    _name(samples)
+    return samples
+
+
+def _tell(role: str, suffix: str, pairs: Pairs, how: str, files: int, found: FoundTree) -> None:
+    count = sum(map(len, pairs.values()))
+    if how and how != "equal names":
+        found.notes.append(f"{role}: {suffix} files go with pictures by {how}.")
+    if count < files:
+        found.problems.append(f"{files - count} of {files} {role} files go with no one picture.")
+
+
+def _frames(pictures: Sequence[Name], flows: Sequence[Name], lines: dict[str, Line]) -> Pairs:
+    """Flow files with the first of their two pictures; the second is written into its line. It is
+    named by the flow and a number (`7_img1`, `7_img2`), or it is the next frame."""
+    by_key = {name.key: name.path for name in pictures}
+    after = {key: by_key[nxt] for key in by_key if (nxt := _next(key)) in by_key}
+    pairs: Pairs = {}
+    for flow in flows:
+        numbered = [(*flow.key, number) for number in ("0", "1", "2")]
+        two = [by_key[key] for key in numbered if key in by_key]
+        if len(two) == 2:
+            pairs[two[0]] = [flow.path]
+            lines[two[0]].files.setdefault("second", two[1])
+    rest = [flow for flow in flows if [flow.path] not in pairs.values()]
+    found, _ = paired(pictures, rest)
+    keys = {name.path: name.key for name in pictures}
+    for picture, paths in found.items():
+        pairs[picture] = paths
+        if "second" not in lines[picture].files and keys[picture] in after:
+            lines[picture].files["second"] = after[keys[picture]]
+    return pairs
+
+
+def _next(key: Key) -> Key:
+    """The key of the next frame: its last number, one more."""
+    for place in range(len(key) - 1, -1, -1):
+        if key[place].isdigit():
+            number = str(int(key[place]) + 1).zfill(len(key[place]))
+            return (*key[:place], number, *key[place + 1 :])
+    return ()
+
+
+def _name(samples: Sequence[Line]) -> None:
+    """A key for each: the picture's path without suffix, with what tells samples apart."""
+    stems = Counter(_stem(line.picture.path) for line in samples)
+    used = Counter[str]()
+    for line in samples:
+        stem = _stem(line.picture.path)
+        key = stem if stems[stem] == 1 else f"{line.picture.path}#{used[stem]}"
+        used[stem] += 1
+        line.key = key if len(key.encode()) <= LONGEST else f"...{key[-LONGEST // 2 :]}"
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(path).with_suffix("").as_posix()

@@ -1,0 +1,62 @@
+"""The files of a tree, sorted into kinds: alike by name, and by what their first bytes hold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepsight.data.decoding.disk import reading
+from stepsight.data.looking.contents import Form, form_of
+from stepsight.data.looking.names import IGNORED, Name, name_of
+from stepsight.errors import UserError
+
+MOST = 200_000  # files that are looked at
+TRIED = 3  # files of a kind of which one must open
+
+
+@dataclass
+class Kind:
+    """Files alike by name: of one role, in one container."""
+
+    names: list[Name]
+    form: Form | None = None  # of the first that opens
+    role: str = ""
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.names[0].path).suffix.lower()
+
+
+def files_of(root: Path) -> list[str]:
+    """The paths of all files below a folder, sorted, hidden ones left out. Raises `UserError`."""
+    with reading(root):
+        found = []
+        for path in root.rglob("*"):
+            below = path.relative_to(root)
+            if not any(part.startswith((".", "__MACOSX")) for part in below.parts):
+                if path.is_file():
+                    found.append(below.as_posix())
+            if len(found) > MOST:
+                raise UserError(f"{root}: more than {MOST} files. Look at a part, or use a reader.")
+    return sorted(found)
+
+
+def kinds_of(root: Path, paths: Iterable[str]) -> list[Kind]:
+    """Files by kind, each kind with its form where one of its first files opens."""
+    groups: dict[str, list[Name]] = defaultdict(list)
+    for path in paths:
+        if Path(path).suffix.lower() not in IGNORED:
+            name = name_of(path)
+            groups[name.pattern].append(name)
+    kinds = [Kind(names) for names in groups.values()]
+    for kind in kinds:
+        for name in kind.names[:TRIED]:
+            try:
+                kind.form = form_of(root / name.path)
+                break
+            except UserError as error:
+                kind.errors.append(str(error))
+    return kinds

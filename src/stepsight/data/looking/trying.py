@@ -1,0 +1,41 @@
+"""Reads samples of a found tree as training will, and says what is wrong or implausible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from stepsight.data.looking.found import FoundTree
+from stepsight.data.plausible.judging import summary, votes
+from stepsight.data.table import Source, open_source, read_samples, settings_for
+from stepsight.errors import UserError
+from stepsight.types import Sample
+
+READ = 24  # samples that are read, spread over the set
+NAMED = 3  # of those that cannot be read
+
+
+def try_reading(found: FoundTree) -> list[Sample]:
+    """The samples that could be read of a few; what was wrong becomes problems of the tree, what
+    is worth knowing notes."""
+    with TemporaryDirectory() as folder:
+        shadow = replace(found, written=[])
+        source = open_source(settings_for("folder", **shadow.write(Path(folder))), "all")
+        return _judged(found, source)
+
+
+def _judged(found: FoundTree, source: Source) -> list[Sample]:
+    count = len(source)
+    chosen = sorted({number * count // READ for number in range(READ)} & {*range(count)})
+    errors: list[UserError] = []
+    read = read_samples(source, chosen, lambda _, error: errors.append(error))
+    samples = [sample for sample in read if sample is not None]
+    if not samples:
+        raise errors[0]
+    if errors:
+        said = f"{len(errors)} of {len(chosen)} samples cannot be read: {errors[0]}"
+        found.problems.append(said)
+    for remark in summary(vote for sample in samples for vote in votes(sample, source)):
+        (found.problems if remark.grave else found.notes).append(str(remark))
+    return samples
