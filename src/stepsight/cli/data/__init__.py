@@ -6,6 +6,7 @@ GROUP = Group(
     "stepsight data",
     "Procedural worlds and data sets, before anything is trained on them.",
     {
+        "look": ("data.look", "any folder: what is in it, how it is stored; a list and a config"),
         "check": ("data.check", "read every file: counts, pairs, ranges, damaged files"),
         "show": ("data.show", "a grid of samples with their truth"),
         "prepare": ("data.prepare", "a data set as published, into the layout its reader wants"),

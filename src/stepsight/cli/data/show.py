@@ -30,19 +30,26 @@ class Args(SourceArgs):
 
 def run(args: Args) -> int:
     from stepsight.data.check import ranges_of
-    from stepsight.report.grids import compose
 
     out, source = picture_path(args.out), args.open(args.images)
     samples = chosen(source, args.images, None if args.size is None else source.size)
+    for sample in samples:
+        height, width = sample.image.shape[-2:]
+        text = label(sample, source)
+        print(f"{text}  {height} x {width}  {ranges_text(ranges_of(sample))}".rstrip())
+    print(f"written to {draw_samples(samples, source, out)}")
+    return 0
+
+
+def draw_samples(samples: list[Sample], source: Source, out: Path) -> Path:
+    """Write a picture with a row per sample: its image, and each truth that it has."""
+    from stepsight.report.grids import compose
+
     pictures = [_drawn(sample) for sample in samples]
     columns = list(dict.fromkeys(name for tiles in pictures for name in tiles))
     rows = [_row(tiles, columns) for tiles in pictures]
     labels = [label(sample, source) for sample in samples]
-    for sample, text in zip(samples, labels):
-        height, width = sample.image.shape[-2:]
-        print(f"{text}  {height} x {width}  {ranges_text(ranges_of(sample))}".rstrip())
-    print(f"written to {compose(rows, columns, labels, out, scale=_scale(rows))}")
-    return 0
+    return compose(rows, columns, labels, out, scale=_scale(rows))
 
 
 def chosen(source: Source, count: int, size: tuple[int, int] | None) -> list[Sample]:

@@ -43,8 +43,6 @@ def form_of(path: Path) -> Form:
 def stored(path: Path) -> np.ndarray:
     """The values of a file as they are stored, "h w c"; palettes as their indices."""
     suffix = path.suffix.lower()
-    if suffix in ARRAYS:
-        return ARRAYS[suffix](path).permute(1, 2, 0).numpy()
     if suffix in PICTURES:
         if _look(path) == "rgb16":
             return read_rgb16(path).permute(1, 2, 0).numpy()
@@ -54,6 +52,8 @@ def stored(path: Path) -> np.ndarray:
         except DAMAGE as error:
             raise DataFormatError(f"{path}: damaged ({error}).") from error
         return values if values.ndim == 3 else values[..., None]
+    if suffix in ARRAYS:
+        return ARRAYS[suffix](path).permute(1, 2, 0).numpy()
     raise DataFormatError(f"{path}: of a format that is not read.")
 
 

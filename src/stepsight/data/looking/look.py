@@ -69,8 +69,8 @@ def _encode(found: FoundTree, by_role: Any, lines: Sequence[Line], answers: Answ
     held["amodal"] = [line.files["amodal"] for line in pairs]
     for quantity in QUANTITIES:
         if paths := held.get(quantity):
-            kind = next(k for k in by_role[quantity] if k.form is not None)
-            if quantity != "modal":
+            kind = next((k for k in by_role[quantity] if k.form is not None), None)
+            if quantity != "modal" and kind is not None:
                 _enter(found, quantity, kind, paths, len(lines), answers)
 
 

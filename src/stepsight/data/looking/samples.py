@@ -61,7 +61,12 @@ def lines_of(by_role: ByRole, found: FoundTree) -> list[Line]:
                     )
                 else:
                     lines[picture].files[role] = paths[0]
-    samples = [line for path, line in lines.items() if path not in objects]
+    second = {line.files["second"] for line in lines.values() if "second" in line.files}
+    samples = [
+        line
+        for path, line in lines.items()
+        if path not in objects and (line.files or path not in second)
+    ]
     for path, held in objects.items():
         samples += [Line(lines[path].picture, lines[path].files | own) for own in held.values()]
     samples.sort(key=lambda line: (line.picture.path, *line.files.values()))
