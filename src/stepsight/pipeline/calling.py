@@ -4,7 +4,7 @@ and in what to compute; and what the arguments of other libraries are called her
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class Given(NamedTuple):
 
     second: Any
     mask: Any
-    class_id: int | Literal["null"] | Sequence[int | Literal["null"]] | None
+    class_id: Any  # a number, "null" or a list of them
     key: str
 
 

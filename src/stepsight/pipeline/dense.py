@@ -103,7 +103,7 @@ class DensePipeline(BatchPipeline):
         return self
 
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
         self, image: list[Any] | tuple[Any, ...], task: str = ..., **how: Unpack[CallOptions]
     ) -> list[Prediction]: ...
 
