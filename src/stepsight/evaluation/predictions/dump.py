@@ -64,16 +64,35 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         write_json(folder / MANIFEST, facts)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What made the predictions; None where another program wrote them, with a manifest or not."""
+def write_facts(folder: Path, task: str, facts: dict[str, Any]) -> None:
+    """Say what made the predictions of a task that `stepsight predict` wrote to a folder, beside
+    those of other tasks; in place of what was said of it before."""
+    path, said = folder / MANIFEST, dict[str, Any]()
+    if path.is_file() and isinstance(read := _read(path), dict):
+        said = read.get("tasks", {})
+        if not said:
+            raise UserError(f"{folder} holds other predictions. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"tasks": {**said, task: facts}})
+
+
+def read_manifest(folder: Path, task: str = "") -> dict[str, Any] | None:
+    """What made the predictions (`stepsight predict` may have made some of several tasks); None
+    where another program wrote them, with a manifest or not."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
+    read = _read(path)
+    if isinstance(read, dict) and isinstance(read.get("tasks"), dict):
+        read = read["tasks"].get(task)
+    return read if isinstance(read, dict) and read.keys() >= FACTS else None
+
+
+def _read(path: Path) -> Any:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataFormatError(f"{path}: not JSON ({error}). Remove it, or predict anew.") from None
-    return read if isinstance(read, dict) and read.keys() >= FACTS else None
 
 
 def _write_estimate(folder: Path, key: str, estimate: Estimate, i: int) -> None:

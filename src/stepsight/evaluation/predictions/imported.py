@@ -64,7 +64,7 @@ class Imported(Predictor):
     @property
     def _manifest(self) -> Mapping[str, Any]:
         """What made the predictions; {} where another program did."""
-        return read_manifest(self.folder) or {}
+        return read_manifest(self.folder, self.name) or {}
 
     @property
     def task(self) -> Task:
