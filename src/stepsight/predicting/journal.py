@@ -1,0 +1,162 @@
+"""What is predicted already, so that a collection that was stopped goes on from there.
+
+`predicted.jsonl` in the folder of the answers gets a line once all files of an answer lie in their
+places: task, name, a digest of what was asked of the model, the size and time of the files that
+were read, the files that were written, and the range of values. What is killed in between leaves no
+line, and files that are `placed` are there whole or not at all. A torn line counts as none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from stepsight.errors import UserError
+
+if TYPE_CHECKING:
+    from stepsight.predicting.gathering import Item
+
+JOURNAL = "predicted.jsonl"
+FIELDS = {"task", "name", "asked", "read", "files", "limits", "colours"}  # of a line
+Line = dict[str, Any]
+
+
+class CannotWrite(UserError):
+    """A file cannot be written, which no other picture would mend."""
+
+
+def written(folder: Path) -> set[Path]:
+    """The files that `predict` wrote to a folder, absolute."""
+    files = (name for line in _lines(folder / JOURNAL) for name in line["files"])
+    return {Path(os.path.abspath(folder / name)) for name in files}
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """Where to write a file that then appears at `path` whole; its folder is made. Raises
+    CannotWrite."""
+    staged = path.with_name(f".partial-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield staged
+        os.replace(staged, path)
+    except OSError as error:
+        raise CannotWrite(f"{path}: cannot be written ({error}).") from error
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+@dataclass
+class Done:
+    """The answers of a task in a folder, under one `digest` of what is asked of the model."""
+
+    folder: Path
+    task: str
+    digest: str
+    _lines: dict[str, Line]
+    _file: IO[bytes]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path, task: str, asked: Mapping[str, Any]) -> Iterator[Done]:
+        """To read and add to. Raises UserError while another program adds to it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        with (folder / JOURNAL).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{folder}: another `predict` is writing there. Wait, or choose another --out."
+                ) from None
+            lines = {
+                line["name"]: line for line in _lines(folder / JOURNAL) if line["task"] == task
+            }
+            yield cls(folder, task, digest, lines, file)
+
+    def refuse_others(self, items: Collection[Item]) -> int:
+        """Remove the answers to `items` that were asked for otherwise, and count them. Raises
+        UserError where there are such answers to other pictures: a folder has one kind."""
+        named = {item.name for item in items}
+        others = [name for name, line in self._lines.items() if line["asked"] != self.digest]
+        others = [name for name in others if self._there(self._lines[name])]
+        if strangers := [name for name in others if name not in named]:
+            raise UserError(
+                f"{self.folder} holds answers of {self.task} to {len(strangers)} other pictures, "
+                f"such as {strangers[0]}, by another checkpoint or setting. Choose another --out, "
+                "or remove it."
+            )
+        for name in others:
+            for file in self._lines.pop(name)["files"]:
+                (self.folder / file).unlink(missing_ok=True)
+        return len(others)
+
+    def has(self, item: Item, files: Collection[str], colours: str) -> bool:
+        """Whether `item`, as it is now, has these files, painted like this."""
+        line = self._line(item)
+        if line is None or line["colours"] != colours:
+            return False
+        return set(files) <= set(line["files"]) and self._there(line)
+
+    def add(
+        self, item: Item, files: Sequence[str], limits: Sequence[float] | None, colours: str
+    ) -> None:
+        """All files of an answer are in their places. limits: the range of its values; colours: how
+        they are painted."""
+        before = self._line(item)
+        files = sorted({*files, *(before["files"] if before else ())})
+        line = {"task": self.task, "name": item.name, "asked": self.digest, "read": _stamps(item)}
+        line |= {"files": files, "limits": limits, "colours": colours}
+        self._lines[item.name] = line
+        self._file.write(b"\n" + json.dumps(line).encode())  # a torn line before it ends here
+        self._file.flush()
+
+    def limits(self, items: Collection[Item]) -> list[tuple[float, float]]:
+        """The ranges of the answers to `items`."""
+        lines = (self._lines[item.name] for item in items if item.name in self._lines)
+        return [tuple(line["limits"]) for line in lines if line["limits"]]
+
+    def _line(self, item: Item) -> Line | None:
+        line = self._lines.get(item.name)
+        fits = line and line["asked"] == self.digest and line["read"] == _stamps(item)
+        return line if fits else None
+
+    def _there(self, line: Line) -> bool:
+        return all((self.folder / file).is_file() for file in line["files"])
+
+
+def _stamps(item: Item) -> list[list[int] | None]:
+    """By which the files of an item are known again."""
+
+    def stamp(path: Path | None) -> list[int] | None:
+        try:
+            stat = path.stat() if path else None
+        except OSError:
+            stat = None
+        return [stat.st_size, stat.st_mtime_ns] if stat else None
+
+    return [stamp(path) for path in (item.path, item.second, item.mask)]
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    """The whole lines of a journal; none where there is no file."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    for text in data.splitlines():
+        try:
+            line = json.loads(text)
+            if isinstance(line, dict) and line.keys() >= FIELDS:
+                yield line
+        except (ValueError, RecursionError):
+            continue

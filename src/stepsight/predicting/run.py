@@ -1,0 +1,278 @@
+"""The loop over a collection: read, answer in batches, write, note, go on.
+
+A picture that cannot be read or answered is met by the policy of `data.bad`; each answer stands
+for itself, so that what is skipped spoils no other. What is done already is not done again
+(`journal`), and a signal ends the loop after the batch at hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepsight import signals
+from stepsight.data.bad import BadItems
+from stepsight.data.decoding.images import read_image, write_image
+from stepsight.errors import UserError
+from stepsight.evaluation.predictions.dump import write_facts
+from stepsight.evaluation.predictors import sampling_options
+from stepsight.pipeline.dense import DensePipeline
+from stepsight.predicting.gathering import Item
+from stepsight.predicting.journal import CannotWrite, Done, placed
+from stepsight.predicting.saving import (
+    FILM,
+    USUAL,
+    Finished,
+    chosen,
+    described,
+    endings,
+    files_of,
+    parts,
+)
+from stepsight.report.console import Console
+from stepsight.tasks.base import Task
+from stepsight.types import Prediction
+
+PIXELS = 1 << 24  # of the pictures of a batch together, at their own sizes
+FEW = 10  # items that each get a line of their own; of more there is a bar
+NOTHING = torch.empty(3, 0, 0, dtype=torch.uint8)
+
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for. how: options of `DensePipeline.__call__`. save: formats separated by
+    commas. limits: of the colours; None: each picture's own, but one range a film; "common": one
+    range of all. fov: degrees, see `points.intrinsics`."""
+
+    task: str
+    items: Sequence[Item]
+    out: Path
+    how: Mapping[str, Any] = field(default_factory=dict)
+    save: str | None = None
+    batch: int = 8
+    tile: int | None = None
+    limits: Limits | Literal["common"] | None = None
+    fov: float | None = None
+
+
+class Outcome(NamedTuple):
+    """How many items were answered now, and before; skipped: by path, why."""
+
+    answered: int
+    before: int
+    skipped: dict[str, str]
+
+
+class Read(NamedTuple):
+    """An item and its picture, uint8 "3 h w"."""
+
+    item: Item
+    picture: Tensor
+
+
+def predict_all(
+    pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console: Console
+) -> Outcome:
+    """Answer all items that are not answered yet, and write what was asked for.
+
+    Raises UserError for a task that lacks an input, a format that cannot hold it, a folder with
+    answers of another kind, and, unless the policy is to skip it, the first item that cannot be
+    answered; Preempted where a signal asked to end before all were.
+    """
+    task = pipeline.task(wanted.task)
+    formats = chosen(wanted.save, task)
+    _check(task, wanted, formats)
+    asked = asked_of(pipeline, wanted)
+    with Done.opened(wanted.out, task.name, asked) as done:
+        others = done.refuse_others(wanted.items)
+        if others:
+            console.note(f"{others} answers by another checkpoint or setting are made anew")
+        saved = formats or USUAL[any(item.film for item in wanted.items)]
+        write_facts(wanted.out, task.name, {**asked, **described(task, saved)})
+        return _Loop(pipeline, wanted, task, formats, done, bad, console).run()
+
+
+def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
+    """What the answers depend on besides the pictures: as the manifest says it, with what
+    `evaluation.predictions` looks for."""
+    task, how = pipeline.task(wanted.task), dict(wanted.how)
+    usual = ("nfe", "members", "temperature", "views")
+    planned = pipeline.setting(task.name, *(how.pop(name, None) for name in usual))
+    used = pipeline.with_setting(planned)
+    facts = {"task": task.name, "crop": "none", "working": how.pop("size", None)}
+    facts |= {"checkpoint": pipeline.name, "weights": pipeline.weights}
+    facts |= {"profile": pipeline.profile.id, "precision": pipeline.precision}
+    facts |= {"sampler": pipeline.diffusion.settings.sampler}
+    facts |= sampling_options(used.diffusion.settings, task)
+    facts |= {"nfe": planned.nfe, "members": planned.members, "tile": wanted.tile}
+    facts["calibration"] = dict(pipeline.fitted.get(task.name) or {})
+    return facts | {name: value for name, value in how.items() if value is not None}
+
+
+def _check(task: Task, wanted: Wanted, formats: Sequence[str]) -> None:
+    """Raise UserError for what no item could be answered with."""
+    needs = {"second": "a second image (--second FILE, or a folder of frames)",
+             "modal": "the visible mask (--mask FILE)"}  # fmt: skip
+    for name, what in needs.items():
+        files = (item.second if name == "second" else item.mask for item in wanted.items)
+        if name in task.required_inputs and not any(
+            file or item.film for file, item in zip(files, wanted.items)
+        ):
+            raise UserError(f"task {task.name} needs {what}.")
+    if wanted.limits is not None and task.limits(torch.zeros(1, task.channels, 1, 1)) is None:
+        raise UserError(f"--range: a colour of {task.name} means the same in all pictures already.")
+    if wanted.limits == "common" and formats and not {"npy", "picture"} <= {*formats}:
+        raise UserError("--range common paints the arrays when all are there: save npy,picture.")
+    if FILM in formats and not any(item.film for item in wanted.items):
+        raise UserError(f"--save {FILM}: films are made of films, and there are pictures alone.")
+
+
+@dataclass
+class _Loop:
+    pipeline: DensePipeline
+    wanted: Wanted
+    task: Task
+    formats: Sequence[str]  # () where the usual ones are meant
+    done: Done
+    bad: BadItems
+    console: Console
+    skipped: dict[str, str] = field(default_factory=dict)
+    answered: int = 0
+
+    def run(self) -> Outcome:
+        items = self.wanted.items
+        todo = [item for item in items if not self._is_done(item)]
+        before = len(items) - len(todo)
+        with self.console.counted("predict", len(items), FEW) as advance:
+            advance(before)
+            for group in self._groups(todo):
+                self._film(group[0].item) if group[0].item.film else self._answer(group)
+                advance(len(group))
+                left = len(items) - before - self.answered - len(self.skipped)
+                if left and (name := signals.requested()):
+                    raise signals.Preempted(
+                        f"{name}: {before + self.answered} of {len(items)} pictures are predicted, "
+                        f"in {self.wanted.out}."
+                    )
+        if self.wanted.limits == "common":
+            self._paint()
+        return Outcome(self.answered, before, self.skipped)
+
+    def _formats(self, item: Item) -> list[str]:
+        return [name for name in self.formats or USUAL[item.film] if item.film or name != FILM]
+
+    def _is_done(self, item: Item) -> bool:
+        files = files_of(item, self.task.name, self._formats(item))
+        return self.done.has(item, files, str(self.wanted.limits))
+
+    def _groups(self, todo: Iterable[Item]) -> Iterator[list[Read]]:
+        """Pictures that are answered together; a film by itself. What cannot be read is met."""
+        group, pixels = list[Read](), 0
+        for item in todo:
+            try:
+                one = Read(item, NOTHING if item.film else read_image(item.path))
+            except UserError as error:
+                if group and not self.bad.skips:
+                    yield group
+                self._met(item, error)
+                continue
+            alone, size = item.film or bool(self.wanted.tile), one.picture[0].numel()
+            if group and (alone or len(group) == self.wanted.batch or pixels + size > PIXELS):
+                yield group
+                group, pixels = [], 0
+            group.append(one)
+            pixels = PIXELS if alone else pixels + size
+        if group:
+            yield group
+
+    def _met(self, item: Item, error: UserError) -> None:
+        self.bad.met("pictures", str(item.path), error, of=len(self.wanted.items))
+        self.skipped[str(item.path)] = str(error)
+
+    def _answer(self, group: list[Read]) -> None:
+        """Answer and write. Where one of several pictures cannot be answered, each goes alone."""
+        try:
+            predictions = self._predictions(group)
+        except UserError as error:
+            if len(group) == 1:
+                return self._met(group[0].item, error)
+            for one in group:
+                self._answer([one])
+            return None
+        for one, prediction in zip(group, predictions):
+            try:
+                self._save(one, prediction)
+            except CannotWrite:
+                raise
+            except UserError as error:
+                self._met(one.item, error)
+
+    def _predictions(self, group: list[Read]) -> list[Prediction]:
+        pictures, how = [one.picture for one in group], dict(self.wanted.how)
+        if "second" in self.task.required_inputs:
+            how["second"] = [one.item.second for one in group]
+        if "modal" in self.task.required_inputs:
+            how["mask"] = [one.item.mask for one in group]
+        if self.wanted.tile is None:
+            return self.pipeline(pictures, self.task.name, **how)
+        from stepsight.predicting.tiles import predict_tiled
+
+        how = {name: value[0] if isinstance(value, list) else value for name, value in how.items()}
+        return [predict_tiled(self.pipeline, pictures[0], self.task.name, self.wanted.tile, **how)]
+
+    def _save(self, one: Read, prediction: Prediction) -> None:
+        prediction = prediction.to("cpu")
+        if isinstance(self.wanted.limits, tuple):
+            prediction.picture = self.task.coloured(prediction.values, self.wanted.limits)
+        answer = Finished(self.task, prediction, one.picture, one.item.path, self.wanted.fov)
+        files = []
+        for ending, write in parts(answer, self._formats(one.item)).items():
+            files.append(one.item.name + ending)
+            with placed(self.wanted.out / files[-1]) as path:
+                write(path)
+        self._add(one.item, files, self.task.limits(prediction.values))
+        if not prediction.values.isfinite().all():
+            text = f"warning: {one.item.path}: the answer holds NaN or infinity"
+            print(text, file=sys.stderr)
+
+    def _film(self, item: Item) -> None:
+        from stepsight.predicting.filming import answer_film
+
+        try:
+            files = answer_film(self.pipeline, self.wanted, item, self._formats(item))
+        except CannotWrite:
+            raise
+        except UserError as error:
+            return self._met(item, error)
+        return self._add(item, files, None)
+
+    def _add(self, item: Item, files: Sequence[str], limits: Limits | None) -> None:
+        self.done.add(item, files, limits, str(self.wanted.limits))
+        self.answered += 1
+        if len(self.wanted.items) <= FEW:
+            shown = [str(self.wanted.out / file) for file in files[:FEW]]
+            more = ["..."] if len(files) > FEW else []
+            print(f"{item.path} -> {', '.join(shown + more)}")
+
+    def _paint(self) -> None:
+        """The pictures of all answers over one range, from their arrays."""
+        items = [item for item in self.wanted.items if not item.film and self._is_done(item)]
+        ranges = self.done.limits(items)
+        if not ranges or "picture" not in (self.formats or USUAL[False]):
+            return
+        limits = min(low for low, _ in ranges), max(high for _, high in ranges)
+        self.console.note(f"colours of all pictures go from {limits[0]:.4g} to {limits[1]:.4g}")
+        array, shown = endings(self.task.name, ("npy", "picture"))
+        for item in items:
+            values = torch.from_numpy(np.load(self.wanted.out / f"{item.name}{array}"))
+            with placed(self.wanted.out / f"{item.name}{shown}") as path:
+                write_image(path, self.task.coloured(values[None], limits)[0])
