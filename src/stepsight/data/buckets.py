@@ -28,26 +28,24 @@ def parse_size(text: str, where: str) -> Size:
 def cut(
     stream: Stream, native: Sequence[Size], buckets: Sequence[Size], least: float
 ) -> list[Stream]:
-    """One stream per bucket, weighted by its samples.
+    """One stream per bucket that the stream has samples for, weighted by them.
 
     native: height and width of every sample of the source. least: the smallest weight a bucket may
     have; the samples of smaller ones join the bucket that is then nearest.
     """
-    shapes = _log_aspects(native)
+    shapes, own = _log_aspects(native), stream.indices()
     kept = sorted(set(buckets))
     while True:
         nearest = np.abs(shapes[:, None] - _log_aspects(kept)).argmin(axis=1)
-        counts = np.bincount(nearest, minlength=len(kept))
+        counts = np.bincount(nearest[own], minlength=len(kept))
         smallest = int(counts.argmin())
-        if len(kept) == 1 or stream.weight * counts[smallest] >= least * len(shapes):
+        if len(kept) == 1 or stream.weight * counts[smallest] >= least * len(own):
             break
         del kept[smallest]
     return [
         replace(
-            stream,
-            weight=stream.weight * int(count) / len(shapes),
-            length=int(count),
-            groups=_members(stream, nearest == number),
+            stream.only(nearest == number),
+            weight=stream.weight * int(count) / len(own),
             size=size,
         )
         for number, (size, count) in enumerate(zip(kept, counts))
@@ -57,10 +55,3 @@ def cut(
 def _log_aspects(sizes: Sequence[Size]) -> np.ndarray:
     height, width = np.asarray(sizes, float).T
     return np.log(width / height)
-
-
-def _members(stream: Stream, inside: np.ndarray) -> list[np.ndarray]:
-    """The groups of a stream, each without the samples that are not `inside`."""
-    groups = stream.groups or [range(stream.length)]
-    groups = [np.asarray(group)[inside[np.asarray(group)]] for group in groups]
-    return [group for group in groups if len(group)]

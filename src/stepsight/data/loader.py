@@ -53,6 +53,7 @@ class Request:
     indices: tuple[int, ...]
     mirrored: tuple[bool, ...]
     numbers: tuple[int, ...]  # of the images in the run: they seed the augmentation
+    tasks: tuple[str, ...] = ()  # that learn from the batch
 
     @classmethod
     def of(cls, draw: Draw, step: int, rows: range) -> Self:
@@ -63,6 +64,7 @@ class Request:
             tuple(draw.indices[row] for row in rows),
             tuple(draw.mirrored[row] for row in rows),
             tuple(step * len(draw.indices) + row for row in rows),
+            draw.stream.tasks,
         )
 
 
@@ -93,7 +95,7 @@ class Reader(Dataset[Answer]):
     ) -> None:
         self.sources, self.settings = sources, settings
         self.seed, self.flip = seed, flip
-        self._replace = {(stream.source, stream.size): stream for stream in replace}
+        self._replace = {(one.source, one.size, one.tasks): one for one in replace}
 
     def __getitem__(self, request: Request) -> Answer:
         bad: dict[int, UserError] = {}
@@ -120,7 +122,7 @@ class Reader(Dataset[Answer]):
     ) -> Sample:
         """Sample `index`, or the first of its replacements that can be read."""
         source, error = self.sources[request.source], None
-        stream = self._replace.get((request.source, request.size))
+        stream = self._replace.get((request.source, request.size, request.tasks))
         others = stream.replacements(self.seed, number) if stream else ()
         for other in chain([index], others):
             try:

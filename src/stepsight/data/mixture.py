@@ -1,7 +1,8 @@
 """Which samples make batch number s: a pure function of (seed, s), the same on every process.
 
-A batch is of one stream: a source (or a bucket of it: its samples of about one shape), and the
-tasks whose truth its samples have, all of which learn from every sample. Streams share blocks of
+A batch is of one stream: a source (or a part of it: its samples that have truth for the same tasks,
+or a bucket, those of about one shape), and the tasks whose truth its samples have, all of which
+learn from every sample. Streams share blocks of
 `BLOCK` batches by their weights; within a block their order is shuffled. Each stream walks through
 its source in a fresh permutation every epoch, so nothing is lost or repeated within one. Where
 samples lie in groups (the tars of a sharded source), the groups are shuffled and then the samples
@@ -13,7 +14,7 @@ before the later samples are made.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -35,7 +36,8 @@ class Stream:
     tasks: tuple[str, ...]
     source: str
     weight: float
-    length: int  # samples in the source, or in this bucket of it
+    length: int  # samples in the source, or in this part of it: those with truth for the tasks, or
+    # a bucket
     independent: bool = False  # samples are independent of their index
     groups: Sequence[Sequence[int] | np.ndarray] = field(default=(), compare=False, repr=False)
     """Indices of samples that lie in one file; without groups, all from 0 to `length`."""
@@ -52,6 +54,17 @@ class Stream:
     def label(self) -> str:
         """Its tasks in a word."""
         return "+".join(self.tasks)
+
+    def indices(self) -> np.ndarray:
+        """The numbers of its samples in the source."""
+        groups = [np.asarray(group) for group in self.groups]
+        return np.concatenate(groups) if groups else np.arange(self.length)
+
+    def only(self, inside: np.ndarray) -> Stream:
+        """The stream without the samples that are not `inside`, bools by number."""
+        groups = [np.asarray(group) for group in self.groups or [range(self.length)]]
+        kept = [part for group in groups if len(part := group[inside[group]])]
+        return replace(self, groups=kept, length=sum(map(len, kept)))
 
     def replacements(self, seed: int, number: int) -> Iterator[int]:
         """The samples to try in turn where that of image `number` cannot be read: a function of

@@ -70,8 +70,14 @@ class Part:
 
 
 def truths_of(source: Source) -> Sequence[frozenset[str]]:
-    """The quantities that each sample of a source has, its `truths`; (): all have all of them."""
+    """The quantities that each sample of a source has, its `truths`; () unless they differ: then
+    all have all of the source's."""
     return getattr(source, "truths", ())
+
+
+def notes_of(source: Source) -> Sequence[str]:
+    """Sentences on what a source lacks or leaves out, and is no fault: its `notes`."""
+    return getattr(source, "notes", ())
 
 
 def having(source: Source, needs: frozenset[str]) -> Source | None:

@@ -9,7 +9,7 @@ from stepsight.averages import HEAVY, Weights, start_share
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.config import FileSettings, SourceSettings
-from stepsight.data.table import Source, open_source
+from stepsight.data.table import Source, having, open_source
 from stepsight.errors import UserError
 from stepsight.evaluation.jobs import protocols_of
 from stepsight.evaluation.kept import Kept
@@ -61,13 +61,13 @@ def pick_sources(
     chosen: Mapping[str, Sequence[Protocol]] | None = None,
 ) -> dict[str, Source]:
     """For each task (all, or those asked for) the first source that holds the truth which its
-    protocols (`chosen`, by task) need."""
+    protocols (`chosen`, by task) need, and of it the samples that have it."""
     picked = {}
     for task in tasks or pipeline.tasks:
         needs = truth_needed(pipeline, task, chosen or {})
-        fitting = [source for source in sources.values() if needs <= source.quantities]
-        if fitting:
-            picked[task] = fitting[0]
+        fitting = (having(source, needs) for source in sources.values())
+        if first := next((part for part in fitting if part is not None), None):
+            picked[task] = first
         elif tasks:
             raise UserError(
                 f"task {task} needs {' and '.join(sorted(needs))}; {', '.join(sources)} has none. "

@@ -26,7 +26,7 @@ from stepsight.data.collate import collate
 from stepsight.data.loader import Loader, Reader, Request
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.scenes.source import Scenes
-from stepsight.data.table import Readable, Source
+from stepsight.data.table import Part, Readable, Source, having, notes_of, truths_of
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec
 from stepsight.report.console import Console
@@ -139,14 +139,18 @@ class Feed:
         distributed.barrier()
         self._filled[name] = upto
 
-    def leading(self, name: str, count: int) -> Source:
-        """The first `count` samples of a source that are at hand, as far as they can be read."""
-        store, source = self.stores.get(name), self._sources[name]
+    def leading(self, name: str, count: int, needs: frozenset[str]) -> Source:
+        """The first `count` samples of a source that are at hand and have the truth `needs`, as far
+        as they can be read."""
+        store = self.stores.get(name)
+        source = having(store if isinstance(store, Bank) else self._sources[name], needs)
+        assert source is not None, "a task is matched with what has its truth"
         count = min(count, len(source))
         if isinstance(store, Bank):
-            self.fill(name, count)
-            return Readable(store, self.bad, count)
-        self._console.note(f"reads {count} samples of {name} for the trivial predictors")
+            last = source.indices[count - 1] if isinstance(source, Part) else count - 1
+            self.fill(name, last + 1)
+        else:
+            self._console.note(f"reads {count} samples of {name} for the trivial predictors")
         return Readable(source, self.bad, count)
 
     def close(self) -> None:
@@ -206,6 +210,11 @@ def open_latents(
     caches, config = {}, spec.config
     for name in sorted({stream.source for stream in spec.streams}):
         folder, source = Path(config.training.latents) / name, spec.sources[name]
+        if truths_of(source):
+            raise UserError(
+                f"training.latents keeps every truth of every picture, and data.{name} has not all "
+                f"({'; '.join(notes_of(source))}). Leave training.latents empty."
+            )
         if present and not folder.exists():
             continue
         names = [task for stream in spec.streams if stream.source == name for task in stream.tasks]

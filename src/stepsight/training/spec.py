@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
+
+import numpy as np
 
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
 from stepsight.data.buckets import cut, parse_size
 from stepsight.data.config import FileSettings, ScenesSettings
 from stepsight.data.mixture import BLOCK, Stream
-from stepsight.data.table import Source
+from stepsight.data.table import Source, notes_of, truths_of
 from stepsight.errors import UserError
 from stepsight.evaluation.sources import open_sources
 from stepsight.tasks.base import Task
 from stepsight.tasks.table import build_tasks
 
 Size = tuple[int, int]  # height, width
+ROUNDING = 1.001  # so that the least weight is not just under the least
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class RunSpec:
         quantities = frozenset(task.target_field for task in tasks.values())
         sources = open_sources(config, quantities, "train")
         held = open_sources(config, quantities, "eval")
-        match(tasks, held, config)
-        streams = _cut(match(tasks, sources, config), sources, config)
+        match(tasks, held, config, "evaluation")
+        streams = match(tasks, sources, config)
+        refuse_idle(tasks, sources, streams, config)
+        streams = _cut(streams, sources, config)
         return cls(config, folder, tasks, sources, streams, held, past, parent)
 
     @property
@@ -73,9 +78,13 @@ class RunSpec:
 
 
 def match(
-    tasks: Mapping[str, Task], sources: Mapping[str, Source], config: RunConfig
+    tasks: Mapping[str, Task],
+    sources: Mapping[str, Source],
+    config: RunConfig,
+    of: str = "training",
 ) -> list[Stream]:
-    """Every source with the tasks whose truth it holds.
+    """Every source with the tasks whose truth it holds; one whose samples have truth for different
+    tasks in as many streams.
 
     The weight of a task is shared by its sources by their own; a source is drawn by the sum over
     its tasks.
@@ -84,9 +93,11 @@ def match(
     for name, task in tasks.items():
         fitting = [key for key, source in sources.items() if task.target_field in source.quantities]
         if not fitting:
+            notes = "".join(f"; {note}" for one in sources.values() for note in notes_of(one))
             raise UserError(
-                f"task {name} needs {task.target_field}; no source of this run has it "
-                f"({', '.join(sources)}). Add a source under data, or drop the task."
+                f"task {name} needs {task.target_field}; no source of this run has it for {of} "
+                f"({', '.join(sources)}{notes}). Add a source under data, or drop the task: "
+                f"--tasks.{name} none."
             )
         share = sum(config.data[key].weight for key in fitting)
         if not task.weight * share:
@@ -96,7 +107,28 @@ def match(
             )
         for key in fitting:
             weights.setdefault(key, {})[name] = task.weight * config.data[key].weight / share
-    return [_stream(sources[key], key, by_task, config) for key, by_task in weights.items()]
+    streams = [_stream(sources[key], key, by_task, config) for key, by_task in weights.items()]
+    least = sum(stream.weight for stream in streams) / BLOCK
+    return [part for one in streams for part in _by_truths(one, tasks, sources[one.source], least)]
+
+
+def refuse_idle(
+    tasks: Mapping[str, Task],
+    sources: Mapping[str, Source],
+    streams: Sequence[Stream],
+    config: RunConfig,
+) -> None:
+    """Raise UserError for a source that is to be trained on and has no truth for any task."""
+    drawn = {stream.source for stream in streams}
+    for name, source in sources.items():
+        if name not in drawn and config.data[name].weight:
+            has = f"has {', '.join(sorted(source.quantities))}" if source.quantities else "no truth"
+            notes = "".join(f"; {note}" for note in notes_of(source))
+            raise UserError(
+                f"data.{name} would give no images: it {has} for the tasks {', '.join(tasks)} of "
+                f"this run{notes}. Add a task that learns from it, or leave it out: "
+                f"--data.{name} none."
+            )
 
 
 def _stream(source: Source, name: str, weights: Mapping[str, float], config: RunConfig) -> Stream:
@@ -105,6 +137,35 @@ def _stream(source: Source, name: str, weights: Mapping[str, float], config: Run
     tasks = tuple(task for task, weight in weights.items() if weight > 0) or tuple(weights)
     shares = tuple(weights[task] for task in tasks)
     return Stream(tasks, name, sum(shares), len(source), independent, groups, shares=shares)
+
+
+def _by_truths(
+    stream: Stream, tasks: Mapping[str, Task], source: Source, least: float
+) -> list[Stream]:
+    """The streams of a source's samples by the tasks whose truth they have, each with its share of
+    the weight of these tasks and at least `least`."""
+    truths, groups = truths_of(source), dict[tuple[str, ...], list[int]]()
+    for index, held in enumerate(truths):
+        served = tuple(task for task in stream.tasks if tasks[task].target_field in held)
+        groups.setdefault(served, []).append(index)
+    groups.pop((), None)
+    if not groups or len(groups.get(stream.tasks, ())) == stream.length:
+        return [stream]
+    counts = {
+        task: sum(len(part) for served, part in groups.items() if task in served)
+        for task in stream.tasks
+    }
+    parts = []
+    for served, part in sorted(groups.items()):
+        inside = np.zeros(stream.length, bool)
+        inside[part] = True
+        shares = tuple(
+            stream.weight * stream.share(task) * len(part) / counts[task] for task in served
+        )
+        weight = max(sum(shares), least * BLOCK / (BLOCK - len(groups)) * ROUNDING)
+        part_of = replace(stream.only(inside), tasks=served, shares=shares)
+        parts.append(replace(part_of, weight=weight if sum(shares) else 0.0))
+    return parts
 
 
 def first_sources(streams: Sequence[Stream]) -> dict[str, str]:

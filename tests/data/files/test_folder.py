@@ -210,10 +210,15 @@ def test_what_is_not_asked_for_is_not_read(pictures):
 
 def test_missing_and_doubled_files(pictures):
     root = pictures("a", "b")
-    write_npy(root / "depth/a.npy", METRES)
-    with pytest.raises(UserError, match="depth/b.png is missing"):
+    write_npy(root / "depth/c.npy", METRES)
+    with pytest.raises(UserError, match=r"depth: none of its 1 files \(c.npy\) has the name of a"):
         open_folder(root)
-    assert len(open_folder(root, quantities={"labels"})) == 2
+    write_npy(root / "depth/a.npy", METRES)
+    source = open_folder(root)
+    assert source.truths == ({"depth"}, frozenset()) and source[1].depth is None
+    unpaired, counted = source.notes
+    assert unpaired.endswith("depth: 1 of 2 files have no picture, such as c.npy")
+    assert counted == "depth: 1 of 2 pictures"
     (root / "images/a.jpg").write_bytes(b"")
     with pytest.raises(DataFormatError, match="a.png: .*a.jpg has the same name"):
         open_folder(root)

@@ -40,8 +40,8 @@ def test_lists(listing):
     source = open_folder(root, list="mine.jsonl")
     assert [sample.key for sample in source] == ["images/a", "again"]
     assert source.quantities == {"depth"} and source[1].depth[0].tolist() == METRES.tolist()
-    assert source[0].second is not None and source[1].second is None
-    assert open_folder(listing(A, B), list="mine.jsonl").quantities == frozenset()
+    assert source[0].second is None  # without flow nobody looks at it
+    assert open_folder(listing(A, B), list="mine.jsonl").truths == ({"depth"}, frozenset())
 
 
 def test_lists_with_splits(listing):

@@ -12,7 +12,7 @@ from stepsight.data.bad import BadItems
 from stepsight.data.cache.rows import pack, row_dtype, unpack
 from stepsight.data.cache.store import Store
 from stepsight.data.resize import resize_sample
-from stepsight.data.table import Source, first_readable, read_samples
+from stepsight.data.table import Part, Source, first_readable, read_samples, truths_of
 from stepsight.errors import UserError
 from stepsight.types import Sample
 
@@ -32,10 +32,14 @@ class Bank:
         self.source, self.folder, self.fingerprint = source, Path(folder), fingerprint
         self.name, self.classes = source.name, source.classes
         self.quantities, self.size = source.quantities, source.size
+        self.truths = truths_of(source)
         made_of = {"source": source.name, "size": list(source.size), "fingerprint": fingerprint}
 
         def row_type() -> np.dtype:
-            return row_dtype(resize_sample(first_readable(source), source.size))
+            kinds = dict.fromkeys(self.truths)  # of samples, by what they have
+            parts = [Part(source, [i for i, t in enumerate(self.truths) if t == k]) for k in kinds]
+            firsts = [resize_sample(first_readable(one), source.size) for one in parts or [source]]
+            return row_dtype(*firsts)
 
         self.store = Store(self.folder, "bank", made_of, count, row_type)
 

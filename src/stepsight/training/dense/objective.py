@@ -17,7 +17,7 @@ from stepsight.coding import Layout, build_network, check_sizes
 from stepsight.config import RunConfig
 from stepsight.conversion.adapt import adapt
 from stepsight.data.mixture import Draw, Mixture, Stream
-from stepsight.data.table import Source
+from stepsight.data.table import Source, truths_of
 from stepsight.errors import UserError, command
 from stepsight.evaluation.bounds import STATISTICS_IMAGES, statistics
 from stepsight.evaluation.evaluate import evaluate
@@ -198,5 +198,8 @@ def _statistics(spec: RunSpec, feed: Feed) -> dict[str, Tensor]:
     first, sums = first_sources(feed.mixture.streams), dict[str, Tensor]()
     for name in sorted(set(first.values())):
         tasks = {key: task for key, task in spec.tasks.items() if first[key] == name}
-        sums |= statistics(tasks, feed.leading(name, STATISTICS_IMAGES))
+        alike = not truths_of(spec.sources[name])  # then one reading serves all of its tasks
+        for some in [tasks] if alike else [{key: task} for key, task in tasks.items()]:
+            needs = frozenset(task.target_field for task in some.values())
+            sums |= statistics(some, feed.leading(name, STATISTICS_IMAGES, needs))
     return sums

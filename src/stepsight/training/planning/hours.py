@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stepsight.config import RunConfig
+from stepsight.data.table import having
 from stepsight.evaluation.records import picture_flops
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.tasks.base import Task
@@ -100,8 +101,8 @@ def per_picture(config: RunConfig, work: Workload, spec: RunSpec | None) -> floa
 def _held(spec: RunSpec | None, task: Task) -> int | None:
     """Images that a task is scored on."""
     held = {} if spec is None else spec.held
-    fitting = [source for source in held.values() if task.target_field in source.quantities]
-    return len(fitting[0]) if fitting else None
+    fitting = (having(source, frozenset({task.target_field})) for source in held.values())
+    return next((len(part) for part in fitting if part is not None), None)
 
 
 def _limited(asked: int, there: int | None) -> int:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from stepsight import checkpoint, distributed
 from stepsight.checkpoint import Checkpoint, CheckpointError
 from stepsight.data.mixture import Draw, Mixture, Stream
+from stepsight.data.table import having
 from stepsight.errors import UserError, command
 from stepsight.execution.noise import normal
 from stepsight.measures import number
@@ -40,7 +41,7 @@ from stepsight.training.folder import RunWriter
 from stepsight.training.planning.dry_run import describe
 from stepsight.training.planning.workload import target_pictures
 from stepsight.training.progress import Progress
-from stepsight.training.spec import RunSpec, match, streamed
+from stepsight.training.spec import RunSpec, streamed
 from stepsight.training.vae.reconstruction import encode_passes, reconstruction, reconstruction_grid
 
 EDGES = 0.1
@@ -56,9 +57,12 @@ class VaeObjective:
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         self.config, self.tasks, self.device = spec.config, spec.tasks, device
-        streams = match(spec.tasks, spec.held, spec.config)
-        pairs = [(task, stream.source) for stream in streams for task in stream.tasks]
-        self.held = [(spec.tasks[task], spec.held[source]) for task, source in pairs]
+        self.held = [
+            (task, held)
+            for source in spec.held.values()
+            for task in spec.tasks.values()
+            if (held := having(source, frozenset({task.target_field}))) is not None
+        ]
         torch.manual_seed(spec.config.training.seed)  # the initial weights
         self.net: Any = build_vae(spec.config.model.name)
         self.net.to(device, memory_format=torch.channels_last)
