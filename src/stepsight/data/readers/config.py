@@ -101,6 +101,66 @@ class DiodeSettings(FileSettings, name="diode", module="depth.diode"):
     eval_split: str = "val"
 
 
+class IbimsSettings(FileSettings, name="ibims", module="depth.ibims"):
+    """iBims-1: rooms with laser depth, .mat."""
+
+    split: str = "all"
+    eval_split: str = "all"
+
+
+class DdadSettings(FileSettings, name="ddad", module="depth.ddad"):
+    """DDAD: driving with laser points laid over the pictures."""
+
+    camera: Literal["01", "05", "06", "07", "08", "09", "all"] = "01"  # whose frames; 01: front
+
+
+class SunRgbdSettings(FileSettings, name="sunrgbd", module="depth.sunrgbd"):
+    """SUN RGB-D: rooms by four depth cameras, 16-bit depth with rotated bits."""
+
+    eval_split: str = "test"
+    depth: Literal["filled", "raw"] = "filled"  # holes filled from other frames, or as measured
+
+
+class TumRgbdSettings(FileSettings, name="tum", module="depth.tum"):
+    """TUM RGB-D: Kinect sequences, pictures and depth paired by time."""
+
+    split: str = "all"
+    eval_split: str = "all"
+
+
+class ArkitScenesSettings(FileSettings, name="arkitscenes", module="depth.arkitscenes"):
+    """ARKitScenes: rooms filmed with an iPad."""
+
+    depth: Literal["highres", "lowres"] = "highres"  # of a scanner, or of the iPad
+
+
+class DsineNyuSettings(FileSettings, name="dsine_nyuv2", module="dsine"):
+    """Normals of NYUv2, in DSINE's evaluation folder."""
+
+    eval_split: str = "test"
+
+
+class DsineScanNetSettings(FileSettings, name="dsine_scannet", module="dsine"):
+    """Normals of 300 ScanNet frames, in DSINE's evaluation folder."""
+
+    split: str = "test"
+    eval_split: str = "test"
+
+
+class DsineIbimsSettings(FileSettings, name="dsine_ibims", module="dsine"):
+    """Normals of iBims-1, in DSINE's evaluation folder."""
+
+    split: str = "all"
+    eval_split: str = "all"
+
+
+class DsineSintelSettings(FileSettings, name="dsine_sintel", module="dsine"):
+    """Normals of MPI-Sintel, in DSINE's evaluation folder."""
+
+    split: str = "all"
+    eval_split: str = "all"
+
+
 class SintelSettings(FileSettings, name="sintel", module="flow.sintel"):
     """MPI-Sintel: flow with occlusions; depth where its archive is there."""
 
@@ -160,6 +220,14 @@ class SpringSettings(FileSettings, name="spring", module="flow.spring"):
     camera: Literal["left", "right", "both"] = "left"  # whose frames
     direction: Literal["FW", "BW", "both"] = "FW"  # of the flow, in time
     eval_split: str = "train"
+
+
+class TartanAirSettings(FileSettings, name="tartanair", module="flow.tartanair"):
+    """TartanAir, first and second version: rendered flights, depth and flow."""
+
+    camera: Literal["left", "right", "both"] = "left"  # whose frames; only the left has flow
+    split: str = "all"
+    eval_split: str = "hard"
 
 
 class Pix2GestaltSettings(FileSettings, name="pix2gestalt", module="masks.pix2gestalt"):
