@@ -65,6 +65,10 @@ pq@b8568e78
 coco-panoptic@c284d8b4
 normals-angle@9e02e031
 dsine@c1d91753
+dsine-nyuv2@4264af0a
+dsine-scannet@4682ec89
+dsine-ibims@4c9ff32b
+dsine-sintel@2e17d557
 image-energy@85811561
 """
 
