@@ -19,6 +19,7 @@ def test_predict_writes_what_the_pipeline_answers(run, picture, tmp_path, capsys
     arguments = ["predict", image, "--checkpoint", run, "--out", out, "--nfe", 2, "--members", 3]
     assert main.main([str(one) for one in arguments]) == 0
     names = {"frame.v1-depth.png", "frame.v1-depth.npy", "frame.v1-depth-uncertainty.npy"}
+    names |= {"manifest.json", "predicted.jsonl"}
     assert {path.name for path in out.iterdir()} == names
     assert "frame.v1-depth.png" in capsys.readouterr().out
     live = DensePipeline.from_pretrained(run)(image, "depth", nfe=2, members=3, key=image.name)
@@ -27,7 +28,7 @@ def test_predict_writes_what_the_pipeline_answers(run, picture, tmp_path, capsys
     assert values.shape == (1, 19, 30)
     np.testing.assert_array_equal(values, live.values[0].numpy())
     spread = np.load(out / "frame.v1-depth-uncertainty.npy")
-    np.testing.assert_array_equal(spread, live.uncertainty[0, 0].numpy())
+    np.testing.assert_array_equal(spread, live.uncertainty[0].numpy())
     shown = read_image(out / "frame.v1-depth.png")
     np.testing.assert_array_equal(shown, live.picture[0].numpy())
 
@@ -37,7 +38,7 @@ def test_predict_keeps_pictures_apart_and_leaves_out_what_one_member_cannot_say(
     flags = ["--checkpoint", str(run), "--out", "o", "--nfe", "1", "--members", "1"]
     assert main.main(["predict", *images, *flags]) == 0
     out = run.parent / "o"
-    assert {path.name for path in out.glob("*")} == {
+    assert {path.name for path in out.glob("f.*")} == {
         f"f.{i}-depth.{kind}" for i in ("01", "002") for kind in ("png", "npy")
     }
     first, second = (np.load(out / f"f.{i}-depth.npy") for i in ("01", "002"))

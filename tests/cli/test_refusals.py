@@ -166,18 +166,17 @@ def test_pictures_that_cannot_be_read_are_refused(run, picture, refused):
     broken.write_text("not a picture")
     assert "broken.png" in refused(main.main, *predict(run, broken))
     assert "gone.png: no such picture" in refused(main.main, *predict(run, "gone.png"))
-    deep = picture("deep.png")
-    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(deep)
-    assert "16-bit" in refused(main.main, *predict(run, deep))
+    address = "https://example.org/a.png"
+    assert f"{address}: an address" in refused(main.main, *predict(run, address))
 
 
-def test_pictures_whose_results_would_meet_are_refused(run, picture, refused, tmp_path):
-    (tmp_path / "b").mkdir()
-    one, other = picture("a.png"), picture("b/a.png")
-    assert "same name" in refused(main.main, *predict(run, one, other))
+def test_pictures_whose_results_would_meet_are_refused(run, picture, refused):
+    one, other = picture("a.png"), picture("a.ppm")
+    assert "overwrite each other" in refused(main.main, *predict(run, one, other))
     both = (one, picture("c.png"))
     for flag in ("--second", "--mask"):
-        assert "one at a time" in refused(main.main, *predict(run, *both, flag, one))
+        said = refused(main.main, *predict(run, *both, flag, one))
+        assert "one file belongs to one picture" in said
 
 
 def test_a_second_image_of_another_size_is_refused(run, picture, refused):

@@ -1,4 +1,4 @@
-"""`stepsight predict`: depth, flow, masks, classes or normals of any picture of any size."""
+"""`stepsight predict`: depth, flow, masks, classes or normals of any pictures and films."""
 
 from __future__ import annotations
 
@@ -6,42 +6,54 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
-from stepsight import signals
-from stepsight.cli.entry import at_least, given_by, output_folder, parse
+from stepsight.cli.entry import at_least, given_by, going_on, output_folder, parse
 from stepsight.cli.sampling import check_sampling, check_setting, times
 from stepsight.data.bad import QUARANTINE, BadItems
-from stepsight.errors import UserError, command
+from stepsight.errors import UserError, printable
 from stepsight.execution.config import Precision
 from stepsight.pipeline.config import Which
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
+    from stepsight.predicting.gathering import Item
+    from stepsight.predicting.run import Outcome
+    from stepsight.predicting.wanted import Limits
 
 # What a budget sets; the first seven are settings of the sampler.
 BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views", "guidance")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm")  # of the pictures in a folder
-BUDGETED += ("nfe", "members", "times", "merge")
+BUDGETED += ("nfe", "members", "times", "merge", "size")
+PASSED = ("class_id", "size", "temperature", "views", "tolerance", "seed")  # to each call
+NAMED = 20  # pictures that were skipped and are named at the end
 
 
 @dataclass(frozen=True)
 class Args:
-    """Depth, flow, masks, classes or normals of pictures of any size."""
+    """Depth, flow, masks, classes or normals of pictures and films of any size. Answers lie
+    upright, as pictures are seen, in a tree that mirrors theirs. The same command again goes on
+    where it was stopped. Exit status 0: all are answered; 1: some were skipped; 2: it stopped."""
 
-    # your pictures, or folders of them
-    images: Positional[Annotated[tuple[Path, ...], arg(metavar="IMAGE...")]]
+    # pictures, films, folders of them, 'patterns/**/*.jpg', or lists: .txt of one path a line, or
+    # .jsonl of objects with image (and second, modal, key)
+    paths: Positional[Annotated[tuple[str, ...], arg(metavar="PATH...")]]
     checkpoint: str  # run folder or step folder
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
+    device: str = "auto"  # cuda, mps, cpu, ...; auto: the fastest that is there
     precision: Precision = "auto"  # of the network; auto: as the run was trained, on this device
     # sizes, clipping and merging of checkpoints from elsewhere: their authors', or ours
     profile: Which = "published"
     task: str = "depth"  # one that the checkpoint has
-    second: Path | None = None  # the next frame (flow)
-    mask: Path | None = None  # mask of the visible part, white on black (amodal)
+    # the next frame (flow), or a folder of them, called as the pictures; default: the next one in a
+    # folder of frames, by name
+    second: str | None = None
+    mask: str | None = None  # mask of the visible part (amodal), or a folder of them, likewise
     class_id: int | Literal["null"] | None = None  # what to generate (image); null: of no class
+    size: int | None = None  # pixels of the longer side at work; default: the area of training
+    tile: int | None = None  # answer large pictures in parts of so many pixels, blended
+    batch: int = 8  # pictures at a time, the most
     nfe: int | None = None  # model calls per member; default: the run's
     members: int | None = None  # answers that are merged; default: the run's
     sampler: str | None = None  # ddim, euler, heun, dpmpp_2m, ...; default: the run's
@@ -60,9 +72,17 @@ class Args:
     budget: str | None = None
     sweep: str | None = None  # sweep.csv for --budget; default: the run's
     seed: int = 0  # of the noise
-    on_bad: Literal["stop", "skip"] = "stop"  # at a picture that cannot be read
-    bad_cap: float = 0.01  # share of the pictures that may be skipped
-    out: Path = Path("predictions")  # folder for PNG and .npy
+    on_bad: Literal["stop", "skip"] = "stop"  # at a picture that cannot be read or answered
+    bad_cap: float = 1.0  # share of the pictures that may be skipped, each answer being its own
+    out: Path = Path("predictions")  # folder for the answers
+    # what is written of each, as npy,picture: npy, picture (PNG in colours), png16 (16-bit PNG),
+    # exr, flo, ply (points), mp4 (of films); default: npy and picture, of films npy and mp4
+    save: str | None = None
+    # LOW,HIGH of the colours, or common: one range for all pictures; default: each picture's own,
+    # and one for all frames of a film
+    range: str | None = None
+    fov: float | None = None  # horizontal field of view for ply, degrees; default: of the EXIF data
+    intrinsics: str | None = None  # FX,FY,CX,CY of the camera for ply in pixels, in place of it
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Asked:
@@ -78,100 +98,79 @@ class Asked(NamedTuple):
 
 def run(given: Asked) -> int:
     args = given.args
-    pictures = _pictures(args.images)
-    for path in filter(None, (args.second, args.mask)):
-        if not path.is_file():
-            raise UserError(f"{path}: no such picture.")
-    if len(pictures) > 1 and (args.second or args.mask):
-        raise UserError("--second and --mask belong to one picture: give one at a time.")
-    if len({path.stem for path in pictures}) < len(pictures):
-        raise UserError(
-            "two pictures have the same name: their results would overwrite each other."
-        )
-    for flag, least in {"nfe": 1, "members": 1, "tolerance": 0}.items():
-        at_least(least, f"--{flag}", getattr(args, flag))
-    with signals.caught():
-        left = _predict(args, pictures)
-        if left:
-            words = zip(["", *given.arguments], given.arguments)  # each with the one before it
-            flags = [b for a, b in words if a.startswith("--") or Path(b) not in args.images]
-            raise signals.Preempted(
-                f"{signals.requested()}: {len(pictures) - len(left)} of {len(pictures)} pictures "
-                f"are predicted, in {args.out}. Go on with `{command('predict', *flags, *left)}`."
-            )
-    return 0
+    least = {"nfe": 1, "members": 1, "tolerance": 0, "size": 1, "tile": 1, "batch": 1, "fov": 1}
+    for flag, value in least.items():
+        at_least(value, f"--{flag}", getattr(args, flag))
+    limits = None
+    if args.range is not None:
+        limits = "common" if args.range == "common" else _range(args.range)
+    out = output_folder(args.out)
+    with going_on("predict", given.arguments):
+        outcome = _predict(args, limits, out)
+    total = outcome.answered + outcome.before + len(outcome.skipped)
+    there = f" ({outcome.before} of them before)" if outcome.before else ""
+    print(f"{outcome.answered + outcome.before} of {total} answered in {out}{there}")
+    if not outcome.skipped:
+        return 0
+    print(f"{len(outcome.skipped)} of {total} pictures skipped: see {out / QUARANTINE}")
+    for path, why in [*outcome.skipped.items()][:NAMED]:
+        print(f"  {printable(path)}: {why.removeprefix(path).removeprefix(': ')}")
+    if len(outcome.skipped) > NAMED:
+        print(f"  and {len(outcome.skipped) - NAMED} more")
+    return 1
 
 
-def _pictures(named: Sequence[Path]) -> list[Path]:
-    """The pictures named, and those in the folders named, in order of their names. Raises UserError
-    where there are none."""
-    if not named:
-        raise UserError("name the pictures to predict from.")
-    found: list[Path] = []
-    for path in named:
-        inside = [path] if path.is_file() else sorted(path.glob("*"))
-        inside = [one for one in inside if one == path or one.suffix.lower() in SUFFIXES]
-        if not inside:
-            raise UserError(f"{path}: no such picture, nor a folder of {', '.join(SUFFIXES)}.")
-        found += inside
-    return found
+def _range(text: str) -> tuple[float, float]:
+    low, high, *more = [*_numbers("--range", text), 0.0, 0.0]
+    if len(more) != 2 or not low < high:
+        raise UserError(f"--range {text}: give two rising numbers such as 0.5,20, or common.")
+    return low, high
 
 
-def _predict(args: Args, pictures: Sequence[Path]) -> list[Path]:
-    """Predict; returns the pictures that are left to do when this program is asked to end."""
-    import numpy as np
-    from einops import rearrange
+def _numbers(flag: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{flag} {text}: give numbers separated by commas.") from error
 
+
+def _items(args: Args) -> list[Item]:
+    from stepsight.predicting.gathering import gather, with_other
+
+    items = gather(args.paths)
+    items = with_other(items, "second", args.second) if args.second else items
+    return with_other(items, "mask", args.mask) if args.mask else items
+
+
+def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -> Outcome:
     from stepsight import checkpoint
-    from stepsight.data.decoding.images import read_image, write_image
     from stepsight.evaluation.sources import remark
     from stepsight.pipeline.dense import DensePipeline
+    from stepsight.predicting.gathering import consecutive
+    from stepsight.predicting.run import predict_all
+    from stepsight.predicting.wanted import Wanted
+    from stepsight.report.console import Console
 
-    out = output_folder(args.out)
+    items = _items(args)
     opened = DensePipeline.from_pretrained(
-        args.checkpoint, "auto", None, args.weights, args.precision, args.profile
+        args.checkpoint, args.device, None, args.weights, args.precision, args.profile
     )
     pipeline, nfe, members = _sampling(opened, args)
+    if "second" in pipeline.task(args.task).required_inputs:
+        items = consecutive(items)
+    how: dict[str, Any] = {"nfe": nfe, "members": members}
+    how |= {name: getattr(args, name) for name in PASSED}
+    parts = {name: getattr(args, name) for name in ("save", "batch", "tile")}
+    given = _numbers("--intrinsics", args.intrinsics) if args.intrinsics else None
+    camera = {"fov": args.fov, "given": given}
+    wanted = Wanted(args.task, items, out, how, limits=limits, camera=camera, **parts)
     (out / QUARANTINE).unlink(missing_ok=True)
-    bad, skipped = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE), list[Path]()
-    for number, path in enumerate(pictures):
-        if signals.requested():
-            return skipped + [*pictures[number:]]
-        try:
-            picture = rearrange(read_image(path), "c h w -> h w c").numpy()
-        except UserError as error:
-            bad.met("pictures", str(path), error, of=len(pictures))
-            skipped.append(path)
-            continue
-        prediction = pipeline(
-            picture,
-            args.task,
-            second=args.second,
-            mask=args.mask,
-            class_id=args.class_id,
-            nfe=nfe,
-            members=members,
-            temperature=args.temperature,
-            views=args.views,
-            tolerance=args.tolerance,
-            seed=args.seed,
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        stem = f"{out / path.stem}-{args.task}"
-        assert prediction.picture is not None
-        write_image(f"{stem}.png", prediction.picture[0].cpu())
-        np.save(f"{stem}.npy", prediction.values[0].cpu().numpy())
-        if prediction.uncertainty is not None:
-            spread = rearrange(prediction.uncertainty, "1 1 h w -> h w").cpu().numpy()
-            np.save(f"{stem}-uncertainty.npy", spread)
-        print(f"{path} -> {stem}.png, {stem}.npy")
-        if not prediction.values.isfinite().all():
-            print(f"warning: {path}: the answer holds NaN or infinity", file=sys.stderr)
+    bad = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE)
+    with Console() as console:
+        outcome = predict_all(pipeline, wanted, bad, console)
     if said := remark(checkpoint.read(args.checkpoint, lazy=True), [], args.weights):
         print(f"warning: {said}", file=sys.stderr)
-    if skipped:
-        print(f"{len(skipped)} of {len(pictures)} pictures skipped: see {out / QUARANTINE}")
-    return []
+    return outcome
 
 
 def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int | None, int | None]:

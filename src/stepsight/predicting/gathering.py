@@ -91,14 +91,20 @@ def with_other(items: Sequence[Item], kind: Literal["second", "mask"], given: st
 
 
 def consecutive(items: Sequence[Item]) -> list[Item]:
-    """Each picture of a folder with the next one as its second frame; the last ones, which have
-    none, are left out. Films, and pictures with a second frame of their own, stay as they are."""
+    """Each picture of a folder with the next one as its second frame, and says so; the last ones,
+    which have none, are left out. Films, and pictures with a second frame, stay as they are."""
     ready = [item for item in items if item.film or item.second]
     folders = defaultdict[Path, list[Item]](list)
     for item in items:
         if not (item.film or item.second):
             folders[_absolute(item.path).parent].append(item)
-    pairs = (pair for frames in folders.values() for pair in pairwise(frames))
+    pairs = [pair for frames in folders.values() for pair in pairwise(frames)]
+    if pairs:
+        (first, second), *_ = pairs
+        print(
+            f"{len(pairs)} pairs of consecutive frames by their names, such as {first.path} and "
+            f"{second.path.name}; the last of each folder has no next one"
+        )
     return ready + [replace(first, second=second.path) for first, second in pairs]
 
 

@@ -12,9 +12,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -53,50 +52,59 @@ def placed(path: Path) -> Iterator[Path]:
         staged.unlink(missing_ok=True)
 
 
-@dataclass
-class Done:
-    """The answers of a task in a folder, under one `digest` of what is asked of the model."""
+class Done(AbstractContextManager["Done"]):
+    """The answers of a task in a folder, to read and add to. asked: what is asked of the model.
 
-    folder: Path
-    task: str
-    digest: str
-    _lines: dict[str, Line]
-    _file: IO[bytes]
+    Nothing is written before the first answer is: then `begin` is called, and the folder is this
+    program's alone until the end. Raises UserError where it holds answers of the task to pictures
+    besides `items` that were asked for otherwise.
+    """
 
-    @classmethod
-    @contextmanager
-    def opened(cls, folder: Path, task: str, asked: Mapping[str, Any]) -> Iterator[Done]:
-        """To read and add to. Raises UserError while another program adds to it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-        with (folder / JOURNAL).open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{folder}: another `predict` is writing there. Wait, or choose another --out."
-                ) from None
-            lines = {
-                line["name"]: line for line in _lines(folder / JOURNAL) if line["task"] == task
-            }
-            yield cls(folder, task, digest, lines, file)
-
-    def refuse_others(self, items: Collection[Item]) -> int:
-        """Remove the answers to `items` that were asked for otherwise, and count them. Raises
-        UserError where there are such answers to other pictures: a folder has one kind."""
+    def __init__(
+        self,
+        folder: Path,
+        task: str,
+        asked: Mapping[str, Any],
+        items: Iterable[Item],
+        begin: Callable[[], None],
+    ) -> None:
+        self.folder, self.task, self._begin = folder, task, begin
+        self.digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        self._lines = {x["name"]: x for x in _lines(folder / JOURNAL) if x["task"] == task}
+        self._others = [line for line in self._lines.values() if line["asked"] != self.digest]
+        self._file: IO[bytes] | None = None
         named = {item.name for item in items}
-        others = [name for name, line in self._lines.items() if line["asked"] != self.digest]
-        others = [name for name in others if self._there(self._lines[name])]
-        if strangers := [name for name in others if name not in named]:
+        others = [x["name"] for x in self._others if x["name"] not in named and self._there(x)]
+        if others:
             raise UserError(
-                f"{self.folder} holds answers of {self.task} to {len(strangers)} other pictures, "
-                f"such as {strangers[0]}, by another checkpoint or setting. Choose another --out, "
-                "or remove it."
+                f"{folder} holds answers of {task} to {len(others)} other pictures, such as "
+                f"{others[0]}, by another checkpoint or setting. Choose another --out, or remove "
+                "that."
             )
-        for name in others:
-            for file in self._lines.pop(name)["files"]:
-                (self.folder / file).unlink(missing_ok=True)
-        return len(others)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def begin(self) -> None:
+        """Before the first file of an answer is written. Raises UserError while another program
+        writes to the folder; answers that were asked for otherwise go."""
+        if self._file:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self.folder / JOURNAL).open("ab")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for line in self._others:
+                for file in line["files"]:
+                    (self.folder / file).unlink(missing_ok=True)
+        except BlockingIOError:
+            raise CannotWrite(
+                f"{self.folder}: another `predict` is writing there. Wait, or choose another --out."
+            ) from None
+        except OSError as error:
+            raise CannotWrite(f"{self.folder}: cannot be written to ({error}).") from error
+        self._begin()
 
     def has(self, item: Item, files: Collection[str], colours: str) -> bool:
         """Whether `item`, as it is now, has these files, painted like this."""
@@ -115,6 +123,7 @@ class Done:
         line = {"task": self.task, "name": item.name, "asked": self.digest, "read": _stamps(item)}
         line |= {"files": files, "limits": limits, "colours": colours}
         self._lines[item.name] = line
+        assert self._file is not None
         self._file.write(b"\n" + json.dumps(line).encode())  # a torn line before it ends here
         self._file.flush()
 

@@ -8,10 +8,11 @@ for itself, so that what is skipped spoils no other. What is done already is not
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from stepsight.data.bad import BadItems
 from stepsight.data.decoding.images import read_image, write_image
 from stepsight.errors import UserError
 from stepsight.evaluation.predictions.dump import write_facts
-from stepsight.evaluation.predictors import sampling_options
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.gathering import Item
 from stepsight.predicting.journal import CannotWrite, Done, placed
@@ -32,10 +32,11 @@ from stepsight.predicting.saving import (
     Finished,
     chosen,
     described,
-    endings,
-    files_of,
+    file_of,
     parts,
 )
+from stepsight.predicting.submissions import SUBMISSIONS
+from stepsight.predicting.wanted import Limits, Wanted, asked_of
 from stepsight.report.console import Console
 from stepsight.tasks.base import Task
 from stepsight.types import Prediction
@@ -43,25 +44,6 @@ from stepsight.types import Prediction
 PIXELS = 1 << 24  # of the pictures of a batch together, at their own sizes
 FEW = 10  # items that each get a line of their own; of more there is a bar
 NOTHING = torch.empty(3, 0, 0, dtype=torch.uint8)
-
-Limits = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for. how: options of `DensePipeline.__call__`. save: formats separated by
-    commas. limits: of the colours; None: each picture's own, but one range a film; "common": one
-    range of all. fov: degrees, see `points.intrinsics`."""
-
-    task: str
-    items: Sequence[Item]
-    out: Path
-    how: Mapping[str, Any] = field(default_factory=dict)
-    save: str | None = None
-    batch: int = 8
-    tile: int | None = None
-    limits: Limits | Literal["common"] | None = None
-    fov: float | None = None
 
 
 class Outcome(NamedTuple):
@@ -92,30 +74,14 @@ def predict_all(
     formats = chosen(wanted.save, task)
     _check(task, wanted, formats)
     asked = asked_of(pipeline, wanted)
-    with Done.opened(wanted.out, task.name, asked) as done:
-        others = done.refuse_others(wanted.items)
-        if others:
-            console.note(f"{others} answers by another checkpoint or setting are made anew")
-        saved = formats or USUAL[any(item.film for item in wanted.items)]
-        write_facts(wanted.out, task.name, {**asked, **described(task, saved)})
+    saved = formats or USUAL[any(item.film for item in wanted.items)]
+    facts = {**asked, **described(task, saved)}
+
+    def begin() -> None:
+        write_facts(wanted.out, task.name, facts)
+
+    with Done(wanted.out, task.name, asked, wanted.items, begin) as done:
         return _Loop(pipeline, wanted, task, formats, done, bad, console).run()
-
-
-def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
-    """What the answers depend on besides the pictures: as the manifest says it, with what
-    `evaluation.predictions` looks for."""
-    task, how = pipeline.task(wanted.task), dict(wanted.how)
-    usual = ("nfe", "members", "temperature", "views")
-    planned = pipeline.setting(task.name, *(how.pop(name, None) for name in usual))
-    used = pipeline.with_setting(planned)
-    facts = {"task": task.name, "crop": "none", "working": how.pop("size", None)}
-    facts |= {"checkpoint": pipeline.name, "weights": pipeline.weights}
-    facts |= {"profile": pipeline.profile.id, "precision": pipeline.precision}
-    facts |= {"sampler": pipeline.diffusion.settings.sampler}
-    facts |= sampling_options(used.diffusion.settings, task)
-    facts |= {"nfe": planned.nfe, "members": planned.members, "tile": wanted.tile}
-    facts["calibration"] = dict(pipeline.fitted.get(task.name) or {})
-    return facts | {name: value for name, value in how.items() if value is not None}
 
 
 def _check(task: Task, wanted: Wanted, formats: Sequence[str]) -> None:
@@ -132,8 +98,21 @@ def _check(task: Task, wanted: Wanted, formats: Sequence[str]) -> None:
         raise UserError(f"--range: a colour of {task.name} means the same in all pictures already.")
     if wanted.limits == "common" and formats and not {"npy", "picture"} <= {*formats}:
         raise UserError("--range common paints the arrays when all are there: save npy,picture.")
+    for name in {*formats} & SUBMISSIONS.keys():
+        _refuse_flattened(name, wanted.items)
     if FILM in formats and not any(item.film for item in wanted.items):
         raise UserError(f"--save {FILM}: films are made of films, and there are pictures alone.")
+
+
+def _refuse_flattened(name: str, items: Sequence[Item]) -> None:
+    """Raise UserError where a benchmark has one name for the answers to two pictures."""
+    owners = defaultdict[str, list[Item]](list)
+    for item in items:
+        with suppress(UserError):  # which is met when its turn comes
+            owners[SUBMISSIONS[name].file(item)].append(item)
+    if shared := next((some for some in owners.values() if len(some) > 1), None):
+        paths = " and ".join(str(item.path) for item in shared)
+        raise UserError(f"--save {name}: the benchmark has one name for {paths}.")
 
 
 @dataclass
@@ -165,13 +144,20 @@ class _Loop:
                     )
         if self.wanted.limits == "common":
             self._paint()
+        for name in self.formats:
+            if (made := SUBMISSIONS.get(name)) and made.finish:
+                made.finish(self.wanted.out / name)
         return Outcome(self.answered, before, self.skipped)
 
     def _formats(self, item: Item) -> list[str]:
         return [name for name in self.formats or USUAL[item.film] if item.film or name != FILM]
 
     def _is_done(self, item: Item) -> bool:
-        files = files_of(item, self.task.name, self._formats(item))
+        names = [name for name in self._formats(item) if name == FILM or not item.film]
+        try:
+            files = [file_of(item, self.task.name, name) for name in names]
+        except UserError:  # which is met when its turn comes
+            return False
         return self.done.has(item, files, str(self.wanted.limits))
 
     def _groups(self, todo: Iterable[Item]) -> Iterator[list[Read]]:
@@ -233,13 +219,13 @@ class _Loop:
         prediction = prediction.to("cpu")
         if isinstance(self.wanted.limits, tuple):
             prediction.picture = self.task.coloured(prediction.values, self.wanted.limits)
-        answer = Finished(self.task, prediction, one.picture, one.item.path, self.wanted.fov)
-        files = []
-        for ending, write in parts(answer, self._formats(one.item)).items():
-            files.append(one.item.name + ending)
-            with placed(self.wanted.out / files[-1]) as path:
+        answer = Finished(self.task, prediction, one.picture, one.item, self.wanted.camera)
+        files = parts(answer, self._formats(one.item))
+        self.done.begin()
+        for file, write in files.items():
+            with placed(self.wanted.out / file) as path:
                 write(path)
-        self._add(one.item, files, self.task.limits(prediction.values))
+        self._add(one.item, [*files], self.task.limits(prediction.values))
         if not prediction.values.isfinite().all():
             text = f"warning: {one.item.path}: the answer holds NaN or infinity"
             print(text, file=sys.stderr)
@@ -248,6 +234,7 @@ class _Loop:
         from stepsight.predicting.filming import answer_film
 
         try:
+            self.done.begin()
             files = answer_film(self.pipeline, self.wanted, item, self._formats(item))
         except CannotWrite:
             raise
@@ -271,8 +258,8 @@ class _Loop:
             return
         limits = min(low for low, _ in ranges), max(high for _, high in ranges)
         self.console.note(f"colours of all pictures go from {limits[0]:.4g} to {limits[1]:.4g}")
-        array, shown = endings(self.task.name, ("npy", "picture"))
         for item in items:
-            values = torch.from_numpy(np.load(self.wanted.out / f"{item.name}{array}"))
-            with placed(self.wanted.out / f"{item.name}{shown}") as path:
+            array, shown = (file_of(item, self.task.name, name) for name in ("npy", "picture"))
+            values = torch.from_numpy(np.load(self.wanted.out / array))
+            with placed(self.wanted.out / shown) as path:
                 write_image(path, self.task.coloured(values[None], limits)[0])

@@ -1,6 +1,7 @@
 """The files that an answer is written to, and the manifest that says what they hold.
 
-An answer to `<name>` in `<out>` goes to `<out>/<name>-<task>` and an ending of `FORMATS`. It lies
+An answer to `<name>` in `<out>` goes to `<out>/<name>-<task>` and an ending of `FORMATS`, what a
+benchmark's server takes to `<out>/<benchmark>/` (`submissions`). It lies
 upright, as its picture is seen: an orientation that a camera noted beside the pixels is applied.
 Arrays are always "c h w": depth "1 h w", flow "2 h w", class ids "1 h w", normals "3 h w", and the
 uncertainty "1 h w" in a file of its own, `<name>-<task>-uncertainty`.
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +23,13 @@ from stepsight.data.decoding.formats import PIEH
 from stepsight.data.decoding.images import write_image, write_png16
 from stepsight.errors import UserError, suggest
 from stepsight.predicting.gathering import Item
+from stepsight.predicting.points import intrinsics, write_ply
+from stepsight.predicting.submissions import SUBMISSIONS
 from stepsight.tasks.base import Task
 from stepsight.types import Prediction
 
 MOST = 65535  # that 16 bits hold
+METRES = "metres"  # unit of depth that is not relative
 FINE, KITTI = 1000.0, 256.0  # stored per metre: millimetres, and what reaches as far as 256 m
 
 
@@ -36,8 +41,9 @@ class Finished:
     task: Task
     prediction: Prediction
     seen: torch.Tensor  # uint8 "3 h w", the picture, upright
-    path: Path  # of the picture
-    fov: float | None = None  # horizontal field of view in degrees; None: as the file says
+    item: Item
+    # fov or given, of `points.intrinsics`; {}: as the file says
+    camera: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Format(NamedTuple):
@@ -78,7 +84,7 @@ def _png16(path: Path, answer: Finished, values: np.ndarray) -> None:
     beyond = (stored > MOST).mean()
     if beyond:
         raise UserError(
-            f"{answer.path}: {100 * beyond:.1f} % of {answer.task.name} is more than "
+            f"{answer.item.path}: {100 * beyond:.1f} % of {answer.task.name} is more than "
             f"{MOST / scale:g}, the most that png16 holds here. Save exr or npy."
         )
     write_png16(path, torch.from_numpy(stored.clip(0, MOST).astype(np.uint16)))
@@ -119,10 +125,9 @@ def _no_flo(task: Task) -> str:
 
 
 def _ply(path: Path, answer: Finished, values: np.ndarray) -> None:
-    from stepsight.predicting.points import intrinsics, write_ply
-
-    focal = intrinsics(answer.path, tuple(values.shape[1:]), answer.fov)
-    write_ply(path, torch.from_numpy(values), answer.seen, focal)
+    camera = intrinsics(answer.item.path, values.shape[1:], **answer.camera)
+    relative = answer.task.unit != METRES
+    write_ply(path, torch.from_numpy(values), answer.seen, camera, relative=relative)
 
 
 def _no_ply(task: Task) -> str:
@@ -135,7 +140,7 @@ FORMATS: dict[str, Format] = {
     "png16": Format("-16bit.png", _png16, "16-bit grey PNG, 0: none", _no_png16),
     "exr": Format(".exr", _exr, "OpenEXR, float32", _no_exr, spread=True),
     "flo": Format(".flo", _flo, "Middlebury flow", _no_flo),
-    "ply": Format(".ply", _ply, "points in metres, x right, y down, z forward", _no_ply),
+    "ply": Format(".ply", _ply, "points: x right, y down, z forward", _no_ply),
 }
 FILM = "mp4"  # of films alone, a file of all their frames
 USUAL = {False: ("npy", "picture"), True: ("npy", FILM)}  # what is saved, of pictures and of films
@@ -145,42 +150,48 @@ def chosen(text: str | None, task: Task) -> tuple[str, ...]:
     """The formats that `--save` names, each once; () where it is not given. Raises UserError for
     one that there is not, or that cannot hold the task."""
     names = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
+    known = {name: form.refuses for name, form in (FORMATS | SUBMISSIONS).items()}
+    known[FILM] = lambda task: ""
     for name in names:
-        if name not in (*FORMATS, FILM):
-            raise UserError(f"--save {name}: no such format.{suggest(name, [*FORMATS, FILM])}")
-        if name in FORMATS and (why := FORMATS[name].refuses(task)):
+        if name not in known:
+            raise UserError(f"--save {name}: no such format.{suggest(name, known)}")
+        if why := known[name](task):
             raise UserError(f"--save {name}: not for {task.name}: {why}.")
     return names
 
 
-def endings(task: str, formats: Sequence[str]) -> list[str]:
-    """What the files of an answer that there always are end in, after its name."""
-    return [f"-{task}{FORMATS[name].ending}" for name in formats]
-
-
-def files_of(item: Item, task: str, formats: Sequence[str]) -> list[str]:
-    """The same as paths below the folder of the answers; of a film, the one file of its frames, and
-    the folder of those that each have some."""
-    if not item.film:
-        return [item.name + ending for ending in endings(task, formats)]
-    return [f"{item.name}-{task}.{FILM}"] if FILM in formats else []
+def file_of(item: Item, task: str, name: str) -> str:
+    """The file of a format, below the folder of the answers: of a film that of all its frames.
+    Raises UserError where a benchmark wants no answer to this picture."""
+    if name in SUBMISSIONS:
+        return f"{name}/{SUBMISSIONS[name].file(item)}"
+    return f"{item.name}-{task}" + (f".{FILM}" if name == FILM else FORMATS[name].ending)
 
 
 def parts(answer: Finished, formats: Sequence[str]) -> dict[str, Callable[[Path], None]]:
-    """All files of an answer: what each ends in after its name, and how it is written."""
-    prediction, task = answer.prediction, answer.task.name
-    values, made = prediction.values[0].numpy(), dict[str, Callable[[Path], None]]()
+    """All files of an answer to a picture, below the folder of the answers, and how each is
+    written. Raises UserError as `file_of` does."""
+    prediction, made = answer.prediction, dict[str, Callable[[Path], None]]()
+    values, spread = prediction.values[0].numpy(), prediction.uncertainty
     for name in formats:
+        file = file_of(answer.item, answer.task.name, name)
+        if name in SUBMISSIONS:
+            made[file] = partial(_submitted, SUBMISSIONS[name].write, values)
+            continue
         form = FORMATS[name]
-        made[f"-{task}{form.ending}"] = _writing(form, answer, values)
-        if form.spread and prediction.uncertainty is not None:
-            spread = prediction.uncertainty[0].numpy()
-            made[f"-{task}-uncertainty{form.ending}"] = _writing(form, answer, spread)
+        made[file] = partial(_written, form, answer, values)
+        if form.spread and spread is not None:
+            file = f"{file.removesuffix(form.ending)}-uncertainty{form.ending}"
+            made[file] = partial(_written, form, answer, spread[0].numpy())
     return made
 
 
-def _writing(form: Format, answer: Finished, values: np.ndarray) -> Callable[[Path], None]:
-    return lambda path: form.write(path, answer, values)
+def _written(form: Format, answer: Finished, values: np.ndarray, path: Path) -> None:
+    form.write(path, answer, values)
+
+
+def _submitted(write: Callable[[Path, np.ndarray], None], values: np.ndarray, path: Path) -> None:
+    write(path, values)
 
 
 def described(task: Task, formats: Sequence[str]) -> Mapping[str, Any]:

@@ -186,9 +186,10 @@ class Task(TaskSettings, ABC):
         the values themselves; None where a colour means the same in all pictures."""
         return None
 
-    def coloured(self, values: Tensor, batch: Batch, limits: tuple[float, float]) -> Tensor:
-        """`picture` with the `limits` of others, so that colours of several mean the same."""
-        return self.picture(values, batch)
+    def coloured(self, values: Tensor, limits: tuple[float, float]) -> Tensor:
+        """`picture` over given `limits`, so that colours of several mean the same; of tasks that
+        have some."""
+        raise NotImplementedError
 
     def legend(self, like: Tensor) -> Legend | None:
         """What the colours of a truth's picture stand for."""

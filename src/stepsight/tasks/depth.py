@@ -224,7 +224,7 @@ class Depth(Task, DepthSettings):
         lo, hi = depth_limits(values)
         return float(lo.min()), float(hi.max())
 
-    def coloured(self, values: Tensor, batch: Batch, limits: tuple[float, float]) -> Tensor:
+    def coloured(self, values: Tensor, limits: tuple[float, float]) -> Tensor:
         return colour_depth(values, lo=limits[0], hi=limits[1])
 
     def legend(self, like: Tensor) -> Legend:

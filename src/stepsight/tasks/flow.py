@@ -168,7 +168,7 @@ class Flow(Task, FlowSettings):
     def limits(self, values: Tensor) -> tuple[float, float]:
         return 0.0, float(values.nan_to_num().norm(dim=1).max())
 
-    def coloured(self, values: Tensor, batch: Batch, limits: tuple[float, float]) -> Tensor:
+    def coloured(self, values: Tensor, limits: tuple[float, float]) -> Tensor:
         return colour_flow(values, limits[1])
 
     def legend(self, like: Tensor) -> Legend:
