@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 from stepsight.data.config import SourceSettings
 from stepsight.data.fields import get, present
-from stepsight.data.plausible.judging import summary, votes
+from stepsight.data.plausible.judging import QUICK, RULES, summary, votes
 from stepsight.data.plausible.ranges import Range, range_of
-from stepsight.data.plausible.rules import Vote
+from stepsight.data.plausible.rules import PlausibleRule, Vote
 from stepsight.data.table import Source, open_source
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 
+CLOSELY = 32  # leading samples that the rules look at which take long
 State = Literal["complete", "partial", "more", "unknown"]
 
 
@@ -103,19 +104,19 @@ def check(
 def examine(source: Source, index: int) -> Facts:
     """Read a sample; what keeps it from being read is a problem of it."""
     try:
-        return facts_of(source[index], source)
+        return facts_of(source[index], source, RULES if index < CLOSELY else QUICK)
     except (UserError, OSError) as error:
         return Facts(problems=(str(error),))
 
 
-def facts_of(sample: Sample, source: Source) -> Facts:
+def facts_of(sample: Sample, source: Source, rules: Sequence[PlausibleRule] = RULES) -> Facts:
     """What a sample of `source` holds, and what is wrong with it."""
     height, width = sample.image.shape[-2:]
     named = tuple(f"{sample.key}: {problem}" for problem in _shape_problems(sample))
     facts = Facts(sample.key, (height, width), {}, _digest(sample), named)
     if named:
         return facts
-    return replace(facts, ranges=ranges_of(sample), votes=tuple(votes(sample, source)))
+    return replace(facts, ranges=ranges_of(sample), votes=tuple(votes(sample, source, rules)))
 
 
 def ranges_of(sample: Sample) -> dict[str, Range]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from stepsight.data.config import FileSettings
+from stepsight.data.plausible.reach import within_reach
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
 
@@ -30,7 +31,8 @@ class FileSource(ABC, Generic[Entry]):
     offers: ClassVar[frozenset[str]]
     published: Mapping[str, int] = {}  # split: samples of the complete data set
     recalled: ClassVar[bool] = False  # those counts come from memory, nobody read them
-    farthest: ClassVar[float] = 1000.0  # metres: what is beyond was read in another unit
+    notes: tuple[str, ...] = ()  # sentences on what is not there, or not used, and is no fault
+    farthest: ClassVar[float] = 1000.0  # metres: what is beyond is sky, or in another unit
     marker: str  # a glob under the root that matches when the layout is right
 
     def __init__(
@@ -71,7 +73,7 @@ class FileSource(ABC, Generic[Entry]):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.read(self.entries[index])
+        return within_reach(self.read(self.entries[index]), self.farthest)
 
     def samples(self, indices: Iterable[int]) -> list[Sample]:
         return [self[index] for index in indices]

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from stepsight.data.fields import BUILT_IN, present, with_values
 from stepsight.data.files import FileSource
-from stepsight.data.plausible import values
-from stepsight.data.plausible.rules import Finding, Remark, Rule, Vote, spoken, vote
+from stepsight.data.plausible import depths, edges, motion, values
+from stepsight.data.plausible.rules import Finding, Remark, PlausibleRule, Vote, spoken, vote
 from stepsight.data.table import Source, read_samples
 from stepsight.types import Sample
 
@@ -27,12 +27,17 @@ __all__ = ["FIRST", "Remark", "first_look", "prediction_remarks", "remarks", "su
 
 FIRST = 8  # samples of a source that are looked at before a run
 MAPS = tuple(row.name for row in BUILT_IN.values() if row.kind == "map")
-RULES: tuple[Rule, ...] = (*(rule for name in MAPS for rule in values.of_map(name)), *values.ALONE)
+QUICK: tuple[PlausibleRule, ...] = (
+    *(rule for name in MAPS for rule in values.of_map(name)),
+    *values.ALONE,
+    *depths.RULES,
+)
+RULES = (*QUICK, *edges.RULES, *motion.RULES)  # the last of which take longer than to read a sample
 BY_NAME = {(rule.quantity, rule.name): rule for rule in RULES}
 OTHERS = "rules of its package"
 
 
-def votes(sample: Sample, source: Any, rules: Sequence[Rule] = RULES) -> list[Vote]:
+def votes(sample: Sample, source: Any, rules: Sequence[PlausibleRule] = RULES) -> list[Vote]:
     """What a sample has to say to the rules about the quantities that it has, and to those of
     other packages (`Field.problems`). A map without any valid value says only that."""
     cast: list[Vote] = []
@@ -61,7 +66,7 @@ def summary(votes: Iterable[Vote]) -> list[Remark]:
         by_rule.setdefault((one.quantity, one.name), []).append(one)
     found = list[Remark]()
     for (quantity, name), cast in by_rule.items():
-        rule = BY_NAME.get((quantity, name)) or Rule(name, quantity, "", "", _elsewhere)
+        rule = BY_NAME.get((quantity, name)) or PlausibleRule(name, quantity, "", "", _elsewhere)
         found += spoken(rule, cast)
     return sorted(found, key=lambda remark: not remark.grave)
 

@@ -19,7 +19,7 @@ Finding = Mapping[str, Any] | bool | None
 
 
 @dataclass(frozen=True)
-class Rule:
+class PlausibleRule:
     """One way in which a quantity can be implausible.
 
     look: given a sample that has the quantity and its source, what fills the gaps of `says` where
@@ -70,7 +70,7 @@ class Remark:
         return f"{len(self.keys)} of {self.told} samples ({more}): {self.said}{'.' * bool(do)}{do}"
 
 
-def vote(rule: Rule, sample: Sample, source: Any) -> Vote | None:
+def vote(rule: PlausibleRule, sample: Sample, source: Any) -> Vote | None:
     """What a sample says to a rule; None where it cannot tell."""
     found = rule.look(sample, source)
     if found is None:
@@ -79,7 +79,7 @@ def vote(rule: Rule, sample: Sample, source: Any) -> Vote | None:
     return Vote(rule.name, rule.quantity, sample.key, said)
 
 
-def spoken(rule: Rule, votes: list[Vote]) -> Iterator[Remark]:
+def spoken(rule: PlausibleRule, votes: list[Vote]) -> Iterator[Remark]:
     """What the votes of a set on a rule come to."""
     against = [one for one in votes if one.said]
     if not against or len(votes) < rule.least:
