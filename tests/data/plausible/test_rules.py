@@ -24,7 +24,7 @@ from stepsight.data.plausible.judging import (
     votes,
 )
 from stepsight.data.plausible.reach import within_reach
-from stepsight.data.plausible.rules import Remark, PlausibleRule
+from stepsight.data.plausible.rules import PlausibleRule, Remark
 from stepsight.data.scenes.source import Scenes
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample

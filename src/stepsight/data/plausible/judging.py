@@ -19,7 +19,7 @@ from torch import Tensor
 from stepsight.data.fields import BUILT_IN, present, with_values
 from stepsight.data.files import FileSource
 from stepsight.data.plausible import depths, edges, motion, values
-from stepsight.data.plausible.rules import Finding, Remark, PlausibleRule, Vote, spoken, vote
+from stepsight.data.plausible.rules import Finding, PlausibleRule, Remark, Vote, spoken, vote
 from stepsight.data.table import Source, read_samples
 from stepsight.types import Sample
 
