@@ -85,8 +85,11 @@ def test_lists_of_lines(tree):
 
 def test_lists_of_objects_say_what_belongs_together(tree):
     tree("data/x.png", "data/y.png", "data/m1.png", "data/m2.png")
-    rows = [{"image": "x.png", "second": "y.png"}, {"image": "x.png", "modal": "m1.png", "key": "x/1"},
-            {"image": "x.png", "modal": "m2.png", "key": "x/2", "depth": "d.png"}]  # fmt: skip
+    rows = [
+        {"image": "x.png", "second": "y.png"},
+        {"image": "x.png", "modal": "m1.png", "key": "x/1"},
+        {"image": "x.png", "modal": "m2.png", "key": "x/2", "depth": "d.png"},
+    ]
     path = Path("data/list.jsonl")
     path.write_text("\n".join(map(json.dumps, rows)))
     one, two, three = gather([str(path)])
