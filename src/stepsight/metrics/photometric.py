@@ -22,6 +22,14 @@ def warped(second: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(second, where, padding_mode="border", align_corners=False)
 
 
+def inside(flow: Tensor) -> Tensor:
+    """Bool "b 1 h w": where the vectors of `flow "b 2 h w"` end within the frame."""
+    height, width = flow.shape[-2:]
+    x = torch.arange(width).to(flow) + flow[:, :1]
+    y = torch.arange(height).to(flow)[:, None] + flow[:, 1:]
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
 def photometric_error(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     """Mean absolute difference "b" of `first` and the warped `second`, in their own unit: the data
     term of flow by brightness constancy (Horn & Schunck 1981), with the norm of Brox et al. 2004.
