@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.images import read_image, read_mask
+from stepsight.data.decoding.images import read_image
+from stepsight.data.decoding.masks import read_mask
 from stepsight.errors import UserError
 from stepsight.tasks.amodal import Amodal
 from stepsight.tasks.silhouette import silhouette

@@ -18,7 +18,7 @@ from benchmarks.faults.files import mutation
 from benchmarks.faults.files.listings import listings
 from benchmarks.faults.files.specimen import HEIGHT, WIDTH, Specimen, encoded, noise, opened
 from stepsight import data
-from stepsight.data.decoding import formats, hdf5, images, mat5, truth
+from stepsight.data.decoding import formats, hdf5, images, masks, mat5, truth
 from stepsight.data.sharded.writing import write_shards
 
 
@@ -44,12 +44,12 @@ def _pictures() -> dict[str, Specimen]:
     file = io.BytesIO()
     palette.save(file, "PNG", transparency=1)
     metres = partial(truth.read_depth, scale=1000.0)
-    masks = (images.read_gray, images.read_mask, images.read_labels, images.read_image)
+    grey_reads = (images.read_gray, masks.read_mask, images.read_labels, images.read_image)
     coded = (images.read_image, images.image_size)
     flows = (images.read_rgb16, truth.read_flow, formats.read_vkitti_flow)
     jpeg = mutation.sized(200)
     return {
-        "png, 8-bit grey": Specimen("a.png", encoded(grey, "PNG"), mutation.png, masks),
+        "png, 8-bit grey": Specimen("a.png", encoded(grey, "PNG"), mutation.png, grey_reads),
         "png, 8-bit RGB": Specimen(
             "a.png",
             encoded(rgb, "PNG"),

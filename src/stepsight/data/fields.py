@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding import labels, masks
+from stepsight.data.decoding.images import PICTURES
 from stepsight.data.decoding.truth import SUFFIXES, read_depth, read_flow, read_normals
 from stepsight.data.plausible.ranges import Range, flow_length, hidden_share
 from stepsight.data.quantities import painting
@@ -40,7 +42,6 @@ DTYPES: dict[Kind, torch.dtype] = {  # in the order in which they are stored
     "ids": torch.int64,  # "h w"
     "points": torch.int64,  # "n c": rows and columns of pixels in turn; batches fill up with -1
 }
-PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".webp")
 Value = TypeVar("Value", Sample, Batch)
 
 
@@ -100,7 +101,7 @@ class Field:
 def validity(name: str, kept: bool = True) -> Field:
     """The row of `<name>_valid`, the mask of the pixels where a quantity counts."""
     mask = f"{name}_valid"
-    return Field(mask, "mask", brought_by=(name,), kept=kept, suffixes=(".png",))
+    return Field(mask, "mask", brought_by=(name,), kept=kept, suffixes=masks.SUFFIXES)
 
 
 AMODAL = ("amodal", "whole")
@@ -116,7 +117,7 @@ _ROWS = {
             valid="depth_valid",
             draw=painting.paint_depth,
             suffixes=SUFFIXES["depth"],
-            read=lambda path, settings: read_depth(path, settings.depth_scale),
+            read=lambda path, own: read_depth(path, own.depth_scale, own.depth_unit, own.invalid),
         ),
         validity("depth"),
         Field(
@@ -131,7 +132,7 @@ _ROWS = {
             draw=painting.paint_flow,
             ranges=flow_length,
             suffixes=SUFFIXES["flow"],
-            read=lambda path, _: read_flow(path),
+            read=lambda path, own: read_flow(path, own.flow_unit, own.invalid),
         ),
         validity("flow"),
         Field("occluded", "mask", brought_by=("flow",), draw=painting.paint_occluded),
@@ -141,17 +142,17 @@ _ROWS = {
             counts=lambda labels: labels != IGNORE,
             kept=True,
             id_type=np.uint8,
-            suffixes=(".png",),
+            suffixes=labels.SUFFIXES,
         ),
         Field("instances", "ids", counts=lambda ids: ids > 0, draw=painting.paint_instances),
-        Field("modal", "mask", brought_by=AMODAL, kept=True, suffixes=(".png",)),
+        Field("modal", "mask", brought_by=AMODAL, kept=True, suffixes=masks.SUFFIXES),
         Field(
             "amodal",
             "mask",
             brought_by=AMODAL,
             draw=painting.paint_amodal,
             ranges=hidden_share,
-            suffixes=(".png",),
+            suffixes=masks.SUFFIXES,
         ),
         Field("amodal_valid", "mask", brought_by=AMODAL),
         Field("whole", "picture", on_white=True),
@@ -165,7 +166,7 @@ _ROWS = {
             negated=(0,),
             draw=painting.paint_normals,
             suffixes=SUFFIXES["normals"],
-            read=lambda path, _: read_normals(path),
+            read=lambda path, own: read_normals(path, own.invalid),
         ),
         validity("normals"),
         Field(

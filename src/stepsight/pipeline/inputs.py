@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from einops import rearrange, repeat
+from PIL import Image
 from torch import Tensor
 
 from stepsight.errors import UserError
@@ -113,33 +114,35 @@ def picture_of(image: Any) -> Tensor:
 
 
 def mask_of(mask: Any) -> Tensor:
-    """A mask, bool "1 h w": whatever `to_tensor` reads, or a tensor "h w" or "1 h w" of booleans.
-    Raises UserError for tensors of other kinds."""
-    if isinstance(mask, Tensor):
-        mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
-        if mask.dtype != torch.bool or mask.ndim != 2:
-            size = " ".join(map(str, mask.shape))
-            raise UserError(f"a mask as a tensor is h w of booleans, not {size} of {mask.dtype}.")
-        return mask[None]
-    return (to_tensor(mask, grey=True) > 0)[:1]
+    """A mask, bool "1 h w": a path, PIL image, array or tensor of one meaning, as
+    `data.decoding.masks` says. Raises UserError for one that has several, or nothing inside."""
+    from stepsight.data.decoding import masks
+
+    named = isinstance(mask, (str, Path))
+    found = masks.read_mask(mask) if named else masks.mask_of(mask, "", "the mask")
+    if not found.any():
+        raise UserError(f"{mask if named else 'the mask'}: nothing is inside this mask.")
+    return found
 
 
-def to_tensor(image: Any, grey: bool = False) -> Tensor:
-    """A path, PIL image or array to float32 "3 h w" (grey: "1 h w") in [-1, 1]."""
+def to_tensor(image: Any) -> Tensor:
+    """A path, PIL image or array to float32 "3 h w" in [-1, 1], upright.
+
+    Arrays are uint8 or bool "h w", "h w 3" or "h w 4", or floats in [0, 1] of these shapes; alpha
+    is dropped. Raises UserError for others, and for PIL images without one meaning as colours.
+    """
+    from stepsight.data.decoding import images, pixels
+
     if isinstance(image, (str, Path)):
-        from stepsight.data.decoding.images import read_image
-
-        pixels = read_image(Path(image))
-    else:
-        if getattr(image, "mode", "") in ("P", "PA", "LA", "CMYK"):  # PIL images of other colours
-            image = image.convert("RGBA").convert("RGB")
-        array = np.asarray(image)
-        array = array.astype(np.uint8) * 255 if array.dtype == bool else array
-        if array.dtype != np.uint8 or not (array.ndim == 2 or array.shape[2:] in ((3,), (4,))):
-            raise UserError(
-                f"an image must be uint8 of shape h w or h w 3, not {array.dtype} {array.shape}."
-            )
-        array = repeat(array, "h w -> h w 3") if array.ndim == 2 else array[..., :3]
-        pixels = rearrange(torch.from_numpy(array.copy()), "h w c -> c h w")
-    x = pixels.float() / 127.5 - 1
-    return x.mean(dim=0, keepdim=True) if grey else x
+        return images.read_image(Path(image)).float() / 127.5 - 1
+    if isinstance(image, Image.Image):
+        try:
+            return pixels.rgb(image, pixels.orientation_of(image)).float() / 127.5 - 1
+        except ValueError as error:
+            raise UserError(f"a PIL image that is not read: {error}. Convert it to RGB.") from error
+    array = np.asarray(image)
+    if not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise UserError(f"a picture as an array is h w or h w 3, not {array.shape}.")
+    array = repeat(array, "h w -> h w 3") if array.ndim == 2 else array[..., :3]
+    array = array.astype(np.uint8) * 255 if array.dtype == bool else array
+    return picture_of(rearrange(torch.from_numpy(array.copy()), "h w c -> c h w"))

@@ -77,7 +77,7 @@ def test_malformed_lists(listing, lines, reason):
 def test_a_listed_file_of_no_known_format(listing):
     root = listing(A | {"depth": "mine.jsonl"})
     with pytest.raises(
-        DataFormatError, match=r"mine.jsonl: expected one of .dpt, .npy, .pfm, .png"
+        DataFormatError, match=r"mine.jsonl: expected one of .png, .pgm, .pfm, .dpt"
     ):
         open_folder(root, list="mine.jsonl")[0]
 

@@ -4,7 +4,7 @@ installed."""
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,9 @@ from stat import S_IFDIR, S_IFREG
 from typing import Any
 
 from stepsight.data.decoding.memory import check_memory
-from stepsight.errors import UserError
+from stepsight.errors import DataFormatError, UserError
+
+SHOWN = 8  # names in a refusal
 
 
 @contextmanager
@@ -53,6 +55,25 @@ def part_of(path: Path) -> tuple[Path, str]:
     """
     file, mark, part = str(path).partition("#")
     return (path, "") if not mark or path.exists() else (Path(file), part)
+
+
+def pick(names: Iterable[str], part: str, wanted: Iterable[str], where: object) -> str:
+    """The array of a file that is meant: the named part, the only one, or one that is wanted.
+
+    Raises `DataFormatError` where none or several are.
+    """
+    names = list(names)
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "nothing"
+    if part:
+        if part not in names:
+            raise DataFormatError(f"{where}: no array '{part}' (it has: {shown}).")
+        return part
+    if len(names) == 1:
+        return names[0]
+    for name in wanted:
+        if len(same := [one for one in names if one.lower() == name]) == 1:
+            return same[0]
+    raise DataFormatError(f"{where}: holds {shown}; say which is meant in a list: {where}#NAME.")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -13,14 +13,17 @@ from __future__ import annotations
 import math
 import re
 import struct
+import zipfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.disk import reading
+from stepsight.data.decoding.disk import pick, reading
 from stepsight.data.decoding.images import read_rgb16
 from stepsight.data.decoding.memory import check_memory
 from stepsight.errors import DataFormatError
@@ -29,6 +32,17 @@ PIEH = b"PIEH"
 PIEH_HEADER = struct.Struct("<4sii")
 UNKNOWN_ABOVE = 1e9
 PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s")
+GAP = rb"(?:\s|#[^\n]*\n)+"  # between the numbers of a .pgm; a comment runs to the end of its line
+PGM_HEADER = re.compile(rb"P5" + rb"".join([GAP + rb"(\d{1,9})"] * 3) + rb"\s")
+PGM_LONGEST = 4096  # bytes of its header
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 COPIES = 2.5  # of the values, as float32, while they are read and checked
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER = re.compile(
@@ -110,7 +124,43 @@ def read_npy(path: str | Path) -> np.ndarray:
     return values.T if fortran else values
 
 
-def npy_header(file: BinaryIO) -> tuple[str, bool, tuple[int, ...], int]:
+def read_npz(path: Path, part: str, wanted: Iterable[str]) -> np.ndarray:
+    """An array of a `.npz` file, a ZIP of `.npy` files, in native byte order: the one named `part`,
+    the only one, or one called as in `wanted`. Raises as `read_npy` does."""
+    try:
+        with reading(path), zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            with archive.open(members[pick(members, part, wanted, path)]) as file:
+                kind, fortran, shape, _ = npy_header(file)
+                needed = math.prod(shape) * np.dtype(kind).itemsize
+                check_memory(COPIES * needed, f"{kind} of {shape}", path)
+                data = file.read(needed + 1)
+    except ZIP_DAMAGE as error:
+        raise DataFormatError(f"{path}: damaged .npz ({error}).") from error
+    if len(data) != needed or not needed:
+        raise DataFormatError(f"{path}: {needed} bytes of {kind} {shape}, it has {len(data)}.")
+    values = np.frombuffer(data, kind).reshape(shape[::-1] if fortran else shape)
+    values = values.T if fortran else values
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def read_pgm(path: str | Path) -> Tensor:
+    """A binary grey `.pgm` of 16 bits as uint16 "1 h w", values as they are stored (Netpbm, "pgm").
+
+    Raises `DataFormatError` for another header, 8 bits, or sizes that do not fit the file.
+    """
+    path = Path(path)
+    with reading(path), path.open("rb") as file:
+        start = file.read(PGM_LONGEST)
+        match = PGM_HEADER.match(start)
+        if not match or not 255 < int(match[3]) < 65536:
+            what = f"not a .pgm of 16 bits, it starts with {start[:16]!r}"
+            raise DataFormatError(f"{path}: {what}.")
+        values = _rest(file, match.end(), (int(match[2]), int(match[1]), 1), ">u2", path)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def npy_header(file: BinaryIO | IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:
     """Type, Fortran's order, shape and place of the values that a `.npy` file holds.
 
     Raises `ValueError` unless they are numbers. (NumPy runs Python's own parser over the header.)

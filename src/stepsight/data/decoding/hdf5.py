@@ -7,14 +7,14 @@ stored in the file itself, in as much memory as a file may take, are read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stepsight.data.decoding.disk import extra, reading
+from stepsight.data.decoding.disk import extra, pick, reading
 from stepsight.data.decoding.memory import check_memory, limit
 from stepsight.errors import DataFormatError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import h5py
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MATLAB = b"MATLAB 7.3"
 USER_BLOCK = 512  # bytes MATLAB puts before the signature
 COPIES = 2.5  # of an array, as float32, that reading it and checking what it holds may take
 MAX_CHUNKS = 1 << 14  # that an array may lie in: each takes 2 KB and 30 microseconds
@@ -49,6 +50,26 @@ def shape_hdf5(path: str | Path, key: str) -> tuple[int, ...]:
     """The shape of the array at `key`, without reading it. Raises as `read_hdf5` does."""
     with open_hdf5(path) as file:
         return find_array(file, key, Path(path)).shape
+
+
+def find_part(path: Path, part: str, wanted: Iterable[str]) -> tuple[str, int | None]:
+    """The array that is meant by `part` (its name, that and the number of an item, or ""), and the
+    item; `wanted` are names to look for. Raises `DataFormatError` where none or several are."""
+    h5py = extra("h5py", "HDF5 files")
+    key, slash, item = part.rpartition("/")
+    with open_hdf5(path) as file:
+        for name, index in ((part, None), (key, int(item) if item.isdecimal() else None)):
+            if name and isinstance(file.get(name, getlink=True), h5py.HardLink):
+                return name, index
+        names: list[str] = []
+        file.visititems(lambda n, one: names.append(n) if isinstance(one, h5py.Dataset) else None)
+    return pick(names, part, wanted, path), None
+
+
+def is_matlab_hdf5(path: Path) -> bool:
+    """Whether MATLAB wrote a file as HDF5, its version 7.3."""
+    with reading(path), path.open("rb") as file:
+        return file.read(len(MATLAB)) == MATLAB
 
 
 @contextmanager

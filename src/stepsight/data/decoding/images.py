@@ -1,9 +1,12 @@
 """Pictures on disk <-> tensors, without trusting the disk.
 
 Native decoders are not safe on damaged bytes: some crash, most return wrong pixels without a word,
-and Pillow reduces a 16-bit RGB PNG to 8 bits. So a PNG's chunks are checked first (`png`), then
-Pillow decodes, and bit depth and mode must be what the caller asked for.
-Every failure is a `DataFormatError` that names the file.
+and Pillow reduces 16-bit colours to 8 bits. So a PNG's chunks are checked first (`png`), then
+Pillow decodes, and bit depth and mode must be what the caller asked for. Of several frames or pages
+the first is read. Every failure is a `DataFormatError` that names the file.
+
+A picture comes upright, as its orientation tag says. Published data sets whose truth lies on the
+stored grid ask for that (`upright=False`).
 """
 
 from __future__ import annotations
@@ -15,18 +18,38 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stepsight.data.decoding.disk import read_bytes, reading
+from stepsight.data.decoding.arrays import read_tiff
+from stepsight.data.decoding.disk import extra, read_bytes, reading
 from stepsight.data.decoding.memory import check_memory
-from stepsight.data.decoding.png import SIGNATURE, PngHeader, check_png, decode_rgb16
+from stepsight.data.decoding.pixels import (
+    EIGHT_BIT_MODES,
+    eight_bits,
+    orientation_of,
+    rgb,
+    strips,
+    upright_view,
+)
+from stepsight.data.decoding.png import (
+    COLOURED,
+    SIGNATURE,
+    PngHeader,
+    check_png,
+    decode_deep,
+    decode_rgb16,
+)
 from stepsight.errors import DataFormatError, UserError
 
-FORMATS = ("PNG", "JPEG", "PPM", "WEBP")
+FORMATS = ("PNG", "JPEG", "PPM", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+PICTURES = tuple(
+    ".jpg .jpeg .png .ppm .webp .bmp .gif .tif .tiff .avif .heic .heif .pgm".split()
+)  # suffixes of pictures
 MAX_PIXELS = 1 << 26  # 8192 x 8192, of any picture
 MAX_SCANNED = 1 << 29  # pixels times scans of a JPEG: each scan goes over all of them
 DAMAGE = (  # what Pillow raises for damaged data
@@ -40,25 +63,53 @@ DAMAGE = (  # what Pillow raises for damaged data
     struct.error,
     zlib.error,
 )
-STRIP = 1 << 20  # pixels that are converted at a time
 BYTES = {"1": 1, "L": 1, "P": 1}  # of a pixel in Pillow's memory, by mode; of others 4
 DEPTH_BYTES = 8  # of a pixel, while it is made metres
-WEBP_BYTES = 16  # of a pixel in the memory of its decoder
+CODED_BYTES = 16  # of a pixel in the memory of the decoders of these formats
+CODED = ("WEBP", "AVIF", "HEIF")
 START_OF_SCAN = b"\xff\xda"  # of a JPEG; cannot be within compressed data
-EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"})
+BITS_PER_SAMPLE, TILE_WIDTH, TILE_HEIGHT = 258, 322, 323  # tags of TIFF 6.0
+TIFF_STARTS = (b"II*\0", b"MM\0*")
+TURNED = ("TIFF", "HEIF")  # formats of which Pillow gives the upright size already
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def read_image(path: str | Path, out: int = 3) -> Tensor:
-    """An 8-bit picture as uint8 RGB "3 h w". Grey, palettes and CMYK are converted, alpha dropped.
+def read_image(path: str | Path, out: int = 3, upright: bool = True) -> Tensor:
+    """A picture as uint8 RGB "3 h w", upright unless that is left out.
 
-    out: bytes that the caller makes of each pixel. Raises `DataFormatError` if the file is damaged,
-    too large, or deeper than 8 bits.
+    Grey, palettes, CMYK, YCbCr and LAB are converted, alpha is dropped, and 16 bits (PNG, TIFF,
+    PGM, PPM) are rounded to 8 from their whole range. out: bytes that the caller makes of each
+    pixel. Raises `DataFormatError` if the file is damaged, too large, or holds no colours of 8 or
+    16 bits; `UserError` for HEIC without pillow-heif.
     """
-    image, bits = _decode(Path(path), out)
-    if bits > 8 or image.mode not in EIGHT_BIT_MODES:
-        raise _unexpected(path, image, bits, "an 8-bit picture")
-    with _named_errors(Path(path)):
-        return rgb(image)
+    colours = read_colours(path, out, upright)
+    return (
+        colours if colours.dtype == torch.uint8 else torch.from_numpy(eight_bits(colours.numpy()))
+    )
+
+
+def read_colours(path: str | Path, out: int = 3, upright: bool = True) -> Tensor:
+    """The same, with colours of 16 bits (PNG, TIFF) as they are stored, uint16 "3 h w"."""
+    path = Path(path)
+    data = read_bytes(path)
+    png = _png_header(data, path)
+    if (deep := _deep_colours(data, png, path)) is not None:
+        turn = orientation(path) if png and upright else 1  # a TIFF is upright already
+        return torch.from_numpy(upright_view(deep, turn).astype(np.uint16))
+    image, bits = _decoded(data, png, path, out)
+    if image.mode not in EIGHT_BIT_MODES and not (image.mode.startswith("I;16") and bits == 16):
+        raise _unexpected(path, image, bits, "an 8- or 16-bit picture")
+    with _named_errors(path):
+        return rgb(image, orientation_of(image) if upright else 1)
+
+
+def orientation(path: str | Path) -> int:
+    """How a picture's tag says to turn it, 1 to 8 (see `pixels`); 1 without a tag.
+
+    Raises `DataFormatError` if the file is no picture.
+    """
+    with _opened(Path(path)) as image:
+        return orientation_of(image)
 
 
 def read_gray(path: str | Path, out: int = 3) -> Tensor:
@@ -67,11 +118,11 @@ def read_gray(path: str | Path, out: int = 3) -> Tensor:
     out: bytes that the caller makes of each pixel. Raises `DataFormatError` if the file is damaged,
     too large, coloured, or of another depth.
     """
-    image, bits = _decode(Path(path), out)
+    image, bits = decode(path, out)
     if image.mode == "L" and bits == 8:
-        return torch.from_numpy(np.array(image))[None]
-    if image.mode.startswith("I") and bits == 16:
-        return torch.from_numpy(np.array(image).astype(np.uint16, copy=False))[None]
+        return plane(image)[None]
+    if image.mode.startswith("I;16") and bits == 16:
+        return plane(image)[None]
     raise _unexpected(path, image, bits, "8- or 16-bit grey")
 
 
@@ -86,26 +137,15 @@ def read_depth_png(path: str | Path) -> Tensor:
     return values
 
 
-def read_mask(path: str | Path) -> Tensor:
-    """An 8-bit grey mask as bool "1 h w": above the middle (127) is inside.
-
-    Raises `DataFormatError` if the file is damaged, too large, or not 8-bit grey.
-    """
-    values = read_gray(path)
-    if values.dtype != torch.uint8:
-        raise DataFormatError(f"{path}: 16-bit grey, where a mask needs 8-bit grey.")
-    return values > 127
-
-
 def read_labels(path: str | Path) -> Tensor:
     """Label values uint8 "1 h w": 8-bit grey as written, or the indices of a palette.
 
     Raises `DataFormatError` if the file is damaged, too large, or neither of the two.
     """
-    image, bits = _decode(Path(path), 2)
+    image, bits = decode(path, 2)
     if (image.mode, bits) != ("L", 8) and image.mode != "P":
         raise _unexpected(path, image, bits, "8-bit grey or a palette")
-    return torch.from_numpy(np.array(image))[None]
+    return plane(image)[None]
 
 
 def read_ids(path: str | Path) -> Tensor:
@@ -113,11 +153,11 @@ def read_ids(path: str | Path) -> Tensor:
 
     Raises `DataFormatError` if the file is damaged, too large, or not 8-bit RGB.
     """
-    image, bits = _decode(Path(path), 8)
+    image, bits = decode(path, 8)
     if image.mode != "RGB" or bits != 8:
         raise _unexpected(path, image, bits, "8-bit RGB")
     ids = np.empty((image.height, image.width), np.int64)
-    for rows, strip in _strips(image):
+    for rows, strip in strips(image):
         ids[rows] = np.asarray(strip).astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)
     return torch.from_numpy(ids)[None]
 
@@ -136,11 +176,13 @@ def read_rgb16(path: str | Path) -> Tensor:
     return decode_rgb16(data, header, path)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width from the header alone. Raises `DataFormatError` if there is none."""
-    path = Path(path)
-    with reading(path), _named_errors(path), Image.open(path, formats=FORMATS) as image:
-        return image.height, image.width
+def image_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
+    """Height and width from the header alone, upright unless that is left out. Raises
+    `DataFormatError` if there is none."""
+    with _opened(Path(path)) as image:
+        height, width = image.height, image.width
+        turned = upright and image.format not in TURNED and orientation_of(image) > 4
+        return (width, height) if turned else (height, width)
 
 
 def write_image(path: str | Path, image: Tensor) -> None:
@@ -162,50 +204,91 @@ def _save(path: str | Path, pixels: Tensor) -> None:
         raise UserError(f"{path}: cannot be written ({error}).") from error
 
 
-def rgb(image: Image.Image) -> Tensor:
-    """A decoded 8-bit picture as uint8 RGB "3 h w", converted a few rows at a time."""
-    pixels = np.empty((3, image.height, image.width), np.uint8)
-    for rows, strip in _strips(image):
-        if strip.mode != "RGB":  # by way of RGBA, because a palette may carry transparency
-            strip = strip.convert("RGBA").convert("RGB")
-        pixels[:, rows] = np.asarray(strip).transpose(2, 0, 1)
-    return torch.from_numpy(pixels)
+def plane(image: Image.Image) -> Tensor:
+    """The values "h w" of a picture of one channel, upright: uint8, or uint16 of mode I;16."""
+    values = upright_view(np.asarray(image), orientation_of(image))
+    wide = np.uint16 if image.mode.startswith("I") else np.uint8
+    return torch.from_numpy(values.astype(wide))
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """A picture in strips of whole rows."""
-    step = max(1, STRIP // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+def decode(path: str | Path, out: int) -> tuple[Image.Image, int]:
+    """The decoded picture as it is stored, and the bits per channel in the file (in memory, where
+    the format says none): 16-bit grey as mode I;16.
 
-
-def _decode(path: Path, out: int) -> tuple[Image.Image, int]:
-    """The decoded picture, and the bits per channel in the file (in memory, unless a PNG).
-
-    out: bytes per pixel that the caller makes of it.
+    out: bytes per pixel that the caller makes of it. Raises as `read_image` does.
     """
-    data = read_bytes(path)
-    png: PngHeader | None = check_png(data, path) if data.startswith(SIGNATURE) else None
+    data = read_bytes(path := Path(path))
+    return _decoded(data, _png_header(data, path), path, out)
+
+
+def _png_header(data: bytes, path: Path) -> PngHeader | None:
+    return check_png(data, path) if data.startswith(SIGNATURE) else None
+
+
+def _decoded(data: bytes, png: PngHeader | None, path: Path, out: int) -> tuple[Image.Image, int]:
     with _named_errors(path):
         image = open_bounded(data, out, path)
+        bits = png.bits if png else _tiff_bits(image)
         image.load()
-    return image, png.bits if png else 8 if image.mode in EIGHT_BIT_MODES else 32
+        if image.format == "PPM" and image.mode == "I":
+            image = image.convert("I;16")
+    return image, bits or (8 if image.mode in EIGHT_BIT_MODES else 16 if "16" in image.mode else 32)
+
+
+def _tiff_bits(image: Image.Image) -> int:
+    """Bits per channel of a TIFF, 0 for other formats."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return max(tags.get(BITS_PER_SAMPLE, (0,))) if image.format == "TIFF" else 0
+
+
+def _deep_colours(data: bytes, png: PngHeader | None, path: Path) -> np.ndarray | None:
+    """The colours uint16 "3 h w" of a 16-bit picture that Pillow would cut down, as stored."""
+    if png:
+        deep = png.bits == 16 and png.colour in COLOURED
+        return decode_deep(data, png, path)[:3].numpy() if deep else None
+    if data[:4] not in TIFF_STARTS:
+        return None
+    with _opened(path) as image:
+        deep = _tiff_bits(image) == 16 and len(image.getbands()) > 2
+    return read_tiff(path)[..., :3].transpose(2, 0, 1) if deep else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture of which only the header is read."""
+    with reading(path), _named_errors(path), path.open("rb") as file:
+        formats = formats_for(file.read(12))
+        file.seek(0)
+        with Image.open(file, formats=formats) as image:
+            yield image
+
+
+def formats_for(start: bytes) -> tuple[str, ...]:
+    """What a file that starts so may be: HEIC too (ISO/IEC 23008-12) if it says so. Raises
+    `UserError` for that where pillow-heif is not installed."""
+    if start[4:8] != b"ftyp" or start[8:12] not in HEIF_BRANDS:
+        return FORMATS
+    extra("pillow_heif", "HEIC pictures").register_heif_opener(thumbnails=False)
+    return (*FORMATS, "HEIF")
 
 
 def open_bounded(data: bytes, out: int, where: object) -> Image.Image:
     """A picture that is not decoded yet, if decoding it and making `out` bytes of each of its
     pixels stays within the limits; Pillow's errors are the caller's."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = Image.open(io.BytesIO(data), formats=formats_for(data[:12]))
     check_pixels(image.width, image.height, where)
     kept = 2 if image.mode.startswith("I;16") else BYTES.get(image.mode, 4)  # in Pillow's memory
     while_decoding = kept
-    if image.format == "WEBP":
-        while_decoding += WEBP_BYTES
-    elif image.format == "JPEG" and (scans := data.count(START_OF_SCAN)) > 1:
+    if image.format in CODED:
+        while_decoding += CODED_BYTES
+    elif image.format in ("JPEG", "MPO") and (scans := data.count(START_OF_SCAN)) > 1:
         while_decoding += 2 * len(image.getbands())  # all coefficients, until the last scan
         if scans * math.prod(image.size) > MAX_SCANNED:
             raise DataFormatError(f"{where}: {scans} scans of a JPEG are too many for its size.")
+    elif image.format == "TIFF":
+        while_decoding += kept  # it is turned as its tag says
+        tags: Any = getattr(image, "tag_v2", {})
+        check_pixels(tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0), where)
     size = f"{image.width} x {image.height} pixels"
     needed = max(while_decoding, kept + out) * math.prod(image.size) + len(data)
     check_memory(needed, size, where)

@@ -25,8 +25,9 @@ from stepsight.errors import DataFormatError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
-RGB = 2  # colour type
-RGB16_BYTES = 25  # of a pixel, while 16-bit RGB is decoded: filtered rows twice, two pictures
+RGB, GREY_ALPHA, RGBA = 2, 4, 6  # colour types
+COLOURED = {RGB: 3, GREY_ALPHA: 2, RGBA: 4}  # channels of those that Pillow cuts down to 8 bits
+CHANNEL_BYTES = 9  # of a channel, while 16 bits are decoded: filtered rows twice, two pictures
 LAST_FILTER = 4  # 0 none, 1 left, 2 up, 3 mean of both, 4 Paeth
 
 
@@ -73,22 +74,39 @@ def decode_rgb16(data: bytes, header: PngHeader, path: Path) -> Tensor:
     if header[2:] != (16, RGB, 0, 0, 0):
         what = f"{header.bits} bits, colour type {header.colour}, interlacing {header.interlace}"
         raise DataFormatError(f"{path}: PNG of {what}, where plain 16-bit RGB is expected.")
-    needed = RGB16_BYTES * header.width * header.height + 2 * len(data)
+    return decode_deep(data, header, path)
+
+
+def decode_deep(data: bytes, header: PngHeader, path: Path) -> Tensor:
+    """The pixels uint16 "c h w" of a 16-bit PNG with this header, of a colour type in `COLOURED`;
+    grey with alpha as "4 h w", grey thrice. Raises `DataFormatError`."""
+    if header[4:] != (0, 0, 0):
+        raise DataFormatError(f"{path}: an interlaced PNG of 16 bits; save it without interlacing.")
+    channels = COLOURED[header.colour]
+    needed = CHANNEL_BYTES * channels * header.width * header.height + 2 * len(data)
     check_memory(needed, f"{header.width} x {header.height} pixels", path)
     packed = b"".join(content for kind, content in read_chunks(data, path) if kind == b"IDAT")
-    rows = _inflate(packed, header.height, 1 + 6 * header.width, path)
+    rows = _inflate(packed, header.height, 1 + 2 * channels * header.width, path)
     stored = zlib.compress(rows, level=0)  # so that reading it twice does not inflate it twice
     del rows
-    values = np.zeros((3, header.height, header.width), np.uint16)
     try:
-        for order, shift in (("RGB;16B", 8), ("RGB;16L", 0)):  # Pillow keeps what is the high byte
-            image = Image.frombytes("RGB", header[:2], stored, "zip", order)
-            for channel in range(3):
-                bytes_of = np.asarray(image.getchannel(channel)).astype(np.uint16)
-                values[channel] |= bytes_of << shift
+        return torch.from_numpy(_sixteen_bits(stored, header))
     except (OSError, ValueError) as error:
         raise DataFormatError(f"{path}: damaged PNG ({error}).") from error
-    return torch.from_numpy(values)
+
+
+def _sixteen_bits(stored: bytes, header: PngHeader) -> np.ndarray:
+    if header.colour == GREY_ALPHA:  # pixels of four bytes, as those of 8-bit RGBA are
+        image = np.asarray(Image.frombytes("RGBA", header[:2], stored, "zip", "RGBA"))
+        high, low = (image[..., byte::2].astype(np.uint16) for byte in (0, 1))
+        return (high << 8 | low).transpose(2, 0, 1)[[0, 0, 0, 1]]
+    mode = "RGB" if header.colour == RGB else "RGBA"
+    values = np.zeros((len(mode), header.height, header.width), np.uint16)
+    for order, shift in ((f"{mode};16B", 8), (f"{mode};16L", 0)):  # Pillow keeps the high byte
+        image = Image.frombytes(mode, header[:2], stored, "zip", order)
+        for channel in range(len(mode)):
+            values[channel] |= np.asarray(image.getchannel(channel)).astype(np.uint16) << shift
+    return values
 
 
 def _inflate(packed: bytes, rows: int, row_bytes: int, path: Path) -> bytes:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.decoding.images import read_image
+from stepsight.data.decoding.pictures import read_picture
 from stepsight.data.decoding.labels import label_codes
 from stepsight.data.decoding.masks import read_mask
 from stepsight.data.fields import Field, row_of, with_values
@@ -86,11 +86,11 @@ class Folder(FileSource[SampleFiles]):
 
     def read(self, entry: SampleFiles) -> Sample:
         paths = entry.paths
-        sample = Sample(image=read_image(paths["image"]), key=entry.key, source=self.name)
+        sample = Sample(image=read_picture(paths["image"]), key=entry.key, source=self.name)
         values: dict[str, Tensor] = {}
         truths = entry.truths(self._required)
         if "flow" in truths:
-            values["second"] = read_image(paths["second"])
+            values["second"] = read_picture(paths["second"])
             check_shapes([paths["image"], paths["second"]], sample.image, values["second"])
         for quantity in sorted(truths):
             for name in sorted(self._required[quantity] - {"image", "second"}):
@@ -125,9 +125,8 @@ class Folder(FileSource[SampleFiles]):
         if not (asked and share and parts.keys() <= {"all", train}):
             return parts, []
         entries = [entry for part in parts.values() for entry in part]
-        apart = hold_out(
-            entries, share, {entry.key: entry.truths(self._required) for entry in entries}
-        )
+        every = files_required()  # not what is asked for: who asks gets the same samples
+        apart = hold_out(entries, share, {entry.key: entry.truths(every) for entry in entries})
         counts = f"{len(apart.held)} of {len(entries)} pictures are held out"
         return {train: apart.train, held: apart.held}, [f"{counts}: {apart.how}"]
 
@@ -150,7 +149,7 @@ class Folder(FileSource[SampleFiles]):
             case "labels", _:
                 return {"labels": upright(self._codes.read(path))}
             case _, "picture":
-                return {row.name: upright(read_image(path))}
+                return {row.name: upright(read_picture(path))}
             case _, "mask":
                 return {row.name: upright(read_mask(path, self.settings.mask_inside))}
         assert row.read is not None, row.name

@@ -45,7 +45,9 @@ class ListedDepth(FileSource[DepthFrame]):
         return self.pick(split, {name: self._listed(name, path) for name, path in lists.items()})
 
     def read(self, entry: DepthFrame) -> Sample:
-        sample = Sample(image=read_image(entry.image), key=entry.key, source=self.name)
+        sample = Sample(
+            image=read_image(entry.image, upright=False), key=entry.key, source=self.name
+        )
         if "depth" in self.quantities:
             depth, valid = self.decode(entry.depth, sample.image.shape[1], sample.image.shape[2])
             check_shapes([entry.image, entry.depth], sample.image, depth)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from stepsight.data.decoding import formats
-from stepsight.data.decoding.images import read_depth_png, read_ids, read_labels, read_mask
+from stepsight.data.decoding.images import read_depth_png, read_ids, read_labels
+from stepsight.data.decoding.masks import read_mask
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.tasks.base import Files
 from stepsight.tasks.config import scored_tasks

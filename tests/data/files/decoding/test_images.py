@@ -21,10 +21,10 @@ from stepsight.data.decoding.images import (
     read_ids,
     read_image,
     read_labels,
-    read_mask,
     write_image,
     write_png16,
 )
+from stepsight.data.decoding.masks import read_mask
 from stepsight.errors import DataFormatError, UserError
 
 
@@ -91,20 +91,17 @@ def test_wrong_depth_or_colour_is_refused(tmp_path, write_png, rgb, deep):
     grey16 = write_png(tmp_path / "grey16.png", deep)
     rgb16 = write_png(tmp_path / "rgb16.png", rgb.astype(np.uint16) * 257)
     colour = write_png(tmp_path / "colour.png", rgb)
-    wrong = [(read_depth_png, shallow), (read_image, grey16), (read_image, rgb16)]
-    wrong += [(read_mask, grey16), (read_gray, colour), (read_gray, rgb16), (read_mask, colour)]
+    wrong = [(read_depth_png, shallow), (read_gray, colour), (read_gray, rgb16), (read_mask, rgb16)]
     for read, path in wrong:
         with pytest.raises(DataFormatError, match=f"{path.name}: .*-bit"):
             read(path)
 
 
-def test_deep_or_floating_netpbm_is_refused(tmp_path):
-    (tmp_path / "deep.pgm").write_bytes(b"P5 2 1 65535\n" + bytes(4))
+def test_floating_netpbm_is_refused(tmp_path):
     (tmp_path / "float.pfm").write_bytes(b"Pf\n2 1\n-1.0\n" + bytes(8))
-    for path in tmp_path.iterdir():
-        for read in (read_image, read_gray):
-            with pytest.raises(DataFormatError, match=path.name):
-                read(path)
+    for read in (read_image, read_gray):
+        with pytest.raises(DataFormatError, match="float.pfm"):
+            read(tmp_path / "float.pfm")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 30, 0.5, 0.9, -1])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import stepsight.data as data
-from stepsight.data.decoding import images, memory
+from stepsight.data.decoding import images, memory, pixels
 from stepsight.data.decoding.hdf5 import read_hdf5
 from stepsight.errors import DataFormatError, UserError
 
@@ -108,7 +108,7 @@ def test_strips_make_the_picture_that_the_whole_makes(tmp_path, monkeypatch, kin
     path = tmp_path / ("a.jpg" if kind == "CMYK" else "a.png")
     Image.fromarray(noise).convert(kind).save(path)
     whole = images.read_image(path)
-    monkeypatch.setattr(images, "STRIP", 21)
+    monkeypatch.setattr(pixels, "STRIP", 21)
     assert (images.read_image(path) == whole).all() and whole.float().std() > 9
 
 

@@ -103,10 +103,9 @@ def test_a_picture_of_another_size_is_refused(build, write_png):
 @pytest.mark.parametrize(
     ("pixels", "reason"),
     [
-        (VISIBLE.astype(np.uint16) * 257, "16-bit grey"),
-        (np.zeros((2, 4, 3), np.uint8), "grey is expected"),
+        (np.stack([VISIBLE, VISIBLE.T.reshape(2, 4), VISIBLE * 0], 2), "in several colours"),
         (VISIBLE[:1], "1 x 4 pixels, where its image has 2 x 4"),
-        (VISIBLE // 2, "no visible pixel"),
+        (VISIBLE * 0, "no visible pixel"),
     ],
 )
 def test_malformed_mask(build, write_png, pixels, reason):

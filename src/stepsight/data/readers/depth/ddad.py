@@ -66,7 +66,7 @@ class Ddad(FileSource[Frame]):
         return [entry.image, entry.points] if "depth" in self.quantities else [entry.image]
 
     def read(self, entry: Frame) -> Sample:
-        sample = Sample(read_image(entry.image), key=entry.key, source=self.name)
+        sample = Sample(read_image(entry.image, upright=False), key=entry.key, source=self.name)
         if "depth" in self.quantities:
             height, width = sample.image.shape[1:]
             depth = laid_over(read_points(entry.points), entry, height, width)

@@ -54,7 +54,7 @@ class Ade20k(FileSource[str]):
 
     def read(self, entry: str) -> Sample:
         picture, annotation = self.root / "images" / f"{entry}.jpg", self._annotation(entry)
-        sample = Sample(image=read_image(picture), key=entry, source=self.name)
+        sample = Sample(image=read_image(picture, upright=False), key=entry, source=self.name)
         if "labels" in self.quantities:
             stored = read_labels(annotation)[0].long()
             check_shapes([picture, annotation], sample.image, stored)

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.images import MAX_PIXELS, read_image, read_mask
+from stepsight.data.decoding.images import MAX_PIXELS, read_image
+from stepsight.data.decoding.masks import read_mask
 from stepsight.data.decoding.regions import is_empty, read_region
 from stepsight.data.fields import with_values
 from stepsight.data.files import FileSource, check_any, check_shapes
@@ -51,7 +52,9 @@ class AmodalSource(FileSource[Outline]):
         """The objects of a split, of which `path` holds the annotations."""
 
     def read(self, entry: Outline) -> Sample:
-        sample = Sample(image=read_image(entry.image), key=entry.key, source=self.name)
+        sample = Sample(
+            image=read_image(entry.image, upright=False), key=entry.key, source=self.name
+        )
         height, width = sample.image.shape[-2:]
         if (height, width) != entry.size:
             annotated = " x ".join(map(str, entry.size))

@@ -16,32 +16,12 @@ import torch
 from torch import Tensor
 
 from stepsight.data.decoding.images import read_gray, read_image, read_labels
-from stepsight.data.decoding.labels import check_labels, lookup_table
+from stepsight.data.decoding.labels import CITYSCAPES_IDS, check_labels, lookup_table
 from stepsight.data.files import FileSource, check_shapes
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
 
-CLASSES = {  # name: id in the files; the order is that of the trainIds
-    "road": 7,
-    "sidewalk": 8,
-    "building": 11,
-    "wall": 12,
-    "fence": 13,
-    "pole": 17,
-    "traffic light": 19,
-    "traffic sign": 20,
-    "vegetation": 21,
-    "terrain": 22,
-    "sky": 23,
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
-}
+CLASSES = CITYSCAPES_IDS  # name: id in the files; the order is that of the trainIds
 FIRST_THING = 11  # person; it and all after it have instances
 TRAIN_IDS = lookup_table({number: place for place, number in enumerate(CLASSES.values())})
 IMAGE, LABELS, INSTANCES = "leftImg8bit", "gtFine_labelIds", "gtFine_instanceIds"

@@ -68,7 +68,9 @@ class CocoPanoptic(FileSource[Annotated]):
         return [entry.image, entry.panoptic] if self.quantities else [entry.image]
 
     def read(self, entry: Annotated) -> Sample:
-        sample = Sample(image=read_image(entry.image), key=entry.key, source=self.name)
+        sample = Sample(
+            image=read_image(entry.image, upright=False), key=entry.key, source=self.name
+        )
         if self.quantities:
             ids = read_ids(entry.panoptic)[0]
             check_shapes([entry.image, entry.panoptic], sample.image, ids)

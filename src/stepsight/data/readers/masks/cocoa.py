@@ -97,7 +97,9 @@ def pictures_with_json(folder: Path) -> list[Path]:
 
 def _regions_beside(picture: Path) -> Iterator[Outline]:
     path = picture.with_suffix(".json")
-    return _outlines(read_json(path), picture.stem, picture, image_size(picture), path)
+    return _outlines(
+        read_json(path), picture.stem, picture, image_size(picture, upright=False), path
+    )
 
 
 def _outlines(

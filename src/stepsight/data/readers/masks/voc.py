@@ -44,7 +44,7 @@ class Voc(FileSource[str]):
 
     def read(self, entry: str) -> Sample:
         picture, labelled = self._path(entry, "JPEGImages"), self._path(entry, "SegmentationClass")
-        sample = Sample(image=read_image(picture), key=entry, source=self.name)
+        sample = Sample(image=read_image(picture, upright=False), key=entry, source=self.name)
         if "labels" in self.quantities:
             sample.labels = read_classes(labelled, len(self.classes))
             check_shapes([picture, labelled], sample.image, sample.labels)
