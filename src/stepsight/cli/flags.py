@@ -10,8 +10,10 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from stepsight import config as configuration
 from stepsight.cli.entry import parse
-from stepsight.config import GROUPS, TABLES, Draft, RunConfig
+from stepsight.config import GROUPS, Draft, RunConfig
 from stepsight.config.files import Origins, read
+from stepsight.config.tables import NONE, TABLES, Layer
+from stepsight.errors import UserError
 
 T = TypeVar("T")
 
@@ -26,12 +28,16 @@ class Configured(Generic[T]):
     arguments: list[str]  # as they were given
 
 
-def configured(kind: type[T], arguments: Sequence[str], prog: str) -> Configured[T]:
-    """The defaults, then the files of --config, then the flags; and an instance of `kind`, the
-    dataclass of the command's other flags, of which `config` is one. Raises UserError."""
+def configured(
+    kind: type[T], arguments: Sequence[str], prog: str, besides: Sequence[Layer] = ()
+) -> Configured[T]:
+    """The defaults, then the files of --config, then the layers `besides`, then the flags; and an
+    instance of `kind`, the dataclass of the command's other flags, of which `config` is one.
+    Raises UserError."""
+    removing, others = removed(arguments)
     layers = [(name, read(name)) for name in config_files(arguments)]
-    draft = configuration.drafted(layers, entries(arguments))
-    parsed = parse(_command(kind, draft), arguments, prog, markers=())
+    draft = configuration.drafted([*layers, *besides, *removing], entries(others))
+    parsed = parse(_command(kind, draft), others, prog, markers=())
     origins = draft.origins | {key: flag for flag in arguments if (key := setting_of(flag))}
     config = configuration.checked(configuration.assembled(parsed), origins)
     return Configured(parsed.args, configuration.portable(config), origins, list(arguments))
@@ -60,6 +66,28 @@ def config_files(arguments: Sequence[str]) -> list[str]:
     """The values of every `--config F` or `--config=F`, in order."""
     parts = (flag.split("=", 1) if flag.startswith("--config=") else [flag] for flag in arguments)
     return [value for flag, value in pairwise(chain(*parts)) if flag == "--config"]
+
+
+def removed(arguments: Sequence[str]) -> tuple[list[Layer], list[str]]:
+    """What `--data.scenes none` and the like say, as layers; and the other arguments. Raises
+    UserError for an entry of which another flag sets something."""
+    layers: list[Layer] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for flag in words:
+        name, _, value = flag.partition("=")
+        table, _, entry = setting_of(name).partition(".")
+        if table not in TABLES or not entry or "." in entry or entry == "root":
+            others.append(flag)
+            continue
+        value = value or next(words, "")
+        if value != NONE:
+            raise UserError(f"{name} {value}: an entry as a whole can only be {NONE}.")
+        layers.append((f"{name} {NONE}", {table: {entry: NONE}}))
+    for where, (table, (entry, *_)) in ((where, *values.items()) for where, values in layers):
+        if entry in entries(others)[table]:
+            raise UserError(f"{where}: other flags set something of it. Leave one out.")
+    return layers, others
 
 
 def setting_of(flag: str) -> str:

@@ -1,7 +1,9 @@
 """One run, described: composes the settings of the rooms, and reads them from files.
 
 Defaults < file(s) < command line (`cli.flags`). `tasks` and `data` are tables (name -> settings): a
-file that has one replaces it as a whole, a flag changes or adds an entry. Unknown keys are errors
+file that has one replaces it as a whole, a flag changes or adds an entry, and an entry that is
+`none` is removed (a file that only removes entries leaves the others). The default source is left
+out where flags name other ones. Unknown keys are errors
 with a suggestion, a refused value is reported with the file or flag that gave it, and what was
 resolved is written back as YAML that reads the same.
 Only the standard library and OmegaConf are imported, so that `--help` and typos are quick.
@@ -20,7 +22,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stepsight.config.files import Origins, keys_of, naming, read
-from stepsight.data.config import TABLE as SOURCES
+from stepsight.config.tables import (
+    TABLE_HELP,
+    TABLES,
+    Layer,
+    last_tables,
+    with_default,
+    with_named,
+    without_removed,
+)
 from stepsight.data.config import SourceSettings
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError, suggest
@@ -37,20 +47,6 @@ GROUPS: dict[str, type] = {
     "training": TrainingSettings,
     "evaluation": EvaluationSettings,
 }
-TABLES: dict[str, Mapping[str, type]] = {"tasks": TASKS, "data": SOURCES}
-DEFAULT_TABLES = {
-    "tasks": {"depth": {}, "flow": {}, "amodal": {}, "semantic": {}},
-    "data": {"scenes": {}},
-}
-TABLE_HELP = {
-    "tasks": "Settings of the tasks of this run, by name.",
-    "data": """Settings of the sources of this run, by name.
-
-    Attributes:
-        root: folder below which the sources' own roots lie
-    """,
-}
-Layer = tuple[str, Mapping[str, Any]]  # where settings come from, and they themselves
 
 
 @dataclass(frozen=True)
@@ -121,12 +117,12 @@ def drafted(layers: Sequence[Layer], entries: Mapping[str, Sequence[str]] = {}) 
 
     Raises UserError naming the layer and the key that is unknown or has a value of another type.
     """
+    cut = [without_removed(layer) for layer in layers]
+    layers, removed = [layer for layer, _ in cut], [gone for _, gone in cut]
     for where, values in layers:
         _refuse_unknown(values, _shape(values, where), where)
-    kept, tables = _last_tables(layers)
-    for table, names in entries.items():
-        present = tables.get(table, DEFAULT_TABLES[table])
-        tables[table] = present | {name: {} for name in names if name not in present}
+    kept, tables = last_tables(layers, removed)
+    tables = with_named(tables, entries)
     shape = _shape(tables, "config")
     origins = {key: where for where, values in kept for key in keys_of(values)}
     return Draft(shape, _compose(shape, kept), origins)
@@ -147,6 +143,7 @@ BEFORE: dict[tuple[str, ...], Any] = {
     ("training", "loss"): "squared",
     ("evaluation", "temperature"): 1.0,
     ("evaluation", "views"): "none",
+    ("data", "folder", "holdout"): 0.0,
 }
 
 
@@ -174,30 +171,18 @@ def as_it_was(values: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _last_tables(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Any]]:
-    """The layers without the tables that a later one replaces, and the tables that remain."""
-    kept: list[Layer] = []
-    tables: dict[str, Any] = {}
-    for where, values in reversed(layers):
-        kept.insert(0, (where, {key: value for key, value in values.items() if key not in tables}))
-        present = {table: values[table] for table in TABLES if values.get(table) is not None}
-        tables = present | tables
-    return kept, tables
-
-
 def _shape(values: Mapping[str, Any], where: str) -> type:
     """The dataclass of this run: the groups, and one field per entry of each table."""
     specs: list[tuple[str, Any, Any]] = []
     for table, rows in TABLES.items():
         entries = values.get(table)
-        entries = DEFAULT_TABLES[table] if entries is None else entries
-        if not isinstance(entries, Mapping):
+        if not isinstance(entries, Mapping | None):
             raise UserError(
                 f"{where}: '{table}' must be a table, name: {{settings}}, not {entries!r}."
             )
+        entries = with_default(table, entries)
         root = [("root", str, field(default=""))] if table == "data" else []
         names = [name for name in entries if not (root and name == "root")]
-        names = names or (list(DEFAULT_TABLES["data"]) if root else [])
         for name in names:
             if name not in rows:
                 raise UserError(f"{where}: '{table}.{name}' unknown.{suggest(str(name), rows)}")

@@ -62,7 +62,7 @@ def _scenes(entries: Sequence[SampleFiles], share: float) -> dict[str, list[Samp
     Folders of a picture each are no scenes."""
     parents = {entry.key: entry.paths["image"].parent.parts for entry in entries}
     for depth in range(1, max(map(len, parents.values()), default=0) + 1):
-        groups = _grouped(entries, lambda entry: "/".join(parents[entry.key][:depth]))
+        groups = _grouped(entries, lambda entry, d=depth: "/".join(parents[entry.key][:d]))
         if len(groups) >= round(1 / share):
             return groups if len(entries) >= 2 * len(groups) else {}
     return {}

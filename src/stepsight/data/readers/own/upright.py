@@ -13,14 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-try:
-    from stepsight.data.decoding.images import orientation
-except ImportError:
-
-    def orientation(path):
-        return 1
-
-
+from stepsight.data.decoding.pictures import turn_of
 from stepsight.data.fields import Field
 from stepsight.data.quantities.grids import Size, nearest
 from stepsight.distributed.board import say
@@ -47,8 +40,8 @@ class Upright:
 
         Raises `DataFormatError` naming the file `path` where it has another shape than the picture.
         """
-        turn, own, name = orientation(picture), _size(value), _name(row)
-        if not same_shape(own, size) and same_shape(own[::-1], size):
+        turn, own, name = turn_of(picture), _size(value), _name(row)
+        if not same_shape(own, size) and same_shape((own[1], own[0]), size):
             if turn < 5:
                 raise DataFormatError(
                     f"{path}: {_text(own)} pixels, a quarter turn from its image's {_text(size)}. "
