@@ -29,7 +29,7 @@ WORDS = ("bright", "dark", "nonzero", "alpha")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", *ARRAYS, ".json")
 MASK_BYTES = 12  # of a pixel, while its meaning is found
 REACH = 3  # pixels from black and from white within which a border is soft
-STRAY = 0.05  # share of grey pixels that may lie elsewhere
+STRAY, SPECKS = 0.05, 1e-4  # shares of the grey pixels, or of all, that may lie elsewhere
 NOISE = 8  # the part of the range that compression moves black and white by: 1 / 8
 NOISY = 4  # distinct values near black, and near white, from which on it is noise
 LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
@@ -127,7 +127,7 @@ def _named(stored: Stored, inside: str, where: object) -> np.ndarray:
         if codes.ndim == 3:
             raise DataFormatError(f"{where}: in colours; mask_inside takes one as R,G,B.")
         return codes == value[0]
-    return (np.atleast_3d(values) == np.array(value)).all(-1)
+    return np.all(np.atleast_3d(values) == np.array(value), axis=-1)
 
 
 def _one_meaning(stored: Stored, where: object) -> np.ndarray:
@@ -196,7 +196,7 @@ def _soft(black: np.ndarray, white: np.ndarray) -> bool:
         return True
     ends = torch.from_numpy(np.stack([black, white])).float()[None]
     met = max_pool2d(ends, 2 * REACH + 1, 1, REACH)[0].bool().all(0).numpy()
-    return bool((between & ~met).sum() <= STRAY * between.sum())
+    return int((between & ~met).sum()) <= max(STRAY * between.sum(), SPECKS * between.size)
 
 
 def _shown(used: np.ndarray) -> str:
