@@ -23,6 +23,7 @@ from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.predictors import Estimate, Model
 from stepsight.evaluation.results import write_json
 from stepsight.evaluation.views import ProtocolView
+from stepsight.scaling.plain import plain
 from stepsight.types import Batch
 
 MANIFEST = "manifest.json"
@@ -72,8 +73,11 @@ def write_facts(folder: Path, task: str, facts: dict[str, Any]) -> None:
         said = read.get("tasks", {})
         if not said:
             raise UserError(f"{folder} holds other predictions. Choose another --out.")
+    before, now = said.get(task, {}), dict(plain(facts))
+    if {**before, "formats": now["formats"]} == now:  # as before, written in further formats
+        now["formats"] = before["formats"] | now["formats"]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"tasks": {**said, task: facts}})
+    write_json(path, {"tasks": {**said, task: now}})
 
 
 def read_manifest(folder: Path, task: str = "") -> dict[str, Any] | None:
