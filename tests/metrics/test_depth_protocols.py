@@ -140,9 +140,23 @@ def test_diodes_range_clips_but_selects_nothing():
 @pytest.mark.parametrize("name,ends_count", [("marigold-scannet", False), ("depth-metric", True)])
 def test_a_strict_range_leaves_out_its_ends(name, ends_count):
     row = replace(get(name), min_depth=1.0, max_depth=10.0)
-    truth = torch.tensor([[[[1.0, 2.0, 10.0, 11.0]]]])
+    truth = torch.tensor([[[[1.0, 2.0, 10.0, 11.0, 3.0, 4.0]]]])
     found = scored_pixels(truth, torch.ones_like(truth, dtype=torch.bool), row)
-    assert found.flatten().tolist() == [ends_count, True, ends_count, False]
+    assert found.flatten().tolist() == [ends_count, True, ends_count, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "fitted"),
+    [("depth-metric", 0), ("monodepth2-benchmark", 1), ("depth-affine", 2), ("depth-affine-log", 2)],
+)
+def test_images_with_no_more_pixels_than_the_fit_meets_exactly_are_not_scored(name, fitted):
+    """A wild prediction would score 0 there, and count as much as any."""
+    truth = 1 + torch.arange(5.0).repeat(4, 1)[:, None, None]
+    valid = torch.arange(5)[None, :] < torch.arange(1, 5)[:, None]  # 1, 2, 3 and 4 pixels
+    pred = torch.tensor([9.0, 1.0, 4.0, 7.0, 2.0]).expand_as(truth)
+    rows = depth_rows(pred, truth, valid[:, None, None], get(name))
+    assert rows["n"].tolist() == [n if n > fitted else 0 for n in (1, 2, 3, 4)]
+    assert (rows["abs_rel"][rows["n"] > 0] > 0.1).all()
 
 
 def test_eth3ds_fit_sees_all_rows_and_few_columns(rng):

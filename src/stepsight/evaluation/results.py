@@ -43,7 +43,8 @@ def result(scores: Scores, setting: Setting, provenance: Provenance) -> Result:
     metrics = metrics_of(rows, protocol.name)
     main = main_metric(scores.task, metrics, protocol.metrics)
     expected, label = completeness(protocol, scores.source, len(scores.keys), provenance)
-    label = "; ".join(filter(None, (label, _failures(scores.failed), _unfit(scores)))) or None
+    said = (label, _failures(scores.failed), _unfit(scores), _unscored(scores.keys, rows, protocol))
+    label = "; ".join(filter(None, said)) or None
     baselines, stated = scores.baselines.items(), uncertainties(scores, setting).items()
     intervals = {name: interval(rows, name, protocol) for name in metrics if name != "n_images"}
     ratios = {name: ratio(rows, base, main, protocol) for name, base in baselines if main}
@@ -83,6 +84,16 @@ def _unfit(scores: Scores) -> str:
     if not scores.unfit:
         return ""
     return f"{scores.unfit} of {len(scores.keys)} images not at the size that the protocol asks for"
+
+
+def _unscored(keys: Sequence[str], rows: Rows, protocol: Protocol) -> str:
+    """What to say of images without enough truth for the protocol's fit."""
+    if protocol.alignment == "none":
+        return ""
+    left = [key for key, n in zip(keys, rows["n"].tolist()) if not n]
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    why = f"too few valid pixels for the fit in {', '.join(left[:NAMED])}{more}"
+    return f"{why}: left out ({len(left)} of {len(keys)})" if left else ""
 
 
 def _failures(keys: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stepsight.metrics import masked
-from stepsight.metrics.alignment.align import Space, align
+from stepsight.metrics.alignment.align import FITTED, Space, align
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.masks.boundaries import boundary_rows, contour_rows
 from stepsight.metrics.masks.edges import edge_rows
@@ -73,16 +73,15 @@ def depth_rows(
 
 def scored_pixels(truth: Tensor, valid: Tensor, protocol: Protocol) -> Tensor:
     """The pixels that count, bool "b 1 h w": valid, in the region and in the range; none of an
-    image that has fewer than the protocol's `min_valid`."""
+    image that has fewer than the protocol's `min_valid`, or no more than its fit meets exactly."""
     scored = valid & region(protocol.mask, *truth.shape[-2:]).to(valid.device)
     if protocol.selects:
         low = -torch.inf if protocol.min_depth is None else protocol.min_depth
         high = torch.inf if protocol.max_depth is None else protocol.max_depth
         inside = (truth > low) & (truth < high) if protocol.strict else _between(truth, low, high)
         scored = scored & inside
-    if protocol.min_valid is not None:
-        scored = scored & masked.spread(masked.count(scored) >= protocol.min_valid, scored)
-    return scored
+    fewest = max(protocol.min_valid or 0, FITTED[protocol.alignment] + 1)
+    return scored & masked.spread(masked.count(scored) >= fewest, scored)
 
 
 def clipped(depth: Tensor, truth: Tensor, scored: Tensor, protocol: Protocol) -> Tensor:

@@ -6,7 +6,7 @@ different rules or spaces are not comparable, which is why both are part of a pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -22,6 +22,17 @@ from stepsight.metrics.alignment.ransac import ransac_fit
 Rule = Literal["none", "median", "scale", "affine", "ransac_regressor", "scale_l1", "affine_l1"]
 Space = Literal["depth", "log", "log1p", "disparity"]
 
+FITTED: Mapping[
+    Rule, int
+] = {  # how many numbers: so many pixels are met exactly, whatever is there
+    "none": 0,
+    "median": 1,
+    "scale": 1,
+    "scale_l1": 1,
+    "affine": 2,
+    "affine_l1": 2,
+    "ransac_regressor": 2,
+}
 KIN = {"depth": "depth-affine", "disparity": "marigold-disparity"}  # protocols of these spaces
 EXPONENTIALS = {"log": torch.exp, "log1p": torch.expm1}  # back from these spaces
 MIN_DISPARITY = 1e-3  # 1/m; the floor of Marigold's least_square_disparity
