@@ -50,6 +50,9 @@ class Args:
     # folder of frames, by name
     second: str | None = None
     mask: str | None = None  # mask of the visible part (amodal), or a folder of them, likewise
+    # what is inside in the mask: bright, dark, nonzero, alpha, or a stored value such as 1 or
+    # 255,0,0; default: the one meaning that a file has, or it is refused
+    mask_inside: str = ""
     class_id: int | Literal["null"] | None = None  # what to generate (image); null: of no class
     size: int | None = None  # pixels of the longer side at work; default: the area of training
     tile: int | None = None  # answer large pictures in parts of so many pixels, blended
@@ -160,10 +163,11 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
         items = consecutive(items)
     how: dict[str, Any] = {"nfe": nfe, "members": members}
     how |= {name: getattr(args, name) for name in PASSED}
-    parts = {name: getattr(args, name) for name in ("save", "batch", "tile")}
+    parts: dict[str, Any] = {name: getattr(args, name) for name in ("save", "batch", "tile")}
     given = _numbers("--intrinsics", args.intrinsics) if args.intrinsics else None
     camera = {"fov": args.fov, "given": given}
-    wanted = Wanted(args.task, items, out, how, limits=limits, camera=camera, **parts)
+    parts |= {"limits": limits, "camera": camera, "inside": args.mask_inside}
+    wanted = Wanted(args.task, items, out, how, **parts)
     (out / QUARANTINE).unlink(missing_ok=True)
     bad = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE)
     with Console() as console:

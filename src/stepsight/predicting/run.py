@@ -21,6 +21,7 @@ from torch import Tensor
 from stepsight import signals
 from stepsight.data.bad import BadItems
 from stepsight.data.decoding.images import read_image, write_image
+from stepsight.data.decoding.masks import read_mask
 from stepsight.errors import UserError
 from stepsight.evaluation.predictions.dump import write_facts
 from stepsight.pipeline.dense import DensePipeline
@@ -207,7 +208,8 @@ class _Loop:
         if "second" in self.task.required_inputs:
             how["second"] = [one.item.second for one in group]
         if "modal" in self.task.required_inputs:
-            how["mask"] = [one.item.mask for one in group]
+            files = (one.item.mask for one in group)
+            how["mask"] = [file and read_mask(file, self.wanted.inside) for file in files]
         if self.wanted.tile is None:
             return self.pipeline(pictures, self.task.name, **how)
         from stepsight.predicting.tiles import predict_tiled

@@ -1,0 +1,87 @@
+"""Films among the pictures: a film in colours and an array a frame, whole or not at all."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from stepsight.data.decoding.images import read_image
+from stepsight.errors import UserError
+from stepsight.predicting import filming
+from stepsight.predicting.film import FilmWriter, frame_rate, frames, predict_film
+
+RATE = Fraction(12)
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Five frames of a square that moves, 24 x 32."""
+    path = tmp_path / "in" / "clip.mp4"
+    path.parent.mkdir()
+    with FilmWriter(path, RATE) as writer:
+        for i in range(5):
+            frame = torch.full((3, 24, 32), 90, dtype=torch.uint8)
+            frame[:, 4:14, 3 * i : 3 * i + 10] = torch.tensor([240, 40, 10])[:, None, None]
+            writer.add(frame)
+    return path
+
+
+def test_a_film_gives_a_film_and_arrays(film, model, picture, predict, tmp_path):
+    picture("in/still.png")
+    predict(film.parent)
+    out = tmp_path / "out"
+    expected = list(predict_film(model, "depth", frames(film), nfe=1, members=1))
+    assert len(expected) == 5
+    for i, one in enumerate(expected):
+        values = np.load(out / "clip" / f"{i:06}-depth.npy")
+        assert values.shape == (1, 24, 32)
+        np.testing.assert_allclose(values, one.values[0], rtol=1e-5)
+    assert (out / "still-depth.png").exists() and not list(out.glob("clip/*.png"))
+    shown = list(frames(out / "clip-depth.mp4"))
+    assert len(shown) == 5 and frame_rate(out / "clip-depth.mp4") == RATE
+    task = model.tasks["depth"]
+    ends = [task.limits(one.values) for one in expected]
+    limits = min(low for low, _ in ends), max(high for _, high in ends)
+    luma = torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)  # colours are kept at half the size
+    for one, seen in zip(expected, shown, strict=True):
+        painted = task.coloured(one.values, limits)[0]
+        assert ((painted.float() - seen.float()) * luma).sum(dim=0).abs().mean() < 4
+    assert not list(out.glob(".partial*"))
+
+
+def test_a_film_that_is_done_is_not_done_again(film, predict, tmp_path, monkeypatch):
+    assert predict(film).answered == 1
+    monkeypatch.setattr(filming, "predict_film", None)
+    assert predict(film).before == 1
+    (tmp_path / "out" / "clip" / "000003-depth.npy").unlink()
+    with pytest.raises(TypeError):
+        predict(film)
+
+
+def test_frames_in_pictures_share_given_limits(film, model, predict, tmp_path):
+    predict(film, save="picture,png16,exr", limits=(2.0, 5.0))
+    found = sorted(path.name for path in (tmp_path / "out" / "clip").iterdir())
+    ends = ("-16bit.png", ".exr", ".png")
+    assert found == [f"{i:06}-depth{end}" for i in range(5) for end in ends]
+    (first, *_) = predict_film(model, "depth", frames(film), nfe=1, members=1)
+    painted = model.tasks["depth"].coloured(first.values, (2.0, 5.0))[0]
+    assert (read_image(tmp_path / "out" / "clip" / "000000-depth.png") == painted).all()
+
+
+def test_flow_of_a_film_is_from_each_frame_to_the_next(film, predict, tmp_path):
+    predict(film, task="flow", save="npy,mp4")
+    assert len(list((tmp_path / "out" / "clip").glob("*-flow.npy"))) == 4
+    assert len(list(frames(tmp_path / "out" / "clip-flow.mp4"))) == 4
+
+
+def test_films_that_cannot_be_answered_are_met_as_pictures_are(film, picture, predict, tmp_path):
+    picture("in/a.png")
+    film.write_bytes(film.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"clip\.mp4"):
+        predict(film)
+    outcome = predict(film.parent, on_bad="skip")
+    assert outcome.answered == 1 and list(outcome.skipped) == [str(film)]
+    assert not list((tmp_path / "out").glob("*clip*"))
