@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from stepsight.measures import number
+from stepsight.rowwise import row_quantiles
 from stepsight.types import IGNORE
 
 VOID = (208, 208, 208)
@@ -180,8 +181,7 @@ def _usable(values: Tensor, valid: Tensor | None) -> Tensor:
 def _quantiles(values: Tensor, valid: Tensor | None, *levels: float) -> tuple[Tensor, ...]:
     """Quantiles over the usable pixels of each image, each "b 1 1 1"; NaN where there are none."""
     known = torch.where(_usable(values, valid), values.float(), torch.nan)
-    at = torch.tensor(levels, device=values.device)
-    quantiles = torch.nanquantile(rearrange(known, "b 1 h w -> b (h w)"), at, dim=1)
+    quantiles = row_quantiles(rearrange(known, "b 1 h w -> b (h w)"), levels)
     return tuple(rearrange(row, "b -> b 1 1 1") for row in quantiles)
 
 

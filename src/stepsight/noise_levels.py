@@ -104,7 +104,8 @@ def angle_table(
     least: float | None,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Angle and its slope per level at levels 0..N "n", float64; level 0 is the clean end."""
+    """Angle and its slope per level at levels 0..N "n"; level 0 is the clean end. float64 on a CPU,
+    float32 elsewhere, as not every device has more."""
     from scipy.interpolate import PchipInterpolator  # slow to import, needed for tables alone
 
     if least is None:
@@ -113,7 +114,9 @@ def angle_table(
         alpha = published_signal(name, betas, zero_terminal_snr, least)
     angles = np.concatenate([[0.0], np.arctan2(np.sqrt(1 - alpha**2), alpha)])
     slopes = PchipInterpolator(np.arange(LEVELS + 1), angles).derivative()(np.arange(LEVELS + 1))
-    return torch.from_numpy(angles).to(device), torch.from_numpy(slopes).to(device)
+    kind = np.float64 if device.type == "cpu" else np.float32
+    made = [torch.from_numpy(one.astype(kind)).to(device) for one in (angles, slopes)]
+    return made[0], made[1]
 
 
 def joined(between: str, u: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -236,7 +236,8 @@ class VariancePreserving(Schedule):
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """By bisection, as the angle grows with t: tan(angle) = exp(-log_snr / 2)."""
-        angle = torch.atan(torch.exp(-log_snr.double() / 2))
+        wide = log_snr.double() if log_snr.device.type == "cpu" else log_snr.float()
+        angle = torch.atan(torch.exp(-wide / 2))
         low, high = torch.zeros_like(angle), torch.ones_like(angle)
         for _ in range(54):  # more than the bits of a float64
             middle = (low + high) / 2
@@ -267,7 +268,7 @@ class VariancePreserving(Schedule):
         return level.round()
 
     def _angle(self, t: Tensor) -> Tensor:
-        """Cubic Hermite interpolation of the angle, float64."""
+        """Cubic Hermite interpolation of the angle, in the precision of `angle_table`."""
         u, left, right, slope_left, slope_right = self._piece(t)
         if self.published and self.published.between != "angle":
             return joined(self.published.between, u, left, right)[0]
@@ -275,7 +276,7 @@ class VariancePreserving(Schedule):
         return torch.lerp(left, right, u**2 * (3 - 2 * u)) + bend
 
     def _d_angle(self, t: Tensor) -> Tensor:
-        """Derivative of `_angle` over t, float64."""
+        """Derivative of `_angle` over t, likewise."""
         u, left, right, slope_left, slope_right = self._piece(t)
         if self.published and self.published.between != "angle":
             return LEVELS * joined(self.published.between, u, left, right)[1]
@@ -287,7 +288,7 @@ class VariancePreserving(Schedule):
         least = self.published.least if self.published else None
         table = self.name, self.betas, self.zero_terminal_snr, least
         angles, slopes = angle_table(*table, t.device)
-        level = t.double() * LEVELS
+        level = t.to(angles.dtype) * LEVELS
         left = level.long().clamp(0, LEVELS - 1)
         return level - left, angles[left], angles[left + 1], slopes[left], slopes[left + 1]
 

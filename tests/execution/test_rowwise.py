@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dispatch import DEVICE, accelerated, host_of
 
-from stepsight.rowwise import added_rows, picked_rows
+from stepsight.rowwise import added_rows, picked_rows, row_quantiles
 
 ROWS = torch.tensor([3, 0, 4])
 
@@ -46,3 +47,15 @@ def test_added(memory_format, dtype):
 
 def added(x: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     return x.index_add(0, ROWS, more.to(x.dtype))
+
+
+def test_quantiles_are_the_same_on_a_device_without_float64():
+    x = torch.randn(4, 1001, generator=torch.Generator().manual_seed(1))
+    x[1, 100:], x[2], x[3, 1:] = torch.nan, torch.nan, torch.nan
+    levels = (0.02, 0.5, 0.98, 1.0)
+    expected = torch.nanquantile(x, torch.tensor(levels), dim=1)
+    assert torch.equal(row_quantiles(x, levels).isnan(), expected.isnan())
+    with accelerated():
+        there = row_quantiles(x.to(DEVICE), levels)
+    for found in (row_quantiles(x, levels), host_of(there)):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)

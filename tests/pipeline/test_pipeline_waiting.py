@@ -1,5 +1,6 @@
-"""A sampling call sends nothing to its device and never waits for it: on a make-believe accelerator
-that counts both, and whose answers are those of the CPU."""
+"""A sampling call sends nothing to its device, never waits for it, and makes no float64 there,
+which not every device has: on a make-believe accelerator that counts all three, and whose answers
+are those of the CPU."""
 
 from __future__ import annotations
 
@@ -59,10 +60,12 @@ def check(pipeline: DensePipeline, task: str = "depth", **options) -> None:
         pipeline.net.to(DEVICE)
         pipeline.codec.to(DEVICE)
         batch = batch_of().to(DEVICE)
-        sample(batch, task, **how)  # what is made once, such as tables of a schedule
+        with counting() as first:
+            sample(batch, task, **how)  # what is made once, such as tables of a schedule
         with counting() as found:
             answer = sample(batch, task, **how)
     assert not found.synchronisations and not found.copies, found
+    assert not first.doubles and not found.doubles, first
     torch.testing.assert_close(host_of(answer), expected, atol=2e-5, rtol=1e-4)
 
 

@@ -44,10 +44,12 @@ INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_ind
 
 @dataclass
 class Found:
-    """What the host waited for, and what it sent: "operation at file:line", in order."""
+    """What the host waited for, what it sent, and what not every device can hold: "operation at
+    file:line", in order."""
 
     synchronisations: list[str] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+    doubles: list[str] = field(default_factory=list)  # tensors of float64, which Apple's GPUs lack
 
 
 class DeviceTensor(Tensor):
@@ -164,8 +166,15 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     out = func(*plain_args, **plain_kwargs)
     if not there:
         return out
-    out = tree_map(lambda one: DeviceTensor(one) if isinstance(one, Tensor) else one, out)
+    out = tree_map(lambda one: _made(one, name) if isinstance(one, Tensor) else one, out)
     return return_and_correct_aliasing(func, args, kwargs, out)
+
+
+def _made(numbers: Tensor, name: str) -> DeviceTensor:
+    """The answer of an operation, on the device."""
+    if numbers.dtype in (torch.float64, torch.complex128):
+        _note("doubles", name)
+    return DeviceTensor(numbers)
 
 
 def _crossed(name: str, args: Any, to: Any) -> bool:

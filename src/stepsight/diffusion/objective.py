@@ -169,7 +169,7 @@ class Diffusion:
         self, net: Network, coded: ModelInputs, x: Tensor, t: Tensor, **more: Any
     ) -> tuple[Tensor, Tensor | None]:
         """The network's prediction "b c h w", and its variance output where it has one."""
-        time = self.condition(t)
+        time = _there(self.condition(t), x)
         if coded.look is not None and getattr(net, "looks", False):
             rows = coded.featured
             seen = self.estimate(x, t, coded.temperature)
@@ -193,9 +193,9 @@ class Diffusion:
     def denoiser(self, net: Network, coded: ModelInputs, walk: Sequence[float] = ()) -> Denoise:
         """`denoise(x, t) -> x0` for samplers: t is a scalar or "b".
 
-        A scalar on the CPU reaches the device of x as the argument of a kernel, uncopied, and is
-        one row for all rows of x: what follows from it is computed once. walk: times at which a
-        network that can `tabulate` what it makes of them does so at once. Where the sampler reads
+        What follows from a scalar on the CPU is computed there, in float64, and reaches the device
+        of x as the argument of a kernel, uncopied, one row for all rows of x. walk: times at which
+        a network that can `tabulate` what it makes of them does so at once. Where the sampler reads
         the learned variance, it is answered below x0: "b 2c h w". Inputs with a `null` label are
         guided away from its answer.
         """
@@ -209,15 +209,15 @@ class Diffusion:
     def _denoiser(self, net: Network, coded: ModelInputs, walk: Sequence[float]) -> Denoise:
         tables: dict[float, Any] = {}
         if walk and len(coded.label) == 1 and (tabulated := getattr(net, "tabulated", None)):
-            times = torch.cat([coded.cond.new_full((1,), t, dtype=torch.float64) for t in walk])
-            tables = dict(zip(walk, tabulated(self.condition(times), coded.label)))
+            told = self.condition(torch.tensor(walk, dtype=torch.float64)).tolist()
+            times = torch.cat([coded.label.new_full((1,), t, dtype=torch.float32) for t in told])
+            tables = dict(zip(walk, tabulated(times, coded.label)))
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             table = tables.get(t.item()) if tables and not t.ndim else None
             given = {} if table is None else {"table": table}
-            times = times_for(x, t)
-            output, variance = self._ask(net, coded, x, times, **given)
-            x0 = self.to_x0(output, x, times)
+            output, variance = self._ask(net, coded, x, t, **given)
+            x0 = self.to_x0(output, x, t)
             return torch.cat([x0, _learned(variance)], dim=1) if wide else x0
 
         wide = sampler_spec(self.settings.sampler).variance
@@ -308,14 +308,16 @@ class Diffusion:
         return _rows(p, x), _rows(q, x)
 
 
-def times_for(x: Tensor, t: Tensor) -> Tensor:
-    """Times of rows x on their device: "1" of a scalar, "b" of as many."""
-    return x.new_full((1,), t.item(), dtype=t.dtype) if t.device.type == "cpu" and not t.ndim else t
+def _there(value: Tensor, x: Tensor) -> Tensor:
+    """On the device of x: "1" of a scalar of the CPU, which is not copied, "b" of as many."""
+    if value.ndim or value.device.type != "cpu":
+        return value
+    return x.new_full((1,), value.item(), dtype=value.dtype)
 
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:
-    """One number per row "b", or for all "1", to multiply x "b c h w", in its dtype."""
-    return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    """One number per row "b", or for all, a scalar, to multiply x "b c h w", in its dtype."""
+    return _there(value.to(x.dtype), x).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _learned(variance: Tensor | None) -> Tensor:

@@ -33,7 +33,7 @@ def variational_bound(schedule: Schedule, error: Tensor, v: Tensor, t: Tensor) -
     The first two levels share the step between them: the paper scores the first by a likelihood of
     8-bit images, which depth or latents are not, and lends it the second's beta-tilde.
     """
-    t = t.double().clamp(min=2 / LEVELS)
+    t = (t.double() if t.device.type == "cpu" else t.float()).clamp(min=2 / LEVELS)
     s = t - 1 / LEVELS
     width = 2 * (schedule.sigma(t).log() - schedule.sigma(s).log())  # log beta - log beta-tilde
     gain = schedule.log_snr(s).exp() - schedule.log_snr(t).exp()

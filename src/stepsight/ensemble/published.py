@@ -46,7 +46,7 @@ def align_published(
     as the median.
     """
     small = _downsize(maps.float(), longest)
-    scale, shift = (part.to(maps) for part in fit(small, together=together))
+    scale, shift = (part.float().to(maps) for part in fit(small, together=together))
     aligned = scale[:, None, None] * maps + shift[:, None, None]
     merged = aligned.median(dim=0).values
     deviation = (aligned - merged).abs().median(dim=0).values
@@ -78,7 +78,7 @@ def fit(
 def cost(parameters: np.ndarray, maps: Tensor, together: bool = False) -> float:
     """Sum over pairs of the RMS difference, or that of all pairs together, plus how far the median
     map is from spanning [0, 1]."""
-    scale, shift = torch.from_numpy(parameters).to(maps).chunk(2)
+    scale, shift = torch.from_numpy(parameters).to(maps.dtype).to(maps.device).chunk(2)
     aligned = scale[:, None, None] * maps + shift[:, None, None]
     pairs = torch.combinations(torch.arange(len(maps))).tolist()
     apart = [aligned[i] - aligned[j] for i, j in pairs]

@@ -5,7 +5,8 @@ Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 scramble a counter of four 64-bit words under a key of two. The key names the stream; of the counter
 the first word counts along a row and the others are the row's address. On a CPU numpy's generator
 answers; elsewhere the same rounds run as integer operations on the device, so that no number is
-ever copied to it. Integers agree to the last bit. Normals are made of them in float64 and rounded.
+ever copied to it. Integers agree to the last bit. Normals are made of them in float64 and rounded
+on a CPU, and in float32 elsewhere, as not every device has more: they agree within 2e-6.
 """
 
 from __future__ import annotations
@@ -38,10 +39,21 @@ def normal(stream: Stream, rows: Tensor, shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     words = raw(stream, rows, -(-count // 2))
     low, high = words.view(torch.int32).unflatten(1, (-1, 2)).unbind(2)
-    radius = high.double().add_(2**31 + 0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-    angle = low.double().mul_(2 * math.pi * 2.0**-32)
+    if rows.device.type == "cpu":
+        radius = high.double().add_(2**31 + 0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
+        angle = low.double().mul_(2 * math.pi * 2.0**-32)
+    else:
+        radius, angle = _log_uniform(high).mul_(-2).sqrt_(), low.float() * (math.pi * 2.0**-31)
     pairs = torch.stack([(radius * angle.cos()).float(), (radius * angle.sin()).float()], dim=2)
     return pairs.flatten(1)[:, :count].unflatten(1, tuple(shape))
+
+
+def _log_uniform(word: Tensor) -> Tensor:
+    """log((n + 1/2) / 2^32), float32, of n = word + 2^31 for int32 words: above one half by what is
+    missing from 1."""
+    n = word.long() + 2**31
+    low, missing = ((part.float() + 0.5) * 2.0**-32 for part in (n, 2**32 - 1 - n))
+    return torch.where(word < 0, low.log(), torch.log1p(-missing))
 
 
 def raw(stream: Stream, rows: Tensor, count: int) -> Tensor:

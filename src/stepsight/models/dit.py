@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from stepsight.models.config import DiTSize
 from stepsight.models.layers import (
     LabelEmbedder,
+    Positions,
     RoutedConv2d,
     SplitConv2d,
     TimestepEmbedder,
     modulate,
-    position_table,
     zeroed,
 )
 from stepsight.models.moe import MoE
@@ -127,7 +127,7 @@ class DiT(nn.Module):
     published DiTs predict of the variance.
     expert_weights: "softmax", or "renormalised" to sum to one over the chosen experts.
     shared_experts: experts per block that every token passes; only for sizes with experts.
-    position_grid: see `position_table`.
+    position_grid: see `layers.position_table`.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.position_grid = size.patch, position_grid
-        self.target_channels = target_channels
+        self.positions, self.target_channels = Positions(position_grid), target_channels
         self.x_embedder = PatchEmbed(size, target_channels + cond_channels, labels, routed)
         self.features = nn.Conv2d(feature_channels, size.width, 1) if feature_channels else None
         self.t_embedder = TimestepEmbedder(size.width)
@@ -173,9 +173,7 @@ class DiT(nn.Module):
         """
         height, width = (side // self.stride for side in cond.shape[-2:])
         tokens = self.x_embedder(cond, label, first=self.target_channels, bias=True)
-        grid = self.position_grid
-        places = position_table(height, width, tokens.shape[-1], cond.device, grid)
-        tokens = tokens + places.to(tokens.dtype)
+        tokens = self.positions(tokens, height, width)
         if features is None or self.features is None:
             return (tokens,)
         seen = self.features(F.adaptive_avg_pool2d(features, (height, width)))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
+HELD = 16  # tables of positions at a time, by size and device
 FREQUENCIES = 256  # size of the sinusoid fed to the time embedder, as in DiT
 
 
@@ -54,27 +55,40 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(label)
 
 
-def position_table(
-    height: int,
-    width: int,
-    dim: int,
-    device: torch.device | None = None,
-    grid: tuple[int, int] = (0, 0),
-) -> Tensor:
+class Positions(nn.Module):
+    """Tokens "b (h w) d" with their positions added. A table is made on the host, in float64, and
+    sent to its device once."""
+
+    def __init__(self, grid: tuple[int, int] = (0, 0)) -> None:
+        super().__init__()
+        self.grid, self._made = grid, dict[tuple[int, int, torch.device], Tensor]()
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        key = height, width, tokens.device
+        if key not in self._made:
+            if len(self._made) == HELD:
+                self._made.clear()
+            with torch.inference_mode(False):
+                table = position_table(height, width, tokens.shape[-1], self.grid)
+                self._made[key] = table.to(tokens.device)
+        return tokens + self._made[key].to(tokens.dtype)
+
+
+def position_table(height: int, width: int, dim: int, grid: tuple[int, int] = (0, 0)) -> Tensor:
     """Fixed 2-D sin-cos positions "1 (h w) d" (DiT): the first half of the channels encodes x.
 
     Inside a half, sines come before cosines; frequencies are 10000^(-j / (d/4)). Positions count
     tokens; with a `grid` (tokens high, wide) that a model was trained at, they are interpolated
     within it, so that cell centres keep their place in the image.
     """
-    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim / 4))
+    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64, device="cpu") / (dim / 4))
 
     def encode(positions: Tensor) -> Tensor:
         angles = positions.reshape(-1)[:, None] * omega
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     def places(count: int, trained: int) -> Tensor:
-        place = torch.arange(count, dtype=torch.float64, device=device)
+        place = torch.arange(count, dtype=torch.float64, device="cpu")
         return (place + 0.5) * (trained / count) - 0.5 if trained and trained != count else place
 
     y, x = torch.meshgrid(places(height, grid[0]), places(width, grid[1]), indexing="ij")

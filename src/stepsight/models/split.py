@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from stepsight.models.config import SplitSize
 from stepsight.models.layers import (
     LabelEmbedder,
+    Positions,
     TimestepEmbedder,
     modulate,
-    position_table,
     zeroed,
 )
 from stepsight.rowwise import added_rows, picked_rows
@@ -139,12 +139,12 @@ class Encoder(nn.Module):
         self.middle = _residuals(quarter, size.encoder[1])
         self.down8 = nn.Conv2d(quarter, size.width, 2, stride=2)
         blocks = (Block(size.width, size.heads, gate, False) for _ in range(size.trunk))
-        self.trunk = nn.ModuleList(blocks)
+        self.trunk, self.positions = nn.ModuleList(blocks), Positions()
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         half = _through(self.fine, self.input(picture))
         quarter = _through(self.middle, self.down4(half))
-        return half, quarter, _attended(self.trunk, self.down8(quarter), placed=True)
+        return half, quarter, _attended(self.trunk, self.down8(quarter), places=self.positions)
 
 
 class Split(nn.Module):
@@ -280,13 +280,16 @@ def _through(blocks: nn.ModuleList, x: Tensor, embedding: Tensor | None = None) 
 
 
 def _attended(
-    blocks: nn.ModuleList, x: Tensor, embedding: Tensor | None = None, placed: bool = False
+    blocks: nn.ModuleList,
+    x: Tensor,
+    embedding: Tensor | None = None,
+    places: Positions | None = None,
 ) -> Tensor:
     """Blocks over the places of a map "b d h w"."""
     height, width = x.shape[-2:]
     tokens = rearrange(x, "b d h w -> b (h w) d")
-    if placed:
-        tokens = tokens + position_table(height, width, tokens.shape[-1], x.device).to(x.dtype)
+    if places is not None:
+        tokens = places(tokens, height, width)
     tokens = _through(blocks, tokens, embedding)
     tokens = rearrange(tokens, "b (h w) d -> b d h w", h=height)
     return tokens.contiguous(memory_format=torch.channels_last)

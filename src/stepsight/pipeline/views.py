@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.diffusion.objective import times_for
 from stepsight.diffusion.trajectory import Denoise
 from stepsight.models.codec import Codec
 from stepsight.tasks.base import Task
@@ -132,7 +131,7 @@ def averaging(
         which = calls % len(views)
         view = views[which]
         if calls:
-            alpha, sigma = levels(times_for(x, t), x)
+            alpha, sigma = levels(t, x)
             x = alpha * frame.seen(total / weight, view) + sigma * frame.seen(start, view)
         answer = frame.back(denoisers[which](x, t), view)
         shown = frame.inside(x, view)

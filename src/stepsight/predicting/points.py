@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from stepsight.data.decoding.images import know_heif
+from stepsight.data.decoding.images import formats_for
 from stepsight.errors import UserError
 
 FILM = math.hypot(36, 24)  # mm, the diagonal that 35 mm equivalents refer to (CIPA DCG-001)
@@ -105,7 +105,10 @@ def write_ply(
         f"comment camera fx {camera.fx:.6g} fy {camera.fy:.6g} cx {camera.cx:.6g} cy "
         f"{camera.cy:.6g}: {camera.source}",
         f"element vertex {len(points)}",
-        *(f"property {'float' if name in 'xyz' else 'uchar'} {name}" for name in VERTEX.names),
+        *(
+            f"property {'float' if name in 'xyz' else 'uchar'} {name}"
+            for name in VERTEX.names or ()
+        ),
         "end_header\n",
     ]
     with open(path, "wb") as file:
@@ -150,8 +153,8 @@ def _exif(path: Path) -> Mapping[int, float]:
     """Positive numbers of a file's EXIF; none where it holds none."""
     try:
         with open(path, "rb") as file:
-            know_heif(file.read(12))
-        with Image.open(path) as image:
+            formats = formats_for(file.read(12))
+        with Image.open(path, formats=formats) as image:
             held = dict(image.getexif().get_ifd(EXIF))
     except (OSError, ValueError, SyntaxError):
         return {}

@@ -34,6 +34,7 @@ from stepsight.metrics.protocols.formula import depth_steps
 from stepsight.metrics.truth import require
 from stepsight.metrics.uncertainty import Case, Stated
 from stepsight.pipeline.config import Resampling
+from stepsight.rowwise import row_quantiles
 from stepsight.tasks.base import Files, Task, masked_mean, resize, robust
 from stepsight.tasks.config import DepthSettings
 from stepsight.types import Batch, Condition, Prediction, Target
@@ -274,8 +275,7 @@ class Depth(Task, DepthSettings):
         if self.range == "metric":
             return self._range(y)
         known = torch.where(valid, y, torch.nan).flatten(1)
-        levels = torch.linspace(0.02, 0.98, 2, dtype=y.dtype, device=y.device)
-        low, high = torch.nanquantile(known, levels, dim=1).nan_to_num()[:, :, None, None, None]
+        low, high = row_quantiles(known, (0.02, 0.98)).nan_to_num()[:, :, None, None, None]
         return low, high
 
 
