@@ -232,3 +232,19 @@ def test_a_mask_of_the_list_goes_with_its_picture(model, picture, predict, tmp_p
         found = np.load(tmp_path / "out" / "a" / f"{i}-amodal.npy")
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert not np.allclose(found, np.load(tmp_path / "out" / "a" / "0-amodal.npy"), atol=1e-3)
+
+
+def test_what_is_inside_of_a_mask_can_be_said(model, picture, predict, tmp_path):
+    path, mask = picture("a.png"), tmp_path / "mask.png"
+    labels = np.zeros((18, 24), np.uint8)
+    labels[3:9, 2:20], labels[9:15, 2:20] = 3, 7
+    Image.fromarray(labels).save(mask)
+
+    def change(items):
+        return with_other(items, "mask", str(mask))
+
+    with pytest.raises(DataFormatError, match=r"mask\.png"):  # two objects
+        predict(path, task="amodal", change=change)
+    predict(path, task="amodal", change=change, inside="7")
+    expected = model(path, "amodal", mask=labels == 7, nfe=1, members=1).values[0]
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "a-amodal.npy"), expected, atol=1e-5)

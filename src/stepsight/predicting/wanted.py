@@ -18,8 +18,8 @@ Limits = tuple[float, float]
 class Wanted:
     """What is asked for. how: options of `DensePipeline.__call__`. save: formats separated by
     commas. limits: of the colours; None: each picture's own, but one range a film; "common": one
-    range of all. mask_inside: as of `data.decoding.masks`. camera: `fov` or `given` of `points.intrinsics`. inside: what is inside in
-    masks, as `read_mask` takes it."""
+    range of all. camera: `fov` or `given` of `points.intrinsics`. inside: what is inside in masks,
+    as `read_mask` takes it."""
 
     task: str
     items: Sequence[Item]
@@ -29,7 +29,6 @@ class Wanted:
     batch: int = 8
     tile: int | None = None
     limits: Limits | Literal["common"] | None = None
-    mask_inside: str = ""
     camera: Mapping[str, Any] = field(default_factory=dict)
     inside: str = ""
 
@@ -48,6 +47,5 @@ def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
     facts |= sampling_options(used.diffusion.settings, task)
     facts |= {"nfe": planned.nfe, "members": planned.members, "tile": wanted.tile}
     facts["mask_inside"] = wanted.inside or None
-    facts |= {"mask_inside": wanted.mask_inside} if wanted.mask_inside else {}
     facts["calibration"] = dict(pipeline.fitted.get(task.name) or {})
     return facts | {name: value for name, value in how.items() if value is not None}
