@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from stepsight.data.looking.contents import Form
+from stepsight.data.decoding.labels import label_codes
+from stepsight.data.decoding.masks import read_mask
+from stepsight.data.looking.contents import LOSSY, Form
 from stepsight.data.looking.found import Answers
+from stepsight.errors import UserError
 
 MANY = 64  # distinct values of a file that is no mask and no map of a few classes
 NONE = 255  # of labels
 ADE20K = 150
-BORDER = 0.6  # share of the border beyond which what is bright is rather the background
+BEYOND = 0.05  # share of a visible mask that may lie outside the whole one
+BORDER = 0.6  # share of the border beyond which what is inside is rather the background
 SHORT = 1.5  # components of flow that may be shares of the picture's size
 
 
@@ -32,77 +35,79 @@ class Meaning:
     problem: str = ""
 
 
-def levels(files: Iterable[np.ndarray]) -> Counter[float]:
-    """Distinct stored values: in how many files they occur."""
-    return Counter(value for values in files for value in np.unique(values).tolist())
-
-
-def read_masks(form: Form, files: Sequence[np.ndarray], answers: Answers) -> Meaning:
-    """The inside of masks, "h w c" as stored."""
-    if answers.mask_inside:
-        said = f"inside is {answers.mask_inside}, as you say."
-        inside = answers.mask_inside
-        return Meaning({"mask_inside": inside}, {"inside": inside}, [said])
-    if form.look == "alpha" and _flat_but_alpha(files):
-        said = "colours are constant and the alpha channel is not: the mask is the alpha channel."
-        return Meaning({"mask_inside": "alpha"}, {"inside": "alpha"}, [said])
-    grey = [_single(values) for values in files]
-    if any(values is None for values in grey):
-        colours = "its channels differ: a mask in colours, of which any could be the inside"
-        return Meaning(problem=f"{colours}. Say --mask-inside nonzero (all but black) or bright")
-    planes = [values for values in grey if values is not None]
-    found = levels(planes)
-    if len(found) == 1:
-        return Meaning(problem=f"all masks hold nothing but {min(found):g}: empty, or full")
-    if len(found) == 2 and min(found) == 0:
-        inside, meaning = "nonzero", f"two values, 0 and {max(found):g}: inside is {max(found):g}."
-    else:
-        inside, meaning = "bright", f"{len(found)} values: inside is above the middle."
-        if len(found) <= 8 and max(found) < 128:
-            values = ", ".join(f"{value:g}" for value in sorted(found))
-            return Meaning(
-                problem=f"masks hold {values}: say --mask-inside with that of the object"
-            )
-    result = Meaning({"mask_inside": inside}, {"inside": inside}, [meaning])
-    around = np.mean([_border(values, max(found) / 2) for values in planes])
-    if around > BORDER:
-        result.certain = False
-        result.problem = (
-            f"what is bright covers {around:.0%} of the border, as a background does. If the "
-            "object is dark, say --mask-inside dark; if not, --mask-inside bright"
+def read_masks(pairs: Sequence[tuple[Path, Path]], answers: Answers) -> Meaning:
+    """The inside of visible and whole masks, the files of some objects."""
+    inside = answers.mask_inside
+    masks, errors = [], []
+    for paths in pairs:
+        try:
+            masks.append(tuple(read_mask(path, inside)[0].numpy() for path in paths))
+        except UserError as error:
+            errors.append(str(error))
+    if not masks:
+        return Meaning(problem=errors[0].removesuffix("."))
+    options = {"mask_inside": inside} if inside else {}
+    said = f"inside is {inside}, as you say." if inside else "each mask has one meaning of its own."
+    shares = [float(whole.mean()) for _, whole in masks]
+    covered = f"inside covers {min(shares):.0%} to {max(shares):.0%} of the pictures."
+    meaning = Meaning(options, {"inside": inside or "told by each"}, [said, covered])
+    around = float(np.mean([_border(whole) for _, whole in masks]))
+    beyond = sum(_reaches_beyond(*pair) for pair in masks)
+    if around > BORDER and not inside:
+        meaning.certain = False
+        meaning.problem = (
+            f"inside covers {around:.0%} of the border, as a background does. If the object is "
+            "dark, say --mask-inside dark; if not, --mask-inside bright"
         )
-    return result
+    elif beyond:
+        meaning.problem = (
+            f"{beyond} of {len(masks)} visible masks reach beyond the whole ones. Are the two "
+            "exchanged, or inside out"
+        )
+    return meaning
 
 
-def _flat_but_alpha(files: Sequence[np.ndarray]) -> bool:
-    colours = all(np.ptp(values[..., :-1], axis=(0, 1)).max() == 0 for values in files)
-    return colours and any(np.ptp(values[..., -1]) > 0 for values in files)
+def _border(mask: np.ndarray) -> float:
+    """The share of the border that is inside."""
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
 
 
-def _single(values: np.ndarray) -> np.ndarray | None:
-    """The one channel that a mask has, or None."""
-    if values.shape[-1] == 4 and np.ptp(values[..., 3]) == 0:
-        values = values[..., :3]
-    if values.shape[-1] in (1, 3) and not np.ptp(values, axis=-1).any():
-        return values[..., 0]
-    return None
+def _reaches_beyond(visible: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether pixels are visible, and no part of the whole: more than a border may be off by."""
+    if visible.shape != whole.shape:
+        return False
+    return float((visible & ~whole).sum()) > BEYOND * float(visible.sum())
 
 
-def _border(values: np.ndarray, middle: float) -> float:
-    edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    return float((edge > middle).mean())
+def read_outlines(paths: Sequence[Path], answers: Answers) -> Meaning:
+    """Classes of objects that LabelMe or COCO files outline."""
+    names = label_codes("", paths[0].parent, paths).names
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    text = f"outlines of objects, as label maps of {len(names)} classes: {shown}."
+    meaning = Meaning({}, {"classes": len(names)}, [text])
+    if answers.classes:
+        meaning.problem = "--classes is of label files; outlines name their classes"
+    return meaning
 
 
 def read_label_maps(
-    form: Form, files: Sequence[np.ndarray], words: Iterable[str], suffix: str, answers: Answers
+    form: Form,
+    files: Sequence[np.ndarray],
+    words: Iterable[str],
+    suffix: str,
+    legend: list[dict[str, Any]],
+    answers: Answers,
 ) -> Meaning:
     """What label files' numbers or colours mean."""
     said = {*words}
     if answers.classes:
         return _answered(answers.classes)
-    if suffix in (".jpg", ".jpeg"):
-        return Meaning(problem="labels are stored as JPEG, which changes the numbers of classes")
-    if form.channels > 1 and any(_single(values) is None for values in files):
+    if suffix in LOSSY:
+        return Meaning(problem="labels are kept with losses, which changes the numbers of classes")
+    if any((values != values[..., :1]).any() for values in files):
+        if legend and "color" in legend[0]:
+            text = f"colours, which a legend in the tree gives {len(legend)} names."
+            return Meaning({}, {"classes": len(legend)}, [text], legend=legend)
         count = len(
             {tuple(c) for v in files for c in np.unique(v.reshape(-1, v.shape[-1]), axis=0)}
         )
@@ -110,15 +115,15 @@ def read_label_maps(
             problem=f"labels are {count} colours. Say --classes legend.json, a file of "
             '[{"name": "road", "color": [128, 64, 128]}, ...]'
         )
-    found = levels(files)
-    values, top = sorted(found), int(max(found))
+    values = np.unique(np.concatenate([np.unique(one[..., 0]) for one in files])).tolist()
+    top = int(values[-1])
     listed = f"{len(values)} values, {values[0]:g} to {top}"
     if any(value % 1 for value in values) or top > NONE or values[0] < 0:
         return Meaning(problem=f"labels hold {listed}: no numbers of classes from 0 to 254")
     if "labelids" in said or {"label", "ids"} <= said and "gtfine" in said:
         text = f"{listed}; named labelIds: Cityscapes' numbers, of which 19 are classes."
         return Meaning({"class_codes": "cityscapes"}, {"classes": "cityscapes"}, [text])
-    if {"ade", "sceneparse"} & said and top <= ADE20K:
+    if {"ade", "sceneparse", "adechallengedata"} & said and top <= ADE20K:
         text = f"{listed}; the name says ADE20K: 0 is no class, and classes count from 1."
         return Meaning({"class_codes": "1.."}, {"classes": "1.."}, [text])
     if len(values) <= 2 and top > 1:

@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from stepsight.data.plausible.depths import TRIPLES, TURNED, straightness
+from stepsight.types import Sample
 
 PER_METRE = {"mm": 1000.0, "cm": 100.0, "1/256": 256.0, "1/5000": 5000.0}  # of whole numbers
 NEAREST, FARTHEST, USUAL = 0.1, 130.0, (0.25, 50.0)  # metres: 1 %, 99 % and half of the pixels
 NAMED = {
-    "mm": "mm millimeter millimeters millimetre millimetres",
-    "cm": "cm centimeter centimeters centimetre centimetres",
+    "mm": "mm millimeter millimeters millimetre millimetres nyu nyuv scannet hypersim",
+    "cm": "cm centimeter centimeters centimetre centimetres vkitti",
     "disparity": "disp disparity disparities invdepth inverse",
     "1/256": "kitti lidar velodyne",
     "1/5000": "tum",
@@ -25,11 +29,11 @@ NAMED = {
 WORD = {word: unit for unit, said in NAMED.items() for word in said.split()}
 STEP = 1e3 / (580 * 75 * 8)  # metres a square metre in mm: 1/8 pixel, 580 px focal length, 75 mm
 ALIKE = 1.5  # factor within which steps are those of such a camera
-SMALL = 1.5  # largest of floats that are distances as likely as disparities, or shares
+SMALL = 1.0  # largest of floats that are distances as likely as disparities, or shares
 COMMON = 0.01  # share of pixels from which a largest value is no measurement
+OFTEN, NEXT = 3, 17  # times that it is held, over the most of so many next ones
 GAP = 1.5  # that value over the next, from which it stands apart
 SPARSE, WIDE = 0.5, 2.2  # share without a value, width over height of what a laser car sees
-FLATTER = 0.5  # bending of the flatter of depth and 1/depth over the other's
 
 
 class Summary(NamedTuple):
@@ -91,15 +95,15 @@ def _codes(values: np.ndarray, planes: tuple[np.ndarray, ...]) -> dict[float, fl
     """Largest values that are none: 65535, what stands apart, or what many pixels share exactly."""
     if not values.size:
         return {}
-    top = values.max()
-    rest = values[values < top]
-    share = float((values == top).mean())
-    apart = bool(rest.size) and top > GAP * rest.max()
-    often = share >= COMMON and sum(bool((plane == top).any()) for plane in planes) > 1
-    if rest.size and (
-        top == 65535 and share > 0 and (apart or often) or often or apart and share >= COMMON
-    ):
-        return {float(top): share}
+    held, counts = np.unique(values, return_counts=True)
+    top, share = held[-1], counts[-1] / len(values)
+    if len(held) < 2:
+        return {}
+    apart = top > GAP * held[-2]
+    often = share >= COMMON and counts[-1] > OFTEN * counts[-NEXT:-1].max()
+    often = often and sum(bool((plane == top).any()) for plane in planes) > 1
+    if often or apart and (top == 65535 or share >= COMMON):
+        return {float(top): float(share)}
     return {}
 
 
@@ -114,6 +118,9 @@ def read_unit(found: Summary, words: Iterable[str], said: Iterable[tuple[str, st
         return reading
     reading.evidence += list(_stored(found))
     facts = [*said, *_named(words), *(_whole(found) if found.whole else _floats(found))]
+    if _inverse(found.planes):
+        text = "slopes are straight as stored, and bent once inverted: these are disparities."
+        facts.append(("disparity", text))
     units = dict.fromkeys(unit for unit, _ in facts)
     plausible = {unit: span for unit in PER_METRE if (span := _span(found, unit))}
     if not found.whole and found.values.max() <= SMALL:
@@ -187,36 +194,27 @@ def _steps(values: np.ndarray) -> float:
 
 
 def _floats(found: Summary) -> Iterator[tuple[str, str]]:
-    bent, inverse = _bending(found.planes)
     low, middle, high = np.quantile(found.values, (0.01, 0.5, 0.99))
-    if bent < FLATTER * inverse:
-        yield (
-            "disparity",
-            ("surfaces are flat as stored, and bent once inverted: these are disparities."),
-        )
-    elif NEAREST <= low and USUAL[0] <= middle <= USUAL[1] and high <= FARTHEST:
-        flat = ", and surfaces are flat once inverted" if inverse < FLATTER * bent else ""
-        yield "m", f"as metres they are plausible distances{flat}."
+    plausible = (
+        found.values.max() > SMALL
+        and NEAREST <= low
+        and USUAL[0] <= middle <= USUAL[1]
+        and high <= FARTHEST
+    )
+    if plausible and not _inverse(found.planes):
+        yield "m", "as metres they are plausible distances."
 
 
-def _bending(planes: Iterable[np.ndarray]) -> tuple[float, float]:
-    """How strongly the surfaces of stored maps bend, and those of their inverses: second over first
-    differences. On a plane the inverse of depth is linear in the picture."""
-    found: list[tuple[float, float]] = []
+def _inverse(planes: Iterable[np.ndarray]) -> bool | None:
+    """Whether slopes are straight in the values as they are stored, and not in their inverses;
+    None where neither can be told."""
+    shares = []
     for plane in planes:
-        rows = plane.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found.append((_bent(rows), _bent(1 / np.where(rows > 0, rows, np.nan))))
-    known = [pair for pair in found if np.isfinite(pair).all()]
-    if not known:
-        return 1.0, 1.0
-    return float(np.median([b for b, _ in known])), float(np.median([i for _, i in known]))
-
-
-def _bent(rows: np.ndarray) -> float:
-    first, second = np.abs(rows[2:] - rows[:-2]) / 2, np.abs(rows[2:] - 2 * rows[1:-1] + rows[:-2])
-    known = np.isfinite(first) & np.isfinite(second) & (first > 0)
-    return float(np.median(second[known] / first[known])) if known.sum() > 8 else np.nan
+        depth = torch.from_numpy(plane.astype(np.float64))[None]
+        share, count = straightness(Sample(depth[0], "", "", depth=depth))
+        if count >= TRIPLES and not TURNED < share < 1 - TURNED:
+            shares.append(share)
+    return float(np.median(shares)) < 0.5 if shares else None
 
 
 def _metres_of(found: Summary, unit: str) -> tuple[float, float]:

@@ -33,7 +33,21 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 SPLITS |= {"valid": "val", "test": "test", "testing": "test"}
 SECONDS = re.compile(r"\d{9,10}\.\d{1,9}")
 TICKS = {13: 1e3, 16: 1e6, 19: 1e9}  # digits of a time since 1970: ticks a second
-IGNORED = {".txt", ".md", ".yaml", ".yml", ".csv", ".xml", ".log", ".py", ".zip", ".tar", ".html"}
+IGNORED = {
+    ".txt",
+    ".md",
+    ".yaml",
+    ".yml",
+    ".csv",
+    ".lst",
+    ".xml",
+    ".log",
+    ".py",
+    ".zip",
+    ".tar",
+    ".gz",
+}
+IGNORED |= {".json", ".jsonl", ".html", ".pdf", ".ply", ".obj", ".sh", ".toml", ".ini"}
 Key = tuple[str, ...]
 
 
@@ -54,10 +68,12 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def name_of(path: str) -> Name:
-    """What a path below the root says."""
-    pure = PurePosixPath(path)
-    *folders, file = pure.parts
-    stem = file.removesuffix(pure.suffix)
+    """What a path below the root says; `file.h5#name/3` as the path `file/name/3` would."""
+    file, mark, part = path.partition("#")
+    pure = PurePosixPath(file)
+    parts = [*pure.parent.parts, pure.stem, *part.split("/")] if mark else pure.parts
+    *folders, last = parts
+    stem = last if mark else pure.stem
     split = next((SPLITS[f.lower()] for f in folders if f.lower() in SPLITS), "")
     places = [f for f in folders if f.lower() not in SPLITS]
     pattern = [f if _roles(f) else "*" for f in places]
@@ -84,7 +100,7 @@ def _kept(word: str) -> bool:
 def _roles(part: str) -> list[str]:
     said = words(part)
     for quantity in MAPS:
-        if ROLE.get("".join(said[:1])) == quantity and {"valid", "mask", "masks"} & {*said}:
+        if quantity in map(ROLE.get, said) and {"valid", "mask", "masks"} & {*said}:
             return [f"{quantity}_valid"]
     if "mask" in said and {"whole", "amodal"} & {*said}:
         return ["amodal"]

@@ -13,6 +13,7 @@ from stepsight.data.looking.names import Key, Name, seconds
 
 APART = 0.02  # seconds between a picture and its depth, as in TUM RGB-D's associate.py
 Pairs = dict[str, list[str]]  # path of a picture: those of its truth
+Rule = Callable[[Sequence[Name], Sequence[Name]], Pairs]
 
 
 def paired(pictures: Sequence[Name], truths: Sequence[Name]) -> tuple[Pairs, str]:
@@ -31,7 +32,7 @@ def _count(pairs: Pairs) -> int:
     return sum(map(len, pairs.values()))
 
 
-def _equal(rename: Callable[[Key], Hashable]) -> Callable[[Sequence[Name], Sequence[Name]], Pairs]:
+def _equal(rename: Callable[[Key], Hashable]) -> Rule:
     """A rule: keys that are equal once renamed, where no two pictures share one."""
 
     def rule(pictures: Sequence[Name], truths: Sequence[Name]) -> Pairs:
@@ -71,21 +72,26 @@ def _ends(key: Key) -> set[Key]:
     return {key[n:] for n in range(len(key))} | {key[:n] for n in range(1, len(key))}
 
 
-def _differing(pictures: Sequence[Name], truths: Sequence[Name]) -> Pairs:
-    """What differs among the pictures is what differs among the truths: `IMG_7.jpg`, `D7.png`."""
-    if min(len(pictures), len(truths)) < 2:
-        return {}
-    return _equal(_numbers)(_stripped(pictures), _stripped(truths))
+def _differing(tails: bool) -> Rule:
+    """What differs among the pictures is what differs among the truths: `IMG_7.jpg`, `D7.png`.
+    tails: whether words that all of them end with are left out, and not only those they begin
+    with."""
+
+    def rule(pictures: Sequence[Name], truths: Sequence[Name]) -> Pairs:
+        if min(len(pictures), len(truths)) < 2:
+            return {}
+        return _equal(_numbers)(_stripped(pictures, tails), _stripped(truths, tails))
+
+    return rule
 
 
-def _stripped(names: Sequence[Name]) -> list[Name]:
-    """Names with keys without the words that all of them begin or end with."""
+def _stripped(names: Sequence[Name], tails: bool) -> list[Name]:
+    """Names with keys without the words that all of them begin with, or end with."""
     keys = [name.key for name in names]
     shortest = min(map(len, keys))
-    same = [len({key[n] for key in keys}) == 1 for n in range(shortest)]
-    head = next((n for n in range(shortest) if not same[n]), shortest)
-    same = [len({key[-1 - n] for key in keys}) == 1 for n in range(shortest - head)]
-    tail = next((n for n in range(shortest - head) if not same[n]), 0)
+    head = next((n for n in range(shortest) if len({key[n] for key in keys}) > 1), shortest)
+    rest = range(shortest - head) if tails else ()
+    tail = next((n for n in rest if len({key[-1 - n] for key in keys}) > 1), 0)
     return [name._replace(key=name.key[head : len(name.key) - tail]) for name in names]
 
 
@@ -110,10 +116,11 @@ def _times(pictures: Sequence[Name], truths: Sequence[Name]) -> Pairs:
     return pairs
 
 
-RULES: dict[str, Callable[[Sequence[Name], Sequence[Name]], Pairs]] = {
+RULES: dict[str, Rule] = {
     "equal names": _equal(lambda key: key),
     "equal numbers": _equal(_numbers),
     "names that begin or end alike": _contained,
-    "the part of the names that differs": _differing,
+    "the part of the names that differs": _differing(tails=False),
+    "the part within the names that differs": _differing(tails=True),
     f"time stamps within {APART:g} s": _times,
 }

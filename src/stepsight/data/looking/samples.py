@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from stepsight.data.looking.documents import Documents
 from stepsight.data.looking.found import FoundTree
 from stepsight.data.looking.names import MAPS, Key, Name
 from stepsight.data.looking.pairing import Pairs, paired
 from stepsight.data.looking.roles import ByRole
+from stepsight.data.looking.tree import Kind
 
 LONGEST = 120  # bytes of a key
 OBJECTS = ("modal", "amodal")  # of which a picture may have several
+Objects = dict[str, dict[Key, dict[str, str]]]  # by picture and key: files by role
 NEEDS = {"modal": "amodal", "second": "flow"} | {f"{name}_valid": name for name in MAPS}
 
 
@@ -22,6 +25,7 @@ class Line:
     """A sample: paths below the root by the names that a list gives them."""
 
     picture: Name
+    split: str
     files: dict[str, str] = field(default_factory=dict)
     key: str = ""
 
@@ -32,35 +36,43 @@ class Line:
 
     def as_json(self, quantities: Iterable[str], split: bool) -> dict[str, str]:
         line = {"key": self.key, "image": self.picture.path} | self.kept(quantities)
-        return line | ({"split": self.picture.split} if split else {})
+        return line | ({"split": self.split} if split else {})
 
 
-def lines_of(by_role: ByRole, found: FoundTree) -> list[Line]:
+def lines_of(by_role: ByRole, documents: Documents, found: FoundTree) -> list[Line]:
     """The samples of a tree, one a picture, or one an object where a picture has several."""
     pictures = [name for kind in by_role.get("image", []) for name in kind.names]
-    lines = {name.path: Line(name) for name in pictures}
-    objects: dict[str, dict[Key, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    splits = documents.splits
+    lines = {name.path: Line(name, splits.get(name.path, name.split)) for name in pictures}
+    objects: Objects = defaultdict(lambda: defaultdict(dict))
     for role, kinds in by_role.items():
         if role == "image":
             continue
+        several: set[str] = set()
         for kind in kinds:
-            if role == "flow":
-                pairs = _frames(pictures, kind.names, lines)
-            else:
-                pairs, how = paired(pictures, kind.names)
-                _tell(role, kind.suffix, pairs, how, len(kind.names), found)
+            pairs = _pairs(role, kind, pictures, lines, documents, found)
             names = {name.path: name for name in kind.names}
             for picture, paths in pairs.items():
                 if role in OBJECTS:
                     for path in paths:
                         objects[picture][names[path].key].setdefault(role, path)
-                elif len(paths) > 1 or role in lines[picture].files:
-                    clash = [*paths, lines[picture].files.get(role, "")]
+                elif len(paths) > 1 or role in lines[picture].files or picture in several:
+                    clash = ", ".join(filter(None, [lines[picture].files.pop(role, ""), *paths]))
                     found.problems.append(
-                        f"{picture}: several {role} files, {', '.join(filter(None, clash))}."
+                        f"{picture}: several {role} files ({clash}), none is taken."
                     )
+                    several.add(picture)
                 else:
                     lines[picture].files[role] = paths[0]
+    for picture, part in documents.outlines.items():
+        lines[picture].files.setdefault("labels", part)
+    samples = _separate(lines, objects)
+    _name(samples)
+    return samples
+
+
+def _separate(lines: dict[str, Line], objects: Objects) -> list[Line]:
+    """A sample for each object; of pictures that are only the next frame of others, none."""
     second = {line.files["second"] for line in lines.values() if "second" in line.files}
     samples = [
         line
@@ -68,10 +80,31 @@ def lines_of(by_role: ByRole, found: FoundTree) -> list[Line]:
         if path not in objects and (line.files or path not in second)
     ]
     for path, held in objects.items():
-        samples += [Line(lines[path].picture, lines[path].files | own) for own in held.values()]
-    samples.sort(key=lambda line: (line.picture.path, *line.files.values()))
-    _name(samples)
-    return samples
+        line = lines[path]
+        samples += [Line(line.picture, line.split, line.files | own) for own in held.values()]
+    return sorted(samples, key=lambda line: (line.picture.path, *line.files.values()))
+
+
+def _pairs(
+    role: str,
+    kind: Kind,
+    pictures: Sequence[Name],
+    lines: dict[str, Line],
+    documents: Documents,
+    found: FoundTree,
+) -> Pairs:
+    """The files of a kind by picture: as a list says, else by names."""
+    pairs: Pairs = {}
+    for name in kind.names:
+        if (picture := documents.pairs.get(name.path)) in lines:
+            pairs.setdefault(picture, []).append(name.path)
+    listed = {path for paths in pairs.values() for path in paths}
+    rest = [name for name in kind.names if name.path not in listed]
+    if role == "flow":
+        return pairs | _frames(pictures, rest, lines)
+    others, how = paired(pictures, rest) if rest else ({}, "")
+    _tell(role, kind.suffix, others, how, len(rest), found)
+    return pairs | others
 
 
 def _tell(role: str, suffix: str, pairs: Pairs, how: str, files: int, found: FoundTree) -> None:

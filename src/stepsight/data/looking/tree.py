@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepsight.data.decoding.disk import reading
-from stepsight.data.looking.contents import Form, form_of
+from stepsight.data.looking.contents import SEVERAL, Form, form_of, parts_of
 from stepsight.data.looking.names import IGNORED, Name, name_of
 from stepsight.errors import UserError
 
@@ -27,7 +27,7 @@ class Kind:
 
     @property
     def suffix(self) -> str:
-        return Path(self.names[0].path).suffix.lower()
+        return Path(self.names[0].path.partition("#")[0]).suffix.lower()
 
 
 def files_of(root: Path) -> list[str]:
@@ -48,14 +48,21 @@ def kinds_of(root: Path, paths: Iterable[str]) -> list[Kind]:
     """Files by kind, each kind with its form where one of its first files opens."""
     groups: dict[str, list[Name]] = defaultdict(list)
     for path in paths:
-        if Path(path).suffix.lower() not in IGNORED:
-            name = name_of(path)
+        suffix = Path(path).suffix.lower()
+        if suffix in IGNORED:
+            continue
+        try:
+            parts = parts_of(root / path) if suffix in SEVERAL else [""]
+        except UserError:
+            parts = [""]  # its kind says so
+        for part in parts:
+            name = name_of(path + part)
             groups[name.pattern].append(name)
     kinds = [Kind(names) for names in groups.values()]
     for kind in kinds:
         for name in kind.names[:TRIED]:
             try:
-                kind.form = form_of(root / name.path)
+                kind.form = form_of(root / name.path, next(iter(name.roles), "depth"))
                 break
             except UserError as error:
                 kind.errors.append(str(error))

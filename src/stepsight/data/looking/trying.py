@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stepsight.data.decoding.pictures import turn_of
 from stepsight.data.looking.found import FoundTree
 from stepsight.data.plausible.judging import summary, votes
 from stepsight.data.table import Source, open_source, read_samples, settings_for
@@ -13,7 +14,7 @@ from stepsight.errors import UserError
 from stepsight.types import Sample
 
 READ = 24  # samples that are read, spread over the set
-NAMED = 3  # of those that cannot be read
+OF_METRES = ("far", "sky", "too near", "normalised", "whole numbers")  # rules of depth
 
 
 def try_reading(found: FoundTree) -> list[Sample]:
@@ -33,9 +34,19 @@ def _judged(found: FoundTree, source: Source) -> list[Sample]:
     samples = [sample for sample in read if sample is not None]
     if not samples:
         raise errors[0]
+    images = [found.samples[n]["image"] for n, one in zip(chosen, read) if one is not None]
+    turns = {turn_of(found.root / image) for image in images} - {1}
+    if turns:
+        found.notes.append(
+            f"pictures have EXIF orientation {', '.join(map(str, sorted(turns)))}: they are read "
+            "upright, and truth is taken as drawn upright, unless its shape says that it is not."
+        )
     if errors:
         said = f"{len(errors)} of {len(chosen)} samples cannot be read: {errors[0]}"
         found.problems.append(said)
+    scaled = found.options.get("depth_unit") != "disparity"  # else metres mean nothing
     for remark in summary(vote for sample in samples for vote in votes(sample, source)):
+        if not scaled and remark.rule in OF_METRES:
+            continue
         (found.problems if remark.grave else found.notes).append(str(remark))
     return samples

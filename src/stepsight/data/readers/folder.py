@@ -21,9 +21,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stepsight.data.decoding.pictures import read_picture
 from stepsight.data.decoding.labels import label_codes
 from stepsight.data.decoding.masks import read_mask
+from stepsight.data.decoding.pictures import read_picture
 from stepsight.data.fields import Field, row_of, with_values
 from stepsight.data.files import FileSource, check_any, check_shapes
 from stepsight.data.readers.config import FolderSettings
@@ -79,8 +79,8 @@ class Folder(FileSource[SampleFiles]):
         self.refuse_missing(path for entry in entries for path in self._used(entry))
         if "labels" in self.quantities:
             held = (entry.paths.get("labels") for part in every.values() for entry in part)
-            own = self.settings
-            self._codes = label_codes(own.class_codes, self.root, filter(None, held), own.classes)
+            settings, labelled = self.settings, filter(None, held)
+            self._codes = label_codes(settings.class_codes, self.root, labelled, settings.classes)
             self.classes = self._codes.names
         return entries
 

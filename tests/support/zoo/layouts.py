@@ -1,0 +1,299 @@
+"""Trees that differ in where files lie and what they are called. Depth is float32 metres."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from zoo.files import npy, png
+from zoo.world import Expected, World, measured, metres, tree, worlds
+
+Named = Callable[[int], str]
+
+
+def laid_out(root: Path, picture: Named, depth: Named, count: int = 3, **more) -> Expected:
+    """Pictures and depth under those names; the samples come in the order of their numbers."""
+    made = worlds(count)
+    for number, one in enumerate(made):
+        png(root / picture(number), one.picture)
+        npy(root / depth(number), one.depth)
+    return expected([made[n] for n in sorted(range(count), key=picture)], **more)
+
+
+def expected(made: list[World], **more) -> Expected:
+    return Expected({"depth": [w.depth for w in made]}, [w.picture for w in made], **more)
+
+
+@tree
+def images_and_depth(root):
+    return laid_out(root, lambda n: f"images/{n:04}.png", lambda n: f"depth/{n:04}.npy")
+
+
+@tree
+def rgb_and_depth(root):
+    return laid_out(root, lambda n: f"rgb/{n:04}.png", lambda n: f"depth/{n:04}.npy")
+
+
+@tree
+def capitals(root):
+    return laid_out(root, lambda n: f"RGB/{n:04}.PNG", lambda n: f"Depth/{n:04}.npy")
+
+
+@tree
+def one_folder_with_double_suffixes(root):
+    return laid_out(root, lambda n: f"frame-{n:06}.color.png", lambda n: f"frame-{n:06}.depth.npy")
+
+
+@tree
+def double_suffixes_in_two_folders(root):
+    return laid_out(root, lambda n: f"images/f{n}.color.png", lambda n: f"depth/f{n}.depth.npy")
+
+
+@tree
+def one_folder_without_words(root):
+    return laid_out(root, lambda n: f"{n:03}.png", lambda n: f"{n:03}.npy")
+
+
+@tree
+def words_before_numbers(root):
+    return laid_out(root, lambda n: f"room/rgb_{n:04}.png", lambda n: f"room/depth_{n:04}.npy")
+
+
+@tree
+def words_after_numbers(root):
+    return laid_out(root, lambda n: f"{n:05}_colors.png", lambda n: f"{n:05}_depth.npy")
+
+
+@tree
+def different_padding(root):
+    return laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n:06}.npy")
+
+
+@tree
+def different_prefixes(root):
+    return laid_out(root, lambda n: f"images/IMG_20{n}.png", lambda n: f"depth/D20{n}.npy")
+
+
+@tree
+def depth_with_a_tail(root):
+    return laid_out(root, lambda n: f"photos/cat{n}.png", lambda n: f"depth/cat{n}_dav2.npy")
+
+
+@tree
+def ground_truth_folder(root):
+    return laid_out(root, lambda n: f"images/{n}.png", lambda n: f"gt/depth_gt_{n}.npy")
+
+
+@tree
+def nested_scenes(root):
+    return laid_out(
+        root,
+        lambda n: f"scene{n % 2}/color/{n // 2}.png",
+        lambda n: f"scene{n % 2}/depth/{n // 2}.npy",
+        4,
+    )
+
+
+@tree
+def scenes_below_roles(root):
+    return laid_out(
+        root,
+        lambda n: f"color/kitchen_{n % 2}/{n // 2}.png",
+        lambda n: f"depth/kitchen_{n % 2}/{n // 2}.npy",
+        4,
+    )
+
+
+@tree
+def as_in_kitti(root):
+    day = "2011_09_26/2011_09_26_drive_0002_sync"
+    return laid_out(
+        root,
+        lambda n: f"{day}/image_02/data/{n:010}.png",
+        lambda n: f"train/2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/{n:010}.npy",
+    )
+
+
+@tree
+def open3d(root):
+    (root / "intrinsic.json").write_text('{"width": 32, "height": 24}')
+    return laid_out(root, lambda n: f"color/{n:06}.png", lambda n: f"depth/{n:06}.npy")
+
+
+@tree
+def splits_above(root):
+    parts = ("train", "train", "val", "test")
+    found = laid_out(
+        root, lambda n: f"{parts[n]}/images/{n}.png", lambda n: f"{parts[n]}/depth/{n}.npy", 4
+    )
+    found.splits = ("test", "train", "val")
+    return found
+
+
+@tree
+def splits_below(root):
+    parts = ("train", "train", "val")
+    return laid_out(
+        root,
+        lambda n: f"images/{parts[n]}/{n}.png",
+        lambda n: f"depth/{parts[n]}/{n}.npy",
+        splits=("train", "val"),
+    )
+
+
+@tree
+def half_missing(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy", 4)
+    for number in (1, 3):
+        (root / f"depth/{number}.npy").unlink()
+        found.truth["depth"][number] = None
+    found.truth["depth"] = found.truth["depth"][::2]
+    found.pictures = found.pictures[::2]
+    found.says, found.clean = (r"2 of 4 pictures have depth",), False
+    return found
+
+
+@tree
+def orphaned_depth(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    npy(root / "depth/9.npy", worlds(1)[0].depth)
+    found.says, found.clean = (r"1 of 4 depth files go with no one picture",), False
+    return found
+
+
+@tree
+def two_depths_a_picture(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    npy(root / "depth/0_depth.npy", worlds(2)[1].depth)
+    found.truth["depth"], found.pictures = found.truth["depth"][1:], found.pictures[1:]
+    found.says, found.clean = (r"several depth files",), False
+    return found
+
+
+@tree
+def shifted_numbers_are_not_paired_by_position(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n + 1}.npy")
+    found.truth["depth"] = found.truth["depth"][:2]
+    found.pictures = found.pictures[1:]
+    found.says, found.clean = (r"1 of 3 depth files", r"2 of 3 pictures have depth"), False
+    return found
+
+
+def time_stamped(root: Path, late: float) -> Expected:
+    made, start = worlds(3, 96, 128), 1305031102.175304
+    lines = {"rgb": [], "depth": []}
+    stored = [5 * measured(one.depth).astype(np.uint16) for one in made]
+    for number, (one, depth) in enumerate(zip(made, stored)):
+        when = start + number / 30
+        png(root / f"rgb/{when:.6f}.png", one.picture)
+        png(root / f"depth/{when + late:.6f}.png", depth)
+        lines["rgb"].append(f"{when:.6f} rgb/{when:.6f}.png")
+        lines["depth"].append(f"{when + late:.6f} depth/{when + late:.6f}.png")
+    for name, listed in lines.items():
+        head = f"# {name} images\n# timestamp filename\n"
+        (root / f"{name}.txt").write_text(head + "\n".join(listed) + "\n")
+    found = Expected({"depth": [metres(s, 5000) for s in stored]}, [w.picture for w in made])
+    return found
+
+
+@tree
+def tum_time_stamps(root):
+    found = time_stamped(root, 0.0125)
+    found.options, found.says = {"depth_unit": "1/5000"}, (r"time stamps", r"multiples of 5")
+    return found
+
+
+@tree
+def time_stamps_too_far_apart(root):
+    time_stamped(root, 0.4)
+    return Expected(refused=r"3 of 3 depth files go with no one picture")
+
+
+@tree
+def own_list(root):
+    made = worlds()
+    lines = []
+    for number, one in enumerate(made):
+        png(root / f"a/{number}.png", one.picture)
+        npy(root / f"b/{'xyz'[number]}.npy", one.depth)
+        line = {"image": f"a/{number}.png", "depth": f"b/{'xyz'[number]}.npy"}
+        lines.append(json.dumps(line | {"split": "train" if number else "val"}))
+    (root / "samples.jsonl").write_text("\n".join(lines))
+    return expected(made, splits=("val", "train"))
+
+
+@tree
+def two_columns(root):
+    made = worlds()
+    rows = []
+    for number, one in enumerate(made):
+        png(root / f"a/{number}.png", one.picture)
+        npy(root / f"d/{'xyz'[number]}.npy", one.depth)
+        rows.append(f"a/{number}.png d/{'xyz'[number]}.npy")
+    (root / "filename_list.txt").write_text("\n".join(rows))
+    return expected(made)
+
+
+@tree
+def lists_of_splits(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    (root / "lists").mkdir()
+    (root / "lists/train.txt").write_text("0\n1\n")
+    (root / "lists/val.txt").write_text("2\n")
+    found.splits = ("train", "val")
+    return found
+
+
+@tree
+def hidden_files_and_notes(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    (root / "images/.DS_Store").write_bytes(b"\0")
+    (root / "README.md").write_text("mine")
+    (root / "poses.txt").write_text("1 0 0\n")
+    return found
+
+
+@tree
+def confidence_beside_depth(root):
+    found = laid_out(root, lambda n: f"color/{n}.png", lambda n: f"depth/{n}.npy")
+    for number, one in enumerate(worlds()):
+        png(root / f"confidence/{number}.png", one.labels)
+    return found
+
+
+@tree
+def no_pictures(root):
+    npy(root / "depth/0.npy", worlds(1)[0].depth)
+    return Expected(refused=r"no picture")
+
+
+@tree
+def pictures_alone(root):
+    png(root / "images/0.png", worlds(1)[0].picture)
+    return Expected(refused=r"1 pictures, and no truth")
+
+
+@tree
+def nothing(root):
+    return Expected(refused=r"no picture")
+
+
+@tree
+def one_damaged(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    path = root / "depth/1.npy"
+    path.write_bytes(path.read_bytes()[:-99])
+    found.truth["depth"][1] = found.pictures[1] = None
+    found.says, found.clean = (r"1 of 3 .* cannot be read.*1\.npy",), False
+    return found
+
+
+@tree
+def all_damaged(root):
+    laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    for number in range(3):
+        (root / f"depth/{number}.npy").write_bytes(b"no")
+    return Expected(refused=r"0\.npy.*not a \.npy file")
