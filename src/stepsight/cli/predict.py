@@ -79,7 +79,8 @@ class Args:
     bad_cap: float = 1.0  # share of the pictures that may be skipped, each answer being its own
     out: Path = Path("predictions")  # folder for the answers
     # what is written of each, as npy,picture: npy, picture (PNG in colours), png16 (16-bit PNG),
-    # exr, flo, ply (points), mp4 (of films); default: npy and picture, of films npy and mp4
+    # exr, flo, ply (points), mp4 (of films), or what a benchmark takes (kitti-depth, sintel, ...);
+    # default: npy and picture, of films npy and mp4
     save: str | None = None
     # LOW,HIGH of the colours, or common: one range for all pictures; default: each picture's own,
     # and one for all frames of a film

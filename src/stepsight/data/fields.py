@@ -117,7 +117,9 @@ _ROWS = {
             valid="depth_valid",
             draw=painting.paint_depth,
             suffixes=SUFFIXES["depth"],
-            read=lambda path, own: read_depth(path, own.depth_scale, own.depth_unit, own.invalid),
+            read=lambda path, settings: read_depth(
+                path, settings.depth_scale, settings.depth_unit, settings.invalid
+            ),
         ),
         validity("depth"),
         Field(
@@ -132,7 +134,7 @@ _ROWS = {
             draw=painting.paint_flow,
             ranges=flow_length,
             suffixes=SUFFIXES["flow"],
-            read=lambda path, own: read_flow(path, own.flow_unit, own.invalid),
+            read=lambda path, settings: read_flow(path, settings.flow_unit, settings.invalid),
         ),
         validity("flow"),
         Field("occluded", "mask", brought_by=("flow",), draw=painting.paint_occluded),
@@ -166,7 +168,7 @@ _ROWS = {
             negated=(0,),
             draw=painting.paint_normals,
             suffixes=SUFFIXES["normals"],
-            read=lambda path, own: read_normals(path, own.invalid),
+            read=lambda path, settings: read_normals(path, settings.invalid),
         ),
         validity("normals"),
         Field(

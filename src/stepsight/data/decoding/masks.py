@@ -156,7 +156,7 @@ def _opaque(stored: Stored, where: object) -> np.ndarray:
     if values.ndim == 2:  # a palette of greys
         by_grey = _by_levels(values, stored.top, stored.lossy, where)
         if len(used) < 3 and ((codes != 0) != by_grey).any():
-            raise _refused(where, "whose palette makes index 0 white, or all indices black")
+            raise _refused(where, "whose palette contradicts its indices: 0 is not black, or the other is")
         return by_grey
     if len(used) > 2 or used[0] != 0:
         raise _refused(where, f"of the palette's indices {_shown(used)}")
@@ -184,7 +184,8 @@ def _by_levels(values: np.ndarray, top: float, lossy: bool, where: object) -> np
     near = [((used > 0) & (used < soft)).sum(), ((used > top - soft) & (used < top)).sum()]
     slack = soft if lossy or min(near) >= NOISY or len(used) == 2 else 0
     black, white = values <= slack, values >= top - slack
-    if not black.all() and not _soft(black, white):
+    unlit = not white.any() and not (lossy and used[-1] < soft / 4)
+    if unlit or not _soft(black, white):
         raise _refused(where, f"with the values {_shown(used)}")
     return values > top / 2
 
