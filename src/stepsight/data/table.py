@@ -176,12 +176,17 @@ def settings_for(name: str, **options: Any) -> SourceSettings:
 
 
 def specific_options(settings: SourceSettings) -> dict[str, Any]:
-    """The options that only this source has, by name: which samples they are and what is in them.
+    """The options that only this source has, by name: which samples they are and what is in them;
+    as JSON gives them back, with lists.
 
     How samples are used does not belong to them, nor where they are kept.
     """
     shared = {field.name for field in fields(FileSettings)} | {"cache"}
-    return {name: value for name, value in asdict(settings).items() if name not in shared}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+        if name not in shared
+    }
 
 
 def open_source(

@@ -31,6 +31,7 @@ def run(args: Args) -> int:
     from stepsight.data.bad import QUARANTINE
     from stepsight.data.files import root_of
     from stepsight.data.sharded.writing import write_shards
+    from stepsight.data.table import notes_of
 
     at_least(1, "--per-shard", args.per_shard)
     at_least(0, "--workers", args.workers)
@@ -39,8 +40,9 @@ def run(args: Args) -> int:
     out = output_folder(args.out)
     if args.root and out.resolve().is_relative_to(root_of(args.root).resolve()):
         raise UserError(f"--out {out}: lies in the data set. Name a folder outside {args.root}.")
+    source = args.open()
     index = write_shards(
-        args.open(),
+        source,
         out,
         split=args.chosen_split,
         per_shard=args.per_shard,
@@ -53,6 +55,10 @@ def run(args: Args) -> int:
     )
     megabytes = sum(tar.bytes for tar in index.tars) / 1e6
     print(f"{len(index)} samples in {len(index.tars)} tar files, {megabytes:.1f} MB, in {out}")
+    for note in notes_of(source):
+        print(f"  {note}")
+    for said, grave in index.about.get("remarks", ()):
+        print(f"  {'FINDING' if grave else 'REMARK '}     {said}")
     if skipped := index.about.get("skipped", 0):
         print(f"{skipped} samples that cannot be read are left out: see {out / QUARANTINE}")
     return 0

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from stepsight.data.decoding.annotations import read_json
 from stepsight.data.decoding.images import MAX_PIXELS
+from stepsight.data.fields import row_of
 from stepsight.data.prepare.manifest import write_whole
 from stepsight.data.sharded.members import is_member
 from stepsight.errors import DataFormatError
@@ -37,6 +39,14 @@ class Tar:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def having(self, quantities: Iterable[str]) -> list[frozenset[str]]:
+        """Which of the quantities each sample has: those whose own field has a member, and numbers,
+        which lie in the JSON."""
+        columns = {suffix.partition(".")[0]: n for n, suffix in enumerate(self.suffixes)}
+        own = {q: self.members[:, columns[q], 1] > 0 for q in quantities if q in columns}
+        numbers = frozenset(q for q in quantities if row_of(q).kind == "number")
+        return [numbers.union(q for q in own if own[q][row]) for row in range(len(self))]
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "sizes": self.sizes.tolist(), "members": self.members.tolist()}
@@ -76,6 +86,7 @@ class Index:
     """A split of a data set in tars."""
 
     about: dict[str, Any]  # source, split, count, classes, categories, quantities, settings, ...
+    # remarks: what `data.plausible` says of the samples, and whether that is grave
     tars: tuple[Tar, ...]
 
     def __len__(self) -> int:

@@ -3,14 +3,17 @@
 A member is named `<escaped key>.<field>.<extension>`, which is webdataset's convention: members in
 a row that agree up to the first dot are one sample. Pictures are PNG (or, when asked, JPEG), masks
 1-bit PNG, everything else `.npy` in the narrowest integers, or float32; `<key>.json` holds the key,
-the source and the class.
+the source and the class. A picture that a sample of the same tar has brought already, such as that
+of many objects, is not stored again: `held` in the JSON gives its member, and the index its place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -62,19 +65,34 @@ def escape(key: str) -> str:
     return quote(key, safe="").replace(".", "%2E")
 
 
-def encode(sample: Sample, quality: int | None = None) -> dict[str, bytes]:
+def digests(sample: Sample) -> dict[str, bytes]:
+    """A hash of each picture of a sample, by its field: equal pictures, equal hashes."""
+    return {
+        row.name: hashlib.sha256(
+            str(tuple(value.shape)).encode() + value.contiguous().numpy().tobytes()
+        ).digest()
+        for row, value in present(sample)
+        if row.kind == "picture"
+    }
+
+
+def encode(
+    sample: Sample, quality: int | None = None, held: Mapping[str, str] | None = None
+) -> dict[str, bytes]:
     """The members of a sample by suffix (`depth.npy`), the picture first.
 
-    quality: of JPEG for the pictures of scenes; None writes PNG, which loses nothing.
+    quality: of JPEG for the pictures of scenes; None writes PNG, which loses nothing. held: fields
+    that are not encoded, and the member that holds each already.
     """
-    held = sorted(present(sample), key=lambda pair: pair[0].rank)
+    held = held or {}
     members = {}
-    for row, value in held:
+    for row, value in sorted(present(sample), key=lambda pair: pair[0].rank):
         extensions = _extensions(row)
-        if extensions:
+        if extensions and row.name not in held:
             extension = extensions[0 if quality is None else -1]
             members[f"{row.name}.{extension}"] = _bytes(row, value, extension, quality)
     about = {"key": sample.key, "source": sample.source, "class_id": sample.class_id}
+    about |= {"held": dict(held)} if held else {}
     return members | {ABOUT: json.dumps(about).encode()}
 
 

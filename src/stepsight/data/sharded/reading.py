@@ -11,6 +11,7 @@ import math
 import os
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Shards(FileSource[int]):
 
     offers = QUANTITIES
     farthest = math.inf  # what was sharded is taken as it is
+    truths: tuple[frozenset[str], ...] = ()  # of each sample, where they differ
 
     _opened: tuple[int, _OpenTar] | None = None
 
@@ -55,6 +57,7 @@ class Shards(FileSource[int]):
             parts.setdefault(index.about["split"], []).extend(part)
         chosen = self.pick(split, parts)
         self._describe([index for _, index in ordered if split in (index.about["split"], "all")])
+        self._tell_apart(chosen)
         self._check_tars(chosen)
         return chosen
 
@@ -101,6 +104,20 @@ class Shards(FileSource[int]):
         self.classes, self.categories = tuple(about["classes"]), tuple(about["categories"])
         self.published = about["published"]
         self.quantities &= frozenset(about["quantities"])
+
+    def _tell_apart(self, chosen: list[int]) -> None:
+        """Say which truths each sample has, where they differ."""
+        held = [one for _, tar in self._tars for one in tar.having(self.quantities)]
+        held = held[chosen[0] : chosen[-1] + 1]
+        if len(set(held)) > 1:
+            self.truths = tuple(held)
+            self.quantities = frozenset().union(*held)
+        counts = Counter(quantity for one in self.truths for quantity in one)
+        self.notes = tuple(
+            f"{quantity}: {count} of {len(held)} samples"
+            for quantity, count in sorted(counts.items())
+            if count < len(held)
+        )
 
     def _refuse_differing(self, indexes: list[Index], names: tuple[str, ...]) -> None:
         """Raise `UserError` unless the indexes say the same under each of `names`."""

@@ -1,4 +1,5 @@
-"""Any source into tar shards, exactly: `stepsight data shard`.
+"""Any source into tar shards, exactly: `stepsight data shard`. Every sample is held to the rules of
+`data.plausible` on its way, as `stepsight data check` does; what they say is kept in the index.
 
 Each tar is written aside, together with its part of the index, and renamed when it is whole; the
 index comes last. Whoever is interrupted continues with the first missing tar, and the bytes do not
@@ -21,8 +22,11 @@ from typing import Any
 import numpy as np
 
 from stepsight.data.bad import QUARANTINE, BadItems, OnBad
+from stepsight.data.check import CLOSELY
 from stepsight.data.decoding.annotations import read_json
 from stepsight.data.decoding.disk import writing
+from stepsight.data.plausible.judging import QUICK, RULES, summary, votes
+from stepsight.data.plausible.rules import Vote
 from stepsight.data.prepare.manifest import fingerprint
 from stepsight.data.resize import resize_sample
 from stepsight.data.sharded.index import (
@@ -35,7 +39,7 @@ from stepsight.data.sharded.index import (
     write_index,
     write_json,
 )
-from stepsight.data.sharded.members import encode, escape
+from stepsight.data.sharded.members import digests, encode, escape
 from stepsight.data.sharded.reading import Shards
 from stepsight.data.table import Source, read_sample, specific_options
 from stepsight.data.workers import each
@@ -65,8 +69,9 @@ def write_shards(
     keeps them exactly, as PNG. size: height, width to bring the samples to; None keeps theirs.
     on_bad: `skip` leaves out what cannot be read, up to a share `bad_cap` of the samples, lists it
     in `quarantine.jsonl` beside the tars, and says in the index how many. `report(done, total)`
-    counts samples. Raises `UserError` if `out` holds anything else, `DataFormatError` for samples
-    that cannot be read or share a key.
+    counts samples. One that lacks a truth of others is written without it. What is implausible
+    stands in the index under `remarks`, each with whether it is grave. Raises `UserError` if `out`
+    holds anything else, `DataFormatError` for samples that cannot be read or share a key.
     """
     assert per_shard > 0 and len(source) > 0, (per_shard, len(source))
     made = {"size": size and list(size), "quality": quality, "per_shard": per_shard}
@@ -118,18 +123,20 @@ class _Job:
         """Write a tar and its part of the index; return how many samples it was to hold."""
         with writing(self.out):
             aside = self.parts / tar_name(number)
-            tar = self._write_tar(aside, number)
-            write_json(self.part(number), tar.as_json())
+            tar, cast = self._write_tar(aside, number)
+            write_json(self.part(number), {**tar.as_json(), "votes": cast})
             aside.replace(self.out / tar_name(number))
         return len(self.indices(number))
 
-    def _write_tar(self, path: Path, number: int) -> Tar:
-        keys, sizes, members = [], [], []
+    def _write_tar(self, path: Path, number: int) -> tuple[Tar, list[Vote]]:
+        keys, sizes, members, cast, stored = [], [], [], list[Vote](), Stored()
         with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
             for index in self.indices(number):
                 if (sample := self._read(index)) is None:
                     continue
-                members.append(_add(tar, escape(sample.key), encode(sample, self.quality)))
+                cast += votes(sample, self.source, RULES if index < CLOSELY else QUICK)
+                sample = sample if self.size is None else resize_sample(sample, self.size)
+                members.append(_add_sample(tar, sample, self.quality, stored))
                 keys.append(sample.key)
                 sizes.append(sample.image.shape[-2:])
             tar.close()
@@ -150,16 +157,15 @@ class _Job:
             keys=tuple(keys),
             sizes=np.array(sizes),
             members=np.array(table),
-        )
+        ), cast
 
     def _read(self, index: int) -> Sample | None:
-        """A sample as it is to be written, None for one to leave out."""
+        """A sample, None for one to leave out."""
         try:
-            sample = read_sample(self.source, index)  # its `OSError` is none of writing
+            return read_sample(self.source, index)  # its `OSError` is none of writing
         except UserError as error:
             self.bad.met(self.source.name, index, error, of=len(self.source))
             return None
-        return sample if self.size is None else resize_sample(sample, self.size)
 
 
 def _described(source: Source, split: str) -> dict[str, Any]:
@@ -209,7 +215,8 @@ def _write_missing(job: _Job, workers: int, report: Callable[[int, int], None] |
 
 
 def _finish(job: _Job, about: dict[str, Any]) -> None:
-    tars = tuple(Tar.from_json(read_json(job.part(n)), n) for n in range(job.count))
+    parts = [read_json(job.part(n)) for n in range(job.count)]
+    tars = tuple(Tar.from_json(part, n) for n, part in enumerate(parts))
     counts = Counter(key for tar in tars for key in tar.keys)
     if repeated := [key for key, count in counts.items() if count > 1]:
         raise DataFormatError(
@@ -217,11 +224,36 @@ def _finish(job: _Job, about: dict[str, Any]) -> None:
         )
     if skipped := about["count"] - sum(map(len, tars)):
         about = {**about, "count": about["count"] - skipped, "skipped": skipped}
+    said = summary(Vote(*one) for part in parts for one in part.get("votes", ()))
+    about = {**about, "remarks": [[str(remark), remark.grave] for remark in said]}
     write_index(job.out, Index(about, tars))
 
 
-def _add(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> dict[str, tuple[int, ...]]:
-    """Append the members of a sample; by suffix where the data start, their bytes and CRC-32."""
+Place = tuple[int, ...]  # where data start, their bytes and CRC-32
+Stored = dict[
+    tuple[str, bytes], tuple[str, str, Place]
+]  # a field and what it shows: the suffix and
+# name of its member in this tar, and its place
+
+
+def _add_sample(
+    tar: tarfile.TarFile, sample: Sample, quality: int | None, stored: Stored
+) -> dict[str, Place]:
+    """Append the members of a sample but for pictures that lie there already; all by suffix."""
+    shown = {(name, digest): name for name, digest in digests(sample).items()}
+    found = {name: stored[what] for what, name in shown.items() if what in stored}
+    held = {name: member for name, (_, member, _) in found.items()}
+    key = escape(sample.key)
+    places = _add(tar, key, encode(sample, quality, held))
+    for what, name in shown.items():
+        for suffix, place in places.items():
+            if suffix.partition(".")[0] == name:
+                stored[what] = (suffix, f"{key}.{suffix}", place)
+    return places | {suffix: place for suffix, _, place in found.values()}
+
+
+def _add(tar: tarfile.TarFile, key: str, members: dict[str, bytes]) -> dict[str, Place]:
+    """Append the members of a sample; their places by suffix."""
     places = {}
     for suffix, data in members.items():
         info = tarfile.TarInfo(f"{key}.{suffix}")  # of no time and nobody: equal bytes every time

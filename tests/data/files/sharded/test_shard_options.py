@@ -12,10 +12,11 @@ import torch
 
 import stepsight.data
 from stepsight.data.config import ScenesSettings
+from stepsight.data.readers.config import FolderSettings
 from stepsight.data.sharded.index import INDEX
 from stepsight.data.sharded.reading import Shards
 from stepsight.data.sharded.writing import write_shards
-from stepsight.data.table import open_source, settings_for
+from stepsight.data.table import open_source, settings_for, specific_options
 from stepsight.errors import UserError
 
 
@@ -31,8 +32,9 @@ def test_options_that_differ_are_refused(own, tmp_path):
     out = tmp_path / "s"
     source = stepsight.data.open("folder", str(own), depth_scale=100.0)
     write_shards(source, out, per_shard=1)
-    written = {"depth_scale": 100.0, "classes": 0, "list": ""}
-    assert json.loads((out / INDEX).read_text())["settings"] == written
+    written = json.loads((out / INDEX).read_text())["settings"]
+    assert written == specific_options(FolderSettings(depth_scale=100.0))
+    assert not {"root", "split", "size"} & written.keys()
     sample = stepsight.data.open("folder", str(out), depth_scale=100.0)[0]
     assert sample.depth is not None and sample.depth.unique().tolist() == [5]
     assert len(stepsight.data.open("shards", str(out))) == 1
@@ -46,11 +48,8 @@ def test_resuming_and_resharding_keep_the_options(own, tmp_path):
     with pytest.raises(UserError, match="differ in settings"):
         write_shards(stepsight.data.open("folder", str(own)), tmp_path / "s", per_shard=1)
     again = stepsight.data.open("shards", str(tmp_path / "s"))
-    assert write_shards(again, tmp_path / "t", per_shard=1).about["settings"] == {
-        "depth_scale": 100.0,
-        "classes": 0,
-        "list": "",
-    }
+    settings = write_shards(again, tmp_path / "t", per_shard=1).about["settings"]
+    assert settings == specific_options(FolderSettings(depth_scale=100.0))
 
 
 def test_worlds_are_told_apart_but_not_by_where_they_are_kept(tmp_path):
