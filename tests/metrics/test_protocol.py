@@ -43,6 +43,8 @@ moge-scale@3f2bac2d
 moge-affine@44a83db2
 moge-disparity@53246949
 seed-release-normalised-depth@7e1ca384
+temporal-affine-log@d1d5ffd2
+temporal-metric@5f0c3bcb
 flow-epe@22967562
 raft-chairs@d20f9f0a
 raft-sintel@78f0cab9

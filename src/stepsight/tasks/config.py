@@ -93,6 +93,9 @@ class DepthSettings(TaskSettings):
         },
         "mae_normalised": Measure("MAE, normalised", "lower"),
         "rmse_normalised": Measure("RMSE, normalised", "lower", power=2),
+        "flicker": Measure("flicker", "lower"),
+        "warped": Measure("warped difference", "lower"),
+        "opw": Measure("OPW", "lower", "m"),
     }
     headline = ("abs_rel", "delta1")
     protocols = "stepsight.metrics.protocols.depth:ROWS"

@@ -149,6 +149,8 @@ class Depth(Task, DepthSettings):
             if given != "disparity":
                 values = self.from_given(values, given).clamp(min=TINY).reciprocal()
             return boundary_recall_rows(values, *masks)
+        if rule.needs == "film":
+            raise UserError(f"{rule.name} scores films, not pictures: `stepsight film`.")
         depth, valid = self.require(batch, rule, "depth", "depth_valid")
         if rule.scored_in == "normalised":
             if given != "depth":

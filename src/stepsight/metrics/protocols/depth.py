@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from stepsight.metrics.protocols import temporal
 from stepsight.metrics.protocols.row import Protocol, on
 
 USUAL = ("abs_rel", "delta1", "delta2", "rmse", "rmse_log", "log10", "silog", "edge_f1")
@@ -338,4 +339,5 @@ ROWS = (
     MOGE,
     *MOGE_FITTED,
     SEED,
+    *temporal.ROWS,
 )

@@ -34,6 +34,8 @@ SHIFTS = {  # a factor of the depth is a shift of its logarithm
 
 def depth_steps(row: Protocol) -> Iterator[str]:
     """From predicted depth to its metrics."""
+    if row.needs == "film":
+        yield "x, y, V: of all frames of a film as one"
     if row.needs == "order":
         yield "share of pairs (a nearer than b) with p_a < p_b"
         return
@@ -60,6 +62,9 @@ def depth_steps(row: Protocol) -> Iterator[str]:
         yield "F1 of neighbours with depth > (1 + t) x the pixel's, t = 0.05 .. 0.25 weighed by t"
     if row.scored_in == "disparity":
         yield "metrics of 1/p against 1/d"
+    if row.needs == "film":
+        yield "c(z) = z_{n+1}(at + true flow) - z_n; flicker = mean |c(ln p - ln d)|"
+        yield "warped = mean |c(ln p)|, OPW = mean |c(p)|, where both frames show the point"
     if row.epsilon:
         yield f"AbsRel = mean |p - d| / (d + {row.epsilon:g})"
 

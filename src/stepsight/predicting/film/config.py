@@ -10,7 +10,7 @@ from typing import Literal
 class FilmSettings:
     """What ties the answers of a film together."""
 
-    smoothing: float = 0.8  # share of the answer before, where pictures agree; 0: none
+    smoothing: float = 0.85  # share of the answer before, where pictures agree; 0: none
     align: bool = True  # relative depth to the previous frame's, by scale and shift
     # noise: frames start alike, many at once; previous: each from the answer before it, in half of
     # the calls
