@@ -61,7 +61,8 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
     of_models |= {"weights": args.weights != "ema", "precision": args.precision != "auto"}
     of_models |= {"profile": args.profile != "published"}
     of_files = {"pattern": args.pattern, "resize": args.resize, "partial": args.partial}
-    of_files |= {"given": args.given != "depth", "scale": args.scale != 1000.0}
+    of_files |= {"given": args.given != "depth", "scale": args.scale is not None}
+    of_files |= {"codes": args.codes}
     wrong, needed = (of_models, "checkpoint") if args.predictions else (of_files, "predictions")
     for flag, value in wrong.items():
         if value:
@@ -80,10 +81,10 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
         raise UserError("several checkpoints have no common folder: pass --out DIR.")
     if len(args.checkpoint) > 1 and args.strategies:
         raise UserError("--strategies are of one checkpoint: sweep the others without.")
-    if not 0 < args.scale < math.inf:
+    if args.scale is not None and not 0 < args.scale < math.inf:
         raise UserError(f"--scale {args.scale:g}: give a positive number.")
-    if args.predictions and (args.out is None or args.data.name is None or len(args.task) != 1):
-        raise UserError("--predictions needs --data.name, --task (one), and --out.")
+    if args.predictions and args.data.name is None:
+        raise UserError("--predictions needs --data.name, the data whose truth they are held to.")
 
 
 def _score(args: Args, axes: Values) -> None:

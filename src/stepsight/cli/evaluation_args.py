@@ -61,7 +61,11 @@ class Args:
     save_predictions: bool = False  # keep them, in the layout that --predictions reads
     # what files of predicted depth hold
     given: Literal["depth", "disparity", "log", "log1p"] = "depth"
-    scale: float = 1000.0  # units per metre of an integer depth file
+    # units per metre of an integer depth file; default: as predict's manifest says, else 1000
+    scale: float | None = None
+    # what class ids in files are: classes from 0, 1.. (1 is the first), Cityscapes' labelIds;
+    # default: classes, or a benchmark's own where its files plainly hold those
+    codes: Literal["classes", "1..", "cityscapes"] | None = None
     pattern: str | None = None  # where a prediction is, e.g. {key}_disp.npy or {name}.png
     resize: bool = False  # predictions of another size than their image's
     partial: bool = False  # score although predictions are missing; the scores say so
@@ -69,7 +73,7 @@ class Args:
     # results and name it in quarantine.jsonl
     on_bad: Literal["stop", "skip"] = "stop"
     bad_cap: float = 0.01  # share of the images that may be skipped
-    out: str | None = None  # default: eval/ or sweep/ of the run; with --predictions, needed
+    out: str | None = None  # default: eval/ or sweep/ of the run; evaluation/ of the predictions
     seed: int | None = None  # of the initial noise; default: the run's
     batch: int | None = None  # images x members in a forward pass; default: the run's
     processes: int = 0  # 0: one per core on CPU (at most 2)

@@ -1,31 +1,42 @@
-"""`stepsight evaluate --predictions`: score the files that another program wrote."""
+"""`stepsight evaluate --predictions`: score the files that another program wrote, or `predict`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stepsight import distributed
 from stepsight.cli.entry import output_folder
 from stepsight.cli.evaluation_args import Args, protocols_by_task
 from stepsight.cli.show import results_table
+from stepsight.data.table import Source
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluate import evaluate_jobs
 from stepsight.evaluation.jobs import ScoringJob
-from stepsight.evaluation.predictions.files import files_of, find_files
+from stepsight.evaluation.predictions.dump import manifest_tasks, read_manifest
+from stepsight.evaluation.predictions.files import find_files, written
 from stepsight.evaluation.predictions.imported import Imported, task_of, truth_of
+from stepsight.evaluation.predictions.reading import CITYSCAPES, CLASSES, FROM_ONE, readers_of
+from stepsight.evaluation.predictions.readings import Trial, falling, tried
+from stepsight.evaluation.predictions.remarks import remarks_on
+from stepsight.evaluation.predictions.segments import listed_segments
 from stepsight.evaluation.scoring.items import key_of
-from stepsight.metrics.protocol import default_for
+from stepsight.metrics.protocol import Protocol, default_for
 from stepsight.report.console import Console
 
 LISTED = 3  # images without a prediction that are named
+OWN_CODES = {"ade20k": FROM_ONE, "cityscapes": CITYSCAPES}  # of the files that their toolkits score
 
 
 def score_files(args: Args) -> None:
     """Score the folder of predictions and write the results to --out."""
     distributed.join()
-    job = _job(args)
-    out = output_folder(str(args.out))
+    job, said = _job(args)
+    out = output_folder(str(args.out or Path(str(args.predictions)) / "evaluation"))
     with Console(enabled=distributed.rank() == 0) as console:
+        for text in said:
+            console.warn(text)
         console.phase("evaluate", len(job.indices))
         results = evaluate_jobs(out, [job], console.advance)
     if distributed.rank() == 0:
@@ -34,10 +45,12 @@ def score_files(args: Args) -> None:
     distributed.leave()
 
 
-def _job(args: Args) -> ScoringJob:
-    """What the flags ask for. Raises UserError for predictions that are missing, data without the
-    truth, and protocols of another task."""
-    (task,), folder = args.task, Path(str(args.predictions))
+def _job(args: Args) -> tuple[ScoringJob, list[str]]:
+    """What the flags ask for, and what has to be said of the predictions. Raises UserError for
+    predictions that are missing or off by one, data without the truth, and protocols of another
+    task."""
+    folder = Path(str(args.predictions))
+    task = _task(args, folder)
     task_of(task)
     protocols = protocols_by_task(args).get(task) or [default_for(task)]
     needs = frozenset().union(*(truth_of(task, protocol) for protocol in protocols))
@@ -46,19 +59,58 @@ def _job(args: Args) -> ScoringJob:
         raise UserError(f"{source.name} has no {' and '.join(sorted(missing))} to score against.")
     count = min(args.data.images or len(source), len(source))
     keys = [key_of(source, index) for index in range(count)]
-    files = find_files(folder, keys, args.pattern, files_of(task).containers)
+    names = written(task, read_manifest(folder, task))
+    files = find_files(folder, keys, args.pattern, readers_of(task), names.endings)
     predictor = Imported(
         task,
         folder,
         files,
         classes=len(source.classes),
         given=args.given,
-        scale=args.scale,
+        scale=args.scale or names.scale or Imported.scale,
         resize=args.resize,
+        codes=args.codes or CLASSES,
+        segments=listed_segments(folder, source) if task == "panoptic" else {},
         chunk_size=args.batch or Imported.chunk_size,
     )
     scored = _scored(keys, files, folder, args.partial)
-    return ScoringJob(predictor, source, protocols, scored, split, bad=args.bad_items())
+    predictor, said = _examined(args, predictor, source, protocols[0], scored)
+    label = "; ".join(said) or None
+    return ScoringJob(
+        predictor, source, protocols, scored, split, label, bad=args.bad_items()
+    ), said
+
+
+def _task(args: Args, folder: Path) -> str:
+    """That of --task, or the only one that `predict` wrote. Raises UserError."""
+    made = list(args.task) or manifest_tasks(folder)
+    if len(made) != 1:
+        raise UserError(
+            f"--predictions needs --task, one of {', '.join(made)}."
+            if made
+            else "--predictions needs --task: no manifest says what they are."
+        )
+    return made[0]
+
+
+def _examined(
+    args: Args, predictor: Imported, source: Source, protocol: Protocol, scored: Sequence[int]
+) -> tuple[Imported, list[str]]:
+    """The predictor, which reads a benchmark's own encoding where files hold it, and what has to be
+    said. Raises UserError for ids that are off by one, unless --codes says what they are."""
+    trial, said = tried(predictor, source, protocol, scored), list[str]()
+    if trial is not None and trial.reading.codes and not args.codes:
+        codes, pictures = trial.reading.codes, predictor.files.values()
+        theirs = OWN_CODES.get(source.name) == codes
+        if not theirs or any(path.suffix == ".npy" for path in pictures):
+            raise UserError(f"{predictor.folder}: {trial}")
+        said.append(f"files are taken {trial.reading.how}, as {source.name}'s toolkit writes them")
+        predictor = replace(predictor, codes=codes)
+        trial = tried(predictor, source, protocol, scored)
+    told: list[Trial | str | None] = [trial, falling(predictor, source, protocol, scored)]
+    said += [str(one) for one in told if one is not None]
+    said += [str(remark) for remark in remarks_on(predictor, source, protocol, scored)]
+    return predictor, said
 
 
 def _scored(keys: list[str], files: dict[str, Path], folder: Path, partial: bool) -> list[int]:

@@ -18,6 +18,7 @@ from stepsight.data.plausible.judging import (
     QUICK,
     RULES,
     first_look,
+    input_remarks,
     prediction_remarks,
     remarks,
     summary,
@@ -202,17 +203,27 @@ def test_the_first_few_samples_of_a_source_are_looked_at(worlds):
 
 
 def test_predictions_are_held_to_the_same_words(worlds):
-    image = worlds[0].image
-    answers = [("a", torch.full((1, 64, 64), -1.0)), ("b", torch.full((1, 64, 64), 2.0))]
-    negative, flat = prediction_remarks("depth", answers, image)
-    assert str(negative).startswith("1 of 2 samples (a): predicted depth is not positive")
+    shape, one, two = (1, 64, 64), *worlds[:2]
+    negative, flat = prediction_remarks(
+        "depth", [(one, -torch.ones(shape)), (two, torch.ones(shape))]
+    )
+    assert str(negative).startswith(f"1 of 2 samples ({one.key}): predicted depth is not positive")
     assert "predicted depth is the same everywhere" in str(flat)
-    assert prediction_remarks("depth", [("a", worlds[0].depth)], image) == []
-    full = prediction_remarks("amodal", [("a", torch.ones(1, 64, 64, dtype=torch.bool))], image)
+    assert prediction_remarks("depth", [(one, one.depth)]) == []
+    full = prediction_remarks("amodal", [(one, torch.ones(shape, dtype=torch.bool))])
     assert "covers everything" in str(full[0])
-    labels = torch.full((64, 64), 150)
-    unknown = prediction_remarks("labels", [("a", labels)], image, classes=150)
+    unknown = prediction_remarks("labels", [(one, torch.full((64, 64), 150))], classes=150)
     assert "labels [150] are none of the 150" in str(unknown[0])
+    swapped = prediction_remarks("flow", [(one, one.flow.flip(0))])
+    assert "predicted flow explains the second picture much better" in str(swapped[0])
+
+
+def test_what_is_predicted_from_is_looked_at(worlds):
+    assert input_remarks(worlds) == []
+    blank, alike = input_remarks([replace(worlds[0], image=worlds[0].image * 0)] * 2), worlds[0]
+    assert "the picture is of one colour" in str(blank[0])
+    found = input_remarks([replace(alike, second=alike.image)])
+    assert "the second picture is the first" in str(found[0])
 
 
 def test_rules_have_names_of_their_own_and_say_what_to_do():

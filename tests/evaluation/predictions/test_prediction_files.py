@@ -11,7 +11,8 @@ from writers import write_flo, write_ids, write_kitti_flow, write_pfm
 
 from stepsight.data.decoding.images import write_png16
 from stepsight.errors import DataFormatError, UserError
-from stepsight.evaluation.predictions.files import find_files, read_prediction
+from stepsight.evaluation.predictions.files import find_files
+from stepsight.evaluation.predictions.reading import read_prediction
 
 DRAW = np.random.default_rng(0)
 
@@ -134,8 +135,8 @@ def bad_container(folder: Path) -> tuple[Path, str]:
         (bad_unknown, "15 values are marked as unknown"),
         (bad_fraction, "whole numbers"),
         (bad_channels, "an array 4 x 5 x 6 is no flow, which has 2 channels"),
-        (bad_grey, "flow needs a .pfm of 3 channels, not 1"),
-        (bad_colour, "depth needs a .pfm of 1 channels, not 3"),
+        (bad_grey, "1 channels, where flow has 2"),
+        (bad_colour, "3 channels, where depth has 1"),
         (bad_container, "no prediction of depth is read from .flo"),
     ],
 )

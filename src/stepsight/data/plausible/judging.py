@@ -23,8 +23,6 @@ from stepsight.data.plausible.rules import Finding, PlausibleRule, Remark, Vote,
 from stepsight.data.table import Source, read_samples
 from stepsight.types import Sample
 
-__all__ = ["FIRST", "Remark", "first_look", "prediction_remarks", "remarks", "summary", "votes"]
-
 FIRST = 8  # samples of a source that are looked at before a run
 MAPS = tuple(row.name for row in BUILT_IN.values() if row.kind == "map")
 QUICK: tuple[PlausibleRule, ...] = (
@@ -79,17 +77,25 @@ def first_look(source: Source, count: int = FIRST) -> list[Remark]:
 
 
 def prediction_remarks(
-    name: str, answers: Iterable[tuple[str, Tensor]], image: Tensor, classes: int = 0
+    name: str, answers: Iterable[tuple[Sample, Tensor]], classes: int = 0
 ) -> list[Remark]:
-    """What is implausible about predictions of a field, pairs of key and values as samples hold
-    them ("c h w" in its own units; of ids "h w"), for a picture uint8 "3 h w" of that size.
-    classes: how many there are, where there are any."""
+    """What is implausible about predictions of a field, as samples hold it ("c h w" in its own
+    units; of ids "h w"), each beside what it was predicted from: `image`, `second` and `key` of a
+    sample of the same size. classes: how many there are, where there are any."""
     limits = SimpleNamespace(classes=("",) * classes, farthest=FileSource.farthest)
-    rules = [rule for rule in RULES if rule.answers]
-    blank = Sample(image=image, key="", source="")
-    seen = (with_values(replace(blank, key=key), {name: value}) for key, value in answers)
+    rules = [rule for rule in RULES if rule.answers and rule.quantity == name]
+    seen = [
+        with_values(Sample(seen.image, seen.key, seen.source, second=seen.second), {name: values})
+        for seen, values in answers
+    ]
     found = summary(one for sample in seen for one in votes(sample, limits, rules))
     return [replace(remark, said=f"predicted {remark.said}") for remark in found]
+
+
+def input_remarks(samples: Iterable[Sample]) -> list[Remark]:
+    """What is implausible about what is predicted from: pictures, and second pictures."""
+    rules = [rule for rule in RULES if rule.quantity in ("image", "second")]
+    return summary(one for sample in samples for one in votes(sample, None, rules))
 
 
 def _elsewhere(sample: Sample, source: Any) -> Finding:

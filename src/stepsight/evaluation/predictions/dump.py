@@ -92,6 +92,16 @@ def read_manifest(folder: Path, task: str = "") -> dict[str, Any] | None:
     return read if isinstance(read, dict) and read.keys() >= FACTS else None
 
 
+def manifest_tasks(folder: Path) -> list[str]:
+    """The tasks whose predictions a folder holds, as far as a manifest of ours says so."""
+    path = folder / MANIFEST
+    read = _read(path) if path.is_file() else None
+    if not isinstance(read, dict):
+        return []
+    several = read.get("tasks")
+    return sorted(several) if isinstance(several, dict) else [read["task"]] * ("task" in read)
+
+
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

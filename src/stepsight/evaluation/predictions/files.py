@@ -1,67 +1,91 @@
-"""Predictions on disk: which file belongs to a sample, and what it holds.
+"""Which file of a folder of predictions belongs to a sample.
 
-`read_prediction` knows the containers that programs of the field write:
-
-    depth     .npy, .pfm (grey), 16-bit .png; whole numbers are divided by the scale
-    flow      .npy, .flo, .pfm (the first two of its three channels), KITTI's 16-bit RGB .png
-    amodal    .npy (mask or probability), 8-bit .png (white: object)
-    semantic  .npy (class ids), 8-bit .png (grey or palette indices)
-    panoptic  .npy ("2 h w": class, instance; or ids), RGB .png of ids; id = 1000 class + instance
-    normals   .npy (unit vectors)
-
-An array may have its channels first or last, and a leading axis of members: "e c h w".
+Names are those of other programs (`find_files`), or those that `stepsight predict` gives, whose
+manifest says which formats there are and what their numbers stand for. What files hold is read by
+`predictions.reading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from stepsight.data.decoding import formats
-from stepsight.data.decoding.images import read_depth_png, read_ids, read_labels
-from stepsight.data.decoding.masks import read_mask
-from stepsight.errors import DataFormatError, UserError, suggest
-from stepsight.tasks.base import Files
-from stepsight.tasks.config import scored_tasks
-from stepsight.tasks.table import task_for
+from stepsight.errors import UserError
 
 SUFFIXES = (".npy", ".png", ".flo", ".pfm")
+PREFERRED = ("npy", "exr", "flo", "png16")  # of the formats of `predict`, those that hold values
+
+
+@dataclass(frozen=True)
+class Written:
+    """How `stepsight predict` ends the names of a task's files, and how many units a metre whole
+    numbers in them have; None where there is no manifest to say so."""
+
+    endings: tuple[str, ...]
+    scale: float | None = None
+
+
+def written(task: str, manifest: Mapping[str, Any] | None) -> Written:
+    """What the manifest says of the best format there is; without one, the usual endings.
+
+    Raises UserError where `predict` wrote nothing that can be scored.
+    """
+    if manifest is None or "formats" not in manifest:
+        return Written((f"-{task}.npy", f"-{task}.exr", f"-{task}.flo"))
+    formats = manifest["formats"]
+    kept = [formats[name] for name in PREFERRED if name in formats]
+    if not kept:
+        raise UserError(
+            f"only {', '.join(formats) or 'nothing'} of {task} was saved, which holds no values to "
+            "be scored. Predict with --save npy."
+        )
+    return Written((kept[0]["ending"],), kept[0].get("scale"))
 
 
 def find_files(
-    folder: Path, keys: Sequence[str], pattern: str | None = None, further: Iterable[str] = ()
+    folder: Path,
+    keys: Sequence[str],
+    pattern: str | None = None,
+    further: Iterable[str] = (),
+    endings: Sequence[str] = (),
 ) -> dict[str, Path]:
     """The file of each key that has one.
 
-    Without a `pattern` the file is the key with one of `SUFFIXES` or of the `further` suffixes of a
-    task, Marigold's name for it (`marigold_name`), or either below fewer of its folders, down to
-    the last name alone. A pattern is a path below `folder` in which {key} and {name} stand for the
-    key and its last part.
-    Raises UserError if there is no such folder, or two keys lead to the same file.
+    Without a `pattern` the file is the key with one of the `endings`, of `SUFFIXES` or of the
+    `further` suffixes of a task, Marigold's name for it (`marigold_name`), or either below fewer of
+    its folders, down to the last name alone. Failing that, one of these below folders of its own;
+    or the name of a picture that begins with that of its key, as `00006_img1` with `00006`, if no
+    other fits. A pattern is a path below `folder` in which {key} and {name} stand for the key and
+    its last part.
+    Raises UserError if there is no such folder, two keys lead to the same file, or two files fit.
     """
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder.")
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.*"))}
-    suffixes = (*SUFFIXES, *further)
+    ends = (*endings, *dict.fromkeys((*SUFFIXES, *further)))
+    deeper = _by_name(there)
     files: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     for key in keys:
-        path = next(
-            (there[name] for name in _candidates(key, pattern, suffixes) if name in there), None
-        )
-        if path is None:
-            continue
+        names = _pattern(key, pattern) if pattern else _candidates(key, ends)
+        path = next((there[name] for name in names if name in there), None)
+        if path is None and not pattern:
+            path = _deeper(key, deeper, ends)
         if path in owners:
             raise UserError(
                 f"{path} fits both {owners[path]} and {key}. Keep the folders of the data set in "
                 "the names of the predictions, or say where they are with --pattern."
             )
-        files[key], owners[path] = path, key
-    return files
+        if path is not None:
+            files[key], owners[path] = path, key
+    free = {name: [path for path in paths if path not in owners] for name, paths in deeper.items()}
+    for key in keys:
+        if key not in files and not pattern and (path := _begun(key, free, endings)):
+            files[key] = path
+    return {key: files[key] for key in keys if key in files}
 
 
 def marigold_name(name: str) -> str:
@@ -72,110 +96,54 @@ def marigold_name(name: str) -> str:
     return f"pred_{name.removeprefix('rgb_')}"
 
 
-def _candidates(key: str, pattern: str | None, suffixes: Sequence[str]) -> Iterator[str]:
+def _pattern(key: str, pattern: str) -> list[str]:
+    return [pattern.replace("{key}", key).replace("{name}", PurePosixPath(key).name)]
+
+
+def _candidates(key: str, ends: Sequence[str]) -> Iterator[str]:
     parts = PurePosixPath(key).parts
-    if pattern:
-        yield pattern.replace("{key}", key).replace("{name}", parts[-1])
-        return
     for first in range(len(parts)):
         *folders, last = parts[first:]
         for name in (last, marigold_name(last)):
-            for suffix in suffixes:
-                yield "/".join([*folders, name + suffix])
+            for end in ends:
+                yield "/".join([*folders, name + end])
 
 
-def read_prediction(path: Path, task: str, scale: float = 1000.0) -> Tensor:
-    """What a file predicts, "e c h w" (e = 1 unless it holds members): float32, or int64 ids.
-
-    scale: units per metre of an integer depth file. Raises DataFormatError naming the file if it is
-    damaged, of a kind that the task has no use for, or leaves a pixel without a prediction.
-    """
-    files = files_of(task)
-    x = _array(path, task, files) if path.suffix == ".npy" else _picture(path, task, files)[None]
-    if files.ids:
-        return _ids(x, path, files)
-    x = x.float() / scale if files.scaled and not x.is_floating_point() else x.float()
-    _refuse_gaps(torch.isfinite(x), path, "are NaN or infinite")
-    return x
+def _by_name(there: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Files by their last names."""
+    named = defaultdict[str, list[Path]](list)
+    for path in there.values():
+        named[path.name].append(path)
+    return named
 
 
-def files_of(task: str) -> Files:
-    """How files hold predictions of a task. Raises UserError where none are read."""
-    files = task_for(task).files if task in scored_tasks() else None
-    if files is None:
-        known = [name for name in scored_tasks() if task_for(name).files]
-        raise UserError(f"--task {task}: no predictions of it are read.{suggest(task, known)}")
-    return files
+def _deeper(key: str, named: Mapping[str, list[Path]], ends: Sequence[str]) -> Path | None:
+    """The file whose path ends with the key, or with as much of it as any file's does."""
+    for name in _candidates(key, ends):
+        tail = PurePosixPath(name).parts
+        found = [path for path in named.get(tail[-1], ()) if path.parts[-len(tail) :] == tail]
+        if len(found) > 1:
+            raise _ambiguous(key, found)
+        if found:
+            return found[0]
+    return None
 
 
-def _picture(path: Path, task: str, files: Files) -> Tensor:
-    """ "c h w" of a file other than .npy."""
-    container = files.containers.get(path.suffix)
-    if container is None:
-        raise DataFormatError(f"{path}: no prediction of {task} is read from {path.suffix} files.")
-    if container == "pfm":
-        return _pfm(path, task, files)
-    return (CONTAINERS[container] if isinstance(container, str) else container)(path)
+def _begun(key: str, named: Mapping[str, list[Path]], endings: Sequence[str]) -> Path | None:
+    """The file of a picture whose name begins with that of its key."""
+    start = f"{PurePosixPath(key).name}_"
+    found = [
+        path
+        for name, paths in named.items()
+        if name.startswith(start) and name.endswith(tuple(endings))
+        for path in paths
+    ]
+    if len(found) > 1:
+        raise _ambiguous(key, found)
+    return next(iter(found), None)
 
 
-def _kitti_flow(path: Path) -> Tensor:
-    flow, known = formats.read_kitti_flow(path)
-    _refuse_gaps(known, path, "are marked as unknown")
-    return flow
-
-
-def _flo(path: Path) -> Tensor:
-    flow = formats.read_flo(path)
-    _refuse_gaps(formats.known_flow(flow), path, "are marked as unknown")
-    return flow
-
-
-CONTAINERS: dict[str, Callable[[Path], Tensor]] = {
-    "grey16": read_depth_png,
-    "mask": read_mask,
-    "labels": read_labels,
-    "ids": read_ids,
-    "kitti_flow": _kitti_flow,
-    "flo": _flo,
-}
-
-
-def _pfm(path: Path, task: str, files: Files) -> Tensor:
-    """A .pfm is grey or of three channels, of which the first are meant."""
-    x, channels = formats.read_pfm(path), files.channels[0]
-    wanted = 1 if channels == 1 else 3
-    if len(x) != wanted:
-        raise DataFormatError(f"{path}: {task} needs a .pfm of {wanted} channels, not {len(x)}.")
-    return x[:channels]
-
-
-def _array(path: Path, task: str, files: Files) -> Tensor:
-    """ "e c h w" of an array with its channels first, last, or left out where there is one."""
-    array, fits = formats.read_npy(path), files.channels
-    x = array[None] if array.ndim == 2 else array
-    if x.ndim in (3, 4) and x.shape[-3] not in fits and x.shape[-1] in fits:
-        x = np.moveaxis(x, -1, -3)
-    if x.ndim not in (3, 4) or x.shape[-3] not in fits or not x.size:
-        wanted = " or ".join(map(str, sorted(fits)))
-        shape = " x ".join(map(str, array.shape))
-        raise DataFormatError(
-            f"{path}: an array {shape} is no {task}, which has {wanted} channels."
-        )
-    x = torch.from_numpy(np.ascontiguousarray(x))
-    return x if x.ndim == 4 else x[None]
-
-
-def _ids(x: Tensor, path: Path, files: Files) -> Tensor:
-    """Whole numbers as int64; where a number holds class and instance, "e 2 h w" of the two."""
-    if x.is_floating_point() and not (x == x.round()).all():
-        raise DataFormatError(f"{path}: class ids are whole numbers; this holds fractions or NaN.")
-    x = x.long()
-    if files.stride and x.shape[1] == 1:
-        return torch.cat([x // files.stride, x % files.stride], dim=1)
-    return x
-
-
-def _refuse_gaps(known: Tensor, path: Path, what: str) -> None:
-    if not known.all():
-        count = int((~known).sum())
-        raise DataFormatError(f"{path}: {count} values {what}. Every pixel needs a prediction.")
+def _ambiguous(key: str, found: Sequence[Path]) -> UserError:
+    return UserError(
+        f"{found[0]} and {found[1]} both fit {key}: say where predictions are with --pattern."
+    )

@@ -1,16 +1,18 @@
 """Predictions that another program wrote, as something to score.
 
-`predictions.files` finds and reads the files. A prediction has the size of its image, or of the
-part that the protocol crops; a prediction of the whole image is cropped then. Any other size is
-refused unless it may be resized. `<name>.uncertainty.npy` beside a file is its uncertainty (any
-number that grows with the expected error), `<name>.members.npy` its members; a file that holds
-several members itself is merged by their mean (ids: by vote).
+`predictions.files` finds the files, `predictions.reading` reads them. A prediction has the size of
+its image, or of the part that the protocol crops; a prediction of the whole image is cropped then.
+Any other size is refused unless it may be resized. `<name>.uncertainty.npy` or, as `stepsight
+predict` writes it, `<name>-uncertainty.npy` beside a file is its uncertainty (any number that grows
+with the expected error), `<name>.members.npy` its members; a file that holds several members itself
+is merged by their mean (ids: by vote).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +22,12 @@ from torch import Tensor
 from stepsight.data.quantities.grids import Size, resize_field
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.predictions.dump import read_manifest
-from stepsight.evaluation.predictions.files import files_of, read_prediction
+from stepsight.evaluation.predictions.reading import (
+    CLASSES,
+    Segments,
+    files_of,
+    read_prediction,
+)
 from stepsight.evaluation.predictors import Estimate, Predictor, Provenance
 from stepsight.evaluation.views import ProtocolView
 from stepsight.metrics.alignment.align import Space
@@ -32,7 +39,7 @@ from stepsight.tasks.base import Task
 from stepsight.tasks.table import score, task_for
 from stepsight.types import Batch, Prediction
 
-OPTIONS = ("given", "scale", "resize")
+OPTIONS = ("given", "scale", "resize", "codes")
 Resizing = Callable[[Tensor, Size], Tensor]
 
 
@@ -42,6 +49,7 @@ class Imported(Predictor):
 
     files: by key, see `find_files`. given: what depth files hold: metres, 1 / depth or log depth,
     each as far as the protocol's alignment demands. scale: units per metre of integer depth files.
+    codes: what class ids in files stand for. segments: of panoptic files, by their names.
     """
 
     name: str  # of the task; `panoptic` too, for which there is no model
@@ -51,6 +59,8 @@ class Imported(Predictor):
     given: Space = "depth"
     scale: float = 1000.0
     resize: bool = False
+    codes: str = CLASSES
+    segments: Mapping[str, Segments] = field(default_factory=dict)
     chunk_size: int = 16
     of_files: ClassVar[bool] = True
 
@@ -74,7 +84,9 @@ class Imported(Predictor):
     def subject(self) -> Mapping[str, Any]:
         stamps = {key: self._stamps(path) for key, path in self.files.items()}
         options = {name: getattr(self, name) for name in ("classes", *OPTIONS)}
-        return {"folder": str(self.folder.resolve()), "files": stamps} | options
+        listed = hashlib.sha256(repr(sorted(self.segments.items())).encode()).hexdigest()
+        where = {"folder": str(self.folder.resolve()), "files": stamps, "segments": listed}
+        return where | options
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -146,7 +158,8 @@ class Imported(Predictor):
         path = self.files[key]
 
         def read(file: Path) -> Tensor:
-            x = read_prediction(file, self.name, self.scale)
+            segments = self.segments.get(file.name)
+            x = read_prediction(file, self.name, self.scale, self.codes, segments)
             return self._fitted(x, file, view, size, self._resized)
 
         members, spread = read(path), None
@@ -199,7 +212,10 @@ def truth_of(name: str, protocol: Protocol) -> frozenset[str]:
 
 
 def _beside(path: Path, kind: str) -> Path:
-    return path.with_name(f"{path.name.removesuffix(path.suffix)}.{kind}.npy")
+    """As a dump calls it, or else as `stepsight predict` does."""
+    stem = path.name.removesuffix(path.suffix)
+    dumped = path.with_name(f"{stem}.{kind}.npy")
+    return dumped if dumped.is_file() else path.with_name(f"{stem}-{kind}.npy")
 
 
 def _merged(members: Tensor) -> Tensor:

@@ -104,8 +104,8 @@ class CocoPanoptic(FileSource[Annotated]):
         if self.classes not in ((), names):
             raise DataFormatError(f"{path}: has other categories than the split before it.")
         self.classes = names
-        self._places = {number: place for place, number in enumerate(ordered)}
-        self._things = {number for number in ordered if records[number][1]}
+        self.places = {number: place for place, number in enumerate(ordered)}
+        self.things = {number for number in ordered if records[number][1]}
 
     def _split_ids(self, ids: Tensor, entry: Annotated) -> tuple[Tensor, Tensor]:
         """Segment ids "h w" -> labels and instance numbers, int64 "h w" each."""
@@ -128,14 +128,14 @@ class CocoPanoptic(FileSource[Annotated]):
         for record in entry.segments:
             number = field(record, "id", int, entry.where)
             category = field(record, "category_id", int, entry.where)
-            if category not in self._places or number in segments or number < 1:
+            if category not in self.places or number in segments or number < 1:
                 reason = f"segment {number} of category {category} is listed twice or unknown"
                 raise DataFormatError(f"{entry.where}: {reason}.")
             crowd = field(record, "iscrowd", int, entry.where)
-            countable = category in self._things and not crowd
+            countable = category in self.things and not crowd
             seen[category] += countable
             instance = seen[category] if countable else -bool(crowd)
-            segments[number] = self._places[category], instance
+            segments[number] = self.places[category], instance
         return segments
 
 
