@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults.files import mutation
+from benchmarks.faults.files.containers import containers
 from benchmarks.faults.files.listings import listings
 from benchmarks.faults.files.specimen import HEIGHT, WIDTH, Specimen, encoded, noise, opened
 from stepsight import data
@@ -24,7 +25,7 @@ from stepsight.data.sharded.writing import write_shards
 
 def specimens(folder: Path) -> dict[str, Specimen]:
     """All of them by kind; `folder` is for making them."""
-    found = {**_pictures(), **_numbers(folder), **listings()}
+    found = {**_pictures(), **_numbers(folder), **containers(folder), **listings()}
     found["shards: members"], found["shards: index"] = _shards(folder)
     return found
 

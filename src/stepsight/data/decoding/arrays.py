@@ -7,10 +7,11 @@ Their order means nothing; their names do (OpenEXR, "Technical Introduction").
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def read_exr(path: Path, part: str, wanted: Sequence[tuple[str, ...]]) -> np.nda
         found = [(n, name) for n, one in enumerate(header.parts) for name in _names(one.header)]
         chosen = _channels([name for _, name in found], part, wanted, path)
         places = [next(place for place in found if place[1] == name) for name in chosen]
-        file = library.File(str(path), separate_channels=True)
+        with redirect_stdout(io.StringIO()):  # to which the library tells of damage
+            file = library.File(str(path), separate_channels=True)
         planes = [file.parts[number].channels[name].pixels for number, name in places]
     if len({plane.shape for plane in planes}) > 1 or planes[0].ndim != 2:
         raise DataFormatError(f"{path}: channels of several sizes ({', '.join(chosen)}).")

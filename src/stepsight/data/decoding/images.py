@@ -60,6 +60,7 @@ DAMAGE = (  # what Pillow raises for damaged data
     LookupError,
     EOFError,
     OverflowError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )

@@ -151,7 +151,8 @@ def _outline(shape: Any, where: str) -> list[list[float]]:
         turns = [2 * math.pi * corner / CORNERS for corner in range(CORNERS)]
         points = [[x + rim * math.cos(turn), y + rim * math.sin(turn)] for turn in turns]
     elif kind != "polygon" or len(points) < 3:
-        raise DataFormatError(f"{where}: a {kind} of {len(points)} points has no area read here.")
+        what = f"{str(kind)[:20]!r} of {len(points)} points"
+        raise DataFormatError(f"{where}: a {what} has no area; draw a polygon, or remove it.")
     return [[float(number) for point in points for number in point]]
 
 
