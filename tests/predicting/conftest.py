@@ -13,7 +13,7 @@ from PIL import Image
 from stepsight.data.bad import QUARANTINE, BadItems
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.gathering import gather
-from stepsight.predicting.run import Outcome, predict_all
+from stepsight.predicting.run import Totals, predict_all
 from stepsight.predicting.wanted import Wanted
 from stepsight.report.console import Console
 
@@ -41,7 +41,7 @@ def picture(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def predict(model, tmp_path) -> Callable[..., Outcome]:
+def predict(model, tmp_path) -> Callable[..., Totals]:
     """Answer what is named in one call of the model each, into `out`."""
 
     def call(
@@ -53,7 +53,7 @@ def predict(model, tmp_path) -> Callable[..., Outcome]:
         change: Callable[[Any], Any] = lambda items: items,
         pipeline: DensePipeline = model,
         **options: Any,
-    ) -> Outcome:
+    ) -> Totals:
         items = change(gather([str(one) for one in named]))
         wanted = Wanted(task, items, out, {"nfe": 1, "members": 1} | (how or {}), **options)
         bad = BadItems(on_bad, 1.0, out / QUARANTINE)

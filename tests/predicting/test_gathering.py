@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepsight.errors import DataFormatError, UserError
-from stepsight.predicting.gathering import Item, consecutive, gather, with_other
+from stepsight.predicting.gathering import consecutive, gather, with_other
+from stepsight.predicting.item import Item
 from stepsight.predicting.journal import JOURNAL
 
 

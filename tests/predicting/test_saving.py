@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from stepsight.errors import UserError
-from stepsight.predicting.gathering import Item, consecutive
+from stepsight.predicting.gathering import consecutive
+from stepsight.predicting.item import Item
 from stepsight.predicting.saving import Finished, parts, png16_scale
 from stepsight.types import Prediction
 

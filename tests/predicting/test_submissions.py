@@ -22,7 +22,7 @@ from stepsight.data.readers.masks.ade20k import CLASSES as ADE20K
 from stepsight.data.readers.masks.cityscapes import CLASSES as CITYSCAPES
 from stepsight.data.table import open_source, settings_for
 from stepsight.errors import UserError
-from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 from stepsight.predicting.submissions import COCO, SUBMISSIONS
 from stepsight.types import IGNORE
 

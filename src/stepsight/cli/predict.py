@@ -19,14 +19,13 @@ from stepsight.pipeline.config import Which
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
-    from stepsight.predicting.gathering import Item
-    from stepsight.predicting.run import Outcome
+    from stepsight.predicting.item import Item
+    from stepsight.predicting.run import Totals
     from stepsight.predicting.wanted import Limits
 
 # What a budget sets; the first seven are settings of the sampler.
 BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views", "guidance")
 BUDGETED += ("nfe", "members", "times", "merge", "size")
-PASSED = ("class_id", "size", "temperature", "views", "tolerance", "seed")  # to each call
 NAMED = 20  # pictures that were skipped and are named at the end
 
 
@@ -146,7 +145,7 @@ def _items(args: Args) -> list[Item]:
     return with_other(items, "mask", args.mask) if args.mask else items
 
 
-def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -> Outcome:
+def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -> Totals:
     from stepsight import checkpoint
     from stepsight.evaluation.sources import remark
     from stepsight.pipeline.dense import DensePipeline
@@ -163,7 +162,8 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
     if "second" in pipeline.task(args.task).required_inputs:
         items = consecutive(items)
     how: dict[str, Any] = {"nfe": nfe, "members": members}
-    how |= {name: getattr(args, name) for name in PASSED}
+    passed = ("class_id", "size", "temperature", "views", "tolerance", "seed")
+    how |= {name: getattr(args, name) for name in passed}
     parts: dict[str, Any] = {name: getattr(args, name) for name in ("save", "batch", "tile")}
     given = _numbers("--intrinsics", args.intrinsics) if args.intrinsics else None
     camera = {"fov": args.fov, "given": given}

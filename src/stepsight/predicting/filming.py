@@ -23,7 +23,7 @@ from stepsight.data.decoding.images import write_image
 from stepsight.errors import UserError
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.film import FilmWriter, frame_rate, frames, predict_film
-from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 from stepsight.predicting.journal import CannotWrite
 from stepsight.predicting.saving import FILM, Finished, file_of, parts
 from stepsight.predicting.wanted import Wanted

@@ -15,7 +15,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -23,26 +23,14 @@ from typing import Any, Literal
 from stepsight.data.decoding.annotations import field, parse_json, read_text
 from stepsight.data.fields import PICTURES
 from stepsight.errors import UserError, printable
+from stepsight.predicting.film.reading import SUFFIXES
+from stepsight.predicting.item import Item
 from stepsight.predicting.journal import JOURNAL, written
 
-FILMS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+FILMS = tuple(suffix for suffix in SUFFIXES if suffix not in PICTURES)
 LISTS = (".txt", ".jsonl")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 SHOWN = 3  # collisions that are named
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture or a film to be answered, and what else its task reads."""
-
-    path: Path
-    name: str = ""  # of its answers, with "/", below the folder of the answers
-    second: Path | None = None
-    mask: Path | None = None
-
-    @property
-    def film(self) -> bool:
-        return self.path.suffix.lower() in FILMS
 
 
 def gather(named: Sequence[str]) -> list[Item]:

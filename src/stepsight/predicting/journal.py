@@ -15,12 +15,10 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from stepsight.errors import UserError
-
-if TYPE_CHECKING:
-    from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 
 JOURNAL = "predicted.jsonl"
 FIELDS = {"task", "name", "asked", "read", "files", "limits", "colours"}  # of a line

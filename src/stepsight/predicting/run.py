@@ -25,7 +25,7 @@ from stepsight.data.decoding.masks import read_mask
 from stepsight.errors import UserError
 from stepsight.evaluation.predictions.dump import write_facts
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 from stepsight.predicting.journal import CannotWrite, Done, placed
 from stepsight.predicting.saving import (
     FILM,
@@ -47,7 +47,7 @@ FEW = 10  # items that each get a line of their own; of more there is a bar
 NOTHING = torch.empty(3, 0, 0, dtype=torch.uint8)
 
 
-class Outcome(NamedTuple):
+class Totals(NamedTuple):
     """How many items were answered now, and before; skipped: by path, why."""
 
     answered: int
@@ -62,9 +62,7 @@ class Read(NamedTuple):
     picture: Tensor
 
 
-def predict_all(
-    pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console: Console
-) -> Outcome:
+def predict_all(pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console: Console) -> Totals:
     """Answer all items that are not answered yet, and write what was asked for.
 
     Raises UserError for a task that lacks an input, a format that cannot hold it, a folder with
@@ -128,7 +126,7 @@ class _Loop:
     skipped: dict[str, str] = field(default_factory=dict)
     answered: int = 0
 
-    def run(self) -> Outcome:
+    def run(self) -> Totals:
         items = self.wanted.items
         todo = [item for item in items if not self._is_done(item)]
         before = len(items) - len(todo)
@@ -148,7 +146,7 @@ class _Loop:
         for name in self.formats:
             if (made := SUBMISSIONS.get(name)) and made.finish:
                 made.finish(self.wanted.out / name)
-        return Outcome(self.answered, before, self.skipped)
+        return Totals(self.answered, before, self.skipped)
 
     def _formats(self, item: Item) -> list[str]:
         return [name for name in self.formats or USUAL[item.film] if item.film or name != FILM]

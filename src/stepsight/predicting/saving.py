@@ -22,7 +22,7 @@ import torch
 from stepsight.data.decoding.formats import PIEH
 from stepsight.data.decoding.images import write_image, write_png16
 from stepsight.errors import UserError, suggest
-from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 from stepsight.predicting.points import intrinsics, write_ply
 from stepsight.predicting.submissions import SUBMISSIONS
 from stepsight.tasks.base import Task

@@ -34,7 +34,7 @@ from stepsight.data.decoding.png import HEADER, RGB, SIGNATURE
 from stepsight.data.readers.masks.ade20k import CLASSES as ADE20K
 from stepsight.data.readers.masks.cityscapes import CLASSES as CITYSCAPES
 from stepsight.errors import UserError
-from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 from stepsight.tasks.base import Task
 from stepsight.types import IGNORE
 

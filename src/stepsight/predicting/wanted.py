@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from stepsight.evaluation.predictors import sampling_options
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.predicting.gathering import Item
+from stepsight.predicting.item import Item
 
 Limits = tuple[float, float]
 

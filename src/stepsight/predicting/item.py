@@ -1,0 +1,23 @@
+"""What is answered: a picture or a film, with what its task reads beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepsight.data.fields import PICTURES
+from stepsight.predicting.film.reading import is_film
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture or a film to be answered."""
+
+    path: Path
+    name: str = ""  # of its answers, with "/", below the folder of the answers
+    second: Path | None = None
+    mask: Path | None = None
+
+    @property
+    def film(self) -> bool:
+        return is_film(self.path) and self.path.suffix.lower() not in PICTURES
