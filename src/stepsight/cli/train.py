@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
 
 from stepsight import distributed, signals
 from stepsight.cli.entry import at_least, guarded
@@ -29,9 +33,13 @@ COMMAND = ("-m", "stepsight.cli.main", "train")
 class Args:
     """Train a model, evaluate it, sweep its test-time compute and write report.html.
 
-    Settings: defaults < --config files < flags. `--print-config` shows the outcome.
+    Settings: defaults < --config files < PATH < flags. `--print-config` shows the outcome.
+    With PATH, on that data alone, for the tasks that it has truth for, a part of it held out to be
+    evaluated; `--data.scenes.weight 1` mixes others in.
     """
 
+    # your own data: a folder of pictures and truth, a list (.jsonl), or what `data look` wrote
+    path: Positional[Annotated[str | None, arg(metavar="PATH")]] = None
     config: tuple[str, ...] = ()  # YAML file, or a shipped one such as smoke; later ones win
     run_dir: str | None = None  # where to write; default: a new numbered folder under runs/
     resume: str | None = None  # `auto`: continue the run's last checkpoint; or a checkpoint
@@ -50,6 +58,8 @@ class Args:
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Configured[Args]:
         given = configured(Args, arguments, prog)
+        if given.args.path is not None:
+            given = _on_own_data(given, given.args.path, prog)
         if given.args.precision is None:
             return given
         if "training.precision" in map(setting_of, arguments):
@@ -78,7 +88,7 @@ def run(given: Configured[Args]) -> int:
 
             fit(
                 config,
-                name=Path(args.config[-1]).stem if args.config else "default",
+                name=_name(args),
                 run_dir=args.run_dir,
                 resume=args.resume,
                 init_from=args.init_from,
@@ -86,6 +96,25 @@ def run(given: Configured[Args]) -> int:
                 profile=args.profile,
             )
     return 0
+
+
+def _on_own_data(given: Configured[Args], path: str, prog: str) -> Configured[Args]:
+    """The same with the settings that a path of data stands for, which go before those of files."""
+    from stepsight.cli.data.own import own_data, replaced
+
+    runs = Path(given.args.run_dir).parent if given.args.run_dir else Path("runs")
+    own = own_data(Path(path), given.config, given.origins, runs)
+    arguments = given.arguments
+    if own.listed != Path(path):  # looked at once, not by each process
+        arguments = replaced(arguments, path, own.listed)
+    return configured(Args, arguments, prog, [own.layer])
+
+
+def _name(args: Args) -> str:
+    """What a run is called that is not told where to write."""
+    if args.config:
+        return Path(args.config[-1]).stem
+    return re.sub(r"[^\w.-]+", "-", Path(args.path).resolve().stem) if args.path else "default"
 
 
 def _check_profile(args: Args) -> None:

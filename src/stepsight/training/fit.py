@@ -87,6 +87,7 @@ def _fit(
         writer.rewind(past.meta["step"] if past else 0)
     distributed.barrier()
     with Console(path / "train.log", enabled=writer.main) as console:
+        console.header(spec.words())
         tracker = Tracker(config, writer) if writer.main else None
         try:
             learner, feed = prepare(spec, console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -66,6 +66,29 @@ class RunSpec:
         first = first_sources(self.streams)
         return {task: self.sources[first[task]].size for task in self.tasks}
 
+    def words(self) -> Iterator[str]:
+        """What is trained on what, and evaluated on what, a line per source."""
+        for name, source in self.sources.items():
+            tasks = [t for t in self.tasks if any(t in s.tasks for s in self._streams_of(name))]
+            if not tasks:
+                continue
+            settings, held = self.config.data[name], len(self.held[name])
+            what = f"{len(source)} {name}"
+            scored = f"evaluated on {held} other{'s' * (held != 1)}"
+            if isinstance(settings, FileSettings):
+                pictures = f"picture{'s' * (len(source) != 1)}"
+                what = f"{len(source)} {pictures} of {settings.root} ({name})"
+                if settings.split == settings.eval_split:
+                    scored = "evaluated on the same"
+            weight = sum(stream.weight for stream in self._streams_of(name))
+            share = weight / sum(stream.weight for stream in self.streams)
+            part = f" in {share:.0%} of the batches" if share < 1 else ""
+            notes = "".join(f"; {note}" for note in notes_of(source))
+            yield f"trains {_listed(tasks)} on {what}{part}, {scored}{notes}"
+
+    def _streams_of(self, source: str) -> list[Stream]:
+        return [stream for stream in self.streams if stream.source == source and stream.weight > 0]
+
     def every_size(self) -> dict[str, Size]:
         """Every size that is worked at: for evaluation, and those of the streams."""
         sizes: dict[str, Size] = {}
@@ -75,6 +98,11 @@ class RunSpec:
             if stream.size is not None:
                 sizes["{}, bucket {}x{}".format(where, *stream.size)] = stream.size
         return sizes
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def match(
@@ -122,11 +150,10 @@ def refuse_idle(
     drawn = {stream.source for stream in streams}
     for name, source in sources.items():
         if name not in drawn and config.data[name].weight:
-            has = f"has {', '.join(sorted(source.quantities))}" if source.quantities else "no truth"
             notes = "".join(f"; {note}" for note in notes_of(source))
             raise UserError(
-                f"data.{name} would give no images: it {has} for the tasks {', '.join(tasks)} of "
-                f"this run{notes}. Add a task that learns from it, or leave it out: "
+                f"data.{name} would give no images: it has no truth for the tasks of this run "
+                f"({', '.join(tasks)}{notes}). Add a task that learns from it, or leave it out: "
                 f"--data.{name} none."
             )
 

@@ -16,7 +16,7 @@ and truth is brought to their grid (`own.upright`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -75,7 +75,7 @@ class Folder(FileSource[SampleFiles]):
         truths = tuple(entry.truths(self._required) for entry in entries)
         self.quantities = frozenset[str]().union(*truths)
         self.truths = truths if len({*truths}) > 1 else ()
-        self.notes = (*unpaired, *self._counts(), *apart)
+        self.notes = (*unpaired, *self._alone(entries), *self._counts(), *apart)
         self.refuse_missing(path for entry in entries for path in self._used(entry))
         if "labels" in self.quantities:
             held = (entry.paths.get("labels") for part in every.values() for entry in part)
@@ -130,6 +130,14 @@ class Folder(FileSource[SampleFiles]):
         counts = f"{len(apart.held)} of {len(entries)} pictures are held out"
         return {train: apart.train, held: apart.held}, [f"{counts}: {apart.how}"]
 
+    def _alone(self, entries: Sequence[SampleFiles]) -> Iterator[str]:
+        """Truth that lacks other files: flow its second picture, a whole mask the visible one."""
+        for quantity, kinds in self._required.items():
+            lost = [kinds - e.paths.keys() for e in entries if quantity in e.paths]
+            if count := sum(map(bool, lost)):
+                needs = " and ".join(sorted(set[str]().union(*lost)))
+                yield f"{quantity}: {count} of {len(lost)} files without {needs}, which it needs"
+
     def _counts(self) -> Iterator[str]:
         """How many of the pictures have a truth that not all have."""
         for quantity in sorted(self.quantities if self.truths else ()):
@@ -167,6 +175,7 @@ class Folder(FileSource[SampleFiles]):
         return {row.name: upright(values), row.valid: valid}
 
     def _used(self, entry: SampleFiles) -> Iterator[Path]:
-        kinds = {"image", "second"}.union(*map(self._required.get, entry.truths(self._required)))
+        truths = entry.truths(self._required)
+        kinds = {"image", "second"}.union(*(self._required[name] for name in truths))
         kinds |= {f"{name}_valid" for name in self.quantities}
         return (held_in(path) for kind, path in entry.paths.items() if kind in kinds)

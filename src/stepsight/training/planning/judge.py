@@ -81,6 +81,7 @@ def judged(
         "hours_by_phase": {name: speed.hours(value) for name, value in flops.items()},
         "flops_by_phase": flops,
         "assumptions": asdict(speed) | {"every_truth": spec is None},
+        "trains": [] if spec is None else [*spec.words()],
         "problems": problems,
     }
     return described if parent is None else described | {"init_from": _origin(parent, config)}
@@ -145,7 +146,7 @@ def _opened(config: RunConfig, parent: Checkpoint | None) -> tuple[RunSpec | Non
 def told(judgement: dict[str, Any]) -> list[str]:
     """The judgement for people."""
     found, plan = judgement, judgement["plan"]
-    text = [*lines(found), *_memory_lines(found)]
+    text = [*found["trains"], *lines(found), *_memory_lines(found)]
     table = [("as set", plan), *(("", row) for row in found["alternatives"])]
     text += [f"  {'':<8}{'sharding':<10}{'recompute':<11}{'micro-batch':>11}{'GB/device':>11}"]
     for name, row in table:
