@@ -31,13 +31,13 @@ from stepsight.types import Sample
 SHORTEST = 0.5  # vectors of floats below this length are none
 
 
-class View(NamedTuple):
+class NormalsFile(NamedTuple):
     key: str
     image: Path
     normals: Path
 
 
-class Dsine(FileSource[View]):
+class Dsine(FileSource[NormalsFile]):
     """Splits: those of `splits` by their folders, and all; or those of the lists at the root."""
 
     offers = frozenset({"normals"})
@@ -45,7 +45,7 @@ class Dsine(FileSource[View]):
     splits: ClassVar[dict[str, str]] = {}  # split: folders that it has; none: only `all`
     suffix: ClassVar[str] = ".png"  # of normals
 
-    def find(self, split: str) -> list[View]:
+    def find(self, split: str) -> list[NormalsFile]:
         images = sorted(path.relative_to(self.root) for path in self.root.glob(self.marker))
         lists = {path.stem: path for path in sorted(self.root.glob("*.txt")) if _is_list(path)}
         if lists:
@@ -57,10 +57,10 @@ class Dsine(FileSource[View]):
             }
         return self.pick(split, parts)
 
-    def needed(self, entry: View) -> list[Path]:
+    def needed(self, entry: NormalsFile) -> list[Path]:
         return [entry.image, entry.normals] if "normals" in self.quantities else [entry.image]
 
-    def read(self, entry: View) -> Sample:
+    def read(self, entry: NormalsFile) -> Sample:
         sample = Sample(read_image(entry.image, upright=False), key=entry.key, source=self.name)
         if "normals" in self.quantities:
             normals, valid = read_normals(entry.normals)
@@ -69,10 +69,10 @@ class Dsine(FileSource[View]):
             sample.normals, sample.normals_valid = normals, valid
         return sample
 
-    def _view(self, image: Path) -> View:
+    def _view(self, image: Path) -> NormalsFile:
         stem = image.stem.removesuffix("_img")
         normals = self.root / image.with_name(f"{stem}_normal{self.suffix}")
-        return View(image.with_name(stem).as_posix(), self.root / image, normals)
+        return NormalsFile(image.with_name(stem).as_posix(), self.root / image, normals)
 
 
 class DsineNyu(Dsine):

@@ -33,7 +33,7 @@ SPLITS = {"train": "0", "val": "1"}
 CAMERAS = ("01", "05", "06", "07", "08", "09")
 
 
-class Frame(NamedTuple):
+class LaserFrame(NamedTuple):
     key: str
     image: Path
     points: Path
@@ -42,14 +42,14 @@ class Frame(NamedTuple):
     lens: np.ndarray  # fx, fy, cx, cy
 
 
-class Ddad(FileSource[Frame]):
+class Ddad(FileSource[LaserFrame]):
     """Pictures at 1216 x 1936 with sparse depth. Splits: train, val, all."""
 
     settings: DdadSettings
     offers = frozenset({"depth"})
     marker = INDEX
 
-    def find(self, split: str) -> list[Frame]:
+    def find(self, split: str) -> list[LaserFrame]:
         cameras = CAMERAS if self.settings.camera == "all" else (self.settings.camera,)
         self.published = {"train": 12650 * len(cameras), "val": 3950 * len(cameras)}
         path = self.root / INDEX
@@ -62,10 +62,10 @@ class Ddad(FileSource[Frame]):
             parts[name] = [f for file in files for f in self._scene(self.root / str(file), cameras)]
         return self.pick(split, {name: parts.get(name, []) for name in SPLITS})
 
-    def needed(self, entry: Frame) -> list[Path]:
+    def needed(self, entry: LaserFrame) -> list[Path]:
         return [entry.image, entry.points] if "depth" in self.quantities else [entry.image]
 
-    def read(self, entry: Frame) -> Sample:
+    def read(self, entry: LaserFrame) -> Sample:
         sample = Sample(read_image(entry.image, upright=False), key=entry.key, source=self.name)
         if "depth" in self.quantities:
             height, width = sample.image.shape[1:]
@@ -74,7 +74,7 @@ class Ddad(FileSource[Frame]):
             sample.depth, sample.depth_valid = depth, depth > 0
         return sample
 
-    def _scene(self, path: Path, cameras: tuple[str, ...]) -> list[Frame]:
+    def _scene(self, path: Path, cameras: tuple[str, ...]) -> list[LaserFrame]:
         scene = read_json(path)
         data = {field(d, "key", str, path): d for d in field(scene, "data", list, path)}
         frames = []
@@ -93,11 +93,13 @@ class Ddad(FileSource[Frame]):
                 image, image_pose = _file(sensors[camera], "image", path)
                 points, points_pose = _file(sensors[LIDAR], "point_cloud", path)
                 key = image.relative_to(self.root).with_suffix("").as_posix()
-                frames.append(Frame(key, image, points, image_pose, points_pose, lenses[camera]))
+                frames.append(
+                    LaserFrame(key, image, points, image_pose, points_pose, lenses[camera])
+                )
         return frames
 
 
-def laid_over(points: np.ndarray, frame: Frame, height: int, width: int) -> Tensor:
+def laid_over(points: np.ndarray, frame: LaserFrame, height: int, width: int) -> Tensor:
     """Laser points "n 3" in metres as depth float32 "1 h w" of the frame's picture, 0 where none
     falls."""
     to_camera = np.linalg.inv(frame.camera_pose) @ frame.lidar_pose
