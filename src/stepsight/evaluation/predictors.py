@@ -156,7 +156,9 @@ class Model(Predictor):
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline.device
+        """Where answers are merged and scored: metrics are float64, which Apple's GPUs lack."""
+        device = self.pipeline.device
+        return torch.device("cpu") if device.type == "mps" else device
 
     @property
     def provenance(self) -> Provenance:

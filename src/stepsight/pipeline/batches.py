@@ -262,10 +262,11 @@ class BatchPipeline:
         Noise depends on (seed, the picture's pixels, member, step) alone: members are nested, and
         a row's result does not depend on what else is in the batch, nor on the picture's name. The
         condition is encoded once per view, for all members and steps. Where memory runs out it is
-        done in parts (`memory`).
+        done in parts (`memory`). Samples come back to the device that the batch is on.
         """
         pipeline = self if sampler is None else self.sampling(sampler=sampler)
-        return pipeline._drawn(self.seen(batch, task, options.get("alike")), task, **options)
+        seen = self.seen(batch.to(self.device), task, options.get("alike"))
+        return pipeline._drawn(seen, task, **options).to(batch.image.device)
 
     def seen(self, batch: Batch, task: str, alike: int | None = None) -> Seen:
         """A batch as the network sees it, with what its noise follows from (`noise_keys`)."""
