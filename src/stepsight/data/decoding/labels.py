@@ -22,13 +22,14 @@ from torch import Tensor
 from stepsight.data.decoding.annotations import field, read_json
 from stepsight.data.decoding.disk import part_of
 from stepsight.data.decoding.images import decode, plane, read_image, read_labels
-from stepsight.data.decoding.objects import draw_labels, read_annotations
+from stepsight.data.decoding.outlines.objects import draw_labels, read_annotations
 from stepsight.data.decoding.truth import ARRAYS, read_array
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import IGNORE
 
 SUFFIXES = (".png", ".bmp", ".gif", *ARRAYS, ".json")
-LABEL_BYTES = 16  # of a pixel, while it is made a class
+LABEL_BYTES = 32  # of a pixel, while it is made a class
+UNKNOWN = -1  # class of values that stand for nothing
 FROM_ONE, CITYSCAPES = "1..", "cityscapes"
 CITYSCAPES_IDS = {  # name: id in the files; the order is that of the trainIds
     "road": 7,
@@ -73,13 +74,14 @@ class LabelCodes:
             check_labels(labels, len(self.names), path)
             return labels
         stored = _packed(path) if self.colours else stored_labels(path)
-        values, places = np.unique(stored.numpy(), return_inverse=True)
         if self.ids is None:
             raise DataFormatError(f"{path}: a map of values, where others of the set are outlines.")
-        if unknown := [value for value in values.tolist() if value not in self.ids]:
+        table = torch.full((1 << (24 if self.colours else 16),), UNKNOWN, dtype=torch.int16)
+        table[[*self.ids]] = torch.tensor([*self.ids.values()], dtype=torch.int16)
+        told = (stored >= 0) & (stored < len(table))
+        labels = torch.where(told, table[stored * told], UNKNOWN).long()
+        if unknown := stored[labels == UNKNOWN].unique().tolist():
             raise DataFormatError(f"{path}: holds {self._words(unknown)}.")
-        classes = torch.tensor([self.ids[value] for value in values.tolist()])
-        labels = classes[torch.from_numpy(places.reshape(stored.shape))]
         check_labels(labels, len(self.names), path)
         return labels
 
@@ -99,7 +101,7 @@ def label_codes(codes: str, root: Path, paths: Iterable[Path] = (), classes: int
     codes that are none, and `DataFormatError` for a damaged legend.
     """
     if codes == CITYSCAPES:
-        ids = dict.fromkeys([-1, *range(256)], IGNORE)
+        ids = dict.fromkeys(range(256), IGNORE)
         ids |= {value: place for place, value in enumerate(CITYSCAPES_IDS.values())}
         return LabelCodes(tuple(CITYSCAPES_IDS), ids, told_by="Cityscapes' ids")
     if codes not in ("", FROM_ONE):
@@ -133,6 +135,8 @@ def _legend(codes: str, root: Path) -> LabelCodes:
     for number, entry in enumerate(record):
         where = f"{path}, entry {number}"
         value = _colour(entry, where) if coloured else field(entry, "id", int, where)
+        if not coloured and not 0 <= value < 1 << 16:
+            raise DataFormatError(f"{where}: the id {value} is none of 0 to 65535.")
         ignored = entry.get("ignore") is True
         ids[value] = IGNORE if ignored else len(names)
         if not ignored:

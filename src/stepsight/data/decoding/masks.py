@@ -20,7 +20,7 @@ from torch.nn.functional import max_pool2d
 
 from stepsight.data.decoding.disk import part_of
 from stepsight.data.decoding.images import decode
-from stepsight.data.decoding.objects import read_object
+from stepsight.data.decoding.outlines.objects import read_object
 from stepsight.data.decoding.pixels import orientation_of, rgb, upright_view
 from stepsight.data.decoding.truth import ARRAYS, read_array
 from stepsight.errors import DataFormatError, UserError
@@ -156,7 +156,7 @@ def _opaque(stored: Stored, where: object) -> np.ndarray:
     if values.ndim == 2:  # a palette of greys
         by_grey = _by_levels(values, stored.top, stored.lossy, where)
         if len(used) < 3 and ((codes != 0) != by_grey).any():
-            raise _refused(where, "whose palette contradicts its indices: 0 is not black, or the other is")
+            raise _refused(where, "whose palette shows index 0 brighter than the other")
         return by_grey
     if len(used) > 2 or used[0] != 0:
         raise _refused(where, f"of the palette's indices {_shown(used)}")
@@ -166,16 +166,20 @@ def _opaque(stored: Stored, where: object) -> np.ndarray:
 def _by_colour(colours: np.ndarray, lossy: bool, where: object) -> np.ndarray:
     inside = colours.any(-1)
     found = colours[inside]
-    if lossy or (found != found[0]).any():
+    if lossy or (found != found[:1]).any():
         raise _refused(where, "in several colours")
     if inside.all():
         raise _refused(where, "of one colour and no black")
-    return inside
+    return np.asarray(inside)
 
 
 def _by_levels(values: np.ndarray, top: float, lossy: bool, where: object) -> np.ndarray:
     """bool "h w" by grey values in 0 to `top`."""
-    used = np.unique(values)
+    used = (
+        np.flatnonzero(np.bincount(values.ravel()))
+        if values.dtype == np.uint8
+        else np.unique(values)
+    )
     if used[0] < 0:
         raise _refused(where, f"with the values {_shown(used)}")
     if not lossy and len(used) == 2 and used[0] == 0 or len(used) == 1 and used[0] in (0, 1, top):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stepsight.data.decoding.annotations import read_json, read_text
-from stepsight.data.decoding.objects import read_annotations
+from stepsight.data.decoding.outlines.objects import read_annotations
 from stepsight.data.looking.names import SPLITS
 from stepsight.errors import DataFormatError, UserError
 
@@ -105,6 +105,10 @@ def _json(path: Path, file: str, names: Mapping[str, list[str]], found: Document
     if not isinstance(record, dict):
         return
     if "shapes" in record or {"images", "annotations", "categories"} <= record.keys():
+        if any(
+            "segments_info" in one for one in record.get("annotations", ()) if isinstance(one, dict)
+        ):
+            raise DataFormatError(f"{path}: COCO's panoptic JSON; use the reader coco_panoptic.")
         _outlines(path, file, names, found)
         return
     for key in SCALES:

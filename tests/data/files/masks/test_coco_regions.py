@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.decoding.regions import is_empty, read_region
+from stepsight.data.decoding.outlines.regions import is_empty, read_region
 from stepsight.errors import DataFormatError, UserError
 
 coco = pytest.importorskip("pycocotools.mask")

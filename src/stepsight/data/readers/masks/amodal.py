@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stepsight.data.decoding.images import MAX_PIXELS, read_image
 from stepsight.data.decoding.masks import read_mask
-from stepsight.data.decoding.regions import is_empty, read_region
+from stepsight.data.decoding.outlines.regions import is_empty, read_region
 from stepsight.data.fields import with_values
 from stepsight.data.files import FileSource, check_any, check_shapes
 from stepsight.errors import DataFormatError
@@ -24,7 +24,7 @@ from stepsight.types import Sample
 
 
 class Outline(NamedTuple):
-    """An object: regions as `decoding.regions` takes them; `visible` is None if all is visible."""
+    """An object: regions as `decoding.outlines.regions` takes them; `visible` is None if all is visible."""
 
     key: str
     image: Path

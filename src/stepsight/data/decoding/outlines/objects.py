@@ -23,7 +23,7 @@ from torch import Tensor
 from stepsight.data.decoding.annotations import annotation_records, field, read_json
 from stepsight.data.decoding.disk import part_of, reading
 from stepsight.data.decoding.images import MAX_PIXELS
-from stepsight.data.decoding.regions import read_region
+from stepsight.data.decoding.outlines.regions import read_region
 from stepsight.errors import DataFormatError, suggest
 from stepsight.types import IGNORE
 
@@ -38,7 +38,7 @@ class Drawn(NamedTuple):
 
     id: str
     name: str
-    region: Any  # as `decoding.regions` takes it
+    region: Any  # as `decoding.outlines.regions` takes it
     where: str
 
 
