@@ -31,7 +31,7 @@ FLOW = np.round(RNG.normal(0, 40, (2, 3, 4)) * 64) / 64
 
 
 def sent(root: Path, name: str, picture: str, values: np.ndarray, second: str = "") -> Path:
-    item = Item(Path("/data") / picture, second=Path(second) if second else None)
+    item = Item(Path("/data") / picture, second=Path(second))
     path = root / name / SUBMISSIONS[name].file(item)
     path.parent.mkdir(parents=True, exist_ok=True)
     SUBMISSIONS[name].write(path, values)
@@ -53,7 +53,7 @@ def test_kitti_depth(tmp_path):
 
 
 def test_kitti_flow(tmp_path):
-    path = sent(tmp_path, "kitti-flow", "testing/image_2/000007_10.png", FLOW)
+    path = sent(tmp_path, "kitti-flow", "testing/image_2/000007_10.png", FLOW, "000007_11.png")
     assert path == tmp_path / "kitti-flow/flow/000007_10.png"
     read, valid = read_kitti_flow(path)
     assert valid.all() and np.array_equal(read.numpy(), FLOW)
@@ -67,7 +67,8 @@ def test_kitti_flow(tmp_path):
 
 
 def test_sintel(tmp_path):
-    path = sent(tmp_path, "sintel", "test/final/ambush_1/frame_0001.png", FLOW)
+    picture = "test/final/ambush_1/frame_0001.png"
+    path = sent(tmp_path, "sintel", picture, FLOW, "frame_0002.png")
     assert path == tmp_path / "sintel/final/ambush_1/frame_0001.flo"
     assert np.array_equal(read_known_flo(path)[0].numpy(), FLOW.astype(np.float32))
     values = np.fromfile(path, "<f4")
@@ -75,10 +76,10 @@ def test_sintel(tmp_path):
     assert np.array_equal(values[3:].reshape(3, 4, 2), FLOW.transpose(1, 2, 0).astype("f4"))
 
 
-@pytest.mark.parametrize(("second", "way"), [("", "FW"), ("frame_left_0003.png", "BW")])
+@pytest.mark.parametrize(("second", "way"), [("0005", "FW"), ("0003", "BW")])
 def test_spring(tmp_path, second, way):
     picture = "test/0003/frame_left/frame_left_0004.png"
-    path = sent(tmp_path, "spring", picture, FLOW, second)
+    path = sent(tmp_path, "spring", picture, FLOW, f"frame_left_{second}.png")
     assert path == tmp_path / f"spring/0003/flow_{way}_left/flow_{way}_left_0004.flo5"
     with h5py.File(path) as file:
         stored = file["flow"]
@@ -160,6 +161,20 @@ def test_coco_panoptic(tmp_path):
 def test_pictures_that_it_wants_no_answer_to(name, picture, reason):
     with pytest.raises(UserError, match=reason):
         SUBMISSIONS[name].file(Item(Path("/data", picture)))
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "second"),
+    [
+        ("kitti-flow", "image_2/000000_10.png", "000001_10"),  # the next of those
+        ("sintel", "clean/ambush_1/frame_0001.png", "frame_0003"),
+        ("spring", "0001/frame_left/frame_left_0004.png", "frame_right_0005"),
+    ],
+)
+def test_flow_to_another_frame_is_refused(name, picture, second):
+    for item in (Item(Path(picture), second=Path(f"{second}.png")), Item(Path(picture))):
+        with pytest.raises(UserError, match=f"its second frame is .*, not ({second}|none)"):
+            SUBMISSIONS[name].file(item)
 
 
 @pytest.mark.parametrize(

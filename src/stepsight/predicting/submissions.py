@@ -184,12 +184,14 @@ def _named(suffix: str, folder: str = "", drop: str = "") -> Callable[[Item], st
 def _kitti_flow_file(item: Item) -> str:
     if not re.fullmatch(r"\d{6}_10", item.path.stem):
         raise UserError(f"{item.path}: KITTI wants flow of the frames 000000_10 alone, to _11.")
+    _check_second(item, f"{item.path.stem[:-3]}_11")
     return f"flow/{item.path.stem}.png"
 
 
 def _sintel_file(item: Item) -> str:
     if not (match := SINTEL.search(item.path.absolute().with_suffix("").as_posix())):
         raise UserError(f"{item.path}: Sintel's frames are {{clean,final}}/<scene>/frame_0001.png.")
+    _check_second(item, f"frame_{int(match[3][-4:]) + 1:04d}")
     return "/".join(match.groups()) + ".flo"
 
 
@@ -199,9 +201,20 @@ def _spring_file(item: Item) -> str:
     if not match:
         raise UserError(f"{item.path}: Spring's frames are 0001/frame_left/frame_left_0001.png.")
     scene, camera, number = match.groups()
-    after = item.second.stem.rpartition("_")[2] if item.second else ""
-    way = "BW" if after.isdecimal() and int(after) < int(number) else "FW"
+    after, before = (f"frame_{camera}_{int(number) + step:04d}" for step in (1, -1))
+    _check_second(item, after, before)
+    way = "BW" if item.second and item.second.stem == before else "FW"
     return f"{scene}/flow_{way}_{camera}/flow_{way}_{camera}_{number}.flo5"
+
+
+def _check_second(item: Item, *stems: str) -> None:
+    """Raise UserError where the flow would lead to another frame than the benchmark's."""
+    if item.second is None or item.second.stem not in stems:
+        found = item.second.name if item.second else "none"
+        raise UserError(
+            f"{item.path}: its second frame is {' or '.join(stems)}, not {found}. Name pairs in a "
+            f"list of JSON lines, image and second."
+        )
 
 
 def _coco_file(item: Item) -> str:
