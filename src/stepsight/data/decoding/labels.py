@@ -76,11 +76,14 @@ class LabelCodes:
         stored = _packed(path) if self.colours else stored_labels(path)
         if self.ids is None:
             raise DataFormatError(f"{path}: a map of values, where others of the set are outlines.")
-        table = torch.full((1 << (24 if self.colours else 16),), UNKNOWN, dtype=torch.int16)
+        most = 1 << (24 if self.colours else 16)  # from there on, and below 0, nothing is told
+        table = torch.full((most + 1,), UNKNOWN, dtype=torch.int16)
         table[[*self.ids]] = torch.tensor([*self.ids.values()], dtype=torch.int16)
-        told = (stored >= 0) & (stored < len(table))
-        labels = torch.where(told, table[stored * told], UNKNOWN).long()
-        if unknown := stored[labels == UNKNOWN].unique().tolist():
+        strange = stored.min() < 0 or stored.max() > most
+        places = torch.where((stored < 0) | (stored > most), most, stored) if strange else stored
+        labels = table[places].long()
+        if labels.min() == UNKNOWN:
+            unknown = stored[labels == UNKNOWN].unique().tolist()
             raise DataFormatError(f"{path}: holds {self._words(unknown)}.")
         check_labels(labels, len(self.names), path)
         return labels
