@@ -145,7 +145,7 @@ def _numbered(values: list[float], listed: str) -> Meaning:
         text += ", and 255 no class."
         return Meaning({}, {"classes": 1 + max(numbers, default=0)}, [text])
     text += "; 255 does not occur. If 0 means no class, say --classes 1.."
-    return Meaning({}, {"classes": 1 + max(numbers)}, [text + "."], certain=False)
+    return Meaning({}, {"classes": 1 + max(numbers)}, [text], certain=False)
 
 
 def _answered(classes: str) -> Meaning:

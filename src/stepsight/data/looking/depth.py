@@ -19,17 +19,18 @@ from stepsight.types import Sample
 
 PER_METRE = {"mm": 1000.0, "cm": 100.0, "1/256": 256.0, "1/5000": 5000.0}  # of whole numbers
 NEAREST, FARTHEST, USUAL = 0.1, 130.0, (0.25, 50.0)  # metres: 1 %, 99 % and half of the pixels
-NAMED = {
-    "mm": "mm millimeter millimeters millimetre millimetres nyu nyuv scannet hypersim",
-    "cm": "cm centimeter centimeters centimetre centimetres vkitti",
+NAMED = {  # what names say outright,
+    "mm": "mm millimeter millimeters millimetre millimetres",
+    "cm": "cm centimeter centimeters centimetre centimetres",
     "disparity": "disp disparity disparities invdepth inverse",
-    "1/256": "kitti lidar velodyne",
-    "1/5000": "tum",
 }
+USED = {"mm": "nyu nyuv scannet hypersim", "cm": "vkitti", "1/256": "kitti", "1/5000": "tum"}
 WORD = {word: unit for unit, said in NAMED.items() for word in said.split()}
+SET = {word: unit for unit, said in USED.items() for word in said.split()}  # and of data sets
 STEP = 1e3 / (580 * 75 * 8)  # metres a square metre in mm: 1/8 pixel, 580 px focal length, 75 mm
 ALIKE = 1.5  # factor within which steps are those of such a camera
 SMALL = 1.0  # largest of floats that are distances as likely as disparities, or shares
+SHOWN = 5e-4  # share of pixels that is worth a sentence
 COMMON = 0.01  # share of pixels from which a largest value is no measurement
 OFTEN, NEXT = 3, 17  # times that it is held, over the most of so many next ones
 GAP = 1.5  # that value over the next, from which it stands apart
@@ -47,6 +48,14 @@ class Summary(NamedTuple):
     negative: bool
     planes: tuple[np.ndarray, ...]  # "h w", as stored
     wide: float  # width over height
+
+
+class Fact(NamedTuple):
+    """What speaks for a unit."""
+
+    unit: str
+    says: str
+    decides: bool = True  # alone; else it is a guess
 
 
 @dataclass
@@ -117,25 +126,27 @@ def read_unit(found: Summary, words: Iterable[str], said: Iterable[tuple[str, st
         reading.problem = "no file that was looked at holds a value above 0"
         return reading
     reading.evidence += list(_stored(found))
-    facts = [*said, *_named(words), *(_whole(found) if found.whole else _floats(found))]
+    facts = [Fact(*one) for one in said]
+    facts += [*_named(words), *(_whole(found) if found.whole else _floats(found))]
     if _inverse(found.planes):
         text = "slopes are straight as stored, and bent once inverted: these are disparities."
-        facts.append(("disparity", text))
-    units = dict.fromkeys(unit for unit, _ in facts)
+        facts.append(Fact("disparity", text))
+    units = dict.fromkeys(fact.unit for fact in facts)
+    reading.evidence += [fact.says for fact in facts]
     plausible = {unit: span for unit in PER_METRE if (span := _span(found, unit))}
     if not found.whole and found.values.max() <= SMALL:
         plausible = {unit: _metres_of(found, unit) for unit in ("m", "disparity")}
     if len(units) == 1:
         reading.unit = next(iter(units))
-        reading.certain = reading.unit in ("disparity", "m") or reading.unit in plausible
-        reading.evidence += [sentence for _, sentence in facts]
+        reading.certain = len(facts) > 1 or facts[0].decides
         if reading.unit in PER_METRE and reading.unit not in plausible:
-            reading.problem = f"{_metres(found, reading.unit)} in {reading.unit} are not plausible"
+            low, high = _metres_of(found, reading.unit)
+            reading.certain = False
+            reading.problem = (
+                f"{low:.2g} to {high:.3g} m, in {reading.unit}, are no plausible distances"
+            )
         return reading
-    reading.evidence += [sentence for _, sentence in facts]
-    reading.left = {
-        unit: plausible.get(unit, _metres_of(found, unit)) for unit in units
-    } or plausible
+    reading.left = {unit: _metres_of(found, unit) for unit in units} or plausible
     if len(reading.left) == 1:
         reading.unit, reading.certain = next(iter(reading.left)), False
         reading.evidence.append(f"only {reading.unit} makes plausible distances of them.")
@@ -147,38 +158,38 @@ def _stored(found: Summary) -> Iterator[str]:
     kind = f"whole numbers as {found.type}" if found.whole else found.type
     middle = np.median(found.values)
     yield f"stored as {kind}, {low:.6g} to {high:.6g}, half of them below {middle:.6g}."
-    if found.none:
+    if found.none >= SHOWN:
         what = "0, negative, NaN or infinite" if found.negative else "0, NaN or infinite"
         yield f"{found.none:.1%} of the pixels are {what}: no value."
     for code, share in found.codes.items():
         yield f"{share:.1%} of the others hold exactly {code:g}, the largest: taken as no value."
 
 
-def _named(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _named(words: Iterable[str]) -> Iterator[Fact]:
     for word in dict.fromkeys(words):
         if word in WORD:
-            yield WORD[word], f"the name says '{word}': {WORD[word]}."
+            yield Fact(WORD[word], f"the name says '{word}': {WORD[word]}.")
+        elif word in SET:
+            text = f"the name says '{word}', whose depth is in {SET[word]}."
+            yield Fact(SET[word], text, decides=False)
 
 
-def _whole(found: Summary) -> Iterator[tuple[str, str]]:
+def _whole(found: Summary) -> Iterator[Fact]:
     steps = _steps(found.values)
     for unit, scale in PER_METRE.items():
         if steps and 1 / ALIKE < steps * scale / STEP < ALIKE:
-            yield (
+            yield Fact(
                 unit,
-                (
-                    "stored values lie apart by the square of the distance, as those of a "
-                    f"structured-light camera do in {unit} (1/8 pixel at 580 px x 75 mm)."
-                ),
+                "stored values lie apart by the square of the distance, as those of a "
+                f"structured-light camera do in {unit} (1/8 pixel at 580 px x 75 mm).",
             )
-    divisor = np.gcd.reduce(np.unique(found.values).astype(np.int64))
-    if divisor == 5:
-        yield "1/5000", "all are multiples of 5, as whole millimetres are at 5000 to the metre."
-    if found.none > SPARSE and found.wide > WIDE and _span(found, "1/256"):
-        yield (
-            "1/256",
-            "few pixels of wide pictures have a value, as in projected laser scans (KITTI).",
+    if np.gcd.reduce(np.unique(found.values).astype(np.int64)) == 5:
+        yield Fact(
+            "1/5000", "all are multiples of 5, as whole millimetres are at 5000 to the metre."
         )
+    if found.none > SPARSE and found.wide > WIDE and _span(found, "1/256"):
+        text = "few pixels of wide pictures have a value, as in projected laser scans (KITTI)."
+        yield Fact("1/256", text, decides=False)
 
 
 def _steps(values: np.ndarray) -> float:
@@ -193,7 +204,7 @@ def _steps(values: np.ndarray) -> float:
     return far if grows and 1 / ALIKE < near / far < ALIKE else 0.0
 
 
-def _floats(found: Summary) -> Iterator[tuple[str, str]]:
+def _floats(found: Summary) -> Iterator[Fact]:
     low, middle, high = np.quantile(found.values, (0.01, 0.5, 0.99))
     plausible = (
         found.values.max() > SMALL
@@ -202,7 +213,7 @@ def _floats(found: Summary) -> Iterator[tuple[str, str]]:
         and high <= FARTHEST
     )
     if plausible and not _inverse(found.planes):
-        yield "m", "as metres they are plausible distances."
+        yield Fact("m", "as metres they are plausible distances.")
 
 
 def _inverse(planes: Iterable[np.ndarray]) -> bool | None:
@@ -220,11 +231,6 @@ def _inverse(planes: Iterable[np.ndarray]) -> bool | None:
 def _metres_of(found: Summary, unit: str) -> tuple[float, float]:
     low, high = np.quantile(found.values, (0.01, 0.99)) / PER_METRE.get(unit, 1.0)
     return float(low), float(high)
-
-
-def _metres(found: Summary, unit: str) -> str:
-    low, high = _metres_of(found, unit)
-    return f"{low:.2g} to {high:.3g} m"
 
 
 def _span(found: Summary, unit: str) -> tuple[float, float] | None:

@@ -122,7 +122,8 @@ def _frames(pictures: Sequence[Name], flows: Sequence[Name], lines: dict[str, Li
     after = {key: by_key[nxt] for key in by_key if (nxt := _next(key)) in by_key}
     pairs: Pairs = {}
     for flow in flows:
-        numbered = [(*flow.key, number) for number in ("0", "1", "2")]
+        base = flow.key[:-1] if flow.key[-1:] in (("01",), ("12",)) else flow.key
+        numbered = [(*base, number) for number in ("0", "1", "2")]
         two = [by_key[key] for key in numbered if key in by_key]
         if len(two) == 2:
             pairs[two[0]] = [flow.path]
