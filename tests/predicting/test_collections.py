@@ -11,6 +11,7 @@ from PIL import Image
 from stepsight.data.decoding.images import read_image
 from stepsight.errors import DataFormatError, UserError
 from stepsight.predicting.gathering import consecutive, with_other
+from stepsight.predicting.tiles import predict_tiled
 
 SIZES = ((18, 24), (24, 18), (18, 24), (40, 30), (9, 12))  # some are seen at the same size
 TURNED = {  # how a picture has to be stored for each orientation tag (Exif 2.3, 4.6.4)
@@ -170,6 +171,16 @@ def test_the_working_size_can_be_set(model, picture, predict, tmp_path):
     assert not np.allclose(expected, usual)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["tasks"]["depth"]["working"] == 32
+
+
+def test_a_large_picture_is_answered_in_tiles(model, picture, predict, tmp_path):
+    path = picture("a.png", 0, 48, 64)
+    predict(path, tile=32, how={"members": 2})
+    expected = predict_tiled(model, str(path), "depth", 32, nfe=1, members=2)
+    found = np.load(tmp_path / "out" / "a-depth.npy")
+    np.testing.assert_allclose(found, expected.values[0], rtol=1e-5)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["tasks"]["depth"]["tile"] == 32
 
 
 def test_several_tasks_share_a_folder(picture, predict, tmp_path):
