@@ -56,10 +56,10 @@ def find_files(
 
     Without a `pattern` the file is the key with one of the `endings`, of `SUFFIXES` or of the
     `further` suffixes of a task, Marigold's name for it (`marigold_name`), or either below fewer of
-    its folders, down to the last name alone. Failing that, one of these below folders of its own;
-    or the name of a picture that begins with that of its key, as `00006_img1` with `00006`, if no
-    other fits. A pattern is a path below `folder` in which {key} and {name} stand for the key and
-    its last part.
+    its folders, down to the last name alone. Failing that, one of these below further folders, or
+    with some between; or the name of a picture that begins with that of its key, as `00006_img1`
+    with `00006`, if no other fits. A pattern is a path below `folder` in which {key} and {name}
+    stand for the key and its last part.
     Raises UserError if there is no such folder, two keys lead to the same file, or two files fit.
     """
     if not folder.is_dir():
@@ -73,7 +73,7 @@ def find_files(
         names = _pattern(key, pattern) if pattern else _candidates(key, ends)
         path = next((there[name] for name in names if name in there), None)
         if path is None and not pattern:
-            path = _deeper(key, deeper, ends)
+            path = _deeper(key, folder, deeper, ends)
         if path in owners:
             raise UserError(
                 f"{path} fits both {owners[path]} and {key}. Keep the folders of the data set in "
@@ -117,16 +117,25 @@ def _by_name(there: Mapping[str, Path]) -> dict[str, list[Path]]:
     return named
 
 
-def _deeper(key: str, named: Mapping[str, list[Path]], ends: Sequence[str]) -> Path | None:
-    """The file whose path ends with the key, or with as much of it as any file's does."""
-    for name in _candidates(key, ends):
-        tail = PurePosixPath(name).parts
-        found = [path for path in named.get(tail[-1], ()) if path.parts[-len(tail) :] == tail]
-        if len(found) > 1:
-            raise _ambiguous(key, found)
-        if found:
-            return found[0]
+def _deeper(
+    key: str, top: Path, named: Mapping[str, list[Path]], ends: Sequence[str]
+) -> Path | None:
+    """The file of the key below further folders, or with some between its own."""
+    *folders, last = PurePosixPath(key).parts
+    for name in (last, marigold_name(last)):
+        for end in ends:
+            below = {path: path.relative_to(top).parent.parts for path in named.get(name + end, ())}
+            if found := [path for path, parts in below.items() if _within(folders, parts)]:
+                if len(found) > 1:
+                    raise _ambiguous(key, found)
+                return found[0]
     return None
+
+
+def _within(parts: Sequence[str], whole: Sequence[str]) -> bool:
+    """Whether all parts come in the whole, in their order."""
+    rest = iter(whole)
+    return all(part in rest for part in parts)
 
 
 def _begun(key: str, named: Mapping[str, list[Path]], endings: Sequence[str]) -> Path | None:
