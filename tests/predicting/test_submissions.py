@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from stepsight.data.table import open_source, settings_for
 from stepsight.errors import UserError
 from stepsight.predicting.item import Item
 from stepsight.predicting.submissions import COCO, SUBMISSIONS
+from stepsight.tasks.config import SemanticSettings
 from stepsight.types import IGNORE
 
 RNG = np.random.default_rng(0)
@@ -147,6 +149,23 @@ def test_coco_panoptic(tmp_path):
     sample = stepsight.data.open("coco_panoptic", str(root), split="val")[0]
     assert sample.labels.tolist() == labels.tolist()
     assert sample.instances.tolist() == [[1, 2, 1, 0], [2, 0, 0, 0]]
+
+
+def test_predict_writes_the_tree_and_its_list(laboratory, predict, picture, tmp_path):
+    lab = laboratory()
+    tasks = {"semantic": SemanticSettings(classes=len(COCO))}
+    model = lab.pipeline(replace(lab.config(("semantic",)), tasks=tasks), statistics=False)
+    for number in (7, 142238):
+        picture(f"in/{number:012d}.png", number)
+    predict(tmp_path / "in", task="semantic", pipeline=model, save="coco-panoptic")
+    folder = tmp_path / "out" / "coco-panoptic"
+    written = json.loads((folder / "panoptic.json").read_text())["annotations"]
+    assert [one["image_id"] for one in written] == [7, 142238]
+    for one in written:
+        pixels = np.array(Image.open(folder / "panoptic" / one["file_name"])).astype(int)
+        found = {*(pixels @ [1, 256, 65536]).ravel().tolist()}
+        assert found == {segment["id"] for segment in one["segments_info"]}
+        assert {segment["category_id"] for segment in one["segments_info"]} <= {*COCO}
 
 
 @pytest.mark.parametrize(
