@@ -56,3 +56,21 @@ def test_malformed(sequence, write_png):
     (sequence / "rgb.txt").unlink()
     with pytest.raises(UserError, match="found 0 .*rgb.txt"):
         open_at(sequence)
+
+
+def test_real_frames(tmp_path, real_samples):
+    """Of a Kinect, at TUM's scale: a table top from .8 to 3.5 m."""
+    folder = real_samples("zoo") / "png_tum5000"
+    for kind, suffix in (("rgb", ".jpg"), ("depth", ".png")):
+        (tmp_path / kind).mkdir()
+        lines = []
+        for number in range(4):
+            name = f"{kind}/{number}.00{suffix}"
+            source = folder / ("images" if kind == "rgb" else "depth") / f"{number:04d}{suffix}"
+            (tmp_path / name).symlink_to(source)
+            lines.append(f"{number}.00 {name}\n")
+        (tmp_path / f"{kind}.txt").write_text("".join(lines))
+    samples = list(open_at(tmp_path))
+    depths = [sample.depth[sample.depth_valid] for sample in samples]
+    assert len(samples) == 4 and samples[0].image.shape == (3, 480, 640)
+    assert all(0.7 < depth.min() and depth.max() < 3.6 for depth in depths)
