@@ -22,11 +22,13 @@ from stepsight import signals
 from stepsight.data.bad import BadItems
 from stepsight.data.decoding.images import read_image, write_image
 from stepsight.data.decoding.masks import read_mask
+from stepsight.data.plausible.judging import FIRST
 from stepsight.errors import UserError
 from stepsight.evaluation.predictions.dump import write_facts
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.item import Item
 from stepsight.predicting.journal import CannotWrite, Done, placed
+from stepsight.predicting.plausibility import Answered, implausible
 from stepsight.predicting.saving import (
     FILM,
     USUAL,
@@ -125,6 +127,7 @@ class _Loop:
     console: Console
     skipped: dict[str, str] = field(default_factory=dict)
     answered: int = 0
+    first: list[Answered] = field(default_factory=list)  # that are looked at
 
     def run(self) -> Totals:
         items = self.wanted.items
@@ -141,6 +144,8 @@ class _Loop:
                         f"{name}: {before + self.answered} of {len(items)} pictures are predicted, "
                         f"in {self.wanted.out}."
                     )
+        for remark in implausible(self.task, self.first):
+            self.console.warn(str(remark))
         if self.wanted.limits == "common":
             self._paint()
         for name in self.formats:
@@ -226,6 +231,8 @@ class _Loop:
             with placed(self.wanted.out / file) as path:
                 write(path)
         self._add(one.item, [*files], self.task.limits(prediction.values))
+        if len(self.first) < FIRST:
+            self.first.append(Answered(one.item, one.picture, prediction.values[0]))
         if not prediction.values.isfinite().all():
             text = f"warning: {one.item.path}: the answer holds NaN or infinity"
             print(text, file=sys.stderr)

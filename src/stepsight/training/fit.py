@@ -12,7 +12,9 @@ import torch
 from stepsight import checkpoint, distributed, signals
 from stepsight.checkpoint import Checkpoint
 from stepsight.config import RunConfig
+from stepsight.data.config import FileSettings
 from stepsight.data.loader import readers_watched
+from stepsight.data.plausible.judging import FIRST, first_look
 from stepsight.errors import UserError, command
 from stepsight.report.console import Console
 from stepsight.tasks.table import build_tasks
@@ -88,6 +90,8 @@ def _fit(
     distributed.barrier()
     with Console(path / "train.log", enabled=writer.main) as console:
         console.header(spec.words())
+        if writer.main and past is None:
+            _look(spec, console)
         tracker = Tracker(config, writer) if writer.main else None
         try:
             learner, feed = prepare(spec, console)
@@ -107,6 +111,15 @@ def _fit(
             if writer.main:
                 drop_banks(path)
         console.done(writer.elapsed(), result, following)
+
+
+def _look(spec: RunSpec, console: Console) -> None:
+    """Say what is implausible about the first few samples of the files that are trained on."""
+    for name, source in spec.sources.items():
+        if isinstance(spec.config.data[name], FileSettings):
+            for remark in first_look(source):
+                tell = console.warn if remark.grave else console.note
+                tell(f"{name}, of the first {min(FIRST, len(source))} samples: {remark}")
 
 
 def _finished(

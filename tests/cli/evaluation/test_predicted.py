@@ -1,71 +1,82 @@
-"""What predict wrote is scored with no further flag, and as the model itself is."""
+"""`stepsight predict`, then `evaluate --predictions` with no more flags; what is amiss is said."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from stepsight.cli import evaluate, main
+from stepsight.cli import evaluate, predict
+from stepsight.cli.predict import Args
+from stepsight.evaluation.predictions.dump import write_facts
+
+FACTS = {"task": "depth", "crop": "none", "working": None, "checkpoint": "digest"}
 
 
-@pytest.fixture
-def data(tmp_path) -> Path:
-    """Three pictures with depth and flow, in folders."""
-    draw = np.random.default_rng(0)
-    for i in range(3):
-        files = {
-            "depth": 1 + 9 * draw.random((1, 19, 30), np.float32),
-            "flow": 4 * draw.random((2, 19, 30), np.float32) - 2,
-        }
-        for kind in ("images", "second", *files):
-            path = tmp_path / "data" / kind / f"{i}.npy"
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """Pictures and true depth of two folders, as people keep them."""
+    root, draw = tmp_path_factory.mktemp("data") / "own", np.random.default_rng(0)
+    for name in ("val/images/a", "val/images/deep/b"):
+        for kind, pixels in (
+            ("images", draw.integers(0, 256, (24, 32, 3)).astype(np.uint8)),
+            ("depth", draw.integers(2000, 6000, (24, 32)).astype(np.uint16)),
+        ):
+            path = root / f"{name.replace('images', kind)}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if kind in files:
-                np.save(path, files[kind])
-            else:
-                pixels = draw.integers(0, 256, (19, 30, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path.with_suffix(".png"))
-    return tmp_path / "data"
+            Image.fromarray(pixels).save(path)
+    return root
 
 
-@pytest.fixture
-def scored(data, tmp_path):
-    """The metrics by task of an evaluation on the data."""
-
-    def call(*flags: object) -> dict[str, dict[str, float]]:
-        arguments = [*flags, "--data.name", "folder", "--data.root", data, "--processes", 1]
-        out = tmp_path / "scores" / str(len(list(tmp_path.glob("scores/*"))))
-        assert evaluate.main([str(word) for word in [*arguments, "--out", out]]) == 0
-        results = json.loads((out / "results.json").read_text())
-        return {one["task"]: one["metrics"] for one in results}
-
-    return call
-
-
-SAMPLING = ("--nfe", 1, "--members", 2)
-
-
-def test_what_was_predicted_scores_as_the_model_does(run, data, scored, tmp_path):
-    model = scored("--checkpoint", run, "--task", "depth", *SAMPLING)["depth"]
-    for saved in ("npy,picture", "exr", "png16"):
-        out = tmp_path / saved
-        flags = ["predict", data / "images", "--checkpoint", run, "--out", out, *SAMPLING]
-        assert main.main([str(word) for word in [*flags, "--save", saved]]) == 0
-        found = scored("--predictions", out)["depth"]
-        if saved == "png16":  # at the scale that the manifest states, in whole steps
-            assert found["abs_rel"] == pytest.approx(model["abs_rel"], rel=1e-2)
-        else:
-            assert found == pytest.approx(model, rel=1e-4)
+@pytest.mark.parametrize("save", [None, "exr,picture", "png16"])
+def test_predict_then_evaluate(run, tree, tmp_path, save, capsys):
+    out = tmp_path / "out"
+    flags = ["--checkpoint", run, "--task", "depth", "--out", out, "--nfe", "1", "--members", "1"]
+    flags += ["--save", save] if save else []
+    paths = [str(one) for one in [tree / "val" / "images", *flags]]
+    assert predict.run(Args.parse(paths, "predict")) == 0
+    capsys.readouterr()
+    data = ["--data.name", "folder", "--data.root", tree, "--processes", 1]
+    assert evaluate.main([str(one) for one in ["--predictions", out, *data]]) == 0
+    (row,) = json.loads((out / "evaluation" / "results.json").read_text())
+    assert row["task"] == "depth" and row["n"] == 2 and np.isfinite(row["metrics"]["abs_rel"])
+    assert row["checkpoint"] == json.loads((out / "manifest.json").read_text())["tasks"]["depth"][
+        "checkpoint"
+    ]  # fmt: skip
 
 
-def test_flow_with_its_second_frames(run, data, scored, tmp_path):
-    out = tmp_path / "answers"
-    flags = ["predict", data / "images", "--checkpoint", run, "--out", out, *SAMPLING]
-    flags += ["--task", "flow", "--second", data / "second", "--save", "flo"]
-    assert main.main([str(word) for word in flags]) == 0
-    model = scored("--checkpoint", run, "--task", "flow", *SAMPLING)["flow"]
-    assert scored("--predictions", out)["flow"]["epe"] == pytest.approx(model["epe"], rel=1e-4)
+def test_predictions_of_several_tasks_need_a_word(tree, tmp_path, capsys):
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    data = ["--data.name", "folder", "--data.root", str(tree), "--processes", "1"]
+    assert evaluate.main(["--predictions", str(folder), *data]) == 2
+    assert "needs --task: no manifest says" in capsys.readouterr().err
+    for task in ("depth", "flow"):
+        write_facts(folder, task, FACTS | {"task": task, "formats": {}})
+    assert evaluate.main(["--predictions", str(folder), *data]) == 2
+    assert "needs --task, one of depth, flow" in capsys.readouterr().err
+
+
+def score(tree: Path, folder: Path, *more: str) -> int:
+    data = ["--data.name", "folder", "--data.root", str(tree), "--processes", "1"]
+    return evaluate.main(["--predictions", str(folder), "--task", "depth", *data, *more])
+
+
+def test_what_is_amiss_is_said_and_stands_beside_the_score(tree, tmp_path, capsys):
+    for picture in sorted((tree / "val" / "depth").rglob("*.png")):
+        path = tmp_path / picture.relative_to(tree / "val" / "depth").with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, 1000 / np.asarray(Image.open(picture)).astype(np.float32))
+    assert score(tree, tmp_path, "--protocol", "depth-metric") == 0
+    said = capsys.readouterr().out
+    assert "would score AbsRel" in said and "as disparity" in said
+    (row,) = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert "as disparity" in row["label"] and row["metrics"]["abs_rel"] > 0.5
+    shutil.rmtree(tmp_path / "evaluation")
+    assert score(tree, tmp_path, "--protocol", "depth-metric", "--given", "disparity") == 0
+    (row,) = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert "disparity" not in (row["label"] or "") and row["metrics"]["abs_rel"] < 1e-5
