@@ -40,6 +40,8 @@ def test_frames_that_have_both(root):
     ]
     assert source[0].image.shape == (3, 4, 6)
     assert np.array_equal(source[0].depth[0, ::2, ::2], DEPTH.astype(np.float32) / 1000)
+    said = "1 of 2 files in highres_depth have no picture in wide, left out"
+    assert source.notes == (f"41069021: {said}", f"42: {said}")
     low = open_at(root, "val", depth="lowres")
     assert len(low) == 2 and low[0].image.shape == (3, 2, 3)
 

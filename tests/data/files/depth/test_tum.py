@@ -34,6 +34,9 @@ def test_pairs_by_time(sequence):
     for root, before in ((sequence, ""), (sequence.parent, f"{sequence.name}/")):
         source = open_at(root)
         assert [s.key for s in source] == [f"{before}rgb/{time}" for time in RGB_TIMES[:3]]
+    assert source.notes == (
+        "rgbd_dataset_freiburg1_desk: 1 of 4 pictures have no depth within 0.02 s, left out",
+    )
     sample = source[1]
     assert np.array_equal(sample.depth[0], (DEPTH + 1).astype(np.float32) / 5000)
     assert open_at(sequence)[0].depth_valid[0].tolist() == (DEPTH > 0).tolist()

@@ -47,11 +47,13 @@ class ArkitScenes(ListedDepth):
 
     def _video(self, video: Path) -> list[DepthFrame]:
         depth, places = FOLDERS[self.settings.depth]
-        images = next((video / place for place in places if (video / place).is_dir()), None)
-        if images is None:
-            return []
+        images = next((video / p for p in places if (video / p).is_dir()), video / places[0])
         names = {path.name for path in images.glob("*.png")}
-        shared = sorted(names & {path.name for path in (video / depth).glob("*.png")})
+        measured = {path.name for path in (video / depth).glob("*.png")}
+        shared = sorted(names & measured)
+        if alone := len(measured - names):
+            said = f"{alone} of {len(measured)} files in {depth} have no picture in {images.name}"
+            self.notes = (*self.notes, f"{video.name}: {said}, left out")
         place = f"{video.parent.name}/{video.name}"
         return [
             DepthFrame(f"{place}/{Path(name).stem}", images / name, video / depth / name)

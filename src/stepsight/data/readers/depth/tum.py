@@ -37,11 +37,14 @@ class TumRgbd(ListedDepth):
 
     def _sequence(self, folder: Path) -> list[DepthFrame]:
         images, depths = (read_times(folder / name) for name in ("rgb.txt", "depth.txt"))
-        frames = []
+        frames = list[DepthFrame]()
         for image, depth in paired(images, depths):
             path = folder / image
             key = path.relative_to(self.root).with_suffix("").as_posix()
             frames.append(DepthFrame(key, path, folder / depth))
+        if alone := len(images) - len(frames):
+            said = f"{alone} of {len(images)} pictures have no depth within {APART} s"
+            self.notes = (*self.notes, f"{folder.name}: {said}, left out")
         return frames
 
 
