@@ -137,8 +137,9 @@ def to_tensor(image: Any) -> Tensor:
         return images.read_image(Path(image)).float() / 127.5 - 1
     if isinstance(image, Image.Image):
         try:
+            image.load()  # before it is asked how it lies: Pillow turns a TIFF while it is loaded
             return pixels.rgb(image, pixels.orientation_of(image)).float() / 127.5 - 1
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise UserError(f"a PIL image that is not read: {error}. Convert it to RGB.") from error
     array = np.asarray(image)
     if not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):

@@ -30,7 +30,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage is tol
 
 
 def read_tiff(path: str | Path) -> np.ndarray:
-    """The first page of a TIFF, "h w" or "h w c" in its own type, upright.
+    """The first page of a TIFF, or the array that tifffile wrote over its pages, "h w" or "h w c"
+    in its own type, upright.
 
     Raises `DataFormatError` if the file is damaged or too large, `UserError` without tifffile.
     """
@@ -39,12 +40,12 @@ def read_tiff(path: str | Path) -> np.ndarray:
     _check_start(path, TIFF_MAGICS, "TIFF")
     with _named(path, "TIFF"), tifffile.TiffFile(path) as file:
         page = file.pages[0]
-        width = page.dtype.itemsize if page.dtype else 0
-        size = f"{page.dtype} of {page.shape}"
-        check_memory(COPIES * max(width, 4) * math.prod(page.shape), size, path)
-        tile = math.prod(page.chunks or (1,))
-        check_memory(COPIES * max(width, 4) * tile, f"pieces of {page.chunks}", path)
-        values = page.asarray(maxworkers=1)
+        whole = file.series[0] if page.is_shaped else page  # an array of tifffile's, over all pages
+        width = max(4, page.dtype.itemsize if page.dtype else 0)
+        size = f"{page.dtype} of {whole.shape}"
+        check_memory(COPIES * width * math.prod(whole.shape), size, path)
+        check_memory(COPIES * width * math.prod(page.chunks), f"pieces of {page.chunks}", path)
+        values = whole.asarray(maxworkers=1)
         tag = page.tags.get(ORIENTATION)
         turn = tag.value if tag and tag.value in TURNS else 1
         planar = values.ndim == 3 and page.planarconfig == 2  # "c h w"

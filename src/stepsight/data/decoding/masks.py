@@ -65,9 +65,10 @@ def read_mask(path: str | Path, inside: str = "") -> Tensor:
 
 
 def mask_of(mask: Any, inside: str, where: object) -> Tensor:
-    """The same of a decoded PIL image, an array or a tensor: "h w", "1 h w", "h w 1", or colours
+    """The same of a PIL image, an array or a tensor: "h w", "1 h w", "h w 1", or colours
     uint8 "h w 3" or "h w 4"."""
     if isinstance(mask, Image.Image):
+        mask.load()  # before it is asked how it lies: Pillow turns a TIFF while it is loaded
         turn, stored = orientation_of(mask), _of_picture(mask)
     else:
         turn, stored = 1, _of_array(mask, where)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,17 +34,16 @@ EIGHT_BIT_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 )
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-Array = TypeVar("Array", np.ndarray, Tensor)
+
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damaged tags
 
 
 def orientation_of(image: Image.Image) -> int:
     """The orientation 1 to 8 that a picture's tag tells; 1 where there is none that can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged tags
-        try:
-            value: Any = image.getexif().get(ORIENTATION, 1)
-        except Exception:  # whatever damaged tags lead to: a picture is not lost for them
-            value = 1
+    try:
+        value: Any = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # whatever damaged tags lead to: a picture is not lost for them
+        value = 1
     return value if isinstance(value, int) and value in TURNS else 1
 
 

@@ -88,7 +88,6 @@ def test_writers_name_what_they_cannot_write(tmp_path):
 
 def test_wrong_depth_or_colour_is_refused(tmp_path, write_png, rgb, deep):
     shallow = write_png(tmp_path / "shallow.png", deep.astype(np.uint8))
-    grey16 = write_png(tmp_path / "grey16.png", deep)
     rgb16 = write_png(tmp_path / "rgb16.png", rgb.astype(np.uint16) * 257)
     colour = write_png(tmp_path / "colour.png", rgb)
     wrong = [(read_depth_png, shallow), (read_gray, colour), (read_gray, rgb16), (read_mask, rgb16)]
