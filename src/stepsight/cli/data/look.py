@@ -56,7 +56,7 @@ def _write(found: FoundTree, out: Path) -> None:
     from stepsight.data.table import open_source, settings_for
 
     source = open_source(settings_for("folder", **found.write(out)), "all")
-    found.written.append(draw_samples(chosen(source, DRAWN, None), source, out / GRID))
+    found.written.append(draw_samples(chosen(source, DRAWN, None), source, out / GRID, ranges=True))
 
 
 def _lines(found: FoundTree, out: Path | None) -> Iterator[str]:

@@ -30,6 +30,7 @@ class Args(SourceArgs):
 
 def run(args: Args) -> int:
     from stepsight.data.check import ranges_of
+    from stepsight.data.table import notes_of
 
     out, source = picture_path(args.out), args.open(args.images)
     samples = chosen(source, args.images, None if args.size is None else source.size)
@@ -37,18 +38,27 @@ def run(args: Args) -> int:
         height, width = sample.image.shape[-2:]
         text = label(sample, source)
         print(f"{text}  {height} x {width}  {ranges_text(ranges_of(sample))}".rstrip())
+    for note in notes_of(source):
+        print(note)
     print(f"written to {draw_samples(samples, source, out)}")
     return 0
 
 
-def draw_samples(samples: list[Sample], source: Source, out: Path) -> Path:
-    """Write a picture with a row per sample: its image, and each truth that it has."""
+def draw_samples(samples: list[Sample], source: Source, out: Path, ranges: bool = False) -> Path:
+    """Write a picture with a row per sample: its image, and each truth that it has.
+
+    ranges: whether the label of a row says the ranges of its truth, too.
+    """
+    from stepsight.data.check import ranges_of
     from stepsight.report.grids import compose
 
     pictures = [_drawn(sample) for sample in samples]
     columns = list(dict.fromkeys(name for tiles in pictures for name in tiles))
     rows = [_row(tiles, columns) for tiles in pictures]
-    labels = [label(sample, source) for sample in samples]
+    labels = [[label(sample, source)] for sample in samples]
+    for lines, sample in zip(labels, samples if ranges else ()):
+        for name, values in ranges_of(sample).items():
+            lines += ranges_text({name: values}).split(", ")
     return compose(rows, columns, labels, out, scale=_scale(rows))
 
 

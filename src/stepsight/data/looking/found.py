@@ -96,13 +96,19 @@ class FoundTree:
             if self.legend:
                 settings["class_codes"] = str((out / LEGEND).resolve())
                 self._write(out / LEGEND, json.dumps(self.legend, indent=1) + "\n")
-            lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in self.samples]
+            whole = [self._whole(line) for line in self.samples]  # for those who know no root
+            lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in whole]
             self._write(out / LIST, "".join(lines))
             if self.tasks:
                 tasks = {task: {} for task in self.tasks}
                 config = {"tasks": tasks, "data": {"folder": settings}}
                 self._write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
         return settings
+
+    def _whole(self, line: dict[str, str]) -> dict[str, str]:
+        """A line of the list with absolute paths."""
+        texts = ("key", "split")
+        return {k: v if k in texts else str(self.root / v) for k, v in line.items()}
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")

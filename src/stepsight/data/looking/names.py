@@ -33,21 +33,12 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 SPLITS |= {"valid": "val", "test": "test", "testing": "test"}
 SECONDS = re.compile(r"\d{9,10}\.\d{1,9}")
 TICKS = {13: 1e3, 16: 1e6, 19: 1e9}  # digits of a time since 1970: ticks a second
-IGNORED = {
-    ".txt",
-    ".md",
-    ".yaml",
-    ".yml",
-    ".csv",
-    ".lst",
-    ".xml",
-    ".log",
-    ".py",
-    ".zip",
-    ".tar",
-    ".gz",
+BACKWARDS = {"bw", "backward", "backwards", "past"}  # flow to the frame before
+IGNORED = {  # suffixes of files that are no pictures and no truth
+    f".{suffix}"
+    for suffix in "txt md yaml yml csv lst xml log py zip tar gz json jsonl html pdf ply obj sh "
+    "toml ini".split()
 }
-IGNORED |= {".json", ".jsonl", ".html", ".pdf", ".ply", ".obj", ".sh", ".toml", ".ini"}
 Key = tuple[str, ...]
 
 
@@ -102,6 +93,8 @@ def _roles(part: str) -> list[str]:
     for quantity in MAPS:
         if quantity in map(ROLE.get, said) and {"valid", "mask", "masks"} & {*said}:
             return [f"{quantity}_valid"]
+    if BACKWARDS & {*said} and "flow" in map(ROLE.get, said):
+        return ["aside"]
     if "mask" in said and {"whole", "amodal"} & {*said}:
         return ["amodal"]
     if {"visible", "modal"} & {*said} and "mask" in said:

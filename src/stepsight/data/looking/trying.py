@@ -41,6 +41,8 @@ def _judged(found: FoundTree, source: Source) -> list[Sample]:
             f"pictures have EXIF orientation {', '.join(map(str, sorted(turns)))}: they are read "
             "upright, and truth is taken as drawn upright, unless its shape says that it is not."
         )
+    if count > len(chosen):
+        found.notes.append(f"{len(chosen)} of {count} samples were read; `data check` reads all.")
     if errors:
         said = f"{len(errors)} of {len(chosen)} samples cannot be read: {errors[0]}"
         found.problems.append(said)
