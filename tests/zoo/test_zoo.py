@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zoo.codes  # noqa: F401
+import zoo.containers  # noqa: F401
 import zoo.depths  # noqa: F401
+import zoo.labels  # noqa: F401
 import zoo.layouts  # noqa: F401
+import zoo.masks  # noqa: F401
 import zoo.pictures  # noqa: F401
 import zoo.planted  # noqa: F401
+import zoo.vectors  # noqa: F401
 from zoo.world import TREES, Expected
 
 from stepsight.data.looking.found import Answers, FoundTree

@@ -11,7 +11,7 @@ import numpy as np
 
 from stepsight.data.decoding.labels import label_codes
 from stepsight.data.decoding.masks import read_mask
-from stepsight.data.looking.contents import LOSSY, Form
+from stepsight.data.looking.contents import LOSSY, FileForm
 from stepsight.data.looking.found import Answers
 from stepsight.errors import UserError
 
@@ -91,7 +91,7 @@ def read_outlines(paths: Sequence[Path], answers: Answers) -> Meaning:
 
 
 def read_label_maps(
-    form: Form,
+    form: FileForm,
     files: Sequence[np.ndarray],
     words: Iterable[str],
     suffix: str,
@@ -177,7 +177,7 @@ def read_flows(suffix: str, files: Sequence[np.ndarray], answers: Answers) -> Me
     return Meaning({}, {"unit": "pixels"}, [text])
 
 
-def read_normal_maps(form: Form, files: Sequence[np.ndarray]) -> Meaning:
+def read_normal_maps(form: FileForm, files: Sequence[np.ndarray]) -> Meaning:
     """Whether these are normals."""
     if form.look == "colour":
         text = "8-bit colours, 2 v / 255 - 1 a channel (x right, y down, z forward), black none."

@@ -26,7 +26,7 @@ PIXEL_BYTES = 8  # of a pixel, while it is looked at
 LOSSY = (".jpg", ".jpeg", ".webp")
 
 
-class Form(NamedTuple):
+class FileForm(NamedTuple):
     """How a file keeps its pixels."""
 
     look: Look
@@ -85,11 +85,11 @@ def _planes(name: str, shape: tuple[int, ...], counts: set[int]) -> list[str]:
     return [f"#{name}/{item}" for item in range(shape[0])] if stack else [f"#{name}"]
 
 
-def form_of(path: Path, role: str) -> Form:
+def form_of(path: Path, role: str) -> FileForm:
     """The form of a file. Raises `UserError` or `DataFormatError` where it cannot be opened."""
     values, look = _read(path, role)
     height, width, channels = values.shape
-    return Form(look, channels, values.dtype.name, (height, width))
+    return FileForm(look, channels, values.dtype.name, (height, width))
 
 
 def stored(path: Path, role: str) -> np.ndarray:

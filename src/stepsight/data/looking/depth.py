@@ -59,7 +59,7 @@ class Fact(NamedTuple):
 
 
 @dataclass
-class Reading:
+class DepthReading:
     """A unit with what speaks for it; or none, and the units that are left."""
 
     unit: str = ""
@@ -116,12 +116,14 @@ def _codes(values: np.ndarray, planes: tuple[np.ndarray, ...]) -> dict[float, fl
     return {}
 
 
-def read_unit(found: Summary, words: Iterable[str], said: Iterable[tuple[str, str]]) -> Reading:
+def read_unit(
+    found: Summary, words: Iterable[str], said: Iterable[tuple[str, str]]
+) -> DepthReading:
     """The unit that the evidence decides, or those that are left.
 
     words: of the names of files and folders; said: unit and sentence, of what the tree declares.
     """
-    reading = Reading(invalid=tuple(found.codes))
+    reading = DepthReading(invalid=tuple(found.codes))
     if not found.values.size:
         reading.problem = "no file that was looked at holds a value above 0"
         return reading

@@ -18,13 +18,13 @@ from stepsight.data.looking.codes import (
     read_normal_maps,
     read_outlines,
 )
-from stepsight.data.looking.contents import Form, stored
+from stepsight.data.looking.contents import FileForm, stored
 from stepsight.data.looking.depth import read_unit, summary
 from stepsight.data.looking.documents import Documents
 from stepsight.data.looking.found import Answers, FoundTree, Truth
 from stepsight.data.looking.names import words
 from stepsight.data.looking.samples import Line
-from stepsight.data.looking.tree import Kind
+from stepsight.data.looking.tree import FileKind
 from stepsight.errors import UserError
 
 SEEN = 12  # files of a quantity whose values are looked at
@@ -34,7 +34,7 @@ QUANTITIES = ("depth", "flow", "normals", "labels", "amodal")
 
 def encode(
     found: FoundTree,
-    kinds: Sequence[Kind],
+    kinds: Sequence[FileKind],
     lines: Sequence[Line],
     documents: Documents,
     answers: Answers,
@@ -87,7 +87,7 @@ def _meaning(
     quantity: str,
     paths: Sequence[str],
     root: Path,
-    kinds: Sequence[Kind],
+    kinds: Sequence[FileKind],
     documents: Documents,
     answers: Answers,
 ) -> Meaning:
@@ -109,7 +109,7 @@ def _meaning(
     return read_label_maps(form, files, said, suffix, documents.legend, answers)
 
 
-def _form(paths: Sequence[str], kinds: Iterable[Kind]) -> Form:
+def _form(paths: Sequence[str], kinds: Iterable[FileKind]) -> FileForm:
     forms = {name.path: kind.form for kind in kinds for name in kind.names if kind.form}
     return next(forms[path] for path in paths if path in forms)
 
@@ -134,7 +134,7 @@ def _values(root: Path, paths: Sequence[str], quantity: str) -> tuple[list[np.nd
 
 
 def _depth(
-    form: Form,
+    form: FileForm,
     files: Sequence[np.ndarray],
     said: Iterable[str],
     documents: Documents,

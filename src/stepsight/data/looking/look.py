@@ -12,7 +12,7 @@ from stepsight.data.looking.found import Answers, FoundTree
 from stepsight.data.looking.names import name_of
 from stepsight.data.looking.roles import assign
 from stepsight.data.looking.samples import Line, lines_of
-from stepsight.data.looking.tree import Kind, files_of, kinds_of
+from stepsight.data.looking.tree import FileKind, files_of, kinds_of
 from stepsight.data.looking.trying import try_reading
 from stepsight.data.readers.own.listing import file_suffixes
 from stepsight.errors import DataFormatError, UserError
@@ -67,7 +67,7 @@ def _own_list(path: Path) -> Path | None:
     return lists[0] if len(lists) == 1 else None
 
 
-def _listed(path: Path, root: Path) -> tuple[list[Line], list[Kind]]:
+def _listed(path: Path, root: Path) -> tuple[list[Line], list[FileKind]]:
     """The samples of a list as it is, and the kinds of their files. Raises `DataFormatError`."""
     lines = []
     known = {*file_suffixes()}

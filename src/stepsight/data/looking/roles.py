@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from stepsight.data.looking.contents import Form
+from stepsight.data.looking.contents import FileForm
 from stepsight.data.looking.names import MAPS
-from stepsight.data.looking.tree import Kind
+from stepsight.data.looking.tree import FileKind
 
 PICTURE = ("colour", "alpha", "grey", "palette", "rgb16")
-ByRole = Mapping[str, list[Kind]]
+ByRole = Mapping[str, list[FileKind]]
 
 
-def assign(kinds: list[Kind]) -> ByRole:
+def assign(kinds: list[FileKind]) -> ByRole:
     """Kinds by role; those that are nothing of ours are left out."""
     for kind in kinds:
         if kind.form is not None:
@@ -22,7 +22,7 @@ def assign(kinds: list[Kind]) -> ByRole:
         else:
             kind.role = next(iter(kind.names[0].roles), "")
     named = {kind.role for kind in kinds if kind.role in kind.names[0].roles}
-    by_role: defaultdict[str, list[Kind]] = defaultdict(list)
+    by_role: defaultdict[str, list[FileKind]] = defaultdict(list)
     for kind in kinds:
         surmised = kind.role not in kind.names[0].roles
         if kind.role not in ("", "aside") and not (surmised and kind.role in named):
@@ -44,14 +44,14 @@ def _of_masks(others: set[str]) -> str:
     return "labels"
 
 
-def _role(kind: Kind, form: Form) -> str:
+def _role(kind: FileKind, form: FileForm) -> str:
     for role in kind.names[0].roles:
         if role == "aside" or _can_be(role, form):
             return role
     return _surmised(kind.suffix, form)
 
 
-def _can_be(role: str, form: Form) -> bool:
+def _can_be(role: str, form: FileForm) -> bool:
     array, floats = form.look == "array", form.type.startswith("float")
     if role in ("image", "second"):
         return form.look in PICTURE or array and form.channels == 3 and form.type == "uint8"
@@ -66,7 +66,7 @@ def _can_be(role: str, form: Form) -> bool:
     return not array or form.channels == 1 and not floats  # labels and masks
 
 
-def _surmised(suffix: str, form: Form) -> str:
+def _surmised(suffix: str, form: FileForm) -> str:
     if suffix in (".flo", ".flo5") or form.look == "rgb16":
         return "flow"
     if form.look in ("colour", "alpha"):

@@ -12,7 +12,7 @@ from stepsight.data.looking.found import FoundTree
 from stepsight.data.looking.names import MAPS, Key, Name
 from stepsight.data.looking.pairing import Pairs, paired
 from stepsight.data.looking.roles import ByRole
-from stepsight.data.looking.tree import Kind
+from stepsight.data.looking.tree import FileKind
 
 LONGEST = 120  # bytes of a key
 OBJECTS = ("modal", "amodal")  # of which a picture may have several
@@ -87,7 +87,7 @@ def _separate(lines: dict[str, Line], objects: Objects) -> list[Line]:
 
 def _pairs(
     role: str,
-    kind: Kind,
+    kind: FileKind,
     pictures: Sequence[Name],
     lines: dict[str, Line],
     documents: Documents,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepsight.data.decoding.disk import reading
-from stepsight.data.looking.contents import SEVERAL, Form, form_of, parts_of
+from stepsight.data.looking.contents import SEVERAL, FileForm, form_of, parts_of
 from stepsight.data.looking.names import IGNORED, Name, name_of
 from stepsight.errors import UserError
 
@@ -17,11 +17,11 @@ TRIED = 3  # files of a kind of which one must open
 
 
 @dataclass
-class Kind:
+class FileKind:
     """Files alike by name: of one role, in one container."""
 
     names: list[Name]
-    form: Form | None = None  # of the first that opens
+    form: FileForm | None = None  # of the first that opens
     role: str = ""
     errors: list[str] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ def files_of(root: Path) -> list[str]:
     return sorted(found)
 
 
-def kinds_of(root: Path, paths: Iterable[str]) -> list[Kind]:
+def kinds_of(root: Path, paths: Iterable[str]) -> list[FileKind]:
     """Files by kind, each kind with its form where one of its first files opens."""
     groups: dict[str, list[Name]] = defaultdict(list)
     for path in paths:
@@ -58,7 +58,7 @@ def kinds_of(root: Path, paths: Iterable[str]) -> list[Kind]:
         for part in parts:
             name = name_of(path + part)
             groups[name.pattern].append(name)
-    kinds = [Kind(names) for names in groups.values()]
+    kinds = [FileKind(names) for names in groups.values()]
     for kind in kinds:
         for name in kind.names[:TRIED]:
             try:
