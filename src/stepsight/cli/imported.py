@@ -10,12 +10,12 @@ from stepsight import distributed
 from stepsight.cli.entry import output_folder
 from stepsight.cli.evaluation_args import Args, protocols_by_task
 from stepsight.cli.show import results_table
-from stepsight.data.table import Source
+from stepsight.data.table import Source, having
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluate import evaluate_jobs
 from stepsight.evaluation.jobs import ScoringJob
 from stepsight.evaluation.predictions.dump import manifest_tasks, read_manifest
-from stepsight.evaluation.predictions.files import find_files, written
+from stepsight.evaluation.predictions.files import find_files, pictures_of, written
 from stepsight.evaluation.predictions.imported import Imported, task_of, truth_of
 from stepsight.evaluation.predictions.reading import CITYSCAPES, CLASSES, FROM_ONE, readers_of
 from stepsight.evaluation.predictions.readings import Trial, falling, tried
@@ -54,13 +54,15 @@ def _job(args: Args) -> tuple[ScoringJob, list[str]]:
     task_of(task)
     protocols = protocols_by_task(args).get(task) or [default_for(task)]
     needs = frozenset().union(*(truth_of(task, protocol) for protocol in protocols))
-    source, _, split = args.data.open(needs)
-    if missing := needs - source.quantities:
-        raise UserError(f"{source.name} has no {' and '.join(sorted(missing))} to score against.")
+    every, _, split = args.data.open(needs)
+    source = having(every, needs)
+    if source is None:
+        raise UserError(f"{every.name} has no {' and '.join(sorted(needs))} to score against.")
     count = min(args.data.images or len(source), len(source))
     keys = [key_of(source, index) for index in range(count)]
     names = written(task, read_manifest(folder, task))
-    files = find_files(folder, keys, args.pattern, readers_of(task), names.endings)
+    named = args.pattern, readers_of(task), names.endings, pictures_of(source)
+    files = find_files(folder, keys, *named)
     predictor = Imported(
         task,
         folder,

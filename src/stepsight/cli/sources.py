@@ -113,8 +113,12 @@ def split_of_worlds(flag: str, split: str | None) -> str:
 
 def settings_of(name: str, options: Mapping[str, Any], pairs: Sequence[str]) -> SourceSettings:
     """The settings of a source: `options`, then what `pairs` say. Raises UserError."""
+    from stepsight.cli.data.own import looked_at
+    from stepsight.data.readers.config import FolderSettings
     from stepsight.data.table import settings_for
 
+    if name == FolderSettings.name:  # of what `data look --out` wrote, as it found out
+        options = {**options, **looked_at(options.get("root"))}
     return with_options(settings_for(name, **options), pairs)
 
 

@@ -19,7 +19,7 @@ from stepsight.data.fields import get, present
 from stepsight.data.plausible.judging import QUICK, RULES, summary, votes
 from stepsight.data.plausible.ranges import Range, range_of
 from stepsight.data.plausible.rules import PlausibleRule, Vote
-from stepsight.data.table import Source, open_source
+from stepsight.data.table import Source, notes_of, open_source
 from stepsight.data.workers import each
 from stepsight.errors import DataFormatError, UserError
 from stepsight.types import Sample
@@ -174,7 +174,7 @@ def _reported(source: Source, split: str, samples: list[Facts]) -> Report:
         sizes=dict(sizes.most_common()),
         ranges=_merged([facts.ranges for facts in samples if facts.ranges]),
         findings=tuple(findings),
-        remarks=tuple(str(remark) for remark in said if not remark.grave),
+        remarks=(*notes_of(source), *(str(remark) for remark in said if not remark.grave)),
         fingerprint=_fingerprint(samples),
     )
 

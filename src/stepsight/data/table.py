@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from stepsight.data.bad import BadItems
 from stepsight.data.config import TABLE, FileSettings, ShardsSettings, SourceSettings
@@ -49,15 +49,27 @@ class Source(Protocol):
 
 
 class Part:
-    """Some of the samples of a source, in its order: those with certain truths (`having`)."""
+    """Some of the samples of a source, in its order: those with certain truths (`having`). In all
+    that does not go by the number of a sample it is the source."""
+
+    groups, sizes, published = (), None, dict[str, int]()  # which do
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         held = truths_of(source)
         self.source, self.indices = source, indices
         self.name, self.classes, self.size = source.name, source.classes, source.size
         self.categories = source.categories
+        every: Sequence[Any] = getattr(source, "entries", ())
+        self.entries = [every[index] for index in indices] if every else ()
         self.truths = [held[index] for index in indices]
         self.quantities = frozenset.intersection(*self.truths)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ("source", "__setstate__"):  # of one that is not made yet
+                raise AttributeError(name)
+            return getattr(self.source, name)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepsight.cli.sources import SourceArgs, picture_path
+from stepsight.errors import UserError
 
 if TYPE_CHECKING:
     from stepsight.evaluation.bounds import Ceiling
@@ -32,10 +33,13 @@ def run(args: Args) -> int:
     """Print the ceilings of a source through pixels and the codec, and draw the picture."""
     import torch
 
+    from stepsight.data.table import having
     from stepsight.evaluation.bounds import ceiling_grid, ceilings
     from stepsight.scaling.plain import plain
 
-    out, source = picture_path(args.out), args.open(args.images)
+    out, every = picture_path(args.out), args.open(args.images)
+    if (source := having(every, every.quantities)) is None:
+        raise UserError(f"{every.name}: no sample has all of its truths, which are compared.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     codecs = _codecs(args.codec, device)
     rows = ceilings(source, codecs, args.images, device)

@@ -107,6 +107,14 @@ def _digest(found: FoundTree) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def looked_at(root: str | None) -> dict[str, Any]:
+    """The settings of `folder` that `look` wrote into a folder; {} for another one."""
+    from stepsight.data.looking.found import CONFIG, LIST
+
+    written = root and (Path(root) / CONFIG).is_file() and (Path(root) / LIST).is_file()
+    return _tupled(_stored(Path(root))) if root and written else {}
+
+
 def _stored(listed: Path) -> dict[str, Any]:
     """The settings of `folder` that were written beside the list."""
     from stepsight.data.looking.found import CONFIG

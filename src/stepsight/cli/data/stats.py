@@ -27,7 +27,7 @@ class Args(SourceArgs):
 
 
 def run(args: Args) -> int:
-    from stepsight.data.table import open_source
+    from stepsight.data.table import having, open_source
     from stepsight.evaluation.bounds import trivial_metrics
     from stepsight.metrics.protocol import default_for
 
@@ -36,11 +36,16 @@ def run(args: Args) -> int:
     held = open_source(settings, split)
     train, reason = open_apart(settings, learned_on, split)
     tasks: dict[str, Any] = {}
-    for name, task in _tasks(held).items():
-        protocol = default_for(name)
-        metrics = trivial_metrics(task, train, held, protocol.name, args.images)
-        tasks[name] = {"protocol": protocol.id, "baselines": metrics}
     count = min(args.images, len(held))
+    for name, task in _tasks(held).items():
+        needs = frozenset({task.target_field})
+        scored, learned = having(held, needs), train and having(train, needs)
+        assert scored is not None, "of the tasks that it has truth for"
+        protocol = default_for(name)
+        metrics = trivial_metrics(task, learned, scored, protocol.name, args.images)
+        tasks[name] = {"protocol": protocol.id, "baselines": metrics}
+        if len(scored) < len(held):  # said where it is not the count of all
+            tasks[name] |= {"images": min(args.images, len(scored))}
     if args.json:
         about = {"data": args.name, "split": split, "learned_on": learned_on if train else None}
         print(json.dumps(about | {"images": count, "tasks": tasks}))
@@ -80,7 +85,8 @@ def _print_table(tasks: dict[str, Any]) -> None:
     from stepsight.measures import headline, measure, number
 
     for name, scores in tasks.items():
-        print(f"{name}  ({scores['protocol']})")
+        few = f", {scores['images']} images with its truth" if "images" in scores else ""
+        print(f"{name}  ({scores['protocol']}{few})")
         for baseline, metrics in scores["baselines"].items():
             shown = [f"{measure(m).label} {number(metrics[m])}" for m in headline(name, metrics)]
             print(f"  {baseline:<18}{'   '.join(shown)}")
