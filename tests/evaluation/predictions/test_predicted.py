@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stepsight.errors import UserError
-from stepsight.evaluation.predictions.files import Written, find_files, written
+from stepsight.evaluation.predictions.files import Written, find_files, pictures_of, written
 
 FACTS = {"task": "depth", "crop": "none", "working": None, "checkpoint": "digest"}
 
@@ -48,6 +49,32 @@ def test_what_two_files_fit_is_refused(tmp_path):
 def test_a_name_that_is_anothers_key_is_not_taken(tmp_path):
     folder = touch(tmp_path, "a_1-depth.npy")
     assert [*find_files(folder, ["a", "a_1"], endings=["-depth.npy"])] == ["a_1"]
+
+
+def test_the_path_of_a_picture_finds_what_its_key_does_not(tmp_path):
+    folder = touch(tmp_path, "0001/frame_left/frame_left_0002-flow.npy", "00006_img1-flow.npy")
+    pictures = {
+        "0001/flow_FW_left_0002": "train/0001/frame_left/frame_left_0002",
+        "00006": "data/00006_img1",
+    }
+    found = find_files(folder, [*pictures], endings=["-flow.npy"], pictures=pictures)
+    assert found == {
+        "0001/flow_FW_left_0002": folder / "0001/frame_left/frame_left_0002-flow.npy",
+        "00006": folder / "00006_img1-flow.npy",
+    }
+
+
+def test_entries_say_where_pictures_lie(tmp_path):
+    class Source:
+        root = tmp_path
+        entries = (
+            SimpleNamespace(key="a", image=tmp_path / "data" / "a_img1.ppm"),
+            SimpleNamespace(key="b", paths={"image": tmp_path / "images" / "b.png"}),
+            SimpleNamespace(key="c", paths={"image": Path("/elsewhere/c.png")}),
+            "d",
+        )
+
+    assert pictures_of(Source()) == {"a": "data/a_img1", "b": "images/b", "c": "c"}  # type: ignore[arg-type]
 
 
 def test_the_manifest_says_what_there_is(tmp_path):

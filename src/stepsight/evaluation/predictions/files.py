@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
+from stepsight.data.table import Source
 from stepsight.errors import UserError
 
 SUFFIXES = (".npy", ".png", ".flo", ".pfm")
@@ -51,29 +53,32 @@ def find_files(
     pattern: str | None = None,
     further: Iterable[str] = (),
     endings: Sequence[str] = (),
+    pictures: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Path]:
     """The file of each key that has one.
 
     Without a `pattern` the file is the key with one of the `endings`, of `SUFFIXES` or of the
     `further` suffixes of a task, Marigold's name for it (`marigold_name`), or either below fewer of
     its folders, down to the last name alone. Failing that, one of these below further folders, or
-    with some between; or the name of a picture that begins with that of its key, as `00006_img1`
-    with `00006`, if no other fits. A pattern is a path below `folder` in which {key} and {name}
-    stand for the key and its last part.
+    with some between; the same of the sample's picture, whose path without suffix `pictures` has by
+    key; or, if no other fits, a name that begins with that of the key, as `<key>_labelIds.png`. A
+    pattern is a path below `folder` in which {key} and {name} stand for the key and its last part.
     Raises UserError if there is no such folder, two keys lead to the same file, or two files fit.
     """
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder.")
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.*"))}
     ends = (*endings, *dict.fromkeys((*SUFFIXES, *further)))
-    deeper = _by_name(there)
+    named = _by_name(there)
     files: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     for key in keys:
-        names = _pattern(key, pattern) if pattern else _candidates(key, ends)
-        path = next((there[name] for name in names if name in there), None)
-        if path is None and not pattern:
-            path = _deeper(key, folder, deeper, ends)
+        if pattern:
+            path = there.get(_filled(pattern, key))
+        else:
+            path = _called(key, there, named, ends)
+            if path is None and key in pictures:
+                path = _called(pictures[key], there, named, ends)
         if path in owners:
             raise UserError(
                 f"{path} fits both {owners[path]} and {key}. Keep the folders of the data set in "
@@ -81,11 +86,24 @@ def find_files(
             )
         if path is not None:
             files[key], owners[path] = path, key
-    free = {name: [path for path in paths if path not in owners] for name, paths in deeper.items()}
-    for key in keys:
-        if key not in files and not pattern and (path := _begun(key, free, endings)):
+    left = [path for path in there.values() if path not in owners]
+    for key in () if pattern else keys:
+        if key not in files and (path := _begun(key, left, endings) or _begun(key, left, ends)):
             files[key] = path
     return {key: files[key] for key in keys if key in files}
+
+
+def pictures_of(source: Source) -> dict[str, str]:
+    """Where the pictures of samples lie below the root, without suffix, by key: as far as the
+    source says so in its entries."""
+    found = dict[str, str]()
+    for entry in getattr(source, "entries", ()):
+        path = getattr(entry, "image", None) or getattr(entry, "paths", {}).get("image")
+        if isinstance(path, Path) and hasattr(entry, "key"):
+            root = getattr(source, "root", path.parent)
+            inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+            found[entry.key] = inside.with_suffix("").as_posix()
+    return found
 
 
 def marigold_name(name: str) -> str:
@@ -96,8 +114,18 @@ def marigold_name(name: str) -> str:
     return f"pred_{name.removeprefix('rgb_')}"
 
 
-def _pattern(key: str, pattern: str) -> list[str]:
-    return [pattern.replace("{key}", key).replace("{name}", PurePosixPath(key).name)]
+def _filled(pattern: str, key: str) -> str:
+    return pattern.replace("{key}", key).replace("{name}", PurePosixPath(key).name)
+
+
+def _called(
+    key: str,
+    there: Mapping[str, Path],
+    named: Mapping[str, list[tuple[Path, tuple[str, ...]]]],
+    ends: Sequence[str],
+) -> Path | None:
+    found = next((there[name] for name in _candidates(key, ends) if name in there), None)
+    return found or _deeper(key, named, ends)
 
 
 def _candidates(key: str, ends: Sequence[str]) -> Iterator[str]:
@@ -109,23 +137,24 @@ def _candidates(key: str, ends: Sequence[str]) -> Iterator[str]:
                 yield "/".join([*folders, name + end])
 
 
-def _by_name(there: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """Files by their last names."""
-    named = defaultdict[str, list[Path]](list)
-    for path in there.values():
-        named[path.name].append(path)
+def _by_name(there: Mapping[str, Path]) -> dict[str, list[tuple[Path, tuple[str, ...]]]]:
+    """Files and their folders by their last names."""
+    named = defaultdict[str, list[tuple[Path, tuple[str, ...]]]](list)
+    for name, path in there.items():
+        *folders, last = PurePosixPath(name).parts
+        named[last].append((path, tuple(folders)))
     return named
 
 
 def _deeper(
-    key: str, top: Path, named: Mapping[str, list[Path]], ends: Sequence[str]
+    key: str, named: Mapping[str, list[tuple[Path, tuple[str, ...]]]], ends: Sequence[str]
 ) -> Path | None:
     """The file of the key below further folders, or with some between its own."""
     *folders, last = PurePosixPath(key).parts
     for name in (last, marigold_name(last)):
         for end in ends:
-            below = {path: path.relative_to(top).parent.parts for path in named.get(name + end, ())}
-            if found := [path for path, parts in below.items() if _within(folders, parts)]:
+            files = named.get(name + end, ())
+            if found := [path for path, below in files if _within(folders, below)]:
                 if len(found) > 1:
                     raise _ambiguous(key, found)
                 return found[0]
@@ -138,15 +167,10 @@ def _within(parts: Sequence[str], whole: Sequence[str]) -> bool:
     return all(part in rest for part in parts)
 
 
-def _begun(key: str, named: Mapping[str, list[Path]], endings: Sequence[str]) -> Path | None:
-    """The file of a picture whose name begins with that of its key."""
-    start = f"{PurePosixPath(key).name}_"
-    found = [
-        path
-        for name, paths in named.items()
-        if name.startswith(start) and name.endswith(tuple(endings))
-        for path in paths
-    ]
+def _begun(key: str, files: Iterable[Path], ends: Sequence[str]) -> Path | None:
+    """The file whose name begins with that of the key."""
+    start, end = f"{PurePosixPath(key).name}_", tuple(ends)
+    found = [path for path in files if path.name.startswith(start) and path.name.endswith(end)]
     if len(found) > 1:
         raise _ambiguous(key, found)
     return next(iter(found), None)
