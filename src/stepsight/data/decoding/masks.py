@@ -29,6 +29,7 @@ WORDS = ("bright", "dark", "nonzero", "alpha")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", *ARRAYS, ".json")
 MASK_BYTES = 12  # of a pixel, while its meaning is found
 REACH = 3  # pixels from black and from white within which a border is soft
+MOST = 0.5  # share of grey pixels
 STRAY, SPECKS = 0.05, 1e-4  # shares of the grey pixels, or of all, that may lie elsewhere
 NOISE = 8  # the part of the range that compression moves black and white by: 1 / 8
 NOISY = 4  # distinct values near black, and near white, from which on it is noise
@@ -202,7 +203,8 @@ def _soft(black: np.ndarray, white: np.ndarray) -> bool:
         return True
     ends = torch.from_numpy(np.stack([black, white])).float()[None]
     met = max_pool2d(ends, 2 * REACH + 1, 1, REACH)[0].bool().all(0).numpy()
-    return int((between & ~met).sum()) <= max(STRAY * between.sum(), SPECKS * between.size)
+    stray = int((between & ~met).sum())
+    return between.mean() <= MOST and stray <= max(STRAY * between.sum(), SPECKS * between.size)
 
 
 def _shown(used: np.ndarray) -> str:
