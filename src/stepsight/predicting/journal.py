@@ -53,8 +53,8 @@ def placed(path: Path) -> Iterator[Path]:
 class Done(AbstractContextManager["Done"]):
     """The answers of a task in a folder, to read and add to. asked: what is asked of the model.
 
-    Nothing is written before the first answer is: then `begin` is called, and the folder is this
-    program's alone until the end. Raises UserError where it holds answers of the task to pictures
+    Nothing is written before the first answer is: then `begin` is called with the number of answers
+    that are replaced, and the folder is this program's alone until the end. Raises UserError where it holds answers of the task to pictures
     besides `items` that were asked for otherwise.
     """
 
@@ -64,19 +64,20 @@ class Done(AbstractContextManager["Done"]):
         task: str,
         asked: Mapping[str, Any],
         items: Iterable[Item],
-        begin: Callable[[], None],
+        begin: Callable[[int], None],
     ) -> None:
         self.folder, self.task, self._begin = folder, task, begin
         self.digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         self._lines = {x["name"]: x for x in _lines(folder / JOURNAL) if x["task"] == task}
-        self._others = [line for line in self._lines.values() if line["asked"] != self.digest]
+        others = [line for line in self._lines.values() if line["asked"] != self.digest]
+        self._others = [line for line in others if self._there(line)]
         self._file: IO[bytes] | None = None
         named = {item.name for item in items}
-        others = [x["name"] for x in self._others if x["name"] not in named and self._there(x)]
-        if others:
+        strangers = [line["name"] for line in self._others if line["name"] not in named]
+        if strangers:
             raise UserError(
-                f"{folder} holds answers of {task} to {len(others)} other pictures, such as "
-                f"{others[0]}, by another checkpoint or setting. Choose another --out, or remove "
+                f"{folder} holds answers of {task} to {len(strangers)} other pictures, such as "
+                f"{strangers[0]}, by another checkpoint or setting. Choose another --out, or remove "
                 "that."
             )
 
@@ -102,7 +103,7 @@ class Done(AbstractContextManager["Done"]):
             ) from None
         except OSError as error:
             raise CannotWrite(f"{self.folder}: cannot be written to ({error}).") from error
-        self._begin()
+        self._begin(len(self._others))
 
     def has(self, item: Item, files: Collection[str], colours: str) -> bool:
         """Whether `item`, as it is now, has these files, painted like this."""

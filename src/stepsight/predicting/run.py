@@ -78,8 +78,10 @@ def predict_all(pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console:
     saved = formats or USUAL[any(item.film for item in wanted.items)]
     facts = {**asked, **described(task, saved)}
 
-    def begin() -> None:
+    def begin(others: int) -> None:
         write_facts(wanted.out, task.name, facts)
+        if others:
+            console.note(f"{others} answers by another checkpoint or setting are replaced")
 
     with Done(wanted.out, task.name, asked, wanted.items, begin) as done:
         return _Loop(pipeline, wanted, task, formats, done, bad, console).run()
