@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import stepsight.data as data
 from stepsight.data.decoding.images import image_size, orientation, read_image
 from stepsight.data.decoding.labels import stored_labels
 from stepsight.data.decoding.masks import read_mask
@@ -83,3 +84,13 @@ def test_a_tag_that_cannot_be_read_turns_nothing(tmp_path, tag):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (24, 16)).save(path, exif=b"Exif\0\0" + tag)
     assert orientation(path) == 1 and read_image(path).shape == (3, 16, 24)
+
+
+def test_a_published_set_keeps_the_stored_grid_on_which_its_truth_lies(tmp_path, write_png):
+    picture, truth = "images/validation/ADE_val_00000000", "annotations/validation/ADE_val_00000000"
+    (tmp_path / picture).parent.mkdir(parents=True)
+    save(tmp_path / f"{picture}.jpg", STORED[6], 6)
+    write_png(tmp_path / f"{truth}.png", np.ones((48, 32), np.uint8))
+    sample = data.open("ade20k", tmp_path, split="val")[0]
+    assert sample.image.shape == (3, 48, 32) and sample.labels.shape == (48, 32)
+    assert np.abs(sample.image[0, 8::16, 8::16].numpy().astype(int) - STORED[6]).max() <= 3
