@@ -270,3 +270,37 @@ def npy_pickle(root):
     bad = npy_bytes(np.zeros((2, 2))).replace(b"<f8", b"|O ")
     stored(root, lambda path, _: place(path).write_bytes(bad), made, made, ".npy", made)
     return Expected(refused=r"not a \.npy file of numbers")
+
+
+@tree
+def a_phone_with_lidar(root):
+    found = dense_whole(root, 1000, options={"depth_unit": "mm"}, says=(r"confidence",))
+    for number in range(3):
+        png(root / f"confidence/{number}.png", np.full((24, 32), 2, np.uint8))
+    return found
+
+
+@tree
+def tum_without_a_grid(root):
+    found = dense_whole(root, 5000, options={"depth_unit": "1/5000"}, says=(r"TUM RGB-D's layout",))
+    for name in ("rgb.txt", "depth.txt"):
+        (root / name).write_text("# timestamp filename\n")
+    return found
+
+
+@tree
+def floats_beside_whole_numbers(root):
+    sensed(root, png, ".png")
+    made = worlds(6, 96, 128)
+    for number in (3, 4, 5):
+        png(root / f"images/{number}.png", made[number].picture)
+        npy(root / f"depth/{number}.npy", made[number].depth)
+    return Expected(refused=r"some files hold floats and others whole numbers")
+
+
+@tree
+def files_of_several_units(root):
+    made = worlds(4)
+    held = [one.depth * (1000 if number % 2 else 1) for number, one in enumerate(made)]
+    stored(root, npy, held, held, ".npy", made)
+    return Expected(refused=r"these are several units")

@@ -297,3 +297,30 @@ def all_damaged(root):
     for number in range(3):
         (root / f"depth/{number}.npy").write_bytes(b"no")
     return Expected(refused=r"0\.npy.*not a \.npy file")
+
+
+@tree
+def train_and_test_alone(root):
+    parts = ("train", "train", "test")
+    return laid_out(
+        root,
+        lambda n: f"{parts[n]}/images/{n}.png",
+        lambda n: f"{parts[n]}/depth/{n}.npy",
+        splits=("train", "test"),
+        options={"eval_split": "test"},
+    )
+
+
+@tree
+def films_and_models_beside(root):
+    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    (root / "tour.mp4").write_bytes(b"film")
+    (root / "weights.pth").write_bytes(b"weights")
+    found.says = (r"tour\.mp4: of a format that is not read",)
+    return found
+
+
+@tree
+def depth_of_a_format_that_is_not_read(root):
+    laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.bin")
+    return Expected(refused=r"0\.bin: of a format that is not read")

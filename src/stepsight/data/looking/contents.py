@@ -21,6 +21,7 @@ Look = Literal["colour", "alpha", "grey", "palette", "bits", "grey16", "rgb16", 
 MODES: dict[str, Look] = {"1": "bits", "L": "grey", "P": "palette", "RGBA": "alpha", "LA": "alpha"}
 SEVERAL = (".npz", ".h5", ".hdf5", ".mat")  # files of named arrays
 CHANNELS = (1, 2, 3, 4)
+KNOWN = {*PICTURES, *ARRAYS, *DEPTH, *FLOW}  # suffixes
 SMALLEST = 8  # pixels a side of an array that may be a picture
 PIXEL_BYTES = 8  # of a pixel, while it is looked at
 LOSSY = (".jpg", ".jpeg", ".webp")

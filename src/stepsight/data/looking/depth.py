@@ -7,7 +7,7 @@ planes (on which 1/depth is linear in the picture), and what distances are plaus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ SET = {word: unit for unit, said in USED.items() for word in said.split()}  # an
 STEP = 1e3 / (580 * 75 * 8)  # metres a square metre in mm: 1/8 pixel, 580 px focal length, 75 mm
 ALIKE = 1.5  # factor within which steps are those of such a camera
 SMALL = 1.0  # largest of floats that are distances as likely as disparities, or shares
+APART = 100.0  # times that files of one unit do not differ by
 SHOWN = 5e-4  # share of pixels that is worth a sentence
 COMMON = 0.01  # share of pixels from which a largest value is no measurement
 OFTEN, NEXT = 3, 17  # times that it is held, over the most of so many next ones
@@ -116,19 +117,20 @@ def _codes(values: np.ndarray, planes: tuple[np.ndarray, ...]) -> dict[float, fl
     return {}
 
 
-def read_unit(
-    found: Summary, words: Iterable[str], said: Iterable[tuple[str, str]]
-) -> DepthReading:
+def read_unit(found: Summary, words: Iterable[str], said: Iterable[Fact]) -> DepthReading:
     """The unit that the evidence decides, or those that are left.
 
-    words: of the names of files and folders; said: unit and sentence, of what the tree declares.
+    words: of the names of files and folders; said: by the documents and the layout of the tree.
     """
     reading = DepthReading(invalid=tuple(found.codes))
     if not found.values.size:
         reading.problem = "no file that was looked at holds a value above 0"
         return reading
     reading.evidence += list(_stored(found))
-    facts = [Fact(*one) for one in said]
+    reading.problem = _mixed(found.planes)
+    if reading.problem:
+        return reading
+    facts = [fact for fact in said if fact.decides or found.whole]
     facts += [*_named(words), *(_whole(found) if found.whole else _floats(found))]
     if _inverse(found.planes):
         text = "slopes are straight as stored, and bent once inverted: these are disparities."
@@ -153,6 +155,19 @@ def read_unit(
         reading.unit, reading.certain = next(iter(reading.left)), False
         reading.evidence.append(f"only {reading.unit} makes plausible distances of them.")
     return reading
+
+
+def _mixed(planes: Sequence[np.ndarray]) -> str:
+    """What keeps files from having one unit."""
+    if len({plane.dtype.kind == "f" for plane in planes}) > 1:
+        return "some files hold floats and others whole numbers, which no one unit explains"
+    middles = [float(np.median(known)) for one in planes if (known := one[one > 0]).size]
+    if middles and max(middles) > APART * min(middles):
+        return (
+            f"half of the pixels are below {min(middles):.4g} in one file, and below "
+            f"{max(middles):.4g} in another: these are several units"
+        )
+    return ""
 
 
 def _stored(found: Summary) -> Iterator[str]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from stepsight.data.decoding.annotations import read_json, read_text
 from stepsight.data.decoding.outlines.objects import read_annotations
-from stepsight.data.looking.names import SPLITS
+from stepsight.data.looking.depth import Fact
+from stepsight.data.looking.names import SPLITS, words
 from stepsight.errors import DataFormatError, UserError
 
 LISTS = (".txt", ".csv", ".lst")
 LARGEST = 64 << 20  # bytes of a document
-SCALES = ("depth_scale", "depth_factor", "png_depth_scale", "depth_unit_scale_factor", "scale")
+SCALES = ("depth_scale", "depth_factor", "png_depth_scale", "depth_unit_scale_factor")
 LEAST, MOST = 50.0, 1e5  # stored units per metre
 
 
@@ -28,14 +29,14 @@ class Documents:
     pairs: dict[str, str] = field(default_factory=dict)  # a file: that before it in its line
     splits: dict[str, str] = field(default_factory=dict)  # a file: its split
     outlines: dict[str, str] = field(default_factory=dict)  # picture: its part of a JSON
-    units: list[tuple[str, str]] = field(default_factory=list)  # of depth, and a sentence
+    units: list[Fact] = field(default_factory=list)  # of depth
     legend: list[dict[str, Any]] = field(default_factory=list)  # names and colours of classes
     problems: list[str] = field(default_factory=list)
 
 
 def documents_of(root: Path, files: Sequence[str], pictures: Sequence[str]) -> Documents:
     """Read the lists and JSON files among `files`; whatever else they hold is left aside."""
-    found = Documents()
+    found = Documents(units=list(_layouts(files)))
     names = _names(pictures)
     for file in files:
         path = root / file
@@ -51,6 +52,17 @@ def documents_of(root: Path, files: Sequence[str], pictures: Sequence[str]) -> D
             if suffix == ".json":
                 found.problems.append(str(error))
     return found
+
+
+def _layouts(files: Sequence[str]) -> Iterator[Fact]:
+    """What layouts that are widely used say of the unit of depth in whole numbers: guesses."""
+    names = {PurePosixPath(file).name for file in files}
+    if {"rgb.txt", "depth.txt"} <= names:
+        text = "rgb.txt and depth.txt are of TUM RGB-D's layout, whose depth is in 1/5000 m."
+        yield Fact("1/5000", text, decides=False)
+    if any({"confidence", "conf"} & {*words(file)} for file in files):
+        text = "maps of confidence lie beside depth, as apps of phones write them with millimetres."
+        yield Fact("mm", text, decides=False)
 
 
 def _names(pictures: Sequence[str]) -> Mapping[str, list[str]]:
@@ -118,7 +130,7 @@ def _json(path: Path, file: str, names: Mapping[str, list[str]], found: Document
             if LEAST <= per_metre <= MOST:
                 unit = f"1/{per_metre:.6g}"
                 unit = {"1/1000": "mm", "1/100": "cm"}.get(unit, unit)
-                found.units.append((unit, f"{file} says {key} {value:g}: {unit}."))
+                found.units.append(Fact(unit, f"{file} says {key} {value:g}: {unit}."))
 
 
 def _is_class(record: object) -> bool:

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from stepsight.data.decoding.annotations import is_text, parse_json, read_text
+from stepsight.data.looking.contents import KNOWN
 from stepsight.data.looking.documents import Documents, documents_of
 from stepsight.data.looking.encodings import encode
 from stepsight.data.looking.found import Answers, FoundTree
-from stepsight.data.looking.names import name_of
+from stepsight.data.looking.names import TRUTHS, name_of
 from stepsight.data.looking.roles import assign
 from stepsight.data.looking.samples import Line, lines_of
 from stepsight.data.looking.tree import FileKind, files_of, kinds_of
@@ -46,9 +47,12 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
         documents = documents_of(root, files, pictures)
         lines = lines_of(by_role, documents, found)
     found.problems += documents.problems
-    found.problems += [error for kind in kinds if kind.form is None for error in kind.errors[:1]]
+    for kind in kinds:
+        if kind.form is None:
+            wanted = kind.suffix in KNOWN or kind.names[0].roles[:1] in [(r,) for r in TRUTHS]
+            (found.problems if wanted else found.notes).append(kind.errors[0])
     encode(found, kinds, lines, documents, answers)
-    split = all(line.split for line in lines)
+    split = _splits(found, lines)
     found.samples = [line.as_json(found.truth, split) for line in lines if line.kept(found.truth)]
     found.problems += [
         f"{truth.files} of {truth.of} pictures have {quantity}."
@@ -59,6 +63,23 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
         raise UserError(_nothing(path, found))
     try_reading(found)
     return found
+
+
+def _splits(found: FoundTree, lines: list[Line]) -> bool:
+    """Whether the splits that folders or lists name are taken over: all samples have one, and some
+    are for training."""
+    names = {line.split for line in lines}
+    if names <= {""}:
+        return False
+    if "" in names or "train" not in names:
+        said = ", ".join(sorted(names - {""}))
+        found.notes.append(
+            f"splits ({said}) are left aside: some have none, or none is for training."
+        )
+        return False
+    if "val" not in names and len(names) > 1:
+        found.options["eval_split"] = "test"
+    return True
 
 
 def _own_list(path: Path) -> Path | None:

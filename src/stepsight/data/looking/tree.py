@@ -13,7 +13,7 @@ from stepsight.data.looking.names import IGNORED, Name, name_of
 from stepsight.errors import UserError
 
 MOST = 200_000  # files that are looked at
-TRIED = 3  # files of a kind of which one must open
+TRIED = 8  # files of a kind, spread over it, of which one must open
 
 
 @dataclass
@@ -60,7 +60,7 @@ def kinds_of(root: Path, paths: Iterable[str]) -> list[FileKind]:
             groups[name.pattern].append(name)
     kinds = [FileKind(names) for names in groups.values()]
     for kind in kinds:
-        for name in kind.names[:TRIED]:
+        for name in kind.names[:: -(-len(kind.names) // TRIED)]:
             try:
                 kind.form = form_of(root / name.path, next(iter(name.roles), "depth"))
                 break
