@@ -224,6 +224,16 @@ def test_missing_and_doubled_files(pictures):
         open_folder(root)
 
 
+def test_truth_of_a_format_that_is_not_read_is_named(pictures, write_png):
+    root = pictures("a", "b")
+    (root / "depth").mkdir()
+    (root / "depth/a.las").write_bytes(b"LASF")
+    with pytest.raises(DataFormatError, match="depth: 1 files, such as a.las, of another format"):
+        open_folder(root)
+    write_png(root / "depth/b.png", np.ones((2, 3), np.uint16))
+    assert "a.las, of another format than .png, .pgm" in " ".join(open_folder(root).notes)
+
+
 BROKEN = {
     "depth of another size": ("depth", METRES[:1], "depth/a.npy: 1 x 3 pixels, where its image"),
     "no depth": ("depth", METRES * 0, "depth/a.npy: holds no valid depth"),

@@ -45,10 +45,22 @@ def by_folders(root: Path, below: str) -> tuple[list[SampleFiles], list[str]]:
             entries[name][kind] = files[name]
         if lost := sorted(files.keys() - pictures.keys()):
             notes.append(_unpaired(folder / kind, files, lost, pictures))
+        if other := _unread(folder / kind, suffixes):
+            what = f"{folder / kind}: {other} of another format than {', '.join(suffixes)}"
+            if not files:
+                raise DataFormatError(f"{what}; none is of these.")
+            notes.append(f"{what}: not read")
     return [
         SampleFiles(checked_key((Path(below) / name).as_posix(), paths["image"]), paths)
         for name, paths in entries.items()
     ], notes
+
+
+def _unread(folder: Path, suffixes: tuple[str, ...]) -> str:
+    """How many files are of no format that is read, and the first; "" for none."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    others = sorted(path.name for path in files if path.suffix.lower() not in suffixes)
+    return f"{len(others)} files, such as {others[0]}," if others else ""
 
 
 def _unpaired(
