@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +43,16 @@ from stepsight.types import IGNORE, Sample
 TASKS = ("depth", "flow", "amodal", "semantic")
 
 torch.set_num_threads(1)  # the networks of tests are too small to share out
+
+
+def pytest_configure() -> None:
+    """Keep compiled modules for the workers and for the commands that tests start, where the
+    environment forbids Python to write any: each would compile torch anew, a third of its time.
+    As it may not want them beside the modules, they lie with the temporary files."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        sys.dont_write_bytecode = False
+        kept = Path(tempfile.gettempdir()) / f"bytecode-{os.getuid()}"
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(kept)
 
 
 @dataclass
