@@ -207,6 +207,7 @@ def saved_model(
         "home": saved.path.resolve().parent.parent,
         "chosen": saved.meta.get("sampling"),
         "calibration": None if raw else saved.meta.get("calibration"),
+        "metric": None if raw else saved.meta.get("metric"),
     }
 
 

@@ -67,10 +67,12 @@ SCHEMA: dict[str, Any] = {
     "revision": str,
     "sampling": dict[str, dict[str, Any]],
     "calibration": dict[str, dict[str, Any]],
+    "metric": dict[str, dict[str, Any]],
 }
 INNER = {  # of what is chosen and fitted for a task
     "sampling": {"nfe": Positive, "members": Positive, "temperature": Amount, "views": str},
     "calibration": {"scale": Amount | None},
+    "metric": {"scale": Amount, "shift": Number, "profile": str},
 }
 PENDING = {"loss": dict[str, list[Number]], "usage": dict[str, list[list[Count]]]}
 

@@ -15,6 +15,7 @@ GROUP = Group(
         "evaluate": ("evaluate", "score or sweep checkpoints; score the predictions of others"),
         "predict": ("predict", "depth, flow, masks, classes or normals of your own pictures"),
         "film": ("film", "how much the depth of films flickers, frame by frame and as predicted"),
+        "calibrate": ("overview.calibrate", "metres from a few known distances, for a checkpoint"),
         "data": ("data", "check, look at, prepare and shard data sets; baselines and ceilings"),
         "scaling": ("scaling", "what training and sampling compute buy: laws, frontiers, plans"),
         "convert": ("convert", "read published weights, make experts, write published layouts"),

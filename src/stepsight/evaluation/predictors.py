@@ -181,6 +181,8 @@ class Model(Predictor):
     def subject(self) -> Mapping[str, Any]:
         weights = {"checkpoint": self.pipeline.name, "sampler": self.sampler, "kept": self.keep}
         weights["calibration"] = dict(self._calibration)
+        if measured := getattr(self.task, "measured", None):
+            weights["measured"] = [*measured]
         settings = {"nfe": list(self.nfe), "members": list(self.members), "seed": self.seed}
         return weights | self._sampling_options() | {"merges": list(self.merges)} | settings
 

@@ -59,7 +59,8 @@ class BatchPipeline:
     sizes: the working (height, width) each task was trained at. statistics: those of training for
     the trivial predictors, by task (may be empty). name: digest of the weights. home: the run
     folder it was opened from. chosen: the usual setting of each task, where the run chose one.
-    calibration: by task, what was fitted of its uncertainty, with its "scale".
+    calibration: by task, what was fitted of its uncertainty, with its "scale". metric: by task, the
+    "scale" and "shift" that bring its depth to metres (`predicting.calibrating`).
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class BatchPipeline:
         home: Path | None = None,
         chosen: Mapping[str, Mapping[str, Any]] | None = None,
         calibration: Mapping[str, Mapping[str, Any]] | None = None,
+        metric: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.net, self.tasks, self.config, self.sizes = net, dict(tasks), config, dict(sizes)
         self.statistics, self.name, self.home = dict(statistics or {}), name, home
         self.chosen, self.fitted = dict(chosen or {}), dict(calibration or {})
+        self.metric = dict(metric or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
         self.memory, self.graphs, self.codec = RowLimits(), Graphs(), codec or Pixels()
         self.profile = self.published = STEPSIGHT
@@ -93,6 +96,10 @@ class BatchPipeline:
         other.diffusion = other.walk = Diffusion(replace(run, convention=OWN) if own else run)
         tasks, changed = build_tasks(self.config.tasks), other.profile.tasks
         other.tasks = {name: replace(one, **changed.get(name, {})) for name, one in tasks.items()}
+        for name, fit in self.metric.items():
+            if name in tasks and fit["profile"] == other.profile.name:
+                known: Any = {"measured": (fit["scale"], fit["shift"])}
+                other.tasks[name] = replace(other.tasks[name], **known)
         return other
 
     def at(self, resolution: int) -> Self:

@@ -48,4 +48,6 @@ def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
     facts |= {"nfe": planned.nfe, "members": planned.members, "tile": wanted.tile}
     facts["mask_inside"] = wanted.inside or None
     facts["calibration"] = dict(pipeline.fitted.get(task.name) or {})
+    if getattr(task, "measured", None):
+        facts["metric"] = dict(pipeline.metric[task.name])
     return facts | {name: value for name, value in how.items() if value is not None}

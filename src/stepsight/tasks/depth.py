@@ -68,6 +68,8 @@ class Depth(Task, DepthSettings):
     channels = 1
     files = Files((1,), {".png": "grey16", ".pfm": "pfm"}, scaled=True)
     has_edges = True
+    # scale and shift in `space` that bring answers to metres, as measured (`stepsight calibrate`)
+    measured: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.range == "metric" and self.merge_by == "published":
@@ -78,7 +80,7 @@ class Depth(Task, DepthSettings):
 
     @property
     def unit(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        if self.range == "metric":
+        if self.range == "metric" or self.measured:
             return "metres"
         given = {"log": "log depth", "linear": "depth"}.get(self.space, "1 / depth")
         return f"depth up to scale and shift of {given}"
@@ -93,7 +95,7 @@ class Depth(Task, DepthSettings):
 
     def encode(self, batch: Batch) -> Target:
         depth, valid = require(self.name, batch, "depth", "depth_valid")
-        y = self._curve(torch.where(valid, depth, 1.0))
+        y = self.curve(torch.where(valid, depth, 1.0))
         low, high = self._limits(y, valid)
         x = (2 * (y - low) / (high - low).clamp_min(1e-6) - 1).clamp(-1, 1)
         far = -1.0 if self.space == "disparity" else 1.0
@@ -103,11 +105,13 @@ class Depth(Task, DepthSettings):
         x, (low, high) = x[:, :1], self._range(x)
         if self.clip:
             x = x.clamp(-1, 1)
-        values = self._uncurve(low + (x + 1) / 2 * (high - low))
+        values = self.uncurve(low + (x + 1) / 2 * (high - low))
         if self.stretch:
             least, most = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
             share = (values - least) / (most - least).clamp_min(1e-6)
             values = self.low + (self.high - self.low) * share
+        if self.measured:
+            values = self.uncurve(self.measured[0] * self.curve(values) + self.measured[1])
         return Prediction(self.name, x, values)
 
     def loss(self, x: Tensor, batch: Batch) -> Tensor:
@@ -124,7 +128,7 @@ class Depth(Task, DepthSettings):
         if self.range == "metric":
             return super().importance(batch, statistics)
         depth, valid = require(self.name, batch, "depth", "depth_valid")
-        low, high = self._limits(self._curve(torch.where(valid, depth, 1.0)), valid)
+        low, high = self._limits(self.curve(torch.where(valid, depth, 1.0)), valid)
         return (high - low) / USUAL_RANGE[self.space]
 
     def errors(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -208,10 +212,10 @@ class Depth(Task, DepthSettings):
     def rescale(
         self, values: Tensor, size: tuple[int, int], how: Resampling = "antialiased"
     ) -> Tensor:
-        y = resize(self._curve(values), size, how)
-        if self.stretch:  # filters may overshoot
+        y = resize(self.curve(values), size, how)
+        if self.stretch and not self.measured:  # filters may overshoot
             y = y.clamp(*self._range(y))
-        return self._uncurve(y)
+        return self.uncurve(y)
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         """Depth known up to scale and shift is first fitted to `like`, so that a colour is the same
@@ -237,8 +241,8 @@ class Depth(Task, DepthSettings):
         """Metres "b 1 h w" with the scale and shift in `space` that bring them closest to the
         truth, where both are finite."""
         known = truth.isfinite() & values.isfinite()
-        target = Target(self._curve(torch.where(known, truth, 1.0)), known)
-        return self._uncurve(least_squares(self._curve(values.float()), target))
+        target = Target(self.curve(torch.where(known, truth, 1.0)), known)
+        return self.uncurve(least_squares(self.curve(values.float()), target))
 
     def _merged(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """(merged, spread), "b 1 h w", of "e b 1 h w" by `merge_by`. Metres are not aligned."""
@@ -255,11 +259,13 @@ class Depth(Task, DepthSettings):
             return x, members.std(dim=0, correction=0)
         return x, ensemble.spread(members, x, reduce)
 
-    def _curve(self, depth: Tensor) -> Tensor:
+    def curve(self, depth: Tensor) -> Tensor:
+        """Metres in `space`."""
         depth = depth.clamp_min(MIN_DEPTH) if self.space != "linear" else depth
         return CURVES[self.space](depth)
 
-    def _uncurve(self, y: Tensor) -> Tensor:
+    def uncurve(self, y: Tensor) -> Tensor:
+        """The inverse, finite for all y."""
         if self.space == "log":
             return y.exp()
         if self.space == "inverse":
@@ -269,7 +275,7 @@ class Depth(Task, DepthSettings):
         return y
 
     def _range(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        near, far = (self._curve(like.new_full((), end)) for end in (self.low, self.high))
+        near, far = (self.curve(like.new_full((), end)) for end in (self.low, self.high))
         return torch.minimum(near, far), torch.maximum(near, far)
 
     def _limits(self, y: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
