@@ -54,8 +54,8 @@ class Done(AbstractContextManager["Done"]):
     """The answers of a task in a folder, to read and add to. asked: what is asked of the model.
 
     Nothing is written before the first answer is: then `begin` is called with the number of answers
-    that are replaced, and the folder is this program's alone until the end. Raises UserError where it holds answers of the task to pictures
-    besides `items` that were asked for otherwise.
+    that are replaced, and the folder is this program's alone until the end. Raises UserError where
+    it holds answers of the task to pictures besides `items` that were asked for otherwise.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Done(AbstractContextManager["Done"]):
         if strangers:
             raise UserError(
                 f"{folder} holds answers of {task} to {len(strangers)} other pictures, such as "
-                f"{strangers[0]}, by another checkpoint or setting. Choose another --out, or remove "
-                "that."
+                f"{strangers[0]}, by another checkpoint or setting. Choose another --out, or "
+                "remove that."
             )
 
     def __exit__(self, *_: object) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +48,7 @@ from stepsight.types import Prediction
 
 PIXELS = 1 << 24  # of the pictures of a batch together, at their own sizes
 FEW = 10  # items that each get a line of their own; of more there is a bar
+THREADS = 8  # the most that read and write files
 NOTHING = torch.empty(3, 0, 0, dtype=torch.uint8)
 
 
@@ -83,8 +86,11 @@ def predict_all(pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console:
         if others:
             console.note(f"{others} answers by another checkpoint or setting are replaced")
 
-    with Done(wanted.out, task.name, asked, wanted.items, begin) as done:
-        return _Loop(pipeline, wanted, task, formats, done, bad, console).run()
+    with (
+        Done(wanted.out, task.name, asked, wanted.items, begin) as done,
+        ThreadPoolExecutor(min(wanted.batch, THREADS)) as pool,
+    ):
+        return _Loop(pipeline, wanted, task, formats, done, bad, console, pool).run()
 
 
 def _check(task: Task, wanted: Wanted, formats: Sequence[str]) -> None:
@@ -118,6 +124,10 @@ def _refuse_flattened(name: str, items: Sequence[Item]) -> None:
         raise UserError(f"--save {name}: the benchmark has one name for {paths}.")
 
 
+def _read(item: Item) -> Tensor:
+    return NOTHING if item.film else read_image(item.path)
+
+
 @dataclass
 class _Loop:
     pipeline: DensePipeline
@@ -127,6 +137,7 @@ class _Loop:
     done: Done
     bad: BadItems
     console: Console
+    pool: ThreadPoolExecutor  # reads and writes the files of a batch beside one another
     skipped: dict[str, str] = field(default_factory=dict)
     answered: int = 0
     first: list[Answered] = field(default_factory=list)  # that are looked at
@@ -169,9 +180,9 @@ class _Loop:
     def _groups(self, todo: Iterable[Item]) -> Iterator[list[Read]]:
         """Pictures that are answered together; a film by itself. What cannot be read is met."""
         group, pixels = list[Read](), 0
-        for item in todo:
+        for item, read in self._reading(todo):
             try:
-                one = Read(item, NOTHING if item.film else read_image(item.path))
+                one = Read(item, read())
             except UserError as error:
                 if group and not self.bad.skips:
                     yield group
@@ -185,6 +196,13 @@ class _Loop:
             pixels = PIXELS if alone else pixels + size
         if group:
             yield group
+
+    def _reading(self, todo: Iterable[Item]) -> Iterator[tuple[Item, Callable[[], Tensor]]]:
+        """Each item with what waits for its picture, of which a batch is read at a time."""
+        todo = iter(todo)
+        while some := [*islice(todo, self.wanted.batch)]:
+            reading = [self.pool.submit(_read, item) for item in some]
+            yield from ((item, one.result) for item, one in zip(some, reading))
 
     def _met(self, item: Item, error: UserError) -> None:
         self.bad.met("pictures", str(item.path), error, of=len(self.wanted.items))
@@ -200,13 +218,23 @@ class _Loop:
             for one in group:
                 self._answer([one])
             return None
-        for one, prediction in zip(group, predictions):
+        self.done.begin()
+        predictions = [prediction.to("cpu") for prediction in predictions]
+        writing = [self.pool.submit(self._write, *pair) for pair in zip(group, predictions)]
+        for one, prediction, written in zip(group, predictions, writing):
             try:
-                self._save(one, prediction)
+                files = written.result()
             except CannotWrite:
                 raise
             except UserError as error:
                 self._met(one.item, error)
+                continue
+            self._add(one.item, files, self.task.limits(prediction.values))
+            if len(self.first) < FIRST:
+                self.first.append(Answered(one.item, one.picture, prediction.values[0]))
+            if not prediction.values.isfinite().all():
+                text = f"warning: {one.item.path}: the answer holds NaN or infinity"
+                print(text, file=sys.stderr)
 
     def _predictions(self, group: list[Read]) -> list[Prediction]:
         pictures, how = [one.picture for one in group], dict(self.wanted.how)
@@ -222,22 +250,16 @@ class _Loop:
         how = {name: value[0] if isinstance(value, list) else value for name, value in how.items()}
         return [predict_tiled(self.pipeline, pictures[0], self.task.name, self.wanted.tile, **how)]
 
-    def _save(self, one: Read, prediction: Prediction) -> None:
-        prediction = prediction.to("cpu")
+    def _write(self, one: Read, prediction: Prediction) -> list[str]:
+        """Write an answer; its files."""
         if isinstance(self.wanted.limits, tuple):
             prediction.picture = self.task.coloured(prediction.values, self.wanted.limits)
         answer = Finished(self.task, prediction, one.picture, one.item, self.wanted.camera)
         files = parts(answer, self._formats(one.item))
-        self.done.begin()
         for file, write in files.items():
             with placed(self.wanted.out / file) as path:
                 write(path)
-        self._add(one.item, [*files], self.task.limits(prediction.values))
-        if len(self.first) < FIRST:
-            self.first.append(Answered(one.item, one.picture, prediction.values[0]))
-        if not prediction.values.isfinite().all():
-            text = f"warning: {one.item.path}: the answer holds NaN or infinity"
-            print(text, file=sys.stderr)
+        return [*files]
 
     def _film(self, item: Item) -> None:
         from stepsight.predicting.filming import answer_film
