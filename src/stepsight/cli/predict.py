@@ -35,8 +35,8 @@ class Args:
     upright, as pictures are seen, in a tree that mirrors theirs. The same command again goes on
     where it was stopped. Exit status 0: all are answered; 1: some were skipped; 2: it stopped."""
 
-    # pictures, films, folders of them, 'patterns/**/*.jpg', or lists: .txt of one path a line, or
-    # .jsonl of objects with image (and second, modal, key)
+    # pictures, films, folders of them, 'patterns/**/*.jpg', or lists: a path a line (.txt), or an
+    # object a line with image, and second, modal, key where they matter (.jsonl)
     paths: Positional[Annotated[tuple[str, ...], arg(metavar="PATH...")]]
     checkpoint: str  # run folder or step folder
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
