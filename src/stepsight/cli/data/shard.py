@@ -16,7 +16,8 @@ from stepsight.errors import UserError
 class Args(SourceArgs):
     """Write a data set as tar files in webdataset's layout, with an index, to be read as `shards`.
 
-    Interrupted, it continues where it was when run again. One folder holds one split.
+    Interrupted, it continues where it was when run again. One folder holds one split. Samples keep
+    the truth that they have, and what `data check` would say of it is printed at the end.
     """
 
     out: Path  # folder to make
