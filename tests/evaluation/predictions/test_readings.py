@@ -15,7 +15,7 @@ from stepsight.data.config import ScenesSettings
 from stepsight.data.scenes.source import Scenes
 from stepsight.evaluation.predictions.files import find_files
 from stepsight.evaluation.predictions.imported import Imported
-from stepsight.evaluation.predictions.readings import Trial, falling, tried
+from stepsight.evaluation.predictions.readings import BetterReading, falling, tried
 from stepsight.evaluation.predictions.remarks import remarks_on
 from stepsight.metrics import protocol as protocols
 from stepsight.types import Sample
@@ -52,7 +52,7 @@ def imported(folder: Path, scenes: list[Sample], task: str, write: Writing, **op
 
 def read_otherwise(
     folder: Path, scenes: list[Sample], task: str, write: Writing, protocol: str = "", **options
-) -> Trial | None:
+) -> BetterReading | None:
     rule = protocols.get(protocol) if protocol else protocols.default_for(task)
     predictor = imported(folder, scenes, task, write, **options)
     return tried(predictor, Listed(scenes), rule, range(IMAGES))  # type: ignore[arg-type]

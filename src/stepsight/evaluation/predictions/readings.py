@@ -54,7 +54,7 @@ class TrialReading:
     codes: str = ""
 
 
-class Trial(NamedTuple):
+class BetterReading(NamedTuple):
     """A reading that is clearly better, with scores of a metric (NaN: cannot be scored)."""
 
     reading: TrialReading
@@ -79,7 +79,7 @@ class Trial(NamedTuple):
 @torch.inference_mode()
 def tried(
     predictor: Imported, source: Source, protocol: Protocol, indices: Sequence[int]
-) -> Trial | None:
+) -> BetterReading | None:
     """The reading under which predictions score clearly better, of those that can be told apart."""
     scored = _scored(predictor, source, protocol, indices) if protocol.needs is None else []
     first = _rows(predictor, scored, protocol, TrialReading("")) if scored else None
@@ -97,7 +97,7 @@ def tried(
         rows = _rows(predictor, scored, reports, reading)
         value = reduce(rows, reports).get(main, math.nan) if rows else math.nan
         if (error := _error(main, value)) < least:
-            least, best = error, Trial(reading, main, value, as_given, len(scored))
+            least, best = error, BetterReading(reading, main, value, as_given, len(scored))
     return best if _error(main, as_given) > ABOVE else None
 
 
