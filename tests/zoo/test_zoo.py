@@ -12,6 +12,7 @@ import zoo.containers  # noqa: F401
 import zoo.depths  # noqa: F401
 import zoo.labels  # noqa: F401
 import zoo.layouts  # noqa: F401
+import zoo.lists  # noqa: F401
 import zoo.masks  # noqa: F401
 import zoo.pictures  # noqa: F401
 import zoo.planted  # noqa: F401

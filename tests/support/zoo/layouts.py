@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from zoo.files import npy, png
-from zoo.world import Expected, World, measured, metres, tree, worlds
+from zoo.world import Expected, World, tree, worlds
 
 Named = Callable[[int], str]
 
@@ -169,7 +168,7 @@ def two_depths_a_picture(root):
     found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
     npy(root / "depth/0_depth.npy", worlds(2)[1].depth)
     found.truth["depth"], found.pictures = found.truth["depth"][1:], found.pictures[1:]
-    found.says, found.clean = (r"several depth files",), False
+    found.says, found.clean = (r"1 pictures have several depth files.*0\.png",), False
     return found
 
 
@@ -179,71 +178,6 @@ def shifted_numbers_are_not_paired_by_position(root):
     found.truth["depth"] = found.truth["depth"][:2]
     found.pictures = found.pictures[1:]
     found.says, found.clean = (r"1 of 3 depth files", r"2 of 3 pictures have depth"), False
-    return found
-
-
-def time_stamped(root: Path, late: float) -> Expected:
-    made, start = worlds(3, 96, 128), 1305031102.175304
-    lines = {"rgb": [], "depth": []}
-    stored = [5 * measured(one.depth).astype(np.uint16) for one in made]
-    for number, (one, depth) in enumerate(zip(made, stored)):
-        when = start + number / 30
-        png(root / f"rgb/{when:.6f}.png", one.picture)
-        png(root / f"depth/{when + late:.6f}.png", depth)
-        lines["rgb"].append(f"{when:.6f} rgb/{when:.6f}.png")
-        lines["depth"].append(f"{when + late:.6f} depth/{when + late:.6f}.png")
-    for name, listed in lines.items():
-        head = f"# {name} images\n# timestamp filename\n"
-        (root / f"{name}.txt").write_text(head + "\n".join(listed) + "\n")
-    found = Expected({"depth": [metres(s, 5000) for s in stored]}, [w.picture for w in made])
-    return found
-
-
-@tree
-def tum_time_stamps(root):
-    found = time_stamped(root, 0.0125)
-    found.options, found.says = {"depth_unit": "1/5000"}, (r"time stamps", r"multiples of 5")
-    return found
-
-
-@tree
-def time_stamps_too_far_apart(root):
-    time_stamped(root, 0.4)
-    return Expected(refused=r"3 of 3 depth files go with no one picture")
-
-
-@tree
-def own_list(root):
-    made = worlds()
-    lines = []
-    for number, one in enumerate(made):
-        png(root / f"a/{number}.png", one.picture)
-        npy(root / f"b/{'xyz'[number]}.npy", one.depth)
-        line = {"image": f"a/{number}.png", "depth": f"b/{'xyz'[number]}.npy"}
-        lines.append(json.dumps(line | {"split": "train" if number else "val"}))
-    (root / "samples.jsonl").write_text("\n".join(lines))
-    return expected(made, splits=("val", "train"))
-
-
-@tree
-def two_columns(root):
-    made = worlds()
-    rows = []
-    for number, one in enumerate(made):
-        png(root / f"a/{number}.png", one.picture)
-        npy(root / f"d/{'xyz'[number]}.npy", one.depth)
-        rows.append(f"a/{number}.png d/{'xyz'[number]}.npy")
-    (root / "filename_list.txt").write_text("\n".join(rows))
-    return expected(made)
-
-
-@tree
-def lists_of_splits(root):
-    found = laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
-    (root / "lists").mkdir()
-    (root / "lists/train.txt").write_text("0\n1\n")
-    (root / "lists/val.txt").write_text("2\n")
-    found.splits = ("train", "val")
     return found
 
 
@@ -324,3 +258,31 @@ def films_and_models_beside(root):
 def depth_of_a_format_that_is_not_read(root):
     laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.bin")
     return Expected(refused=r"0\.bin: of a format that is not read")
+
+
+@tree
+def splits_within_names(root):
+    parts = ("train", "train", "val")
+    return laid_out(
+        root,
+        lambda n: f"{parts[n]}_rgb/{n}.png",
+        lambda n: f"{parts[n]}_depth/{n}.npy",
+        splits=("train", "val"),
+    )
+
+
+@tree
+def as_in_tartanair(root):
+    found = laid_out(
+        root,
+        lambda n: f"P001/image_left/{n:06}_left.png",
+        lambda n: f"P001/depth_left/{n:06}_left_depth.npy",
+    )
+    made = worlds()
+    for number in (0, 1):
+        at = root / f"P001/flow/{number:06}_{number + 1:06}"
+        npy(at.with_name(f"{at.name}_flow.npy"), made[number].flow)
+        npy(at.with_name(f"{at.name}_mask.npy"), np.zeros((24, 32), np.uint8))
+    found.truth["flow"] = [made[0].flow, made[1].flow, None]
+    found.says, found.clean = (r"2 of 3 pictures have flow",), False
+    return found

@@ -52,8 +52,9 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
             wanted = kind.suffix in KNOWN or kind.names[0].roles[:1] in [(r,) for r in TRUTHS]
             (found.problems if wanted else found.notes).append(kind.errors[0])
     encode(found, kinds, lines, documents, answers)
-    split = _splits(found, lines)
-    found.samples = [line.as_json(found.truth, split) for line in lines if line.kept(found.truth)]
+    kept = [line for line in lines if line.kept(found.truth)]
+    split = _splits(found, kept)
+    found.samples = [line.as_json(found.truth, split) for line in kept]
     found.problems += [
         f"{truth.files} of {truth.of} pictures have {quantity}."
         for quantity, truth in found.truth.items()
@@ -62,6 +63,7 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
     if not found.samples:
         raise UserError(_nothing(path, found))
     try_reading(found)
+    found.notes = list(dict.fromkeys(found.notes))
     return found
 
 

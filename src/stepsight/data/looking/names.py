@@ -65,13 +65,20 @@ def name_of(path: str) -> Name:
     parts = [*pure.parent.parts, pure.stem, *part.split("/")] if mark else pure.parts
     *folders, last = parts
     stem = last if mark else pure.stem
-    split = next((SPLITS[f.lower()] for f in folders if f.lower() in SPLITS), "")
+    split = next((found for f in folders if (found := _split(f))), "")
     places = [f for f in folders if f.lower() not in SPLITS]
     pattern = [f if _roles(f) else "*" for f in places]
     said = " ".join(word for word in words(stem) if word in ROLE)
     kind = "/".join([*pattern, f"{said}{pure.suffix.lower()}"])
     key = tuple(word for part in (*places, stem) for word in words(part) if _kept(word))
     return Name(path, _ordered(stem, places), (split, *key) if split else key, split, kind)
+
+
+def _split(folder: str) -> str:
+    """The split that a folder is, with or without a role: `train`, `train_rgb`."""
+    rest = [word for word in words(folder) if word not in ROLE and word not in NEUTRAL - {"valid"}]
+    alone = len(rest) == 1 and (rest[0] != "valid" or folder.lower() == "valid")
+    return SPLITS.get(rest[0], "") if alone else ""
 
 
 def seconds(path: str) -> float | None:
@@ -106,6 +113,8 @@ def _roles(part: str) -> list[str]:
 def _ordered(stem: str, folders: list[str]) -> tuple[str, ...]:
     """A truth in the name, then a clear picture's word there, then folders, the deepest first."""
     own = _roles(stem)
+    if own == ["mask"] and any(role in MAPS for folder in folders for role in _roles(folder)):
+        return ("aside",)  # of where a map counts, or does not: nobody can tell
     clear = any(ROLE.get(word) == "image" and word not in FAINT for word in words(stem))
     roles = [role for role in own if role in TRUTHS] + ["image"] * clear
     roles += [role for folder in reversed(folders) for role in _roles(folder)] + own

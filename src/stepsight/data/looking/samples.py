@@ -48,7 +48,7 @@ def lines_of(by_role: ByRole, documents: Documents, found: FoundTree) -> list[Li
     for role, kinds in by_role.items():
         if role == "image":
             continue
-        several: set[str] = set()
+        several: dict[str, str] = {}  # pictures, and the files that contend for them
         for kind in kinds:
             pairs = _pairs(role, kind, pictures, lines, documents, found)
             names = {name.path: name for name in kind.names}
@@ -57,13 +57,16 @@ def lines_of(by_role: ByRole, documents: Documents, found: FoundTree) -> list[Li
                     for path in paths:
                         objects[picture][names[path].key].setdefault(role, path)
                 elif len(paths) > 1 or role in lines[picture].files or picture in several:
-                    clash = ", ".join(filter(None, [lines[picture].files.pop(role, ""), *paths]))
-                    found.problems.append(
-                        f"{picture}: several {role} files ({clash}), none is taken."
-                    )
-                    several.add(picture)
+                    taken = lines[picture].files.pop(role, several.get(picture, ""))
+                    several[picture] = ", ".join(filter(None, [taken, *paths]))
                 else:
                     lines[picture].files[role] = paths[0]
+        if several:
+            picture, clash = next(iter(several.items()))
+            found.problems.append(
+                f"{len(several)} pictures have several {role} files each, none of which is taken, "
+                f"such as {picture} ({clash})."
+            )
     for picture, part in documents.outlines.items():
         lines[picture].files.setdefault("labels", part)
     samples = _separate(lines, objects)
