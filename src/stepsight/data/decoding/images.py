@@ -66,8 +66,7 @@ DAMAGE = (  # what Pillow raises for damaged data
 )
 BYTES = {"1": 1, "L": 1, "P": 1}  # of a pixel in Pillow's memory, by mode; of others 4
 DEPTH_BYTES = 8  # of a pixel, while it is made metres
-CODED_BYTES = 16  # of a pixel in the memory of the decoders of these formats
-CODED = ("WEBP", "AVIF", "HEIF")
+CODED_BYTES = {"WEBP": 16, "AVIF": 7, "HEIF": 6}  # of a pixel in the memory of their decoders
 START_OF_SCAN = b"\xff\xda"  # of a JPEG; cannot be within compressed data
 BITS_PER_SAMPLE, TILE_WIDTH, TILE_HEIGHT = 258, 322, 323  # tags of TIFF 6.0
 TIFF_STARTS = (b"II*\0", b"MM\0*")
@@ -280,8 +279,8 @@ def open_bounded(data: bytes, out: int, where: object) -> Image.Image:
     check_pixels(image.width, image.height, where)
     kept = 2 if image.mode.startswith("I;16") else BYTES.get(image.mode, 4)  # in Pillow's memory
     while_decoding = kept
-    if image.format in CODED:
-        while_decoding += CODED_BYTES
+    if image.format in CODED_BYTES:
+        while_decoding += CODED_BYTES[image.format]
     elif image.format in ("JPEG", "MPO") and (scans := data.count(START_OF_SCAN)) > 1:
         while_decoding += 2 * len(image.getbands())  # all coefficients, until the last scan
         if scans * math.prod(image.size) > MAX_SCANNED:
