@@ -79,6 +79,12 @@ def test_what_a_path_may_be(own, tmp_path, monkeypatch):
     assert seen.data["folder"].list == str(tmp_path / "seen/list.jsonl")
     assert seen.data["folder"].depth_unit == config.data["folder"].depth_unit == "mm"
     assert seen.tasks.keys() == config.tasks.keys()
+    for split in ("train", "val"):
+        flags = ["--split", split, "--out", f"shards/{split}"]
+        assert main.main(["data", "shard", "folder", "seen", *flags]) == 0
+    sharded = config_of("shards")
+    assert sharded.data["folder"].root == str(tmp_path / "shards")
+    assert sharded.tasks.keys() == config.tasks.keys()
     listed = config_of("--run-dir", "other/run", "seen/list.jsonl")
     assert list(listed.tasks) == list(config.tasks)
 

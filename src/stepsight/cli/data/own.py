@@ -1,7 +1,8 @@
 """What `train.py PATH` means: settings of a run on a user's own data alone.
 
-A path is a folder of pictures and truth, which is looked at; a list of samples (.jsonl); or what
-`stepsight data look --out` wrote. Its tasks are those that it has truth for.
+A path is a folder of pictures and truth, which is looked at; a list of samples (.jsonl); what
+`stepsight data look --out` wrote; or the shards that were made of any of these. Its tasks are those
+that it has truth for.
 """
 
 from __future__ import annotations
@@ -64,14 +65,14 @@ def _flagged(config: RunConfig, origins: Origins) -> dict[str, Any]:
 
 
 def _listed(path: Path, flags: dict[str, Any], runs: Path) -> Path:
-    """The list or the folder that `look` wrote: `path` itself, or what is found in it."""
+    """The folder that `look` wrote, or that holds shards: `path` itself, or what is found in it."""
     from stepsight.data.looking.found import CONFIG, LIST
     from stepsight.data.looking.look import look
 
     path = path.expanduser()
     if path.name == LIST and (path.parent / CONFIG).is_file():
         return path.parent
-    if (path / CONFIG).is_file() and (path / LIST).is_file():
+    if (path / CONFIG).is_file() and (path / LIST).is_file() or _index(path):
         return path
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         raise UserError(f"{path}: settings are given as --config {path}, data as a folder or list.")
@@ -116,14 +117,30 @@ def looked_at(root: str | None) -> dict[str, Any]:
 
 
 def _stored(listed: Path) -> dict[str, Any]:
-    """The settings of `folder` that were written beside the list."""
+    """The settings of `folder` that were written beside the list, or into the index of shards.
+    Raises UserError where they are of something else."""
     from stepsight.data.looking.found import CONFIG
+    from stepsight.data.sharded.index import read_index
 
+    if index := _index(listed):
+        about, root = read_index(index).about, str(listed.resolve())
+        if about["source"] != FolderSettings.name:
+            ways = f"--data.{about['source']}.root {listed}"
+            raise UserError(f"{listed}: shards of {about['source']}; train on them with {ways}.")
+        return about["settings"] | {"root": root}
     data = read(str(listed / CONFIG)).get("data")
     own = data.get(FolderSettings.name) if isinstance(data, dict) else None
     if not isinstance(own, dict) or not own.keys() <= {f.name for f in fields(FolderSettings)}:
         raise UserError(f"{listed / CONFIG}: has no settings of data.{FolderSettings.name} alone.")
     return own
+
+
+def _index(folder: Path) -> Path | None:
+    """The index of the shards that a folder, or the first one in it, holds; None without."""
+    from stepsight.data.sharded.index import INDEX, tar_name
+
+    tars = (tar for depth in ("", "*/") for tar in sorted(folder.glob(depth + tar_name(0))))
+    return next((tar.parent / INDEX for tar in tars), None)
 
 
 def _tupled(values: dict[str, Any]) -> dict[str, Any]:
