@@ -152,6 +152,8 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(program, damage, run, pictu
         (["--views", "mirrored"], "Did you mean 'mirror'"),
         (["--members", "0"], "--members 0: must be at least 1"),
         (["--task", "flow", "--second", "none.png"], "none.png: no such picture"),
+        (["--device", "tpu"], "device tpu: not to be had here"),
+        (["--range", "3,1"], "--range 3,1: give two rising numbers"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_is_refused(arguments, message, run, picture, refused):

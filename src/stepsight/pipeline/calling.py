@@ -118,8 +118,17 @@ def refuse_unknown(options: Mapping[str, Any], known: Sequence[str]) -> None:
 
 
 def device_of(device: Device) -> torch.device:
-    """The device that is meant; "auto": the fastest there is."""
-    return torch.device(best_device() if device == "auto" else device)
+    """The device that is meant; "auto": the fastest there is. Raises UserError for one that this
+    machine, or this build of torch, does not have."""
+    try:
+        found = torch.device(best_device() if device == "auto" else device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise UserError(
+            f"device {device}: not to be had here ({reason}). Choose auto, or cpu."
+        ) from None
+    return found
 
 
 def precision_of(dtype: DType | None, precision: Precision = "auto") -> Precision:

@@ -31,6 +31,7 @@ from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.item import Item
 from stepsight.predicting.journal import CannotWrite, Done, placed
 from stepsight.predicting.plausibility import Answered, implausible
+from stepsight.predicting.points import intrinsics
 from stepsight.predicting.saving import (
     FILM,
     USUAL,
@@ -107,6 +108,8 @@ def _check(task: Task, wanted: Wanted, formats: Sequence[str]) -> None:
         raise UserError(f"--range: a colour of {task.name} means the same in all pictures already.")
     if wanted.limits == "common" and formats and not {"npy", "picture"} <= {*formats}:
         raise UserError("--range common paints the arrays when all are there: save npy,picture.")
+    if "ply" in formats and any(value is not None for value in wanted.camera.values()):
+        intrinsics("", (1, 1), **wanted.camera)
     for name in {*formats} & SUBMISSIONS.keys():
         _refuse_flattened(name, wanted.items)
     if FILM in formats and not any(item.film for item in wanted.items):
