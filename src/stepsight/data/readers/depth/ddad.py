@@ -111,7 +111,8 @@ def laid_over(points: np.ndarray, frame: LaserFrame, height: int, width: int) ->
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     u, v, z = u[inside].astype(np.int64), v[inside].astype(np.int64), z[inside]
     depth = np.full((height, width), np.inf, np.float32)
-    np.minimum.at(depth, (v, u), z.astype(np.float32))
+    with np.errstate(over="ignore"):
+        np.minimum.at(depth, (v, u), z.astype(np.float32))
     return torch.from_numpy(np.where(np.isinf(depth), np.float32(0), depth))[None]
 
 

@@ -43,7 +43,8 @@ class Ibims(FileSource[Path]):
                 _of(arrays, name, "as large as its rgb", entry, rgb.shape[:2])
                 for name in ("depth", *MASKS)
             ]
-            depth = torch.from_numpy(np.ascontiguousarray(planes[0], np.float32))[None]
+            with np.errstate(over="ignore"):  # infinite then, and invalid
+                depth = torch.from_numpy(np.ascontiguousarray(planes[0], np.float32))[None]
             counts = torch.from_numpy(np.logical_and(*(plane != 0 for plane in planes[1:])))[None]
             valid = counts & (depth > 0) & depth.isfinite()
             check_any(valid, entry, "no valid depth")

@@ -60,7 +60,8 @@ def read_depth(path: Path) -> Tensor:
         raise DataFormatError(f"{path}: {values.dtype} of shape {values.shape} is no depth.")
     if np.isnan(values).any():
         raise DataFormatError(f"{path}: holds NaN, where the sky is far away.")
-    return torch.from_numpy(values.astype(np.float32))[None]
+    with np.errstate(over="ignore"):  # infinite then, and invalid
+        return torch.from_numpy(values.astype(np.float32))[None]
 
 
 def read_flow(path: Path) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,8 @@ def read_flow(path: Path) -> tuple[Tensor, Tensor]:
         flow, mask = read_npy(path), read_npy(mask_of(path))
         if flow.ndim != 3 or flow.shape[2] != 2 or flow.shape[:2] != mask.shape:
             raise DataFormatError(f"{path}: shape {flow.shape} with a mask of {mask.shape}.")
-        vectors = torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))
+        with np.errstate(over="ignore"):
+            vectors = torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))
         holds = torch.from_numpy(mask == 0)[None]
     else:
         red, green, blue = read_rgb16(path).to(torch.float32)
