@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -141,19 +143,32 @@ def test_grave_remarks_come_first(worlds):
     assert graves == sorted(graves, reverse=True) and set(graves) == {True, False}
 
 
-def files(**settings: Any) -> Any:
-    return SimpleNamespace(**vars(WHERE), settings=SimpleNamespace(**settings))
+def files(folder: Path, depth: Tensor, **settings: Any) -> Any:
+    """A user's files, the first of which is there."""
+    path = folder / "depth.npy"
+    np.save(path, depth.numpy())
+    entries = [SimpleNamespace(paths={}), SimpleNamespace(paths={"depth": path})]
+    return SimpleNamespace(**vars(WHERE), entries=entries, settings=SimpleNamespace(**settings))
 
 
-def test_the_unit_of_whole_numbers_is_said_to_be_assumed_unless_it_is_named(worlds):
-    stored = [with_depth(lambda z: (z * 1000).round() / 1000)(world) for world in worlds]
-    assumed = spoken(stored, files(depth_scale=1000.0, depth_unit=""), QUICK)
+def test_the_unit_of_whole_numbers_is_said_to_be_assumed_unless_it_is_named(worlds, tmp_path):
+    usual: dict[str, Any] = {"depth_scale": 1000.0, "depth_unit": ""}
+    millimetres = [with_depth(lambda z: (z * 1000).round() / 1000)(world) for world in worlds]
+    numbers = (worlds[0].depth * 1000).to(torch.uint16)
+    assumed = spoken(millimetres, files(tmp_path, numbers, **usual), QUICK)
     assert [(one.rule, one.grave) for one in assumed.values()] == [("unit assumed", False)]
     assert "1000 a metre are assumed" in str(assumed["depth", "unit assumed"])
-    assert spoken(stored, files(depth_scale=1000.0, depth_unit="mm"), QUICK) == {}
+    named = files(tmp_path, numbers, depth_scale=1000.0, depth_unit="mm")
+    assert spoken(millimetres, named, QUICK) == {}
     fives = [with_depth(lambda z: (z * 1000).round() / 200)(world) for world in worlds]
-    found = spoken(fives, files(depth_scale=1000.0, depth_unit=""), QUICK)
+    found = spoken(fives, files(tmp_path, numbers, **usual), QUICK)
     assert "1/5000" in str(found["depth", "multiples of five"])
+
+
+def test_floats_are_metres_and_no_unit_is_assumed(worlds, tmp_path):
+    millimetres = [with_depth(lambda z: (z * 1000).round() / 1000)(world) for world in worlds]
+    floats = files(tmp_path, worlds[0].depth, depth_scale=1000.0, depth_unit="")
+    assert spoken(millimetres, floats, QUICK) == {}
 
 
 def sky(sample: Sample, value: float = 1e10) -> Sample:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stepsight.data.decoding.disk import part_of
+from stepsight.data.decoding.truth import DEPTH
 from stepsight.data.plausible.rules import Finding, PlausibleRule
+from stepsight.errors import UserError
 from stepsight.types import Sample
 
 LEVELS = 16  # different values that whole numbers need to be suspicious
@@ -38,16 +43,32 @@ def known(sample: Sample) -> Tensor:
 
 
 def stored(sample: Sample, source: Any) -> tuple[Tensor, float] | None:
-    """The whole numbers that a user's file held and how many there are a metre, where its unit was
-    taken as it usually is; None where that is named, or the file held metres."""
+    """The whole numbers that a user's files hold and how many there are a metre, where their unit
+    was taken as it usually is; None where that is named, or files hold floats, which are metres."""
     settings = getattr(source, "settings", None)
     scale = getattr(settings, "depth_scale", None)
-    if scale is None or getattr(settings, "depth_unit", ""):
+    if scale is None or getattr(settings, "depth_unit", "") or not _of_numbers(source):
         return None
     numbers = known(sample) * scale
     if len(numbers) < FEW or ((numbers - numbers.round()).abs() > ROUNDING).any():
         return None
     return numbers.round(), scale
+
+
+def _of_numbers(source: Any) -> bool:
+    """Whether the first depth file of a source holds whole numbers."""
+    files = (entry.paths.get("depth") for entry in getattr(source, "entries", ()))
+    path = next(filter(None, files), None)
+    return path is not None and _holds_numbers(path)
+
+
+@lru_cache(maxsize=64)
+def _holds_numbers(path: Path) -> bool:
+    read = DEPTH.get(part_of(path)[0].suffix.lower())
+    try:
+        return read is not None and not read(path).dtype.is_floating_point
+    except UserError:  # which is met when its sample is read
+        return False
 
 
 def straightness(sample: Sample) -> tuple[float, int]:
@@ -113,19 +134,24 @@ def _saturated(sample: Sample, source: Any) -> Finding:
     if not len(depth):
         return None
     high = float(depth.max())
-    share = float((depth == high).double().mean())
-    codes = (code for scale in SCALES for code in CODES if abs(high * scale - code) < 0.5)
-    code = next(codes, None)
+    share, code = float((depth == high).double().mean()), _code(high)
     if code is None or share < SATURATED:
         return False
     return {"share": f"{share:.2%}", "high": f"{high:g}", "code": code}
+
+
+def _code(high: float) -> int | None:
+    """The code that a depth was stored as, if it is one at any usual scale."""
+    codes = (code for scale in SCALES for code in CODES if abs(high * scale - code) < 0.5)
+    return next(codes, None)
 
 
 def _capped(sample: Sample, source: Any) -> Finding:
     depth = known(sample)
     if not len(depth) or float((depth == depth.max()).double().mean()) < CAPPED:
         return False
-    return {"high": f"{float(depth.max()):g}"}
+    high = float(depth.max())
+    return {"high": f"{high:g}"} if _code(high) is None else False
 
 
 def _near(sample: Sample, source: Any) -> Finding:
@@ -186,8 +212,8 @@ RULES = (
     PlausibleRule(
         "saturated",
         "depth",
-        "{share} of the depth is exactly {high} m, stored as {code}: is that the code for none?",
-        "Name it as no value: invalid {code}.",
+        "{share} of the depth is exactly {high} m, stored as {code}",
+        "Is that the code for none? Then name it: invalid.",
         _saturated,
     ),
     PlausibleRule(

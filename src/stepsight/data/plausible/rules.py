@@ -63,11 +63,11 @@ class Remark:
     told: int  # samples that could tell
 
     def __str__(self) -> str:
-        named, do = ", ".join(self.keys[:NAMED]), f" {self.do}" if self.do else ""
+        named, do = ", ".join(self.keys[:NAMED]), f". {self.do}" if self.do else ""
         if len(self.keys) == 1 == self.told or (len(self.keys) == 1 and not self.do):
-            return f"{named}: {self.said}{'.' * bool(do)}{do}"
+            return f"{named}: {self.said}{do}"
         more = f"such as {named}" if len(self.keys) > NAMED else named
-        return f"{len(self.keys)} of {self.told} samples ({more}): {self.said}{'.' * bool(do)}{do}"
+        return f"{len(self.keys)} of {self.told} samples ({more}): {self.said}{do}"
 
 
 def vote(rule: PlausibleRule, sample: Sample, source: Any) -> Vote | None:
