@@ -34,7 +34,7 @@ from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.inputs import noise_keys
 from stepsight.pipeline.members import MemberOptions, MemberSampler
 from stepsight.pipeline.memory import RowLimits
-from stepsight.pipeline.seen import Seen, together
+from stepsight.pipeline.seen import SeenBatch, together
 from stepsight.pipeline.working import (
     Size,
     brought_back,
@@ -206,7 +206,7 @@ class BatchPipeline:
         return self.finish(prediction, batch), spent
 
     def _adaptively(
-        self, seen: Seen, task: str, tolerance: float, options: MemberOptions
+        self, seen: SeenBatch, task: str, tolerance: float, options: MemberOptions
     ) -> tuple[Prediction, Tensor]:
         """The same at working size."""
         chosen = self.task(task)
@@ -275,12 +275,14 @@ class BatchPipeline:
         seen = self.seen(batch.to(self.device), task, options.get("alike"))
         return pipeline._drawn(seen, task, **options).to(batch.image.device)
 
-    def seen(self, batch: Batch, task: str, alike: int | None = None) -> Seen:
+    def seen(self, batch: Batch, task: str, alike: int | None = None) -> SeenBatch:
         """A batch as the network sees it, with what its noise follows from (`noise_keys`)."""
         pictures = noise_keys(batch, self.task(task), alike)
-        return Seen(self.working(batch, task), pictures, self.working_size(task, grid_of(batch)))
+        return SeenBatch(
+            self.working(batch, task), pictures, self.working_size(task, grid_of(batch))
+        )
 
-    def _drawn(self, seen: Seen, task: str, **options: Unpack[MemberOptions]) -> Tensor:
+    def _drawn(self, seen: SeenBatch, task: str, **options: Unpack[MemberOptions]) -> Tensor:
         """What `sample` answers."""
         if options["members"] < 1:
             raise UserError(f"{options['members']} members: an ensemble needs at least 1.")

@@ -68,7 +68,7 @@ class CallOptions(TypedDict, total=False):
     size: int | None
 
 
-class Given(NamedTuple):
+class Beside(NamedTuple):
     """What pictures come with: one value each, or in a call on several a list of them."""
 
     second: Any
@@ -84,7 +84,7 @@ def are_several(pictures: Any) -> bool:
     )
 
 
-def one_by_one(pictures: Any, task: Task, given: Given) -> Iterator[Batch]:
+def one_by_one(pictures: Any, task: Task, given: Beside) -> Iterator[Batch]:
     """A batch of one for each of several pictures, read when it is asked for.
 
     Raises UserError for pictures that `single` refuses, named by their place, and where there are

@@ -25,7 +25,7 @@ from stepsight.pipeline.calling import (
     CallOptions,
     Device,
     DType,
-    Given,
+    Beside,
     are_several,
     check_weights,
     device_of,
@@ -170,7 +170,7 @@ class DensePipeline(BatchPipeline):
             pipeline = self.planned(task, setting)
         how: dict[str, Any] = {"nfe": setting.nfe, "members": setting.members, "seed": seed}
         how["tolerance"] = tolerance
-        given = Given(second, mask, class_id, key)
+        given = Beside(second, mask, class_id, key)
         if are_several(image):
             return [*pipeline._answers(one_by_one(image, chosen, given), task, how)]
         batch = single(image, chosen, **given._asdict())

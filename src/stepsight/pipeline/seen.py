@@ -15,7 +15,7 @@ from stepsight.types import Batch
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenBatch:
     """The inputs of a batch at working size."""
 
     inputs: Batch
@@ -25,14 +25,14 @@ class Seen:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def rows(self, rows: Sequence[int]) -> Seen:
+    def rows(self, rows: Sequence[int]) -> SeenBatch:
         """Some of the pictures, in this order."""
         if [*rows] == [*range(len(self))]:
             return self
-        return Seen(picked(self.inputs, [*rows]), self.pictures[[*rows]], self.size)
+        return SeenBatch(picked(self.inputs, [*rows]), self.pictures[[*rows]], self.size)
 
 
-def together(parts: Sequence[Seen]) -> Seen:
+def together(parts: Sequence[SeenBatch]) -> SeenBatch:
     """Pictures of one size and of one task, below one another."""
     if len(parts) == 1:
         return parts[0]
@@ -44,4 +44,4 @@ def together(parts: Sequence[Seen]) -> Seen:
         elif isinstance(values[0], list):
             made[field.name] = [one for value in values for one in value]
     made["extra"] = {name: torch.cat([p.inputs.extra[name] for p in parts]) for name in first.extra}
-    return Seen(Batch(**made), torch.cat([part.pictures for part in parts]), parts[0].size)
+    return SeenBatch(Batch(**made), torch.cat([part.pictures for part in parts]), parts[0].size)
