@@ -82,6 +82,8 @@ def test_films_that_cannot_be_answered_are_met_as_pictures_are(film, picture, pr
     film.write_bytes(film.read_bytes()[:200])
     with pytest.raises(UserError, match=r"clip\.mp4"):
         predict(film)
+    with pytest.raises(UserError, match="films are not answered in tiles"):
+        predict(film, tile=16)
     outcome = predict(film.parent, on_bad="skip")
     assert outcome.answered == 1 and list(outcome.skipped) == [str(film)]
     assert not list((tmp_path / "out").glob("*clip*"))

@@ -61,7 +61,7 @@ def test_hidden_files_and_other_kinds_are_left_out_of_folders(tree):
 
 def test_what_predict_wrote_is_no_picture_to_predict(tree):
     tree("in/a.png", "in/a-depth.png", "in/mine-depth.png", "in/deep/b-depth.png")
-    line = {"task": "depth", "name": "a", "asked": "", "read": [], "limits": None, "colours": ""}
+    line = {"task": "depth", "name": "a", "asked": "", "read": [], "limits": None, "drawn": ""}
     journal = json.dumps(line | {"files": ["a-depth.png", "deep/b-depth.png"]})
     Path("in", JOURNAL).write_text(f"{journal}\n{journal[:30]}")
     assert names("in") == names("in/**/*.png") == ["a", "mine-depth"]

@@ -119,6 +119,7 @@ def test_answers_asked_for_otherwise_are_never_mixed(collection, predict, tmp_pa
     assert not list(out.glob("*.exr"))  # of the others
     assert len(list(out.glob("*-uncertainty.npy"))) == 10
     assert predict(collection, how={"members": 2}, limits=(1.0, 9.0)).answered == 10
+    assert predict(collection, how={"members": 2}, camera={"fov": 50.0}).answered == 10
 
 
 def test_two_programs_do_not_write_to_one_folder(collection, predict, tmp_path):

@@ -40,6 +40,8 @@ def answer_film(
     task = pipeline.task(wanted.task)
     if item.second or item.mask or set(task.required_inputs) - {"second"}:
         raise UserError(f"{item.path}: of films {task.name} reads the frames alone.")
+    if wanted.tile:
+        raise UserError(f"{item.path}: films are not answered in tiles. Give a --size.")
     target = wanted.out / item.name
     stage = target.with_name(f".partial-{target.name}-{task.name}")
     shutil.rmtree(stage, ignore_errors=True)

@@ -21,7 +21,7 @@ from stepsight.errors import UserError
 from stepsight.predicting.item import Item
 
 JOURNAL = "predicted.jsonl"
-FIELDS = {"task", "name", "asked", "read", "files", "limits", "colours"}  # of a line
+FIELDS = {"task", "name", "asked", "read", "files", "limits", "drawn"}  # of a line
 Line = dict[str, Any]
 
 
@@ -105,22 +105,22 @@ class Done(AbstractContextManager["Done"]):
             raise CannotWrite(f"{self.folder}: cannot be written to ({error}).") from error
         self._begin(len(self._others))
 
-    def has(self, item: Item, files: Collection[str], colours: str) -> bool:
-        """Whether `item`, as it is now, has these files, painted like this."""
+    def has(self, item: Item, files: Collection[str], drawn: str) -> bool:
+        """Whether `item`, as it is now, has these files, drawn like this."""
         line = self._line(item)
-        if line is None or line["colours"] != colours:
+        if line is None or line["drawn"] != drawn:
             return False
         return set(files) <= set(line["files"]) and self._there(line)
 
     def add(
-        self, item: Item, files: Sequence[str], limits: Sequence[float] | None, colours: str
+        self, item: Item, files: Sequence[str], limits: Sequence[float] | None, drawn: str
     ) -> None:
-        """All files of an answer are in their places. limits: the range of its values; colours: how
-        they are painted."""
+        """All files of an answer are in their places. limits: the range of its values; drawn: what
+        the files depend on besides."""
         before = self._line(item)
         files = sorted({*files, *(before["files"] if before else ())})
         line = {"task": self.task, "name": item.name, "asked": self.digest, "read": _stamps(item)}
-        line |= {"files": files, "limits": limits, "colours": colours}
+        line |= {"files": files, "limits": limits, "drawn": drawn}
         self._lines[item.name] = line
         assert self._file is not None
         self._file.write(b"\n" + json.dumps(line).encode())  # a torn line before it ends here

@@ -178,7 +178,7 @@ class _Loop:
             files = [file_of(item, self.task.name, name) for name in names]
         except UserError:  # which is met when its turn comes
             return False
-        return self.done.has(item, files, str(self.wanted.limits))
+        return self.done.has(item, files, self.wanted.drawn)
 
     def _groups(self, todo: Iterable[Item]) -> Iterator[list[Read]]:
         """Pictures that are answered together; a film by itself. What cannot be read is met."""
@@ -277,7 +277,7 @@ class _Loop:
         return self._add(item, files, None)
 
     def _add(self, item: Item, files: Sequence[str], limits: Limits | None) -> None:
-        self.done.add(item, files, limits, str(self.wanted.limits))
+        self.done.add(item, files, limits, self.wanted.drawn)
         self.answered += 1
         if len(self.wanted.items) <= FEW:
             shown = [str(self.wanted.out / file) for file in files[:FEW]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,12 @@ class Wanted:
     limits: Limits | Literal["common"] | None = None
     camera: Mapping[str, Any] = field(default_factory=dict)
     inside: str = ""
+
+    @property
+    def drawn(self) -> str:
+        """What files depend on besides the answers."""
+        camera = {name: value for name, value in self.camera.items() if value is not None}
+        return json.dumps([self.limits, camera])
 
 
 def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
