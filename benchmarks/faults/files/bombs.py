@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.faults.files.containers import claims
 from benchmarks.faults.files.mutation import png_chunk
 from stepsight import config
 from stepsight.data.decoding import formats, hdf5, images, mat5, truth
@@ -62,6 +63,8 @@ def bombs(folder: Path, quick: bool) -> list[Bomb]:
     picture = io.BytesIO()
     Image.new("RGB", (16_000, 1000)).save(picture, "WEBP", lossless=True, method=0)
     add("wide.webp", picture.getvalue(), images.read_image)
+    for claim in claims(folder):
+        add(*claim)
     add("huge.ppm", b"P6\n100000 100000\n255\n" + bytes(99), images.read_image)
     add("huge.pfm", b"PF\n100000000 100000000\n-1.0\n" + bytes(99), formats.read_pfm)
     header = struct.pack("<4sii", b"PIEH", (1 << 31) - 1, (1 << 31) - 1)

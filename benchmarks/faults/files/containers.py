@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zipfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pillow_heif
 import tifffile
 
 from benchmarks.faults.files import mutation
-from benchmarks.faults.files.specimen import HEIGHT, WIDTH, Specimen, encoded, noise
+from benchmarks.faults.files.specimen import HEIGHT, WIDTH, Read, Specimen, encoded, noise
 from stepsight.data.decoding import formats, images, labels, masks, truth
 
 
@@ -98,3 +101,38 @@ def _outlines() -> dict[str, Specimen]:
         name: Specimen("a.json", json.dumps(record).encode(), mutation.json_text, reads)
         for name, record in (("LabelMe", labelme), ("COCO instances", coco))
     }
+
+
+def claims(folder: Path) -> Iterator[tuple[str, bytes, Read]]:
+    """Small files that claim, or unpack to, much: their name, content and what reads them."""
+    metres = partial(truth.read_depth, scale=1000.0)
+    for side in (5000, 60_000):
+        plane = np.zeros((min(side, 5000),) * 2, np.float32)
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        OpenEXR.File(header, {"Z": plane}).write(str(folder / "made.exr"))
+        content = (folder / "made.exr").read_bytes()
+        corner = struct.pack("<ii", plane.shape[1] - 1, plane.shape[0] - 1)
+        yield (
+            f"z-{side}.exr",
+            content.replace(corner, struct.pack("<ii", side - 1, side - 1)),
+            metres,
+        )
+        file = io.BytesIO()
+        tifffile.imwrite(file, plane, compression="zlib")
+        content = file.getvalue().replace(
+            struct.pack("<I", plane.shape[0]), struct.pack("<I", side)
+        )
+        yield f"z-{side}.tif", content, metres
+        yield f"picture-{side}.tif", content, images.read_image
+        frame = struct.pack("<6sHHBBB", b"GIF89a", side, side, 0xF0, 0, 0) + bytes(6)
+        frame += struct.pack("<BHHHHB", 0x2C, 0, 0, side, side, 0) + b"\2\2\x4c\1\0;"
+        yield f"frame-{side}.gif", frame, images.read_image
+        size = struct.pack("<2sIIIIiiHHII", b"BM", 0, 0, 54, 40, side, side, 1, 24, 1, 0)
+        yield f"packed-{side}.bmp", size + bytes(99), images.read_image
+    zeros = io.BytesIO()
+    with zipfile.ZipFile(zeros, "w", zipfile.ZIP_DEFLATED) as archive:
+        shape = b"{'descr': '<f4', 'fortran_order': False, 'shape': (10000, 20000), }"
+        start = b"\x93NUMPY\1\0" + struct.pack("<H", len(shape)) + shape
+        archive.writestr("depth.npy", start + bytes(200 << 20))
+    yield "zeros.npz", zeros.getvalue(), metres
+    yield "huge.pgm", b"P5 99999999 99999999 65535\n" + bytes(9), metres

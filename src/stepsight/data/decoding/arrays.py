@@ -78,7 +78,8 @@ def read_exr(path: Path, part: str, wanted: Sequence[tuple[str, ...]]) -> np.nda
         planes = [file.parts[number].channels[name].pixels for number, name in places]
     if len({plane.shape for plane in planes}) > 1 or planes[0].ndim != 2:
         raise DataFormatError(f"{path}: channels of several sizes ({', '.join(chosen)}).")
-    return np.stack([p if p.dtype.kind == "u" else p.astype(np.float32) for p in planes], axis=-1)
+    values = np.stack(planes, axis=-1) if len(planes) > 1 else planes[0][..., None]
+    return values if values.dtype.kind == "u" else values.astype(np.float32, copy=False)
 
 
 def _channels(
