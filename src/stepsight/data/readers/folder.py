@@ -62,7 +62,7 @@ class Folder(FileSource[SampleFiles]):
         by_folder = f"{self._splits[0]}/images/*".lstrip("/")
         self.marker = "*" if self.settings.list else by_folder
         self._required = files_required()
-        self._upright = Upright(self.name)
+        self._upright = Upright(self.name, root)
 
     def offered(self) -> frozenset[str]:
         return frozenset(self._required)
@@ -127,7 +127,8 @@ class Folder(FileSource[SampleFiles]):
         entries = [entry for part in parts.values() for entry in part]
         every = files_required()  # not what is asked for: who asks gets the same samples
         apart = hold_out(entries, share, {entry.key: entry.truths(every) for entry in entries})
-        counts = f"{len(apart.held)} of {len(entries)} pictures are held out"
+        verb = "is" if len(apart.held) == 1 else "are"
+        counts = f"{len(apart.held)} of {len(entries)} pictures {verb} held out"
         return {train: apart.train, held: apart.held}, [f"{counts}: {apart.how}"]
 
     def _alone(self, entries: Sequence[SampleFiles]) -> Iterator[str]:

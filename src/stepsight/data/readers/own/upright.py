@@ -28,12 +28,14 @@ FLIPPED: dict[int, tuple[int, ...]] = {
 }  # axes, after x <-> y
 
 
+_said: set[tuple[str, ...]] = set()  # in this process, of whichever split or copy of a source
+
+
 class Upright:
     """Brings truths to the grids of their pictures, and says once what was done to them."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name  # of the source
-        self._said: set[tuple[str, ...]] = set()
+    def __init__(self, name: str, root: Path) -> None:
+        self.name, self.root = name, root  # of the source
 
     def bring(self, value: Tensor, row: Field, path: Path, picture: Path, size: Size) -> Tensor:
         """A plane "... h w" of a field on the upright grid `size` (height, width) of `picture`.
@@ -81,8 +83,8 @@ class Upright:
         return value if row.resized is None else row.resized(value, own, size)
 
     def _say(self, sentence: str, *what: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
+        if (key := (self.name, str(self.root), *what)) not in _said:
+            _said.add(key)
             say(f"{self.name}: {sentence}.")
 
 
