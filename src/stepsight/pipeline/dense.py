@@ -22,10 +22,10 @@ from stepsight.pipeline.batches import BatchPipeline
 from stepsight.pipeline.budget import check_budget
 from stepsight.pipeline.calling import (
     NAMES,
+    Beside,
     CallOptions,
     Device,
     DType,
-    Beside,
     are_several,
     check_weights,
     device_of,
