@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.film import Film
+from stepsight.data.scenes.film import SceneFilm
 from stepsight.errors import UserError
 from stepsight.metrics.protocol import get
 from stepsight.metrics.temporal import temporal_rows
@@ -19,7 +19,7 @@ RULE = get("temporal-affine-log")
 @pytest.fixture(scope="module")
 def film():
     """Depth, valid, flow and seen of six frames."""
-    samples = list(Film(ScenesSettings(size=(32, 32)), 2, 6))
+    samples = list(SceneFilm(ScenesSettings(size=(32, 32)), 2, 6))
     pairs = samples[:-1]
     return (
         torch.stack([one.depth for one in samples]),

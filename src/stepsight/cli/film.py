@@ -50,7 +50,7 @@ def run(args: Args) -> int:
     import torch
 
     from stepsight.data.config import ScenesSettings
-    from stepsight.data.scenes.film import Film
+    from stepsight.data.scenes.film import SceneFilm
     from stepsight.metrics.protocol import get
     from stepsight.pipeline.dense import DensePipeline
     from stepsight.predicting.film.scoring import score_films
@@ -60,7 +60,7 @@ def run(args: Args) -> int:
     worlds = ScenesSettings(
         level=args.level, size=args.size, seed=args.seed, displacement=args.displacement
     )
-    films = [Film(worlds, number, args.frames) for number in range(args.films)]
+    films = [SceneFilm(worlds, number, args.frames) for number in range(args.films)]
     pipeline = DensePipeline.from_pretrained(args.checkpoint, device)
     settings = FilmSettings(args.smoothing, args.align, args.starts, args.window)
     names = ("nfe", "members", "temperature", "views")

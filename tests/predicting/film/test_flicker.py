@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.film import Film
+from stepsight.data.scenes.film import SceneFilm
 from stepsight.errors import UserError
 from stepsight.metrics.photometric import warped
 from stepsight.metrics.protocol import get
@@ -30,7 +30,7 @@ def field(name: str, number: int, channels: int = 1):
 
 @pytest.fixture(scope="module")
 def film():
-    return list(Film(ScenesSettings(), 5, 64))
+    return list(SceneFilm(ScenesSettings(), 5, 64))
 
 
 @pytest.fixture
@@ -63,12 +63,14 @@ def known(lab, film, monkeypatch):
         return torch.cat([maps[key] for key in keys])[None]
 
     monkeypatch.setattr(DensePipeline, "_drawn", drawn)
-    monkeypatch.setattr(Film, "__iter__", lambda self: iter(film))
+    monkeypatch.setattr(SceneFilm, "__iter__", lambda self: iter(film))
     return pipeline
 
 
 def test_flicker_is_halved_at_equal_error(known):
-    scores = score_films(known, [Film(ScenesSettings(), 5)], RULE, FilmSettings(), nfe=2, members=1)
+    scores = score_films(
+        known, [SceneFilm(ScenesSettings(), 5)], RULE, FilmSettings(), nfe=2, members=1
+    )
     assert scores.mean(TRUTH, "flicker") < 1e-9 < 0.02 < scores.mean(SIDES[0], "flicker")
     for metric in ("flicker", "warped", "opw"):
         assert scores.ratio(metric).value < 0.5
@@ -78,7 +80,7 @@ def test_flicker_is_halved_at_equal_error(known):
 
 @pytest.mark.parametrize("settings", [FilmSettings(smoothing=0), FilmSettings(align=False)])
 def test_each_mechanism_is_worth_something_by_itself(settings, known):
-    scores = score_films(known, [Film(ScenesSettings(), 5)], RULE, settings, nfe=2, members=1)
+    scores = score_films(known, [SceneFilm(ScenesSettings(), 5)], RULE, settings, nfe=2, members=1)
     assert scores.ratio("flicker").value < 0.8 and scores.ratio("abs_rel").value < 1.005
 
 
@@ -87,4 +89,6 @@ def test_only_films_of_some_frames_are_scored_by_protocols_of_films(lab):
     with pytest.raises(UserError, match="depth-metric scores no films.*temporal-affine-log"):
         score_films(pipeline, [], get("depth-metric"), FilmSettings())
     with pytest.raises(UserError, match="--frames 2 or more"):
-        score_films(pipeline, [Film(ScenesSettings(size=(16, 16)), 0, 1)], RULE, FilmSettings())
+        score_films(
+            pipeline, [SceneFilm(ScenesSettings(size=(16, 16)), 0, 1)], RULE, FilmSettings()
+        )

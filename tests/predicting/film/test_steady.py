@@ -7,7 +7,7 @@ import torch
 
 from stepsight.metrics.photometric import warped
 from stepsight.predicting.film.config import FilmSettings
-from stepsight.predicting.film.steady import LEAK, Shown, affine, steadied
+from stepsight.predicting.film.steady import LEAK, ShownFrame, affine, steadied
 from stepsight.seeding import generator
 
 ALIGNED = FilmSettings(smoothing=0.0)
@@ -27,17 +27,17 @@ def scene():
 
 
 def test_equal_answers_to_equal_pictures_stay_equal_to_the_bit(scene):
-    now = Shown(*scene)
+    now = ShownFrame(*scene)
     for settings in (SMOOTH, FilmSettings()):
         assert torch.equal(steadied(now, now, None, settings, aligns=False).x, now.x)
 
 
 def test_noise_is_averaged_away_over_frames(scene):
     picture, truth = scene
-    shown = Shown(picture, truth + 0.1 * noise(1))
+    shown = ShownFrame(picture, truth + 0.1 * noise(1))
     changes, first = [], []
     for frame in range(2, 30):
-        now = Shown(picture, truth + 0.1 * noise(frame))
+        now = ShownFrame(picture, truth + 0.1 * noise(frame))
         steady = steadied(now, shown, None, SMOOTH, aligns=False)
         changes.append((steady.x - shown.x).abs().mean())
         first.append(0.1 * (noise(frame) - noise(frame - 1)).abs().mean())
@@ -51,8 +51,8 @@ def test_answers_go_along_with_the_flow(scene):
     picture, x = scene
     flow = torch.zeros(1, 2, 24, 24)
     flow[:, 0] = 3.0  # what was there lies three pixels to the right
-    now = Shown(warped(picture, flow), torch.zeros_like(x))
-    found = steadied(now, Shown(picture, x), flow, SMOOTH, aligns=False).x
+    now = ShownFrame(warped(picture, flow), torch.zeros_like(x))
+    found = steadied(now, ShownFrame(picture, x), flow, SMOOTH, aligns=False).x
     torch.testing.assert_close(found[..., :-3], 0.8 * x[..., 3:])
     assert not found[..., -3:].any()  # comes from outside of the frame
 
@@ -61,7 +61,9 @@ def test_what_looks_otherwise_is_not_carried(scene):
     picture, x = scene
     other = picture.clone()
     other[..., :8] = -picture[..., :8].sign()
-    found = steadied(Shown(other, torch.zeros_like(x)), Shown(picture, x), None, SMOOTH, False).x
+    found = steadied(
+        ShownFrame(other, torch.zeros_like(x)), ShownFrame(picture, x), None, SMOOTH, False
+    ).x
     torch.testing.assert_close(found[..., 8:], 0.8 * x[..., 8:])
     agreed = (other - picture).abs().mean(1, keepdim=True)[..., :8] > 0.6
     assert found[..., :8][agreed].abs().max() < 1e-3
@@ -71,12 +73,16 @@ def test_planted_pumping_is_undone(scene):
     picture, x = scene
     pumped = 1.2 * x + 0.15
     pumped[..., 4:9, 4:9] -= 0.8  # something has come near, and does not count
-    found = steadied(Shown(picture, pumped), Shown(picture, x), None, ALIGNED, aligns=True).x
+    found = steadied(
+        ShownFrame(picture, pumped), ShownFrame(picture, x), None, ALIGNED, aligns=True
+    ).x
     rest = torch.ones_like(x, dtype=torch.bool)
     rest[..., 4:9, 4:9] = False
     left = (found - x)[rest].abs().mean() / (pumped - x)[rest].abs().mean()
     assert left < LEAK + 0.05
-    kept = steadied(Shown(picture, pumped), Shown(picture, x), None, ALIGNED, aligns=False).x
+    kept = steadied(
+        ShownFrame(picture, pumped), ShownFrame(picture, x), None, ALIGNED, aligns=False
+    ).x
     assert torch.equal(kept, pumped)
 
 

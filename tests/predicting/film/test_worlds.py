@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stepsight.data.config import ScenesSettings
-from stepsight.data.scenes.film import Film
+from stepsight.data.scenes.film import SceneFilm
 from stepsight.metrics.photometric import warped
 
 WORLDS = ScenesSettings(size=(32, 48), displacement=2.0)
@@ -17,7 +17,7 @@ WORLDS = ScenesSettings(size=(32, 48), displacement=2.0)
 
 @pytest.fixture(scope="module")
 def films():
-    return [list(Film(WORLDS, number, 8)) for number in range(3)]
+    return [list(SceneFilm(WORLDS, number, 8)) for number in range(3)]
 
 
 def test_the_flow_leads_to_the_same_point_of_the_next_frame(films):
@@ -36,7 +36,7 @@ def test_the_flow_leads_to_the_same_point_of_the_next_frame(films):
 
 
 def test_frames_are_those_of_the_first_alone_and_the_last_has_no_flow(films):
-    longer = list(Film(WORLDS, 1, 9))
+    longer = list(SceneFilm(WORLDS, 1, 9))
     for short, long in zip(films[1][:-1], longer):
         assert short.key == long.key
         for field in fields(short):
@@ -47,7 +47,7 @@ def test_frames_are_those_of_the_first_alone_and_the_last_has_no_flow(films):
 
 
 def test_nothing_moves_in_a_still_film():
-    first, *others = Film(WORLDS, 0, 4, still=True)
+    first, *others = SceneFilm(WORLDS, 0, 4, still=True)
     assert all(torch.equal(one.image, first.image) for one in others)
     assert not first.flow.any()
     border = torch.ones_like(first.occluded)

@@ -30,7 +30,7 @@ TURN_PACE, SHIFT_PACE, SLIDE_PACE = (0.6, 0.8, 1.0), (1.0, 0.9, 0.5), 0.7
 SAME = 0.02  # of the depth: where what is fetched lies so near, it is the point itself
 
 
-class Film:
+class SceneFilm:
     """Film number `index` of `settings`: `len` frames as samples, in their order.
 
     Each has `second`, the next frame, and the flow to it with where it is hidden (`occluded`), but

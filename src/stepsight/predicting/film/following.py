@@ -20,23 +20,24 @@ from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.working import grid_of
 from stepsight.predicting.film.config import FilmSettings
 from stepsight.predicting.film.plan import FilmPlan, plan_film
-from stepsight.predicting.film.steady import Shown, steadied
+from stepsight.predicting.film.steady import ShownFrame, steadied
 from stepsight.tasks.base import Task, resize
 from stepsight.types import Batch, Prediction
 
 STRENGTH = 0.9  # time at which a frame begins that sets out from the answer before it
 USUAL = FilmSettings()
 NOISE = 0  # key of the noise that all frames share
+PIXELS = 1 << 22  # of the frames of a window together, at their own size
 PATIENCE = 8  # windows of frames that may gather before they are answered, equal ones among them
 
 
-class Seen(NamedTuple):
+class FrameInput(NamedTuple):
     """What a task reads: a frame, uint8 "3 h w", and of tasks that read two the next one."""
 
     frame: Tensor
     second: Tensor | None
 
-    def same(self, other: Seen | None) -> bool:
+    def same(self, other: FrameInput | None) -> bool:
         """Whether both are equal, pixel by pixel."""
         if other is None or not torch.equal(self.frame, other.frame):
             return False
@@ -67,16 +68,18 @@ def predict_film(
             yield replace(answer)
 
 
-def _seen(frames: Iterable[Tensor], task: Task) -> Iterator[Seen]:
+def _seen(frames: Iterable[Tensor], task: Task) -> Iterator[FrameInput]:
     if "second" in task.required_inputs:
-        return (Seen(*pair) for pair in pairwise(frames))
-    return (Seen(frame, None) for frame in frames)
+        return (FrameInput(*pair) for pair in pairwise(frames))
+    return (FrameInput(frame, None) for frame in frames)
 
 
-def _windows(film: Iterable[Seen], size: int) -> Iterator[list[tuple[Seen, bool]]]:
-    """At most `size` frames that differ from the one before each, with those that do not."""
-    window, fresh, before = list[tuple[Seen, bool]](), 0, None
+def _windows(film: Iterable[FrameInput], size: int) -> Iterator[list[tuple[FrameInput, bool]]]:
+    """At most `size` frames that differ from the one before each, fewer of large ones, with those
+    that do not differ."""
+    window, fresh, before = list[tuple[FrameInput, bool]](), 0, None
     for seen in film:
+        size = max(1, min(size, PIXELS // seen.frame[0].numel()))
         again = seen.same(before)
         if len(window) >= PATIENCE * size or (fresh == size and not again):
             yield window
@@ -93,11 +96,11 @@ class _Follower:
     def __init__(self, plan: FilmPlan) -> None:
         self.plan = plan
         self._frame: Tensor | None = None  # the last one, and what was shown of it
-        self._shown: Shown | None = None
+        self._shown: ShownFrame | None = None
         self._limits: tuple[float, float] | None = None  # of the colours
 
     @torch.inference_mode()
-    def answers(self, film: Sequence[Seen]) -> list[Prediction]:
+    def answers(self, film: Sequence[FrameInput]) -> list[Prediction]:
         """One for each."""
         if not film:
             return []
@@ -107,7 +110,7 @@ class _Follower:
         pictures = resize(batch.image, (int(merged.x.shape[-2]), int(merged.x.shape[-1])))
         shown = []
         for row, flow in enumerate(flows):
-            now = Shown(pictures[row : row + 1], merged.x[row : row + 1])
+            now = ShownFrame(pictures[row : row + 1], merged.x[row : row + 1])
             if self._shown and plan.carries:
                 now = steadied(now, self._shown, flow, plan.settings, plan.aligns)
             self._shown = now
@@ -128,13 +131,13 @@ class _Follower:
                 how |= {"start": self._shown.moved(flow).x, "strength": STRENGTH}
         return plan.pipeline.sample(batch, plan.task.name, seed=plan.seed, alike=NOISE, **how)
 
-    def _flows(self, film: Sequence[Seen]) -> list[Tensor | None]:
+    def _flows(self, film: Sequence[FrameInput]) -> list[Tensor | None]:
         """For each frame the flow to the one before it, "1 2 h w" on the grid of the answers; None
         for the first of all, and where no one tells it."""
         plan = self.plan
         known = [] if self._frame is None else [self._frame]
         frames = known + [seen.frame for seen in film]
-        pairs = [Seen(now, before) for before, now in pairwise(frames)]
+        pairs = [FrameInput(now, before) for before, now in pairwise(frames)]
         if plan.motion is None or not pairs:
             return [None] * len(film)
         how: dict[str, Any] = {"nfe": plan.motion_calls, "members": 1, "seed": plan.seed}
@@ -154,7 +157,7 @@ class _Follower:
             answers.picture = task.picture(values, batch)
         return [picked(answers, [row]) for row in range(len(batch))]
 
-    def _batch(self, film: Sequence[Seen]) -> Batch:
+    def _batch(self, film: Sequence[FrameInput]) -> Batch:
         """Frames in [-1, 1]."""
         device = self.plan.pipeline.device
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.scenes.film import Film
+from stepsight.data.scenes.film import SceneFilm
 from stepsight.errors import UserError
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.depth import depth_rows
@@ -52,7 +52,7 @@ class FilmScores:
 
 def score_films(
     pipeline: DensePipeline,
-    films: Sequence[Film],
+    films: Sequence[SceneFilm],
     protocol: Protocol,
     settings: FilmSettings,
     **how: Any,

@@ -34,23 +34,23 @@ LEAST = 1e-6  # of deviations and residuals; a constant answer keeps its scale
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFrame:
     """A frame at working size, "1 3 h w" in [-1, 1], and what was answered, "1 c h w" in the target
     space."""
 
     picture: Tensor
     x: Tensor
 
-    def moved(self, flow: Tensor | None) -> Shown:
+    def moved(self, flow: Tensor | None) -> ShownFrame:
         """As it is fetched along `flow "1 2 h w"`, pixels, by the frame after it."""
         if flow is None:
             return self
-        return Shown(warped(self.picture, flow), warped(self.x, flow))
+        return ShownFrame(warped(self.picture, flow), warped(self.x, flow))
 
 
 def steadied(
-    now: Shown, before: Shown, flow: Tensor | None, settings: FilmSettings, aligns: bool
-) -> Shown:
+    now: ShownFrame, before: ShownFrame, flow: Tensor | None, settings: FilmSettings, aligns: bool
+) -> ShownFrame:
     """`now` as the module docstring has it; flow: from its frame to the one of `before`."""
     moved = before.moved(flow)
     agreed = agreement(now.picture, moved.picture)
