@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.depths import floats, sensed
-from zoo.files import exr, npy, pfm, pgm, pieh, place, tiff
+from zoo.files import exr, npy, pfm, pgm, pieh, place, png, tiff
 from zoo.world import Expected, tree, worlds
 
 
@@ -123,3 +123,20 @@ def mat_of_picture_and_depth(root):
 @tree
 def pgm_millimetres(root):
     return sensed(root, pgm, ".pgm", options={"depth_unit": "mm"})
+
+
+@tree
+def hdf5_of_a_picture_in_floats(root):
+    made = worlds()
+    for number, one in enumerate(made):
+        with __import__("h5py").File(place(root / f"{number}.h5"), "w") as file:
+            file["rgb"], file["depth"] = np.float32(one.picture / 255), one.depth
+    return Expected({"depth": [w.depth for w in made]}, [w.picture for w in made])
+
+
+@tree
+def depth_and_its_drawings(root):
+    found = floats(root, npy, ".npy")
+    for number, one in enumerate(worlds()):
+        png(root / f"depth_vis/{number}.png", one.picture)
+    return found

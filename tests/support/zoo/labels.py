@@ -162,3 +162,40 @@ def coco_instances(root):
     record["categories"] = [{"id": 7, "name": "box"}]
     place(root / "annotations/instances_val2017.json").write_text(json.dumps(record))
     return Expected({"labels": [boxed(one) for one in corners]})
+
+
+@tree
+def labels_beside_pictures_without_words(root):
+    made = worlds()
+    for number, one in enumerate(made):
+        Image.fromarray(one.picture).save(place(root / f"{number}.jpg"), quality=98, subsampling=0)
+        png(root / f"{number}.png", one.labels)
+    return Expected({"labels": [one.labels for one in made]}, [one.picture for one in made])
+
+
+@tree
+def labels_and_their_drawings(root):
+    found = labels(root, png, same)
+    for number, one in enumerate(worlds()):
+        png(root / f"labels_color/{number}.png", COLOURS[one.labels])
+    return found
+
+
+@tree
+def labels_in_three_greys(root):
+    labels(root, lambda p, v: png(p, np.array([0, 128, 255], np.uint8)[v]), same)
+    return Expected(refused=r"all but 255 multiples of 128")
+
+
+@tree
+def all_of_cityscapes(root):
+    made, ids = worlds(), np.array([0, 7, 26], np.uint8)
+    for number, one in enumerate(made):
+        png(root / f"leftImg8bit/train/ulm/ulm_{number}_leftImg8bit.png", one.picture)
+        to = root / f"gtFine/train/ulm/ulm_{number}_gtFine"
+        png(to.with_name(f"{to.name}_labelIds.png"), ids[one.labels])
+        png(to.with_name(f"{to.name}_instanceIds.png"), ids[one.labels].astype(np.uint16))
+        png(to.with_name(f"{to.name}_color.png"), COLOURS[one.labels])
+        to.with_name(f"{to.name}_polygons.json").write_text("{}")
+    truth = [np.array([255, 0, 13])[one.labels] for one in made]
+    return Expected({"labels": truth}, splits=("train",))

@@ -109,3 +109,13 @@ def normals_in_colours(root):
 def normals_of_another_length(root):
     normals(root, lambda path, values: npy(path, values * 0.3), ".npy")
     return Expected(refused=r"normals have length 0\.3")
+
+
+@tree
+def flow_as_in_virtual_kitti(root):
+    def write(path, flow):
+        shares = (flow / [31, 23] + 1) / 2 * 65535
+        png(path, np.dstack([shares, np.full((24, 32), 65535)]).round().astype(np.uint16))
+
+    flows(root, write, ".png")
+    return Expected(refused=r"as Virtual KITTI's does")

@@ -11,11 +11,10 @@ import numpy as np
 
 from stepsight.data.decoding.labels import label_codes
 from stepsight.data.decoding.masks import read_mask
-from stepsight.data.looking.contents import LOSSY, FileForm
+from stepsight.data.looking.contents import LOSSY, MANY, FileForm
 from stepsight.data.looking.found import Answers
 from stepsight.errors import UserError
 
-MANY = 64  # distinct values of a file that is no mask and no map of a few classes
 NONE = 255  # of labels
 ADE20K = 150
 BEYOND = 0.05  # share of a visible mask that may lie outside the whole one
@@ -136,6 +135,11 @@ def read_label_maps(
 def _numbered(values: list[float], listed: str) -> Meaning:
     numbers = [int(value) for value in values if value != NONE]
     steps = np.gcd.reduce(numbers) if len(numbers) > 1 else 1
+    if steps > 1 and NONE in values:
+        return Meaning(
+            problem=f"labels hold {listed}, all but 255 multiples of {steps}: drawn for the eye? "
+            'Say --classes legend.json, a file of [{"name": ..., "id": ...}, ...]'
+        )
     if steps > 1 and len(numbers) <= MANY:
         legend = [{"name": f"{number}", "id": number} for number in numbers]
         text = f"{listed}, all multiples of {steps}: each value is taken as a class."
@@ -161,6 +165,11 @@ def read_flows(suffix: str, files: Sequence[np.ndarray], answers: Answers) -> Me
     if answers.flow_unit:
         text = f"flow is in {answers.flow_unit}, as you say."
         return Meaning({"flow_unit": answers.flow_unit}, {"unit": answers.flow_unit}, [text])
+    if suffix == ".png" and any(values[..., 2].max() > 1 for values in files):
+        return Meaning(
+            problem="the third channel of its PNG files holds more than KITTI's 0 and 1, as "
+            "Virtual KITTI's does, which the reader vkitti2 reads"
+        )
     if suffix in (".png", ".flo", ".flo5"):
         return Meaning({}, {"unit": "pixels"}, [f"{suffix} files hold flow in pixels."])
     flat = np.concatenate([values[..., :2].ravel() for values in files])

@@ -22,6 +22,7 @@ MODES: dict[str, Look] = {"1": "bits", "L": "grey", "P": "palette", "RGBA": "alp
 SEVERAL = (".npz", ".h5", ".hdf5", ".mat")  # files of named arrays
 CHANNELS = (1, 2, 3, 4)
 KNOWN = {*PICTURES, *ARRAYS, *DEPTH, *FLOW}  # suffixes
+MANY = 64  # values of a file that is no map of classes
 SMALLEST = 8  # pixels a side of an array that may be a picture
 PIXEL_BYTES = 8  # of a pixel, while it is looked at
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -34,6 +35,7 @@ class FileForm(NamedTuple):
     channels: int
     type: str  # NumPy's name of the stored type
     size: tuple[int, int]  # height, width
+    few: bool = False  # 8 bits of which few values occur, as in maps of classes and masks
 
 
 def parts_of(file: Path) -> list[str]:
@@ -90,7 +92,8 @@ def form_of(path: Path, role: str) -> FileForm:
     """The form of a file. Raises `UserError` or `DataFormatError` where it cannot be opened."""
     values, look = _read(path, role)
     height, width, channels = values.shape
-    return FileForm(look, channels, values.dtype.name, (height, width))
+    few = look == "grey" and channels == 1 and len(np.unique(values)) <= MANY
+    return FileForm(look, channels, values.dtype.name, (height, width), few)
 
 
 def stored(path: Path, role: str) -> np.ndarray:

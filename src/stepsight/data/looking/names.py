@@ -115,6 +115,8 @@ def _ordered(stem: str, folders: list[str]) -> tuple[str, ...]:
     own = _roles(stem)
     if own == ["mask"] and any(role in MAPS for folder in folders for role in _roles(folder)):
         return ("aside",)  # of where a map counts, or does not: nobody can tell
+    if "aside" in own:
+        return ("aside",)
     clear = any(ROLE.get(word) == "image" and word not in FAINT for word in words(stem))
     roles = [role for role in own if role in TRUTHS] + ["image"] * clear
     roles += [role for folder in reversed(folders) for role in _roles(folder)] + own

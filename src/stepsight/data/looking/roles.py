@@ -11,6 +11,10 @@ from stepsight.data.looking.names import MAPS
 from stepsight.data.looking.tree import FileKind
 
 PICTURE = ("colour", "alpha", "grey", "palette", "rgb16")
+DRAWN = {  # forms in which a truth is drawn for the eye, where it is stored in another one, too
+    "depth": ("colour", "alpha", "grey", "palette"),
+    "labels": ("colour", "alpha"),
+}
 ByRole = Mapping[str, list[FileKind]]
 
 
@@ -21,18 +25,29 @@ def assign(kinds: list[FileKind]) -> ByRole:
             kind.role = _role(kind, kind.form)
         else:
             kind.role = next(iter(kind.names[0].roles), "")
+    if any(kind.role == "image" and not _is_few(kind) for kind in kinds):
+        for kind in kinds:
+            if kind.role == "image" and _is_few(kind) and not kind.names[0].roles:
+                kind.role = "labels"  # beside pictures of the same names
     named = {kind.role for kind in kinds if kind.role in kind.names[0].roles}
     by_role: defaultdict[str, list[FileKind]] = defaultdict(list)
     for kind in kinds:
         surmised = kind.role not in kind.names[0].roles
         if kind.role not in ("", "aside") and not (surmised and kind.role in named):
             by_role[kind.role].append(kind)
+    for role, drawn in DRAWN.items():
+        exact = [k for k in by_role[role] if k.form is None or k.form.look not in drawn]
+        by_role[role] = exact or by_role[role]
     if "mask" in by_role:
         masks = by_role.pop("mask")
         by_role[_of_masks({*by_role})] += masks
     for role in [role for role, held in by_role.items() if not held]:
         del by_role[role]
     return by_role
+
+
+def _is_few(kind: FileKind) -> bool:
+    return kind.form is not None and kind.form.few
 
 
 def _of_masks(others: set[str]) -> str:
@@ -54,9 +69,10 @@ def _role(kind: FileKind, form: FileForm) -> str:
 def _can_be(role: str, form: FileForm) -> bool:
     array, floats = form.look == "array", form.type.startswith("float")
     if role in ("image", "second"):
-        return form.look in PICTURE or array and form.channels == 3 and form.type == "uint8"
+        grey = array and form.channels == 1 and form.type == "uint8"
+        return form.look in PICTURE or grey or array and form.channels == 3
     if role == "depth":
-        return form.look != "rgb16" and (not array or form.channels in (1, 3))
+        return not array or form.channels in (1, 3)
     if role == "flow":
         return form.look == "rgb16" or array and form.channels in (2, 3)
     if role == "normals":
