@@ -12,6 +12,7 @@ from dispatch import DEVICE, accelerated, counting, host_of
 
 from stepsight.coding import build_network
 from stepsight.config import from_dict
+from stepsight.evaluation.predictors import Model
 from stepsight.models.codec import Pixels
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.seeding import generator
@@ -80,3 +81,22 @@ def test_views_and_starts():
     check(pipeline.sampling(views="mirror+shift", temperature=0.0), "depth", members=1)
     pipeline = pipeline_of({"depth": {}})  # the other is on its device
     check(pipeline.sampling(starts="antithetic"), "depth")
+
+
+def test_what_lies_on_the_host_is_answered_there():
+    """So that metrics, which are float64, are computed where that is known."""
+    pipeline = pipeline_of({"depth": {}})
+    expected = pipeline.sample(batch_of(), "depth", nfe=2, members=2)
+    with accelerated(), torch.no_grad():
+        pipeline.net.to(DEVICE)
+        found = DensePipeline.sample.__wrapped__(pipeline, batch_of(), "depth", nfe=2, members=2)
+        assert found.device.type == "cpu" and pipeline.device == DEVICE
+    torch.testing.assert_close(found, expected, atol=5e-5, rtol=1e-3)
+
+
+def test_scores_of_apples_gpus_are_made_on_the_host(monkeypatch):
+    pipeline = pipeline_of({"depth": {}})
+    model = Model(pipeline, "depth", [1], [1], "ddim", 0, 8)
+    for name, where in (("mps", "cpu"), ("cuda", "cuda"), ("cpu", "cpu")):
+        monkeypatch.setattr(DensePipeline, "device", torch.device(name))
+        assert model.device.type == where
