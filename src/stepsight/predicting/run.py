@@ -79,7 +79,8 @@ def predict_all(pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console:
     formats = chosen(wanted.save, task)
     _check(task, wanted, formats)
     asked = asked_of(pipeline, wanted)
-    saved = formats or USUAL[any(item.film for item in wanted.items)]
+    kinds = sorted({item.film for item in wanted.items})
+    saved = formats or [name for film in kinds for name in USUAL[film]]
     facts = {**asked, **described(task, saved)}
 
     def begin(others: int) -> None:
@@ -151,11 +152,12 @@ class _Loop:
         before = len(items) - len(todo)
         with self.console.counted("predict", len(items), FEW) as advance:
             advance(before)
+            met = 0
             for group in self._groups(todo):
                 self._film(group[0].item) if group[0].item.film else self._answer(group)
-                advance(len(group))
-                left = len(items) - before - self.answered - len(self.skipped)
-                if left and (name := signals.requested()):
+                advance(self.answered + len(self.skipped) - met)
+                met = self.answered + len(self.skipped)
+                if met < len(todo) and (name := signals.requested()):
                     raise signals.Preempted(
                         f"{name}: {before + self.answered} of {len(items)} pictures are predicted, "
                         f"in {self.wanted.out}."

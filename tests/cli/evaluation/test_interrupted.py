@@ -43,7 +43,7 @@ def again(said: str) -> list[str]:
     """The arguments of the command that a message names."""
     (command,) = re.findall("Go on with `(.*)`", said)
     words = shlex.split(command)
-    return words[next(i for i, word in enumerate(words) if word.startswith("-") or i == 3) :]
+    return words[3 if words[0] == "uv" else 2 :]  # uv run evaluate.py, stepsight predict
 
 
 def untimed(path: Path) -> str:
