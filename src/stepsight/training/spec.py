@@ -118,15 +118,16 @@ def match(
     its tasks.
     """
     weights: dict[str, dict[str, float]] = {}
+    if lost := [name for name, task in tasks.items() if not _sources_of(task, sources)]:
+        notes = "".join(f"; {note}" for one in sources.values() for note in notes_of(one))
+        flags = " ".join(f"--tasks.{name} none" for name in lost)
+        raise UserError(
+            f"task {lost[0]} needs {tasks[lost[0]].target_field}; no source of this run has it for "
+            f"{of} ({', '.join(sources)}{notes}). Add a source under data, or drop the task: "
+            f"{flags}."
+        )
     for name, task in tasks.items():
-        fitting = [key for key, source in sources.items() if task.target_field in source.quantities]
-        if not fitting:
-            notes = "".join(f"; {note}" for one in sources.values() for note in notes_of(one))
-            raise UserError(
-                f"task {name} needs {task.target_field}; no source of this run has it for {of} "
-                f"({', '.join(sources)}{notes}). Add a source under data, or drop the task: "
-                f"--tasks.{name} none."
-            )
+        fitting = _sources_of(task, sources)
         share = sum(config.data[key].weight for key in fitting)
         if not task.weight * share:
             raise UserError(
@@ -138,6 +139,10 @@ def match(
     streams = [_stream(sources[key], key, by_task, config) for key, by_task in weights.items()]
     least = sum(stream.weight for stream in streams) / BLOCK
     return [part for one in streams for part in _by_truths(one, tasks, sources[one.source], least)]
+
+
+def _sources_of(task: Task, sources: Mapping[str, Source]) -> list[str]:
+    return [key for key, source in sources.items() if task.target_field in source.quantities]
 
 
 def refuse_idle(
