@@ -25,7 +25,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stepsight.data.decoding.arrays import read_tiff
+from stepsight.data.decoding.arrays import TIFF_MAGICS, read_tiff
 from stepsight.data.decoding.disk import extra, read_bytes, reading
 from stepsight.data.decoding.memory import check_memory
 from stepsight.data.decoding.pixels import (
@@ -69,7 +69,13 @@ DEPTH_BYTES = 8  # of a pixel, while it is made metres
 CODED_BYTES = {"WEBP": 16, "AVIF": 7, "HEIF": 6}  # of a pixel in the memory of their decoders
 START_OF_SCAN = b"\xff\xda"  # of a JPEG; cannot be within compressed data
 BITS_PER_SAMPLE, TILE_WIDTH, TILE_HEIGHT = 258, 322, 323  # tags of TIFF 6.0
-TIFF_STARTS = (b"II*\0", b"MM\0*")
+STRANGERS = {  # what often lies where a picture should, by how it starts
+    b"version http": "a pointer of Git LFS, so fetch it with git lfs pull",
+    b"<": "a page of the web, so it was not downloaded whole",
+    b"v/1\x01": "an EXR, whose light has no largest value, so save it as a picture",
+} | dict.fromkeys(
+    TIFF_MAGICS, "a TIFF of other than 8 or 16 whole bits a channel, or a camera's raw picture"
+)
 TURNED = ("TIFF", "HEIF")  # formats of which Pillow gives the upright size already
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -246,7 +252,7 @@ def _deep_colours(data: bytes, png: PngHeader | None, path: Path) -> np.ndarray 
     if png:
         deep = png.bits == 16 and png.colour in COLOURED
         return decode_deep(data, png, path)[:3].numpy() if deep else None
-    if data[:4] not in TIFF_STARTS:
+    if data[:4] not in TIFF_MAGICS:
         return None
     with _opened(path) as image:
         deep = _tiff_bits(image) == 16 and len(image.getbands()) > 2
@@ -308,7 +314,8 @@ def _named_errors(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         known, start = ", ".join(FORMATS), read_bytes(path)[:12]
         reason = f"not a readable {known} file, it starts with {start!r}"
-        raise DataFormatError(f"{path}: {reason}.") from error
+        why = next((f": {text}" for sign, text in STRANGERS.items() if start.startswith(sign)), "")
+        raise DataFormatError(f"{path}: {reason}{why}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataFormatError(f"{path}: too many pixels ({error}).") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:

@@ -67,7 +67,9 @@ def test_sixteen_bit_grey_is_rounded_from_the_whole_range(tmp_path, wide, kind):
     assert [plane.tolist() for plane in read_image(path)] == [rounded.tolist()] * 3
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "lzw"}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "lzw"}, {"planarconfig": "separate"}, {"bigtiff": True}]
+)
 def test_tiff_of_eight_and_sixteen_bits(tmp_path, rgb, options):
     deep, path = rgb.astype(np.uint16) * 257, tmp_path / "a.tif"
     for values in (rgb, deep):

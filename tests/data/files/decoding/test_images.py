@@ -124,12 +124,20 @@ def test_truncated_others(tmp_path, format):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"<!DOCTYPE html><html>", b"version https://git-lfs", b"\0" * 99]
+    ("data", "why"),
+    [
+        (b"", ""),
+        (b"<!DOCTYPE html><html>", "a page of the web"),
+        (b"version https://git-lfs", "git lfs pull"),
+        (b"\0" * 99, ""),
+        (b"v/1\x01" + bytes(9), "an EXR, whose light has no largest value"),
+        (b"II*\0" + bytes(99), "a TIFF of other than 8 or 16 whole bits"),
+    ],
 )
-def test_not_a_picture(tmp_path, data):
+def test_not_a_picture(tmp_path, data, why):
     path = tmp_path / "page.png"
     path.write_bytes(data)
-    with pytest.raises(DataFormatError, match="page.png: not a readable .*starts with"):
+    with pytest.raises(DataFormatError, match=f"page.png: not a readable .*starts with.*{why}"):
         read_image(path)
 
 

@@ -181,6 +181,8 @@ def test_labelme_draws_in_order_over_a_background(tmp_path):
     expected[5], expected[1:4, 1] = 255, 1
     assert decoded(path) == (expected.tolist(), ("_background_", "ant", "cup"))
     assert read_mask(f"{path}#0")[0].tolist() == DRAWN.tolist()
+    labelme(path, shape("cup", SQUARE))
+    assert read_mask(path)[0].tolist() == DRAWN.tolist()
 
 
 def test_a_circle_and_a_legend_without_background(tmp_path):

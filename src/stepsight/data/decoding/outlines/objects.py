@@ -76,12 +76,14 @@ def _kept(path: Path, *_: int) -> Annotations:
 
 
 def read_object(path: Path) -> Tensor:
-    """The mask bool "1 h w" of an object, `FILE#ID`. Raises `DataFormatError` if there is none."""
+    """The mask bool "1 h w" of an object: `FILE#ID`, or `FILE` that holds one alone. Raises
+    `DataFormatError` if there is none."""
     file, part = part_of(path)
     scenes = read_annotations(file).scenes
-    found = [(scene, one) for scene in scenes for one in scene.objects if one.id == part]
-    if not found:
-        ids = [one.id for scene in scenes for one in scene.objects]
+    every = [(scene, one) for scene in scenes for one in scene.objects]
+    found = [pair for pair in every if pair[1].id == part] if part else every
+    if not found or not part and len(found) > 1:
+        ids = [one.id for _, one in every]
         some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
         raise DataFormatError(
             f"{file}: no object '{part}'; write {file.name}#ID, ID one of {some}."
