@@ -286,3 +286,8 @@ def as_in_tartanair(root):
     found.truth["flow"] = [made[0].flow, made[1].flow, None]
     found.says, found.clean = (r"2 of 3 pictures have flow",), False
     return found
+
+
+@tree
+def names_with_blanks_and_signs(root):
+    return laid_out(root, lambda n: f"Bilder/größe {n} #x.png", lambda n: f"depth/größe {n} #x.npy")

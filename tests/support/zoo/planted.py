@@ -190,3 +190,41 @@ def masks_swapped(root):
         png(root / f"modal/{number}.png", one.amodal)
         png(root / f"amodal/{number}.png", one.modal)
     return wrong([w.amodal for w in made], r"visible masks reach beyond", quantity="amodal")
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    return (values - values.min()) / np.ptp(values)
+
+
+@tree
+def relative_depth_in_16_bits(root):
+    depth_of(root, lambda d: (65535 * stretched(d)).round().astype(np.uint16), png, ".png")
+    return Expected(refused=r"stretched to its own range.*--depth-unit disparity")
+
+
+@tree
+def relative_disparity_in_floats(root):
+    depth_of(root, lambda d: stretched(1 / d).astype(np.float32))
+    return Expected(refused=r"stretched to its own range")
+
+
+@tree
+def depth_along_a_z_that_comes_out(root):
+    depth_of(root, lambda d: -d)
+    return Expected(refused=r"z that comes out of the picture")
+
+
+@tree
+def normals_along_a_z_that_comes_out(root):
+    made = worlds(4, *LARGE)
+    for number, one in enumerate(made):
+        png(root / f"images/{number}.png", one.picture)
+        npy(root / f"normals/{number}.npy", one.normals * np.float32([1, -1, -1]))
+    truth = [one.normals * np.float32([1, -1, -1]) for one in made]
+    return wrong(truth, r"normals point away from the camera", quantity="normals")
+
+
+@tree
+def flow_upside_down(root):
+    flows = moving(root, lambda flow: flow * np.float32([1, -1]))
+    return wrong(flows, r"flow explains the second picture much better", quantity="flow")

@@ -15,11 +15,12 @@ from stepsight.data.decoding.hdf5 import is_matlab_hdf5, open_hdf5
 from stepsight.data.decoding.images import PICTURES, decode, read_colours
 from stepsight.data.decoding.mat5 import read_mat5
 from stepsight.data.decoding.truth import ARRAYS, DEPTH, FLOW, read_array
+from stepsight.data.looking.names import HOLDERS
 from stepsight.errors import DataFormatError, UserError
 
 Look = Literal["colour", "alpha", "grey", "palette", "bits", "grey16", "rgb16", "array"]
 MODES: dict[str, Look] = {"1": "bits", "L": "grey", "P": "palette", "RGBA": "alpha", "LA": "alpha"}
-SEVERAL = (".npz", ".h5", ".hdf5", ".mat")  # files of named arrays
+SEVERAL = tuple(suffix for suffix in HOLDERS if suffix != ".json")  # files of named arrays
 CHANNELS = (1, 2, 3, 4)
 KNOWN = {*PICTURES, *ARRAYS, *DEPTH, *FLOW}  # suffixes
 MANY = 64  # values of a file that is no map of classes

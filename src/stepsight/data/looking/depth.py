@@ -125,9 +125,11 @@ def read_unit(found: Summary, words: Iterable[str], said: Iterable[Fact]) -> Dep
     reading = DepthReading(invalid=tuple(found.codes))
     if not found.values.size:
         reading.problem = "no file that was looked at holds a value above 0"
+        if found.negative:
+            reading.problem += ": z that comes out of the picture? Store its negative"
         return reading
     reading.evidence += list(_stored(found))
-    reading.problem = _mixed(found.planes)
+    reading.problem = _mixed(found.planes) or _stretched(found)
     if reading.problem:
         return reading
     facts = [fact for fact in said if fact.decides or found.whole]
@@ -168,6 +170,19 @@ def _mixed(planes: Sequence[np.ndarray]) -> str:
             f"{max(middles):.4g} in another: these are several units"
         )
     return ""
+
+
+def _stretched(found: Summary) -> str:
+    """What keeps files from having any unit: each fills the range of its container."""
+    known = [finite for plane in found.planes if (finite := plane[np.isfinite(plane)]).size]
+    tops, lows = ({float(end(values)) for values in known} for end in (np.max, np.min))
+    code = bool(tops & found.codes.keys()) and max(tops) > GAP * found.values.max()
+    if len(known) < 2 or lows != {0.0} or tops not in ({1.0}, {65535.0}) or code:
+        return ""
+    return (
+        f"each file goes from 0 to exactly {max(tops):g}: stretched to its own range, so that no "
+        "distance is left. If near is large, say --depth-unit disparity; if far is, store metres"
+    )
 
 
 def _stored(found: Summary) -> Iterator[str]:

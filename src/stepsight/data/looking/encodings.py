@@ -22,7 +22,7 @@ from stepsight.data.looking.contents import FileForm, stored
 from stepsight.data.looking.depth import read_unit, summary
 from stepsight.data.looking.documents import Documents
 from stepsight.data.looking.found import Answers, FoundTree, Truth
-from stepsight.data.looking.names import words
+from stepsight.data.looking.names import split_part, words
 from stepsight.data.looking.samples import Line
 from stepsight.data.looking.tree import FileKind
 from stepsight.errors import UserError
@@ -65,7 +65,7 @@ def encode(
         if meaning.problem:
             found.problems.append(f"{quantity}: {meaning.problem}.")
         if meaning.encoding:
-            suffixes = dict.fromkeys(Path(_file(path)).suffix.lower() for path in paths)
+            suffixes = dict.fromkeys(Path(split_part(path)[0]).suffix.lower() for path in paths)
             found.options |= meaning.options
             found.legend = found.legend or meaning.legend
             found.truth[quantity] = Truth(
@@ -79,10 +79,6 @@ def encode(
             )
 
 
-def _file(path: str) -> str:
-    return path.partition("#")[0]
-
-
 def _meaning(
     quantity: str,
     paths: Sequence[str],
@@ -91,7 +87,7 @@ def _meaning(
     documents: Documents,
     answers: Answers,
 ) -> Meaning:
-    suffix = Path(_file(paths[0])).suffix.lower()
+    suffix = Path(split_part(paths[0])[0]).suffix.lower()
     if suffix == ".json":
         return read_outlines([root / path for path in dict.fromkeys(paths)], answers)
     files, errors = _values(root, paths, quantity)

@@ -33,6 +33,7 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 SPLITS |= {"valid": "val", "test": "test", "testing": "test"}
 SECONDS = re.compile(r"\d{9,10}\.\d{1,9}")
 TICKS = {13: 1e3, 16: 1e6, 19: 1e9}  # digits of a time since 1970: ticks a second
+HOLDERS = (".npz", ".h5", ".hdf5", ".mat", ".json")  # files of several arrays, of outlines
 BACKWARDS = {"bw", "backward", "backwards", "past"}  # flow to the frame before
 IGNORED = {  # suffixes of files that are no pictures and no truth
     f".{suffix}"
@@ -60,11 +61,11 @@ def words(text: str) -> tuple[str, ...]:
 
 def name_of(path: str) -> Name:
     """What a path below the root says; `file.h5#name/3` as the path `file/name/3` would."""
-    file, mark, part = path.partition("#")
+    file, part = split_part(path)
     pure = PurePosixPath(file)
-    parts = [*pure.parent.parts, pure.stem, *part.split("/")] if mark else pure.parts
+    parts = [*pure.parent.parts, pure.stem, *part.split("/")] if part else pure.parts
     *folders, last = parts
-    stem = last if mark else pure.stem
+    stem = last if part else pure.stem
     split = next((found for f in folders if (found := _split(f))), "")
     places = [f for f in folders if f.lower() not in SPLITS]
     pattern = [f if _roles(f) else "*" for f in places]
@@ -72,6 +73,14 @@ def name_of(path: str) -> Name:
     kind = "/".join([*pattern, f"{said}{pure.suffix.lower()}"])
     key = tuple(word for part in (*places, stem) for word in words(part) if _kept(word))
     return Name(path, _ordered(stem, places), (split, *key) if split else key, split, kind)
+
+
+def split_part(path: str) -> tuple[str, str]:
+    """The file of a path, and the part of it that follows `#`; other files may have a # in their
+    own names."""
+    file, mark, part = path.rpartition("#")
+    holds = mark and PurePosixPath(file).suffix.lower() in HOLDERS
+    return (file, part) if holds else (path, "")
 
 
 def _split(folder: str) -> str:

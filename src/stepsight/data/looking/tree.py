@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stepsight.data.decoding.disk import reading
 from stepsight.data.looking.contents import SEVERAL, FileForm, form_of, parts_of
-from stepsight.data.looking.names import IGNORED, Name, name_of
+from stepsight.data.looking.names import IGNORED, Name, name_of, split_part
 from stepsight.errors import UserError
 
 MOST = 200_000  # files that are looked at
@@ -27,7 +27,7 @@ class FileKind:
 
     @property
     def suffix(self) -> str:
-        return Path(self.names[0].path.partition("#")[0]).suffix.lower()
+        return Path(split_part(self.names[0].path)[0]).suffix.lower()
 
 
 def files_of(root: Path) -> list[str]:
