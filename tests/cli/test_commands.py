@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stepsight.cli import evaluate, main, train
 from stepsight.data.decoding.images import read_image
@@ -58,7 +59,10 @@ def test_predict_takes_a_second_frame_and_a_mask(run, picture):
     image = str(picture())
     flags = ["--checkpoint", str(run), "--out", "o", "--nfe", "1", "--members", "1"]
     assert main.main(["predict", image, "--task", "flow", "--second", image, *flags]) == 0
-    assert main.main(["predict", image, "--task", "amodal", "--mask", image, *flags]) == 0
+    mask = np.zeros((19, 30), np.uint8)
+    mask[5:15, 4:20] = 255
+    Image.fromarray(mask).save("mask.png")
+    assert main.main(["predict", image, "--task", "amodal", "--mask", "mask.png", *flags]) == 0
     assert np.load(run.parent / "o" / "a-flow.npy").shape == (2, 19, 30)
     mask = np.load(run.parent / "o" / "a-amodal.npy")
     assert mask.shape == (1, 19, 30) and 0 <= mask.min() and mask.max() <= 1
