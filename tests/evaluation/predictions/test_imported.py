@@ -11,7 +11,7 @@ import torch
 
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.evaluator import score
-from stepsight.evaluation.predictions.dump import Saving, read_manifest
+from stepsight.evaluation.predictions.dump import Saving, read_manifest, write_facts
 from stepsight.evaluation.predictions.files import find_files
 from stepsight.evaluation.predictions.imported import Imported
 from stepsight.evaluation.predictors import Model
@@ -196,6 +196,17 @@ def test_the_manifest_of_another_program_is_left_aside(lab, tmp_path, text):
     (folder / "manifest.json").write_text(text)
     predictor = imported(folder, lab.Source(count=1), "depth")
     assert predictor.provenance.checkpoint == "out" and predictor.remark(rules("depth")[0]) is None
+
+
+def test_relative_depth_is_not_passed_off_as_metres(lab, tmp_path):
+    folder = truth_files(tmp_path / "out", lab.Source(count=1))
+    facts = {"task": "depth", "crop": "none", "working": None, "checkpoint": "digest"}
+    unit = "depth up to scale and shift of log depth"
+    write_facts(folder, "depth", facts | {"unit": unit, "formats": {}})
+    predictor = imported(folder, lab.Source(count=1), "depth")
+    metric = protocols.get("depth-metric")
+    assert predictor.remark(metric) == f"{unit}, scored as metres"
+    assert predictor.remark(protocols.get("depth-affine")) is None
 
 
 def test_a_changed_prediction_is_another_subject(lab, tmp_path):

@@ -39,6 +39,7 @@ from stepsight.tasks.base import Task
 from stepsight.tasks.table import score, task_for
 from stepsight.types import Batch, Prediction
 
+RELATIVE = "up to scale"  # of the unit of a manifest, where depth is not metric
 OPTIONS = ("given", "scale", "resize", "codes")
 Resizing = Callable[[Tensor, Size], Tensor]
 
@@ -136,10 +137,13 @@ class Imported(Predictor):
 
     def remark(self, protocol: Protocol) -> str | None:
         """What to say where the manifest says that a protocol asks for another prediction."""
-        made = self._manifest
-        if not made or (made["crop"], made["working"]) == (protocol.crop, protocol.working):
-            return None
-        return f"predicted with crop {made['crop']}, working size {made['working'] or 'as trained'}"
+        made, said = self._manifest, list[str]()
+        if made and (made["crop"], made["working"]) != (protocol.crop, protocol.working):
+            working = made["working"] or "as trained"
+            said.append(f"predicted with crop {made['crop']}, working size {working}")
+        if RELATIVE in made.get("unit", "") and protocol.alignment == "none":
+            said.append(f"{made['unit']}, scored as metres")
+        return "; ".join(said) or None
 
     def _stamps(self, path: Path) -> list[list[Any]]:
         """By which the file of a prediction, and those beside it, are known again."""
