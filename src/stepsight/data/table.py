@@ -48,7 +48,7 @@ class Source(Protocol):
         ...
 
 
-class Part:
+class SourcePart:
     """Some of the samples of a source, in its order: those with certain truths (`having`). In all
     that does not go by the number of a sample it is the source."""
 
@@ -101,7 +101,7 @@ def having(source: Source, needs: frozenset[str]) -> Source | None:
     indices = [index for index, held in enumerate(truths) if needs <= held]
     if len(indices) == len(truths):
         return source
-    return Part(source, indices) if indices else None
+    return SourcePart(source, indices) if indices else None
 
 
 def read_sample(source: Source, index: int) -> Sample:

@@ -26,7 +26,7 @@ from stepsight.data.collate import collate
 from stepsight.data.loader import Loader, Reader, Request
 from stepsight.data.mixture import Draw, Mixture, Stream
 from stepsight.data.scenes.source import Scenes
-from stepsight.data.table import Part, Readable, Source, having, notes_of, truths_of
+from stepsight.data.table import Readable, Source, SourcePart, having, notes_of, truths_of
 from stepsight.errors import UserError
 from stepsight.models.codec import Codec
 from stepsight.report.console import Console
@@ -147,7 +147,7 @@ class Feed:
         assert source is not None, "a task is matched with what has its truth"
         count = min(count, len(source))
         if isinstance(store, Bank):
-            last = source.indices[count - 1] if isinstance(source, Part) else count - 1
+            last = source.indices[count - 1] if isinstance(source, SourcePart) else count - 1
             self.fill(name, last + 1)
         else:
             self._console.note(f"reads {count} samples of {name} for the trivial predictors")

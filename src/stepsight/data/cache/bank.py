@@ -12,7 +12,7 @@ from stepsight.data.bad import BadItems
 from stepsight.data.cache.rows import pack, row_dtype, unpack
 from stepsight.data.cache.store import Store
 from stepsight.data.resize import resize_sample
-from stepsight.data.table import Part, Source, first_readable, read_samples, truths_of
+from stepsight.data.table import Source, SourcePart, first_readable, read_samples, truths_of
 from stepsight.errors import UserError
 from stepsight.types import Sample
 
@@ -37,7 +37,9 @@ class Bank:
 
         def row_type() -> np.dtype:
             kinds = dict.fromkeys(self.truths)  # of samples, by what they have
-            parts = [Part(source, [i for i, t in enumerate(self.truths) if t == k]) for k in kinds]
+            parts = [
+                SourcePart(source, [i for i, t in enumerate(self.truths) if t == k]) for k in kinds
+            ]
             firsts = [resize_sample(first_readable(one), source.size) for one in parts or [source]]
             return row_dtype(*firsts)
 

@@ -9,7 +9,7 @@ from rooms import write_rooms
 
 from stepsight.data.buckets import cut
 from stepsight.data.mixture import Mixture, Stream
-from stepsight.data.table import Part, having, settings_for
+from stepsight.data.table import SourcePart, having, settings_for
 from stepsight.errors import UserError
 from stepsight.evaluation.sources import pick_sources
 from stepsight.report.console import Console
@@ -92,7 +92,7 @@ def test_buckets_of_a_part(partial):
 def test_a_task_is_scored_on_the_pictures_that_have_its_truth(lab, partial):
     held, pipeline = partial(5), lab.pipeline(lab.config(("depth", "semantic")))
     picked = pick_sources(pipeline, {"scenes": held}, None)
-    assert picked["semantic"] is held and isinstance(picked["depth"], Part)
+    assert picked["semantic"] is held and isinstance(picked["depth"], SourcePart)
     assert len(picked["depth"]) == 5 and picked["depth"].quantities == ALL
     assert having(held, frozenset({"flow"})) is None
     other = lab.Source(quantities=ALL)
