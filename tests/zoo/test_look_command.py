@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import zoo.containers  # noqa: F401
 import zoo.depths  # noqa: F401
+import zoo.labels  # noqa: F401
 import zoo.layouts  # noqa: F401
 from PIL import Image
 from zoo.files import npy, png
@@ -109,3 +111,16 @@ def test_what_is_no_tree(tmp_path, capsys):
     assert status == 2 and "name the folder that holds it" in error
     (tmp_path / "bad.jsonl").write_text('{"image": 3}\n')
     assert "bad.jsonl, line 1" in run(capsys, tmp_path / "bad.jsonl")[2]
+
+
+@pytest.mark.parametrize(
+    "answer", [("--classes", "1.."), ("--mask-inside", "dark"), ("--flow-unit", "pixels")]
+)
+def test_an_answer_to_nothing_is_named(grown, capsys, answer):
+    status, text, _ = run(capsys, grown("pfm_depth"), *answer)
+    assert status == 1 and f"{answer[0]} is of no use: there is no " in text
+
+
+def test_legends_that_are_none(grown, capsys):
+    status, _, error = run(capsys, grown("labels_from_0"), "--classes", "nowhere.json")
+    assert status == 2 and "nowhere.json" in error

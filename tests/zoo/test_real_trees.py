@@ -51,6 +51,7 @@ def test_the_unit_of_depth(name):
         ("FlyingChairs", "flow", 3),
         ("kitti_flow", "flow", 1),
         ("ade20k", "labels", 2),
+        ("pix2gestalt", "amodal", 6),
     ],
 )
 def test_other_truth(name, quantity, samples):

@@ -156,3 +156,14 @@ def empty_masks(root):
         png(root / f"modal/{number}.png", one.labels * 0)
         png(root / f"amodal/{number}.png", one.labels * 0)
     return Expected(refused=r"no visible pixel")
+
+
+@tree
+def as_in_pix2gestalt(root):
+    made = worlds()
+    for number, one in enumerate(made):
+        png(root / f"occlusion/{number}_occlusion.png", one.picture)
+        png(root / f"whole/{number}_whole.png", one.picture)
+        png(root / f"whole_mask/{number}_whole_mask.png", one.amodal)
+        png(root / f"visible_object_mask/{number}_visible_mask.png", one.modal)
+    return whole(made)

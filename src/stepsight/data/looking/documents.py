@@ -31,6 +31,7 @@ class Documents:
     outlines: dict[str, str] = field(default_factory=dict)  # picture: its part of a JSON
     units: list[Fact] = field(default_factory=list)  # of depth
     legend: list[dict[str, Any]] = field(default_factory=list)  # names and colours of classes
+    unknown: list[str] = field(default_factory=list)  # JSON files named like a picture
     problems: list[str] = field(default_factory=list)
 
 
@@ -116,6 +117,20 @@ def _json(path: Path, file: str, names: Mapping[str, list[str]], found: Document
         return
     if not isinstance(record, dict):
         return
+    before = len(found.outlines), len(found.units)
+    _record(record, path, file, names, found)
+    same = names.get(PurePosixPath(file).with_suffix("").as_posix())
+    if same and (len(found.outlines), len(found.units)) == before:
+        found.unknown.append(file)
+
+
+def _record(
+    record: dict[str, Any],
+    path: Path,
+    file: str,
+    names: Mapping[str, list[str]],
+    found: Documents,
+) -> None:
     if "shapes" in record or {"images", "annotations", "categories"} <= record.keys():
         if any(
             "segments_info" in one for one in record.get("annotations", ()) if isinstance(one, dict)

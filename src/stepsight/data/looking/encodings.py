@@ -22,13 +22,14 @@ from stepsight.data.looking.contents import FileForm, stored
 from stepsight.data.looking.depth import read_unit, summary
 from stepsight.data.looking.documents import Documents
 from stepsight.data.looking.found import Answers, FoundTree, Truth
-from stepsight.data.looking.names import split_part, words
+from stepsight.data.looking.names import MAPS, split_part, words
 from stepsight.data.looking.samples import Line
 from stepsight.data.looking.tree import FileKind
 from stepsight.errors import UserError
 
 SEEN = 12  # files of a quantity whose values are looked at
 LARGEST = 1 << 20  # values of a file
+MASKS = {"modal", "amodal", *(f"{name}_valid" for name in MAPS)}
 QUANTITIES = ("depth", "flow", "normals", "labels", "amodal")
 
 
@@ -52,6 +53,16 @@ def encode(
     frames = [line.files["flow"] for line in lines if {"flow", "second"} <= line.files.keys()]
     if "flow" in held and not frames:
         found.problems.append("flow: no picture that it leads to was found.")
+    found.problems += [
+        f"{flag} is of no use: there is no {quantity}."
+        for flag, quantity, given in (
+            ("--depth-unit", "depth", answers.depth_unit),
+            ("--classes", "labels", answers.classes),
+            ("--mask-inside", "mask", answers.mask_inside),
+            ("--flow-unit", "flow", answers.flow_unit),
+        )
+        if given and not (held.keys() & MASKS if quantity == "mask" else quantity in held)
+    ]
     counts = {name: len(paths) for name, paths in held.items()} | {"amodal": len(whole)}
     for quantity in QUANTITIES:
         paths = {"amodal": masks, "flow": frames}.get(quantity, held[quantity])

@@ -61,7 +61,7 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
         if truth.files < truth.of
     ]
     if not found.samples:
-        raise UserError(_nothing(path, found))
+        raise UserError(_nothing(path, found, documents))
     try_reading(found)
     found.notes = list(dict.fromkeys(found.notes))
     return found
@@ -113,9 +113,12 @@ def _listed(path: Path, root: Path) -> tuple[list[Line], list[FileKind]]:
     return lines, kinds
 
 
-def _nothing(path: Path, found: FoundTree) -> str:
+def _nothing(path: Path, found: FoundTree, documents: Documents) -> str:
     """Why no sample is left."""
     causes = [] if found.pictures else ["no picture was found."]
     if found.pictures and not found.problems:
         causes.append(f"{found.pictures} pictures, and no truth beside them that is read.")
+    if documents.unknown:
+        named = f"{len(documents.unknown)} JSON files such as {documents.unknown[0]}"
+        causes.append(f"{named} are neither LabelMe's nor COCO's instances.")
     return f"{path}: {' '.join([*causes, *found.problems[:SHOWN]])}"

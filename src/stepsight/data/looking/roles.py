@@ -14,6 +14,8 @@ PICTURE = ("colour", "alpha", "grey", "palette", "rgb16")
 DRAWN = {  # forms in which a truth is drawn for the eye, where it is stored in another one, too
     "depth": ("colour", "alpha", "grey", "palette"),
     "labels": ("colour", "alpha"),
+    "modal": ("colour",),
+    "amodal": ("colour",),
 }
 ByRole = Mapping[str, list[FileKind]]
 
