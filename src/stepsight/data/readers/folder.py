@@ -127,6 +127,12 @@ class Folder(FileSource[SampleFiles]):
         entries = [entry for part in parts.values() for entry in part]
         every = files_required()  # not what is asked for: who asks gets the same samples
         apart = hold_out(entries, share, {entry.key: entry.truths(every) for entry in entries})
+        if split == held and not apart.held:
+            both = f"--data.{self.name}.split all --data.{self.name}.eval_split all"
+            raise UserError(
+                f"{self.name}: of {len(entries)} in {self.root} none can be held out to evaluate "
+                f"on, as none has truth like another. {both} evaluates on what is trained on."
+            )
         verb = "is" if len(apart.held) == 1 else "are"
         counts = f"{len(apart.held)} of {len(entries)} pictures {verb} held out"
         return {train: apart.train, held: apart.held}, [f"{counts}: {apart.how}"]
