@@ -99,6 +99,12 @@ def test_a_guess_is_called_one(tmp_path, capsys):
     assert status == 0 and "unit 1/256 (a guess)" in text and "the name says 'kitti'" in text
 
 
+def test_what_is_written_is_looked_at_again(grown, tmp_path, capsys):
+    assert run(capsys, grown("millimetres"), "--out", tmp_path / "out")[0] == 0
+    status, text, _ = run(capsys, tmp_path / "out")
+    assert status == 0 and "3 of 3  .png  unit mm" in text and "list.jsonl says" in text
+
+
 def test_a_list_alone(grown, capsys):
     root = grown("own_list")
     assert run(capsys, root / "samples.jsonl")[0] == 0

@@ -37,6 +37,7 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
     found, documents = FoundTree(root), Documents()
     if (listing := _own_list(path)) is not None:
         lines, kinds = _listed(listing, root)
+        found.notes.append(f"{listing.name} says what the samples are; other files are left aside.")
         found.pictures = len({line.picture.path for line in lines})
     else:
         files = files_of(root)
