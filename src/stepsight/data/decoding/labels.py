@@ -28,7 +28,7 @@ from stepsight.errors import DataFormatError, UserError
 from stepsight.types import IGNORE
 
 SUFFIXES = (".png", ".bmp", ".gif", *ARRAYS, ".json")
-LABEL_BYTES = 32  # of a pixel, while it is made a class
+LABEL_BYTES = 16  # of a pixel, while it is made a class
 UNKNOWN = -1  # class of values that stand for nothing
 FROM_ONE, CITYSCAPES = "1..", "cityscapes"
 CITYSCAPES_IDS = {  # name: id in the files; the order is that of the trainIds
@@ -73,20 +73,22 @@ class LabelCodes:
             labels = draw_labels(path, {name: n for n, name in enumerate(self.names)})
             check_labels(labels, len(self.names), path)
             return labels
-        stored = _packed(path) if self.colours else stored_labels(path)
+        stored = _packed(path) if self.colours else _stored(path)
         if self.ids is None:
             raise DataFormatError(f"{path}: a map of values, where others of the set are outlines.")
         most = 1 << (24 if self.colours else 16)  # from there on, and below 0, nothing is told
-        table = torch.full((most + 1,), UNKNOWN, dtype=torch.int16)
-        table[[*self.ids]] = torch.tensor([*self.ids.values()], dtype=torch.int16)
+        table = np.full(most + 1, UNKNOWN, np.int16)
+        table[[*self.ids]] = [*self.ids.values()]
         strange = stored.min() < 0 or stored.max() > most
-        places = torch.where((stored < 0) | (stored > most), most, stored) if strange else stored
-        labels = table[places].long()
+        labels = table[
+            np.where((stored < 0) | (stored > most), most, stored) if strange else stored
+        ]
         if labels.min() == UNKNOWN:
-            unknown = stored[labels == UNKNOWN].unique().tolist()
+            unknown = np.unique(stored[labels == UNKNOWN]).tolist()
             raise DataFormatError(f"{path}: holds {self._words(unknown)}.")
-        check_labels(labels, len(self.names), path)
-        return labels
+        found = torch.from_numpy(labels).long()
+        check_labels(found, len(self.names), path)
+        return found
 
     def _words(self, unknown: list[int]) -> str:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
@@ -173,9 +175,9 @@ def largest_label(paths: Iterable[Path]) -> int:
     largest = 0
     for path in paths:
         with suppress(DataFormatError):
-            values = stored_labels(path)
+            values = _stored(path)
             labels = values[values != IGNORE]
-            if labels.numel() and (most := int(labels.max())) < IGNORE:
+            if labels.size and (most := int(labels.max())) < IGNORE:
                 largest = max(largest, most)
     return largest
 
@@ -186,35 +188,39 @@ def stored_labels(path: Path) -> Tensor:
 
     Raises `DataFormatError` if it is damaged, coloured, or kept with losses.
     """
+    return torch.from_numpy(_stored(path).astype(np.int64))
+
+
+def _stored(path: Path) -> np.ndarray:
     if part_of(path)[0].suffix.lower() in ARRAYS:
         return _whole(read_array(path, "labels"), path)
     image, bits = decode(path, LABEL_BYTES)
     if image.format in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF"):
         raise DataFormatError(f"{path}: {image.format} changes values; labels need PNG.")
     if image.mode in ("1", "L", "P") and bits <= 8 or image.mode.startswith("I;16"):
-        return plane(image).long()
+        return plane(image).numpy()
     colours = read_image(path)
     if (colours != colours[:1]).any():
         way_out = "name a legend of its colours (--data.folder.class-codes legend.json)"
         raise DataFormatError(f"{path}: a label map in colours; {way_out}.")
-    return colours[0].long()
+    return colours[0].numpy()
 
 
-def _whole(values: np.ndarray, path: Path) -> Tensor:
-    """An array of whole numbers as int64 "h w"."""
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    """An array of whole numbers, "h w"."""
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     whole = values.dtype.kind in "biu" or (values.dtype.kind == "f" and (values % 1 == 0).all())
     if values.ndim != 2 or not whole or not values.size:
         reason = f"{values.dtype} of shape {values.shape}, where whole numbers (h, w) are expected"
         raise DataFormatError(f"{path}: {reason}.")
-    return torch.from_numpy(values.astype(np.int64))
+    return values if values.dtype.kind == "u" else values.astype(np.int64)
 
 
-def _packed(path: Path) -> Tensor:
-    """The colours of a picture as R 2^16 + G 2^8 + B, int64 "h w"."""
-    colours = read_image(path, LABEL_BYTES).long()
-    return colours[0] << 16 | colours[1] << 8 | colours[2]
+def _packed(path: Path) -> np.ndarray:
+    """The colours of a picture as R 2^16 + G 2^8 + B, int32 "h w"."""
+    red, green, blue = read_image(path, LABEL_BYTES).numpy()
+    return red.astype(np.int32) << 16 | green.astype(np.int32) << 8 | blue
 
 
 def lookup_table(classes: dict[int, int]) -> Tensor:
@@ -236,9 +242,10 @@ def read_classes(path: Path, classes: int) -> Tensor:
 
 def check_labels(labels: Tensor, classes: int, path: Path) -> None:
     """Raise `DataFormatError` unless some of "h w" are labelled, and all below `classes`."""
-    labelled = labels[labels != IGNORE]
-    if not labelled.numel():
+    counts = torch.bincount(labels.flatten(), minlength=IGNORE + 1)
+    counts[IGNORE] = 0
+    if not (present := counts.nonzero()).numel():
         raise DataFormatError(f"{path}: holds no labelled pixel.")
-    if labelled.max() >= classes:
-        reason = f"holds the label {labelled.max()}, where there are {classes} classes"
+    if (most := int(present.max())) >= classes:
+        reason = f"holds the label {most}, where there are {classes} classes"
         raise DataFormatError(f"{path}: {reason}.")
