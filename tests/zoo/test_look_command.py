@@ -10,6 +10,7 @@ import zoo.containers  # noqa: F401
 import zoo.depths  # noqa: F401
 import zoo.labels  # noqa: F401
 import zoo.layouts  # noqa: F401
+import zoo.lists  # noqa: F401
 from PIL import Image
 from zoo.files import npy, png
 from zoo.world import TREES, metres, worlds
