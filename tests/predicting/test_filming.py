@@ -12,6 +12,7 @@ from stepsight.data.decoding.images import read_image
 from stepsight.errors import UserError
 from stepsight.predicting import filming
 from stepsight.predicting.film import FilmWriter, frame_rate, frames, predict_film
+from stepsight.predicting.film.config import FilmSettings
 
 RATE = Fraction(12)
 
@@ -87,3 +88,10 @@ def test_films_that_cannot_be_answered_are_met_as_pictures_are(film, picture, pr
     outcome = predict(film.parent, on_bad="skip")
     assert outcome.answered == 1 and list(outcome.skipped) == [str(film)]
     assert not list((tmp_path / "out").glob("*clip*"))
+
+
+def test_how_frames_follow_one_another_is_asked_and_noted(film, predict, tmp_path):
+    predict(film, save="npy")
+    steady = np.load(tmp_path / "out" / "clip" / "000004-depth.npy")
+    predict(film, save="npy", film=FilmSettings(smoothing=0.0, align=False))
+    assert not np.array_equal(np.load(tmp_path / "out" / "clip" / "000004-depth.npy"), steady)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stepsight.cli.entry import at_least, output_folder
 from stepsight.predicting.film.config import FilmSettings
 
 if TYPE_CHECKING:
     from stepsight.predicting.film.scoring import FilmScores
-
-USUAL = FilmSettings()
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,13 @@ class Args:
     members: int | None = None  # of the ensemble
     temperature: float | None = None  # of the start noise
     views: str | None = None  # that further calls see
-    smoothing: float = USUAL.smoothing  # share of the answer before, where pictures agree; 0: none
-    align: bool = USUAL.align  # relative depth to the frame before, by scale and shift
-    # frames start alike from noise, many at once, or each from the answer before it in half of the
-    # calls
-    starts: Literal["noise", "previous"] = USUAL.starts
-    window: int = USUAL.window  # frames that pass the network together
+    film: FilmSettings = field(default_factory=FilmSettings)  # how frames follow one another
     out: Path | None = None  # folder for film.json, and for film.mp4, the last film side by side
     json: bool = False  # print JSON
 
 
 def run(args: Args) -> int:
-    for flag in ("films", "frames", "nfe", "members", "window"):
+    for flag in ("films", "frames", "nfe", "members"):
         at_least(1, f"--{flag}", getattr(args, flag))
     out = output_folder(args.out) if args.out else None
     import torch
@@ -62,10 +55,9 @@ def run(args: Args) -> int:
     )
     films = [SceneFilm(worlds, number, args.frames) for number in range(args.films)]
     pipeline = DensePipeline.from_pretrained(args.checkpoint, device)
-    settings = FilmSettings(args.smoothing, args.align, args.starts, args.window)
     names = ("nfe", "members", "temperature", "views")
     how = {name: value for name in names if (value := getattr(args, name)) is not None}
-    scores = score_films(pipeline, films, protocol, settings, **how)
+    scores = score_films(pipeline, films, protocol, args.film, **how)
     found = _found(scores, args)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from stepsight.data.bad import QUARANTINE, BadItems
 from stepsight.errors import UserError, printable
 from stepsight.execution.config import Precision
 from stepsight.pipeline.config import Which
+from stepsight.predicting.film.config import FilmSettings
 
 if TYPE_CHECKING:
     from stepsight.pipeline.dense import DensePipeline
@@ -85,6 +86,7 @@ class Args:
     # and one for all frames of a film
     range: str | None = None
     fov: float | None = None  # horizontal field of view for ply, degrees; default: of the EXIF data
+    film: FilmSettings = field(default_factory=FilmSettings)  # how frames follow one another
     intrinsics: str | None = None  # FX,FY,CX,CY of the camera for ply in pixels, in place of it
 
     @classmethod
@@ -167,7 +169,7 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
     parts: dict[str, Any] = {name: getattr(args, name) for name in ("save", "batch", "tile")}
     given = _numbers("--intrinsics", args.intrinsics) if args.intrinsics else None
     camera = {"fov": args.fov, "given": given}
-    parts |= {"limits": limits, "camera": camera, "inside": args.mask_inside}
+    parts |= {"limits": limits, "camera": camera, "inside": args.mask_inside, "film": args.film}
     wanted = Wanted(args.task, items, out, how, **parts)
     (out / QUARANTINE).unlink(missing_ok=True)
     bad = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE)

@@ -72,7 +72,7 @@ def _answers(pipeline: DensePipeline, wanted: Wanted, item: Item) -> Iterator[Fi
             waiting.append(frame)
             yield frame
 
-    film = predict_film(pipeline, task.name, passing(), **wanted.how)
+    film = predict_film(pipeline, task.name, passing(), wanted.film, **wanted.how)
     for number, prediction in enumerate(film):
         frame = replace(item, name=f"{item.name}/{number:06d}")
         yield Finished(task, prediction.to("cpu"), waiting.popleft(), frame, wanted.camera)

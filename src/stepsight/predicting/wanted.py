@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from stepsight.evaluation.predictors import sampling_options
 from stepsight.pipeline.dense import DensePipeline
+from stepsight.predicting.film.config import FilmSettings
 from stepsight.predicting.item import Item
 
 Limits = tuple[float, float]
@@ -32,6 +33,7 @@ class Wanted:
     limits: Limits | Literal["common"] | None = None
     camera: Mapping[str, Any] = field(default_factory=dict)
     inside: str = ""
+    film: FilmSettings = field(default_factory=FilmSettings)
 
     @property
     def drawn(self) -> str:
@@ -54,6 +56,8 @@ def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
     facts |= sampling_options(used.diffusion.settings, task)
     facts |= {"nfe": planned.nfe, "members": planned.members, "tile": wanted.tile}
     facts["mask_inside"] = wanted.inside or None
+    if any(item.film for item in wanted.items):
+        facts["film"] = asdict(wanted.film)
     facts["calibration"] = dict(pipeline.fitted.get(task.name) or {})
     if getattr(task, "measured", None):
         facts["metric"] = dict(pipeline.metric[task.name])
