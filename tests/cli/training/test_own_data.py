@@ -91,6 +91,12 @@ def test_what_a_path_may_be(own, tmp_path, monkeypatch):
 
 def test_mixing_and_leaving_out(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(
+        "data: {folder: {root: x, size: [8, 12]}, scenes: {}}\ntasks: {depth: {space: inverse}}"
+    )
+    recipe = config_of(own, UNIT, "--config", "recipe.yaml")
+    assert list(recipe.data) == ["folder"] and recipe.data["folder"].size == (8, 12)
+    assert recipe.data["folder"].root == str(own) and recipe.tasks["depth"].space == "inverse"
     mixed = config_of(own, UNIT, "--data.scenes.weight", "1", "--config", "smoke")
     assert [*mixed.data] == ["folder", "scenes"]
     assert list(config_of(own, UNIT, "--tasks.depth", "none").tasks) == ["semantic"]

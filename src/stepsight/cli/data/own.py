@@ -21,13 +21,13 @@ from stepsight.config.tables import Layer
 from stepsight.data.readers.config import FolderSettings
 from stepsight.distributed.board import say
 from stepsight.errors import UserError, command
+from stepsight.tasks.config import TABLE as KNOWN
 
 if TYPE_CHECKING:
     from stepsight.data.looking.found import Answers, FoundTree
 
 LOOKED = "looked"  # below the folder of the runs: what was found in folders
 NAMED = 5  # problems in a refusal
-OTHER_SPLIT = "test"  # evaluated on where pictures are apart for training and testing alone
 COUNTED = re.compile(r"\d+ of \d+ ")  # begins what is a fact, and leaves nothing open
 
 
@@ -47,10 +47,9 @@ def own_data(path: Path, config: RunConfig, origins: Origins, runs: Path) -> Own
     """
     flags = _flagged(config, origins)
     listed = _listed(path, flags, runs)
-    stored = _stored(listed)
-    settings = replace(FolderSettings(**_tupled(stored)), **flags)
-    if "eval_split" not in {*stored, *flags} and _tests_alone(settings):
-        settings = replace(settings, eval_split=OTHER_SPLIT)
+    usual = config.data.get(FolderSettings.name)  # such as the size of a recipe
+    usual = usual if isinstance(usual, FolderSettings) else FolderSettings()
+    settings = replace(usual, **(_tupled(_stored(listed)) | flags))
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(settings).items()}
     data = {FolderSettings.name: values}
     tasks = _tasks(settings, config, origins)
@@ -147,20 +146,6 @@ def _tupled(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
-def _tests_alone(settings: FolderSettings) -> bool:
-    """Whether there are pictures for testing, and none apart for validation."""
-    from stepsight.data.table import open_source
-
-    try:
-        open_source(settings, settings.eval_split)
-    except UserError:
-        try:
-            return bool(open_source(settings, OTHER_SPLIT))
-        except UserError:
-            return False
-    return False
-
-
 def _tasks(
     settings: FolderSettings, config: RunConfig, origins: Origins
 ) -> dict[str, dict[str, Any]]:
@@ -174,7 +159,8 @@ def _tasks(
     source = open_source(settings, settings.split)
     tasks: dict[str, dict[str, Any]] = {}
     for quantity in sorted(source.quantities, key=[*TASKS, *source.quantities].index):
-        task = TASKS.get(quantity, quantity)
+        if (task := TASKS.get(quantity, quantity)) not in KNOWN:
+            continue
         own = config.tasks.get(task)
         tasks[task] = {} if own is None else asdict(own)
         if quantity == "labels" and "tasks.semantic.classes" not in origins:
