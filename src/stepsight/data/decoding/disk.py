@@ -53,8 +53,12 @@ def part_of(path: Path) -> tuple[Path, str]:
     `room.h5#depth/17` is the part `depth/17` of `room.h5`. A file whose own name has a `#` is meant
     whole.
     """
-    file, mark, part = str(path).partition("#")
-    return (path, "") if not mark or path.exists() else (Path(file), part)
+    text = str(path)
+    if "#" not in text or path.exists():
+        return path, ""
+    ends = [place for place, letter in enumerate(text) if letter == "#"]
+    end = next((place for place in ends if Path(text[:place]).is_file()), ends[0])
+    return Path(text[:end]), text[end + 1 :]
 
 
 def pick(names: Iterable[str], part: str, wanted: Iterable[str], where: object) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from stepsight.data.decoding.disk import part_of
 from stepsight.data.decoding.labels import label_codes
 from stepsight.data.decoding.masks import read_mask
 from stepsight.data.decoding.pictures import read_picture
@@ -33,7 +34,6 @@ from stepsight.data.readers.own.listing import (
     SampleFiles,
     by_folders,
     files_required,
-    held_in,
     read_list,
 )
 from stepsight.data.readers.own.upright import Upright
@@ -185,4 +185,4 @@ class Folder(FileSource[SampleFiles]):
         truths = entry.truths(self._required)
         kinds = {"image", "second"}.union(*(self._required[name] for name in truths))
         kinds |= {f"{name}_valid" for name in self.quantities}
-        return (held_in(path) for kind, path in entry.paths.items() if kind in kinds)
+        return (part_of(path)[0] for kind, path in entry.paths.items() if kind in kinds)

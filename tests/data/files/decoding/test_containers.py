@@ -191,6 +191,8 @@ def test_parts_of_files(tmp_path):
     (tmp_path / "a.npz").write_bytes(npz_bytes(near=METRES, far=METRES + 1))
     np.save(tmp_path / "a.npy", np.stack([METRES, METRES + 1]))
     np.save(tmp_path / "b#1.npy", METRES)
+    (tmp_path / "take#2").mkdir()
+    (tmp_path / "take#2/a.npz").write_bytes(npz_bytes(near=METRES, far=METRES))
     for part, more in (
         ("a.h5#left/depth", 0),
         ("a.h5#right/depth/1", 1),
@@ -198,6 +200,7 @@ def test_parts_of_files(tmp_path):
         ("a.npz#far", 1),
         ("a.npy#1", 1),
         ("b#1.npy", 0),
+        ("take#2/a.npz#far", 0),
     ):
         assert read_depth(tmp_path / part)[0][0].tolist() == (METRES + more).tolist(), part
     for part, reason in (

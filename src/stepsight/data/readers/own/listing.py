@@ -139,12 +139,6 @@ def _listed_files(record: Any, root: Path, where: str) -> SampleFiles:
     return SampleFiles(checked_key(key, where), paths)
 
 
-def held_in(path: Path) -> Path:
-    """The file that a path names, or names a part of, such as `file.npz#depth`."""
-    file, mark, _ = str(path).rpartition("#")
-    return Path(file) if mark and not path.exists() else path
-
-
 def checked_key(key: object, where: object) -> str:
     if not is_text(key) or not 0 < len(str(key).encode()) <= LONGEST_KEY:
         raise DataFormatError(f"{where}: the key {key!r} is not a text of 1 to 128 bytes.")
