@@ -24,7 +24,7 @@ from stepsight.types import Sample
 
 
 class Outline(NamedTuple):
-    """An object: regions as `decoding.outlines.regions` takes them; `visible` is None if all is visible."""
+    """An object: regions as `decoding.outlines` takes them; `visible` is None if all is visible."""
 
     key: str
     image: Path
