@@ -80,3 +80,43 @@ def test_what_is_amiss_is_said_and_stands_beside_the_score(tree, tmp_path, capsy
     assert score(tree, tmp_path, "--protocol", "depth-metric", "--given", "disparity") == 0
     (row,) = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     assert "disparity" not in (row["label"] or "") and row["metrics"]["abs_rel"] < 1e-5
+
+
+@pytest.fixture(scope="module")
+def ade20k(tmp_path_factory) -> Path:
+    """Two scenes in the benchmark's layout, whose annotations are class + 1."""
+    root, draw = tmp_path_factory.mktemp("ade"), np.random.default_rng(0)
+    for name in ("ADE_val_1", "ADE_val_2"):
+        labels = np.kron(draw.integers(1, 151, (4, 4)), np.ones((8, 8))).astype(np.uint8)
+        pixels = draw.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+        for folder, image, suffix in (("images", pixels, "jpg"), ("annotations", labels, "png")):
+            (root / folder / "validation").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(root / folder / "validation" / f"{name}.{suffix}")
+    return root
+
+
+def classes(root: Path, folder: Path, out: Path, *more: str) -> int:
+    data = ["--data.name", "ade20k", "--data.root", str(root), "--processes", "1"]
+    flags = ["--predictions", str(folder), "--task", "semantic", "--out", str(out)]
+    return evaluate.main([*flags, *data, *more])
+
+
+def test_a_benchmarks_own_ids_are_taken_as_what_they_are(ade20k, tmp_path, capsys):
+    toolkits = ade20k / "annotations" / "validation"
+    assert classes(ade20k, toolkits, tmp_path / "toolkit") == 0
+    assert "with ids from 1, as ade20k's toolkit writes them" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "toolkit" / "results.json").read_text())
+    assert row["metrics"]["miou"] == 1 and row["options"]["codes"] == "1.."
+
+
+def test_ids_that_are_off_by_one_are_refused_unless_that_is_meant(ade20k, tmp_path, capsys):
+    arrays = tmp_path / "arrays"
+    arrays.mkdir()
+    for path in (ade20k / "annotations" / "validation").iterdir():
+        np.save(arrays / f"{path.stem}.npy", np.asarray(Image.open(path)).astype(np.int64) % 150)
+    assert classes(ade20k, arrays, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert f"error: {arrays}: these predictions would score mIoU" in said and "--codes 1.." in said
+    assert classes(ade20k, arrays, tmp_path / "out", "--codes", "classes") == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert row["metrics"]["miou"] < 0.1 and "with ids from 1" in row["label"]

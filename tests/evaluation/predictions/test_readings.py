@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stepsight.data.config import ScenesSettings
+from stepsight.data.decoding.labels import CITYSCAPES_IDS
 from stepsight.data.scenes.source import Scenes
 from stepsight.evaluation.predictions.files import find_files
 from stepsight.evaluation.predictions.imported import Imported
@@ -98,6 +99,17 @@ def test_a_wrong_guise_is_told(tmp_path, scenes, task, protocol, write, words):
     said = str(found)
     assert all(word in said for word in words), said
     assert said.startswith("these predictions would score ") and "given" in said
+
+
+def test_cityscapes_ids_are_known_by_having_no_class(tmp_path, scenes):
+    ids = torch.tensor([*CITYSCAPES_IDS.values()])
+    city = [dataclasses.replace(s, labels=s.labels * 3) for s in scenes]  # type: ignore[operator]
+    predictor = imported(tmp_path, city, "semantic", lambda s: ids[s.labels])
+    predictor = dataclasses.replace(predictor, classes=19)
+    rule = protocols.default_for("semantic")
+    found = tried(predictor, Listed(city), rule, range(IMAGES))  # type: ignore[arg-type]
+    assert found and found.reading.codes == "cityscapes" and found.value == 1
+    assert "as given they cannot be scored" in str(found) and "--codes cityscapes" in str(found)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
