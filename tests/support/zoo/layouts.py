@@ -291,3 +291,11 @@ def as_in_tartanair(root):
 @tree
 def names_with_blanks_and_signs(root):
     return laid_out(root, lambda n: f"Bilder/größe {n} #x.png", lambda n: f"depth/größe {n} #x.npy")
+
+
+@tree
+def two_pictures_of_one_name(root):
+    laid_out(root, lambda n: f"images/{n}.png", lambda n: f"depth/{n}.npy")
+    for number, one in enumerate(worlds()):
+        png(root / f"rgb/{number}.png", one.picture)
+    return Expected(refused=r"0\.npy, which may be that of images/0\.png or rgb/0\.png")

@@ -17,7 +17,7 @@ from stepsight.data.looking.names import SPLITS, words
 from stepsight.errors import DataFormatError, UserError
 
 LISTS = (".txt", ".csv", ".lst")
-LARGEST = 64 << 20  # bytes of a document
+LARGEST = 512 << 20  # bytes of a document
 SCALES = ("depth_scale", "depth_factor", "png_depth_scale", "depth_unit_scale_factor")
 LEAST, MOST = 50.0, 1e5  # stored units per metre
 
@@ -42,7 +42,10 @@ def documents_of(root: Path, files: Sequence[str], pictures: Sequence[str]) -> D
     for file in files:
         path = root / file
         suffix = path.suffix.lower()
-        if suffix not in (*LISTS, ".json") or path.stat().st_size > LARGEST:
+        if suffix not in (*LISTS, ".json"):
+            continue
+        if path.stat().st_size > LARGEST:
+            found.problems.append(f"{file}: more than {LARGEST >> 20} MB of text are not read.")
             continue
         try:
             if suffix == ".json":

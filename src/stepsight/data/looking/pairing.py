@@ -6,7 +6,7 @@ Never by position: one missing file would shift all that follow.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 from stepsight.data.looking.names import Key, Name, seconds
@@ -59,7 +59,8 @@ def _contained(pictures: Sequence[Name], truths: Sequence[Name]) -> Pairs:
     for picture in pictures:
         for part in _ends(picture.key):
             index[part].add(picture.path)
-    whole = {picture.key: picture.path for picture in pictures}
+    held_by = Counter(picture.key for picture in pictures)
+    whole = {picture.key: picture.path for picture in pictures if held_by[picture.key] == 1}
     pairs: Pairs = defaultdict(list)
     for truth in truths:
         held = {whole[part] for part in _ends(truth.key) if part in whole} or index[truth.key]

@@ -106,16 +106,25 @@ def _pairs(
     if role == "flow":
         return pairs | _frames(pictures, rest, lines)
     others, how = paired(pictures, rest) if rest else ({}, "")
-    _tell(role, kind.suffix, others, how, len(rest), found)
+    _tell(role, kind, pairs | others, how, pictures, found)
     return pairs | others
 
 
-def _tell(role: str, suffix: str, pairs: Pairs, how: str, files: int, found: FoundTree) -> None:
-    count = sum(map(len, pairs.values()))
+def _tell(
+    role: str, kind: FileKind, pairs: Pairs, how: str, pictures: Sequence[Name], found: FoundTree
+) -> None:
+    """Note how files were paired, and those that were not."""
+    paired = {path for paths in pairs.values() for path in paths}
+    lost = [name for name in kind.names if name.path not in paired]
     if how and how != "equal names":
-        found.notes.append(f"{role}: {suffix} files go with pictures by {how}.")
-    if count < files:
-        found.problems.append(f"{files - count} of {files} {role} files go with no one picture.")
+        found.notes.append(f"{role}: {kind.suffix} files go with pictures by {how}.")
+    if lost:
+        several = [one.path for one in pictures if one.key == lost[0].key][:2]
+        why = f", which may be that of {' or '.join(several)}" if len(several) > 1 else ""
+        found.problems.append(
+            f"{len(lost)} of {len(kind.names)} {role} files go with no one picture, such as "
+            f"{lost[0].path}{why}."
+        )
 
 
 def _frames(pictures: Sequence[Name], flows: Sequence[Name], lines: dict[str, Line]) -> Pairs:
