@@ -32,7 +32,7 @@ def read_picture(path: Path) -> Tensor:
     if values.ndim != 3 or values.shape[-1] not in (1, 3) or not values.size:
         raise DataFormatError(f"{path}: {values.dtype} of shape {values.shape} is no picture.")
     pixels = np.broadcast_to(_bytes(values, path), (*values.shape[:2], 3))
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def turn_of(path: Path) -> int:
