@@ -204,7 +204,7 @@ def test_several_tasks_share_a_folder(picture, predict, tmp_path):
         ("depth", {"save": "npy,flo"}, "--save flo: not for depth: .flo holds flow"),
         ("normals", {"save": "png16"}, "--save png16: not for normals"),
         ("semantic", {"save": "exr"}, "--save exr: not for semantic"),
-        ("depth", {"save": "mp4"}, "films are made of films"),
+        ("depth", {"save": "mp4"}, "Folders of frames are films with --as-film"),
         ("depth", {"save": "ply", "camera": {"given": [1.0, 2.0]}}, "give fx,fy,cx,cy in pixels"),
         ("depth", {"save": "ply", "camera": {"fov": 180.0}}, "a field of view of 180 degrees"),
         ("depth", {"save": "ade20k"}, "--save ade20k: not for depth"),

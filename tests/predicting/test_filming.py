@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from stepsight.data.decoding.images import read_image
+from stepsight.data.decoding.images import read_image, write_image
 from stepsight.errors import UserError
 from stepsight.predicting import filming
 from stepsight.predicting.film import FilmWriter, frame_rate, frames, predict_film
 from stepsight.predicting.film.config import FilmSettings
+from stepsight.predicting.gathering import as_films
 
 RATE = Fraction(12)
 
@@ -76,6 +77,31 @@ def test_flow_of_a_film_is_from_each_frame_to_the_next(film, predict, tmp_path):
     predict(film, task="flow", save="npy,mp4")
     assert len(list((tmp_path / "out" / "clip").glob("*-flow.npy"))) == 4
     assert len(list(frames(tmp_path / "out" / "clip-flow.mp4"))) == 4
+
+
+def test_a_folder_of_pictures_is_a_film_if_told(film, model, predict, picture, tmp_path):
+    folder = tmp_path / "frames" / "walk"
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(frames(film)):
+        write_image(folder / f"f{i + 8}.png", frame)  # f8, f9, f10, ...
+    predict(folder.parent, change=as_films, save="npy,picture,mp4")
+    expected = list(predict_film(model, "depth", frames(folder), nfe=1, members=1))
+    out = tmp_path / "out"
+    for i, one in enumerate(expected):
+        found = np.load(out / "walk" / f"f{i + 8}-depth.npy")
+        np.testing.assert_allclose(found, one.values[0], rtol=1e-5)
+        assert (out / "walk" / f"f{i + 8}-depth.png").exists()
+    assert len(list(frames(out / "walk-depth.mp4"))) == 5
+    assert predict(folder.parent, change=as_films, save="npy,picture,mp4").before == 1
+    with pytest.raises(UserError, match="holds answers of depth to 1 other pictures"):
+        predict(folder.parent)
+    predict(folder, change=as_films, out=tmp_path / "alone", save="npy,mp4")
+    assert {path.name for path in (tmp_path / "alone").glob("*-depth.*")} == {
+        "walk-depth.mp4", *(f"f{i + 8}-depth.npy" for i in range(5))
+    }  # fmt: skip
+    picture("frames/walk/f9.png", 0, 30, 30)
+    with pytest.raises(UserError, match=r"f9\.png: of another size than the frames before"):
+        predict(folder, change=as_films, out=tmp_path / "other")
 
 
 def test_films_that_cannot_be_answered_are_met_as_pictures_are(film, picture, predict, tmp_path):

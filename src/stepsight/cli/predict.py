@@ -86,6 +86,7 @@ class Args:
     # and one for all frames of a film
     range: str | None = None
     fov: float | None = None  # horizontal field of view for ply, degrees; default: of the EXIF data
+    as_film: bool = False  # each folder of pictures is a film, its frames in the order of names
     film: FilmSettings = field(default_factory=FilmSettings)  # how frames follow one another
     intrinsics: str | None = None  # FX,FY,CX,CY of the camera for ply in pixels, in place of it
 
@@ -151,7 +152,7 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
     from stepsight import checkpoint
     from stepsight.evaluation.sources import remark
     from stepsight.pipeline.dense import DensePipeline
-    from stepsight.predicting.gathering import consecutive
+    from stepsight.predicting.gathering import as_films, consecutive
     from stepsight.predicting.run import predict_all
     from stepsight.predicting.wanted import Wanted
     from stepsight.report.console import Console
@@ -161,7 +162,9 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
         args.checkpoint, args.device, None, args.weights, args.precision, args.profile
     )
     pipeline, nfe, members = _sampling(opened, args)
-    if "second" in pipeline.task(args.task).required_inputs:
+    if args.as_film:
+        items = as_films(items)
+    elif "second" in pipeline.task(args.task).required_inputs:
         items = consecutive(items)
     how: dict[str, Any] = {"nfe": nfe, "members": members}
     passed = ("class_id", "size", "temperature", "views", "tolerance", "seed")

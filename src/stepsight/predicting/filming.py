@@ -1,8 +1,9 @@
 """A film's answers in files: a film in colours, and a folder of what each frame gives.
 
-Frames are numbered from 0: `<name>/000000-<task>.npy`. All frames share one range of colours, which
-is known once all are answered; until then everything lies in a folder of its own, so that a film
-that was stopped leaves nothing half.
+Frames are numbered from 0, `<name>/000000-<task>.npy`; of a film that is kept as a folder of
+pictures they are called as these. All frames share one range of colours, which is known once all
+are answered; until then everything lies in a folder of its own, so that a film that was stopped
+leaves nothing half.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.images import write_image
+from stepsight.data.decoding.images import read_image, write_image
 from stepsight.errors import UserError
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.film import FilmWriter, frame_rate, frames, predict_film
@@ -68,14 +69,30 @@ def _answers(pipeline: DensePipeline, wanted: Wanted, item: Item) -> Iterator[Fi
     task, waiting = pipeline.task(wanted.task), deque[Tensor]()
 
     def passing() -> Iterator[Tensor]:
-        for frame in frames(item.path):
+        for frame in _frames(item):
             waiting.append(frame)
             yield frame
 
     film = predict_film(pipeline, task.name, passing(), wanted.film, **wanted.how)
     for number, prediction in enumerate(film):
-        frame = replace(item, name=f"{item.name}/{number:06d}")
+        frame = replace(item, name=_name(item, number))
         yield Finished(task, prediction.to("cpu"), waiting.popleft(), frame, wanted.camera)
+
+
+def _frames(item: Item) -> Iterator[Tensor]:
+    """Raises UserError for pictures of several sizes, which are no film."""
+    if not item.frames:
+        yield from frames(item.path)
+    size = None
+    for frame in item.frames:
+        picture = read_image(frame.path)
+        if picture.shape != (size := size or picture.shape):
+            raise UserError(f"{frame.path}: of another size than the frames before it.")
+        yield picture
+
+
+def _name(item: Item, number: int) -> str:
+    return item.frames[number].name if item.frames else f"{item.name}/{number:06d}"
 
 
 def _save(
@@ -110,19 +127,21 @@ def _paint(
         film = None
         if FILM in formats:
             film = stack.enter_context(FilmWriter(stage / FILM, frame_rate(item.path)))
-        for path in sorted((stage / "values").iterdir()):
+        for number, path in enumerate(sorted((stage / "values").iterdir())):
             kept = torch.from_numpy(np.load(path))
             picture = task.coloured(kept[None], limits)[0] if limits else kept
             if film:
                 film.add(picture)
             if "picture" in formats:
-                write_image(stage / f"{path.stem}-{task.name}.png", picture)
+                name = PurePosixPath(_name(item, number)).name
+                write_image(stage / f"{name}-{task.name}.png", picture)
 
 
 def _placed(stage: Path, out: Path, item: Item, task: str, formats: Sequence[str]) -> list[str]:
     """Move all files to where they belong."""
     files = [path.name for path in sorted(stage.iterdir()) if path.name not in ("values", FILM)]
-    moves = {f"{item.name}/{name}": stage / name for name in files}
+    folder = PurePosixPath(_name(item, 0)).parent
+    moves = {str(folder / name): stage / name for name in files}
     if FILM in formats:
         moves[file_of(item, task, FILM)] = stage / FILM
     for name, path in moves.items():

@@ -96,6 +96,21 @@ def consecutive(items: Sequence[Item]) -> list[Item]:
     return ready + [replace(first, second=second.path) for first, second in pairs]
 
 
+def as_films(items: Sequence[Item]) -> list[Item]:
+    """The pictures of each folder as a film, whose frames keep their names. Films stay."""
+    folders, films = defaultdict[Path, list[Item]](list), list[Item]()
+    for item in items:
+        if item.film:
+            films.append(item)
+        else:
+            folders[_absolute(item.path).parent].append(item)
+    for folder, frames in folders.items():
+        name = PurePosixPath(frames[0].name).parent
+        named = str(name) if name.name else folder.name
+        films.append(Item(frames[0].path.parent, named, frames=tuple(frames)))
+    return films
+
+
 def _meant(text: str) -> tuple[Path, list[Item]]:
     """The folder that something named hangs below, absolute, and what it holds."""
     if URL.match(text):
@@ -178,7 +193,8 @@ def _listed(path: Path) -> Iterator[Item]:
         key = field(record, "key", str, where) if "key" in record else ""
         if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
             raise UserError(f"{where}: the key {printable(key)} leads out of the answers' folder.")
-        yield Item(located(field(record, "image", str, where)), key, **files)
+        image = located(field(record, "image", str, where))
+        yield Item(image, key, files.get("second"), files.get("mask"))
 
 
 def _name(path: Path, top: Path) -> str:

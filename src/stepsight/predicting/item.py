@@ -17,7 +17,8 @@ class Item:
     name: str = ""  # of its answers, with "/", below the folder of the answers
     second: Path | None = None
     mask: Path | None = None
+    frames: tuple[Item, ...] = ()  # of a film that is kept as a folder of pictures
 
     @property
     def film(self) -> bool:
-        return is_film(self.path) and self.path.suffix.lower() not in PICTURES
+        return bool(self.frames) or is_film(self.path) and self.path.suffix.lower() not in PICTURES

@@ -150,7 +150,9 @@ def _stamps(item: Item) -> list[list[int] | None]:
             stat = None
         return [stat.st_size, stat.st_mtime_ns] if stat else None
 
-    return [stamp(path) for path in (item.path, item.second, item.mask)]
+    paths = [frame.path for frame in item.frames] or [item.path, item.second, item.mask]
+
+    return [stamp(path) for path in paths]
 
 
 def _lines(path: Path) -> Iterator[Line]:

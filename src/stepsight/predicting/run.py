@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -82,6 +82,8 @@ def predict_all(pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console:
     kinds = sorted({item.film for item in wanted.items})
     saved = formats or [name for film in kinds for name in USUAL[film]]
     facts = {**asked, **described(task, saved)}
+    if True in kinds:
+        facts["film"] = asdict(wanted.film)
 
     def begin(others: int) -> None:
         write_facts(wanted.out, task.name, facts)
@@ -114,7 +116,9 @@ def _check(task: Task, wanted: Wanted, formats: Sequence[str]) -> None:
     for name in {*formats} & SUBMISSIONS.keys():
         _refuse_flattened(name, wanted.items)
     if FILM in formats and not any(item.film for item in wanted.items):
-        raise UserError(f"--save {FILM}: films are made of films, and there are pictures alone.")
+        raise UserError(
+            f"--save {FILM}: there are pictures alone. Folders of frames are films with --as-film."
+        )
 
 
 def _refuse_flattened(name: str, items: Sequence[Item]) -> None:
@@ -180,7 +184,7 @@ class _Loop:
             files = [file_of(item, self.task.name, name) for name in names]
         except UserError:  # which is met when its turn comes
             return False
-        return self.done.has(item, files, self.wanted.drawn)
+        return self.done.has(item, files, self.wanted.drawn(item))
 
     def _groups(self, todo: Iterable[Item]) -> Iterator[list[Read]]:
         """Pictures that are answered together; a film by itself. What cannot be read is met."""
@@ -279,7 +283,7 @@ class _Loop:
         return self._add(item, files, None)
 
     def _add(self, item: Item, files: Sequence[str], limits: Limits | None) -> None:
-        self.done.add(item, files, limits, self.wanted.drawn)
+        self.done.add(item, files, limits, self.wanted.drawn(item))
         self.answered += 1
         if len(self.wanted.items) <= FEW:
             shown = [str(self.wanted.out / file) for file in files[:FEW]]

@@ -35,11 +35,10 @@ class Wanted:
     inside: str = ""
     film: FilmSettings = field(default_factory=FilmSettings)
 
-    @property
-    def drawn(self) -> str:
-        """What files depend on besides the answers."""
+    def drawn(self, item: Item) -> str:
+        """What the files of an item depend on besides `asked_of`."""
         camera = {name: value for name, value in self.camera.items() if value is not None}
-        return json.dumps([self.limits, camera])
+        return json.dumps([self.limits, camera, asdict(self.film) if item.film else {}])
 
 
 def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
@@ -55,9 +54,8 @@ def asked_of(pipeline: DensePipeline, wanted: Wanted) -> dict[str, Any]:
     facts |= {"sampler": pipeline.diffusion.settings.sampler}
     facts |= sampling_options(used.diffusion.settings, task)
     facts |= {"nfe": planned.nfe, "members": planned.members, "tile": wanted.tile}
+    facts["as_film"] = any(item.frames for item in wanted.items) or None
     facts["mask_inside"] = wanted.inside or None
-    if any(item.film for item in wanted.items):
-        facts["film"] = asdict(wanted.film)
     facts["calibration"] = dict(pipeline.fitted.get(task.name) or {})
     if getattr(task, "measured", None):
         facts["metric"] = dict(pipeline.metric[task.name])
