@@ -114,8 +114,8 @@ def orientation(path: str | Path) -> int:
 
     Raises `DataFormatError` if the file is no picture.
     """
-    with _opened(Path(path)) as image:
-        return orientation_of(image)
+    with _opened(Path(path)) as image:  # pillow-heif turns a picture, and takes its tag away
+        return image.info.get("original_orientation") or orientation_of(image)
 
 
 def read_gray(path: str | Path, out: int = 3) -> Tensor:
