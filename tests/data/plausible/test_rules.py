@@ -28,6 +28,7 @@ from stepsight.data.plausible.judging import (
 )
 from stepsight.data.plausible.reach import within_reach
 from stepsight.data.plausible.rules import PlausibleRule, Remark
+from stepsight.data.scenes.levels import LEVELS
 from stepsight.data.scenes.source import Scenes
 from stepsight.errors import DataFormatError
 from stepsight.types import Sample
@@ -51,6 +52,17 @@ def spoken(
 def test_procedural_worlds_are_plausible_each_and_together(worlds):
     assert spoken(worlds) == {}
     assert [str(one) for world in worlds for one in remarks(world, WHERE)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+def test_worlds_of_every_level_are_plausible_in_groups_of_any_size(level):
+    for size in ((64, 64), (96, 128)):
+        source = Scenes(ScenesSettings(size=size, level=level), "train")
+        cast = [votes(world, source) for world in source.samples(range(16))]
+        for count in (1, 2, 3, 4, 16):
+            for first in range(0, len(cast), count):
+                assert summary(v for one in cast[first : first + count] for v in one) == []
 
 
 def flipped(*axes: int) -> Callable[[Sample], Sample]:

@@ -26,6 +26,7 @@ FITS = 0.05  # correlation from which edges decide on flips,
 SHARP = 0.1  # and on shifts
 MARGIN = 0.03  # of correlation between the best flip and all others,
 TIMES = 1.4  # which are smaller by this factor
+OUTLINE = 2.0  # times the above for the outline of one object, which many edges resemble
 REACH = 3  # pixels that truth is moved by, at most
 BETTER = 1.15  # times the correlation as given
 CAPS = {"depth": 0.2, "flow": 2.0, "labels": 0.5, "amodal": 0.5, "normals": 0.5}  # of one edge
@@ -138,12 +139,15 @@ def _middle(x: Tensor) -> Tensor:
 
 
 def _turned(name: str) -> PlausibleRule:
+    strict = OUTLINE if name == "amodal" else 1.0
+
     def look(sample: Sample, source: Any) -> Finding:
         fits = flip_correlations(sample, name)
         if fits is None:
             return None
         best, second, *_ = sorted(fits, key=lambda flip: -fits[flip])
-        if fits[best] < max(FITS, fits[second] + MARGIN, TIMES * fits[second]):
+        least = max(strict * FITS, fits[second] + strict * MARGIN, TIMES * fits[second])
+        if fits[best] < least:
             return None
         return {"how": FLIPS[best]} if any(best) else False
 

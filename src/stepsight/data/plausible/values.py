@@ -286,6 +286,7 @@ ALONE = (
         "Are they of a frame whose z comes out of the picture? Turn its sign, and that of y.",
         _away,
         share=0.5,
+        least=2,
         answers=True,
     ),
     PlausibleRule(
