@@ -207,11 +207,14 @@ class _Loop:
             yield group
 
     def _reading(self, todo: Iterable[Item]) -> Iterator[tuple[Item, Callable[[], Tensor]]]:
-        """Each item with what waits for its picture, of which a batch is read at a time."""
-        todo = iter(todo)
+        """Each item with what waits for its picture: a batch is read while that before it is
+        answered."""
+        todo, before = iter(todo), list[tuple[Item, Callable[[], Tensor]]]()
         while some := [*islice(todo, self.wanted.batch)]:
-            reading = [self.pool.submit(_read, item) for item in some]
-            yield from ((item, one.result) for item, one in zip(some, reading))
+            reading = [(item, self.pool.submit(_read, item).result) for item in some]
+            yield from before
+            before = reading
+        yield from before
 
     def _met(self, item: Item, error: UserError) -> None:
         self.bad.met("pictures", str(item.path), error, of=len(self.wanted.items))
