@@ -41,7 +41,7 @@ def test_what_is_written_trains(grown, tmp_path, capsys, monkeypatch):
     status, text, _ = run(capsys, root, "--out", out)
     assert status == 0 and "3 pictures, 3 samples" in text
     assert "3 of 3  .png  unit mm" in text and "structured-light" in text
-    assert f"--config {out / 'config.yaml'}" in text
+    assert f"train.py {out}" in text
     monkeypatch.chdir(tmp_path)  # paths hold from anywhere
     config = load([str(out / "config.yaml")])
     assert [*config.tasks] == ["depth"] and [*config.data] == ["folder"]

@@ -70,7 +70,7 @@ def _lines(found: FoundTree, out: Path | None) -> Iterator[str]:
     if found.written:
         yield f"written to {', '.join(map(str, found.written))}"
     if out is not None:
-        yield f"next: {command('train', '--config', out / 'config.yaml')}"
+        yield f"next: {command('train', out)}"
 
 
 def _row(truth: Truth) -> str:
