@@ -11,7 +11,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from unittest import mock
@@ -24,6 +26,7 @@ from torch import Tensor
 from stepsight.coding import build_network
 from stepsight.config import RunConfig, from_dict
 from stepsight.data.fields import QUANTITIES
+from stepsight.evaluation.pictures import sample_grid
 from stepsight.models.codec import Pixels
 from stepsight.models.config import CodecSettings
 from stepsight.pipeline import calling
@@ -32,7 +35,7 @@ from stepsight.report.console import Console
 from stepsight.seeding import generator, seed_of
 from stepsight.tasks.table import build_tasks
 from stepsight.training import fit, spec
-from stepsight.training.dense import tuning
+from stepsight.training.dense import tuning, validation
 from stepsight.training.feed import Feed
 from stepsight.training.folder import RunWriter
 from stepsight.training.learner import Learner
@@ -171,6 +174,16 @@ class Run:
         return before - self.train().weights()
 
 
+@cache
+def _composed(values: str) -> RunConfig:
+    return from_dict(json.loads(values))
+
+
+def composed(values: dict[str, Any]) -> RunConfig:
+    """`from_dict`, whose tenth of a second a file of tests pays once for equal settings."""
+    return deepcopy(_composed(json.dumps(values)))
+
+
 class Lab:
     """Tiny runs on synthetic samples: the smallest network, 16 x 16 pixels, batches of 8."""
 
@@ -192,7 +205,7 @@ class Lab:
         training |= {"precision": "float32"}  # the same numbers on every processor
         small = {"nfe": 2, "members": 2, "sweep_nfe": [1, 2], "sweep_members": [1, 2]}
         small |= {"tuning_images": 3}
-        return from_dict(
+        return composed(
             {
                 "model": {"name": "split-8"},
                 "tasks": {task: {} for task in tasks},
@@ -264,11 +277,19 @@ class Lab:
 
 @pytest.fixture(autouse=True, scope="session")
 def everywhere_the_same():
-    """What tests compute is the same on all machines: "auto" is float32, on the CPU."""
+    """What tests compute is the same on all machines: "auto" is float32, on the CPU. Runs draw no
+    pictures of their answers, a third of what they cost, but where a test asks for `pictures`."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "sample_grid", lambda *_, **__: None)
         patch.setattr(calling, "best_device", lambda: "cpu")
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw their answers, as they do for users."""
+    monkeypatch.setattr(validation, "sample_grid", sample_grid)
 
 
 @pytest.fixture(scope="session")

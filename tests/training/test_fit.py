@@ -15,6 +15,7 @@ from stepsight import checkpoint
 from stepsight import config as configuration
 from stepsight.data.table import settings_for
 from stepsight.errors import UserError
+from stepsight.evaluation.pictures import sample_grid
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.scaling import records
 from stepsight.scaling.sampling.sweeps import read_sweep
@@ -70,8 +71,10 @@ def saving(laboratory):
 
 @pytest.fixture(scope="module")
 def whole(laboratory, saving, tmp_path_factory) -> Path:
-    """A finished run, to look at only."""
-    return laboratory().fit(saving, tmp_path_factory.mktemp("runs") / "whole")
+    """A finished run that drew its answers, to look at only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "sample_grid", sample_grid)
+        return laboratory().fit(saving, tmp_path_factory.mktemp("runs") / "whole")
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(lab, tmp_path, saving, whole):
@@ -246,7 +249,7 @@ def test_fewer_classes_than_the_source_has_are_refused(lab, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path):
+def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path, pictures):
     run = lab.fit(lab.config(("depth", "amodal"), evaluate=True), tmp_path / "run")
     for name in ("results.json", "results.csv", "per_sample.csv", "grid-depth.png"):
         assert (run / "eval" / name).stat().st_size

@@ -76,7 +76,7 @@ def compose(
         if legend is not None:
             _place(page, legend, lefts[-1], y, height, font)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path, optimize=True)
+    page.save(path)
     return path
 
 
