@@ -18,7 +18,7 @@ from stepsight.evaluation.predictions.dump import manifest_tasks, read_manifest
 from stepsight.evaluation.predictions.files import find_files, pictures_of, written
 from stepsight.evaluation.predictions.imported import Imported, task_of, truth_of
 from stepsight.evaluation.predictions.reading import CITYSCAPES, CLASSES, FROM_ONE, readers_of
-from stepsight.evaluation.predictions.readings import BetterReading, falling, tried
+from stepsight.evaluation.predictions.readings import falling, tried
 from stepsight.evaluation.predictions.remarks import remarks_on
 from stepsight.evaluation.predictions.segments import listed_segments
 from stepsight.evaluation.scoring.items import key_of
@@ -109,9 +109,11 @@ def _examined(
         said.append(f"files are taken {trial.reading.how}, as {source.name}'s toolkit writes them")
         predictor = replace(predictor, codes=codes)
         trial = tried(predictor, source, protocol, scored)
-    told: list[BetterReading | str | None] = [trial, falling(predictor, source, protocol, scored)]
-    said += [str(one) for one in told if one is not None]
-    said += [str(remark) for remark in remarks_on(predictor, source, protocol, scored)]
+    if trial is not None:
+        return predictor, [*said, str(trial)]
+    if turned := falling(predictor, source, protocol, scored):
+        said.append(turned)
+    said += map(str, remarks_on(predictor, source, protocol, scored))
     return predictor, said
 
 
