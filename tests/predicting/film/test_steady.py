@@ -69,6 +69,13 @@ def test_what_looks_otherwise_is_not_carried(scene):
     assert found[..., :8][agreed].abs().max() < 1e-3
 
 
+def test_another_shot_begins_anew(scene):
+    picture, x = scene
+    after = ShownFrame(-picture.sign(), 3 * x + 1)
+    for settings in (SMOOTH, ALIGNED):
+        assert steadied(after, ShownFrame(picture, x), None, settings, aligns=True) is after
+
+
 def test_planted_pumping_is_undone(scene):
     picture, x = scene
     pumped = 1.2 * x + 0.15

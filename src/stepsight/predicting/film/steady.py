@@ -7,6 +7,7 @@ frame t to t - 1; without flow from the same place), frame t shows
 
 in the target space: an average over time, along the motion, that forgets where the pictures
 disagree (hidden before, moved wrongly) and outside the frame. Equal x and y stay equal to the bit.
+Where hardly anything agrees, a film was cut: the frame stands for itself.
 
 Depth known up to scale and shift is first brought to y_{t-1}: scale and shift make the weighted
 means and deviations equal, weights g times those of Geman and McClure's estimator, so that what
@@ -27,6 +28,7 @@ from stepsight.metrics.photometric import inside, warped
 from stepsight.predicting.film.config import FilmSettings
 
 SIGMA = 0.2  # of pictures in [-1, 1]
+CUT = 0.5  # mean g below which a frame begins another shot
 LEAK = 0.1  # of the way to the frame before that is not gone
 ROUNDS = 4  # of weighing residuals anew
 TAIL = 2.0  # mean residuals from which on a pixel counts for a quarter
@@ -56,6 +58,8 @@ def steadied(
     agreed = agreement(now.picture, moved.picture)
     if flow is not None:
         agreed = agreed * inside(flow)
+    if agreed.mean() < CUT:
+        return now
     x = now.x
     if aligns:
         scale, shift = affine(x, moved.x, agreed)
