@@ -12,6 +12,7 @@ from stepsight.errors import UserError
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.film.config import FilmSettings
 from stepsight.predicting.film.following import STRENGTH, predict_film
+from stepsight.seeding import generator
 
 LOOSE = FilmSettings(smoothing=0.0, align=False, window=3)  # answers that do not know one another
 
@@ -106,10 +107,12 @@ def test_frames_start_from_the_answer_before_moved_along(pipeline, calls, moving
 
 
 def test_smoothing_brings_answers_together(pipeline, moving):
-    film = moving(6, speed=1)
-    loose, steady = (values(pipeline, film, one).log() for one in (LOOSE, FilmSettings()))
+    (still,) = moving(1)
+    grain = [torch.randint(0, 9, still.shape, generator=generator("grain", n)) for n in range(6)]
+    film = [(still // 2 + one).to(torch.uint8) for one in grain]
+    loose, steady = (values(pipeline, film, how, nfe=1).log() for how in (LOOSE, FilmSettings()))
     changes = [sum((b - a).abs().mean() for a, b in pairwise(x)) for x in (loose, steady)]
-    assert changes[1] < 0.7 * changes[0]
+    assert changes[1] < 0.5 * changes[0]
 
 
 def test_flow_is_that_of_each_frame_to_the_next(pipeline, moving):
