@@ -25,6 +25,7 @@ SATURATED = 1e-3  # share of the depth that a code covers
 CAPPED = 0.02  # share that has the very largest value
 NEAREST = 0.1  # metres: what is nearer altogether is in another unit
 FEW = 10  # pixels: a fit to fewer says nothing
+WIDE = 1024  # pixels of a side, of which more are passed over
 SPANS = 24  # of the longer side that three points in line are apart
 TRIPLES = 100  # that must be able to tell
 STRAIGHT = 0.08  # relative bend up to which three points may lie on a plane
@@ -76,10 +77,11 @@ def straightness(sample: Sample) -> tuple[float, int]:
     than v, and their number. Over a plane 1/depth is affine in the pixels, and so is a disparity:
     with depth the share is near 1, with disparity near 0, whatever the scale."""
     assert sample.depth is not None
-    depth = sample.depth[0].double()
+    every = max(1, max(sample.depth.shape) // WIDE)
+    depth = sample.depth[0, ::every, ::every].double()
     valid = depth.isfinite() & (depth > 0)
     if sample.depth_valid is not None:
-        valid = valid & sample.depth_valid[0]
+        valid = valid & sample.depth_valid[0, ::every, ::every]
     span = max(2, max(depth.shape) // SPANS)
     step = max(1, span // 4)
     found = []
