@@ -5,6 +5,7 @@ where they are held not to wait (`test_pipeline_waiting`)."""
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,11 @@ def batch_of() -> Batch:
     return Batch(first, ["a", "b"], ["t"] * 2, second=second, modal=modal, class_id=classes)
 
 
+def plainly(method: Any) -> Any:
+    """A method without inference mode, of which the make-believe device has no tensors."""
+    return method.__wrapped__
+
+
 def check(pipeline: DensePipeline, task: str, stable: bool = True, **how: object) -> None:
     """From pictures to coloured answers; stable: that do not follow the last bits."""
     options = {"nfe": 3, "members": 3, "seed": 1} | how
@@ -53,8 +59,8 @@ def check(pipeline: DensePipeline, task: str, stable: bool = True, **how: object
     expected = answered(pipeline.predict, batch_of())
     with accelerated(), torch.no_grad(), counting() as found:
         pipeline.net.to(DEVICE)
-        plain = partial(DensePipeline.predict.__wrapped__, pipeline)  # not in inference mode
-        pipeline.sample = partial(DensePipeline.sample.__wrapped__, pipeline)  # type: ignore
+        plain = partial(plainly(DensePipeline.predict), pipeline)
+        pipeline.sample = partial(plainly(DensePipeline.sample), pipeline)  # type: ignore
         answer = answered(plain, batch_of().to(DEVICE))
     assert not found.doubles, found.doubles[:5]
     if stable:
@@ -89,7 +95,8 @@ def test_what_lies_on_the_host_is_answered_there():
     expected = pipeline.sample(batch_of(), "depth", nfe=2, members=2)
     with accelerated(), torch.no_grad():
         pipeline.net.to(DEVICE)
-        found = DensePipeline.sample.__wrapped__(pipeline, batch_of(), "depth", nfe=2, members=2)
+        sample = plainly(DensePipeline.sample)
+        found = sample(pipeline, batch_of(), "depth", nfe=2, members=2)
         assert found.device.type == "cpu" and pipeline.device == DEVICE
     torch.testing.assert_close(found, expected, atol=5e-5, rtol=1e-3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,10 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
         _write_json(out / file, content)
     _write_json(out / WRITTEN, _written(saved, tasks))
     save_file({NAME: net.prompt.detach()[:1].contiguous()}, out / STORED)
-    return list(_usage(index["_class_name"], untold, out, saved.config.diffusion))
+    lines = list(_usage(index["_class_name"], untold, out, saved.config.diffusion))
+    if measured := ", ".join(saved.meta.get("metric", {})):
+        lines.append(f"the scale that {measured} got by stepsight calibrate has no place there")
+    return lines
 
 
 def export_marigold(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
@@ -117,10 +120,7 @@ def _written(saved: checkpoint.Checkpoint, tasks: Mapping[str, Task]) -> dict[st
         "memory": saved.config.codec.memory,
         "size": next(iter(saved.sizes.values())),
         "domain": saved.meta.get("published", {}).get("domain"),
-        "tasks": {
-            name: {one.name: getattr(task, one.name) for one in fields(task)}
-            for name, task in tasks.items()
-        },
+        "tasks": {name: asdict(task) for name, task in saved.config.tasks.items()},
     }
 
 
