@@ -24,6 +24,8 @@ def pairs(pictures: list[str], truths: list[str]) -> dict[str, list[str]]:
         ("images/train/x/7.png", "labels/train/x/7.png"),
         ("room.h5#images/3", "room.h5#depths/3"),
         ("photo 1.JPG", "photo 1.depth.npy"),
+        ("leftImg8bit/val/ulm/1_leftImg8bit.png", "gtFine/val/ulm/1_gtFine_labelIds.png"),
+        ("rgb/a²7.png", "depth/a²07.npy"),  # not a digit to count with
     ],
 )
 def test_names_of_one_sample(picture, truth):
@@ -42,6 +44,13 @@ def test_names_of_one_sample(picture, truth):
 )
 def test_names_that_do_not_belong_together(pictures, truths):
     assert pairs(pictures, truths) == {}
+
+
+def test_names_of_any_script():
+    stems = ["東京", "大阪", "ä ö", "é"]
+    truths = ["depth/東京.npy", "depth/大阪.npy", "depth/ä ö.npy", "depth/e\u0301.npy"]
+    found = {f"rgb/{stem}.png": [truth] for stem, truth in zip(stems, truths)}
+    assert pairs([*found], truths) == found
 
 
 def test_each_time_is_used_once_by_the_nearest():

@@ -38,7 +38,7 @@ class Documents:
 def documents_of(root: Path, files: Sequence[str], pictures: Sequence[str]) -> Documents:
     """Read the lists and JSON files among `files`; whatever else they hold is left aside."""
     found = Documents(units=list(_layouts(files)))
-    names = _names(pictures)
+    names, known = _names(pictures), {*files}
     for file in files:
         path = root / file
         suffix = path.suffix.lower()
@@ -51,7 +51,7 @@ def documents_of(root: Path, files: Sequence[str], pictures: Sequence[str]) -> D
             if suffix == ".json":
                 _json(path, file, names, found)
             else:
-                _rows(path, file, {*files}, names, found)
+                _rows(path, file, known, names, found)
         except UserError as error:
             if suffix == ".json":
                 found.problems.append(str(error))
@@ -108,7 +108,7 @@ def _legend(rows: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
     if not rows or [word.strip().lower() for word in rows[0]][:4] != ["name", "r", "g", "b"]:
         return
     for name, *colour in rows[1:]:
-        if len(colour) >= 3 and all(one.strip().isdigit() for one in colour[:3]):
+        if len(colour) >= 3 and all(one.strip().isdecimal() for one in colour[:3]):
             yield {"name": name.strip(), "color": [int(one) for one in colour[:3]]}
 
 

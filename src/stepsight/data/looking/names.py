@@ -4,6 +4,7 @@ with the other files of its sample."""
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -31,6 +32,8 @@ NEUTRAL = {"gt", "groundtruth", "ground", "truth", "map", "maps", "plane", "raw"
 NEUTRAL |= {"mm", "cm", "meters", "metres", "meter", "metre", "object", "sync", "valid"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val"}
 SPLITS |= {"valid": "val", "test": "test", "testing": "test"}
+WORD = re.compile(r"[^\W\d_]+|\d+")
+BITS = re.compile(r"(?<!\d)(8|16|32)[ _-]?bits?(?![a-z])")
 SECONDS = re.compile(r"\d{9,10}\.\d{1,9}")
 TICKS = {13: 1e3, 16: 1e6, 19: 1e9}  # digits of a time since 1970: ticks a second
 HOLDERS = (".npz", ".h5", ".hdf5", ".mat", ".json")  # files of several arrays, of outlines
@@ -55,8 +58,9 @@ class Name(NamedTuple):
 
 @cache
 def words(text: str) -> tuple[str, ...]:
-    """Runs of letters, lower-case, and runs of digits."""
-    return tuple(re.findall(r"[a-z]+|\d+", text.lower()))
+    """Runs of letters of any script, lower-case, and runs of digits; without `8bit`, which says how
+    a file is stored."""
+    return tuple(WORD.findall(BITS.sub(" ", unicodedata.normalize("NFC", text).lower())))
 
 
 def name_of(path: str) -> Name:
@@ -95,7 +99,7 @@ def seconds(path: str) -> float | None:
     stem = PurePosixPath(path).stem
     if SECONDS.fullmatch(stem):
         return float(stem)
-    if stem.isdigit() and len(stem) in TICKS:
+    if stem.isdecimal() and len(stem) in TICKS:
         return int(stem) / TICKS[len(stem)]
     return None
 

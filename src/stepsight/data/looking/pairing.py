@@ -50,7 +50,7 @@ def _equal(rename: Callable[[Key], Hashable]) -> Rule:
 
 
 def _numbers(key: Key) -> Hashable:
-    return tuple(word.lstrip("0") or "0" if word.isdigit() else word for word in key)
+    return tuple(word.lstrip("0") or "0" if word.isdecimal() else word for word in key)
 
 
 def _contained(pictures: Sequence[Name], truths: Sequence[Name]) -> Pairs:
