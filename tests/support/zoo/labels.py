@@ -77,6 +77,29 @@ def labels_of_cityscapes(root):
 
 
 @tree
+def labels_of_cityscapes_in_splits(root):
+    made, ids = worlds(), np.array([0, 7, 26], np.uint8)
+    for split, one in zip(("train", "train", "val"), made):
+        name = f"{split}/ulm/ulm_{one.picture.sum()}"
+        png(root / f"leftImg8bit/{name}_leftImg8bit.png", one.picture)
+        png(root / f"gtFine/{name}_gtFine_labelIds.png", ids[one.labels])
+    made = [*sorted(made[:2], key=lambda one: f"{one.picture.sum()}"), made[2]]
+    truth = [np.array([255, 0, 13])[one.labels] for one in made]
+    splits = ("train", "val")
+    return Expected({"labels": truth}, splits=splits, options={"class_codes": "cityscapes"})
+
+
+@tree
+def one_class_of_a_palette(root):
+    colours = np.arange(768).reshape(256, 3) % 256
+
+    def person(values):  # Pascal VOC's
+        return edged(np.where(values == 2, 15, 0))
+
+    return labels(root, lambda p, v: png(p, person(v), colours), person)
+
+
+@tree
 def labels_in_steps(root):
     return labels(root, lambda p, v: png(p, v * 100), same, says=(r"multiples of 100",))
 

@@ -129,12 +129,13 @@ def read_label_maps(
         legend = [{"name": "background", "id": 0}, {"name": "object", "id": top}]
         text = f"two values, 0 and {top}: background and one class."
         return Meaning({}, {"classes": 2}, [text], legend=legend)
-    return _numbered(values, listed)
+    return _numbered(values, listed, form.look == "palette")
 
 
-def _numbered(values: list[float], listed: str) -> Meaning:
+def _numbered(values: list[float], listed: str, indices: bool) -> Meaning:
+    """indices: of a palette, which are numbers of classes whatever their steps."""
     numbers = [int(value) for value in values if value != NONE]
-    steps = np.gcd.reduce(numbers) if len(numbers) > 1 else 1
+    steps = np.gcd.reduce(numbers) if len(numbers) > 1 and not indices else 1
     if steps > 1 and NONE in values:
         return Meaning(
             problem=f"labels hold {listed}, all but 255 multiples of {steps}: drawn for the eye? "
@@ -154,7 +155,7 @@ def _numbered(values: list[float], listed: str) -> Meaning:
 
 def _answered(classes: str) -> Meaning:
     text = f"classes are {classes}, as you say."
-    if classes.isdigit():
+    if classes.isdecimal():
         return Meaning({"classes": int(classes)}, {"classes": int(classes)}, [text])
     codes = classes if classes in ("1..", "cityscapes") else str(Path(classes).resolve())
     return Meaning({"class_codes": codes}, {"classes": classes}, [text])
