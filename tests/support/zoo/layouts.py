@@ -37,6 +37,21 @@ def rgb_and_depth(root):
 
 
 @tree
+def links_to_folders(root):
+    made = laid_out(root / ".kept", lambda n: f"rgb/{n}.png", lambda n: f"depth/{n}.npy")
+    for name in ("rgb", "depth"):
+        (root / name).symlink_to(root / ".kept" / name)
+    (root / "rgb" / "all").symlink_to(root / ".kept")  # which holds it
+    return made
+
+
+@tree
+def a_list_of_something_else(root):
+    (root / "metadata.jsonl").write_text('{"file_name": "rgb/0.png", "text": "a room"}\n')
+    return laid_out(root, lambda n: f"rgb/{n}.png", lambda n: f"depth/{n}.npy")
+
+
+@tree
 def capitals(root):
     return laid_out(root, lambda n: f"RGB/{n:04}.PNG", lambda n: f"Depth/{n:04}.npy")
 

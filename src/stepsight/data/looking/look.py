@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from stepsight.data.decoding.annotations import is_text, parse_json, read_text
+from stepsight.data.decoding.disk import reading
 from stepsight.data.looking.contents import KNOWN
 from stepsight.data.looking.documents import Documents, documents_of
 from stepsight.data.looking.encodings import encode
@@ -20,6 +21,7 @@ from stepsight.errors import DataFormatError, UserError
 
 NO_ANSWERS = Answers()
 SHOWN = 4  # problems in a refusal
+LONGEST_LINE = 1 << 16  # characters in which a list names its first image
 
 
 def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
@@ -86,9 +88,16 @@ def _splits(found: FoundTree, lines: list[Line]) -> bool:
 
 
 def _own_list(path: Path) -> Path | None:
-    """The list that is meant: the file itself, or the only one of a folder."""
-    lists = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
+    """The list that is meant: the file itself, or the only one of a folder that names images."""
+    if path.is_file():
+        return path
+    lists = [one for one in sorted(path.glob("*.jsonl")) if '"image"' in _first_line(one)]
     return lists[0] if len(lists) == 1 else None
+
+
+def _first_line(path: Path) -> str:
+    with reading(path), path.open(encoding="utf-8", errors="replace") as lines:
+        return lines.readline(LONGEST_LINE)
 
 
 def _listed(path: Path, root: Path) -> tuple[list[Line], list[FileKind]]:
@@ -96,6 +105,8 @@ def _listed(path: Path, root: Path) -> tuple[list[Line], list[FileKind]]:
     lines = []
     known = {*file_suffixes()}
     for number, text in enumerate(read_text(path).splitlines(), 1):
+        if not text.strip():
+            continue
         record = parse_json(text, where := f"{path}, line {number}")
         if not isinstance(record, dict) or not all(map(is_text, record.values())):
             raise DataFormatError(f"{where}: not an object of texts ({json.dumps(record)[:60]}).")

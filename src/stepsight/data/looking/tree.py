@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,17 +32,29 @@ class FileKind:
 
 
 def files_of(root: Path) -> list[str]:
-    """The paths of all files below a folder, sorted, hidden ones left out. Raises `UserError`."""
+    """The paths of all files below a folder, sorted, hidden ones left out. Links to folders are
+    followed, but not into a folder that holds them. Raises `UserError`."""
     with reading(root):
         found = []
-        for path in root.rglob("*"):
-            below = path.relative_to(root)
-            if not any(part.startswith((".", "__MACOSX")) for part in below.parts):
-                if path.is_file():
-                    found.append(below.as_posix())
+        for folder, folders, files in os.walk(root, followlinks=True):
+            here = Path(folder)
+            folders[:] = [
+                name for name in folders if _shown(name) and not _holds_itself(here / name)
+            ]
+            paths = [here / name for name in files if _shown(name)]
+            found += [path.relative_to(root).as_posix() for path in paths if path.is_file()]
             if len(found) > MOST:
                 raise UserError(f"{root}: more than {MOST} files. Look at a part, or use a reader.")
     return sorted(found)
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))
+
+
+def _holds_itself(folder: Path) -> bool:
+    """Whether a folder is a link to one that holds it."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def kinds_of(root: Path, paths: Iterable[str]) -> list[FileKind]:

@@ -115,6 +115,8 @@ def read_list(path: Path, root: Path) -> dict[str, list[SampleFiles]]:
     parts: dict[str, list[SampleFiles]] = {}
     keys: set[str] = set()
     for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
         where = f"{path}, line {number}"
         record = parse_json(line, where)
         files = _listed_files(record, root, where)
