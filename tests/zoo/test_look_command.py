@@ -131,3 +131,18 @@ def test_an_answer_to_nothing_is_named(grown, capsys, answer):
 def test_legends_that_are_none(grown, capsys):
     status, _, error = run(capsys, grown("labels_from_0"), "--classes", "nowhere.json")
     assert status == 2 and "nowhere.json" in error
+
+
+def test_damaged_files_are_named_and_the_others_written(grown, tmp_path, capsys):
+    root, out = grown("images_and_depth"), tmp_path / "out"
+    (root / "depth/0000.npy").write_bytes(b"")
+    status, text, error = run(capsys, root, "--out", out)
+    assert status == 1 and not error and (out / "look.png").is_file()
+    assert "1 of 3 samples cannot be read" in text and "0000.npy" in text
+
+
+def test_a_list_with_empty_lines(grown, capsys):
+    root = grown("own_list")
+    listing = root / "samples.jsonl"
+    listing.write_text(listing.read_text() + "\n\n")
+    assert run(capsys, listing)[0] == 0

@@ -52,16 +52,22 @@ def run(args: Args) -> int:
 
 def _write(found: FoundTree, out: Path) -> None:
     """The list, the config, and a picture of the first samples."""
-    from stepsight.cli.data.show import chosen, draw_samples
-    from stepsight.data.table import open_source, settings_for
+    from stepsight.cli.data.show import draw_samples
+    from stepsight.data.table import first_readable, open_source, read_samples, settings_for
 
     source = open_source(settings_for("folder", **found.write(out)), "all")
-    found.written.append(draw_samples(chosen(source, DRAWN, None), source, out / GRID, ranges=True))
+    count = min(DRAWN, len(source))
+    spread = [number * len(source) // count for number in range(count)]
+    read = read_samples(source, spread, lambda *_: None)  # damaged ones are among the problems
+    samples = [one for one in read if one is not None] or [first_readable(source)]
+    found.written.append(draw_samples(samples, source, out / GRID, ranges=True))
 
 
 def _lines(found: FoundTree, out: Path | None) -> Iterator[str]:
     splits = f" in {', '.join(found.splits)}" if found.splits else ""
-    yield f"{found.root}: {found.pictures} pictures, {len(found.samples)} samples{splits}"
+    counts = [(found.pictures, "picture"), (len(found.samples), "sample")]
+    told = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts)
+    yield f"{found.root}: {told}{splits}"
     for quantity, truth in found.truth.items():
         yield f"  {quantity:<9} {_row(truth)}"
         yield from (f"            {sentence}" for sentence in truth.evidence)

@@ -140,7 +140,8 @@ def _frames(pictures: Sequence[Name], flows: Sequence[Name], lines: dict[str, Li
         if len(two) == 2:
             pairs[two[0]] = [flow.path]
             lines[two[0]].files.setdefault("second", two[1])
-    rest = [flow for flow in flows if [flow.path] not in pairs.values()]
+    taken = {path for paths in pairs.values() for path in paths}
+    rest = [flow for flow in flows if flow.path not in taken]
     found, _ = paired(pictures, rest)
     keys = {name.path: name.key for name in pictures}
     for picture, paths in found.items():
@@ -153,7 +154,7 @@ def _frames(pictures: Sequence[Name], flows: Sequence[Name], lines: dict[str, Li
 def _next(key: Key) -> Key:
     """The key of the next frame: its last number, one more."""
     for place in range(len(key) - 1, -1, -1):
-        if key[place].isdigit():
+        if key[place].isdecimal():
             number = str(int(key[place]) + 1).zfill(len(key[place]))
             return (*key[:place], number, *key[place + 1 :])
     return ()

@@ -11,22 +11,21 @@ from stepsight.data.looking.found import FoundTree
 from stepsight.data.plausible.judging import summary, votes
 from stepsight.data.table import Source, open_source, read_samples, settings_for
 from stepsight.errors import UserError
-from stepsight.types import Sample
 
 READ = 24  # samples that are read, spread over the set
 OF_METRES = ("far", "sky", "too near", "normalised", "whole numbers")  # rules of depth
 
 
-def try_reading(found: FoundTree) -> list[Sample]:
-    """The samples that could be read of a few; what was wrong becomes problems of the tree, what
-    is worth knowing notes."""
+def try_reading(found: FoundTree) -> None:
+    """Read a few samples; what was wrong becomes problems of the tree, what is worth knowing
+    notes. Raises the first error where none can be read."""
     with TemporaryDirectory() as folder:
         shadow = replace(found, written=[])
         source = open_source(settings_for("folder", **shadow.write(Path(folder))), "all")
-        return _judged(found, source)
+        _judge(found, source)
 
 
-def _judged(found: FoundTree, source: Source) -> list[Sample]:
+def _judge(found: FoundTree, source: Source) -> None:
     count = len(source)
     chosen = sorted({number * count // READ for number in range(READ)} & {*range(count)})
     errors: list[UserError] = []
@@ -51,4 +50,3 @@ def _judged(found: FoundTree, source: Source) -> list[Sample]:
         if not scaled and remark.rule in OF_METRES:
             continue
         (found.problems if remark.grave else found.notes).append(str(remark))
-    return samples
