@@ -6,8 +6,7 @@ batches (`batches`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, overload
 
@@ -38,7 +37,8 @@ from stepsight.pipeline.inputs import single
 from stepsight.tasks.merging import merge_rules as merge_rules
 from stepsight.types import Batch, Prediction
 
-AT_ONCE = 32  # pictures of a list that are in memory, at their own sizes, at a time
+AT_ONCE = 32  # pictures of a list that are in memory, at their own sizes, at a time,
+PIXELS = 1 << 24  # unless they have more pixels together
 
 
 class DensePipeline(BatchPipeline):
@@ -180,8 +180,20 @@ class DensePipeline(BatchPipeline):
         self, batches: Iterable[Batch], task: str, how: dict[str, Any]
     ) -> Iterable[Prediction]:
         """Predictions with their pictures, some batches of one at a time."""
-        batches = iter(batches)
-        while some := [batch.to(self.device) for batch in islice(batches, AT_ONCE)]:
+        for some in _groups(batch.to(self.device) for batch in batches):
             for batch, prediction in zip(some, self.predict_each(some, task, **how)):
                 prediction.picture = self.tasks[task].picture(prediction.values, batch)
                 yield prediction
+
+
+def _groups(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Batches that are in memory together."""
+    some, pixels = list[Batch](), 0
+    for batch in batches:
+        some.append(batch)
+        pixels += batch.image[0, 0].numel()
+        if len(some) == AT_ONCE or pixels >= PIXELS:
+            yield some
+            some, pixels = [], 0
+    if some:
+        yield some

@@ -51,6 +51,11 @@ def test_those_of_one_working_size_pass_the_network_together(pipeline, picture, 
         rows.clear()
         pipeline(pictures, "depth", nfe=1, members=1)
         assert sorted(rows) == [1, 1, 1, 2]
+        monkeypatch.setattr(dense, "PIXELS", 48 * 64)  # the first two, and the last three
+        monkeypatch.setattr(dense, "AT_ONCE", 32)
+        rows.clear()
+        pipeline(pictures, "depth", nfe=1, members=1)
+        assert sorted(rows) == [1, 1, 1, 2]
     finally:
         hook.remove()
 
