@@ -91,6 +91,15 @@ def test_splits_are_written(grown, tmp_path, capsys):
     assert len(open_source(config.data["folder"], "val")) == 1
 
 
+def test_the_config_says_how_many_classes_there_are(tmp_path, capsys):
+    root, out = tmp_path / "own", tmp_path / "out"
+    for number, one in enumerate(worlds()):
+        png(root / f"images/{number}.png", one.picture)
+        png(root / f"labels/{number}.png", (one.depth > one.depth.mean()).astype(np.uint8))
+    run(capsys, root, "--out", out)
+    assert load([str(out / "config.yaml")]).tasks["semantic"].classes == 2
+
+
 def test_a_guess_is_called_one(tmp_path, capsys):
     root = tmp_path / "kitti"
     for number, one in enumerate(worlds()):

@@ -91,7 +91,8 @@ def _text(found: dict[str, Any]) -> str:
     lines.append(row.format("", *found["means"], "film / frames"))
     for name, (value, lo, hi) in found["ratios"].items():
         cells = [number(round(means[name], 9)) for means in found["means"].values()]
-        ratio = f"{value:.2f} [{lo:.2f}, {hi:.2f}]"
+        interval = f"[{lo:.2f}, {hi:.2f}]" if found["films"] > 1 else "[-, -]"
+        ratio = f"{value:.2f} {interval}"
         lines.append(row.format(titles.get(name) or measure(name).title, *cells, ratio))
     return "\n".join(lines)
 

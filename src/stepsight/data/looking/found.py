@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.data.decoding.disk import writing
+from stepsight.data.table import open_source, settings_for
 
 LIST, CONFIG, LEGEND = "list.jsonl", "config.yaml", "legend.json"
 TASKS = {  # the task that learns from a quantity
@@ -100,10 +101,17 @@ class FoundTree:
             lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in whole]
             self._write(out / LIST, "".join(lines))
             if self.tasks:
-                tasks = {task: {} for task in self.tasks}
-                config = {"tasks": tasks, "data": {"folder": settings}}
+                config = {"tasks": self._set_up(settings), "data": {"folder": settings}}
                 self._write(out / CONFIG, yaml.safe_dump(config, sort_keys=False))
         return settings
+
+    def _set_up(self, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The tasks with the settings that only the files tell: how many classes there are."""
+        tasks: dict[str, dict[str, Any]] = {task: {} for task in self.tasks}
+        if "labels" in self.truth:
+            source = open_source(settings_for("folder", **settings), "all", frozenset({"labels"}))
+            tasks[TASKS["labels"]] = {"classes": len(source.classes)}
+        return tasks
 
     def _whole(self, line: dict[str, str]) -> dict[str, str]:
         """A line of the list with absolute paths."""

@@ -63,7 +63,7 @@ class Upright:
         elif turn > 1:
             self._say(
                 f"{name} of photographs with an EXIF orientation, such as {picture.name} with "
-                f"{turn}, is taken as drawn over the upright picture",
+                f"{turn}: taken as drawn over the upright picture",
                 name,
                 "upright",
             )
