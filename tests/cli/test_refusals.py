@@ -6,9 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from stepsight.checkpoint import BACKBONE
 from stepsight.cli import evaluate, main

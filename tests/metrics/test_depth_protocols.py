@@ -147,7 +147,12 @@ def test_a_strict_range_leaves_out_its_ends(name, ends_count):
 
 @pytest.mark.parametrize(
     ("name", "fitted"),
-    [("depth-metric", 0), ("monodepth2-benchmark", 1), ("depth-affine", 2), ("depth-affine-log", 2)],
+    [
+        ("depth-metric", 0),
+        ("monodepth2-benchmark", 1),
+        ("depth-affine", 2),
+        ("depth-affine-log", 2),
+    ],
 )
 def test_images_with_no_more_pixels_than_the_fit_meets_exactly_are_not_scored(name, fitted):
     """A wild prediction would score 0 there, and count as much as any."""
