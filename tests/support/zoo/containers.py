@@ -126,6 +126,14 @@ def pgm_millimetres(root):
 
 
 @tree
+def npz_stacks(root):
+    made = worlds()
+    pictures, depths = [one.picture for one in made], [one.depth for one in made]
+    np.savez_compressed(place(root / "room.npz"), images=pictures, depths=depths)
+    return Expected({"depth": depths}, pictures)
+
+
+@tree
 def hdf5_of_a_picture_in_floats(root):
     made = worlds()
     for number, one in enumerate(made):

@@ -11,6 +11,7 @@ KITTI 2 keep flow in 16-bit RGB PNGs, each with its encoding. u points right, v 
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 import zipfile
@@ -126,15 +127,24 @@ def read_npy(path: str | Path) -> np.ndarray:
 
 def read_npz(path: Path, part: str, wanted: Iterable[str]) -> np.ndarray:
     """An array of a `.npz` file, a ZIP of `.npy` files, in native byte order: the one named `part`,
-    the only one, or one called as in `wanted`. Raises as `read_npy` does."""
+    the only one, or one called as in `wanted`; of part `NAME/7` that item along the first axis.
+    Raises as `read_npy` does."""
     try:
         with reading(path), zipfile.ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            with archive.open(members[pick(members, part, wanted, path)]) as file:
+            name, _, item = part.rpartition("/")
+            one = part not in members and name in members and item.isdecimal()
+            with archive.open(members[name if one else pick(members, part, wanted, path)]) as file:
                 kind, fortran, shape, _ = npy_header(file)
+                if one and (fortran or not shape or int(item) >= shape[0]):
+                    order = ", columns first" if fortran else ""
+                    raise DataFormatError(f"{path}: no item {item} of '{name}', {shape}{order}.")
+                shape = shape[1:] if one else shape
                 needed = math.prod(shape) * np.dtype(kind).itemsize
                 check_memory(COPIES * needed, f"{kind} of {shape}", path)
-                data = file.read(needed + 1)
+                if one:
+                    file.seek(int(item) * needed, os.SEEK_CUR)
+                data = file.read(needed if one else needed + 1)
     except ZIP_DAMAGE as error:
         raise DataFormatError(f"{path}: damaged .npz ({error}).") from error
     if len(data) != needed or not needed:

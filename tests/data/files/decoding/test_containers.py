@@ -191,6 +191,8 @@ def test_parts_of_files(tmp_path):
     (tmp_path / "a.npz").write_bytes(npz_bytes(near=METRES, far=METRES + 1))
     np.save(tmp_path / "a.npy", np.stack([METRES, METRES + 1]))
     np.save(tmp_path / "b#1.npy", METRES)
+    stack = np.stack([METRES, METRES + 1])
+    np.savez_compressed(tmp_path / "c.npz", all=stack, turned=np.asfortranarray(stack))
     (tmp_path / "take#2").mkdir()
     (tmp_path / "take#2/a.npz").write_bytes(npz_bytes(near=METRES, far=METRES))
     for part, more in (
@@ -199,6 +201,8 @@ def test_parts_of_files(tmp_path):
         ("a.npz#near", 0),
         ("a.npz#far", 1),
         ("a.npy#1", 1),
+        ("c.npz#all/0", 0),
+        ("c.npz#all/1", 1),
         ("b#1.npy", 0),
         ("take#2/a.npz#far", 0),
     ):
@@ -208,6 +212,9 @@ def test_parts_of_files(tmp_path):
         ("a.h5#depth", r"no array 'depth' \(it has: left/depth, right/depth\)"),
         ("a.h5#right/depth/2", "'right/depth' has 2 items, no item 2"),
         ("a.npz#depth", r"no array 'depth' \(it has: near, far\)"),
+        ("c.npz#all/2", r"no item 2 of 'all', \(2, .*\)"),
+        ("c.npz#turned/0", "no item 0 of 'turned', .*columns first"),
+        ("c.npz#none/0", r"no array 'none/0' \(it has: all, turned\)"),
         ("a.npy#2", "has 2 items, none of them '2'"),
         ("none.npz#x", "cannot be read"),
     ):
