@@ -188,6 +188,16 @@ def at_a_quarter_of_the_size(root):
 
 
 @tree
+def metres_of_a_set_that_also_has_millimetres(root):
+    made = worlds()
+    for number, one in enumerate(made):
+        png(root / f"nyu/rgb/{number}.png", one.picture)
+        npy(root / f"nyu/depth/{number}.npy", one.depth)
+    depths = [one.depth for one in made]
+    return Expected({"depth": depths}, [w.picture for w in made], options={"depth_unit": "m"})
+
+
+@tree
 def floats_of_whole_millimetres(root):
     made = worlds(3, 96, 128)
     whole = [measured(one.depth).astype(np.float32) for one in made]

@@ -133,7 +133,7 @@ def read_unit(found: Summary, words: Iterable[str], said: Iterable[Fact]) -> Dep
     if reading.problem:
         return reading
     facts = [fact for fact in said if fact.decides or found.whole]
-    facts += [*_named(words), *(_whole(found) if found.whole else _floats(found))]
+    facts += [*_named(words, found.whole), *(_whole(found) if found.whole else _floats(found))]
     if _inverse(found.planes):
         text = "slopes are straight as stored, and bent once inverted: these are disparities."
         facts.append(Fact("disparity", text))
@@ -197,11 +197,11 @@ def _stored(found: Summary) -> Iterator[str]:
         yield f"{share:.1%} of the others hold exactly {code:g}, the largest: taken as no value."
 
 
-def _named(words: Iterable[str]) -> Iterator[Fact]:
+def _named(words: Iterable[str], whole: bool) -> Iterator[Fact]:
     for word in dict.fromkeys(words):
         if word in WORD:
             yield Fact(WORD[word], f"the name says '{word}': {WORD[word]}.")
-        elif word in SET:
+        elif whole and word in SET:
             text = f"the name says '{word}', whose depth is in {SET[word]}."
             yield Fact(SET[word], text, decides=False)
 

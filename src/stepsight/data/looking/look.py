@@ -50,11 +50,11 @@ def look(path: Path, answers: Answers = NO_ANSWERS) -> FoundTree:
         documents = documents_of(root, files, pictures)
         lines = lines_of(by_role, documents, found)
     found.problems += documents.problems
+    encode(found, kinds, lines, documents, answers)
     for kind in kinds:
-        if kind.form is None:
+        if kind.form is None and not any(kind.errors[0] in text for text in found.problems):
             wanted = kind.suffix in KNOWN or kind.names[0].roles[:1] in [(r,) for r in TRUTHS]
             (found.problems if wanted else found.notes).append(kind.errors[0])
-    encode(found, kinds, lines, documents, answers)
     kept = [line for line in lines if line.kept(found.truth)]
     split = _splits(found, kept)
     found.samples = [line.as_json(found.truth, split) for line in kept]
