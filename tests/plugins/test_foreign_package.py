@@ -140,7 +140,7 @@ def test_the_scores_are_pooled_and_compared_by_the_metric_of_the_task(matting):
 def test_bank_files_and_shards_train_alike_resized_and_mirrored(matting):
     """What is made of the samples of a source does not depend on where they were kept."""
     matting.run("""
-        train = "train --config matte.yaml --evaluation.sweep False --run-dir"
+        train = "train --config matte.yaml --training.evaluate False --run-dir"
         commands(
             f"{train} streamed --data.discs.stream True",
             "data shard discs --split train --out kept/train",
@@ -178,7 +178,7 @@ def test_the_quantity_is_resized_mirrored_collated_and_stored_with_its_mask(matt
 
 
 def test_predictions_of_other_programs_are_scored(matting):
-    output = "".join(matting.run(f"commands({command!r})") for command in COMMANDS[1:])
+    output = matting.run(f"commands(*{COMMANDS[1:]!r})")
     assert "within 0.1" in output and "matte-near@" in output
     matting.run("""
         from PIL import Image

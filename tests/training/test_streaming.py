@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,20 +42,22 @@ def shards(laboratory, tmp_path_factory) -> Path:
     return root
 
 
+def streamed(
+    lab, shards: Path, options: dict | None = None, tasks=("depth", "flow"), **changes
+) -> RunConfig:
+    """A tiny run on the three sources, all streamed."""
+    own = {"size": (16, 16), "stream": True, "eval_split": "val", "split": "train"}
+    own |= {"crop_scale": 0.7, "jitter": 0.2} if options is None else options
+    data = {
+        name: settings_for(name, root=str(shards / name), weight=weight, **own)
+        for name, weight in WEIGHTS.items()
+    }
+    return replace(lab.config(tasks, **changes), data=data)
+
+
 @pytest.fixture
 def config_of(lab, shards):
-    """A tiny run on the three sources, all streamed."""
-
-    def make(options: dict | None = None, tasks=("depth", "flow"), **changes) -> RunConfig:
-        own = {"size": (16, 16), "stream": True, "eval_split": "val", "split": "train"}
-        own |= {"crop_scale": 0.7, "jitter": 0.2} if options is None else options
-        data = {
-            name: settings_for(name, root=str(shards / name), weight=weight, **own)
-            for name, weight in WEIGHTS.items()
-        }
-        return replace(lab.config(tasks, **changes), data=data)
-
-    return make
+    return partial(streamed, lab, shards)
 
 
 def weights(run: Path) -> list[str]:
@@ -67,9 +70,10 @@ def train(config: RunConfig, folder: Path, **more) -> Path:
     return fit.fit(config, name="tiny", run_dir=str(folder), **more)
 
 
-@pytest.fixture
-def alone(config_of, tmp_path) -> Path:
-    return train(config_of(), tmp_path / "alone")
+@pytest.fixture(scope="module")
+def alone(laboratory, shards, tmp_path_factory) -> Path:
+    """A run of one process that reads for itself, to look at only."""
+    return train(streamed(laboratory(), shards), tmp_path_factory.mktemp("runs") / "alone")
 
 
 def counted(row: dict) -> dict[str, int]:

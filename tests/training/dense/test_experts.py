@@ -108,8 +108,7 @@ def test_the_balance_of_a_batch_is_the_mean_over_its_rows(lab, tmp_path):
 def test_micro_batches_do_not_change_the_balance_loss(lab, tmp_path, rows):
     """Of rows whose routing differs, a balance per micro-batch is far from that of all."""
     runs = [
-        step_of(lab, tmp_path / size, balance=10.0, micro_batch=size, **rows)
-        for size in ("8", "4", "2")
+        step_of(lab, tmp_path / size, balance=10.0, micro_batch=size, **rows) for size in ("8", "2")
     ]
     without = step_of(lab, tmp_path / "without", balance=0.0, **rows)
     for cut in runs[1:]:

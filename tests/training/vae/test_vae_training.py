@@ -36,7 +36,7 @@ def config(
     tasks: tuple[str, ...] = ("depth", "flow", "amodal"), size: int = 16, **training: Any
 ) -> RunConfig:
     settings = {"images": 24, "batch": 4, "lr": 2e-3, "warmup": 8, "log_every": 4}
-    settings |= {"validate_every": 12, "first_validation": 4, "validation_images": 3}
+    settings |= {"validate_every": 0, "first_validation": 0, "validation_images": 3}
     return from_dict(
         {
             "model": {"name": "vae-tiny"},
@@ -61,7 +61,7 @@ def fit(lab, tmp_path):
 
 
 def test_a_run_writes_a_vae_that_opens_and_everything_about_it(fit, lab):
-    folder = fit(config())
+    folder = fit(config(validate_every=12, first_validation=4))
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     described = {"config.yaml", "command.txt", "env.json"}
     logged = {"metrics.jsonl", "train.log", "samples/final.png"}
@@ -86,7 +86,7 @@ def test_a_run_writes_a_vae_that_opens_and_everything_about_it(fit, lab):
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(fit):
     names = {"a": 0, "b": 0, "c": 1}
-    runs = {name: fit(config(images=12, seed=seed), name) for name, seed in names.items()}
+    runs = {name: fit(config(images=4, seed=seed), name) for name, seed in names.items()}
     states = {name: load_file(folder / WEIGHTS) for name, folder in runs.items()}
     assert all(torch.equal(states["b"][key], value) for key, value in states["a"].items())
     assert not all(torch.equal(states["c"][key], value) for key, value in states["a"].items())
@@ -148,9 +148,9 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     return [{key: x for key, x in row.items() if key not in clocks} for row in lines]
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_a_killed_run_continues_bit_for_bit(fit, monkeypatch, optimizer):
-    settings = config(checkpoint_every=8, optimizer=optimizer)
+    settings = config(checkpoint_every=8, validate_every=12, optimizer=optimizer)
     whole, draw = fit(settings, "whole"), Feed.draw
 
     def dying(feed: Feed, step: int) -> Any:

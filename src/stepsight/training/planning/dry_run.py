@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def describe(config: RunConfig, work: Workload | None = None) -> dict[str, Any]:
     Raises UserError for a name or a size that does not fit."""
     tasks, training = build_tasks(config.tasks), config.training
     work = work or workload_of(config, tasks)
-    groups, per_group = parameter_groups(work.net), flops_by_group(work.build, work.example)
+    groups, per_group = parameter_groups(work.net), dict(_flops(work))
     forward, world = sum(per_group.values()), max(training.processes, 1)
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     memory = memory_of(config, tasks, world, pictures_at_a_time(training, world), kind, work)
@@ -43,6 +44,11 @@ def describe(config: RunConfig, work: Workload | None = None) -> dict[str, Any]:
         "memory_bytes": memory.total,
         "memory_bytes_activations": memory.activations + memory.again,
     }
+
+
+@lru_cache(maxsize=16)
+def _flops(work: Workload) -> dict[str, int]:
+    return flops_by_group(work.build, work.example)
 
 
 def pictures_at_a_time(training: TrainingSettings, world: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from stepsight.coding import Layout, build_network
 from stepsight.config import RunConfig
@@ -24,11 +25,12 @@ from stepsight.training.dense.rows import counts, rows_per_picture
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """A network on the meta device, and what a picture of a batch is to it."""
+    """A network on the meta device, and what a picture of a batch is to it. Two are equal where
+    the networks and their inputs are: what those take is counted once (`functools.lru_cache`)."""
 
     net: nn.Module
     codec: str
-    build: Callable[[], nn.Module]
+    build: partial[Any]
     example: tuple[Any, ...]  # of its input, without memory
     kept_rows: float  # such inputs for each picture whose activations are kept at a time
     input: list[int]  # shape of a batch
@@ -36,6 +38,17 @@ class Workload:
     costs: Mapping[str, Flops]  # of an image, by task; of a VAE none
     picture_flops: float | None  # forward, of a picture in training; None: of the example
     size: tuple[int, int]  # the largest that is worked at, in pixels
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        shapes = [getattr(one, "shape", None) for one in tree_leaves(self.example)]
+        return self.build.func, self.build.args, *shapes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Workload) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -67,7 +80,7 @@ def _dense(config: RunConfig, tasks: Mapping[str, Task]) -> Workload:
     return Workload(
         net,
         codec.name,
-        partial(layout.build, config.model),
+        partial(Layout.build, layout, config.model),
         _example(layout, height, width, looks=getattr(net, "looks", False)),
         sum(task.splits for task in tasks.values()) * (1 + walks),
         [training.batch, layout.target + layout.cond, height, width],

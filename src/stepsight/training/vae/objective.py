@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -85,12 +85,6 @@ class VaeObjective:
     def open(cls, spec: RunSpec, device: torch.device, console: Console) -> tuple[Self, Feed]:
         return cls(spec, device), TurnFeed(spec, open_banks(spec), device, console)
 
-    @cached_property
-    def _picture_flops(self) -> float:
-        """FLOPs of a picture on its way through encoder and decoder."""
-        example = (torch.empty(1, 3, *self.held[0][1].size, device="meta"),)
-        return sum(flops_by_group(lambda: build_vae(self.config.model.name), example).values())
-
     @property
     def forward_flops(self) -> float:
         return fmean(map(self._flops, self.tasks))
@@ -99,7 +93,8 @@ class VaeObjective:
         return fmean(map(self._flops, stream.tasks))
 
     def _flops(self, task: str) -> float:
-        return self._picture_flops * (1 + target_pictures(self.tasks[task]))
+        picture = _picture_flops(self.config.model.name, self.held[0][1].size)
+        return picture * (1 + target_pictures(self.tasks[task]))
 
     def facts(self) -> dict[str, Any]:
         sizes = {task.name: list(source.size) for task, source in self.held}
@@ -216,6 +211,13 @@ def picture_errors(net: AutoencoderKL, pictures: Tensor, noise: Tensor) -> Tenso
 def _means(x: Tensor) -> Tensor:
     """Over the entries of each picture, "n"."""
     return x.mean(dim=(1, 2, 3))
+
+
+@lru_cache(maxsize=16)
+def _picture_flops(name: str, size: tuple[int, int]) -> float:
+    """FLOPs of a picture on its way through encoder and decoder."""
+    example = (torch.empty(1, 3, *size, device="meta"),)
+    return sum(flops_by_group(partial(build_vae, name), example).values())
 
 
 def _weights(parent: Checkpoint) -> dict[str, Tensor]:
