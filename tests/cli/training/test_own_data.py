@@ -100,6 +100,8 @@ def test_mixing_and_leaving_out(own, tmp_path, monkeypatch):
     mixed = config_of(own, UNIT, "--data.scenes.weight", "1", "--config", "smoke")
     assert [*mixed.data] == ["folder", "scenes"]
     assert list(config_of(own, UNIT, "--tasks.depth", "none").tasks) == ["semantic"]
+    with pytest.raises(UserError, match="--data.folder none takes away what PATH stands for"):
+        config_of(own, UNIT, "--data.folder", "none")
     with pytest.raises(UserError, match="settings are given as --config .*smoke.yaml"):
         config_of(shutil.copy("/dev/null", tmp_path / "smoke.yaml"))
 

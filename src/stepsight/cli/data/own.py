@@ -60,6 +60,8 @@ def _flagged(config: RunConfig, origins: Origins) -> dict[str, Any]:
     """The settings of `folder` that flags give."""
     prefix, own = f"data.{FolderSettings.name}.", config.data.get(FolderSettings.name)
     keys = [key for key, origin in origins.items() if origin.startswith(f"--{prefix[:-1]}")]
+    if prefix[:-1] in keys:  # `none`: the entry itself
+        raise UserError(f"--{prefix[:-1]} none takes away what PATH stands for: leave one out.")
     return {key.removeprefix(prefix): getattr(own, key.removeprefix(prefix)) for key in keys}
 
 
