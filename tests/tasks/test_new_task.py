@@ -127,7 +127,7 @@ def test_an_added_task_predicts_beside_the_others(shading):
 def test_an_added_task_is_learned_beside_the_others(shading, lab, tmp_path, loss):
     """By all kinds of rows; as brightness is given in the picture, it is learned in no time."""
     tasks = ("shading", "flow")
-    lab.train(lab.config(tasks, images=320, loss=loss, log_every=80), tmp_path)
+    lab.train(lab.config(tasks, images=160, loss=loss, log_every=40), tmp_path)
     first, *_, last = [row["loss/shading"] for row in lab.rows(tmp_path)]
     assert last < 0.7 * first
 

@@ -218,7 +218,7 @@ def test_a_run_that_waits_is_told_before_step_20(config_of, tmp_path, monkeypatc
     )
     run = train(config_of(None, ("depth",), images=8 * 12), tmp_path / "run")
     log = (run / "train.log").read_text().splitlines()
-    (told,) = [i for i, line in enumerate(log) if line.startswith("event=warning")]
+    (told,) = [i for i, line in enumerate(log) if "goes into waiting" in line]
     steps = [line.split()[1] for line in log[:told] if line.startswith("event=train")]
     assert steps[-1] == "step=9"
     assert "of the time goes into waiting for data: raise training.workers (now 0; " in log[told]
