@@ -101,7 +101,7 @@ def test_mixing_and_leaving_out(own, tmp_path, monkeypatch):
     assert [*mixed.data] == ["folder", "scenes"]
     assert list(config_of(own, UNIT, "--tasks.depth", "none").tasks) == ["semantic"]
     with pytest.raises(UserError, match="--data.folder none takes away what PATH stands for"):
-        config_of(own, UNIT, "--data.folder", "none")
+        config_of(own, "--data.folder", "none")
     with pytest.raises(UserError, match="settings are given as --config .*smoke.yaml"):
         config_of(shutil.copy("/dev/null", tmp_path / "smoke.yaml"))
 
