@@ -88,7 +88,7 @@ def test_the_halves_of_a_split_backbone(name: str, features: int, looked: int, c
     shape = split_shape(name, features, looked, cond)
     net: Any = meta(lambda: split_net(name, features, looked, cond))
     assert flops.parameters(shape) == sum(p.numel() for p in net.parameters())
-    for height, width in [*SIZES, (8, 40)]:
+    for height, width in [(16, 16), (8, 40)]:
         again = torch.empty(1, looked, height // 2, width // 2, device="meta") if looked else None
         given = example(height, width, features, cond)
         own = {"features": features > 0, "looked": looked > 0}
@@ -152,7 +152,7 @@ def unet_shape(name: str, channels: tuple[int, int], labels: int) -> UNetShape:
 @pytest.mark.parametrize("name", UNET)
 def test_unets(name: str):
     shape = unet_shape(name, CHANNELS, LABELS + 1)
-    check(shape, backbone(name), sizes=[(16, 16), (16, 24)])
+    check(shape, backbone(name), sizes=[(16, 24)])  # of several sizes below
 
 
 CLASSES = """{"_class_name": "UNet2DModel", "block_out_channels": [8, 16, 24],
