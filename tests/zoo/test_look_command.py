@@ -138,6 +138,8 @@ def test_an_answer_to_nothing_is_named(grown, capsys, answer):
 
 
 def test_legends_that_are_none(grown, capsys):
+    status, _, error = run(capsys, grown("labels_from_0"), "--classes", "0")
+    assert status == 2 and "--classes 0 is no number of classes" in error
     status, _, error = run(capsys, grown("labels_from_0"), "--classes", "nowhere.json")
     assert status == 2 and "nowhere.json" in error
 

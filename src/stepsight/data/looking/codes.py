@@ -156,6 +156,8 @@ def _numbered(values: list[float], listed: str, indices: bool) -> Meaning:
 def _answered(classes: str) -> Meaning:
     text = f"classes are {classes}, as you say."
     if classes.isdecimal():
+        if not int(classes):
+            return Meaning(problem="--classes 0 is no number of classes")
         return Meaning({"classes": int(classes)}, {"classes": int(classes)}, [text])
     codes = classes if classes in ("1..", "cityscapes") else str(Path(classes).resolve())
     return Meaning({"class_codes": codes}, {"classes": classes}, [text])

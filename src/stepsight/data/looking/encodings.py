@@ -160,7 +160,7 @@ def _depth(
     options: dict[str, Any] = {"invalid": list(invalid)} if invalid else {}
     if answers.depth_unit:
         reading.unit, reading.certain = answers.depth_unit, True
-        reading.evidence.append(f"depth is in {answers.depth_unit}, as you say.")
+        reading.evidence.append(f"the unit is {answers.depth_unit}, as you say.")
     elif not reading.unit:
         return Meaning(problem=reading.problem or _asked(reading.evidence, reading.left))
     return Meaning(

@@ -181,7 +181,8 @@ RULES = (
         "inverted",
         "depth",
         "depth looks like disparity, 1/depth: {share} of its slopes are straight only that way",
-        "Say so: depth_unit disparity, or K/disparity for K = focal length x baseline.",
+        "Say depth_unit disparity, or K/disparity for K = focal length x baseline; if that is said "
+        "already, the files hold distances.",
         _inverted,
         share=0.5,
         answers=True,
