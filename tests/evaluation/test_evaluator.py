@@ -129,6 +129,13 @@ def test_progress_counts_every_image(lab):
     assert told == [2, 2, 1]
 
 
+def test_progress_does_not_count_what_other_processes_have_no_image_for(lab, monkeypatch):
+    told = []
+    monkeypatch.setattr(evaluator, "world", lambda: 2)
+    score(lab.pipeline(), lab.Source(count=1), members=(2,), chunk_size=2, advance=told.append)
+    assert told == [1]
+
+
 @pytest.mark.parametrize("task", BASELINES)
 def test_trivial_predictors_by_name(lab, task):
     source = lab.Source(count=3, seed="held")

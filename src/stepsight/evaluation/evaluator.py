@@ -100,10 +100,13 @@ def score(
     """
     bad = bad or BadItems()
     mine: list[Record | UserError | Preempted] = []
+    left = len(indices)
     try:
         for part in _scored(predictor, source, protocols, indices, journal, bad):
             mine += part
-            advance(len(part) * world())
+            done = min(len(part) * world(), left)  # the last images are not one for each process
+            left -= done
+            advance(done)
     except (UserError, Preempted) as error:  # the others wait for this process
         mine.append(error)
     records, stopped = list[Record](), list[Preempted]()
