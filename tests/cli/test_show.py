@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stepsight.cli.show import results_table
@@ -44,6 +46,12 @@ def test_columns_are_the_protocols_metrics_in_its_order(name, metrics, labels):
     (head,) = (line for line in text.splitlines() if "predictor" in line)
     places = [head.find(label) for label in labels]
     assert -1 not in places and places == sorted(places)
+
+
+def test_a_remark_is_a_sentence():
+    remarked = replace(result("midas", **MIDAS), label="these would score better. Score them.")
+    text = " ".join(results_table([remarked]).split())
+    assert text.endswith("mean over images. These would score better. Score them.")
 
 
 def test_the_score_of_a_page_is_the_protocols_main_metric(tmp_path):

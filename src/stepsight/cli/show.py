@@ -73,7 +73,8 @@ def _caption(result: Result) -> str:
     if result.calibration:
         parts.append(result.calibration["sentence"])
     if result.label:
-        parts.append(f"{result.label}.")
+        said = result.label.removesuffix(".")
+        parts.append(f"{said[:1].upper()}{said[1:]}.")
     return " ".join(parts)
 
 
