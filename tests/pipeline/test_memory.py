@@ -12,7 +12,7 @@ from stepsight.data.collate import collate
 from stepsight.evaluation.evaluator import score
 from stepsight.evaluation.predictors import Model
 from stepsight.metrics.protocol import default_for
-from stepsight.pipeline.memory import Exhausted, RowLimits
+from stepsight.pipeline.memory import Exhausted, RowLimits, fitting
 from stepsight.training.dense.validation import validation_loss
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -119,3 +119,11 @@ def test_what_did_not_fit_is_not_timed(monkeypatch):
     assert memory.in_parts("small", 5, 8, work) == [range(2), range(2, 4), range(4, 5)]
     assert tried[:2] == [(range(5), 8), (range(4), 4)] and memory.lost == 2
     assert memory.in_parts("large", 5, 2, work) == [range(5)], "what fits is known by what it is"
+
+
+def test_a_picture_that_is_too_large_before_it_reaches_the_network_is_told():
+    for full in (FULL, FULL_CPU):
+        with pytest.raises(Exhausted, match="not even one picture of this size"), fitting():
+            raise full
+    with pytest.raises(RuntimeError, match="^otherwise$"), fitting():
+        raise RuntimeError("otherwise")

@@ -33,7 +33,7 @@ from stepsight.pipeline.config import OWN, STEPSIGHT, Which
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.inputs import noise_keys
 from stepsight.pipeline.members import MemberOptions, MemberSampler
-from stepsight.pipeline.memory import RowLimits
+from stepsight.pipeline.memory import RowLimits, fitting
 from stepsight.pipeline.seen import SeenBatch, together
 from stepsight.pipeline.working import (
     Size,
@@ -229,7 +229,8 @@ class BatchPipeline:
         """The merged prediction for each of some batches of one picture, on its own grid. Those
         that are seen at the same size pass the network together."""
         chosen, answers = self.task(task), dict[int, Prediction]()
-        seen = [self.seen(batch, task, options.get("alike")) for batch in batches]
+        with fitting():
+            seen = [self.seen(batch, task, options.get("alike")) for batch in batches]
         groups: dict[Size, list[int]] = {}
         for place, one in enumerate(seen):
             groups.setdefault(one.size, []).append(place)

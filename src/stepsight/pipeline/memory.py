@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -65,10 +66,7 @@ class RowLimits:
     def _retreat(self, what: Hashable, rows: int, reason: str) -> None:
         """Half as many rows from now on."""
         if rows == 1:
-            raise Exhausted(
-                f"not even one picture of {what} fits into memory ({reason}). Work at a smaller "
-                "size, or on a device with more memory."
-            )
+            raise _exhausted(what, reason)
         if not self._fitting:
             self._say(
                 f"memory ran out at {rows} rows in a forward pass of {what}: going on with "
@@ -77,6 +75,24 @@ class RowLimits:
         self._fitting[what] = rows // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Raises `Exhausted` where memory runs out in what cannot be done in parts."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_exhausted(error):
+            raise
+        raise _exhausted("this size", str(error).partition("\n")[0]) from error
+
+
+def _exhausted(what: Hashable, reason: str) -> Exhausted:
+    return Exhausted(
+        f"not even one picture of {what} fits into memory ({reason}). Work at a smaller size, or "
+        "on a device with more memory."
+    )
 
 
 def is_exhausted(error: RuntimeError) -> bool:
