@@ -115,3 +115,19 @@ def test_a_film_that_stops_leaves_nothing(moving, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="another size"):
         written(tmp_path / "a.mp4", [moving(1, (32, 32))[0], moving(1, (16, 16))[0]])
+
+
+def test_a_film_that_was_cut_off_is_told(moving, tmp_path, capsys):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for picture in moving(40, (32, 32)):
+            frame = av.VideoFrame.from_ndarray(picture.permute(1, 2, 0).numpy(), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert len([*frames(path)]) == 40
+    assert not capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 0 < len([*frames(path)]) < 30
+    assert "a.mkv: its pictures end after" in capsys.readouterr().err

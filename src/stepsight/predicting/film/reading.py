@@ -8,6 +8,7 @@ and BT.709 from there on, and so does this.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".ppm")
 FOLDER_RATE = Fraction(25)  # frames a second of a folder of pictures, which states none
+MICROSECONDS = 1e6  # a second, of FFmpeg's durations
+MISSING = 0.1  # share of a film's stated length without pictures that is remarked on
 HD_LINES = 720  # from which on an unstated colour matrix is BT.709
 ITU601, ITU709, UNSTATED = 5, 1, 2  # of colour matrices, as FFmpeg numbers them
 
@@ -92,8 +95,20 @@ def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 def _film(path: Path) -> Iterator[Tensor]:
     with _opened(path) as container, _damage(path):
+        first = last = None
         for frame in container.decode(container.streams.video[0]):
+            last = frame.time
+            first = last if first is None else first
             yield upright(_rgb(frame), frame.rotation)
+        stated = (container.duration or 0) / MICROSECONDS
+        seen = (last or 0.0) - (first or 0.0)
+        if last is not None and stated - seen > max(1.0, MISSING * stated):
+            # Matroska is read up to where it was cut off, as if it ended there
+            print(
+                f"warning: {path}: its pictures end after {seen:.1f} of the {stated:.1f} s that it "
+                "states. It may have been cut off.",
+                file=sys.stderr,
+            )
 
 
 def _rgb(frame: VideoFrame) -> Tensor:
