@@ -54,6 +54,13 @@ def test_patterns(tree):
         gather(["in/*.gif"])
 
 
+def test_truth_beside_pictures_is_told(tree, capsys):
+    tree("in/images/a.png", "in/depth/a.png", "plain/depth/a.png", "plain/normal/b.png")
+    assert names("plain") == ["depth/a", "normal/b"] and not capsys.readouterr().err
+    assert names("in") == ["depth/a", "images/a"]
+    assert "1 of 2 files in in are by their names no pictures" in capsys.readouterr().err
+
+
 def test_hidden_files_and_other_kinds_are_left_out_of_folders(tree):
     tree("in/a.png", "in/.a.png", "in/._b.jpg", "in/.git/c.png", "in/list.txt", "in/d.csv")
     assert names("in") == ["a"]

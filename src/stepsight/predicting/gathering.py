@@ -13,6 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 from stepsight.data.decoding.annotations import field, parse_json, read_text
 from stepsight.data.fields import PICTURES
+from stepsight.data.looking.names import TRUTHS, name_of
 from stepsight.errors import UserError, printable
 from stepsight.predicting.film.reading import SUFFIXES
 from stepsight.predicting.item import Item
@@ -118,6 +120,7 @@ def _meant(text: str) -> tuple[Path, list[Item]]:
     path = Path(text)
     if path.is_dir():
         found = [Item(file) for file in _walk(path)]
+        _remark_truths(path, found)
         return _absolute(path), found or _nothing(text, "no picture or film lies below it")
     if path.is_file():
         if path.suffix.lower() in LISTS:
@@ -138,6 +141,19 @@ def _meant(text: str) -> tuple[Path, list[Item]]:
         fixed = re.split(r"[*?[]", text)[0]
         return _absolute(Path(fixed + "x")).parent, found or _nothing(text, "no picture fits it")
     return _nothing(text, f"no such picture, nor a folder of {', '.join(PICTURES)}")
+
+
+def _remark_truths(top: Path, items: Sequence[Item]) -> None:
+    """Say where some files of a folder are by their names what is known of its pictures."""
+    roles = {item.path: name_of(item.path.relative_to(top).as_posix()).roles for item in items}
+    truths = [path for path, role in roles.items() if role and role[0] in TRUTHS]
+    if truths and any(role[:1] == ("image",) for role in roles.values()):
+        print(
+            f"warning: {len(truths)} of {len(items)} files in {top} are by their names no pictures "
+            f"but what is known of them, such as {truths[0]}. They are answered as pictures: name "
+            "the folder of the pictures alone if they are none.",
+            file=sys.stderr,
+        )
 
 
 def _nothing(text: str, why: str) -> Any:
