@@ -12,8 +12,8 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 CASES = [
     ("split-32", 16, "bf16", "none"),
     ("split-32", 16, "bf16", "block"),
-    ("DiT-S/2", 4, "float32", "none"),
-    ("DiT-S/2", 4, "bf16", "selective"),
+    ("DiT-S/2", 2, "float32", "none"),
+    ("DiT-S/2", 2, "bf16", "selective"),
     ("DiT-S/2-8E2A", 2, "bf16", "none"),
 ]
 
