@@ -69,6 +69,7 @@ def test_each_time_is_used_once_by_the_nearest():
         ("scene/1_depth_mask.npy", "depth_valid", ""),
         ("flow_bw/1.flo", "aside", ""),
         ("visible_object_mask/1.png", "modal", ""),
+        ("000048/mask_visib/000001_000000.png", "modal", ""),  # of BOP
         ("test_rgb/1.png", "image", "test"),
         ("0001.png", "", ""),
     ],

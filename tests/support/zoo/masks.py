@@ -141,6 +141,16 @@ def several_objects_a_picture(root):
 
 
 @tree
+def masks_of_bop(root):
+    made = worlds()
+    for number, one in enumerate(made):
+        png(root / f"000048/rgb/{number:06}.png", one.picture)
+        png(root / f"000048/mask/{number:06}_000000.png", one.amodal)
+        png(root / f"000048/mask_visib/{number:06}_000000.png", one.modal)
+    return whole(made)
+
+
+@tree
 def whole_mask_alone(root):
     one = world()
     png(root / "images/0.png", one.picture)

@@ -15,7 +15,7 @@ WORDS = {  # role: words that say so
     "normals": "normal normals",
     "labels": "label labels seg segs segmentation segmentations semantic semantics annotation "
     "annotations labelids labeltrainids trainids segmentationclass classes gtfine",
-    "modal": "modal inmodal visible",
+    "modal": "modal inmodal visible visib",
     "amodal": "amodal whole",
     "mask": "mask masks silhouette silhouettes matte mattes",
     "second": "second next",
@@ -117,7 +117,7 @@ def _roles(part: str) -> list[str]:
         return ["aside"]
     if "mask" in said and {"whole", "amodal"} & {*said}:
         return ["amodal"]
-    if {"visible", "modal"} & {*said} and "mask" in said:
+    if {"visible", "visib", "modal"} & {*said} and "mask" in said:
         return ["modal"]
     found = [ROLE[word] for word in said if word in ROLE]
     return sorted(dict.fromkeys(found), key=lambda role: role not in TRUTHS)

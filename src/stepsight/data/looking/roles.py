@@ -40,12 +40,11 @@ def assign(kinds: list[FileKind]) -> ByRole:
     for role, drawn in DRAWN.items():
         exact = [k for k in by_role[role] if k.form is None or k.form.look not in drawn]
         by_role[role] = exact or by_role[role]
-    if "mask" in by_role:
-        masks = by_role.pop("mask")
-        by_role[_of_masks({*by_role})] += masks
-    for role in [role for role, held in by_role.items() if not held]:
-        del by_role[role]
-    return by_role
+    held = {role: kinds for role, kinds in by_role.items() if kinds}
+    if masks := held.pop("mask", []):
+        role = _of_masks({*held})
+        held[role] = held.get(role, []) + masks
+    return held
 
 
 def _is_few(kind: FileKind) -> bool:
