@@ -128,3 +128,17 @@ def test_what_contradicts_itself_is_refused(flags, message, refused):
 def test_guidance_needs_an_answer_without_label(refused):
     assert "task depth was trained with its label alone" in refused("--guidance", 2)
     assert "diffusion.guidance: -1" in refused("--guidance", -1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--mask", "."), "--mask: depth reads none"),
+        (("--second", "."), "--second: depth reads none"),
+        (("--mask-inside", "dark"), "--mask-inside: depth reads none"),
+        (("--fov", 60), "add --save ply"),
+    ],
+)
+def test_what_nothing_would_read_is_refused(refused, monkeypatch, picture, flags, why):
+    monkeypatch.chdir(picture().parent)
+    assert why in refused(*flags)

@@ -107,6 +107,8 @@ def run(given: Asked) -> int:
     least = {"nfe": 1, "members": 1, "tolerance": 0, "size": 1, "tile": 1, "batch": 1, "fov": 1}
     for flag, value in least.items():
         at_least(value, f"--{flag}", getattr(args, flag))
+    if (args.fov is not None or args.intrinsics) and "ply" not in (args.save or ""):
+        raise UserError("--fov and --intrinsics are the camera of points: add --save ply.")
     limits = None
     if args.range is not None:
         limits = "common" if args.range == "common" else _range(args.range)
@@ -162,9 +164,13 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
         args.checkpoint, args.device, None, args.weights, args.precision, args.profile
     )
     pipeline, nfe, members = _sampling(opened, args)
+    needs = pipeline.task(args.task).required_inputs
+    for flag, read in {"second": "second", "mask": "modal", "mask_inside": "modal"}.items():
+        if getattr(args, flag) and read not in needs:
+            raise UserError(f"--{flag.replace('_', '-')}: {args.task} reads none. Leave it out.")
     if args.as_film:
         items = as_films(items)
-    elif "second" in pipeline.task(args.task).required_inputs:
+    elif "second" in needs:
         items = consecutive(items)
     how: dict[str, Any] = {"nfe": nfe, "members": members}
     passed = ("class_id", "size", "temperature", "views", "tolerance", "seed")
