@@ -63,7 +63,8 @@ def encode(
         )
         if given and not (held.keys() & MASKS if quantity == "mask" else quantity in held)
     ]
-    counts = {name: len(paths) for name, paths in held.items()} | {"amodal": len(whole)}
+    counts = {name: len(paths) for name, paths in held.items()}
+    counts |= {"amodal": len(whole), "flow": len(frames)}
     for quantity in QUANTITIES:
         paths = {"amodal": masks, "flow": frames}.get(quantity, held[quantity])
         if not paths:
