@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stepsight.data.decoding.images import read_image
 from stepsight.errors import DataFormatError, UserError
 from stepsight.predicting.gathering import consecutive, gather, with_other
 from stepsight.predicting.item import Item
@@ -172,3 +173,10 @@ def test_another_folder_gives_files_by_name(tree):
         tree("other/z.png")
         with pytest.raises(UserError, match=message):
             with_other(gather(["in"]), "second", given)
+
+
+def test_an_empty_file_is_called_so(tree):
+    tree("in/a.png")
+    Path("in/a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"a\.png: empty\."):
+        read_image("in/a.png")

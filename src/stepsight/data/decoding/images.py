@@ -313,7 +313,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         known, start = ", ".join(FORMATS), read_bytes(path)[:12]
-        reason = f"not a readable {known} file, it starts with {start!r}"
+        reason = f"not a readable {known} file, it starts with {start!r}" if start else "empty"
         why = next((f": {text}" for sign, text in STRANGERS.items() if start.startswith(sign)), "")
         raise DataFormatError(f"{path}: {reason}{why}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
