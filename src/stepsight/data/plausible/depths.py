@@ -57,8 +57,9 @@ def stored(sample: Sample, source: Any) -> tuple[Tensor, float] | None:
 
 
 def _of_numbers(source: Any) -> bool:
-    """Whether the first depth file of a source holds whole numbers."""
-    files = (entry.paths.get("depth") for entry in getattr(source, "entries", ()))
+    """Whether the first depth file of a source of files holds whole numbers."""
+    entries = getattr(source, "entries", ())
+    files = (entry.paths.get("depth") for entry in entries if hasattr(entry, "paths"))
     path = next(filter(None, files), None)
     return path is not None and _holds_numbers(path)
 
