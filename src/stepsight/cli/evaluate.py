@@ -40,7 +40,14 @@ def run(given: Given) -> int:
         at_least(0, flag, count)
     args.bad_items()
     with going_on("evaluate", given.arguments):
-        distributed.start(args.processes, [*COMMAND, *given.arguments])
+        arguments = [*given.arguments]
+        if args.predictions is not None and args.data.name is None:
+            from stepsight.cli.imported import beside
+
+            args = replace(args, data=beside(args))  # once, for all processes
+            found = {"name": args.data.name, "root": args.data.root, "split": args.data.split}
+            arguments += [f"--data.{name}={value}" for name, value in found.items()]
+        distributed.start(args.processes, [*COMMAND, *arguments])
         if args.predictions is not None:
             from stepsight.cli.imported import score_files
 
@@ -83,8 +90,6 @@ def _refuse_contradictions(args: Args, axes: Values) -> None:
         raise UserError("--strategies are of one checkpoint: sweep the others without.")
     if args.scale is not None and not 0 < args.scale < math.inf:
         raise UserError(f"--scale {args.scale:g}: give a positive number.")
-    if args.predictions and args.data.name is None:
-        raise UserError("--predictions needs --data.name, the data whose truth they are held to.")
 
 
 def _score(args: Args, axes: Values) -> None:

@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from stepsight import distributed
+from stepsight.cli.data.own import listed
 from stepsight.cli.entry import output_folder
 from stepsight.cli.evaluation_args import Args, protocols_by_task
 from stepsight.cli.show import results_table
+from stepsight.cli.sources import Data
 from stepsight.data.table import Source, having
+from stepsight.distributed.board import say
 from stepsight.errors import UserError
 from stepsight.evaluation.evaluate import evaluate_jobs
 from stepsight.evaluation.jobs import ScoringJob
@@ -50,14 +53,8 @@ def _job(args: Args) -> tuple[ScoringJob, list[str]]:
     predictions that are missing or off by one, data without the truth, and protocols of another
     task."""
     folder = Path(str(args.predictions))
-    task = _task(args, folder)
-    task_of(task)
-    protocols = protocols_by_task(args).get(task) or [default_for(task)]
-    needs = frozenset().union(*(truth_of(task, protocol) for protocol in protocols))
-    every, _, split = args.data.open(needs)
-    source = having(every, needs)
-    if source is None:
-        raise UserError(f"{every.name} has no {' and '.join(sorted(needs))} to score against.")
+    task, protocols, needs = _asked(args, folder)
+    source, split = _having(args.data, needs)
     count = min(args.data.images or len(source), len(source))
     keys = [key_of(source, index) for index in range(count)]
     names = written(task, read_manifest(folder, task))
@@ -81,6 +78,46 @@ def _job(args: Args) -> tuple[ScoringJob, list[str]]:
     return ScoringJob(
         predictor, source, protocols, scored, split, label, bad=args.bad_items()
     ), said
+
+
+def beside(args: Args) -> Data:
+    """What lies beside the pictures that `predict` answered, as `data look` finds it; its list is
+    kept with the answers. Raises UserError where no truth opens by itself."""
+    folder = Path(str(args.predictions))
+    task, _, needs = _asked(args, folder)
+    needed = "--predictions needs --data.name, the data whose truth they are held to"
+    pictures = (read_manifest(folder, task) or {}).get("pictures")
+    if pictures is None:
+        raise UserError(f"{needed}.")
+    failed: list[str] = []
+    for home in (Path(pictures), Path(pictures).parent):
+        try:
+            found = str(listed(home, {}, folder))
+            data = replace(args.data, name="folder", root=found, split=args.data.split or "all")
+            _having(data, needs)
+        except UserError as error:
+            failed.append(str(error))
+            continue
+        say(f"scored against the truth found in {home}, listed in {found}.")
+        return data
+    raise UserError(f"{needed}: beside {pictures} nothing opens by itself. {failed[-1]}")
+
+
+def _asked(args: Args, folder: Path) -> tuple[str, list[Protocol], frozenset[str]]:
+    """The task, its protocols, and the truth that they need. Raises UserError."""
+    task = _task(args, folder)
+    task_of(task)
+    protocols = protocols_by_task(args).get(task) or [default_for(task)]
+    return task, protocols, frozenset().union(*(truth_of(task, one) for one in protocols))
+
+
+def _having(data: Data, needs: frozenset[str]) -> tuple[Source, str]:
+    """The samples that have the truth, and their split. Raises UserError."""
+    every, _, split = data.open(needs)
+    source = having(every, needs)
+    if source is None:
+        raise UserError(f"{every.name} has no {' and '.join(sorted(needs))} to score against.")
+    return source, split
 
 
 def _task(args: Args, folder: Path) -> str:

@@ -7,6 +7,7 @@ for itself, so that what is skipped spoils no other. What is done already is not
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,6 +83,7 @@ def predict_all(pipeline: DensePipeline, wanted: Wanted, bad: BadItems, console:
     kinds = sorted({item.film for item in wanted.items})
     saved = formats or [name for film in kinds for name in USUAL[film]]
     facts = {**asked, **described(task, saved)}
+    facts["pictures"] = os.path.commonpath([item.path.absolute().parent for item in wanted.items])
     if True in kinds:
         facts["film"] = asdict(wanted.film)
 

@@ -49,6 +49,27 @@ def test_predict_then_evaluate(run, tree, tmp_path, save, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("named", ["own", "own/images"])
+def test_truth_beside_the_pictures_is_found(run, tmp_path, capsys, named):
+    draw, out = np.random.default_rng(0), tmp_path / "out"
+    for kind in ("images", "depth"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+    for name in "ab":
+        pixels = draw.integers(0, 256, (24, 32, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"own/images/{name}.png")
+        np.save(tmp_path / f"own/depth/{name}.npy", draw.uniform(2, 6, (24, 32)).astype("f4"))
+    paths = [tmp_path / named, "--checkpoint", run, "--out", out, "--nfe", "1", "--members", "1"]
+    assert predict.run(Args.parse([str(one) for one in paths], "predict")) == 0
+    assert evaluate.main(["--predictions", str(out), "--processes", "1"]) == 0
+    said = capsys.readouterr()
+    assert f"truth found in {tmp_path / 'own'}," in said.out + said.err
+    (row,) = json.loads((out / "evaluation" / "results.json").read_text())
+    assert row["task"] == "depth" and row["n"] == 2
+    (tmp_path / "own/depth").rename(tmp_path / "elsewhere")
+    assert evaluate.main(["--predictions", str(out), "--processes", "1"]) == 2
+    assert "needs --data.name" in capsys.readouterr().err
+
+
 def test_predictions_of_several_tasks_need_a_word(tree, tmp_path, capsys):
     folder = tmp_path / "answers"
     folder.mkdir()

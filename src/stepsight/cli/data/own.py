@@ -46,14 +46,14 @@ def own_data(path: Path, config: RunConfig, origins: Origins, runs: Path) -> Own
     Raises UserError for what is not there, or where something about it is undecided.
     """
     flags = _flagged(config, origins)
-    listed = _listed(path, flags, runs)
+    found = listed(path, flags, runs)
     usual = config.data.get(FolderSettings.name)  # such as the size of a recipe
     usual = usual if isinstance(usual, FolderSettings) else FolderSettings()
-    settings = replace(usual, **(_tupled(_stored(listed)) | flags))
+    settings = replace(usual, **(_tupled(_stored(found)) | flags))
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(settings).items()}
     data = {FolderSettings.name: values}
     tasks = _tasks(settings, config, origins)
-    return OwnData((str(path), {"tasks": tasks, "data": data}), listed)
+    return OwnData((str(path), {"tasks": tasks, "data": data}), found)
 
 
 def _flagged(config: RunConfig, origins: Origins) -> dict[str, Any]:
@@ -65,8 +65,9 @@ def _flagged(config: RunConfig, origins: Origins) -> dict[str, Any]:
     return {key.removeprefix(prefix): getattr(own, key.removeprefix(prefix)) for key in keys}
 
 
-def _listed(path: Path, flags: dict[str, Any], runs: Path) -> Path:
-    """The folder that `look` wrote, or that holds shards: `path` itself, or what is found in it."""
+def listed(path: Path, flags: dict[str, Any], runs: Path) -> Path:
+    """The folder that `look` wrote, or that holds shards: `path` itself, or what is found in it and
+    kept below `runs`. Raises UserError where something about it is undecided."""
     from stepsight.data.looking.found import CONFIG, LIST
     from stepsight.data.looking.look import look
 
