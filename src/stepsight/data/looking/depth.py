@@ -136,7 +136,7 @@ def read_unit(found: Summary, words: Iterable[str], said: Iterable[Fact]) -> Dep
     facts += [*_named(words, found.whole), *(_whole(found) if found.whole else _floats(found))]
     if _inverse(found.planes):
         text = "slopes are straight as stored, and bent once inverted: these are disparities."
-        facts.append(Fact("disparity", text))
+        facts.append(Fact("disparity", text, decides=False))  # a ramp may bend that way too
     units = dict.fromkeys(fact.unit for fact in facts)
     reading.evidence += [fact.says for fact in facts]
     plausible = {unit: span for unit in PER_METRE if (span := _span(found, unit))}
