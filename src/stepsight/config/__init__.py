@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,7 +174,7 @@ def as_it_was(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shape(values: Mapping[str, Any], where: str) -> type:
     """The dataclass of this run: the groups, and one field per entry of each table."""
-    specs: list[tuple[str, Any, Any]] = []
+    chosen: list[tuple[str, tuple[tuple[str, type], ...]]] = []
     for table, rows in TABLES.items():
         entries = values.get(table)
         if not isinstance(entries, Mapping | None):
@@ -181,27 +182,41 @@ def _shape(values: Mapping[str, Any], where: str) -> type:
                 f"{where}: '{table}' must be a table, name: {{settings}}, not {entries!r}."
             )
         entries = with_default(table, entries)
-        root = [("root", str, field(default=""))] if table == "data" else []
-        names = [name for name in entries if not (root and name == "root")]
+        names = [name for name in entries if not (table == "data" and name == "root")]
         for name in names:
             if name not in rows:
                 raise UserError(f"{where}: '{table}.{name}' unknown.{suggest(str(name), rows)}")
-        kind = make_dataclass(
-            table.capitalize(),
-            root + [(name, rows[name], field(default_factory=rows[name])) for name in names],
-            frozen=True,
-        )
+        chosen.append((table, tuple((name, rows[name]) for name in names)))
+    return _run(tuple(chosen))
+
+
+@lru_cache(maxsize=64)  # with its node, half of what reading a configuration takes
+def _run(tables: tuple[tuple[str, tuple[tuple[str, type], ...]], ...]) -> type:
+    """The dataclass of runs with these entries."""
+    specs: list[tuple[str, Any, Any]] = []
+    for table, entries in tables:
+        root = [("root", str, field(default=""))] if table == "data" else []
+        rows = [(name, kind, field(default_factory=kind)) for name, kind in entries]
+        kind = make_dataclass(table.capitalize(), root + rows, frozen=True)
         kind.__doc__ = TABLE_HELP[table]
         specs.append((table, kind, field(default_factory=kind)))
     specs += [(name, kind, field(default_factory=kind)) for name, kind in GROUPS.items()]
     return make_dataclass("Run", specs, frozen=True)
 
 
+@lru_cache(maxsize=64)
+def _node(shape: type) -> Any:
+    """What OmegaConf makes of a shape; merging copies it."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(shape)
+
+
 def _compose(shape: type, layers: Sequence[Layer]) -> RunConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    node = OmegaConf.structured(shape)
+    node = _node(shape)
     for where, values in layers:
         try:
             node = OmegaConf.merge(node, OmegaConf.create(dict(values)))

@@ -72,6 +72,9 @@ def listed(path: Path, flags: dict[str, Any], runs: Path) -> Path:
     from stepsight.data.looking.look import look
 
     path = path.expanduser()
+    if not path.exists():
+        what = "Name a folder of pictures and truth, or a list. See train.py --help."
+        raise UserError(f"{path}: not found. {what}")
     if path.name == LIST and (path.parent / CONFIG).is_file():
         return path.parent
     if (path / CONFIG).is_file() and (path / LIST).is_file() or _index(path):

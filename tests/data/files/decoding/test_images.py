@@ -126,7 +126,6 @@ def test_truncated_others(tmp_path, format):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", ""),
         (b"<!DOCTYPE html><html>", "a page of the web"),
         (b"version https://git-lfs", "git lfs pull"),
         (b"\0" * 99, ""),
