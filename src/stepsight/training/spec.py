@@ -72,7 +72,7 @@ class RunSpec:
             tasks = [t for t in self.tasks if any(t in s.tasks for s in self._streams_of(name))]
             if not tasks:
                 continue
-            settings, held = self.config.data[name], len(self.held[name])
+            settings, held = self.config.data[name], len(self.held.get(name, ()))
             what = f"{len(source)} {name}"
             scored = f"evaluated on {held} other{'s' * (held != 1)}"
             if isinstance(settings, FileSettings):
