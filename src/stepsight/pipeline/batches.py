@@ -104,8 +104,10 @@ class BatchPipeline:
 
     def at(self, resolution: int) -> Self:
         """A copy that sees the longer side at so many pixels, whatever size it was trained at; 0:
-        pictures as they are. Raises UserError for 0 where a profile keeps an area."""
-        if self.profile.fit == "area" and resolution < 1:
+        pictures as they are. Raises UserError for what is no whole number, and for 0 where a
+        profile keeps an area."""
+        least = 1 if self.profile.fit == "area" else 0
+        if not isinstance(resolution, int) or resolution < least:
             raise UserError(f"size {resolution}: give the pixels of the longer side, from 1 up.")
         other = copy(self)
         other.profile = replace(self.profile, resolution=resolution)

@@ -29,6 +29,9 @@ def test_the_longer_side_is_seen_at_the_size_asked_for(size, grid, seen, pipelin
 def test_a_size_that_is_none_and_one_beside_a_budget(pipeline, picture):
     with pytest.raises(UserError, match="size 0: give the pixels of the longer side"):
         pipeline(picture(9, 9), "depth", size=0)
+    for size in ("a", (32, 32), -1):
+        with pytest.raises(UserError, match="give the pixels of the longer side"):
+            pipeline(picture(9, 9), "depth", size=size)
     with pytest.raises(UserError, match="leave out size"):
         pipeline(picture(9, 9), "depth", size=64, budget="4nfe")
 

@@ -9,7 +9,6 @@ import av
 import pytest
 import torch
 
-from stepsight.data.decoding.images import write_image
 from stepsight.errors import DataFormatError, UserError
 from stepsight.predicting.film import FilmWriter, frame_rate, frames
 
@@ -77,15 +76,8 @@ def test_frames_come_upright(matrix, turns, moving, tmp_path):
     assert (found.float() - upright.float()).abs().mean() < LOSS
 
 
-def test_a_folder_is_a_film_by_the_numbers_of_its_pictures(moving, tmp_path):
-    pictures = moving(3)
-    for name, picture in zip(("f2.png", "f10.png", "f100.png"), pictures):
-        write_image(tmp_path / name, picture)
-    assert all(torch.equal(a, b) for a, b in zip(frames(tmp_path), pictures))
+def test_a_folder_of_frames_states_no_rate(tmp_path):
     assert frame_rate(tmp_path) == 25
-    write_image(tmp_path / "f101.png", pictures[0][:, 1:])
-    with pytest.raises(DataFormatError, match="frame 3 has 15 x 16 pixels, those before it 16 x"):
-        list(frames(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"no film at all", None])
@@ -94,9 +86,6 @@ def test_what_is_no_film_is_named(content, moving, tmp_path):
     path.write_bytes(path.read_bytes()[:700] if content is None else content)
     with pytest.raises(DataFormatError, match=r"a\.mp4: not readable as a film"):
         list(frames(path))
-    with pytest.raises(DataFormatError, match="no frame"):
-        (tmp_path / "empty").mkdir()
-        list(frames(tmp_path / "empty"))
     with pytest.raises(UserError, match="no such film"):
         frame_rate(tmp_path / "none.mp4")
 

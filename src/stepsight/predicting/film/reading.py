@@ -1,4 +1,4 @@
-"""Films frame by frame: files by PyAV, or folders of pictures in the order of their names.
+"""Films frame by frame, by PyAV.
 
 Frames come upright: the rotation that phones write beside the pictures is applied. Colours follow
 the matrix and range that the file states; where it states none, players take BT.601 below 720 lines
@@ -7,7 +7,6 @@ and BT.709 from there on, and so does this.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from stepsight.data.decoding.images import read_image
 from stepsight.errors import DataFormatError, UserError
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".ppm")
 FOLDER_RATE = Fraction(25)  # frames a second of a folder of pictures, which states none
 MICROSECONDS = 1e6  # a second, of FFmpeg's durations
 MISSING = 0.1  # share of a film's stated length without pictures that is remarked on
@@ -40,14 +37,13 @@ def is_film(path: Path) -> bool:
 
 
 def frames(path: str | Path) -> Iterator[Tensor]:
-    """The frames of a film, or of a folder of pictures by name (numbers by value), uint8 RGB
-    "3 h w", one at a time.
+    """The frames of a film, uint8 RGB "3 h w", one at a time.
 
     Raises DataFormatError for a file without pictures, one that is damaged, or frames that change
     their size, and UserError without PyAV.
     """
     path, size = Path(path), None
-    for number, frame in enumerate(_folder(path) if path.is_dir() else _film(path)):
+    for number, frame in enumerate(_film(path)):
         size = size or frame.shape
         if frame.shape != size:
             was, now = (" x ".join(map(str, shape[-2:])) for shape in (size, frame.shape))
@@ -78,19 +74,6 @@ def av() -> Any:
     except ImportError as error:
         raise UserError("films need PyAV. Install it with `uv sync --extra film`.") from error
     return av
-
-
-def _folder(path: Path) -> Iterator[Tensor]:
-    pictures = [one for one in path.iterdir() if one.suffix.lower() in PICTURES]
-    if not pictures:
-        raise DataFormatError(f"{path}: no frame ({', '.join(PICTURES)}) lies in it.")
-    yield from map(read_image, sorted(pictures, key=_by_number))
-
-
-def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Frame 2 before frame 10."""
-    parts = re.findall(r"\d+|\D+", path.stem)
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts], path.name
 
 
 def _film(path: Path) -> Iterator[Tensor]:
