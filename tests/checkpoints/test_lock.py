@@ -187,3 +187,20 @@ def test_a_disk_that_takes_nothing_is_said(folder, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(UserError, match="Read-only file system.*free"):
         RunLock(folder).acquire()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lock_appears_with_its_holder_also_without_links(folder, monkeypatch, links):
+    def opened_for_writing(path: Path, *mode: Any, **how: Any) -> Any:
+        assert path.name != LOCK or mode[:1] != ("x",), "an empty lock for a moment"
+        return opening(path, *mode, **how)
+
+    opening = Path.open
+    monkeypatch.setattr(*(Path, "open", opened_for_writing) if links else (os, "link", _refused))
+    with RunLock(folder) as lock:
+        assert lock.held and [one.name for one in folder.iterdir()] == [LOCK]
+    assert not folder.exists()
+
+
+def _refused(*names: Any) -> None:
+    raise PermissionError("no links here")

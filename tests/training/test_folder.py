@@ -165,6 +165,16 @@ def test_a_lock_alone_is_no_run():
     assert choose("mine", "depth", None, False) == Path("mine")
 
 
+def test_a_run_that_has_just_begun_is_named_as_what_holds_the_folder():
+    """Between its lock and its settings, a run is not yet to be told from somebody's own folder."""
+    with RunLock(Path("mine")):
+        Path("mine/log.txt").write_text("")
+        with pytest.raises(UserError, match="being written to by process"):
+            choose("mine", "tiny", None, overwrite=True)
+    with pytest.raises(UserError, match="not a run folder"):
+        choose("mine", "tiny", None, overwrite=True)
+
+
 def test_rewinding_a_run_without_metrics_is_nothing():
     RunWriter(Path(".")).rewind(0)
     assert not Path("metrics.jsonl").exists()

@@ -1,6 +1,7 @@
 """One writer for a run folder: a file that says who it is and, by its age, whether it lives.
 
-The file is made with O_EXCL and kept young by a thread, which works where `flock` does not.
+The file appears whole, by `link` (O_EXCL where there are no links), and is kept young by a
+thread, which works where `flock` does not.
 """
 
 from __future__ import annotations
@@ -50,21 +51,24 @@ class RunLock:
         atexit.register(self.release)
         threading.Thread(target=self._live, name="run lock", daemon=True).start()
 
+    def check_free(self) -> None:
+        """Raise UserError if another process writes here."""
+        with self:
+            pass
+
     def _take(self) -> None:
         self._token = secrets.token_hex(8)
         text = json.dumps(_self() | {"token": self._token}) + "\n"
-        try:
-            with self.path.open("x") as file:
-                file.write(text)
-        except FileExistsError:
-            draft = self.path.with_name(f"{LOCK}.{self._token}")
-            try:
-                self._succeed(_holder(self.path), draft, text)
-            finally:
-                draft.unlink(missing_ok=True)
-
-    def _succeed(self, holder: dict[str, Any], draft: Path, text: str) -> None:
+        draft = self.path.with_name(f"{LOCK}.{self._token}")
         draft.write_text(text)
+        try:
+            _publish(draft, self.path, text)
+        except FileExistsError:
+            self._succeed(_holder(self.path), draft)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _succeed(self, holder: dict[str, Any], draft: Path) -> None:
         self._wait_for(holder, draft)
         print(f"{self.path.parent}: taken over from {_who(holder)}, which is gone", flush=True)
         os.replace(draft, self.path)
@@ -149,6 +153,18 @@ class RunLock:
         where: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _publish(draft: Path, path: Path, text: str) -> None:
+    """The draft under its own name, with its content from the first moment, so that nobody reads
+    a lock without a holder. Raises FileExistsError."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("x") as file:
+            file.write(text)
 
 
 def _self() -> dict[str, Any]:

@@ -132,15 +132,21 @@ def choose(run_dir: str | None, name: str, resume: str | None, overwrite: bool) 
     path = Path(run_dir)
     if path.exists() and not path.is_dir():
         raise UserError(f"--run-dir {path} is a file. Name a folder.")
-    if path.exists() and any(one.name != LOCK for one in path.iterdir()) and not resume:
+    if path.exists() and any(_is_content(one) for one in path.iterdir()) and not resume:
         if not overwrite:
             raise UserError(
                 f"--run-dir {path} exists. Continue it with --resume auto, replace it with "
                 f"--overwrite, or name another folder."
             )
         if not (path / "config.yaml").exists():
+            if (path / LOCK).exists():
+                RunLock(path).check_free()  # one that has just begun, and has no settings yet
             raise UserError(f"--run-dir {path} is not a run folder: --overwrite will not empty it.")
     return path
+
+
+def _is_content(path: Path) -> bool:
+    return not path.name.startswith(LOCK)  # nor the draft of a lock
 
 
 def latest(run: RunWriter, resume: str | None, say: Callable[[str], None] = print) -> Path | None:
