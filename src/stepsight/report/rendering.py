@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from stepsight.errors import command
 from stepsight.measures import duration, measure, number
@@ -27,7 +29,7 @@ PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
 
 def render(template: str, **values: object) -> str:
     """The page that `templates/<template>.html.j2` makes of `values`."""
-    return _environment().get_template(f"{template}.html.j2").render(values, links=[])
+    return _environment().get_template(f"{template}.html.j2").render(values)
 
 
 @cache
@@ -42,6 +44,7 @@ def _environment() -> Environment:
     environment.globals |= {"command": command, "measure": measure, "svg": to_svg}
     environment.filters |= {"by": by, "duration": duration, "interval": interval}
     environment.filters |= {"number": known_number, "percent": percent, "plural": count}
+    environment.filters |= {"labelled": labelled, "short_name": short_name}
     return environment
 
 
@@ -60,6 +63,27 @@ def interval(ends: Iterable[float | str | None] | None, changes: bool = False) -
     write = percent if changes else known_number
     known = [write(end) for end in ends or () if math.isfinite(_float(end))]
     return f"[{', '.join(known)}]" if len(known) == 2 else ""
+
+
+def labelled(rows: Markup, header: Sequence[str]) -> Markup:
+    """Rows of a table with the heading of its column in every cell, which is shown where cells
+    stand below each other."""
+
+    def label(row: re.Match[str]) -> str:
+        names = iter(header)
+        return re.sub(
+            r"<td\b", lambda _: f'<td data-label="{escape(next(names, ""))}"', row.group()
+        )
+
+    return Markup(re.sub(r"<tr\b.*?</tr>", label, rows, flags=re.DOTALL))
+
+
+def short_name(whole: str) -> str:
+    """A protocol without its digests, the last part of a path, the first seven digits of a digest;
+    `depth-affine-log@fa32a147` is `depth-affine-log`."""
+    if re.fullmatch(r"[0-9a-f]{10,}", whole):
+        return whole[:7]
+    return re.sub(r"@[0-9a-f]{6,}", "", whole.rstrip("/").rpartition("/")[2])
 
 
 def _float(value: float | str | None) -> float:
