@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "stepsight"
 ROWS = (
     ("types", "rowwise", "errors", "seeding", "plugins", "signals", "averages"),
     ("*/config",),
-    ("measures", "noise_levels"),
+    ("measures", "noise_levels", "legends"),
     (
         "config",
         "schedule",

@@ -1,0 +1,143 @@
+"""The pictures that stand first in a report: one image of a set with its truth, what one call and
+the best setting answer, where they err, and what the colours mean.
+
+Whoever scores a set writes one panel a task to `panels/` of its folder: `<task>.json` as
+`PicturePanel` has it, and a PNG per tile beside it in the picture's own pixels. Pages enlarge them.
+Neither writing nor reading one loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from stepsight.errors import DataFormatError
+from stepsight.legends import ClassColour, Legend
+
+FOLDER = "panels"
+_SCALES = "scale", "spread_scale", "error_scale"
+TileName = Literal[
+    "image",
+    "second",
+    "prompt",
+    "truth",
+    "one call",
+    "most calls",
+    "best setting",
+    "spread",
+    "error",
+]
+
+
+@dataclass(frozen=True)
+class PanelTile:
+    """A picture of the panel.
+
+    setting: what predicted it, "8 x 4, T 0" for 8 calls of 4 members from starts scaled by 0; ""
+    for what is given.
+    score: of this image, by the panel's metric; over_set: of the whole set at the same setting.
+    Both None where they are not known.
+    best: whether no setting scores better over the set, of those that were tried.
+    """
+
+    name: TileName
+    file: str  # beside the JSON
+    alt: str  # what is to be seen, for those who cannot
+    setting: str = ""
+    score: float | None = None
+    over_set: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class PicturePanel:
+    """One image of a set and what is predicted for it.
+
+    key: of the image; chosen: why this one, as in "median image by abs_rel of 512".
+    metric: of the scores, by its name in `measures`.
+    scale: the colours that truth and predictions share; spread_scale and error_scale: of the tiles
+    of that name. None where there is no such tile, or nothing to explain (pictures as answers).
+    """
+
+    task: str
+    data: str
+    protocol: str
+    key: str
+    chosen: str
+    metric: str
+    tiles: tuple[PanelTile, ...]
+    scale: Legend | None = None
+    spread_scale: Legend | None = None
+    error_scale: Legend | None = None
+
+    def tile(self, name: TileName) -> PanelTile | None:
+        """The tile of that name."""
+        return next((tile for tile in self.tiles if tile.name == name), None)
+
+
+def write_panel(folder: Path, panel: PicturePanel, pictures: Mapping[str, np.ndarray]) -> Path:
+    """Write a panel to `panels/` of a folder: `pictures` uint8 "h w 3" by the tiles' files."""
+    assert pictures.keys() == {tile.file for tile in panel.tiles}, "a picture for every tile"
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(place / name)
+    path = place / f"{panel.task}.json"
+    path.write_text(
+        json.dumps(_finite(asdict(panel)), indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
+    return path
+
+
+def read_panels(folder: Path) -> list[PicturePanel]:
+    """The panels in `panels/` of an evaluation's or sweep's folder, by task; [] where there are
+    none. Their tiles lie in `folder / FOLDER`.
+
+    Raises DataFormatError for one that is not as `write_panel` writes it, or lacks a picture.
+    """
+    return [_read(path) for path in sorted((folder / FOLDER).glob("*.json"))]
+
+
+def _read(path: Path) -> PicturePanel:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        tiles = tuple(PanelTile(**tile) for tile in found.pop("tiles"))
+        scales: dict[str, Any] = {name: _legend(found[name]) for name in _SCALES}
+        panel = PicturePanel(**found | scales, tiles=tiles)
+        wrong = next((t for t in tiles if t.name not in get_args(TileName)), None)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataFormatError(f"{path}: no panel of pictures ({error}). Evaluate again.") from error
+    if wrong is not None:
+        raise DataFormatError(f"{path}: no tile is called '{wrong.name}'. Evaluate again.")
+    for tile in tiles:
+        if Path(tile.file).name != tile.file or not (path.parent / tile.file).is_file():
+            raise DataFormatError(f"{path}: its picture {tile.file} is not there. Evaluate again.")
+    return panel
+
+
+def _legend(found: dict[str, Any] | None) -> Legend | None:
+    if found is None:
+        return None
+    classes = tuple(ClassColour(*each.values()) for each in found.pop("classes"))
+    return Legend(**found | {"stops": tuple(found["stops"]), "classes": classes})
+
+
+def _finite(value: Any) -> Any:
+    """Without numbers that JSON does not have, and with names beside the parts of tuples."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case ClassColour():
+            return value._asdict()
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+    return value
