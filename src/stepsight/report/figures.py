@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -21,18 +22,29 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from stepsight.measures import main_metric, measure, number
 from stepsight.report.run_folder import Row, validation_lines
 from stepsight.tasks.config import scored_tasks
 
 INK = "#22262b"
+# Inches of a figure that a column holds. A phone shows it 320 px wide: a wider one would have
+# letters below 9 px there.
+COLUMN = (4.4, 3.3)
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2))
 REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.1, "alpha": 0.75, "dashes": DASHES[0]}
 EXPERTS = "experts/"  # and the task: the share of its tokens per expert, one list per layer
+TITLE = 48  # letters of a line of a title
 BELOW = "outside lower center"  # where legends stand
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names come from outside: a dollar sign is a dollar sign
@@ -54,7 +66,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "font.family": "sans-serif",
@@ -65,7 +77,7 @@ STYLE: dict[Any, Any] = {
 
 
 def to_svg(figure: Figure, title: str) -> Markup:
-    """The figure as an `<svg>` element to put into a page; `title` is for readers who cannot see.
+    """The figure as an `<svg>` element to put into a page, a picture called `title`.
 
     Ink becomes `currentColor`, the first colour the page's `--blue` if it has one (deep blue is
     hard to see on dark), and the width that of the column.
@@ -78,7 +90,8 @@ def to_svg(figure: Figure, title: str) -> Markup:
     svg = svg.replace(PALETTE[0], f"var(--blue, {PALETTE[0]})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return Markup(svg.replace(">", f"><title>{escape(title)}</title>", 1))
 
 
 def to_png(figure: Figure, path: Path) -> Path:
@@ -110,7 +123,7 @@ def validation_curves(rows: list[Row], task: str) -> Figure:
     rows = [row for row in rows if row["task"] == task]
     metric = main_metric(task, rows[0]["metrics"])
     assert metric is not None, "a validation row has a metric"
-    figure, axes = new_axes(task, "images seen", measure(metric).axis, size=(4.8, 3.6))
+    figure, axes = new_axes(task, "images seen", measure(metric).axis)
     for i, ((_, data, nfe, members), line) in enumerate(validation_lines(rows)):
         images = [row["images_seen"] for row in line]
         values = [row["metrics"].get(metric, np.nan) for row in line]
@@ -157,7 +170,7 @@ def imbalance(share: np.ndarray) -> np.ndarray:
 def expert_map(share: np.ndarray, task: str, highest: float) -> Figure:
     """Shares "layers experts" as colours from 0 to `highest`, the first layer on top."""
     layers, experts = share.shape
-    size = (4.8, min(6.0, 1.5 + 0.22 * layers))
+    size = (COLUMN[0], min(6.0, 1.5 + 0.22 * layers))
     figure, axes = new_axes(task, "expert", "layer", size=size)
     edges = np.arange(experts + 1) + 0.5, np.arange(layers + 1) + 0.5
     shown = axes.pcolormesh(*edges, share, cmap="cividis", vmin=0, vmax=highest)
@@ -168,7 +181,7 @@ def expert_map(share: np.ndarray, task: str, highest: float) -> Figure:
     bar = figure.colorbar(shown, label="share of tokens")
     bar.outline.set_visible(False)
     bar.ax.axhline(1 / experts, color=PALETTE[1], linewidth=3)
-    bar.ax.text(-0.25, 1 / experts, f"1/{experts}", ha="right", va="center", fontsize=8.5)
+    bar.ax.text(-0.25, 1 / experts, f"1/{experts}", ha="right", va="center", fontsize=9)
     return figure
 
 
@@ -193,13 +206,11 @@ def trend(values: np.ndarray) -> np.ndarray:
     return np.exp([window.mean() for window in windows])
 
 
-def new_axes(
-    title: str, x: str, y: str, size: tuple[float, float] = (8.6, 3.4)
-) -> tuple[Figure, Axes]:
+def new_axes(title: str, x: str, y: str, size: tuple[float, float] = COLUMN) -> tuple[Figure, Axes]:
     """An empty figure of `size` inches; call it, and what draws into it, within `STYLE`."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set(title="\n".join(wrap(title, TITLE)), xlabel=x, ylabel=y)
     return figure, axes
 
 
@@ -220,6 +231,18 @@ def logarithmic(
     axis.set_major_locator(locator or LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_locator(NullLocator())
+
+
+def powers_of_two(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis from the least to the most of `values`, its ticks written out."""
+    low, high = np.floor(np.log2(min(values))), np.ceil(np.log2(max(values)))
+    stride = 1 + int(high - low) // 7
+    ticks = FixedLocator([2.0**k for k in range(int(low), int(high) + 1, stride)])
+
+    def tick(value: float) -> str:
+        return short(round(value)) if value >= 1 else number(value, 2)
+
+    logarithmic(axes.xaxis, tick, ticks, base=2)
 
 
 def bare(axes: Axes) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from stepsight.measures import measure, number
 from stepsight.report import figures
@@ -79,7 +79,7 @@ def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figur
     front = frontier(cells, cells[0].task, metric=cells[0].metric, cost=cost)
     _draw_front(axes, front)
     _limit(axes, cells, front)
-    _plain_logarithm(axes, [getattr(cell, COSTS[cost]) for cell in cells])
+    figures.powers_of_two(axes, [getattr(cell, COSTS[cost]) for cell in cells])
     columns = min(4, len(axes.get_legend_handles_labels()[0]))
     figure.legend(loc=BELOW, ncols=columns, columnspacing=1.2, handletextpad=0.4)
     return figure
@@ -99,7 +99,7 @@ def panels(by_metric: Mapping[str, Sequence[Cell]], title: str) -> Figure:
     for axes, (metric, cells) in zip(grid.flat, by_metric.items()):
         _panel(axes, cells)
         axes.set_title(_panel_title(metric), fontsize=9.5)
-        _plain_logarithm(axes, members)
+        figures.powers_of_two(axes, members)
         axes.set(xlabel="members", xlim=(min(members) / 1.1, max(members) * 1.1))
     for axes in grid.flat[len(by_metric) :]:
         axes.set_visible(False)
@@ -169,15 +169,3 @@ def _limit(axes: Axes, cells: Sequence[Cell], front: Sequence[FrontierCell]) -> 
     bottom = max(min([low - 0.08 * height, *known]), low - height)
     top = min(max([high + 0.08 * height, *known]), high + height)
     axes.set_ylim(bottom, top)
-
-
-def _plain_logarithm(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis whose ticks are powers of two, written out."""
-    low, high = np.floor(np.log2(min(values))), np.ceil(np.log2(max(values)))
-    stride = 1 + int(high - low) // 9
-    ticks = FixedLocator([2.0**k for k in range(int(low), int(high) + 1, stride)])
-
-    def tick(value: float) -> str:
-        return figures.short(round(value)) if value >= 1 else number(value, 2)
-
-    figures.logarithmic(axes.xaxis, tick, ticks, base=2)
