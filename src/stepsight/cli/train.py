@@ -53,6 +53,7 @@ class Args:
     devices: int | None = None  # with --dry-run: how many; default: training.processes
     device_tflops: float = 989.0  # with --dry-run: of a device, such as an H100 in bfloat16
     mfu: float = 0.4  # with --dry-run: the share of that which is reached
+    measured: str | None = None  # with --dry-run: a run, or its profile, that says what is reached
     print_config: bool = False  # print the resolved configuration as YAML, and stop
 
     @classmethod
@@ -132,9 +133,13 @@ def _judged(args: Args, config: RunConfig) -> str:
             raise UserError(f"{flag} {value:g}: must be above 0.")
     from stepsight.training.planning.hours import Speed
     from stepsight.training.planning.judge import judged, told
+    from stepsight.training.planning.pricing import reached
 
     devices = args.devices or max(config.training.processes, 1)
     speed = Speed(devices, args.device_tflops, args.mfu)
+    if args.measured is not None:
+        share, how = reached(Path(args.measured), args.device_tflops * 1e12)
+        speed = replace(speed, mfu=share, how=how)
     found = judged(config, speed, args.device_memory, args.init_from)
     return json.dumps(plain(found)) if args.json else "\n".join(told(found))
 

@@ -101,7 +101,8 @@ def test_codes_and_decodes_of_a_vae_are_counted():
 def test_data_that_are_not_there_are_a_problem_and_no_error(tmp_path):
     run = {"model": {"name": "DiT-32x1/4"}, "tasks": {"depth": {}}}
     found = judged(from_dict(run | {"data": {"nyuv2": {"root": str(tmp_path / "no")}}}), Speed())
-    assert "not found" in found["problems"][0] and found["assumptions"]["every_truth"]
+    assert "not found" in found["problems"][0] and "654 samples of test" in found["assumed"][0]
+    assert not found["assumptions"]["every_truth"] and found["flops_by_phase"]["final evaluation"]
     assert any(line.startswith("problem   nyuv2") for line in told(found))
 
 

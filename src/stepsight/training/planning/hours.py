@@ -20,23 +20,28 @@ from stepsight.training.planning.codec_cost import CodecCost
 from stepsight.training.planning.workload import Workload, target_pictures
 from stepsight.training.spec import RunSpec
 
+LATENTS = "latent coding"  # the part that a stage of its own may take over
 CALIBRATED = 8  # members of the ensembles that uncertainty is calibrated on
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Devices, what each can do (TFLOP/s) and the share of it that is reached."""
+    """Devices, what each can do (TFLOP/s), the share of it that is reached, and who says so."""
 
     devices: int = 1
     tflops: float = 989.0  # dense bfloat16 of an H100
     mfu: float = 0.4
+    how: str = "stated, not measured"
 
     def hours(self, flops: float) -> float:
         return flops / (self.devices * self.tflops * 1e12 * self.mfu) / 3600
 
     def __str__(self) -> str:
         many = "device" if self.devices == 1 else "devices"
-        return f"{self.devices} {many} of {self.tflops:g} TFLOP/s at {self.mfu:.0%} utilisation"
+        share = f"{self.mfu:.3g}" if self.mfu < 0.01 else f"{self.mfu:.0%}"
+        return (
+            f"{self.devices} {many} of {self.tflops:g} TFLOP/s at {share} utilisation ({self.how})"
+        )
 
 
 def flops_of(
@@ -48,15 +53,15 @@ def flops_of(
 ) -> dict[str, float]:
     """FLOPs by phase of a run. all_truths: of training on a picture with truth for all tasks.
 
-    spec: the run with its data, None where that cannot be opened: then every picture is taken to
-    have all truths, and splits whose size no setting limits count as nothing."""
+    spec: the run with its data, None where nobody knows them: then every picture is taken to have
+    all truths, and splits whose size no setting limits count as nothing."""
     training, settings, codec = config.training, config.evaluation, CodecCost.of(config)
     found = {"training": training.images * (per_picture(config, work, spec) or all_truths)}
     coded = sum(bool(task.images) + target_pictures(task) for task in tasks.values())
     coded *= codec.encode(work.size)
     if training.latents and spec is not None:
         samples = sum(min(len(source), training.images) for source in spec.sources.values())
-        found["latent coding"] = 2.0 * samples * coded  # plain and mirrored
+        found[LATENTS] = 2.0 * samples * coded  # plain and mirrored
     elif not training.latents:
         found["coding"] = training.images * coded
     if not work.costs:

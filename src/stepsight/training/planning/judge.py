@@ -7,7 +7,6 @@ run that it starts from.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.tasks.table import build_tasks
 from stepsight.training.objective import objective_of
+from stepsight.training.planning.counts import counted
 from stepsight.training.planning.dry_run import describe, lines, pictures_at_a_time
 from stepsight.training.planning.hours import Speed, flops_of
 from stepsight.training.planning.memory import (
@@ -26,14 +26,15 @@ from stepsight.training.planning.memory import (
     memory_of,
     micro_batches,
     planned_precision,
+    widest_of,
     with_training,
 )
 from stepsight.training.planning.workload import Workload, workload_of
 from stepsight.training.progress import Progress
-from stepsight.training.spec import RunSpec
 
 GB = 1e9
 NAMED = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"))
 WAYS = ("none", "selective", "block")  # of recomputation, the dearest in memory first
 
 
@@ -66,7 +67,13 @@ def judged(
     work = workload_of(config, tasks)
     described = describe(config, work)
     planner = Planner(config, work, speed.devices, room)
-    chosen, (spec, problems) = planner.chosen(), _opened(config, parent)
+    chosen, data = planner.chosen(), counted(config, parent)
+    spec, problems = data.spec, [*data.problems]
+    if spec is not None and not problems:
+        try:
+            objective_of(config).check(spec)
+        except UserError as error:
+            problems.append(str(error))
     flops = flops_of(config, tasks, work, described["flops_train_per_image"], spec)
     described |= {
         "devices": speed.devices,
@@ -74,6 +81,7 @@ def judged(
         "precision": planned_precision(config, planner.kind),
         "plan": chosen.row(room),
         "fits": None if room is None else chosen.memory.total <= room,
+        "verdict": fit_words(planner, chosen),
         "memory_per_device": chosen.memory.total,
         "memory_parts": chosen.memory.parts(),
         "alternatives": [plan.row(room) for plan in planner.alternatives(chosen)],
@@ -81,7 +89,8 @@ def judged(
         "hours_by_phase": {name: speed.hours(value) for name, value in flops.items()},
         "flops_by_phase": flops,
         "assumptions": asdict(speed) | {"every_truth": spec is None},
-        "trains": [] if spec is None else [*spec.words()],
+        "assumed": [*data.assumed],
+        "trains": [] if spec is None or data.problems else [*spec.words()],
         "problems": problems,
     }
     return described if parent is None else described | {"init_from": _origin(parent, config)}
@@ -94,6 +103,10 @@ class Planner:
         self.config, self.work, self.devices, self.room = config, work, devices, room
         self.tasks = build_tasks(config.tasks)
         self.kind = "cuda" if room is not None or torch.cuda.is_available() else "cpu"
+
+    def widest(self) -> int:
+        """Bytes of the largest tensor of a forward pass of `memory.MEASURED` rows."""
+        return widest_of(self.work, self.kind, planned_precision(self.config, self.kind))
 
     def plan(self, sharding: str, recompute: str, micro_batch: int) -> MemoryPlan:
         config = with_training(self.config, sharding=sharding, recompute=recompute)
@@ -130,19 +143,6 @@ def _origin(parent: Checkpoint, config: RunConfig) -> dict[str, Any]:
     return {"path": str(parent.path), "inherited_flops": begun.inherited_flops} | model
 
 
-def _opened(config: RunConfig, parent: Checkpoint | None) -> tuple[RunSpec | None, list[str]]:
-    """The run with its data, if they are there, and what would stop it at its start."""
-    try:
-        spec = RunSpec.of(config, Path(), parent=parent)
-    except UserError as error:
-        return None, [str(error)]
-    try:
-        objective_of(config).check(spec)
-    except UserError as error:
-        return spec, [str(error)]
-    return spec, []
-
-
 def told(judgement: dict[str, Any]) -> list[str]:
     """The judgement for people."""
     found, plan = judgement, judgement["plan"]
@@ -155,12 +155,17 @@ def told(judgement: dict[str, Any]) -> list[str]:
             f"  {name:<8}{row['sharding']:<10}{row['recompute']:<11}{row['micro_batch']:>11}"
             f"{row['memory_per_device'] / GB:>11.2f}{fits}"
         )
-    phases = ", ".join(f"{name} {_hours(x)}" for name, x in found["hours_by_phase"].items())
+    flops = found["flops_by_phase"]
+    phases = (
+        f"{name} {hours_text(x)} ({flops_text(flops[name])})"
+        for name, x in found["hours_by_phase"].items()
+    )
     facts = dict(found["assumptions"])
     most = " at most, as if all pictures had all truths" if facts.pop("every_truth") else ""
     text += [
-        f"hours     {_hours(found['hours'])}{most}, on {Speed(**facts)}",
-        f"          {phases}",
+        f"hours     {hours_text(found['hours'])}{most}, on {Speed(**facts)}",
+        f"          {', '.join(phases)}",
+        *(f"          {sentence}" for sentence in found["assumed"]),
     ]
     if origin := found.get("init_from"):
         same = "the same model" if origin["same_model"] else f"{origin['model']}, another model"
@@ -170,34 +175,35 @@ def told(judgement: dict[str, Any]) -> list[str]:
 
 
 def _memory_lines(found: dict[str, Any]) -> list[str]:
-    room, plan, parts = found["device_memory"], found["plan"], found["memory_parts"]
-    verdict = ""
-    if room is not None:
-        verdict = f": fits {room:g} GB" if found["fits"] else f": DOES NOT FIT {room:g} GB"
-    many = "device" if found["devices"] == 1 else "devices"
-    pictures = "picture" if plan["micro_batch"] == 1 else "pictures"
+    parts = found["memory_parts"]
     named = ", ".join(f"{name} {size(value)}" for name, value in parts.items())
-    text = [
-        f"memory    {size(found['memory_per_device'])} on each of {found['devices']} {many}, "
-        f"{plan['micro_batch']} {pictures} at a time, {NAMED[found['precision']]}{verdict}",
-        f"          {named} (not all at the same time)",
-    ]
+    text = [f"memory    {found['verdict']}", f"          {named} (not all at the same time)"]
     if whole := parts.get("validation"):
         text.append(
             f"          validation and saving gather the whole average in float32 on every device: "
             f"{size(whole)}"
         )
-    if found["fits"] is False:
-        rows = [row for row in found["alternatives"] if row["fits"]]
-        if rows:
-            best = rows[0]
-            text.append(
-                f"          fits with --training.sharding {best['sharding']} --training.recompute "
-                f"{best['recompute']} --training.micro_batch {best['micro_batch']}"
-            )
-        else:
-            text.append("          no way below fits: more devices, or a smaller model")
     return text
+
+
+def fit_words(planner: Planner, chosen: MemoryPlan) -> str:
+    """What each device has to hold, whether it does, and what else would fit if it does not."""
+    many = "device" if planner.devices == 1 else "devices"
+    pictures = "picture" if chosen.micro_batch == 1 else "pictures"
+    precision = NAMED[planned_precision(planner.config, planner.kind)]
+    needed, room = chosen.memory.total, planner.room
+    said = f"{size(needed)} on each of {planner.devices} {many}, "
+    said += f"{chosen.micro_batch} {pictures} at a time, {precision}"
+    if room is None:
+        return said
+    if needed <= room:
+        return f"{said}: fits {room / GB:g} GB"
+    for other in planner.alternatives(chosen):
+        if other.memory.total <= room:
+            how = f"--training.sharding {other.sharding} --training.recompute {other.recompute}"
+            how += f" --training.micro_batch {other.micro_batch}"
+            return f"{said}: DOES NOT FIT {room / GB:g} GB; fits with {how}"
+    return f"{said}: DOES NOT FIT {room / GB:g} GB; needs more devices, or a smaller model"
 
 
 def size(count: float) -> str:
@@ -205,7 +211,14 @@ def size(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _hours(value: float) -> str:
+def flops_text(count: float) -> str:
+    """FLOPs for people."""
+    unit, name = next((u for u in UNITS if count >= u[0]), UNITS[-1])
+    return f"{count / unit:.3g} {name}FLOP"
+
+
+def hours_text(value: float) -> str:
+    """Hours for people."""
     if value >= 1:
         return f"{value:.1f} h"
     return f"{60 * value:.1f} min" if value * 3600 >= 60 else f"{3600 * value:.1f} s"

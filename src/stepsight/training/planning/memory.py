@@ -167,6 +167,11 @@ def with_training(config: RunConfig, **changes: Any) -> RunConfig:
     return replace(config, training=replace(config.training, **changes))
 
 
+def widest_of(work: Workload, device: str, precision: str) -> int:
+    """Bytes of the largest tensor of a forward pass of `MEASURED` rows."""
+    return _activations(work, device, precision).widest
+
+
 @lru_cache(maxsize=16)
 def _activations(work: Workload, device: str, precision: str) -> Activations:
     def rows(one: Tensor) -> Tensor:
