@@ -154,7 +154,7 @@ def saved_network(
     if name.startswith(VAE_PREFIX):
         raise CheckpointError(
             f"{saved.path} holds a VAE, not a backbone. Train a backbone in its latents with "
-            f"--codec.path {saved.path.parent.parent / 'vae'}."
+            f"--codec.path {saved.home / 'vae'}."
         )
     with init_empty_weights():
         net = lowered(build_network(saved.config, tasks, codec), precision)
@@ -171,7 +171,7 @@ def saved_codec(saved: checkpoint.Checkpoint, precision: Precision = "auto") -> 
     settings = saved.config.codec
     if precision != "auto":
         settings = replace(settings, precision=precision)
-    codec = open_codec(settings, kept=saved.path.parent.parent / checkpoint.CODEC)
+    codec = open_codec(settings, kept=saved.home / checkpoint.CODEC)
     trained = saved.meta.get("codec", codec.name)
     if codec.name != trained:
         raise CheckpointError(
@@ -204,7 +204,7 @@ def saved_model(
         "statistics": saved.tensors(checkpoint.STATISTICS),
         "name": saved.digest(file),
         "codec": codec.for_use(device),
-        "home": saved.path.resolve().parent.parent,
+        "home": saved.home,
         "chosen": saved.meta.get("sampling"),
         "calibration": None if raw else saved.meta.get("calibration"),
         "metric": None if raw else saved.meta.get("metric"),

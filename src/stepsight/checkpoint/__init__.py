@@ -2,8 +2,8 @@
 
 `format` says what a step folder holds and how it is sealed, `snapshot` writes one and `saver` does
 so beside the training, `shards` splits tensors over processes and puts them together, `locate`
-says which folder is meant, `reading` opens one, `resuming` steps over damaged ones, `lock` keeps a
-second writer out.
+says which folder is meant, `archive` reads and writes tars, `hub` fetches and pushes, `reading`
+opens one, `resuming` steps over damaged ones, `lock` keeps a second writer out.
 """
 
 from stepsight.checkpoint.format import (
@@ -18,7 +18,8 @@ from stepsight.checkpoint.format import (
     disk_error,
     step_name,
 )
-from stepsight.checkpoint.locate import completed, mark, prune, resolve
+from stepsight.checkpoint.hub import local, push
+from stepsight.checkpoint.locate import PACKAGED, completed, mark, prune, resolve
 from stepsight.checkpoint.lock import LOCK, RunLock
 from stepsight.checkpoint.reading import Checkpoint, check_weights, load_weights, read
 from stepsight.checkpoint.resuming import read_best, read_newest, resumable, settle
@@ -32,6 +33,7 @@ __all__ = [
     "FORMAT",
     "LOCK",
     "OPTIMIZER",
+    "PACKAGED",
     "RAW",
     "STATISTICS",
     "WEIGHTS",
@@ -46,8 +48,10 @@ __all__ = [
     "disk_error",
     "load_into",
     "load_weights",
+    "local",
     "mark",
     "prune",
+    "push",
     "read",
     "read_best",
     "read_newest",

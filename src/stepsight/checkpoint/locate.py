@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from stepsight.checkpoint.archive import unpacked
 from stepsight.checkpoint.format import (
     COMPLETE,
     META,
@@ -25,6 +26,7 @@ from stepsight.checkpoint.format import (
     step_of,
 )
 
+PACKAGED = Path(__file__).parents[1] / "weights"  # the checkpoint that comes with stepsight
 STEP = re.compile(r"(\.old-)?step-\d{6,18}")
 
 
@@ -65,17 +67,21 @@ def whole(path: Path) -> Path | None:
 
 
 def resolve(path: str | Path, prefer: str = "best") -> Path:
-    """The step folder that `path` means: itself, or a run's best (else newest) one.
+    """The step folder that `path` means: itself, or a run's best (else newest) one. Of a tar what
+    it holds is meant.
 
     prefer: "last" for the newest in any case. Raises CheckpointError saying what was found instead.
     """
     path = Path(path)
+    if path.is_file():
+        path = unpacked(path)
     if not path.is_dir():
         path = whole(path) or path
     if not path.is_dir():
         raise CheckpointError(
-            f"checkpoint {path} not found. Give a run folder or one of its checkpoints/step-* "
-            f"folders; nothing is looked up elsewhere."
+            f"checkpoint {path} not found. Give a run folder, one of its checkpoints/step-* "
+            f"folders or a tar. A name such as user/name is fetched from the hub only with "
+            f"--allow-download (allow_download=True); nothing is looked up elsewhere."
         )
     if (path / META).exists() or _is(path):
         return path

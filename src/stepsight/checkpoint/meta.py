@@ -37,6 +37,7 @@ class Share(float):
 SCHEMA: dict[str, Any] = {
     "format": Count,
     "step": Count,
+    "alone": bool,  # saved to travel: what a run folder holds beside its steps lies in it
     "serial": Count,  # of the saves of this run: the highest is what a run continues from
     "is_best": bool,
     "held": list[str],  # all the keys that were written

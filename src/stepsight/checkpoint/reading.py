@@ -46,6 +46,11 @@ class Checkpoint:
     verified: set[str] = field(default_factory=set, repr=False)  # files that match the manifest
 
     @property
+    def home(self) -> Path:
+        """The folder of its codec, evaluation and sweep: its run's, or itself if it travels."""
+        return self.path if self.meta.get("alone") else self.path.resolve().parent.parent
+
+    @property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Working height and width in pixels, by task. Raises CheckpointError if one has none."""
         known = {task: (h, w) for task, (h, w) in self.meta.get("sizes", {}).items()}

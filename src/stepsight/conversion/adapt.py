@@ -64,7 +64,7 @@ def adapt(saved: Checkpoint, net: nn.Module, layout: Layout, codec: Codec) -> di
 
 def layout_of(saved: Checkpoint) -> Layout:
     """Channels and rows of the backbone in a checkpoint."""
-    shape: CodecShape = described_codec(saved.config.codec, saved.path.parent.parent / CODEC)
+    shape: CodecShape = described_codec(saved.config.codec, saved.home / CODEC)
     return Layout.of(build_tasks(saved.config.tasks), shape)
 
 

@@ -296,7 +296,7 @@ def _positions(saved: Checkpoint, size: DiTSize) -> Tensor:
             f"{saved.path}: its tasks work at different sizes ({sorted(sizes)}), and DiT's layout "
             f"stores the positions of one. Export a checkpoint of one size."
         )
-    codec = described_codec(saved.config.codec, saved.path.parent.parent / CODEC)
+    codec = described_codec(saved.config.codec, saved.home / CODEC)
     cell = size.patch * codec.downsample
     height, width = (side // cell for side in sizes.pop())
     return position_table(height, width, size.width, grid=saved.config.model.position_grid)

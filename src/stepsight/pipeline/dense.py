@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self, Unpack, overload
 
 import torch
@@ -16,7 +17,7 @@ from stepsight import checkpoint
 from stepsight.averages import Weights
 from stepsight.coding import saved_model
 from stepsight.execution.config import Precision
-from stepsight.execution.precision import lowered, lowered_to, resolved
+from stepsight.execution.precision import DTYPES, lowered, lowered_to, resolved
 from stepsight.pipeline.batches import BatchPipeline
 from stepsight.pipeline.budget import check_budget
 from stepsight.pipeline.calling import (
@@ -49,18 +50,23 @@ class DensePipeline(BatchPipeline):
     first, second = pipeline(["a.jpg", "b.png"], task="depth", size=256)
     """
 
+    source: checkpoint.Checkpoint | None = None  # that it was opened from
+
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path | checkpoint.Checkpoint,
+        path: str | Path | checkpoint.Checkpoint | None = None,
         device: Device = "auto",
         dtype: DType | None = None,
         weights: Weights = "ema",
         precision: Precision = "auto",
         profile: Which = "published",
+        allow_download: bool = False,
     ) -> Self:
-        """Open a run folder (its best checkpoint, else its last), a step folder, or an open
-        checkpoint, of which nothing is verified twice.
+        """Open a run folder (its best checkpoint, else its last), a step folder, a folder or tar of
+        `save_pretrained`, a name on the hub such as user/name, or an open checkpoint, of which
+        nothing is verified twice. Without any: the small one that comes with stepsight, which knows
+        procedural worlds, and no photographs.
 
         device: "auto" is a CUDA GPU, else an Apple one ("mps"), else the CPU.
         dtype: that network and codec compute in, "float32", "bfloat16", "float16" or torch's own;
@@ -70,17 +76,59 @@ class DensePipeline(BatchPipeline):
         of these is not calibrated, which was done with the average.
         profile: "published": answer as the code that a checkpoint from elsewhere was published with
         does (`pipeline.config`); of others the two are the same.
+        allow_download: fetch a name from the hub; without it only what was fetched before is found.
         Raises CheckpointError if it is missing, unfinished, damaged or another model's; UserError
         for a dtype that is none.
         """
-        opened = isinstance(path, checkpoint.Checkpoint)
         precision = precision_of(dtype, precision)
-        saved = path if opened else checkpoint.read(path, lazy=True)
+        if isinstance(path, checkpoint.Checkpoint):
+            saved = path
+        else:
+            place = checkpoint.PACKAGED if path is None else checkpoint.local(path, allow_download)
+            saved = checkpoint.read(place, lazy=True)
         made = cls(**saved_model(saved, device_of(device), weights, precision))
-        made.weights = weights
+        made.weights, made.source = weights, saved
         made.asked = saved.config.training.precision if precision == "auto" else precision
         made.published = Profile.of(saved.meta.get("profile"))
         return made.profiled(profile)
+
+    def save_pretrained(
+        self, path: str | Path, *, dtype: DType | None = None, licence: str = ""
+    ) -> Path:
+        """Write all that this pipeline is as a folder, or as one file where `path` ends in .tar:
+        weights, settings, VAE, and a card (README.md) that says what it was trained on and how it
+        scored. `from_pretrained` answers from it with equal bits. Returns the path.
+
+        dtype: that weights are stored in, "float16" for half the size; default: as they are.
+        licence: for the card, as the hub calls it: "apache-2.0".
+        Raises UserError if `path` is there already, or for weights that were changed after they
+        had been rounded for use.
+        """
+        from stepsight.travelling.saving import Travelling, save
+
+        names = ("net", "config", "sizes", "statistics", "codec", "chosen", "fitted", "metric")
+        file = checkpoint.RAW if self.weights == "raw" else checkpoint.BACKBONE
+        model = Travelling(**{n: getattr(self, n) for n in names}, source=self.source, file=file)
+        stored = None if dtype is None else DTYPES[precision_of(dtype)]
+        return save(model, Path(path), stored, licence)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = True,
+        dtype: DType | None = None,
+        licence: str = "",
+        message: str = "Add a checkpoint of stepsight",
+    ) -> str:
+        """Put what `save_pretrained` writes onto the hub as `repo`, "user/name", which is made if
+        it is not there; returns its address. private: whether a new one is seen by nobody else.
+
+        Raises CheckpointError if the hub does not take it.
+        """
+        with TemporaryDirectory(prefix="stepsight-") as folder:
+            saved = self.save_pretrained(Path(folder, "saved"), dtype=dtype, licence=licence)
+            return checkpoint.push(saved, repo, private, message)
 
     def to(self, device: Device | DType | None = None, dtype: DType | None = None) -> Self:
         """Move network and codec, and compute in another dtype from now on: `.to("cuda")`,

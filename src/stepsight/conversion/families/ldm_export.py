@@ -56,7 +56,7 @@ def export_ldm(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
         torch.save(stored, out / "depthfm-v1.ckpt")
         codec.save(out.joinpath(*BESIDE))
         return [f"the VAE is in {out.joinpath(*BESIDE)}, where stable-diffusion-v1-5 has it"]
-    vae = read_part(saved.path.parent.parent / checkpoint.CODEC, *WEIGHTS).tensors
+    vae = read_part(saved.home / checkpoint.CODEC, *WEIGHTS).tensors
     torch.save({"state_dict": _pix2gestalt(weights, vae)}, out / "pix2gestalt.ckpt")
     text = yaml.safe_dump({"model": published["model"]}, sort_keys=False)
     (out / "pix2gestalt.yaml").write_text(text, encoding="utf-8")
