@@ -261,7 +261,7 @@ def _open(args: Args, chosen: Protocols) -> tuple[Path, list[Candidate], str | N
         )
         for path, read, pipeline in zip(args.checkpoint, saved, pipelines)
     ]
-    return saved[0].path.parent.parent, candidates, split
+    return saved[0].home, candidates, split
 
 
 def _sources(
