@@ -14,6 +14,7 @@ GROUP = Group(
         "train": ("train", "a run: training, evaluation, sweep of test-time compute, report"),
         "evaluate": ("evaluate", "score or sweep checkpoints; score the predictions of others"),
         "predict": ("predict", "depth, flow, masks, classes or normals of your own pictures"),
+        "demo": ("demo", "a page in the browser: drop a picture or a film, see the answer"),
         "film": ("film", "how much the depth of films flickers, frame by frame and as predicted"),
         "calibrate": ("overview.calibrate", "metres from a few known distances, for a checkpoint"),
         "data": ("data", "check, look at, prepare and shard data sets; baselines and ceilings"),
