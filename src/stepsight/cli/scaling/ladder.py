@@ -14,6 +14,7 @@ from stepsight.cli.entry import at_least
 from stepsight.config.files import find
 from stepsight.errors import UserError
 from stepsight.measures import duration, number
+from stepsight.scaling.ladders import jobs as running
 from stepsight.scaling.ladders import ladder as ladders
 from stepsight.scaling.ladders import launch
 from stepsight.scaling.ladders.forecast import (
@@ -24,8 +25,9 @@ from stepsight.scaling.ladders.forecast import (
     read_forecasts,
     scored,
 )
+from stepsight.scaling.ladders.jobs import JobOutcome
 from stepsight.scaling.ladders.ladder import Ladder, LadderStage, Rung
-from stepsight.scaling.ladders.launch import RungJob, RungOutcome
+from stepsight.scaling.ladders.launch import RungJob
 from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 
@@ -83,7 +85,7 @@ class Climb:
     def __init__(self, ladder: Ladder, args: Args) -> None:
         self.ladder, self.args = ladder, args
         self.program = args.program if Path(args.program).is_file() else None
-        self.failed: list[RungOutcome] = []
+        self.failed: list[JobOutcome] = []
         self.parents: list[Rung] | None = None  # what the last stage started from
         self.last: list[Rung] = []  # its rungs
         self.factors: dict[Any, float] = {}
@@ -166,7 +168,7 @@ class Climb:
     def _start_all(self, rungs: Sequence[Rung]) -> None:
         self.failed += [outcome for outcome in self._start(rungs) if outcome.state != "done"]
 
-    def _start(self, rungs: Sequence[Rung]) -> list[RungOutcome]:
+    def _start(self, rungs: Sequence[Rung]) -> list[JobOutcome]:
         """Run the rungs whose parent is there; what came of each, in their order."""
         _refuse_changed(self.ladder, rungs)
         lost = {outcome.name for outcome in self.failed}
@@ -175,30 +177,30 @@ class Climb:
         jobs = launch.prepare(self.ladder, started, self.program)
         by_name = {rung.name: rung for rung in rungs}
 
-        def note(outcome: RungOutcome) -> None:
+        def note(outcome: JobOutcome) -> None:
             launch.write_status(self.ladder, by_name[outcome.name], outcome)
             took = duration(outcome.seconds) if outcome.seconds else "before"
             why = f": {outcome.why}" if outcome.why else ""
             print(f"{outcome.state} {outcome.name} ({took}){why}", flush=True)
 
         left_out = [
-            RungOutcome(rung.name, "left out", why=f"{rung.parent} failed") for rung in orphans
+            JobOutcome(rung.name, "left out", why=f"{rung.parent} failed") for rung in orphans
         ]
         for outcome in left_out:
             note(outcome)
         made = self._launched(jobs, note)
         if stopped := [outcome.name for outcome in made if outcome.state == "preempted"]:
-            raise signals.Preempted(f"{', '.join(stopped)}: {launch.GOES_ON}")
+            raise signals.Preempted(f"{', '.join(stopped)}: {running.GOES_ON}")
         outcomes = {outcome.name: outcome for outcome in [*left_out, *made]}
         return [outcomes[rung.name] for rung in rungs]
 
     def _launched(
-        self, jobs: Sequence[RungJob], note: Callable[[RungOutcome], None]
-    ) -> list[RungOutcome]:
+        self, jobs: Sequence[RungJob], note: Callable[[JobOutcome], None]
+    ) -> list[JobOutcome]:
         if self.args.launcher == "slurm":
             folder = self.ladder.out / "slurm"
-            return launch.run_slurm(jobs, folder, dict(self.ladder.slurm), note)
-        return launch.run_local(jobs, self.args.at_once or self.ladder.at_once, note)
+            return running.run_slurm(jobs, folder, dict(self.ladder.slurm), note)
+        return running.run_local(jobs, self.args.at_once or self.ladder.at_once, note)
 
 
 def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
