@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,11 @@ class Args:
 
     Laws with their verdicts, forecasts against outcomes, relations between losses, and what failed.
     With --forecast, a dated forecast of a larger run, which the report scores when it is made again
-    with the records of that run.
+    with the records of that run. Of a CSV of anyone's points, or a sweep.csv: the figures of the
+    paper, each with its law.
     """
 
-    # records.jsonl files or folders
+    # records.jsonl files or folders; or CSV files, whose rows are points: figure,line,x,y
     records: Positional[Annotated[tuple[str, ...], arg(metavar="RECORDS...")]]
     out: Path  # folder of the page, its figures and forecasts
     forecast: tuple[str, ...] = ()  # a run that has not been made: params=N,images=N[,name=NAME]
@@ -37,6 +39,9 @@ class Args:
 
 def run(args: Args) -> int:
     """Write the page and print its summary. Raises UserError where there are no records."""
+    tables = [path for path in args.records if path.endswith(".csv")]
+    if tables:
+        return _of_tables(args, tables)
     from stepsight.report.scaling.contents import analyse, summary
     from stepsight.report.scaling.page import write
     from stepsight.scaling.analysis.folder import new_forecasts, read_scaling
@@ -53,6 +58,25 @@ def run(args: Args) -> int:
     analysis = analyse(read_scaling(args.records, out) if targets else folder, args.bootstrap)
     page = write(analysis, out)
     print("\n".join([*summary(analysis), f"written to {page}"]))
+    return 0
+
+
+def _of_tables(args: Args, tables: Sequence[str]) -> int:
+    """Write the page of points."""
+    from stepsight.report.study.contents import figures_of
+    from stepsight.report.study.page import write_table
+    from stepsight.report.study.table import read_points
+
+    if len(tables) < len(args.records) or args.forecast:
+        raise UserError("a table of points has a page of its own, without records and forecasts.")
+    points = [point for path in tables for point in read_points(Path(path))]
+    shown = figures_of(points)
+    page = write_table(
+        shown, output_folder(args.out), ", ".join(Path(path).stem for path in tables)
+    )
+    print(
+        "\n".join([*(f"{row.kind.title}: {row.sentence}" for row in shown), f"written to {page}"])
+    )
     return 0
 
 

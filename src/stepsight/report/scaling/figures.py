@@ -21,18 +21,17 @@ from numpy.typing import ArrayLike
 
 from stepsight.measures import measure, number
 from stepsight.report import figures
-from stepsight.report.figures import BELOW, DASHES, INK, REFERENCE, STYLE, colour, look
+from stepsight.report.figures import BELOW, COLUMN, DASHES, INK, REFERENCE, STYLE, colour, look
 from stepsight.report.scaling.contents import Analysis, Forecasts
 from stepsight.scaling.analysis.curves import IMAGES, PARAMS, Curve
 from stepsight.scaling.analysis.emergence import Emergence
 from stepsight.scaling.analysis.laws import WORDS, CurveLaws, Law
 from stepsight.scaling.analysis.relations import Panel
-from stepsight.scaling.analysis.words import count
+from stepsight.scaling.analysis.words import count, flops
 from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.laws.fits import Fit
 from stepsight.scaling.laws.fitted import MAX_EXTRAPOLATION
 
-SIZE = (5.6, 4.0)
 REACH = 10.0  # how far a law is drawn beyond its points where nothing was forecast
 LEVEL = 0.9  # of the band
 WIDTH = 44  # letters of a line of a label
@@ -119,7 +118,7 @@ def _slug(name: str) -> str:
 def compute_plot(laws: CurveLaws, marks: Sequence[Mark] = ()) -> Figure:
     """Errors against training compute: every point, the envelope and its law, the forecasts."""
     curve, law = laws.curve, laws.envelope
-    figure, axes = figures.new_axes(curve.name, _compute_label(curve), curve.label, size=SIZE)
+    figure, axes = figures.new_axes(curve.name, _compute_label(curve), curve.label)
     _points(axes, curve, curve.compute, PARAMS, "parameters", line=curve.settles)
     if law is not None:
         ring: dict[str, Any] = {"marker": "o", "ms": 8, "mfc": "none", "mew": 1.0}
@@ -140,7 +139,7 @@ def series_plot(laws: CurveLaws, along: str, target: float = 0.0) -> Figure:
     as far as a target, or ten times the points."""
     curve = laws.curve
     fixed, unit = (IMAGES, "images") if along == PARAMS else (PARAMS, "parameters")
-    figure, axes = figures.new_axes(curve.name, LABELS[along], curve.label, size=SIZE)
+    figure, axes = figures.new_axes(curve.name, LABELS[along], curve.label)
     _points(axes, curve, curve.column(along), fixed, unit, line=False)
     looks = _looks(curve, fixed)
     for series, law in laws.along(along):
@@ -154,8 +153,8 @@ def series_plot(laws: CurveLaws, along: str, target: float = 0.0) -> Figure:
 @matplotlib.rc_context(STYLE)
 def residual_plot(curve: Curve, law: Law) -> Figure:
     """A law of parameters and images: predicted against measured, and what is left over compute."""
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(COLUMN[0], 2 * COLUMN[1]), layout="constrained")
+    left, right = figure.subplots(2, 1)
     left.set(title=f"{curve.name}: the joint law", xlabel="measured", ylabel="predicted")
     right.set(title="Residuals", xlabel=_compute_label(curve), ylabel="measured / law - 1 [%]")
     predicted, rest = law.y / np.exp(law.fit.residuals), 100 * np.expm1(law.fit.residuals)
@@ -167,11 +166,11 @@ def residual_plot(curve: Curve, law: Law) -> Figure:
     ends = min(law.y.min(), predicted.min()), max(law.y.max(), predicted.max())
     left.plot(ends, ends, **REFERENCE)
     right.axhline(0.0, **REFERENCE)
-    figures.logarithmic(right.xaxis, _power, LogLocator())
-    _ticks(left.xaxis, law.y)
-    _ticks(left.yaxis, predicted)
+    figures.logarithmic(right.xaxis, power, LogLocator())
+    ticks(left.xaxis, law.y)
+    ticks(left.yaxis, predicted)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=BELOW, ncols=min(5, len(labels)))
+    figure.legend(handles, labels, loc=BELOW, ncols=min(3, len(labels)))
     return figure
 
 
@@ -186,7 +185,7 @@ def relation_plot(
     """Pairs of two losses or errors, and the relation fitted to them if there is one: solid within
     the pairs, dashed below them, half as far again."""
     x_label, y_label = ("\n".join(wrap(label, WIDTH)) for label in labels)
-    figure, axes = figures.new_axes(title, x_label, y_label, size=SIZE)
+    figure, axes = figures.new_axes(title, x_label, y_label)
     axes.scatter(x, y, color=colour(0), s=28, linewidths=0, alpha=0.8, label="measured")
     if line is not None:
         inside = np.geomspace(x.min(), x.max(), STEPS)
@@ -194,7 +193,7 @@ def relation_plot(
         _line(axes, inside, line(inside), INK, True, "fitted")
         _line(axes, below, line(below), INK, False, "extrapolated")
     _finish(figure, axes, y)
-    _ticks(axes.xaxis, axes.get_xlim())
+    ticks(axes.xaxis, axes.get_xlim())
     return figure
 
 
@@ -208,7 +207,7 @@ def emergence_plot(
 ) -> Figure:
     """A thresholded metric against the loss of the pretrained model, which falls to the right: a
     curve and an elbow for each amount of fine-tuning samples. columns: loss, samples, metric."""
-    figure, axes = figures.new_axes(title, "loss of the pretrained model", y_label, size=SIZE)
+    figure, axes = figures.new_axes(title, "loss of the pretrained model", y_label)
     loss, samples, values = columns
     inside = np.linspace(loss.min(), loss.max(), 4 * STEPS)
     for i, amount in enumerate(np.unique(samples)):
@@ -219,7 +218,7 @@ def emergence_plot(
         if loss.min() <= place <= loss.max():
             axes.axvline(place, color=colour(i), linewidth=0.9, alpha=0.7, dashes=DASHES[0])
     axes.invert_xaxis()
-    figure.legend(loc=BELOW, ncols=4)
+    figure.legend(loc=BELOW, ncols=3)
     return figure
 
 
@@ -288,7 +287,7 @@ def _finish(
     if counted:
         figures.logarithmic(axes.xaxis, count)
     else:
-        figures.logarithmic(axes.xaxis, _power, LogLocator())
+        figures.logarithmic(axes.xaxis, power, LogLocator())
     values = np.array([value for value in drawn if np.isfinite(value) and value > 0])
     low, high = values.min(), values.max()
     room, reach = max((high / low) ** 0.08, 1.01), max((high / low) ** 0.5, 1.1)
@@ -296,19 +295,23 @@ def _finish(
     ends = [low, high, *(end for line in lines if line.size for end in (line.min(), line.max()))]
     ends = np.clip([*ends, *(end for end in also if np.isfinite(end))], low / reach, high * reach)
     axes.set_ylim(ends.min() / room, ends.max() * room)
-    _ticks(axes.yaxis, axes.get_ylim())
+    ticks(axes.yaxis, axes.get_ylim())
     by_label = dict(zip(*reversed(axes.get_legend_handles_labels())))  # each once
-    figure.legend(by_label.values(), by_label, loc=BELOW, ncols=min(4, len(by_label)))
+    figure.legend(by_label.values(), by_label, loc=BELOW, ncols=min(3, len(by_label)))
 
 
-def _ticks(axis: XAxis | YAxis, values: Sequence[float] | Array) -> None:
-    """A logarithmic axis with even ticks where its ends are close."""
+def ticks(axis: XAxis | YAxis, values: Sequence[float] | Array, compute: bool = False) -> None:
+    """A logarithmic axis with even ticks where its ends are close; compute is written as powers."""
     ratio = max(values) / min(values)
+    if compute and ratio > MIDDLE:
+        figures.logarithmic(axis, power, LogLocator(numticks=6))
+        return
     dense = (1, 1.5, 2, 3, 4, 5, 7) if ratio < MIDDLE else (1, 2, 5)
-    locator = MaxNLocator(5) if ratio < NARROW else LogLocator(subs=dense)
-    figures.logarithmic(axis, lambda value: number(value, 3 if ratio < NARROW else 2), locator)
+    locator = MaxNLocator(4) if ratio < NARROW else LogLocator(subs=dense)
+    digits = 3 if ratio < NARROW else 2
+    figures.logarithmic(axis, lambda v: flops(v) if compute else number(v, digits), locator)
 
 
-def _power(value: float) -> str:
+def power(value: float) -> str:
     """Compute at a tick, such as 1e13."""
     return f"{value:.0e}".replace("e+", "e")
