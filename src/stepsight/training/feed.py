@@ -129,7 +129,7 @@ class Feed:
         rows = self.stores[name]
         if wanted <= self._filled.get(name, 0):
             return
-        upto = min(len(rows.store), -(-wanted // AHEAD) * AHEAD)
+        upto = filled(wanted, len(rows.store))
         rank, world = distributed.rank(), distributed.world()
         total = sum(map(len, rows.store.blank_blocks(rank, world, upto)))
         clock = time.process_time()
@@ -164,6 +164,11 @@ class Feed:
             if draw.stream.source in self._streamed:
                 yield from (Request.of(draw, step, rows) for rows in self.micro_batches)
             step += 1
+
+
+def filled(wanted: int, count: int) -> int:
+    """Leading rows of a store of `count` that are made where `wanted` are drawn from."""
+    return min(count, -(-wanted // AHEAD) * AHEAD)
 
 
 def sent(value: Sendable, device: torch.device) -> Sendable:

@@ -89,6 +89,13 @@ class RunSpec:
     def _streams_of(self, source: str) -> list[Stream]:
         return [stream for stream in self.streams if stream.source == source and stream.weight > 0]
 
+    def drawn(self, source: str) -> int:
+        """Leading samples of a source that hold all that are drawn of it: of procedural worlds,
+        whose first epoch goes in order, no more than the run has pictures."""
+        every = len(self.sources[source])
+        in_order = all(one.independent for one in self.streams if one.source == source)
+        return min(every, self.config.training.images) if in_order else every
+
     def every_size(self) -> dict[str, Size]:
         """Every size that is worked at: for evaluation, and those of the streams."""
         sizes: dict[str, Size] = {}

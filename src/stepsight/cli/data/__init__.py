@@ -11,6 +11,7 @@ GROUP = Group(
         "show": ("data.show", "a grid of samples with their truth"),
         "prepare": ("data.prepare", "a data set as published, into the layout its reader wants"),
         "shard": ("data.shard", "any data set, into tar files with an index"),
+        "latents": ("data.latents", "what a VAE makes of a run's data, coded ahead of training"),
         "stats": ("data.stats", "the trivial predictors: what a model has to beat"),
         "ceiling": ("data.ceiling", "the truth through encodings and a codec: the upper bound"),
     },

@@ -60,7 +60,7 @@ def flops_of(
     coded = sum(bool(task.images) + target_pictures(task) for task in tasks.values())
     coded *= codec.encode(work.size)
     if training.latents and spec is not None:
-        samples = sum(min(len(source), training.images) for source in spec.sources.values())
+        samples = sum(spec.drawn(name) for name in {stream.source for stream in spec.streams})
         found[LATENTS] = 2.0 * samples * coded  # plain and mirrored
     elif not training.latents:
         found["coding"] = training.images * coded
