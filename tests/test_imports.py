@@ -42,7 +42,7 @@ ROWS = (
     ("evaluation",),
     ("testtime", "predicting"),
     ("training", "demo"),
-    ("doctor",),
+    ("doctor", "study"),
     ("bench",),
     ("cli",),
     ("stepsight",),  # the package itself: its lazy exports
