@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from matplotlib import colormaps
 from torchvision.utils import flow_to_image
 
-from stepsight import colours
+from stepsight import colours, legends
 from stepsight.types import IGNORE
 
 
@@ -73,13 +75,21 @@ def test_depth_that_is_not_positive_is_the_nearest():
     assert [pixel(picture, 0, x) for x in range(3)] == [spectral(0)] * 3
 
 
-def test_a_veil_fades_what_no_truth_judges_and_nothing_else():
+def test_a_prediction_is_void_wherever_the_truth_is():
     picture = torch.full((1, 3, 1, 2), 8, dtype=torch.uint8)
     known = torch.tensor([True, False]).view(1, 1, 1, 2)
-    faded = round(0.4 * 8 + 0.6 * colours.VOID[0])
-    assert colours.veil(picture, known)[0, 0, 0].tolist() == [8, faded]
-    unknown = colours.colour_depth(torch.full((1, 1, 1, 2), torch.nan))
-    assert torch.equal(colours.veil(unknown, known), unknown)  # a truth's grey stays that grey
+    shown = colours.only(picture, known)
+    assert [pixel(shown, 0, x) for x in (0, 1)] == [(8, 8, 8), colours.VOID]
+
+
+def test_between_the_points_of_a_laser_a_prediction_is_shown_but_not_above_them():
+    points = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    points[0, :, 32::3, ::3] = True  # a ninth of the lower half
+    points[1, :, 8:] = True  # dense, and so as it is
+    points[1, :, 40, 40] = False
+    shown = colours.only(torch.full((2, 3, 64, 64), 8, dtype=torch.uint8), points)[:, 0] == 8
+    assert shown[0, 32:62, :62].all() and not shown[0, :32].any()
+    assert torch.equal(shown[1], points[1, 0])
 
 
 def test_a_range_is_lent_by_what_is_known_image_by_image():
@@ -90,33 +100,42 @@ def test_a_range_is_lent_by_what_is_known_image_by_image():
     assert colours.reference(None, values) is values
 
 
-def test_the_legend_of_depth_is_its_range_in_metres():
-    depth = torch.linspace(2.0, 10.0, 101).view(1, 1, 1, -1)
-    legend = colours.depth_legend(depth)
-    assert (legend.bottom, legend.top) == ("2.16 m", "9.84 m")
-    column = legend.picture[:, :, 0]
-    assert tuple(column[:, 0].tolist()) == spectral(1) and tuple(
-        column[:, -1].tolist()
-    ) == spectral(0)
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_the_legend_of_depth_has_the_colours_of_its_pictures(share):
+    legend = colours.depth_legend(2.0, 32.0)
+    depth = 2.0 * 16**share
+    assert legend.share(depth) == pytest.approx(share)
+    (stop,) = colours.colour_depth(torch.full((1, 1, 1, 1), depth), lo=2.0, hi=32.0)[:, :, 0, 0]
+    place = share * (len(legend.stops) - 1)
+    assert legend.stops[round(place)] == hexed(stop) and place == round(place)
 
 
-def test_the_legend_of_flow_is_the_wheel_of_its_longest_vector():
-    flow = torch.zeros(1, 2, 2, 2)
-    flow[0, :, 0, 0] = torch.tensor([3.0, 4.0])
-    flow[0, :, 1, 1] = torch.nan
-    legend = colours.flow_legend(flow)
-    assert legend.bottom == "5.00 px"
-    down = colours.colour_flow(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), 1.0)
-    middle = legend.picture.shape[2] // 2
-    assert torch.equal(legend.picture[:, -1, middle], down[0, :, 0, 0])
-    assert legend.picture[:, 0, 0].tolist() == [255] * 3  # paper in the corner
+def hexed(colour: Iterable[int]) -> str:
+    return "#" + bytes(map(int, colour)).hex()
 
 
-def test_the_legend_of_masks_shows_both_parts():
-    legend = colours.mask_legend()
-    assert (legend.top, legend.bottom) == ("hidden", "visible")
-    ends = legend.picture[:, 0, 0], legend.picture[:, -1, 0]
-    assert [tuple(end.tolist()) for end in ends] == [colours.HIDDEN, colours.VISIBLE]
+def test_the_legend_of_flow_goes_clockwise_from_motion_to_the_right():
+    legend = colours.flow_legend(5.0)
+    right, down = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(2, 2, 1, 1).split(1)
+    for part, motion in ((0, right), (4, down), (2, -right), (4 / 3, -down)):
+        place = int(len(legend.stops) / part) if part else 0
+        assert legend.stops[place] == hexed(colours.colour_flow(motion, 1.0)[0, :, 0, 0])
+    assert (legend.low, legend.high, legend.unit) == (0, 5, "px")
+
+
+def test_legends_name_the_colours_of_masks_classes_and_normals():
+    mask = {entry.name: entry.colour for entry in colours.mask_legend().classes}
+    parts = colours.VISIBLE, colours.HIDDEN, colours.NOTHING
+    assert mask == dict(zip(("visible", "hidden", "not the object"), map(hexed, parts)))
+    found = colours.labels_legend(torch.tensor([[[3, 3, IGNORE, 0]]])).classes
+    assert found == tuple((f"class {i}", hexed(colours.palette()[i])) for i in (0, 3))
+    normals = {entry.name: entry.colour for entry in colours.normals_legend().classes}
+    wall = torch.tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1)
+    assert normals["facing the viewer"] == hexed(colours.colour_normals(wall)[0, :, 0, 0])
+
+
+def test_void_is_the_same_in_pictures_and_in_legends():
+    assert hexed(colours.VOID) == legends.VOID
 
 
 def test_flow_equals_torchvision_where_its_scale_is_ours():

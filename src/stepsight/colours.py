@@ -2,49 +2,54 @@
 
 All functions map tensors "b ... h w" to uint8 "b 3 h w" on the same device. Pictures meant to be
 compared (truth beside prediction) share their scale by passing the same limits, and are painted
-alike where there is no truth (`veil`). A `Legend` says what the colours of a picture stand for.
+alike where there is no truth (`only`). A `Legend` says what the colours of a picture stand for.
 Shapes: b = images, h w = pixels. Pixels that are invalid or not finite are painted `VOID`.
 """
 
 from __future__ import annotations
 
 import colorsys
-from functools import cache
-from typing import NamedTuple
+import math
+from collections.abc import Iterable
+from functools import cache, partial
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from stepsight.measures import number
+from stepsight.legends import NUMBERED, ClassColour, Legend
 from stepsight.rowwise import row_quantiles
 from stepsight.types import IGNORE
 
-VOID = (208, 208, 208)
+VOID = (0xD0, 0xD0, 0xD0)  # as `legends.VOID`
 NOTHING = (38, 38, 44)  # beside the object of a mask
 VISIBLE = (86, 180, 233)  # Okabe-Ito sky blue
 HIDDEN = (230, 159, 0)  # Okabe-Ito orange
 
-VEIL = 0.6  # how far a prediction fades to `VOID` where no truth judges it
 NEAREST = 1e-3  # metres; keeps the logarithm of a depth finite
-BAR, WHEEL = (96, 12), (49, 49)  # height and width of legends, pixels
+SPARSE = 0.5  # share of pixels with a truth below which it is points, with gaps between them
+GAPS = 16  # of them fit along the longer side of a picture
+HUES = 24  # of the wheel of directions in a legend
 
 Limit = float | Tensor  # one for all images, or "b 1 1 1"
 
 
-class Legend(NamedTuple):
-    """What the colours of a picture stand for."""
-
-    picture: Tensor  # uint8 "3 h w"
-    top: str  # written above it, of its upper end
-    bottom: str
+def only(picture: Tensor, known: Tensor) -> Tensor:
+    """A picture uint8 "b 3 h w" of values, void wherever the truth is too: `known` bool "b 1 h w"
+    says where it is not. Of truth in points (of a laser) the gaps between them are shown."""
+    return torch.where(_without_gaps(known), picture, _flat(VOID, picture))
 
 
-def veil(picture: Tensor, known: Tensor) -> Tensor:
-    """A picture uint8 "b 3 h w" of values faded to grey except where `known "b 1 h w"`: what is
-    predicted there (a sky without depth) can be seen, but neither praised nor blamed."""
-    faded = (1 - VEIL) * picture.float() + VEIL * _flat(VOID, picture).float()
-    return torch.where(known, picture, faded.round().to(torch.uint8))
+def _without_gaps(known: Tensor) -> Tensor:
+    """Sparse masks "b 1 h w" closed, that is grown and shrunk again; others as they are."""
+    sparse = known.float().mean(dim=(1, 2, 3), keepdim=True) < SPARSE
+    reach = max(known.shape[-2:]) // GAPS // 2
+    if not reach or not bool(sparse.any()):
+        return known
+    grow = partial(F.max_pool2d, kernel_size=2 * reach + 1, stride=1, padding=reach)
+    closed = -grow(-grow(known.float())) > 0
+    return torch.where(sparse, closed, known)
 
 
 def reference(like: Tensor | None, values: Tensor) -> Tensor:
@@ -86,11 +91,10 @@ def colour_depth(
     return _void(_lookup("Spectral", unit), _usable(depth, valid))
 
 
-def depth_legend(depth: Tensor) -> Legend:
-    """A bar from the nearest depth of the first image of "b 1 h w" (below) to its farthest."""
-    lo, hi = (float(limit[0]) for limit in depth_limits(depth))
-    shares = torch.linspace(1, 0, BAR[0]).view(1, 1, -1, 1).expand(1, 1, *BAR)
-    return Legend(_lookup("Spectral", shares)[0], f"{number(hi)} m", f"{number(lo)} m")
+def depth_legend(lo: float, hi: float, unit: str = "m") -> Legend:
+    """Of `colour_depth` between two depths."""
+    ends = {"low": max(lo, NEAREST), "high": hi, "unit": unit}
+    return Legend("values", _stops("Spectral", 11), **ends, log=True, invalid_means="no true depth")
 
 
 def colour_flow(flow: Tensor, longest: Limit | None = None, valid: Tensor | None = None) -> Tensor:
@@ -108,20 +112,26 @@ def colour_flow(flow: Tensor, longest: Limit | None = None, valid: Tensor | None
     return _void(_colour_wheel(flow / torch.maximum(length, longest)), usable)
 
 
-def flow_legend(flow: Tensor) -> Legend:
-    """The colour wheel, as wide as the longest vector of the first image of "b 2 h w"."""
-    longest = float(flow[0].nan_to_num().norm(dim=0).max())
-    v, u = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in WHEEL), indexing="ij")
-    wheel = torch.stack([u, v])[None]
-    inside = wheel.norm(dim=1, keepdim=True) <= 1
-    painted = torch.where(inside, colour_flow(wheel, 1.0), 255)
-    return Legend(painted[0], "motion", f"{number(longest)} px")
+def flow_legend(longest: float) -> Legend:
+    """Of `colour_flow` up to a length in pixels."""
+    angle = torch.arange(HUES) * (2 * math.pi / HUES)  # v points down, so they go clockwise
+    hues = colour_flow(torch.stack([angle.cos(), angle.sin()]).view(1, 2, 1, HUES), 1.0)
+    stops = _hex(rearrange(hues, "1 c 1 n -> n c"))
+    return Legend("flow", stops, high=longest, unit="px", invalid_means="no true flow")
 
 
 def colour_labels(labels: Tensor) -> Tensor:
     """Class ids "b h w" in the colours of `palette`; `IGNORE` is void."""
     colours = palette().to(labels.device)[labels.long().clamp(0, 255)]
     return _void(rearrange(colours, "b h w c -> b c h w"), (labels != IGNORE)[:, None])
+
+
+def labels_legend(labels: Tensor) -> Legend:
+    """Of `colour_labels` for the classes that occur, by number: sources know their names."""
+    found = [int(label) for label in labels.unique() if label != IGNORE]
+    colours = _hex(palette()[found])
+    classes = [ClassColour(NUMBERED.format(i), colour) for i, colour in zip(found, colours)]
+    return Legend("classes", classes=tuple(classes), invalid_means="no label")
 
 
 def colour_mask(modal: Tensor, amodal: Tensor) -> Tensor:
@@ -131,9 +141,10 @@ def colour_mask(modal: Tensor, amodal: Tensor) -> Tensor:
 
 
 def mask_legend() -> Legend:
-    """The two colours of a mask."""
-    parts = [torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1) for colour in (HIDDEN, VISIBLE)]
-    return Legend(torch.cat([part.expand(3, 16, 24) for part in parts], dim=1), "hidden", "visible")
+    """Of `colour_mask`."""
+    parts = {"visible": VISIBLE, "hidden": HIDDEN, "not the object": NOTHING}
+    colours = _hex(torch.tensor([*parts.values()]))
+    return Legend("mask", classes=tuple(map(ClassColour, parts, colours)))
 
 
 def colour_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -146,6 +157,15 @@ def colour_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
     return _void(colour_image(towards.nan_to_num()), _usable(normals, valid))
 
 
+def normals_legend() -> Legend:
+    """Of `colour_normals`: surfaces that face four ways."""
+    ways = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "the viewer": (0, 0)}
+    facing = torch.tensor([(x, y, 0.0 if x or y else -1.0) for x, y in ways.values()])
+    colours = _hex(rearrange(colour_normals(facing[..., None, None]), "n c 1 1 -> n c"))
+    classes = tuple(ClassColour(f"facing {way}", one) for way, one in zip(ways, colours))
+    return Legend("classes", classes=classes, invalid_means="no true normal")
+
+
 def colour_spread(spread: Tensor, hi: Limit | None = None, valid: Tensor | None = None) -> Tensor:
     """Error, or disagreement of members, "b 1 h w" in matplotlib's inferno from 0 (dark) to `hi`.
 
@@ -154,6 +174,12 @@ def colour_spread(spread: Tensor, hi: Limit | None = None, valid: Tensor | None 
     if hi is None:
         hi = spread_limit(spread, valid)
     return _void(_lookup("inferno", _unit(spread.float(), 0.0, hi)), _usable(spread, valid))
+
+
+def spread_legend(spread: Tensor, hi: float | None = None, unit: str = "") -> Legend:
+    """Of `colour_spread` for the first of "b 1 h w"."""
+    hi = float(spread_limit(spread)[0]) if hi is None else hi
+    return Legend("values", _stops("inferno", 16), high=hi, unit=unit, invalid_means="not scored")
 
 
 def spread_limit(spread: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -230,6 +256,16 @@ def _colour_wheel(unit_flow: Tensor) -> Tensor:
     length = unit_flow.square().sum(1).sqrt().clamp(max=1)[..., None]
     colour = (255 * (1 - length * (1 - hue))).floor().to(torch.uint8)
     return rearrange(colour, "b h w c -> b c h w")
+
+
+def _stops(name: str, count: int) -> tuple[str, ...]:
+    """So many colours of a matplotlib colour map, evenly spaced from its first to its last."""
+    return _hex(_colour_map(name)[torch.linspace(0, 255, count).round().long()])
+
+
+def _hex(colours: Iterable[Tensor]) -> tuple[str, ...]:
+    """Colours "n 3" from 0 to 255 as "#rrggbb"."""
+    return tuple("#" + bytes(colour.tolist()).hex() for colour in colours)
 
 
 def _flat(colour: tuple[int, int, int], like: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ shows them draws it as a bar, a wheel or a key. Nothing here loads torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 VOID = "#d0d0d0"  # of pixels that nothing is known of, in every picture
+NUMBERED = "class {}"  # a class whose name is not known
 
 
 class ClassColour(NamedTuple):
@@ -39,6 +40,12 @@ class Legend:
     classes: tuple[ClassColour, ...] = ()
     invalid: str = VOID
     invalid_means: str = "no truth"
+
+    def called(self, names: Sequence[str]) -> Legend:
+        """The same with the classes that are numbered called by their names."""
+        known = {NUMBERED.format(number): name for number, name in enumerate(names)}
+        named = (ClassColour(known.get(name, name), colour) for name, colour in self.classes)
+        return replace(self, classes=tuple(named))
 
     def share(self, value: float) -> float:
         """How far along `stops` a value lies, 0 to 1."""

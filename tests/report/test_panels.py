@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from stepsight.errors import DataFormatError
 from stepsight.legends import Legend
-from stepsight.report.panels import FOLDER, read_panels
+from stepsight.report.panels import FOLDER, read_panels, write_panel
 from tests.support.panels import a_panel, write_a_panel
 
 
@@ -21,11 +22,12 @@ def written(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_written_is_read_again(written):
-    (panel,) = read_panels(written)
-    assert panel == a_panel()
-    for tile in panel.tiles:
-        picture = np.asarray(Image.open(written / FOLDER / tile.file))
+def test_what_was_written_is_read_again(tmp_path):
+    written = write_a_panel(tmp_path)
+    assert read_panels(tmp_path) == [written]
+    assert [replace(tile, file="") for tile in written.tiles] == [*a_panel().tiles]
+    for tile in written.tiles:
+        picture = np.asarray(Image.open(tmp_path / FOLDER / tile.file))
         assert picture.shape == (48, 64, 3) and picture.dtype == np.uint8
 
 
@@ -34,6 +36,13 @@ def test_panels_come_by_task_and_a_folder_without_has_none(written, tmp_path_fac
     write_a_panel(written, "amodal")
     assert [panel.task for panel in read_panels(written)] == ["amodal", "depth", "flow"]
     assert read_panels(tmp_path_factory.mktemp("empty")) == []
+
+
+def test_a_panel_of_fewer_tiles_leaves_none_of_the_earlier_ones(written):
+    write_a_panel(written, "depth")
+    panel = replace(a_panel(), tiles=a_panel().tiles[:2])
+    write_panel(written, panel, [np.zeros((2, 2, 3), np.uint8)] * 2)
+    assert len(list((written / FOLDER).glob("*.png"))) == 2
 
 
 def _changed(folder: Path, **fields: object) -> None:
@@ -57,7 +66,7 @@ def test_a_picture_that_is_not_beside_it_is_refused(written, name):
 
 
 def test_a_tile_that_nobody_knows_is_refused(written):
-    _changed(written, tiles=[{"name": "guess", "file": "depth-truth.png", "alt": ""}])
+    _changed(written, tiles=[{"name": "guess", "file": "depth-01-truth.png", "alt": ""}])
     with pytest.raises(DataFormatError, match="'guess'"):
         read_panels(written)
 

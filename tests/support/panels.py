@@ -24,21 +24,21 @@ def a_panel(task: str = "depth") -> PicturePanel:
     one, most = "1 x 1, T 0", "4 x 4, T 1"
     name = "most calls" if task == "depth" else "best setting"
     tiles = [
-        PanelTile("image", f"{task}-image.png", "the image"),
-        PanelTile("truth", f"{task}-truth.png", f"its {task}, as it is"),
-        PanelTile("one call", f"{task}-one.png", "of one call", one, 0.21, 0.24, task == "depth"),
-        PanelTile(name, f"{task}-most.png", "of 16 calls", most, 0.2, 0.25, task != "depth"),
-        PanelTile("spread", f"{task}-spread.png", "where members differ", most),
-        PanelTile("error", f"{task}-error.png", "where it errs", most),
+        PanelTile("image", "the image"),
+        PanelTile("truth", f"its {task}, as it is"),
+        PanelTile("one call", "of one call", one, 0.21, 0.24, task == "depth"),
+        PanelTile(name, "of 16 calls", most, 0.2, 0.25, task != "depth"),
+        PanelTile("spread", "where members differ", most),
+        PanelTile("error", "where it errs", most),
     ]
     chosen = f"median image by {METRICS[task]} of 512"
     about = task, "procedural worlds", f"{task}-usual", "scene-0003", chosen, METRICS[task]
     return PicturePanel(*about, tuple(tiles), SCALES[task], _SPREAD, _SPREAD)
 
 
-def write_a_panel(folder: Path, task: str = "depth") -> Path:
+def write_a_panel(folder: Path, task: str = "depth") -> PicturePanel:
     """Write it with pictures of 48 x 64 pixels to `panels/` of a folder."""
     panel = a_panel(task)
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None]
-    shades = {tile.file: np.tile(ramp // (i + 1), (48, 1, 3)) for i, tile in enumerate(panel.tiles)}
+    shades = [np.tile(ramp // (i + 1), (48, 1, 3)) for i in range(len(panel.tiles))]
     return write_panel(folder, panel, shades)

@@ -30,6 +30,7 @@ from stepsight.data.plausible.ranges import Range, flow_length, hidden_share
 from stepsight.data.quantities import painting
 from stepsight.data.quantities.grids import Size, scale_flow, unit_length
 from stepsight.errors import UserError
+from stepsight.legends import Legend
 from stepsight.plugins import plugins, resolve
 from stepsight.types import ADDED, IGNORE, Batch, Sample
 
@@ -63,6 +64,7 @@ class Field:
     on_white: bool = False  # picture of an object: its border is kept, in colour and in files
     id_type: type[np.generic] = np.int32  # of ids and numbers in the sample cache
     draw: Callable[[Any, Sample], Tensor] | None = None  # uint8 "3 h w"; None: by its kind
+    key: Callable[[Any, Sample], Legend] | None = None  # what colours of `draw` mean; None: nothing
     ranges: Callable[[Any, Sample], dict[str, Range]] | None = None  # None: by its kind
     problems: Callable[[Any, Sample, Any], Iterator[str]] | None = None  # besides `data.plausible`,
     # which has the rules of those built in; given the source as well
@@ -116,6 +118,7 @@ _ROWS = {
             unit="m",
             valid="depth_valid",
             draw=painting.paint_depth,
+            key=painting.key_depth,
             suffixes=SUFFIXES["depth"],
             read=lambda path, settings: read_depth(
                 path, settings.depth_scale, settings.depth_unit, settings.invalid
@@ -132,6 +135,7 @@ _ROWS = {
             resized=scale_flow,
             negated=(0,),
             draw=painting.paint_flow,
+            key=painting.key_flow,
             ranges=flow_length,
             suffixes=SUFFIXES["flow"],
             read=lambda path, settings: read_flow(path, settings.flow_unit, settings.invalid),
@@ -144,6 +148,7 @@ _ROWS = {
             counts=lambda labels: labels != IGNORE,
             kept=True,
             id_type=np.uint8,
+            key=painting.key_labels,
             suffixes=labels.SUFFIXES,
         ),
         Field("instances", "ids", counts=lambda ids: ids > 0, draw=painting.paint_instances),
@@ -153,6 +158,7 @@ _ROWS = {
             "mask",
             brought_by=AMODAL,
             draw=painting.paint_amodal,
+            key=painting.key_amodal,
             ranges=hidden_share,
             suffixes=masks.SUFFIXES,
         ),
@@ -167,6 +173,7 @@ _ROWS = {
             resized=unit_length,
             negated=(0,),
             draw=painting.paint_normals,
+            key=painting.key_normals,
             suffixes=SUFFIXES["normals"],
             read=lambda path, settings: read_normals(path, settings.invalid),
         ),

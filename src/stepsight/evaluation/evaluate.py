@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from stepsight.data.bad import QUARANTINE, append_note
 from stepsight.data.table import Source
-from stepsight.distributed import gathered, phase, rank, world
+from stepsight.distributed import barrier, gathered, phase, rank, world
 from stepsight.evaluation.evaluator import Scores
 from stepsight.evaluation.jobs import ScoringJob, ScoringPlan, jobs_of
-from stepsight.evaluation.pictures import extremes_grid
+from stepsight.evaluation.pictures import draw_extremes
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.records import STARTS, Identity, records_of, starts_text
 from stepsight.evaluation.results import result, sample_rows, write_json, write_table
@@ -111,7 +111,8 @@ def evaluate_jobs(
     advance: Advance = lambda images: None,
     done: Callable[[Sequence[Sequence[Scores]]], None] = lambda by_job: None,
 ) -> list[Result]:
-    """Write results.json, results.csv, per_sample.csv, grids and evaluation.html to `folder`.
+    """Write results.json, results.csv, per_sample.csv, panels of pictures of each task under its
+    first protocol, and evaluation.html to `folder`.
 
     All processes take part; the first writes, and calls `done` with the scores of every job.
     Returns the results, one per task and protocol.
@@ -123,21 +124,16 @@ def evaluate_jobs(
             for protocol, scores in zip(job.protocols, every)
         ]
         folder.mkdir(parents=True, exist_ok=True)
-        mine = {job: _grid(folder, *work) for job, work in drawing([*enumerate(zip(jobs, by_job))])}
+        for job, (scores, *_) in drawing([*zip(jobs, by_job)]):
+            shown = job.source, [*scores.settings.values()][-1], job.protocols[0], scores.indices
+            draw_extremes(folder, job.predictor, *shown)
         if rank() == 0:
             _write_tables(folder, by_job, results)
             done(by_job)
-        grids = {job: path for part in gathered(mine) for job, path in part.items()}
+        barrier()
         if rank() == 0:
-            _write_page(folder, results, [grids[job] for job in sorted(grids)])
+            _write_page(folder, results)
     return results
-
-
-def _grid(folder: Path, job: ScoringJob, every: Sequence[Scores]) -> Path | None:
-    """The grid of a task under its first protocol."""
-    scores, *_ = every
-    path, rows = folder / f"grid-{scores.task}.png", [*scores.settings.values()][-1]
-    return extremes_grid(job.predictor, job.source, rows, job.protocols[0], scores.indices, path)
 
 
 def _write_tables(
@@ -149,10 +145,10 @@ def _write_tables(
     write_table(folder / "per_sample.csv", rows)
 
 
-def _write_page(folder: Path, results: Sequence[Result], grids: Sequence[Path | None]) -> None:
-    from stepsight.report.page import write_page  # with matplotlib, which no step needs
+def _write_page(folder: Path, results: Sequence[Result]) -> None:
+    from stepsight.report.scores import write_page  # with matplotlib, which no step needs
 
-    write_page(folder / "evaluation.html", results, filter(None, grids))
+    write_page(folder / "evaluation.html", results, ())
 
 
 def _sampler_text(model: Model) -> str:

@@ -117,11 +117,13 @@ class Predictor(ABC):
         within reach. None where that is not known, or the batch lacks the task's own truth."""
         return None
 
-    @abstractmethod
-    def shown(
-        self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]
-    ) -> dict[str, Prediction]:
-        """Predictions for a picture, by heading; the last was scored."""
+    def shown(self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]) -> list[Estimate]:
+        """What a picture shows; the last was scored."""
+        return [*self.estimates(batch, view, sizes)][-1:]
+
+    def said(self, setting: Setting) -> str:
+        """A setting in words for a picture; "" where there is no other."""
+        return ""
 
     def remark(self, protocol: Protocol) -> str | None:
         """What has to be said beside its scores under a protocol."""
@@ -227,14 +229,16 @@ class Model(Predictor):
         truth = self.task.decode(self.task.encode(small.to(self.device)).x)
         return self.pipeline.finish(truth, batch)
 
-    def shown(
-        self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]
-    ) -> dict[str, Prediction]:
-        pipeline, predictions = self._working(batch, view), {}
-        for calls, count in ((self._fewest(), 1), (self.nfe[-1], self.members[-1])):
-            merged = self.task.merge(self._draw(pipeline, batch, calls, count))
-            predictions[f"{calls} x {count}"] = pipeline.finish(merged, batch)
-        return predictions
+    def shown(self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]) -> list[Estimate]:
+        """The fewest calls that can be spent, and the largest setting."""
+        pipeline, shown = self._working(batch, view), list[Estimate]()
+        for setting in dict.fromkeys([(self._fewest(), 1), (self.nfe[-1], self.members[-1])]):
+            merged = self.task.merge(self._draw(pipeline, batch, *setting))
+            shown.append(Estimate(setting, pipeline.finish(merged, batch), grid_of(batch)))
+        return shown
+
+    def said(self, setting: Setting) -> str:
+        return said(setting, self.pipeline.diffusion.settings)
 
     def _fewest(self) -> int:
         """The fewest calls that its sampler can spend, of those worth trying."""
@@ -314,6 +318,13 @@ class Model(Predictor):
             return None
         decoded = [self.task.decode(member).values for member in drawn]
         return torch.stack([self.task.rescale(values, grid) for values in decoded])
+
+
+def said(setting: Setting, used: DiffusionSettings) -> str:
+    """`8 x 4, T 0.5, mirror`: calls, members, the scale of the noise they start from, and what
+    further calls see."""
+    views = f", {used.views}" if used.views != "none" and setting[0] > 1 else ""
+    return f"{setting[0]} x {setting[1]}, T {used.temperature:g}{views}"
 
 
 def sampling_options(diffusion: DiffusionSettings, task: object) -> dict[str, Any]:

@@ -3,15 +3,16 @@ the best setting answer, where they err, and what the colours mean.
 
 Whoever scores a set writes one panel a task to `panels/` of its folder: `<task>.json` as
 `PicturePanel` has it, and a PNG per tile beside it in the picture's own pixels. Pages enlarge them.
-Neither writing nor reading one loads torch.
+Others of the same form are the best and the worst image of an evaluation (`extremes/`), and the
+film strip of a sweep (`films/`), whose answers stand in rows. Nothing here loads torch.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,7 @@ from stepsight.errors import DataFormatError
 from stepsight.legends import ClassColour, Legend
 
 FOLDER = "panels"
+Kind = Literal["panels", "extremes", "films"]  # folders
 _SCALES = "scale", "spread_scale", "error_scale"
 TileName = Literal[
     "image",
@@ -29,8 +31,10 @@ TileName = Literal[
     "prompt",
     "truth",
     "one call",
+    "fewest calls",
     "most calls",
     "best setting",
+    "answer",
     "spread",
     "error",
 ]
@@ -45,15 +49,17 @@ class PanelTile:
     score: of this image, by the panel's metric; over_set: of the whole set at the same setting.
     Both None where they are not known.
     best: whether no setting scores better over the set, of those that were tried.
+    row: of a strip, where answers of one row differ in their calls alone.
     """
 
     name: TileName
-    file: str  # beside the JSON
     alt: str  # what is to be seen, for those who cannot
     setting: str = ""
     score: float | None = None
     over_set: float | None = None
     best: bool = False
+    row: str = ""
+    file: str = ""  # beside the JSON, once it is written
 
 
 @dataclass(frozen=True)
@@ -82,27 +88,38 @@ class PicturePanel:
         return next((tile for tile in self.tiles if tile.name == name), None)
 
 
-def write_panel(folder: Path, panel: PicturePanel, pictures: Mapping[str, np.ndarray]) -> Path:
-    """Write a panel to `panels/` of a folder: `pictures` uint8 "h w 3" by the tiles' files."""
-    assert pictures.keys() == {tile.file for tile in panel.tiles}, "a picture for every tile"
-    place = folder / FOLDER
+def write_panel(
+    folder: Path,
+    panel: PicturePanel,
+    pictures: Sequence[np.ndarray],
+    kind: Kind = "panels",
+    which: str = "",
+) -> PicturePanel:
+    """Write a panel to a folder: a picture uint8 "h w 3" for every tile. Returns it with its files.
+
+    which: tells several panels of a task and kind apart.
+    """
+    place, stem = folder / kind, "-".join(filter(None, (panel.task, which)))
     place.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        Image.fromarray(picture).save(place / name)
-    path = place / f"{panel.task}.json"
-    path.write_text(
-        json.dumps(_finite(asdict(panel)), indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
-    return path
+    for old in place.glob(f"{stem}-[0-9][0-9]-*.png"):
+        old.unlink()
+    tiles = list[PanelTile]()
+    for number, (tile, picture) in enumerate(zip(panel.tiles, pictures, strict=True)):
+        tiles.append(replace(tile, file=f"{stem}-{number:02d}-{tile.name.replace(' ', '-')}.png"))
+        Image.fromarray(picture).save(place / tiles[-1].file)
+    panel = replace(panel, tiles=tuple(tiles))
+    text = json.dumps(_finite(asdict(panel)), indent=1, ensure_ascii=False) + "\n"
+    (place / f"{stem}.json").write_text(text, "utf-8")
+    return panel
 
 
-def read_panels(folder: Path) -> list[PicturePanel]:
-    """The panels in `panels/` of an evaluation's or sweep's folder, by task; [] where there are
-    none. Their tiles lie in `folder / FOLDER`.
+def read_panels(folder: Path, kind: Kind = "panels") -> list[PicturePanel]:
+    """The panels of a kind in an evaluation's or sweep's folder, by task; [] where there are none.
+    Their tiles lie in `folder / kind`.
 
     Raises DataFormatError for one that is not as `write_panel` writes it, or lacks a picture.
     """
-    return [_read(path) for path in sorted((folder / FOLDER).glob("*.json"))]
+    return [_read(path) for path in sorted((folder / kind).glob("*.json"))]
 
 
 def _read(path: Path) -> PicturePanel:
@@ -117,7 +134,11 @@ def _read(path: Path) -> PicturePanel:
     if wrong is not None:
         raise DataFormatError(f"{path}: no tile is called '{wrong.name}'. Evaluate again.")
     for tile in tiles:
-        if Path(tile.file).name != tile.file or not (path.parent / tile.file).is_file():
+        if (
+            not tile.file
+            or Path(tile.file).name != tile.file
+            or not (path.parent / tile.file).is_file()
+        ):
             raise DataFormatError(f"{path}: its picture {tile.file} is not there. Evaluate again.")
     return panel
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stepsight.colours import Legend, colour_mask, mask_legend, veil
+from stepsight.colours import colour_mask, mask_legend, only
 from stepsight.ensemble import most_central, pick
+from stepsight.legends import Legend
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.masks.segmentation import amodal_rows, scored_pixels
 from stepsight.metrics.protocol import Protocol
@@ -149,9 +150,9 @@ class Amodal(Task, AmodalSettings):
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         (modal,) = require(self.name, batch, "modal")
         picture = colour_mask(modal, values > 0.5)
-        return picture if like is None else veil(picture, like.isfinite())
+        return picture if like is None else only(picture, like.isfinite())
 
-    def legend(self, like: Tensor) -> Legend:
+    def legend(self, values: Tensor, like: Tensor | None = None) -> Legend:
         return mask_legend()
 
     def truth(self, batch: Batch) -> Tensor:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from stepsight.colours import Legend
 from stepsight.errors import UserError
+from stepsight.legends import Legend
 from stepsight.metrics import protocol as protocols
 from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
@@ -179,7 +179,7 @@ class Task(TaskSettings, ABC):
     @abstractmethod
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         """Physical values "b c h w" to uint8 "b 3 h w". `like`, a truth, lends its colour range,
-        and what it does not know is veiled."""
+        and is void in the same places."""
 
     def limits(self, values: Tensor) -> tuple[float, float] | None:
         """The least and the most that the colours of `picture` tell apart, where those follow from
@@ -191,8 +191,9 @@ class Task(TaskSettings, ABC):
         have some."""
         raise NotImplementedError
 
-    def legend(self, like: Tensor) -> Legend | None:
-        """What the colours of a truth's picture stand for."""
+    def legend(self, values: Tensor, like: Tensor | None = None) -> Legend | None:
+        """What the colours of `picture` stand for, of the first image; None where they need no
+        explanation."""
         return None
 
     def truth(self, batch: Batch) -> Tensor:

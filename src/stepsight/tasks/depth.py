@@ -20,9 +20,10 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from stepsight import ensemble
-from stepsight.colours import Legend, colour_depth, depth_legend, depth_limits, reference, veil
+from stepsight.colours import colour_depth, depth_legend, depth_limits, only, reference
 from stepsight.ensemble import Reduce
 from stepsight.errors import UserError
+from stepsight.legends import Legend
 from stepsight.metrics.alignment.align import EXPONENTIALS, Space, align, into
 from stepsight.metrics.alignment.normalised import normalised_rows
 from stepsight.metrics.depth import TINY, clipped, depth_rows, scored_pixels
@@ -225,7 +226,7 @@ class Depth(Task, DepthSettings):
             values = self._fitted(values, truth)
         lo, hi = depth_limits(truth)
         picture = colour_depth(values, lo=lo, hi=hi)
-        return picture if like is None else veil(picture, like.isfinite())
+        return picture if like is None else only(picture, like.isfinite())
 
     def limits(self, values: Tensor) -> tuple[float, float]:
         lo, hi = depth_limits(values)
@@ -234,8 +235,11 @@ class Depth(Task, DepthSettings):
     def coloured(self, values: Tensor, limits: tuple[float, float]) -> Tensor:
         return colour_depth(values, lo=limits[0], hi=limits[1])
 
-    def legend(self, like: Tensor) -> Legend:
-        return depth_legend(like)
+    def legend(self, values: Tensor, like: Tensor | None = None) -> Legend:
+        """In metres where the values are, or were fitted to a truth."""
+        unit = "m" if like is not None or self.unit == "metres" else ""
+        lo, hi = depth_limits(reference(like, values))
+        return depth_legend(float(lo[0]), float(hi[0]), unit)
 
     def _fitted(self, values: Tensor, truth: Tensor) -> Tensor:
         """Metres "b 1 h w" with the scale and shift in `space` that bring them closest to the

@@ -18,8 +18,9 @@ from einops import rearrange
 from torch import Tensor
 
 from stepsight import ensemble
-from stepsight.colours import Legend, colour_flow, flow_legend, reference, veil
+from stepsight.colours import colour_flow, flow_legend, only, reference
 from stepsight.errors import UserError
+from stepsight.legends import Legend
 from stepsight.matching import mean_costs, scores
 from stepsight.metrics.flow import axis_fit, flow_rows, scored_pixels
 from stepsight.metrics.masked import Rows
@@ -161,18 +162,17 @@ class Flow(Task, FlowSettings):
         return resize(values, size, how) * factors
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
-        length = reference(like, values).nan_to_num().norm(dim=1, keepdim=True)
-        picture = colour_flow(values, length.amax((1, 2, 3), keepdim=True))
-        return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
+        picture = colour_flow(values, longest(reference(like, values)))
+        return picture if like is None else only(picture, like.isfinite().all(dim=1, keepdim=True))
 
     def limits(self, values: Tensor) -> tuple[float, float]:
-        return 0.0, float(values.nan_to_num().norm(dim=1).max())
+        return 0.0, float(longest(values).max())
 
     def coloured(self, values: Tensor, limits: tuple[float, float]) -> Tensor:
         return colour_flow(values, limits[1])
 
-    def legend(self, like: Tensor) -> Legend:
-        return flow_legend(like)
+    def legend(self, values: Tensor, like: Tensor | None = None) -> Legend:
+        return flow_legend(float(longest(reference(like, values))[0]))
 
     def _as_prediction(self, flow: Tensor) -> Prediction:
         return Prediction(self.name, flow / self._unit(flow), flow)
@@ -182,6 +182,11 @@ class Flow(Task, FlowSettings):
         height, width = like.shape[-2:]
         rows, columns = (height, width) if self.grid == (0, 0) else self.grid
         return self.scale * _across_and_down(width / columns, height / rows, like)
+
+
+def longest(flow: Tensor) -> Tensor:
+    """The length "b 1 1 1" of the longest known vector of each of "b 2 h w"."""
+    return flow.nan_to_num().norm(dim=1, keepdim=True).amax((1, 2, 3), keepdim=True)
 
 
 def _across_and_down(x: float, y: float, like: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stepsight.colours import colour_normals, veil
+from stepsight.colours import colour_normals, normals_legend, only
 from stepsight.ensemble import closest, merge_directions, merge_published_normals
+from stepsight.legends import Legend
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.normals import normals_rows
 from stepsight.metrics.protocol import Protocol
@@ -96,7 +97,10 @@ class Normals(Task, NormalsSettings):
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         picture = colour_normals(values)
-        return picture if like is None else veil(picture, like.isfinite().all(dim=1, keepdim=True))
+        return picture if like is None else only(picture, like.isfinite().all(dim=1, keepdim=True))
+
+    def legend(self, values: Tensor, like: Tensor | None = None) -> Legend:
+        return normals_legend()
 
     def _clipped(self, x: Tensor) -> Tensor:
         return x.clamp(-1, 1) if self.clip else x

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from stepsight.colours import colour_labels, veil
+from stepsight.colours import colour_labels, labels_legend, only
 from stepsight.ensemble import most_central, pick
 from stepsight.errors import UserError
+from stepsight.legends import Legend
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.masks.cityscapes import CATEGORIES, weighted_instances
 from stepsight.metrics.masks.segmentation import semantic_rows
@@ -192,7 +193,11 @@ class Semantic(Task, SemanticSettings):
 
     def picture(self, values: Tensor, batch: Batch, like: Tensor | None = None) -> Tensor:
         picture = colour_labels(values[:, 0])
-        return picture if like is None else veil(picture, like != IGNORE)
+        return picture if like is None else only(picture, like != IGNORE)
+
+    def legend(self, values: Tensor, like: Tensor | None = None) -> Legend:
+        """Of the classes that occur in either."""
+        return labels_legend(torch.cat([x[:, 0] for x in (values, like) if x is not None]))
 
     def truth(self, batch: Batch) -> Tensor:
         (labels,) = require(self.name, batch, "labels")

@@ -1,8 +1,10 @@
 """The film strip: an image under several sampling options, chosen and captioned by the whole set.
 
-The image is the one whose gain from the cheapest setting to the best over the set is nearest to the
-median gain, so that the strip shows what usually happens. Captions are the values of
-the set, and the framed tile is the best one there, whatever this image says.
+Of the images that score about as well as most, the one whose gain from the cheapest setting to the
+best over the set is nearest to the median gain, so that the strip shows what usually happens.
+Captions are the values of the set, and the tile marked as best is the best one there, whatever this
+image says. Of the same image is the panel with which a report begins: the cheapest setting, the
+best one, and where that one errs.
 
 Rows are sampling options with their fewest members, and of the option with the best ensemble all
 members, which are nested: a column there is an ensemble that grows.
@@ -11,18 +13,18 @@ members, which are nested: a column there is an ensemble that grows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from stepsight.colours import colour_spread
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
 from stepsight.diffusion.config import Views
-from stepsight.evaluation.pictures import legend_of, prompt_picture, tile_of, truth_of
+from stepsight.evaluation.pictures import Answer, Drawn, paint, ranked
+from stepsight.evaluation.predictors import said
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import measured, per_image
 from stepsight.evaluation.views import cropped
@@ -30,15 +32,9 @@ from stepsight.measures import main_metric, measure
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.report.film_figure import Film, Shot
-from stepsight.report.grids import Tile
 from stepsight.scaling.sampling.paired import Setting
 from stepsight.scaling.sampling.wording import count
-from stepsight.tasks.base import Task
 from stepsight.types import Batch, Prediction
-
-BRIGHTEST = 0.98  # quantile of all spreads that is painted brightest
-_PROMPTS = {"second": "next frame", "modal": "visible part"}
 
 
 class SamplingOption(NamedTuple):
@@ -87,15 +83,32 @@ class SetScores(NamedTuple):
         return min(known, key=lambda at: (error(self.values[at]), at.calls), default=None)
 
     @property
+    def cheapest(self) -> OptionSetting:
+        """The setting of fewest calls, of several the best."""
+        fewest = min(at.calls for at in self.values)
+        alike = [at for at in self.values if at.calls == fewest]
+        return self.best(alike) or alike[0]
+
+    @property
     def telling(self) -> int:
-        """The image of median gain from the cheapest setting to the best over the set; of median
-        score where they are the same."""
-        best, cheapest = self.best(), min(self.values, key=lambda at: at.calls)
-        if best is None:
+        """Of the third of the images in the middle by the best setting over the set, that of
+        median gain from the cheapest; of median score where they are the same."""
+        best = self.best()
+        order = ranked(self.images[best], self.metric) if best else []
+        if best is None or not len(order):
             return 0
-        gains = self.images[best] - (self.images[cheapest] if best != cheapest else 0.0)
-        distance = np.abs(gains - np.nanmedian(gains)) if np.isfinite(gains).any() else gains
-        return int(np.argmin(np.where(np.isfinite(distance), distance, np.inf)))
+        third, gains = len(order) // 3, self.images[best] - self.images[self.cheapest]
+        middle, usual = order[third : len(order) - third], np.nanmedian(gains)
+        distance = np.nan_to_num(np.abs(gains[middle] - usual), nan=np.inf)
+        centre = np.abs(np.arange(len(middle)) - len(middle) // 2)
+        return int(middle[np.lexsort((centre, distance))[0]])
+
+    def chosen(self) -> str:
+        """Why the telling image is shown."""
+        label, images = measure(self.metric).label, len(next(iter(self.images.values())))
+        if self.best() in (None, self.cheapest):
+            return f"median image by {label} of {images}"
+        return f"image of middling {label} and median gain from sampling, of {images}"
 
 
 def set_scores(
@@ -118,6 +131,13 @@ def set_scores(
     )
 
 
+class Film(NamedTuple):
+    """What is shown of an image that tells of a set."""
+
+    panel: Drawn
+    strip: Drawn
+
+
 @torch.inference_mode()
 def shoot(
     task: str,
@@ -129,7 +149,7 @@ def shoot(
     seed: int = 0,
     chunk_size: int = 8,
 ) -> Film:
-    """The strip of the telling image of a set, `indices` of `source`.
+    """The telling image of a set, `indices` of `source`.
 
     Every option samples as its pipeline is set up, with the noise that was scored if `seed` is the
     same; `chunk_size` images x members pass the backbone at a time.
@@ -140,28 +160,43 @@ def shoot(
     telling = scores.telling if scores else 0
     (sample,) = source.samples([indices[telling]])
     batch = collate([cropped(sample, protocol.crop)]).to(options[0].pipeline.device)
-    chosen = options[0].pipeline.task(task)
-    truth = truth_of(chosen, batch)
-    shown: dict[str, dict[int, Shot]] = {}
-    spreads: dict[int, Tensor] = {}
+    answers: dict[OptionSetting, Answer] = {}
     for number, members in _kept(options, scores):
         for setting, prediction in _predictions(options[number], task, members, batch, noise):
-            tile = tile_of(chosen.picture(prediction.values, batch, like=truth))
-            shot = _shot(tile, scores, OptionSetting(number, *setting), telling)
-            label = f"{options[number].label}\n{count(setting[1], 'member')}"
-            shown.setdefault(label, {})[setting[0]] = shot
-            if prediction.uncertainty is not None:  # the largest ensemble comes last
-                spreads[setting[0]] = prediction.uncertainty.float()
-    return Film(
-        task,
-        sample.key,
-        scores.metric if scores else None,
-        len(indices),
-        _given(chosen, batch, truth),
-        legend_of(chosen, truth),
-        shown,
-        *_spread_tiles(spreads),
-    )
+            at = OptionSetting(number, *setting)
+            answers[at] = _answer(prediction, options[number], scores, at, telling)
+    chosen = options[0].pipeline.task(task)
+    metric = scores.metric if scores else chosen.metric
+    what = scores.chosen() if scores else f"first image of {len(indices)}"
+    about = protocol, what, metric
+    largest = max(at.members for at in answers)
+    several = [one for at, one in answers.items() if at.members == largest > 1]
+    named = [replace(one, row=f"spread of {count(largest, 'member')}") for one in several]
+    strip = paint(chosen, source, batch, [*answers.values()], *about, spreads=named)
+    shown = _panel(scores, answers)
+    judged = next((one for one in shown if one.best), shown[-1])
+    spread = [one for one in (judged, *shown[::-1], *several[::-1]) if _has_spread(one)][:1]
+    return Film(paint(chosen, source, batch, shown, *about, spreads=spread, judged=judged), strip)
+
+
+def _panel(scores: SetScores | None, answers: Mapping[OptionSetting, Answer]) -> list[Answer]:
+    """The cheapest answer, and the best over the set; that with the most calls where they are the
+    same, so that it can be seen what those do."""
+    cheapest = scores.cheapest if scores else min(answers, key=lambda at: at.calls)
+    best = scores.best() if scores else None
+    second = best if best not in (None, cheapest) else max(answers, key=lambda at: at.calls)
+    names = "one call" if cheapest.calls == 1 else "fewest calls", "best setting"
+    if second != best:
+        names = names[0], "most calls"
+    shown = {
+        at: replace(answers[at], name=name, row="")
+        for at, name in zip((second, cheapest), names[::-1])
+    }
+    return [*shown.values()][::-1]
+
+
+def _has_spread(answer: Answer) -> bool:
+    return answer.prediction.uncertainty is not None
 
 
 def _kept(
@@ -189,26 +224,17 @@ def _predictions(
             yield (nfe, size), pipeline.finish(pipeline.task(task).merge(drawn[:size]), batch)
 
 
-def _shot(tile: Tile, scores: SetScores | None, at: OptionSetting, telling: int) -> Shot:
-    if scores is None:
-        return Shot(tile, np.nan, np.nan)
-    return Shot(tile, scores.values[at], float(scores.images[at][telling]), at == scores.best())
-
-
-def _given(task: Task, batch: Batch, truth: Tensor | None) -> dict[str, Tile]:
-    """Input, prompt and truth, by caption."""
-    pictures = {"input": prompt_picture(batch.image)}
-    for name in task.required_inputs[:1]:
-        pictures[_PROMPTS.get(name, "prompt")] = prompt_picture(getattr(batch, name))
-    if truth is not None:
-        pictures["truth"] = task.picture(truth, batch, like=truth)
-    return {name: tile_of(picture) for name, picture in pictures.items()}
-
-
-def _spread_tiles(spreads: Mapping[int, Tensor]) -> tuple[dict[int, Tile], float]:
-    """Tiles of spreads "1 1 h w" on the same scale from 0, and its upper end."""
-    if not spreads:
-        return {}, 0.0
-    values = torch.cat([spread.flatten() for spread in spreads.values()])
-    brightest = max(float(np.nanquantile(values.cpu().numpy(), BRIGHTEST)), 1e-6)
-    return {c: tile_of(colour_spread(x, hi=brightest)) for c, x in spreads.items()}, brightest
+def _answer(
+    prediction: Prediction,
+    option: SamplingOption,
+    scores: SetScores | None,
+    at: OptionSetting,
+    telling: int,
+) -> Answer:
+    setting = at.nfe, at.members
+    answer = Answer("answer", said(setting, option.pipeline.diffusion.settings), prediction)
+    answer.row = f"{option.label}, {count(at.members, 'member')}"
+    if scores is not None:
+        answer.score, answer.over_set = float(scores.images[at][telling]), scores.values[at]
+        answer.best = at == scores.best()
+    return answer

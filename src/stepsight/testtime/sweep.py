@@ -35,8 +35,6 @@ from stepsight.metrics import protocol as protocols
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
-from stepsight.report import figures
-from stepsight.report.film_figure import draw
 from stepsight.report.reliability import write_reliability
 from stepsight.report.sweep import page as sweep_page
 from stepsight.results import Result
@@ -261,8 +259,8 @@ def _pool(rows: Rows, stated: Rows, metric: str, protocol: Protocol) -> Pool | N
 
 
 def _show(folder: Path, swept: Sequence[VariantScores]) -> None:
-    """The film strip of a task's telling image, and the reliability of the best of the largest
-    ensembles."""
+    """The panel and the film strip of a task's telling image, and the reliability of the best of
+    the largest ensembles."""
     most = max(row.largest[1] for row in swept)
     best = min((row for row in swept if row.largest[1] == most), key=_error)
     task, plan, protocol = best.scores.task, best.variant.plan, best.job.protocols[0]
@@ -275,7 +273,8 @@ def _show(folder: Path, swept: Sequence[VariantScores]) -> None:
         if way(Family.of(row.columns)) == sampled and row.scores.keys == best.scores.keys
     ]
     film = shoot(task, options, best.job.source, best.scores.indices, protocol, seed=plan.seed)
-    figures.to_png(draw(film), folder / f"film-{task}.png")
+    film.panel.write(folder)
+    film.strip.write(folder, "films")
 
 
 def _working(row: VariantScores) -> DensePipeline:

@@ -11,9 +11,10 @@ from stepsight.cli.sources import SourceArgs, picture_path
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
+    from stepsight.data.drawing import Drawing
     from stepsight.data.table import Source
+    from stepsight.legends import Legend
     from stepsight.types import Sample
 
 WIDTH = 256  # of a picture; larger ones are shrunk, smaller ones enlarged by whole factors
@@ -50,16 +51,18 @@ def draw_samples(samples: list[Sample], source: Source, out: Path, ranges: bool 
     ranges: whether the label of a row says the ranges of its truth, too.
     """
     from stepsight.data.check import ranges_of
-    from stepsight.report.grids import compose
+    from stepsight.data.drawing import draw
+    from stepsight.report.grids import NOTE, compose
 
-    pictures = [_drawn(sample) for sample in samples]
-    columns = list(dict.fromkeys(name for tiles in pictures for name in tiles))
-    rows = [_row(tiles, columns) for tiles in pictures]
-    labels = [[label(sample, source)] for sample in samples]
+    drawn = [draw(sample, WIDTH) for sample in samples]
+    columns = list(dict.fromkeys(name for row in drawn for name in row))
+    rows = [_row(row, columns) for row in drawn]
+    keys = [[_key(row.get(name), source) for name in columns] for row in drawn]
+    labels = [list(filter(None, (sample.key, category(sample, source)))) for sample in samples]
     for lines, sample in zip(labels, samples if ranges else ()):
         for name, values in ranges_of(sample).items():
             lines += ranges_text({name: values}).split(", ")
-    return compose(rows, columns, labels, out, scale=_scale(rows))
+    return compose(rows, columns, labels, out, scale=_scale(rows), keys=keys, note=NOTE)
 
 
 def chosen(source: Source, count: int, size: tuple[int, int] | None) -> list[Sample]:
@@ -73,17 +76,16 @@ def chosen(source: Source, count: int, size: tuple[int, int] | None) -> list[Sam
 
 def label(sample: Sample, source: Source) -> str:
     """The key, and the class if the sample has one."""
+    of = category(sample, source)
+    return f"{sample.key} ({of})" if of else sample.key
+
+
+def category(sample: Sample, source: Source) -> str:
+    """The class of the whole image, by its name where that is known; "" without one."""
     if sample.class_id is None:
-        return sample.key
+        return ""
     names = source.categories
-    known = sample.class_id < len(names)
-    return f"{sample.key} ({names[sample.class_id] if known else sample.class_id})"
-
-
-def _drawn(sample: Sample) -> dict[str, Tensor]:
-    from stepsight.data.drawing import draw
-
-    return draw(sample, WIDTH)
+    return names[sample.class_id] if sample.class_id < len(names) else str(sample.class_id)
 
 
 def _scale(rows: list[list[np.ndarray]]) -> int:
@@ -91,9 +93,18 @@ def _scale(rows: list[list[np.ndarray]]) -> int:
     return max(1, min(round(SMALL / height), WIDTH // width))
 
 
-def _row(pictures: dict[str, Tensor], columns: list[str]) -> list[np.ndarray]:
-    """Tiles "h w c"; a truth that this sample lacks is left white."""
-    from torch import full_like
+def _row(drawn: dict[str, Drawing], columns: list[str]) -> list[np.ndarray]:
+    """Tiles "h w c"; a truth that this sample lacks is left empty."""
+    from torch import tensor, uint8
 
-    missing = full_like(pictures["image"], 255)
-    return [pictures.get(name, missing).permute(1, 2, 0).numpy() for name in columns]
+    from stepsight.report.grids import PAPER
+
+    image = drawn["image"].picture
+    empty = tensor(PAPER, dtype=uint8).view(3, 1, 1).expand_as(image)
+    pictures = [drawn[name].picture if name in drawn else empty for name in columns]
+    return [picture.permute(1, 2, 0).numpy() for picture in pictures]
+
+
+def _key(drawn: Drawing | None, source: Source) -> Legend | None:
+    """What its colours mean, with classes called as the source does."""
+    return drawn and drawn.key and drawn.key.called(source.classes)

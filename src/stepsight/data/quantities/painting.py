@@ -1,6 +1,10 @@
-"""How each quantity looks: uint8 "3 h w"; pixels whose truth is unknown are light grey."""
+"""How each quantity looks, uint8 "3 h w", and what its colours mean; pixels whose truth is unknown
+are light grey.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +19,16 @@ from stepsight.colours import (
     colour_mask,
     colour_normals,
     colour_spread,
+    depth_legend,
+    depth_limits,
+    flow_legend,
+    labels_legend,
+    mask_legend,
+    normals_legend,
+    spread_legend,
+    spread_limit,
 )
+from stepsight.legends import Legend
 from stepsight.types import IGNORE, Sample
 
 CLOSER, FARTHER = (213, 94, 0), (0, 114, 178)  # Okabe-Ito vermillion and blue
@@ -27,12 +40,26 @@ def paint_depth(depth: Tensor, sample: Sample) -> Tensor:
     return colour_depth(depth[None], _batched(sample.depth_valid))[0]
 
 
+def key_depth(depth: Tensor, sample: Sample) -> Legend:
+    lo, hi = depth_limits(depth[None], _batched(sample.depth_valid))
+    return depth_legend(float(lo), float(hi))
+
+
 def paint_flow(flow: Tensor, sample: Sample) -> Tensor:
     return colour_flow(flow[None], valid=_batched(sample.flow_valid))[0]
 
 
+def key_flow(flow: Tensor, sample: Sample) -> Legend:
+    known = flow if sample.flow_valid is None else torch.where(sample.flow_valid, flow, 0.0)
+    return flow_legend(float(known.nan_to_num().norm(dim=0).max()))
+
+
 def paint_normals(normals: Tensor, sample: Sample) -> Tensor:
     return colour_normals(normals[None], _batched(sample.normals_valid))[0]
+
+
+def key_normals(normals: Tensor, sample: Sample) -> Legend:
+    return normals_legend()
 
 
 def paint_occluded(occluded: Tensor, sample: Sample) -> Tensor:
@@ -44,8 +71,16 @@ def paint_amodal(amodal: Tensor, sample: Sample) -> Tensor:
     return paint_mask(amodal if sample.modal is None else sample.modal, amodal)
 
 
+def key_amodal(amodal: Tensor, sample: Sample) -> Legend:
+    return mask_legend()
+
+
 def paint_labels(labels: Tensor, sample: Sample) -> Tensor:
     return colour_labels(labels[None])[0]
+
+
+def key_labels(labels: Tensor, sample: Sample) -> Legend:
+    return labels_legend(labels)
 
 
 def paint_instances(instances: Tensor, sample: Sample) -> Tensor:
@@ -77,12 +112,29 @@ def paint_map(values: Tensor, valid: Tensor | None) -> Tensor:
     first three as red, green and blue in [-1, 1]."""
     match len(values):
         case 1:
-            known = values if valid is None or not valid.any() else values[valid]
-            return colour_spread((values - known.min())[None], valid=_batched(valid))[0]
+            low, high = _ends(values, valid)
+            return colour_spread((values - low)[None], high - low, _batched(valid))[0]
         case 2:
             return colour_flow(values[None], valid=_batched(valid))[0]
         case _:
             return colour_image(values[:3])
+
+
+def key_map(values: Tensor, valid: Tensor | None, unit: str) -> Legend | None:
+    """Of `paint_map`; None where its colours are those of a picture."""
+    match len(values):
+        case 1:
+            low, high = _ends(values, valid)
+            return replace(spread_legend(values[None], high, unit), low=low)
+        case 2:
+            return replace(flow_legend(float(values.nan_to_num().norm(dim=0).max())), unit=unit)
+    return None
+
+
+def _ends(values: Tensor, valid: Tensor | None) -> tuple[float, float]:
+    """What is darkest and brightest of a map "1 h w": its lowest value and the 98th percentile."""
+    known = values if valid is None or not valid.any() else values[valid]
+    return float(known.min()), float(spread_limit(values[None], _batched(valid)))
 
 
 def _batched(mask: Tensor | None) -> Tensor | None:

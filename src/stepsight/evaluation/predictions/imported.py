@@ -128,13 +128,6 @@ class Imported(Predictor):
             for name, trivial in self.task.baselines(batch, None).items()
         }
 
-    def shown(
-        self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]
-    ) -> dict[str, Prediction]:
-        (estimate,) = self.estimates(batch, view, sizes)
-        values = self.task.from_given(estimate.prediction.values, self.given)
-        return {"prediction": replace(estimate.prediction, values=values)}
-
     def remark(self, protocol: Protocol) -> str | None:
         """What to say where the manifest says that a protocol asks for another prediction."""
         made, said = self._manifest, list[str]()
