@@ -1,12 +1,14 @@
 """Checkpoints on the hub: by a name such as user/name, or user/name@revision.
 
 What was fetched before is opened from the hub's cache. Nothing is fetched unless that was allowed,
-each time, in so many words. Where the hub is, whose token is used and where its cache lies are
-huggingface-hub's own settings (HF_ENDPOINT, HF_TOKEN, HF_HOME).
+each time, in so many words: by an argument, or by --allow-download, which every command has. Where
+the hub is, whose token is used and where its cache lies are huggingface-hub's own settings
+(HF_ENDPOINT, HF_TOKEN, HF_HOME).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 from stepsight.checkpoint.format import META, CheckpointError
 
 NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+ALLOWED = "STEPSIGHT_ALLOW_DOWNLOAD"  # "1" while a command runs that was given --allow-download
 
 
 def local(name: str | Path, allow_download: bool = False) -> Path:
@@ -30,7 +33,7 @@ def local(name: str | Path, allow_download: bool = False) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     api, where = HfApi(), found.groupdict()
-    if not allow_download:
+    if not allow_download and os.environ.get(ALLOWED) != "1":
         try:
             copy = api.snapshot_download(
                 where["repo"], revision=where["revision"], local_files_only=True

@@ -25,6 +25,7 @@ from stepsight.checkpoint.format import (
     read_json,
     step_of,
 )
+from stepsight.checkpoint.hub import local
 
 PACKAGED = Path(__file__).parents[1] / "weights"  # the checkpoint that comes with stepsight
 STEP = re.compile(r"(\.old-)?step-\d{6,18}")
@@ -68,11 +69,11 @@ def whole(path: Path) -> Path | None:
 
 def resolve(path: str | Path, prefer: str = "best") -> Path:
     """The step folder that `path` means: itself, or a run's best (else newest) one. Of a tar what
-    it holds is meant.
+    it holds is meant, of a name on the hub the copy of it.
 
     prefer: "last" for the newest in any case. Raises CheckpointError saying what was found instead.
     """
-    path = Path(path)
+    path = local(path)
     if path.is_file():
         path = unpacked(path)
     if not path.is_dir():
@@ -80,7 +81,7 @@ def resolve(path: str | Path, prefer: str = "best") -> Path:
     if not path.is_dir():
         raise CheckpointError(
             f"checkpoint {path} not found. Give a run folder, one of its checkpoints/step-* "
-            f"folders or a tar. A name such as user/name is fetched from the hub only with "
+            f"folders or a tar. A name on the hub, user/name, is only fetched with "
             f"--allow-download (allow_download=True); nothing is looked up elsewhere."
         )
     if (path / META).exists() or _is(path):

@@ -24,6 +24,7 @@ from stepsight.errors import UserError, command, suggest
 from stepsight.signals import INTERRUPTED, Preempted
 
 T = TypeVar("T")
+DOWNLOADS = "STEPSIGHT_ALLOW_DOWNLOAD"  # as `checkpoint.hub` has it, which loads torch
 CLOSED_PIPE = 141  # 128 + the number of the signal, as shells say it
 
 
@@ -62,9 +63,10 @@ def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None)
     line, without traceback unless --debug), 75 (preempted, and saved). Of several processes the one
     that knows speaks. A closed pipe and Ctrl-C end in silence."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    if debug:
-        arguments.remove("--debug")
+    debug = _taken(arguments, "--debug")
+    before = os.environ.get(DOWNLOADS)
+    if _taken(arguments, "--allow-download"):
+        os.environ[DOWNLOADS] = "1"  # which processes that this one starts see too
     try:
         try:
             status = body(arguments)
@@ -79,6 +81,16 @@ def guarded(body: Callable[[list[str]], int], argv: Sequence[str] | None = None)
         return distributed.speak(error, debug)
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        if before is None:
+            os.environ.pop(DOWNLOADS, None)
+
+
+def _taken(arguments: list[str], flag: str) -> bool:
+    """Whether a flag that every command has is given; it is removed."""
+    given = flag in arguments
+    arguments[:] = [word for word in arguments if word != flag]
+    return given
 
 
 def _is_closed(pipe: int) -> bool:

@@ -100,6 +100,8 @@ def _score(args: Args, axes: Values) -> None:
     if args.sweep and any(len(protocols) > 1 for protocols in chosen.values()):
         raise UserError("a sweep has one --protocol a task.")
     run, candidates, split = _open(args, chosen)
+    if args.out is None and not Path(args.checkpoint[0]).is_dir():  # a tar, or of the hub
+        raise UserError(f"{args.checkpoint[0]} is no folder to write to: pass --out DIR.")
     plan = _plan(args, axes, candidates[0], chosen, split)
     _check(args, axes, candidates[0].pipeline, plan)
     out = output_folder(args.out or run / ("sweep" if args.sweep else "eval"))

@@ -9,7 +9,8 @@ from stepsight.cli.entry import Group, guarded
 GROUP = Group(
     "stepsight",
     "Dense perception by iterative denoising. Every command also takes --debug, which shows where "
-    "an error was raised.",
+    "an error was raised, and --allow-download, with which a --checkpoint user/name is fetched "
+    "from the hub.",
     {
         "train": ("train", "a run: training, evaluation, sweep of test-time compute, report"),
         "evaluate": ("evaluate", "score or sweep checkpoints; score the predictions of others"),

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # What a budget sets; the first seven are settings of the sampler.
 BUDGETED = ("sampler", "spacing", "schedule", "eta", "temperature", "views", "guidance")
 BUDGETED += ("nfe", "members", "times", "merge", "size")
+PACKAGED = (
+    "no --checkpoint is given: the small one that comes with stepsight answers. It was trained on "
+    "procedural worlds of 64 x 64 pixels and has seen no photographs: expect shapes, no more."
+)
 NAMED = 20  # pictures that were skipped and are named at the end
 
 
@@ -39,7 +43,9 @@ class Args:
     # pictures, films, folders of them, 'patterns/**/*.jpg', or lists: a path a line (.txt), or an
     # object a line with image, and second, modal, key where they matter (.jsonl)
     paths: Positional[Annotated[tuple[str, ...], arg(metavar="PATH...")]]
-    checkpoint: str  # run folder or step folder
+    # run folder, step folder, tar, or user/name of the hub; default: the small one that comes with
+    # stepsight, which knows procedural worlds, and no photographs
+    checkpoint: str | None = None
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
     device: str = "auto"  # cuda, mps, cpu, ...; auto: the fastest that is there
     precision: Precision = "auto"  # of the network; auto: as the run was trained, on this device
@@ -160,9 +166,12 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
     from stepsight.report.console import Console
 
     items = _items(args)
+    saved = checkpoint.read(args.checkpoint or checkpoint.PACKAGED, lazy=True)
     opened = DensePipeline.from_pretrained(
-        args.checkpoint, args.device, None, args.weights, args.precision, args.profile
+        saved, args.device, None, args.weights, args.precision, args.profile
     )
+    if args.checkpoint is None:
+        print(f"note: {PACKAGED}", file=sys.stderr)
     pipeline, nfe, members = _sampling(opened, args)
     needs = pipeline.task(args.task).required_inputs
     for flag, read in {"second": "second", "mask": "modal", "mask_inside": "modal"}.items():
@@ -184,7 +193,7 @@ def _predict(args: Args, limits: Limits | Literal["common"] | None, out: Path) -
     bad = BadItems(args.on_bad, args.bad_cap, out / QUARANTINE)
     with Console() as console:
         outcome = predict_all(pipeline, wanted, bad, console)
-    if said := remark(checkpoint.read(args.checkpoint, lazy=True), [], args.weights):
+    if said := remark(saved, [], args.weights):
         print(f"warning: {said}", file=sys.stderr)
     return outcome
 
@@ -219,6 +228,12 @@ def _sampling(pipeline: DensePipeline, args: Args) -> tuple[DensePipeline, int |
     usual = nfe(pipeline.diffusion.settings.sampler, len(visits)) if visits else None
     calls = usual if args.nfe is None else args.nfe
     check_setting(
-        pipeline, args.task, args.checkpoint, calls, args.members, args.temperature, args.views
+        pipeline,
+        args.task,
+        args.checkpoint or "the packaged checkpoint",
+        calls,
+        args.members,
+        args.temperature,
+        args.views,
     )
     return pipeline, calls, args.members

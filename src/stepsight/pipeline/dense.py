@@ -84,8 +84,8 @@ class DensePipeline(BatchPipeline):
         if isinstance(path, checkpoint.Checkpoint):
             saved = path
         else:
-            place = checkpoint.PACKAGED if path is None else checkpoint.local(path, allow_download)
-            saved = checkpoint.read(place, lazy=True)
+            place = checkpoint.PACKAGED if path is None else path
+            saved = checkpoint.read(checkpoint.local(place, allow_download), lazy=True)
         made = cls(**saved_model(saved, device_of(device), weights, precision))
         made.weights, made.source = weights, saved
         made.asked = saved.config.training.precision if precision == "auto" else precision

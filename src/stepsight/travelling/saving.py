@@ -97,7 +97,7 @@ def save(model: Travelling, out: Path, dtype: torch.dtype | None, licence: str) 
         raise UserError(f"{out} exists and is not empty. Name a new folder or tar.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".staged-") as staged:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".saving-") as staged:
             made = _folder(model, Path(staged), dtype, licence)
             if out.suffix == ".tar":
                 packed(made, tar := Path(staged, "made.tar"))

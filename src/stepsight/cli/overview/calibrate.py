@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepsight.cli.entry import at_least, given_by
-from stepsight.errors import UserError
+from stepsight.errors import UserError, command
 from stepsight.pipeline.config import Which
 
 
@@ -41,6 +41,11 @@ def run(args: Args) -> int:
     for flag in ("nfe", "members", "size"):
         at_least(1, f"--{flag}", getattr(args, flag))
     saved = checkpoint.read(args.checkpoint, lazy=True)
+    if not Path(args.checkpoint).is_dir():
+        raise UserError(
+            f"{args.checkpoint} is no folder to keep the scale in: write it as one with "
+            f"`{command('convert', 'export', '--format', 'stepsight')}`."
+        )
     before = dict(saved.meta.get("metric", {}))
     before.pop(args.task, None)
     if args.known is None:
