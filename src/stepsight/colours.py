@@ -37,13 +37,15 @@ Limit = float | Tensor  # one for all images, or "b 1 1 1"
 
 def only(picture: Tensor, known: Tensor) -> Tensor:
     """A picture uint8 "b 3 h w" of values, void wherever the truth is too: `known` bool "b 1 h w"
-    says where it is not. Of truth in points (of a laser) the gaps between them are shown."""
+    says where it is not. Of truth in points (of a laser) the gaps between them are shown, and where
+    nothing at all is known, everything."""
     return torch.where(_without_gaps(known), picture, _flat(VOID, picture))
 
 
 def _without_gaps(known: Tensor) -> Tensor:
-    """Sparse masks "b 1 h w" closed, that is grown and shrunk again; others as they are."""
-    sparse = known.float().mean(dim=(1, 2, 3), keepdim=True) < SPARSE
+    """Sparse masks "b 1 h w" closed, that is grown and shrunk again, and empty ones full."""
+    share = known.float().mean(dim=(1, 2, 3), keepdim=True)
+    known, sparse = known | (share == 0), share < SPARSE
     reach = max(known.shape[-2:]) // GAPS // 2
     if not reach or not bool(sparse.any()):
         return known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from stepsight.colours import VOID, palette
 from stepsight.data.collate import collate
 from stepsight.evaluation import pictures
 from stepsight.evaluation.evaluator import score_source
-from stepsight.evaluation.pictures import extremes_grid, sample_grid
+from stepsight.evaluation.pictures import draw_extremes, sample_grid
 from stepsight.evaluation.predictors import Model
+from stepsight.evaluation.results import metrics_of
 from stepsight.metrics import protocol as protocols
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.dense import DensePipeline
+from stepsight.report.grids import PAPER
+from stepsight.report.panels import PicturePanel, read_panels
 from stepsight.tasks.config import DepthSettings, FlowSettings
 from stepsight.tasks.table import build_task
 from stepsight.types import IGNORE
@@ -28,9 +32,9 @@ def composed(monkeypatch):
     """What was handed to the drawing of the page, instead of a page."""
     calls = []
 
-    def compose(rows, names, labels, path, scale, legends, note):
+    def compose(rows, names, labels, path, scale, keys, note):
         assert note == "grey: no truth"
-        calls.append((rows, names, labels, scale, legends))
+        calls.append((rows, names, labels, scale, keys))
         return path
 
     monkeypatch.setattr(pictures, "compose", compose)
@@ -49,23 +53,35 @@ def scored(lab, pipeline, task: str):
     )
 
 
-def draw_extremes(lab, pipeline, scores, path):
-    model = Model(pipeline, scores.task, [2], [2], "ddim")
-    rule = protocols.get(scores.protocol)
-    return extremes_grid(model, lab.held, scores.settings[2, 2], rule, range(6), path)
+def extremes(lab, pipeline, scores, folder: Path) -> dict[str, PicturePanel]:
+    """What is written of the best, the median and the worst image."""
+    model, rule = Model(pipeline, scores.task, [2], [2], "ddim"), protocols.get(scores.protocol)
+    draw_extremes(folder, model, lab.held, scores.settings[2, 2], rule, range(6))
+    found = [*read_panels(folder), *read_panels(folder, "extremes")]
+    return {panel.chosen.split()[0]: panel for panel in found}
+
+
+def picture(folder: Path, panel: PicturePanel, name: str) -> np.ndarray:
+    (tile,) = [tile for tile in panel.tiles if tile.name == name]
+    kind = "panels" if panel.chosen.startswith("median") else "extremes"
+    return np.asarray(Image.open(folder / kind / tile.file))
+
+
+def tile(picture: torch.Tensor) -> np.ndarray:
+    return picture.permute(1, 2, 0).numpy()
 
 
 def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, composed):
     pipeline = lab.pipeline()
     sources = {task: lab.held for task in pipeline.tasks}
     sample_grid(pipeline, sources, tmp_path / "grid.png", nfe=2, members=3, images=2)
-    ((rows, names, labels, scale, legends),) = composed
-    assert names == ["image", "prompt", "truth", "1 x 1", "answer", "error", "spread"]
+    ((rows, names, labels, scale, keys),) = composed
+    assert names == ["image", "prompt", "truth", "one call", "answer", "error", "spread"]
     tasks = [task for task in sources for _ in range(2)]
     assert [label[:2] for label in labels] == [(task, "2 x 3, T 1") for task in tasks]
     assert all(tile.shape == (16, 16, 3) and tile.dtype == np.uint8 for row in rows for tile in row)
     assert scale == 8  # small tiles are enlarged to about 128 pixels
-    for row, task, index, legend in zip(rows, tasks, [0, 5] * 4, legends):
+    for row, task, index, (_, _, truth, _, _, error, spread) in zip(rows, tasks, [0, 5] * 4, keys):
         sample = lab.held[index]
         assert np.array_equal(row[0], sample.image.permute(1, 2, 0).numpy())
         second = sample.second.permute(1, 2, 0).numpy()
@@ -73,12 +89,15 @@ def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, compos
         if task == "amodal":
             assert np.array_equal(row[1][..., 0] > 0, sample.modal[0].numpy())
         if task in ("depth", "semantic"):
-            assert row[1].min() == 255  # no prompt
+            assert (row[1] == PAPER).all()  # no prompt
         assert row[6].std() > 0  # members differ
-        assert (legend is None) == (task == "semantic")
+        kinds = {"depth": "values", "flow": "flow", "amodal": "mask", "semantic": "classes"}
+        assert (truth.kind, spread.kind) == (kinds[task], "values")
+        assert error.kind == ("values" if task in ("depth", "flow") else "classes")
+    assert {entry.name for entry in keys[-1][2].classes} <= set(lab.held.classes)
 
 
-def test_where_no_truth_is_the_truth_is_grey_and_the_prediction_fades(lab, tmp_path, composed):
+def test_where_no_truth_is_the_truth_is_grey_in_truth_and_prediction_alike(lab, tmp_path, composed):
     pipeline = lab.pipeline()
     tasks = {"depth": "depth_valid", "flow": "flow_valid", "normals": "normals_valid"}
     config = lab.config(tasks=[*tasks, "semantic"])
@@ -94,8 +113,7 @@ def test_where_no_truth_is_the_truth_is_grey_and_the_prediction_fades(lab, tmp_p
         known = known.reshape(16, 16).numpy()
         assert np.array_equal((truth == grey).all(-1), ~known) and not known.all()
         assert np.array_equal((error == grey).all(-1), ~known)
-        distance = np.abs(predicted[~known].astype(int) - grey).max()
-        assert distance <= np.ceil(0.4 * grey[0])
+        assert np.array_equal((predicted == grey).all(-1), ~known)
         if task == "semantic":
             colours = {tuple(colour) for colour in palette().tolist()}
             assert {tuple(colour) for colour in predicted[known].tolist()} <= colours
@@ -156,31 +174,57 @@ def test_flow_twice_as_long_is_shown_in_the_truths_range(lab):
 
 
 @pytest.mark.parametrize("task", ["depth", "amodal"])
-def test_best_median_and_worst_by_the_tasks_own_direction(lab, tmp_path, composed, task):
+def test_best_median_and_worst_by_the_tasks_own_direction(lab, tmp_path, task):
     pipeline = lab.pipeline()
     scores = scored(lab, pipeline, task)
-    draw_extremes(lab, pipeline, scores, tmp_path / "grid.png")
-    ((rows, _, labels, _, _),) = composed
-    values = scores.settings[2, 2][pipeline.task(task).metric].numpy()
-    order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]  # nan sorts last
-    order = order[::-1] if task == "amodal" else order
-    assert [label[0].split()[0] for label in labels] == ["best", "median", "worst"]
-    for row, place in zip(rows, (order[0], order[len(order) // 2], order[-1])):
-        assert np.array_equal(row[0], lab.held[int(place)].image.permute(1, 2, 0).numpy())
-    batch = collate([lab.held[int(order[0])]])
-    predicted = pipeline.predict(batch, task, nfe=2, members=2)
-    truth = pipeline.task(task).truth(batch)
-    picture = pipeline.task(task).picture(predicted.values, batch, like=truth)[0]
-    assert np.array_equal(rows[0][-3], picture.permute(1, 2, 0).numpy())
+    panels = extremes(lab, pipeline, scores, tmp_path)
+    metric = pipeline.task(task).metric
+    values = scores.settings[2, 2][metric].numpy()
+    sign = -1 if task == "amodal" else 1
+    order = np.argsort(sign * values, kind="stable")[: np.isfinite(values).sum()]  # nan sorts last
+    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    assert panels.keys() == places.keys()
+    for name, place in places.items():
+        panel, sample = panels[name], lab.held[int(place)]
+        assert panel.chosen.endswith(f"of {len(order)}") and panel.key == sample.key
+        assert np.array_equal(picture(tmp_path, panel, "image"), tile(sample.image))
+        batch = collate([sample])
+        truth = pipeline.task(task).truth(batch)
+        for shown, (nfe, members) in {"one call": (1, 1), "answer": (2, 2)}.items():
+            found = pipeline.predict(batch, task, nfe=nfe, members=members)
+            painted = pipeline.task(task).picture(found.values, batch, like=truth)[0]
+            assert np.array_equal(picture(tmp_path, panel, shown), tile(painted))
+        answer = panel.tile("answer")
+        assert answer.score == pytest.approx(values[place], rel=1e-5)
+        assert answer.over_set == metrics_of(scores.settings[2, 2], scores.protocol)[metric]
+        assert answer.setting == "2 x 2, T 1" and not answer.best
+        assert panel.tile("one call").over_set is None
+
+
+def test_every_tile_says_what_it_shows(lab, tmp_path):
+    pipeline = lab.pipeline()
+    panels = extremes(lab, pipeline, scored(lab, pipeline, "flow"), tmp_path)
+    names = ["image", "second", "truth", "one call", "answer", "spread", "error"]
+    assert [tile.name for tile in panels["median"].tiles] == names
+    assert len({tile.alt for tile in panels["median"].tiles}) == len(names)
+    assert "2 x 2, T 1" in panels["median"].tile("spread").alt
 
 
 def test_nothing_is_drawn_where_nothing_was_measured(lab, tmp_path):
     pipeline = lab.pipeline()
     scores = scored(lab, pipeline, "amodal")
     scores.settings[2, 2]["iou"] = torch.full((6,), torch.nan)
-    path = tmp_path / "grid.png"
-    assert draw_extremes(lab, pipeline, scores, path) is None
-    assert not path.exists()
+    assert extremes(lab, pipeline, scores, tmp_path) == {} and not list(tmp_path.iterdir())
+
+
+def test_samples_leave_a_panel_a_task(lab, tmp_path, composed):
+    sources = {task: lab.held for task in ("depth", "semantic")}
+    sample_grid(lab.pipeline(), sources, tmp_path / "samples" / "a.png", nfe=2, members=1, images=2)
+    panels = read_panels(tmp_path / "samples")
+    assert [(panel.task, panel.key) for panel in panels] == [
+        (task, lab.held[0].key) for task in sources
+    ]
+    assert all(np.isfinite(panel.tile("answer").score) for panel in panels)
 
 
 def test_images_of_several_sizes_share_a_page(lab, tmp_path):

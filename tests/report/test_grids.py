@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from stepsight.colours import Legend
-from stepsight.report.grids import GAP, PAPER, compose
+from stepsight.legends import ClassColour, Legend
+from stepsight.report.grids import BAR, GAP, PAPER, WHEEL, compose, draw_key
 
 
 def tile(value: int, height: int = 8, width: int = 8) -> np.ndarray:
@@ -39,8 +38,8 @@ def test_headings_and_labels_are_drawn_beside_the_tiles(tmp_path):
     plain = read(compose([[tile(99, 32, 32)]], [""], None, tmp_path / "plain.png"))
     named = read(compose([[tile(99, 32, 32)]], ["truth"], ["worst 0.6"], tmp_path / "named.png"))
     assert named.shape[0] == plain.shape[0] and named.shape[1] > plain.shape[1]
-    assert plain[: GAP * 4].min() == 255 and named[: GAP * 4].min() < 128
-    assert named[:, :40].min() < 128  # the label's ink
+    assert plain[: GAP * 4].max() < 40 and named[: GAP * 4].max() > 128
+    assert named[:, :40].max() > 128  # the label's ink
 
 
 def test_long_texts_do_not_widen_a_column(tmp_path):
@@ -55,38 +54,51 @@ def test_escapes_and_line_breaks_in_names_do_no_harm(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_legend_stands_between_its_texts_beside_its_row(tmp_path):
-    bar = torch.full((3, 20, 12), 77, dtype=torch.uint8)
-    legends = [None, Legend(bar, "9 m", "1 m")]
-    rows, path = [[tile(1, 64, 64)], [tile(2, 64, 64)]], tmp_path / "g.png"
-    plain, page = (
-        read(compose(rows, ["x"], None, path)),
-        read(compose(rows, ["x"], None, path, legends=legends)),
+def test_a_key_stands_below_its_tile_and_rows_move_apart(tmp_path):
+    key = Legend("values", ("#4d4d4d", "#4d4d4d"), 1.0, 9.0, "m")
+    rows, path = [[tile(1, 64, 64), tile(2, 64, 64)], [tile(3, 64, 64), tile(4, 64, 64)]], "g.png"
+    plain = read(compose(rows, ["x", "y"], None, tmp_path / path))
+    page = read(compose(rows, ["x", "y"], None, tmp_path / path, keys=[[None, None], [None, key]]))
+    assert page.shape[1] == plain.shape[1] and np.array_equal(
+        page[: len(plain) - GAP], plain[:-GAP]
     )
-    assert np.array_equal(page[:, : plain.shape[1]], plain)
-    beside = page[:, plain.shape[1] :]
-    ys, xs = np.nonzero((beside == 77).all(-1))
-    assert (len(ys), xs.max()) == (20 * 12, 11) and np.ptp(ys) == 19
-    second = beside.shape[0] // 2
-    assert ys.min() > second and beside[second : ys.min()].min() < 77  # the upper text
-    assert beside[ys.max() + 1 :].min() < 77 and beside[: second - 20].min() == 255
+    ys, xs = np.nonzero((page == 0x4D).all(-1))
+    assert (len(ys), xs.min()) == (BAR * 128, 2 * GAP + 128) and ys.min() > len(plain) - 2 * GAP
+    assert page[ys.max() + 1 :, xs.min() :].max() > 200  # its numbers
 
 
-def test_a_tall_legend_shrinks_to_its_row(tmp_path):
-    legend = Legend(torch.zeros(3, 400, 40, dtype=torch.uint8), "", "")
-    page = read(compose([[tile(255, 64, 64)]], [""], None, tmp_path / "g.png", legends=[legend]))
-    dark = np.nonzero((page < 40).all(-1))
-    assert np.ptp(dark[0]) < 128 and np.ptp(dark[1]) < 12
+def test_a_bar_runs_through_its_stops():
+    bar = np.asarray(draw_key(Legend("values", ("#000000", "#ff0000", "#ff00ff")), 101))
+    assert [bar[2, x].tolist() for x in (0, 50, 100)] == [[0, 0, 0], [255, 0, 0], [255, 0, 255]]
+    assert abs(int(bar[2, 25, 0]) - 128) <= 1
+
+
+def test_a_wheel_has_its_hues_clockwise_from_the_right_and_white_in_the_middle():
+    stops = "#ff0000", "#00ff00", "#0000ff", "#ffff00"  # right, down, left, up
+    wheel = np.asarray(draw_key(Legend("flow", stops, high=3.0, unit="px"), 120)).astype(int)
+    middle, end = WHEEL // 2, WHEEL - 2
+    ends = wheel[middle, end], wheel[end, middle], wheel[middle, 1], wheel[1, middle]
+    for found, stop in zip(ends, stops):
+        assert np.abs(found - [int(stop[i : i + 2], 16) for i in (1, 3, 5)]).max() < 60
+    assert wheel[middle, middle].min() > 215 and tuple(wheel[0, 0]) == PAPER
+
+
+def test_names_of_classes_take_lines_and_what_finds_no_room_is_left_out():
+    classes = tuple(ClassColour(f"class {i}", f"#0000{i:02x}") for i in range(100, 112))
+    few, many = (Legend("classes", classes=classes[:n]) for n in (1, 12))
+    one, most = (np.asarray(draw_key(legend, 128)) for legend in (few, many))
+    assert len(one) < len(most) < 100 and one.shape[1] == most.shape[1] == 128
+    assert (one == (0, 0, 100)).all(-1).any() and not (most == (0, 0, 111)).all(-1).any()
 
 
 def test_labels_of_several_lines_and_a_note(tmp_path):
-    rows, names = [[tile(255, 64, 64)]], [""]
+    rows, names = [[tile(0, 64, 64)]], [""]
     one = read(compose(rows, names, ["depth"], tmp_path / "one.png"))
     two = read(compose(rows, names, [("depth", "error")], tmp_path / "two.png"))
     noted = read(compose(rows, names, ["depth"], tmp_path / "n.png", note="grey: no truth"))
-    heights = [np.ptp(np.nonzero((page < 128).all(-1))[0]) for page in (one, two)]
+    heights = [np.ptp(np.nonzero((page > 128).all(-1))[0]) for page in (one, two)]
     assert heights[1] > heights[0] + 10
-    assert np.array_equal(noted[: len(one)], one) and noted[len(one) :].min() < 128
+    assert np.array_equal(noted[: len(one)], one) and noted[len(one) :].max() > 128
 
 
 def test_tiles_of_different_sizes_share_a_column(tmp_path):

@@ -256,7 +256,8 @@ def _grid(rows: Sequence[Drawn], path: Path) -> Path:
 
 def _error_picture(task: Task, error: Tensor, valid: Tensor) -> tuple[Tensor, Legend]:
     """Errors "b 1 h w" in colours; those that are right or wrong need no range."""
-    wrong = bool(torch.isin(error[valid], torch.tensor([0.0, 1.0], device=error.device)).all())
+    scored = error[valid] if valid.any() else error
+    wrong = bool(((scored == 0) | (scored == 1)).all())
     high = 1.0 if wrong else float(spread_limit(error, valid)[0])
     legend = spread_legend(error, max(high, 1e-6), measure(task.metric).unit)
     if wrong:

@@ -172,7 +172,9 @@ def shoot(
     largest = max(at.members for at in answers)
     several = [one for at, one in answers.items() if at.members == largest > 1]
     named = [replace(one, row=f"spread of {count(largest, 'member')}") for one in several]
-    strip = paint(chosen, source, batch, [*answers.values()], *about, spreads=named)
+    rows = list(dict.fromkeys(one.row for one in answers.values()))
+    ordered = sorted(answers.values(), key=lambda one: rows.index(one.row))
+    strip = paint(chosen, source, batch, ordered, *about, spreads=named)
     shown = _panel(scores, answers)
     judged = next((one for one in shown if one.best), shown[-1])
     spread = [one for one in (judged, *shown[::-1], *several[::-1]) if _has_spread(one)][:1]
