@@ -48,22 +48,19 @@ class Fog:
 """
 
 
-@pytest.fixture
-def installed(tmp_path):
-    """Install `fogging` with an entry point in a folder; returns what runs Python with it."""
-
-    def install(point: str = "fog = fogging.settings:FogSettings", **sources: str):
-        package, info = tmp_path / "fogging", tmp_path / "fogging-1.0.dist-info"
-        package.mkdir()
-        info.mkdir()
-        sources = {"__init__": "", "settings": SETTINGS, "source": SOURCE} | sources
-        for name, source in sources.items():
-            (package / f"{name}.py").write_text(source)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fogging\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[stepsight.data]\n{point}\n")
-        return lambda code: run(tmp_path, code)
-
-    return install
+def install(
+    folder: Path, point: str = "fog = fogging.settings:FogSettings", **sources: str
+) -> Path:
+    """Put `fogging` with an entry point into a folder."""
+    package, info = folder / "fogging", folder / "fogging-1.0.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    sources = {"__init__": "", "settings": SETTINGS, "source": SOURCE} | sources
+    for name, source in sources.items():
+        (package / f"{name}.py").write_text(source)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fogging\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[stepsight.data]\n{point}\n")
+    return folder
 
 
 def run(path: Path, code: str) -> str:
@@ -72,8 +69,10 @@ def run(path: Path, code: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_source_joins_the_table_and_its_quantity_the_fields(installed, tmp_path):
-    output = installed()(f"""
+def test_a_source_joins_the_table_and_its_quantity_the_fields(tmp_path):
+    output = run(
+        install(tmp_path),
+        f"""
         from stepsight.config import from_dict
         assert "torch" not in sys.modules
         data = {{"fog": {{"thickness": 0.25}}}}
@@ -87,7 +86,8 @@ def test_a_source_joins_the_table_and_its_quantity_the_fields(installed, tmp_pat
         source = stepsight.data.open("fog", thickness=0.75)
         assert source[1].fog.unique().tolist() == [0.75]
         write_shards(source, {str(tmp_path / "shards")!r}, per_shard=3)
-        """)
+        """,
+    )
     assert output == ""
     output = run(
         tmp_path,
@@ -100,31 +100,46 @@ def test_a_source_joins_the_table_and_its_quantity_the_fields(installed, tmp_pat
     assert output == "fog 4 frozenset({'fog'}) [0.75]\n"
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"settings": "import nowhere"}, "fogging: its entry point stepsight.data fog"),
-        ({"point": "fog = fogging.source:Fog"}, "is no SourceSettings with the name 'fog'"),
-        (
-            {"point": "mist = fogging.settings:FogSettings"},
-            "no SourceSettings with the name 'mist'",
-        ),
-        ({"point": "scenes = fogging.settings:FogSettings"}, "SourceSettings with the name 'scen"),
-        ({"source": "import nowhere"}, "fogging.source:Fog cannot be imported (ModuleNotFoundErr"),
-    ],
-)
-def test_a_broken_package_is_named_and_keeps_nobody_from_what_is_built_in(
-    changes, message, installed
-):
-    output = installed(**changes)("""
-        import stepsight.data
-        from stepsight.data.config import TABLE
-        from stepsight.errors import UserError
-        assert len(stepsight.data.open("scenes", split="eval", size=(8, 8))) == 512
-        try:
-            list(TABLE)
-            stepsight.data.open("fog")
-        except UserError as error:
-            print(error)
-        """)
-    assert message in output and "Traceback" not in output
+BROKEN = {
+    "fogging: its entry point stepsight.data fog": {"settings": "import nowhere"},
+    "is no SourceSettings with the name 'fog'": {"point": "fog = fogging.source:Fog"},
+    "no SourceSettings with the name 'mist'": {"point": "mist = fogging.settings:FogSettings"},
+    "SourceSettings with the name 'scen": {"point": "scenes = fogging.settings:FogSettings"},
+    "fogging.source:Fog cannot be imported (ModuleNotFoundErr": {"source": "import nowhere"},
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> list[str]:
+    """What a process says with each of the broken packages: copies of one that has torch."""
+    root = tmp_path_factory.mktemp("broken")
+    for number, changes in enumerate(BROKEN.values()):
+        install(root / str(number), **changes)
+    output = run(
+        root,
+        f"""
+        import os, torch
+        for number in range({len(BROKEN)}):
+            print(end="=====", flush=True)
+            if os.fork():
+                os.wait()
+                continue
+            sys.path.insert(0, {str(root)!r} + f"/{{number}}")
+            import stepsight.data
+            from stepsight.data.config import TABLE
+            from stepsight.errors import UserError
+            assert len(stepsight.data.open("scenes", split="eval", size=(8, 8))) == 512
+            try:
+                list(TABLE)
+                stepsight.data.open("fog")
+            except UserError as error:
+                print(error, flush=True)
+            break
+        """,
+    )
+    return output.split("=====")[1:]
+
+
+@pytest.mark.parametrize(("number", "message"), [*enumerate(BROKEN)])
+def test_a_broken_package_is_named_and_keeps_nobody_from_what_is_built_in(number, message, told):
+    assert message in told[number] and "Traceback" not in "".join(told)
