@@ -15,7 +15,7 @@ GROUP = Group(
         "train": ("train", "a run: training, evaluation, sweep of test-time compute, report"),
         "evaluate": ("evaluate", "score or sweep checkpoints; score the predictions of others"),
         "predict": ("predict", "depth, flow, masks, classes or normals of your own pictures"),
-        "demo": ("demo", "a page in the browser: drop a picture or a film, see the answer"),
+        "demo": ("overview.demo", "a page in the browser that answers dropped pictures and films"),
         "film": ("film", "how much the depth of films flickers, frame by frame and as predicted"),
         "calibrate": ("overview.calibrate", "metres from a few known distances, for a checkpoint"),
         "study": ("study", "a paper end to end: a graph of stages, run or priced, with its page"),

@@ -1,7 +1,7 @@
 """From a question to pictures, numbers and files: what the page shows, without the page.
 
-An answer grows: first the prediction, with its spread and its files, then what fewer calls would
-have answered, one after the other.
+An answer grows: first the prediction, with its spread and its files, then what other numbers of
+calls answer, one after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stepsight.data.decoding.images import read_image, write_image
 from stepsight.demo.asking import DemoQuestion, formats_of, steps_of
 from stepsight.errors import UserError
 from stepsight.legends import Legend
-from stepsight.measures import duration, number
+from stepsight.measures import duration, measure, number
 from stepsight.pipeline.budget import check_budget
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.filming import answer_film
@@ -95,12 +95,12 @@ class Answerer:
         first = DemoAnswer(sentence, shown, files, [*notes, *lacking])
         yield first
         strip = list[DemoPicture]()
-        for calls in steps:
-            fewer, took = answer, seconds
+        for calls in steps if question.strip else ():
+            other, took = answer, seconds
             if calls != how["nfe"]:
-                fewer, took = _timed(pipeline, seen, task, how | {"nfe": calls})
-            strip.append(_tile(task, fewer, answer, place, calls, took))
-            yield replace(first, strip=strip)
+                other, took = _timed(pipeline, seen, task, how | {"nfe": calls})
+            strip.append(_tile(task, other, answer, place, calls, took))
+            yield replace(first, strip=[*strip])
 
     def _sampling(self, question: DemoQuestion) -> tuple[DensePipeline, dict[str, Any], list[str]]:
         """The pipeline, sampling as asked, with calls and members; and the plan in words."""
@@ -108,7 +108,9 @@ class Answerer:
         if question.budget:
             plan = self.pipeline.plan(question.task, question.budget)
             planned = self.pipeline.planned(question.task, plan)
-            return planned, {"nfe": plan.nfe, "members": plan.members}, [f"{plan.budget}: {plan}."]
+            promise = f"{measure(plan.metric).label} {number(plan.expected)} over the run's sweep"
+            words = f"{plan.budget} buys {_spent(plan.nfe, plan.members)}: {promise}."
+            return planned, {"nfe": plan.nfe, "members": plan.members}, [words]
         usual = self.pipeline.setting(question.task, question.nfe, question.members)
         return self.pipeline, {"nfe": usual.nfe, "members": usual.members}, []
 
@@ -127,7 +129,8 @@ class Answerer:
         legend = task.legend(answer.values)
         if legend and self.classes and task.target_field == "labels":
             legend = _named(legend, answer.values, self.classes)
-        caption, alt = f"{task.name}: {task.unit}", f"{task.name} of the picture"
+        named, alt = task.unit.startswith(task.name), f"{task.name} of the picture"
+        caption = task.unit if named else f"{task.name}: {task.unit}"
         shown = [
             DemoPicture(place / "seen.png", "picture", "the picture that was dropped"),
             DemoPicture(files[0], caption, alt, legend),
@@ -206,11 +209,11 @@ def _named(legend: Legend, values: Tensor, names: Sequence[str]) -> Legend:
 
 
 def _tile(
-    task: Task, fewer: Prediction, answer: Prediction, place: Path, calls: int, seconds: float
+    task: Task, other: Prediction, answer: Prediction, place: Path, calls: int, seconds: float
 ) -> DemoPicture:
     """What `calls` calls answer, in the colours of the whole answer."""
-    limits, picture = task.limits(answer.values), fewer.picture
-    picture = task.coloured(fewer.values, limits) if limits else picture
+    limits, picture = task.limits(answer.values), other.picture
+    picture = task.coloured(other.values, limits) if limits else picture
     assert picture is not None
     write_image(place / f"{calls}.png", picture[0])
     spent = count(calls, "call")

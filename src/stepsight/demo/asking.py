@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepsight.diffusion.config import spendable
 from stepsight.errors import UserError
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.predicting.saving import FORMATS
 from stepsight.tasks.base import Task
 
+FEW = 8  # calls that a film strip reaches at least
 OTHERS = {"second": "the second frame", "modal": "the visible part of the object, white on black"}
 
 
@@ -31,6 +33,7 @@ class DemoQuestion:
     size: int | None = None
     fov: float | None = None
     formats: tuple[str, ...] = ("npy",)
+    strip: bool = True  # what other numbers of calls answer
 
     def check(self, task: Task) -> None:
         """Raise UserError for a file that the task needs and the page has not got."""
@@ -65,12 +68,10 @@ def formats_of(task: Task) -> list[str]:
 
 
 def steps_of(pipeline: DensePipeline, nfe: int) -> list[int]:
-    """The numbers of calls of a film strip that ends with `nfe`: powers of two that the sampler can
-    spend; `nfe` alone where the number of calls is fixed."""
-    from stepsight.diffusion.config import spendable
-
+    """The numbers of calls of a film strip about `nfe`: powers of two, at least up to 8, as far as
+    the sampler can spend them; `nfe` alone where the number of calls is fixed."""
     walk = pipeline.diffusion.settings
     if walk.objective == "end_to_end" or walk.spacing == "custom":
         return [nfe]
-    powers = (1 << power for power in range(nfe.bit_length()))
-    return [n for n in powers if n < nfe and spendable(walk.sampler, n)] + [nfe]
+    powers = [1 << power for power in range(max(nfe, FEW).bit_length())]
+    return sorted({n for n in powers if spendable(walk.sampler, n)} | {nfe})

@@ -54,6 +54,7 @@ def build_page(answerer: Answerer, worlds: DemoWorlds | None, about: str) -> gr.
                     placeholder="16nfe, 50gflop or 200ms",
                 )
                 with gr.Accordion("More", open=False):
+                    strip = gr.Checkbox(True, label="Show what other numbers of calls answer")
                     size = gr.Number(
                         label="Longer side seen, pixels", info="0: the area of training", value=0
                     )
@@ -64,7 +65,7 @@ def build_page(answerer: Answerer, worlds: DemoWorlds | None, about: str) -> gr.
                     )
             with gr.Column(scale=3, min_width=320):
                 shown = gr.HTML(render("demo_answer", words=NOTHING_YET), elem_id="answer")
-        settings = [task, calls, members, budget, size, kind, fov, formats]
+        settings = [task, calls, members, budget, size, kind, fov, formats, strip]
         changed = [*pictures[1:], calls, members, kind, formats]
 
         def refitted(name: str) -> list[Any]:
@@ -73,6 +74,8 @@ def build_page(answerer: Answerer, worlds: DemoWorlds | None, about: str) -> gr.
         page.load(refitted, task, changed, **_PRIVATE)
         task.change(refitted, task, changed, **_PRIVATE)
         asking: dict[str, Any] = {"concurrency_id": "model", **_PRIVATE}
+        for button in (predict, play):
+            button.click(None, js=_SEEN)
         predict.click(_pictures(answerer), [*pictures, *settings], shown, **asking)
         play.click(_films(answerer), [film, *settings], shown, **asking)
         if worlds is not None:
@@ -86,6 +89,10 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "minim
 def _address(file: Path) -> str:
     """Of a file of an answer, from the page."""
     return f"gradio_api/file={quote(str(file))}"
+
+
+# On a phone the answer stands below the settings.
+_SEEN = "() => document.getElementById('answer').scrollIntoView({block: 'nearest'})"
 
 
 def _drop(label: str) -> gr.Image:
@@ -124,7 +131,7 @@ def _question(
     mask: Any = None,
     film: Any = None,
 ) -> DemoQuestion:
-    task, calls, members, budget, size, kind, fov, formats = settings
+    task, calls, members, budget, size, kind, fov, formats, strip = settings
     picture, second, mask, film = (file and Path(file) for file in (picture, second, mask, film))
     return DemoQuestion(
         task,
@@ -139,6 +146,7 @@ def _question(
         size=int(size or 0),
         fov=fov,
         formats=tuple(formats),
+        strip=strip,
     )
 
 

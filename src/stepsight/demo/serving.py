@@ -81,9 +81,13 @@ def _gradio(folder: str) -> Any:
 
 
 def _theme(gradio: Any) -> Any:
-    """With letters that every system has."""
+    """With letters that every system has, and words that can be read."""
     sans, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-    return gradio.themes.Base(primary_hue="blue", neutral_hue="gray", font=sans, font_mono=mono)
+    theme = gradio.themes.Base(primary_hue="blue", neutral_hue="gray", font=sans, font_mono=mono)
+    soft = ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
+    colours = {name: "*neutral_600" for name in soft}
+    colours["color_accent"] = "*primary_600"
+    return theme.set(**colours, **{f"{name}_dark": "*neutral_300" for name in soft})
 
 
 def _middleware() -> list[Any]:

@@ -23,7 +23,10 @@ class Args:
     a budget; see the answer, its spread and what fewer calls answer; download it. What is dropped
     goes to this machine alone. Needs the extra `demo`. Ctrl-C ends it."""
 
-    checkpoint: str  # run folder or step folder
+    # run folder, step folder, what `save_pretrained` wrote, or a name on the hub such as user/name;
+    # default: the small one that comes with stepsight
+    checkpoint: str | None = None
+    allow_download: bool = False  # fetch a name from the hub, where it was not fetched before
     port: int = 7860  # where the page is served; 0: any that is free
     host: str = "127.0.0.1"  # who may open it: this machine alone; 0.0.0.0: all that reach it
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
@@ -40,9 +43,16 @@ def run(args: Args) -> int:
     from stepsight.pipeline.dense import DensePipeline
 
     pipeline = DensePipeline.from_pretrained(
-        args.checkpoint, args.device, None, args.weights, args.precision, args.profile
+        args.checkpoint,
+        args.device,
+        weights=args.weights,
+        precision=args.precision,
+        profile=args.profile,
+        allow_download=args.allow_download,
     )
-    about = _about(pipeline, Path(args.checkpoint).resolve().name)
+    name = Path(args.checkpoint).resolve().name if args.checkpoint else "the packaged checkpoint"
+    about = _about(pipeline, name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped files go then too
     with served(pipeline, about, args.host, args.port) as address:
         print(f"{about}\n{address} (Ctrl-C ends it)", flush=True)
         signal.pause()
