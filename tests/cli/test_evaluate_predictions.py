@@ -83,7 +83,7 @@ def test_one_dump_under_five_protocols_in_one_report(hypersim, noisy, tmp_path, 
     with (out / "per_sample.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["key"] for row in rows] == [f"val/{name}" for name in FRAMES] * 5
-    assert (out / "grid-depth.png").exists() and not (out / "journal").exists()
+    assert (out / "panels/depth.json").exists() and not (out / "journal").exists()
 
 
 def refused(capsys, *arguments, **options) -> str:

@@ -123,7 +123,7 @@ def test_a_sweep_pairs_the_common_images(lab, damaged, tmp_path):
     plan = ScoringPlan([1, 2], [1], 0, "ddim", 0, chunk_size=4, bad=BadItems("skip", 0.5))
     sweep(tmp_path, lab.pipeline(), {"depth": damaged(0)}, plan, WHO, tmp_path / "records.jsonl")
     claims = json.loads((tmp_path / "claims.json").read_text())
-    assert max(claim["n"] for claim in claims) <= 5 and (tmp_path / "film-depth.png").exists()
+    assert max(claim["n"] for claim in claims) <= 5 and (tmp_path / "films/depth.json").exists()
     assert len((tmp_path / QUARANTINE).read_text().splitlines()) == 1
 
 

@@ -67,7 +67,7 @@ def test_a_model_is_scored_on_the_order_of_points_alone(lab, points, tmp_path):
     assert found.metric == "ordering" and 0 <= found.metrics["ordering"] <= 1
     assert found.baselines["constant"]["ordering"] == 0  # equal depths are wrong
     assert found.ceiling is None and found.uncertainty == {}
-    assert (tmp_path / "grid-depth.png").exists()
+    assert (tmp_path / "panels/depth.json").exists()
 
 
 def test_imported_disparity_that_falls_with_the_row_orders_every_pair(points, tmp_path):

@@ -16,6 +16,7 @@ from stepsight.evaluation.evaluate import evaluate
 from stepsight.evaluation.jobs import ScoringPlan, _data_options, protocol_of
 from stepsight.evaluation.records import Identity, cost_of, forward_flops
 from stepsight.evaluation.sources import overlap, pick_sources
+from stepsight.report.panels import read_panels
 from stepsight.scaling import records
 from stepsight.testtime.sweep import sweep
 
@@ -44,8 +45,8 @@ def test_an_evaluation_writes_results_tables_grids_and_records(lab, tmp_path):
         assert low <= row["metrics"][metric] <= high
     for name, count in {"per_sample.csv": 4 * len(sources), "results.csv": len(sources)}.items():
         assert len((tmp_path / "eval" / name).read_text().splitlines()) == 1 + count
-    grids = sorted(path.name for path in (tmp_path / "eval").glob("*.png"))
-    assert grids == sorted(f"grid-{task}.png" for task in sources)
+    assert [panel.task for panel in read_panels(tmp_path / "eval")] == sorted(sources)
+    assert len(read_panels(tmp_path / "eval", "extremes")) == 2 * len(sources)
     lines, notes = records.read(ledger)
     assert not notes and list(dict.fromkeys(line.task for line in lines)) == list(sources)
     assert {line.metric for line in lines if line.task == "depth"} >= {"abs_rel", "delta1"}
@@ -108,7 +109,7 @@ def test_a_task_that_no_image_can_be_scored_on_spoils_nothing(lab, tmp_path):
     sweep(tmp_path / "sweep", lab.pipeline(), sources, plan, WHO, ledger)
     read = json.loads((tmp_path / "eval/results.json").read_text(), parse_constant=refuse)
     assert read[0]["metrics"]["iou"] is None and read[1]["metrics"]["abs_rel"] > 0
-    assert (tmp_path / "eval/grid-depth.png").exists()
+    assert (tmp_path / "eval/panels/depth.json").exists()
     lines, _ = records.read(ledger)
     assert {line.value is None for line in lines if line.task == "amodal"} == {True}
 

@@ -17,6 +17,7 @@ from stepsight.data.table import settings_for
 from stepsight.errors import UserError
 from stepsight.evaluation.pictures import sample_grid
 from stepsight.pipeline.dense import DensePipeline
+from stepsight.report.panels import read_panels
 from stepsight.scaling import records
 from stepsight.scaling.sampling.sweeps import read_sweep
 from stepsight.training.dense import validation
@@ -117,8 +118,9 @@ def test_what_a_training_run_leaves(lab, saving, whole):
     again = configuration.load([str(run / "config.yaml")])
     assert again == saving
     assert not list(run.rglob(".*"))  # neither banks nor staged files
-    pictures = sorted(path.name for path in run.glob("samples/*"))
+    pictures = sorted(path.name for path in run.glob("samples/*.png"))
     assert pictures == ["step-000004.png", "step-000008.png"]
+    assert {panel.task for panel in read_panels(run / "samples")} == set(saving.tasks)
     rows = lab.rows(run, "val")
     assert [(row["step"], row["task"]) for row in rows] == [
         (step, task) for step in (4, 8) for task in saving.tasks
@@ -251,7 +253,7 @@ def test_fewer_classes_than_the_source_has_are_refused(lab, tmp_path):
 
 def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path, pictures):
     run = lab.fit(lab.config(("depth", "amodal"), evaluate=True), tmp_path / "run")
-    for name in ("results.json", "results.csv", "per_sample.csv", "grid-depth.png"):
+    for name in ("results.json", "results.csv", "per_sample.csv", "panels/depth.json"):
         assert (run / "eval" / name).stat().st_size
     for name in ("sweep.csv", "fit.json", "claims.json", "pareto-amodal.png", "per_sample.csv"):
         assert (run / "sweep" / name).stat().st_size
