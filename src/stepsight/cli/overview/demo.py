@@ -23,10 +23,9 @@ class Args:
     a budget; see the answer, its spread and what fewer calls answer; download it. What is dropped
     goes to this machine alone. Needs the extra `demo`. Ctrl-C ends it."""
 
-    # run folder, step folder, what `save_pretrained` wrote, or a name on the hub such as user/name;
-    # default: the small one that comes with stepsight
+    # run folder, step folder, tar, or user/name of the hub; default: the small one that comes with
+    # stepsight, which knows procedural worlds, and no photographs
     checkpoint: str | None = None
-    allow_download: bool = False  # fetch a name from the hub, where it was not fetched before
     port: int = 7860  # where the page is served; 0: any that is free
     host: str = "127.0.0.1"  # who may open it: this machine alone; 0.0.0.0: all that reach it
     weights: Literal["ema", "raw"] = "ema"  # those averaged over training, or those being trained
@@ -48,7 +47,6 @@ def run(args: Args) -> int:
         weights=args.weights,
         precision=args.precision,
         profile=args.profile,
-        allow_download=args.allow_download,
     )
     name = Path(args.checkpoint).resolve().name if args.checkpoint else "the packaged checkpoint"
     about = _about(pipeline, name)
