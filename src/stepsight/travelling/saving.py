@@ -122,7 +122,9 @@ def _folder(model: Travelling, staged: Path, dtype: torch.dtype | None, licence:
         model.codec.save(path / checkpoint.CODEC)
     if source is not None and source.digest(model.file) == saved.digest():
         _measured(source.home, path)
-    write_card(saved, licence)
+    card = write_card(saved, licence)
+    for file in path.rglob("*.safetensors"):  # which are written for their owner alone
+        shutil.copymode(card, file)
     return path
 
 
