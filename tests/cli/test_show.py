@@ -8,7 +8,7 @@ import pytest
 
 from stepsight.cli.show import results_table
 from stepsight.metrics.protocol import get
-from stepsight.report.page import write_page
+from stepsight.report.scores import write_page
 from stepsight.results import Result
 
 

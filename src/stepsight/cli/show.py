@@ -10,7 +10,7 @@ from rich.table import Table
 
 from stepsight.measures import headline, measure, number
 from stepsight.metrics.protocol import PROTOCOLS
-from stepsight.report.page import DIFFER, differences, images_text, setting_text
+from stepsight.report.scores import DIFFER, differences, images_text, setting_text
 from stepsight.results import Result
 
 WIDTH = 110

@@ -1,55 +1,56 @@
-"""The report of a run and the page of an evaluation: one HTML file each that needs nothing else.
+"""The report of a run: one HTML file that needs nothing else.
 
-Every picture is inside the page, there are no scripts, and a content security policy forbids the
-page to load anything. What the run folder does not have is left out with a line that says so.
-
-Both show scores in tables, one per task and protocol. How far protocols differ on the same
-predictions is shown apart from them, as a list and not as a ranking.
+Its first screen answers: one picture a task, one sentence a task, and what compute bought. All else
+waits in drawers whose lines say the answer. Every picture is inside the page, there are no scripts,
+and a content security policy forbids the page to load anything. A run that is still working has the
+same page, of what there is by now, which loads itself again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stepsight.errors import command
-from stepsight.measures import duration, measure, number
+from stepsight.measures import duration, number
 from stepsight.report import figures, rendering
+from stepsight.report.cost import cost_curve, learning_curve
 from stepsight.report.rendering import Pictures
-from stepsight.report.run_folder import RunFolder, by, read_run
+from stepsight.report.run_folder import RunFolder, read_run
+from stepsight.report.scores import grid_caption, scores
 from stepsight.report.sweep import page as sweep_page
-from stepsight.report.verdict import next_steps, standings, verdict
-from stepsight.results import Result
+from stepsight.report.verdict import final_results, next_steps, sentences, standing_text
 from stepsight.scaling.sampling.wording import count
 
-DIFFER = (
-    "The same predictions, each line under its own protocol. The numbers are not comparable with "
-    "each other, only with others under the same protocol id."
-)
+REFRESH = 15  # seconds between looks at a run that is still working
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, working: bool = False) -> Path:
     """Write `report.html` into a run folder and return its path.
 
-    Raises `UserError` if there is no such folder, `DataFormatError` if a file in it is damaged.
+    working: whether the run goes on, so that the page loads itself again. Raises `UserError` if
+    there is no such folder, `DataFormatError` if a file in it is damaged.
     """
-    target = run_dir / "report.html"
-    target.write_text(render(read_run(run_dir)), encoding="utf-8")
-    return target
+    return rendering.write_page(run_dir / "report.html", render(read_run(run_dir), working))
 
 
-def render(run: RunFolder) -> str:
+def render(run: RunFolder, working: bool = False) -> str:
     """The report of a run."""
-    evaluate = command("evaluate", "--checkpoint", run.path)
+    results, evaluate = final_results(run), command("evaluate", "--checkpoint", run.path)
     return rendering.render(
         "run",
         title=run.path.resolve().name,
-        verdict=verdict(run),
+        refresh=REFRESH if working else None,
         facts=_facts(run),
+        panels=rendering.first_panels(run.sweep.path, run.path / "eval", run.path / "samples"),
+        sentences=sentences(results, run.sweep),
+        curve=cost_curve(run.sweep) or learning_curve(run.val),
         steps=next_steps(run),
         config=run.config,
+        environment=run.environment,
         commands=[*filter(None, [run.command]), evaluate, f"{evaluate} --sweep"],
+        missing=_missing(run),
+        standing_text=standing_text(run.results),
         sweep=sweep_page.gather(run.sweep),
         **scores(run.results),
         **_pictures(run),
@@ -58,15 +59,26 @@ def render(run: RunFolder) -> str:
 
 
 def _facts(run: RunFolder) -> list[str]:
-    facts = [
-        f"{name} {value}"
-        for name, value in run.environment.items()
-        if isinstance(value, str | int | float) and len(str(value)) < 40
-    ]
+    facts = [name for name in (run.model,) if name]
     if run.train:
         last = run.train[-1]
-        facts += [f"{last['images_seen']} images seen", f"{duration(last['seconds'])} of training"]
+        of = f" of {run.images:,}" if (run.images or 0) > last["images_seen"] else ""
+        facts += [f"{last['images_seen']:,}{of} images in {duration(last['seconds'])} of training"]
+    known = {name: run.environment.get(name) for name in ("stepsight", "revision")}
+    facts += [f"{name} {value}" for name, value in known.items() if value]
+    if devices := run.environment.get("gpus", None):
+        facts.append(", ".join(map(str, dict.fromkeys(devices))))
     return facts
+
+
+def _missing(run: RunFolder) -> list[str]:
+    parts = {
+        "training steps": run.train,
+        "validation": run.val,
+        "samples": run.samples,
+        "config.yaml": run.config,
+    }
+    return [name for name, found in parts.items() if not found]
 
 
 def _pictures(run: RunFolder) -> dict[str, Any]:
@@ -75,78 +87,26 @@ def _pictures(run: RunFolder) -> dict[str, Any]:
     earlier, newest = run.samples[:-1], run.samples[-1:]
     spread = earlier[:: max(1, len(earlier) // 3)]
     return {
-        "grids": [
-            read(path, f"{path.stem.removeprefix('grid-')}: best, median and worst images")
-            for path in (run.grids if run.results else [])
-        ],
-        "newest": [read(path, f"{path.stem}: newest samples") for path in newest],
-        "earlier": [read(path, path.stem) for path in spread],
+        "grids": [read(path, grid_caption(path)) for path in (run.grids if run.results else [])],
+        "newest": [read(path, f"samples: {path.stem}") for path in newest],
+        "earlier": [read(path, f"samples: {path.stem}") for path in spread],
     }
 
 
 def _training(run: RunFolder) -> dict[str, Any]:
     """Curves of training and validation, and the use of experts."""
     rates = [row["images_per_s"] for row in run.train if row.get("images_per_s")]
+    losses = [row["loss"] for row in run.train if row["loss"]]
     tasks = dict.fromkeys(row["task"] for row in run.val if row["metrics"])
     imbalance, maps = figures.usage_figures(run.train)
+    fell = f"loss {number(losses[0])} to {number(losses[-1])}" if losses else "no loss"
+    speed = f", {sum(rates) / len(rates):.0f} images/s on average" if rates else ""
     return {
+        "faint": len(run.train) > 24,  # below, the trend is what was measured
         "losses": figures.training_curves(run.train) if run.train else None,
-        "speed": sum(rates) / len(rates) if rates else None,
+        "trained": f"{fell} over {count(len(run.train), 'line')} of the log{speed}",
         "validations": {task: figures.validation_curves(run.val, task) for task in tasks},
+        "validated": count(len({row["images_seen"] for row in run.val}), "time"),
         "imbalance": imbalance,
         "expert_maps": maps,
     }
-
-
-def write_page(path: Path, results: Sequence[Result], grids: Iterable[Path]) -> Path:
-    """Write the page of an evaluation; it needs no other file."""
-    pictures = Pictures()
-    whose = ", ".join(dict.fromkeys(f"{result.task} on {result.data}" for result in results))
-    shown = [pictures.read(grid, f"{grid.stem}: best, median and worst images") for grid in grids]
-    page = rendering.render(
-        "evaluation", title=f"Evaluation of {whose}", grids=shown, **scores(results)
-    )
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
-def scores(results: Sequence[Result]) -> dict[str, object]:
-    """What the template `scores` needs besides pictures."""
-    functions = (standings, setting_text, images_text, score_text, arrow)
-    values = {function.__name__: function for function in functions}
-    return {"results": results, "differences": differences(results), "differ": DIFFER, **values}
-
-
-def differences(results: Sequence[Result]) -> list[list[Result]]:
-    """Results on the same predictions under two protocols or more, in groups."""
-    groups = by(results, "task", "data", "checkpoint", "sampler", "nfe", "members")
-    return [rows for _, rows in groups if len(rows) > 1]
-
-
-def setting_text(result: Result) -> str:
-    """What was spent on a prediction, as far as that is known, and what it was computed in unless
-    that is float32."""
-    members = count(result.members, "member")
-    spent = f"{result.nfe} NFE x {members}" if result.nfe else members
-    start = "" if result.temperature is None else f", T {result.temperature:g}"
-    further = (None if result.views == "none" else result.views, result.options.get("precision"))
-    return ", ".join([f"{result.sampler}, {spent}{start}", *filter(None, further)])
-
-
-def images_text(result: Result) -> str:
-    """How many images were scored, of how many if there are more, and how many were bad."""
-    known = result.expected not in (None, result.n)
-    scored = f"{result.n} of {result.expected} images" if known else f"{result.n} images"
-    return f"{scored}, {len(result.skipped)} bad ones skipped" if result.skipped else scored
-
-
-def score_text(result: Result, metric: str | None) -> str:
-    """`AbsRel 0.190↓`."""
-    if metric is None:
-        return "-"
-    return f"{measure(metric).label} {number(result.metrics[metric])}{arrow(metric)}"
-
-
-def arrow(metric: str) -> str:
-    """Which way is better; empty where that is not known."""
-    return {"higher": "↑", "lower": "↓"}.get(measure(metric).better, "")

@@ -8,7 +8,9 @@ included, and becomes visible text. A name that is unknown to a template raises 
 from __future__ import annotations
 
 import base64
+import io
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -17,14 +19,18 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from PIL import Image
 
 from stepsight.errors import command
+from stepsight.legends import Legend
 from stepsight.measures import duration, measure, number
-from stepsight.report.figures import to_svg
+from stepsight.report.figures import house_order, to_svg
+from stepsight.report.panels import Kind, PicturePanel, read_panels
 from stepsight.report.run_folder import by
 from stepsight.scaling.sampling.wording import count
 
 PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
+TILE = 360  # pixels: sides of the first screen's pictures, at most
 
 
 def render(template: str, **values: object) -> str:
@@ -91,12 +97,68 @@ def _float(value: float | str | None) -> float:
     return math.nan if value in (None, "") else float(value)
 
 
+def write_page(target: Path, page: str) -> Path:
+    """Write a page at once, as somebody may be looking at the one before; returns its path."""
+    staged = target.with_suffix(".staged")
+    staged.write_text(page, encoding="utf-8")
+    os.replace(staged, target)
+    return target
+
+
 class EmbeddedPicture(NamedTuple):
     """A PNG file to put into a page."""
 
     path: Path
     caption: str
     data: str  # base64; empty where it would make the page too large
+
+
+class ShownPanel(NamedTuple):
+    """A panel of pictures to put into a page."""
+
+    panel: PicturePanel
+    data: dict[str, str]  # base64 of the PNG by the file of a tile
+
+    @property
+    def widest(self) -> int:
+        """Tiles in its longest row."""
+        return max(len(tiles) for _, tiles in by(self.panel.tiles, "row"))
+
+    @property
+    def of_set(self) -> bool:
+        """Whether all scores are known for the whole set, which says more than one image does."""
+        return all(tile.over_set is not None for tile in self.panel.tiles if tile.score is not None)
+
+    @property
+    def legends(self) -> list[tuple[str, Legend]]:
+        """What colours mean, each with a word for what it is of."""
+        panel, names = self.panel, [tile.name for tile in self.panel.tiles]
+        others = [(name, getattr(panel, f"{name}_scale", None)) for name in ("spread", "error")]
+        return [("", panel.scale)] + [(n, s) for n, s in others if s is not None and n in names]
+
+
+def shown_panels(folder: Path, kind: Kind = "panels") -> list[ShownPanel]:
+    """The panels of a kind that an evaluation or a sweep left in its folder."""
+    return [
+        ShownPanel(panel, {tile.file: _small(folder / kind / tile.file) for tile in panel.tiles})
+        for panel in read_panels(folder, kind)
+    ]
+
+
+def first_panels(*folders: Path) -> list[ShownPanel]:
+    """A panel a task, of the first of these folders that has one."""
+    found = [shown for folder in reversed(folders) for shown in shown_panels(folder)]
+    by_task = {shown.panel.task: shown for shown in found}
+    return [by_task[task] for task in sorted(by_task, key=lambda task: house_order(f"/{task}"))]
+
+
+def _small(path: Path) -> str:
+    """The PNG as base64, made smaller where it is larger than a tile is shown."""
+    sink = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.thumbnail((TILE, TILE))
+        picture.save(sink, format="PNG", optimize=True)
+    return base64.b64encode(sink.getvalue()).decode()
 
 
 class Pictures:

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from stepsight.errors import DataFormatError, UserError
+import yaml
+
+from stepsight.errors import DataFormatError, UserError, command
 from stepsight.report.sweep.folder import SweepFolder, read_sweep_folder
 from stepsight.results import Result, read_results, with_nan
 from stepsight.scaling.reading import read_json, read_text
 
 Row = dict[str, Any]
+
+LOCK = "run.lock"  # `checkpoint.lock`, which loads torch
+SILENT = 60.0  # seconds after which whoever held the folder counts as gone
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,9 @@ class RunFolder:
 
     path: Path
     config: str = ""
-    command: str = ""
+    model: str = ""  # its name
+    images: int | None = None  # to be trained on
+    command: str = ""  # as it can be typed again
     environment: dict[str, Any] = field(default_factory=dict)
     train: list[Row] = field(default_factory=list)
     val: list[Row] = field(default_factory=list)
@@ -44,10 +55,13 @@ def read_run(path: Path) -> RunFolder:
     if not path.is_dir():
         raise UserError(f"{path}: no such run folder. Give a folder made by training, e.g. runs/x.")
     rows = list(_json_lines(path / "metrics.jsonl"))
+    config = read_text(path / "config.yaml")
     return RunFolder(
         path=path,
-        config=read_text(path / "config.yaml"),
-        command=read_text(path / "command.txt").strip(),
+        config=config,
+        model=_setting(config, "model", "name"),
+        images=_setting(config, "training", "images"),
+        command=_command(read_text(path / "command.txt").strip()),
         environment=read_json(path / "env.json", {}),
         train=[row for row in rows if row.get("kind") == "train"],
         val=[
@@ -60,6 +74,31 @@ def read_run(path: Path) -> RunFolder:
         grids=sorted((path / "eval").glob("grid-*.png")),
         sweep=read_sweep_folder(path / "sweep"),
     )
+
+
+def is_working(path: Path) -> bool:
+    """Whether a process holds the run's folder: whoever does shows it on the lock every few
+    seconds."""
+    with suppress(OSError):
+        return time.time() - (path / LOCK).stat().st_mtime < SILENT
+    return False
+
+
+def _setting(config: str, *names: str) -> Any:
+    """A setting of a config.yaml; None where it has none of that name."""
+    with suppress(yaml.YAMLError, KeyError, TypeError):
+        return reduce(getitem, names, yaml.safe_load(config))
+    return None
+
+
+def _command(typed: str) -> str:
+    """A command line that was recorded, as it runs here: without the folder of the program, and
+    after `uv run` in a checkout."""
+    program, _, rest = typed.partition(" ")
+    name = Path(program).name
+    if name.endswith(".py"):
+        return f"{command(name.removesuffix('.py'))} {rest}".strip()
+    return f"{name} {rest}".strip()
 
 
 def by(rows: Iterable[Any], *names: str) -> list[tuple[list[Any], list[Any]]]:

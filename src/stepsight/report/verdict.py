@@ -8,18 +8,20 @@ undecided.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stepsight.errors import command
 from stepsight.measures import main_metric, measure, number
 from stepsight.report.run_folder import Row, RunFolder, validation_lines
+from stepsight.report.sweep.folder import SweepFolder
 from stepsight.results import Result
 from stepsight.scaling.sampling.frontier import FrontierCell
 from stepsight.scaling.sampling.sweeps import temperature_text
+from stepsight.scaling.sampling.wording import count
 
 Outcome = Literal["beaten", "undecided", "not beaten"]
 
@@ -70,39 +72,95 @@ def _standing(result: Result, metric: str, baseline: str, other: float) -> Stand
     return Standing(result.task, metric, value, baseline, other, outcome, ratio)
 
 
-def final_results(run: RunFolder) -> list[Result]:
-    """One result per task: its first evaluation, else its newest validation.
-
-    Results with a label (such as scores on training frames) come second to those without.
-    """
+def first_scores(results: Iterable[Result]) -> list[Result]:
+    """One result per task: its first. Those with a label (such as scores on training frames) come
+    second to those without."""
     by_task: dict[str, Result] = {}
-    newest_first = sorted(run.val, key=lambda row: -row["images_seen"])
-    validated = [Result.of(row) for row in newest_first]
-    for result in (*sorted(run.results, key=lambda result: bool(result.label)), *validated):
+    for result in sorted(results, key=lambda result: bool(result.label)):
         by_task.setdefault(result.task, result)
     return list(by_task.values())
 
 
-def verdict(run: RunFolder) -> str:
-    """The run in one line."""
-    results = final_results(run)
-    weakest = [min(against, key=_rank) for result in results if (against := standings(result))]
-    if not weakest:
-        return "Nothing has been measured against a trivial predictor yet."
-    labels = ", ".join(dict.fromkeys(result.label for result in results if result.label))
-    where = f" Measured on {labels}." if labels else ""
-    texts = {row: f"{row.task} {_VERBS[row.outcome]} {row}" for row in weakest}
-    missing = [text for row, text in texts.items() if row.outcome != "beaten"]
-    if not missing:
-        return f"Better than every trivial predictor: {'; '.join(texts.values())}.{where}"
-    good = f"{len(texts) - len(missing)} of {len(texts)} tasks beat every trivial predictor"
-    return f"{good}; {'; '.join(missing)}.{where}"
+def final_results(run: RunFolder) -> list[Result]:
+    """One result per task: of its evaluation, else its newest validation."""
+    newest_first = sorted(run.val, key=lambda row: -row["images_seen"])
+    validated = first_scores(map(Result.of, newest_first))
+    by_task = {result.task: result for result in (*validated, *first_scores(run.results))}
+    return list(by_task.values())
+
+
+class TaskSentence(NamedTuple):
+    """What a reader needs first of a task."""
+
+    task: str
+    outcome: Outcome | None  # against the strongest trivial predictor; None without one
+    text: str
+
+
+def sentences(results: Sequence[Result], sweep: SweepFolder) -> list[TaskSentence]:
+    """A sentence a task: its score, whether it is better than trivial, and what more calls buy."""
+    found = []
+    for result in results:
+        if result.main is None:
+            continue
+        weakest = min(standings(result), key=_rank, default=None)
+        parts = [_scored(result, result.main), *_compared(weakest), *_bought(sweep, result.task)]
+        label = f" Measured on {result.label}." if result.label else ""
+        outcome = weakest.outcome if weakest else None
+        found.append(TaskSentence(result.task, outcome, f"{'; '.join(parts)}.{label}"))
+    return found
+
+
+def standing_text(results: Iterable[Result]) -> str:
+    """How many tasks beat every trivial predictor."""
+    compared = [against for result in first_scores(results) if (against := standings(result))]
+    if not compared:
+        return "no trivial predictor to compare with"
+    beaten = sum(all(row.outcome == "beaten" for row in against) for against in compared)
+    return f"{beaten} of {count(len(compared), 'task')} beat every trivial predictor"
+
+
+def _scored(result: Result, metric: str) -> str:
+    kind, value = measure(metric), number(result.metrics[metric])
+    calls = result.nfe * result.members
+    spent = f" with {count(calls, 'call')}" if calls else ""
+    return f"{kind.label} {value}{f' {kind.unit}' if kind.unit else ''}{spent}"
+
+
+def _compared(weakest: Standing | None) -> Iterator[str]:
+    if weakest is None:
+        return
+    kind, rival = measure(weakest.metric), f"{weakest.baseline} ({number(weakest.other)})"
+    strongest = f"the best trivial predictor, {rival}"
+    own, other = kind.error(weakest.value), kind.error(weakest.other)
+    if weakest.outcome != "beaten":
+        yield f"{_VERBS[weakest.outcome]} {rival}"
+    elif 0 <= own < other:
+        yield f"{1 - own / other:.0%} less error than {strongest}"
+    else:
+        yield f"better than {strongest}"
+
+
+def _bought(sweep: SweepFolder, task: str) -> Iterator[str]:
+    """What calls bought on the way to the last setting whose gain is more than luck."""
+    points = sweep.frontier(task) if task in sweep.tasks else []
+    if not points or all(math.isnan(point.gain_lo) for point in points):
+        return
+    first, sure = points[0].cell, [i for i, point in enumerate(points) if point.gain_lo > 0]
+    most = max(cell.total_calls for cell in sweep.main(task))
+    if not sure:
+        yield f"up to {count(most, 'call')}, more than {first.total_calls} buy nothing sure"
+        return
+    best = points[sure[-1]].cell
+    gain = f"{1 - best.error / first.error:.1%} less error" if first.error > 0 else "less error"
+    more = f", more (to {most}) nothing sure" if best.total_calls < most else ""
+    yield f"{count(best.total_calls, 'call')} instead of {first.total_calls} buy {gain}{more}"
 
 
 _VERBS: dict[Outcome, str] = {  # the worst for us first
-    "not beaten": "does not beat",
-    "undecided": "is not clearly better than",
-    "beaten": "beats",
+    "not beaten": "not better than",
+    "undecided": "not clearly better than",
+    "beaten": "better than",
 }
 
 
