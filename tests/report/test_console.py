@@ -90,8 +90,9 @@ def test_a_terminal_gets_a_bar_and_readable_validation_and_the_log_stays_plain(t
     assert "event=" not in shown and "━" in shown
     text = Text.from_ansi(shown).plain
     assert "200/400  50% | loss 0.184 (depth 0.11 flow 0.26)" in text
-    assert "depth AbsRel 0.280 (mean_map 0.294) δ1 0.500  [64 img, 4 NFE x 1]" in text
-    assert "best -> checkpoints/step-000500" in text
+    assert "val@500  64 images a task  best -> checkpoints/step-000500" in text
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("depth ")]
+    assert row == "depth AbsRel ↓ 0.280 ★ 0.294 mean_map δ1 0.500 4 x 1".split()
     assert "done 1m12s  ->  runs/x/report.html" in text
     piped = tmp_path / "piped"
     piped.mkdir()
@@ -125,6 +126,43 @@ def test_the_score_is_green_where_it_beats_the_hardest_baseline(beaten, colour):
     easy = {"constant": {"abs_rel": 5.0}, "mean_map": {"abs_rel": beaten}}
     Console(terminal=terminal).validation(1, [ROW | {"baselines": easy}])
     assert f"{colour}0.280" in sink.getvalue()
+
+
+def table(rows: list, earlier: list = (), width: int = 140) -> list[str]:
+    sink = io.StringIO()
+    terminal = rich.console.Console(file=sink, force_terminal=True, width=width)
+    Console(terminal=terminal).validation(500, rows, earlier=earlier)
+    return Text.from_ansi(sink.getvalue()).plain.splitlines()[1:]
+
+
+def scoring(step: int, value: float | None, task: str = "depth") -> dict:
+    return ROW | {"step": step, "task": task, "metrics": {"abs_rel": value, "delta1": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({500: 0.2}, "0.200 ★"),
+        ({100: 0.3, 200: 0.25, 500: 0.2}, "0.200 ★"),
+        ({100: 0.1, 200: 0.15, 500: 0.2}, "0.200 0.100 @100"),
+        ({100: None, 500: 0.2}, "0.200 ★"),
+        ({100: 0.3, 500: float("nan")}, "- 0.300 @100"),
+        ({500: float("nan")}, "- 0.294"),
+    ],
+)
+def test_a_star_is_where_a_task_was_never_better(values, told):
+    rows = [scoring(step, value) for step, value in values.items()]
+    earlier = [*rows, scoring(300, 0.01, "semantic"), scoring(600, 0.01)]
+    (line,) = [line for line in table(rows[-1:], earlier) if line.startswith("depth")]
+    assert f"AbsRel ↓ {told}" in " ".join(line.split())
+
+
+def test_columns_of_a_validation_are_aligned_and_few_where_it_is_narrow():
+    rows = [scoring(500, 0.2), scoring(500, 0.1234, "a task with a longer name")]
+    for width, last in ((140, "calls"), (80, "trivial")):
+        header, *lines = table(rows, width=width)
+        assert header.split()[-1] == last and all(len(line) <= width for line in lines)
+        assert {line.index("★") for line in lines} == {header.index("best so far")}
 
 
 def test_other_ranks_are_silent(tmp_path):

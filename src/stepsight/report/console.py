@@ -17,11 +17,14 @@ from typing import IO, Any, Self
 
 import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from stepsight.measures import duration, headline, measure, number
+from stepsight.scaling.sampling.wording import count
 
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+WIDE = 90  # columns of a terminal that has room for all of a validation
 _BARE = re.compile(r"[^\s\"'\\=]+")
 
 
@@ -115,17 +118,27 @@ class Console:
         self._draw("train", step, total, " | ".join(parts))
 
     def validation(
-        self, step: int, rows: Iterable[Mapping[str, Any]], best: str | None = None
+        self,
+        step: int,
+        rows: Iterable[Mapping[str, Any]],
+        best: str | None = None,
+        earlier: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """The `val` rows of `metrics.jsonl` for one step; `best` names the checkpoint, if any."""
-        rows = list(rows)
+        """The `val` rows of `metrics.jsonl` for one step, a table with a line a task; `best` names
+        the checkpoint, if any. earlier: rows of the same run."""
+        rows, earlier = list(rows), list(earlier)
         for row in rows:
             self._write(plain_line("val", **{"step": step, **_flat(row)}))
-        shown = Text.assemble((f"val@{step}  ", "bold"), Text(" | ").join(map(_val_text, rows)))
+        images = max((row["n"] for row in rows), default=0)
+        title = Text.assemble(
+            (f"val@{step}", "bold"), (f"  {count(images, 'image')} a task", "dim")
+        )
         if best is not None:
             self._write(plain_line("best", step=step, checkpoint=best))
-            shown.append(f"  best -> {clean(best)}", style="green")
-        self._show(shown)
+            title.append(f"  best -> {clean(best)}", style="green")
+        self._show(title)
+        if self._live:
+            self._terminal.print(_val_table(rows, earlier, self._terminal.width >= WIDE))
 
     def phase(self, name: str, total: int) -> None:
         """Begin a counted piece of work, such as an evaluation of `total` images."""
@@ -238,22 +251,51 @@ def _flat(row: Mapping[str, Any]) -> dict[str, object]:
     return fields
 
 
-def _val_text(row: Mapping[str, Any]) -> Text:
-    """`depth AbsRel 0.231 (mean_map 0.294) δ1 0.64  [32 img, 5 NFE]`, green where better."""
-    metrics = row["metrics"]
-    text = Text(clean(row["task"]))
-    for i, name in enumerate(headline(row["task"], metrics)):
-        text.append(f" {clean(measure(name).label)} ")
-        rivals = {} if i else {k: v[name] for k, v in row.get("baselines", {}).items() if name in v}
-        if not rivals:
-            text.append(number(metrics[name]))
+def _val_table(
+    rows: list[Mapping[str, Any]], earlier: list[Mapping[str, Any]], wide: bool
+) -> Table:
+    """A line a task: its main metric, green where it beats the hardest of the trivial predictors
+    beside it, red elsewhere; a star where it was never better in this run, else when it was."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    columns = "task", "", "score", "best so far", "trivial", "also", "calls"
+    for name in columns[: None if wide else -2]:
+        table.add_column(name, justify="right" if name == "score" else "left", no_wrap=True)
+    for row in rows:
+        metrics, names = row["metrics"], headline(row["task"], row["metrics"])
+        if not names:
             continue
-        rival = min(rivals, key=lambda baseline: measure(name).error(rivals[baseline]))
-        better = measure(name).beats(metrics[name], rivals[rival])
-        text.append(number(metrics[name]), style="green" if better else "red")
-        text.append(f" ({clean(rival)} {number(rivals[rival])})", style="dim")
-    text.append(f"  [{row['n']} img, {row['nfe']} NFE x {row['members']}]", style="dim")
-    return text
+        main, rest = names[0], names[1:]
+        arrow = {"higher": "↑", "lower": "↓"}.get(measure(main).better, "")
+        rivals = {k: v[main] for k, v in row.get("baselines", {}).items() if main in v}
+        rival = min(rivals, key=lambda name: measure(main).error(rivals[name]), default="")
+        beaten = rival and measure(main).beats(metrics[main], rivals[rival])
+        score = Text(number(metrics[main]), "" if not rival else "green" if beaten else "red")
+        trivial = f"{number(rivals[rival])} {clean(rival)}" if rival else ""
+        also = "  ".join(f"{clean(measure(name).label)} {number(metrics[name])}" for name in rest)
+        told = f"{clean(measure(main).label)} {arrow}", score, _best(row, main, earlier), trivial
+        more = Text(also, "dim"), Text(f"{row['nfe']} x {row['members']}", "dim")
+        table.add_row(clean(row["task"]), *told, *(more if wide else ()))
+    return table
+
+
+def _best(row: Mapping[str, Any], metric: str, earlier: list[Mapping[str, Any]]) -> Text:
+    """A star, or the best of the earlier rows on the same pictures, and its step."""
+    alike = [each for each in earlier if _whose(each) == _whose(row)]
+    known = {each["step"]: each["metrics"].get(metric) for each in alike}
+    known = {at: v for at, v in known.items() if v is not None and v == v and at < row["step"]}
+    step, value = (
+        min(known, key=lambda at: measure(metric).error(known[at]), default=None),
+        row["metrics"][metric],
+    )
+    if value == value and (step is None or not measure(metric).beats(known[step], value)):
+        return Text("★", "bold")
+    if step is None:
+        return Text()
+    return Text(f"{number(known[step])} @{step}", "dim")
+
+
+def _whose(row: Mapping[str, Any]) -> tuple[object, object]:
+    return row["task"], row["data"]
 
 
 def _key(name: str) -> str:

@@ -70,6 +70,11 @@ class RunWriter:
         for listener in self.listeners:
             listener(row)
 
+    def validations(self) -> list[dict[str, Any]]:
+        """The lines of all validations so far."""
+        lines = self._metrics.read_text().splitlines() if self._metrics.exists() else []
+        return [row for row in map(json.loads, lines) if row["kind"] == "val"]
+
     def rewind(self, step: int, say: Callable[[str], None] = print) -> None:
         """Forget what came after `step`: a resumed run writes it again.
 

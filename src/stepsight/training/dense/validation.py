@@ -66,7 +66,8 @@ def validate(
         few = 2 if progress.images_seen < config.training.images else 3
         sample_grid(pipeline, held, writer.samples / f"{name}.png", images=few, bad=bad)
     best = progress.improve(best_score(rows))
-    console.validation(progress.step, rows, name if best else None)
+    earlier = writer.validations() if writer.main else []
+    console.validation(progress.step, rows, name if best else None, earlier)
     return best
 
 
