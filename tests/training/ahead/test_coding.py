@@ -62,7 +62,10 @@ def test_a_disk_that_is_too_small_is_refused_first(lab, config, monkeypatch):
         list(make_latents(config, QUIET))
 
 
-def test_the_command_makes_them(tmp_path, capsys):
+def test_the_command_makes_them(tmp_path, capsys, monkeypatch):
+    for name, value in (("OMP_NUM_THREADS", "1"), ("ACCELERATE_USE_CPU", "true")):
+        monkeypatch.setenv(name, value)  # as the command does, for longer than the test
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
     folder = str(tmp_path / "cache")
     flags = ["data", "latents", *WORLDS, "--training.loss", "squared", "--training.latents", folder]
     assert main(flags) == 0
