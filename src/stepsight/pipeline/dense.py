@@ -45,9 +45,11 @@ PIXELS = 1 << 24  # unless they have more pixels together
 class DensePipeline(BatchPipeline):
     """A trained backbone with everything needed to use it on pictures.
 
-    pipeline = DensePipeline.from_pretrained("runs/default-0001")
-    depth = pipeline("photo.jpg", task="depth")
-    first, second = pipeline(["a.jpg", "b.png"], task="depth", size=256)
+        pipeline = DensePipeline.from_pretrained("runs/default-0001")
+        depth = pipeline("photo.jpg", task="depth")
+        first, second = pipeline(["a.jpg", "b.png"], task="depth", size=256)
+
+    Copies that sample in another way (`sampling`) share its weights.
     """
 
     source: checkpoint.Checkpoint | None = None  # that it was opened from
