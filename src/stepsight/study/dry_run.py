@@ -112,8 +112,8 @@ def lines(study: Study, costs: Sequence[StageCost], machine: Machine) -> Iterato
     )
     peak = f"{machine.peak / 1e12:g} TFLOP/s a device"
     yield f"at {machine.utilisation:.1%} of {peak} ({machine.how})"
-    fits = f"{len(costs)} stages fit" if not bad else f"DO NOT FIT: {', '.join(bad)}"
-    yield f"{fits} {machine.room:g} GB"
+    room = f"{machine.room:g} GB"
+    yield f"DO NOT FIT {room}: {', '.join(bad)}" if bad else f"every stage fits {room}"
     assumed = (cost.price.assumed for cost in costs if cost.price)
     for sentence in dict.fromkeys(one for every in assumed for one in every):
         yield f"assumed: {sentence}"

@@ -37,7 +37,7 @@ class Progress:
             | {key: before.get(job.name, {}).get(key, 0.0) for key in ADDED}
             for job in jobs
         }
-        self._drawn = 0.0
+        self._drawn = time.monotonic()
         self._write_configs(jobs)
         self.write()
 
@@ -57,10 +57,11 @@ class Progress:
             "gflop": _spent(self.study.out / row["folder"]),
         }
         for key in ADDED:
-            row[key] = round(row[key] + getattr(outcome, key), 1)
-        took = duration(outcome.seconds) if outcome.seconds else "before"
+            row[key] = round(row[key] + getattr(outcome, key), 2)
+        before = " (before)" if outcome.state == "done" else ""
+        took = f" ({duration(outcome.seconds)})" if outcome.seconds else before
         why = f": {outcome.why}" if outcome.why else ""
-        print(f"{outcome.state} {outcome.name} ({took}){why}", flush=True)
+        print(f"{outcome.state} {outcome.name}{took}{why}", flush=True)
         self.write()
         if time.monotonic() - self._drawn > DRAWN_EVERY:
             self.draw()

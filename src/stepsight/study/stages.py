@@ -56,14 +56,18 @@ class StageJob(Job):
 
 def jobs_of(study: Study, launcher: Launcher = "local") -> list[StageJob]:
     """The commands of all stages. Raises UserError for settings that no run has."""
-    configs = {stage.name: config_of(study, stage) for stage in study.stages if stage.files}
+    files = {stage.files: configuration.load(stage.files) for stage in study.stages if stage.files}
+    configs = {
+        stage.name: config_of(study, stage, files[stage.files])
+        for stage in study.stages
+        if stage.files
+    }
     return [_job(study, stage, configs, launcher) for stage in study.stages]
 
 
-def config_of(study: Study, stage: Stage) -> RunConfig:
-    """The configuration of a stage, at the length that the study's scale gives it."""
-    where = f"{study.file}: {stage.name}"
-    values = configuration.load(stage.files).to_dict()
+def config_of(study: Study, stage: Stage, told: RunConfig) -> RunConfig:
+    """What the files of a stage told, with its own settings, as long as the study's scale says."""
+    where, values = f"{study.file}: {stage.name}", told.to_dict()
     settings = dict(stage.settings)
     if stage.kind == "latents":
         settings["training.latents"] = str(study.out / stage.name)
