@@ -40,7 +40,7 @@ ROWS = (
     ("travelling",),
     ("pipeline", "conversion"),
     ("evaluation",),
-    ("testtime", "predicting"),
+    ("testtime", "predicting", "exporting"),
     ("training", "demo"),
     ("doctor", "study"),
     ("bench",),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 COLOUR_RANGE = 2  # of [-1, 1], against the 1 of the cost's definition
@@ -60,12 +62,23 @@ def _differences(first: Tensor, second: Tensor, radius: int) -> Tensor:
     b, _, h, w = first.shape
     side = 2 * radius + 1
     padded = F.pad(second, [radius] * 4, mode="replicate")
+    if torch.compiler.is_exporting():
+        return _gathered(first, padded, side)
     costs = first.new_empty(b, side**2, h, w)
     for dy in range(side):
         for dx in range(side):
             shifted = padded[:, :, dy : dy + h, dx : dx + w]
             costs[:, dy * side + dx] = (shifted - first).abs_().sum(dim=1)
     return costs
+
+
+def _gathered(first: Tensor, padded: Tensor, side: int) -> Tensor:
+    """The same of all shifts at once: in a graph a shift after the other is hundreds of nodes."""
+    for dim in (2, 3):
+        shifts, places = (torch.arange(n, device=first.device) for n in (side, first.shape[dim]))
+        padded = padded.index_select(dim, (shifts[:, None] + places).flatten())
+    shifted = rearrange(padded, "b c (y h) (x w) -> b (y x) c h w", y=side, x=side)
+    return (shifted - first[:, None]).abs().sum(dim=2)
 
 
 def _box_sum(volume: Tensor, window: int) -> Tensor:

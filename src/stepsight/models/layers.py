@@ -57,13 +57,15 @@ class LabelEmbedder(nn.Module):
 
 class Positions(nn.Module):
     """Tokens "b (h w) d" with their positions added. A table is made on the host, in float64, and
-    sent to its device once."""
+    sent to its device once; a graph, which may be of any size, computes it."""
 
     def __init__(self, grid: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
         self.grid, self._made = grid, dict[tuple[int, int, torch.device], Tensor]()
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        if torch.compiler.is_exporting():
+            return tokens + position_table(height, width, tokens.shape[-1], self.grid).to(tokens)
         key = height, width, tokens.device
         if key not in self._made:
             if len(self._made) == HELD:

@@ -213,11 +213,11 @@ class Split(nn.Module):
         """
         half, quarter, eighth = self._read_once(cond, pictures)
         half = self.pictured(half)
-        everything = torch.arange(len(cond), device=cond.device)
         if self.input_images is not None:
             others = cond[:, self.picture :]
             if features is not None:
-                others = others.index_fill(0, everything if rows is None else rows, 0.0)
+                blank = torch.zeros_like(others)
+                others = blank if rows is None else others.index_fill(0, rows, 0.0)
             half = half + self.input_images(others)
         if features is not None and self.input_features is not None:
             assert self.input_coarse is not None

@@ -160,6 +160,11 @@ class VAE:
         blocks = rearrange(valid.bool(), "b c (h i) (w j) -> b c h w (i j)", i=side, j=side)
         return blocks.all(dim=-1)
 
+    @property
+    def module(self) -> Autoencoder:
+        """The autoencoder itself."""
+        return self._module
+
     def for_use(self, device: torch.device | str, precision: Precision | None = None) -> Self:
         """On a device, its weights cast once to what it computes in: the same answers from half the
         memory. What is left of them cannot be saved."""

@@ -32,7 +32,7 @@ from stepsight.pipeline.budget import plan_budget, sampling_options
 from stepsight.pipeline.config import OWN, STEPSIGHT, Which
 from stepsight.pipeline.defaults import SamplingSetting
 from stepsight.pipeline.inputs import noise_keys
-from stepsight.pipeline.members import MemberOptions, MemberSampler
+from stepsight.pipeline.members import Drawing, MemberOptions, MemberSampler
 from stepsight.pipeline.memory import RowLimits, fitting
 from stepsight.pipeline.seen import SeenBatch, together
 from stepsight.pipeline.working import (
@@ -83,6 +83,7 @@ class BatchPipeline:
         self.metric = dict(metric or {})
         self._explicit: dict[str, Any] = {}  # starts and views that `sampling` was given
         self.memory, self.graphs, self.codec = RowLimits(), Graphs(), codec or Pixels()
+        self.drawn: Drawing | None = None  # noise in place of what seeds give
         self.profile = self.published = STEPSIGHT
         self.weights: Weights = "ema"
         self.asked: Precision = config.training.precision
@@ -289,7 +290,7 @@ class BatchPipeline:
         """What `sample` answers."""
         if options["members"] < 1:
             raise UserError(f"{options['members']} members: an ensemble needs at least 1.")
-        chosen, members, start = self.task(task), self._sampler(), options.get("start")
+        chosen, members, start = self.task(task), self.sampler(), options.get("start")
 
         def draw(images: range, rows: int) -> Tensor:
             part, how = seen.rows(images), {**options, "chunk_size": rows}
@@ -304,11 +305,12 @@ class BatchPipeline:
 
     def check_setting(self, members: int, nfe: int) -> None:
         """Raise UserError for what cannot be sampled (`MemberSampler.check`)."""
-        self._sampler().check(members, nfe)
+        self.sampler().check(members, nfe)
 
-    def _sampler(self) -> MemberSampler:
-        how = self.precision, self.graphs
-        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, *how, self.profile)
+    def sampler(self) -> MemberSampler:
+        """What draws members of batches at working size."""
+        how = self.precision, self.graphs, self.profile, self.drawn
+        return MemberSampler(self.net, self.diffusion, self.codec, self.layout, *how)
 
     def working(self, batch: Batch, task: str) -> Batch:
         """The batch's inputs at the task's working size; the truth is left behind."""

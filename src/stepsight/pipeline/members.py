@@ -34,6 +34,7 @@ from stepsight.tasks.base import Task
 from stepsight.types import Batch, ModelInputs
 
 Recall = Callable[[float, Callable[[], Tensor]], Tensor]  # (time, make) -> the answer to the start
+Drawing = Callable[[Stream, Tensor, Sequence[int]], Tensor]  # of noise, as `normal` does
 RUN = 1 << 32  # what a run of the backbone adds to the last word of an address
 
 
@@ -65,6 +66,7 @@ class MemberSampler:
     precision: str  # that the network computes in
     graphs: Graphs
     profile: Profile = STEPSIGHT
+    drawn: Drawing | None = None  # in place of `normal`
 
     def draw(
         self, batch: Batch, task: Task, pictures: Tensor, **options: Unpack[MemberOptions]
@@ -130,7 +132,7 @@ class MemberSampler:
 
         def noise(shape: Sequence[int]) -> Tensor:
             rows = torch.stack([pictures, torch.full_like(pictures, next(number))], dim=1)
-            return normal(("posterior", seed), rows, shape)
+            return (self.drawn or normal)(("posterior", seed), rows, shape)
 
         return self.codec.drawing(noise)
 
@@ -180,7 +182,8 @@ class MemberSampler:
             return F.pad(drawn, (0, 0, 0, 0, 0, surplus))
 
         def white(picture: Tensor, member: Tensor, run: Tensor, draw: int) -> Tensor:
-            drawn = normal(stream, torch.stack([picture, member, run + draw], 1), shape)
+            address = torch.stack([picture, member, run + draw], 1)
+            drawn = (self.drawn or normal)(stream, address, shape)
             return repeat(drawn, "r c h w -> r (p c) h w", p=alike)
 
         def start() -> Tensor:

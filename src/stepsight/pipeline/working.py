@@ -20,7 +20,8 @@ Size = tuple[int, int]  # height, width
 
 def grid_of(batch: Batch) -> Size:
     """The grid of its images."""
-    return int(batch.image.shape[-2]), int(batch.image.shape[-1])
+    height, width = batch.image.shape[-2:]
+    return height, width
 
 
 def working_size(profile: Profile, trained: Size, grid: Size, stride: int) -> Size:

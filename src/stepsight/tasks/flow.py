@@ -180,8 +180,9 @@ class Flow(Task, FlowSettings):
     def _unit(self, like: Tensor) -> Tensor:
         """Pixels of the grid of `like "... h w"` that one unit of the target is, "2 1 1"."""
         height, width = like.shape[-2:]
-        rows, columns = (height, width) if self.grid == (0, 0) else self.grid
-        return self.scale * _across_and_down(width / columns, height / rows, like)
+        if self.grid == (0, 0):
+            return self.scale * _across_and_down(1.0, 1.0, like)
+        return self.scale * _across_and_down(width / self.grid[1], height / self.grid[0], like)
 
 
 def longest(flow: Tensor) -> Tensor:
