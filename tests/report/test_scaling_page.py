@@ -89,7 +89,8 @@ def rendered(found: Analysis) -> str:
 
 
 def section(found: Analysis, name: str) -> str:
-    return rendered(found).partition(f'<section id="{name}">')[2].partition("</section>")[0]
+    drawer = '<details class="drawer"'
+    return rendered(found).partition(f'{drawer} id="{name}">')[2].partition(drawer)[0]
 
 
 def laws(twin: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -125,7 +126,7 @@ def test_failed_rungs_and_learning_rates_are_listed(page, twin):
     rungs = page[page.index('id="rungs"') :]
     assert rungs.index("train/b") < rungs.index("train/a")
     assert "the loss is not finite" in rungs and "✗ failed" in rungs
-    assert "1 of 5 rungs failed" in page
+    assert "<b>rungs</b> 1 of 5 failed." in " ".join(page.split())
     (tuned,) = twin["tuned"]
     assert (tuned["name"], tuned["kept"]) == ("dit-s", 2.0)
     assert "x 2, the edge of what was tried" in rungs
@@ -158,7 +159,7 @@ def test_a_forecast_needs_points(tmp_path):
 
 def test_a_law_that_is_not_clean_is_said_to_be_none(tmp_path):
     found = analysed(scattered(seed=3)[:9], tmp_path)
-    told = section(found, "laws")
+    told = section(found, "fitted-laws")
     assert "Not a clean law" in told and "✓ law" not in told
     assert all("ot a clean" in line for line in summary(found))
     assert not any(one["clean"] for one in to_dict(found)["laws"])

@@ -10,6 +10,7 @@ import pytest
 
 from stepsight.report import figures
 from stepsight.report.sweep import figures as sweep_figures
+from stepsight.report.sweep.folder import told_apart
 from stepsight.scaling.sampling.sweeps import Cell
 
 HOSTILE = "<img src=x onerror=1> $\\frac{1$ & co"
@@ -81,7 +82,7 @@ def test_one_variant_is_told_by_members_and_several_by_what_differs():
     assert offsets(axes) == [("ddim", 9), ("heun", 9)]
     one, other = (cell(1, 1, 0.2, checkpoint=name, size="64x64") for name in ("runs/a", "runs/b"))
     axes = sweep_figures.pareto_plot([one, other], "x").axes[0]
-    assert offsets(axes) == [("runs/a", 1), ("runs/b", 1)]
+    assert offsets(axes) == [("a", 1), ("b", 1)]
 
 
 def test_compute_may_be_counted_in_flops():
@@ -104,12 +105,15 @@ def test_names_are_shown_as_they_are_and_never_typeset():
     assert HOSTILE in texts(sweep_figures.pareto_plot(grid(), HOSTILE))
 
 
-def test_a_panel_a_metric_with_a_line_for_each_nfe():
+def test_checkpoints_of_one_name_are_told_by_their_paths():
+    one, other = (cell(1, 1, 0.2, checkpoint=f"{name}/last").family for name in ("x", "y"))
+    assert told_apart([one, other]) == {one: "x/last", other: "y/last"}
+
+
+def test_a_panel_has_a_line_for_each_nfe_and_what_is_stated():
+    (axes,) = sweep_figures.panel(grid()).axes
+    assert [line.get_label() for line in axes.lines] == ["1 NFE", "2 NFE", "4 NFE"]
+    assert list(axes.lines[0].get_xdata()) == [1, 2, 4]
     coverage = [cell(n, m, 0.5, "coverage_90") for n in (1, 2, 4) for m in (2, 4)]
-    found = {"abs_rel": grid(), "coverage_90": coverage}
-    figure = sweep_figures.panels(found, "x")
-    first, second = figure.axes
-    assert [line.get_label() for line in first.lines] == ["1 NFE", "2 NFE", "4 NFE"]
-    assert list(first.lines[0].get_xdata()) == [1, 2, 4]
-    assert list(second.lines[-1].get_ydata()) == [0.9, 0.9]  # what is stated
-    assert "NFE" in "".join(texts(figure))
+    (axes,) = sweep_figures.panel(coverage).axes
+    assert list(axes.lines[-1].get_ydata()) == [0.9, 0.9]  # what is stated

@@ -14,10 +14,12 @@ from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.sweeps import REQUIRED, Cell, differing, write_sweep
 
 
-def section(folder: Path, name: str) -> str:
-    """A section of the page of a folder; "" where it is left out."""
+def drawer(folder: Path, name: str) -> str:
+    """A drawer of the page of a folder; "" where it is left out."""
     page = " ".join(sweep_page.render(read_sweep_folder(folder)).split())
-    return page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+    return page.partition(f'<details class="drawer" id="{name}">')[2].partition(
+        '<details class="drawer"'
+    )[0]
 
 
 SHARED: dict[str, Any] = {"spacing": "trailing", "schedule": "cosine", "metric": "abs_rel"}
@@ -41,7 +43,7 @@ def test_a_folder_gets_its_figures_and_a_page_that_needs_no_other_file(tmp_path)
     page = sweep_page.write(tmp_path).read_text()
     for name in ("pareto-depth", "heat-depth", "pareto-flow", "heat-flow"):
         assert (tmp_path / f"{name}.png").is_file()
-    assert page.count("<svg") == 4 and "Strategies" not in page and "<script" not in page
+    assert page.count("<svg") == 1 + 4 and "trategies" not in page and "<script" not in page
     assert "default-src 'none'" in page
 
 
@@ -59,6 +61,22 @@ def test_a_table_with_the_columns_of_the_interface_is_enough(tmp_path):
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path):
     assert "have not been swept" in sweep_page.write(tmp_path).read_text()
+
+
+def test_the_page_answers_before_it_is_opened(tmp_path):
+    points = [cell(1, 1, value=0.2), cell(4, 1, value=0.18)]
+    write_sweep(tmp_path / "sweep.csv", points)
+    gained = [asdict(points[0]), asdict(points[1]) | {"gain_lo": 0.05, "gain_hi": 0.15}]
+    (tmp_path / "frontier.json").write_text(json.dumps({"depth": {"points": gained}}))
+    (tmp_path / "claims.json").write_text(json.dumps([claim(verdict="fails"), claim()]))
+    page = sweep_page.render(read_sweep_folder(tmp_path))
+    first = page.partition("<main>")[2].partition("<details")[0]
+    assert "AbsRel 0.200 with 1 call; 4 calls instead of 1 buy 10.0% less error" in first
+    assert first.count("<svg") == 1 and "runs/" not in page
+    answers = page.split('<span class="answer">')[1:]
+    told = [text.partition("<")[0] for text in answers]
+    assert told[:2] == ["best of all, NFE x members: depth 4x1", "depth up to 4 calls"]
+    assert told[-1] == "holds 1, fails 1"
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):
@@ -79,7 +97,7 @@ def test_the_fullest_family_and_what_tells_families_apart():
 
 def test_budgets_lie_within_what_was_measured(tmp_path):
     write_sweep(tmp_path / "sweep.csv", grid())
-    content = section(tmp_path, "budget")
+    content = drawer(tmp_path, "what-a-budget-buys")
     assert "What a budget buys</h2>" in content
     assert "4nfe" in content and "16nfe" in content and "64nfe" not in content
 
@@ -87,29 +105,29 @@ def test_budgets_lie_within_what_was_measured(tmp_path):
 def test_scores_of_the_uncertainty_stand_beside_the_error(tmp_path):
     beside = [one for one in grid(metric="crps") if one.members > 1]
     write_sweep(tmp_path / "sweep.csv", grid() + beside)
-    assert section(tmp_path, "uncertainty").count("<svg") == 1
+    assert drawer(tmp_path, "uncertainty").count("<svg") == 2
     write_sweep(tmp_path / "sweep.csv", grid())
-    assert section(tmp_path, "uncertainty") == ""
+    assert drawer(tmp_path, "uncertainty") == ""
 
 
 def test_gains_show_their_intervals_and_luck_is_said(tmp_path):
     cells = [cell(1, 1, value=0.2), cell(1, 4, value=0.19), cell(4, 4, value=0.18)]
     write_sweep(tmp_path / "sweep.csv", cells)
-    frontier = section(tmp_path, "frontier")
+    frontier = drawer(tmp_path, "worth-its-cost")
     assert "+5.0%" in frontier and "Intervals of the gains need the images" in frontier
     points = [asdict(one) for one in cells]
     points[1] |= {"gain_lo": -0.01, "gain_hi": 0.11}
     points[2] |= {"gain_lo": 0.02, "gain_hi": 0.09}
     fronts = {"depth": {"metric": "abs_rel", "points": points}}
     (tmp_path / "frontier.json").write_text(json.dumps(fronts))
-    content = section(tmp_path, "frontier")
+    content = drawer(tmp_path, "worth-its-cost")
     assert "[-1.0%, +11.0%]" in content and "[+2.0%, +9.0%]" in content
     assert content.count("may be luck</div>") == 1 and "need the images" not in content
 
 
 def test_rows_without_a_number_are_said_to_be_left_out(tmp_path):
     write_sweep(tmp_path / "sweep.csv", [*grid(), cell(8, 1, value=float("nan"))])
-    content = section(tmp_path, "frontier")
+    content = drawer(tmp_path, "worth-its-cost")
     assert "Left out: 1 setting without a number of AbsRel." in content
 
 
@@ -125,7 +143,7 @@ def claim(**changed) -> dict[str, Any]:
 
 def shown(tmp_path, *claims) -> str:
     (tmp_path / "claims.json").write_text(json.dumps(claims))
-    return section(tmp_path, "claims")
+    return drawer(tmp_path, "claims")
 
 
 def test_the_main_metric_stands_first_and_the_rest_is_folded(tmp_path):
@@ -137,7 +155,7 @@ def test_the_main_metric_stands_first_and_the_rest_is_folded(tmp_path):
         claim(metric="brier", main=False, value=-0.22),
         claim(task="semantic", metric="miou", averaging="pooled", value=0.33, verdict="undecided"),
     )
-    first, folded = content.split("<details>", 1)
+    first, folded = content.split("<details", 1)
     assert "-5.0%" in first and "[-7.0%, -3.0%]" in first and "1 → 4" in first
     assert "-11.0%" not in first and "-22.0%" not in first
     assert "-11.0%" in folded and "-22.0%" in folded and "pooled over the set" in folded

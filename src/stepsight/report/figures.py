@@ -44,7 +44,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2))
 REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.1, "alpha": 0.75, "dashes": DASHES[0]}
 EXPERTS = "experts/"  # and the task: the share of its tokens per expert, one list per layer
-TITLE = 48  # letters of a line of a title
+TITLE = 44  # letters of a line of a title
 BELOW = "outside lower center"  # where legends stand
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names come from outside: a dollar sign is a dollar sign
@@ -210,8 +210,13 @@ def new_axes(title: str, x: str, y: str, size: tuple[float, float] = COLUMN) -> 
     """An empty figure of `size` inches; call it, and what draws into it, within `STYLE`."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.set(title="\n".join(wrap(title, TITLE)), xlabel=x, ylabel=y)
+    axes.set(title=wrapped(title), xlabel=x, ylabel=y)
     return figure, axes
+
+
+def wrapped(title: str) -> str:
+    """A title in lines that a column holds."""
+    return "\n".join(wrap(title, TITLE))
 
 
 def noisy_line(axes: Axes, i: int, x: np.ndarray, y: np.ndarray, label: str) -> None:

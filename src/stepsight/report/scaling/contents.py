@@ -6,18 +6,22 @@ forecasts are kept as they were made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stepsight.scaling.analysis.curves import curves, headline
+from stepsight.report.verdict import TaskSentence
+from stepsight.scaling.analysis.curves import Curve, curves, headline
 from stepsight.scaling.analysis.emergence import Emergence, emergences
 from stepsight.scaling.analysis.folder import ScalingFolder
 from stepsight.scaling.analysis.laws import CurveLaws, Law, laws_of
 from stepsight.scaling.analysis.relations import Panel, panels
 from stepsight.scaling.analysis.words import briefly, clean, forecast_summary, judgement
 from stepsight.scaling.ladders.forecast import Forecast, ScoredForecast
+from stepsight.scaling.laws.fits import Fit
 from stepsight.scaling.plain import plain
 
+TOO_FEW = "There are too few points for a law: measure three runs or more."
 Forecasts = list[tuple[Forecast, ScoredForecast | None]]
 
 
@@ -97,12 +101,39 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
 
 def summary(analysis: Analysis) -> list[str]:
     """Laws with their verdicts, forecasts against outcomes, and what failed, one line each."""
-    lines = [
+    laws = [
         f"{law.curve.name} against {law.against}: {briefly(law.fit)}" for law in analysis.main_laws
     ]
-    if not lines:
-        lines.append("There are too few points for a law: measure three runs or more.")
+    return [*(laws or [TOO_FEW]), *(f"{said.task}: {said.text}" for said in _outcomes(analysis))]
+
+
+def sentences(analysis: Analysis) -> list[TaskSentence]:
+    """What a reader needs first: of every headline what compute bought, then what came true."""
+    bought = [
+        TaskSentence(laws.curve.name, None, _bought(laws.curve, laws.envelope.fit))
+        for laws in analysis.headline
+        if laws.envelope is not None
+    ]
+    return [*(bought or [TaskSentence("laws", None, TOO_FEW)]), *_outcomes(analysis)]
+
+
+def _bought(curve: Curve, fit: Fit) -> str:
+    """The gain of the last ten times of compute, or of all where there are fewer."""
+    ((low, high),) = fit.ranges.values()
+    times = min(10.0, high / low)
+    if not fit.residuals:
+        return f"{judgement(fit)}"
+    off = 1 - float(fit.predict(high) / fit.predict(high / times))
+    return (
+        f"the last {times:.2g} x of compute took {off:.1%} off the {curve.label}. {judgement(fit)}"
+    )
+
+
+def _outcomes(analysis: Analysis) -> Iterator[TaskSentence]:
+    """How forecasts did, and what failed."""
     forecasts = forecast_summary(analysis.folder.settled, analysis.folder.waiting)
-    lines += [f"Forecasts: {forecasts}."] if forecasts else []
+    if forecasts:
+        yield TaskSentence("forecasts", None, f"{forecasts}.")
     failed, rungs = analysis.folder.failed, analysis.folder.rungs
-    return lines + ([f"{len(failed)} of {len(rungs)} rungs failed."] if failed else [])
+    if failed:
+        yield TaskSentence("rungs", None, f"{len(failed)} of {len(rungs)} failed.")

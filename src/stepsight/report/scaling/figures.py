@@ -36,7 +36,8 @@ REACH = 10.0  # how far a law is drawn beyond its points where nothing was forec
 LEVEL = 0.9  # of the band
 WIDTH = 44  # letters of a line of a label
 STEPS = 48  # points of a drawn line
-NARROW, MIDDLE = 2.5, 12.0  # ratios of the ends of an axis below which its ticks are even, denser
+# Ratios of the ends of an axis: below these its ticks are even, or denser; above, powers of ten.
+NARROW, MIDDLE, WIDE = 2.5, 12.0, 150.0
 COMPUTE = "training FLOPs"
 LABELS = {PARAMS: "active parameters", IMAGES: "images seen"}
 
@@ -155,7 +156,8 @@ def residual_plot(curve: Curve, law: Law) -> Figure:
     """A law of parameters and images: predicted against measured, and what is left over compute."""
     figure = Figure(figsize=(COLUMN[0], 2 * COLUMN[1]), layout="constrained")
     left, right = figure.subplots(2, 1)
-    left.set(title=f"{curve.name}: the joint law", xlabel="measured", ylabel="predicted")
+    title = figures.wrapped(f"{curve.name}: the joint law")
+    left.set(title=title, xlabel="measured", ylabel="predicted")
     right.set(title="Residuals", xlabel=_compute_label(curve), ylabel="measured / law - 1 [%]")
     predicted, rest = law.y / np.exp(law.fit.residuals), 100 * np.expm1(law.fit.residuals)
     sizes, compute = curve.column(PARAMS), curve.compute
@@ -170,7 +172,7 @@ def residual_plot(curve: Curve, law: Law) -> Figure:
     ticks(left.xaxis, law.y)
     ticks(left.yaxis, predicted)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=BELOW, ncols=min(3, len(labels)))
+    figure.legend(handles, labels, loc=BELOW, ncols=min(2, len(labels)))
     return figure
 
 
@@ -218,7 +220,7 @@ def emergence_plot(
         if loss.min() <= place <= loss.max():
             axes.axvline(place, color=colour(i), linewidth=0.9, alpha=0.7, dashes=DASHES[0])
     axes.invert_xaxis()
-    figure.legend(loc=BELOW, ncols=3)
+    figure.legend(loc=BELOW, ncols=2)
     return figure
 
 
@@ -285,7 +287,9 @@ def _finish(
     """Logarithmic axes, x of counts or of compute, a legend, and what is drawn in view. Lines
     and what is drawn also, ends of intervals, get half as much room again at most."""
     if counted:
-        figures.logarithmic(axes.xaxis, count)
+        left, right = axes.get_xlim()
+        wide = LogLocator() if right > WIDE * left > 0 else None
+        figures.logarithmic(axes.xaxis, count, wide)
     else:
         figures.logarithmic(axes.xaxis, power, LogLocator())
     values = np.array([value for value in drawn if np.isfinite(value) and value > 0])
@@ -297,7 +301,7 @@ def _finish(
     axes.set_ylim(ends.min() / room, ends.max() * room)
     ticks(axes.yaxis, axes.get_ylim())
     by_label = dict(zip(*reversed(axes.get_legend_handles_labels())))  # each once
-    figure.legend(by_label.values(), by_label, loc=BELOW, ncols=min(3, len(by_label)))
+    figure.legend(by_label.values(), by_label, loc=BELOW, ncols=min(2, len(by_label)))
 
 
 def ticks(axis: XAxis | YAxis, values: Sequence[float] | Array, compute: bool = False) -> None:

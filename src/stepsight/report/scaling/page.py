@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stepsight.errors import UserError
-from stepsight.measures import number
+from stepsight.measures import duration, number
 from stepsight.report import figures, rendering
-from stepsight.report.scaling.contents import Analysis, Forecasts, summary, to_dict
+from stepsight.report.scaling.contents import Analysis, Forecasts, sentences, to_dict
 from stepsight.report.scaling.figures import Figures, draw, elbow_file, panel_file
 from stepsight.scaling.analysis import words
 from stepsight.scaling.analysis.curves import IMAGES, PARAMS
@@ -38,9 +38,7 @@ def write(analysis: Analysis, out: Path) -> Path:
     to_csv(out / TABLE, analysis.folder.records)
     twin = json.dumps(to_dict(analysis), indent=1, allow_nan=False)
     (out / TWIN).write_text(twin + "\n", encoding="utf-8")
-    target = out / PAGE
-    target.write_text(render(analysis, drawn), encoding="utf-8")
-    return target
+    return rendering.write_page(out / PAGE, render(analysis, drawn))
 
 
 def render(analysis: Analysis, drawn: Figures) -> str:
@@ -49,12 +47,15 @@ def render(analysis: Analysis, drawn: Figures) -> str:
     tasks = dict.fromkeys(record.task for record in folder.records)
     series = [law for laws in analysis.headline for _, law in laws.series if law is not None]
     rest = [law for laws in analysis.others for law in laws.laws]
+    curve = next((name for name in drawn if name.startswith("compute-")), "")
     factors = {factor for tuned in folder.tuned for factor in tuned.losses}
     return rendering.render(
         "scaling",
         title=f"Scaling: {', '.join(tasks)}",
         facts=_facts(folder),
-        summary=summary(analysis),
+        sentences=sentences(analysis),
+        curve=curve,
+        answers=_answers(analysis),
         words=words,
         figures=drawn,
         forecast_runs=_forecast_runs(analysis.forecasts),
@@ -69,6 +70,29 @@ def render(analysis: Analysis, drawn: Figures) -> str:
         factors={factor: f"x {factor:g}" for factor in sorted(factors)},
         notes=analysis.notes,
     )
+
+
+def _answers(analysis: Analysis) -> dict[str, str]:
+    """What each drawer says while it is closed."""
+    folder, laws = analysis.folder, analysis.main_laws
+    clean = sum(words.clean(law.fit) for law in laws)
+    seconds = sum(rung.seconds for rung in folder.rungs)
+    failed = f"{len(folder.failed)} failed, " if folder.failed else ""
+    curves = count(len(analysis.headline))
+    return {
+        "forecasts": words.forecast_summary(folder.settled, folder.waiting),
+        "laws": f"{clean} of {len(laws)} are clean" if laws else "too few points",
+        "axes": f"{curves} curves over parameters and over images",
+        "relations": _counted(panel.relation.verdict for panel in analysis.relations),
+        "emergence": _counted(elbow.fit.verdict for elbow in analysis.emergences),
+        "rungs": f"{len(folder.rungs)} rungs, {failed}{duration(seconds)} in all",
+        "notes": f"{len(analysis.notes)} notes",
+    }
+
+
+def _counted(verdicts: Iterable[str]) -> str:
+    found = Counter(verdicts).most_common()
+    return ", ".join(f"{verdict} {times}" for verdict, times in found)
 
 
 def _facts(folder: ScalingFolder) -> str:

@@ -5,7 +5,7 @@ All take `Cell`s of a task, in the style of `figures`. Settings are written NFE 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -16,11 +16,12 @@ from matplotlib.ticker import MaxNLocator
 
 from stepsight.measures import measure, number
 from stepsight.report import figures
-from stepsight.report.figures import BELOW, INK, PALETTE, REFERENCE, STYLE, colour, look
+from stepsight.report.figures import BELOW, COLUMN, INK, PALETTE, REFERENCE, STYLE, colour, look
 from stepsight.report.run_folder import by
+from stepsight.report.sweep.folder import told_apart
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.frontier import COSTS, FrontierCell, frontier
-from stepsight.scaling.sampling.sweeps import Cell, differing
+from stepsight.scaling.sampling.sweeps import Cell
 from stepsight.scaling.sampling.wording import count
 
 COST_AXES = {
@@ -29,7 +30,6 @@ COST_AXES = {
     "ms": "milliseconds per image of many",
     "latency": "milliseconds for one image alone",
 }
-ACROSS = 3  # panels side by side
 
 
 @matplotlib.rc_context(STYLE)
@@ -45,7 +45,7 @@ def heat_map(cells: Sequence[Cell], title: str) -> Figure:
     for cell in cells:
         values[members.index(cell.members), nfes.index(cell.nfe)] = cell.value
 
-    size = (max(5.2, 1.0 + 0.7 * len(nfes)), 1.3 + 0.5 * len(members))
+    size = (COLUMN[0], min(5.0, 1.3 + 0.5 * len(members)))
     axes_of = "model calls per member (NFE)", "members"
     figure, axes = figures.new_axes(title, *axes_of, size=size)
     shown = axes.pcolormesh(values, cmap="cividis" if kind.higher_is_better else "cividis_r")
@@ -53,7 +53,8 @@ def heat_map(cells: Sequence[Cell], title: str) -> Figure:
         if np.isfinite(value):
             luminance = np.dot(np.asarray(shown.to_rgba(value))[:3], (0.299, 0.587, 0.114))
             shade = "white" if luminance < 0.45 else "black"
-            axes.text(x + 0.5, y + 0.5, number(value), ha="center", va="center", color=shade)
+            style = {"ha": "center", "va": "center", "color": shade, "fontsize": 9}
+            axes.text(x + 0.5, y + 0.5, number(value), **style)
     best = np.nanargmax(values) if kind.higher_is_better else np.nanargmin(values)
     y, x = map(int, np.unravel_index(best, values.shape))
     frame = {"fill": False, "edgecolor": PALETTE[1], "linewidth": 3, "clip_on": False}
@@ -72,7 +73,7 @@ def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figur
     else by members. The measured Pareto set is connected and carries its settings and intervals.
     """
     kind = measure(cells[0].metric)
-    figure, axes = figures.new_axes(title, COST_AXES[cost], kind.axis, size=(5.6, 4.0))
+    figure, axes = figures.new_axes(title, COST_AXES[cost], kind.axis)
     for i, (label, group) in enumerate(_groups(cells).items()):
         points = [getattr(cell, COSTS[cost]) for cell in group], [cell.value for cell in group]
         axes.scatter(*points, **look(i), alpha=0.75, s=28, linewidths=0, label=label)
@@ -80,36 +81,19 @@ def pareto_plot(cells: Sequence[Cell], title: str, cost: str = "calls") -> Figur
     _draw_front(axes, front)
     _limit(axes, cells, front)
     figures.powers_of_two(axes, [getattr(cell, COSTS[cost]) for cell in cells])
-    columns = min(4, len(axes.get_legend_handles_labels()[0]))
+    columns = min(3, len(axes.get_legend_handles_labels()[0]))
     figure.legend(loc=BELOW, ncols=columns, columnspacing=1.2, handletextpad=0.4)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
-def panels(by_metric: Mapping[str, Sequence[Cell]], title: str) -> Figure:
-    """One panel per metric, against members with a line for each NFE: is what gets better for the
-    error also better for edges, intervals and the order of the uncertainties?
+def panel(cells: Sequence[Cell]) -> Figure:
+    """One metric against members with a line for each NFE: is what gets better for the error also
+    better for edges, intervals and the order of the uncertainties?
 
     Cells are of the same family. The band is the 95 % interval at the most calls.
     """
-    down, across = -(-len(by_metric) // ACROSS), min(ACROSS, len(by_metric))
-    figure = Figure(figsize=(0.4 + 2.75 * across, 0.7 + 2.3 * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False)
-    members = [cell.members for cells in by_metric.values() for cell in cells]
-    for axes, (metric, cells) in zip(grid.flat, by_metric.items()):
-        _panel(axes, cells)
-        axes.set_title(_panel_title(metric), fontsize=9.5)
-        figures.powers_of_two(axes, members)
-        axes.set(xlabel="members", xlim=(min(members) / 1.1, max(members) * 1.1))
-    for axes in grid.flat[len(by_metric) :]:
-        axes.set_visible(False)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc=BELOW, ncols=max(1, len(labels)))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
-    return figure
-
-
-def _panel(axes: Axes, cells: Sequence[Cell]) -> None:
+    figure, axes = figures.new_axes("", "members", _panel_title(cells[0].metric))
     nfes = sorted({cell.nfe for cell in cells})
     for i, nfe in enumerate(nfes):
         line = sorted((cell for cell in cells if cell.nfe == nfe), key=lambda cell: cell.members)
@@ -121,6 +105,11 @@ def _panel(axes: Axes, cells: Sequence[Cell]) -> None:
     if cells[0].metric.startswith("coverage_"):
         axes.axhline(float(cells[0].metric.removeprefix("coverage_")) / 100, **REFERENCE)
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    members = [cell.members for cell in cells]
+    figures.powers_of_two(axes, members)
+    axes.set_xlim(min(members) / 1.1, max(members) * 1.1)
+    figure.legend(loc=BELOW, ncols=min(4, len(nfes)))
+    return figure
 
 
 def _panel_title(metric: str) -> str:
@@ -134,7 +123,7 @@ def _groups(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """The cells by family where there are several, else by members."""
     families = by_family(cells)
     if len(families) > 1:
-        names = differing(families)
+        names = told_apart(families)
         return {names[family]: group for family, group in families.items()}
     groups = by(sorted(cells, key=lambda cell: cell.members), "members")
     return {count(members, "member"): group for (members,), group in groups}
@@ -155,7 +144,7 @@ def _draw_front(axes: Axes, front: Sequence[FrontierCell]) -> None:
             xytext=(-5 if climbs else 5, 5),
             ha="right" if climbs else "left",
             textcoords="offset points",
-            fontsize=8,
+            fontsize=9,
         )
 
 

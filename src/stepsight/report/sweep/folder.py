@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.frontier import FrontierCell, frontier
 from stepsight.scaling.sampling.paired import FamilySetting
-from stepsight.scaling.sampling.sweeps import Cell, Family, main_of, read_sweep
+from stepsight.scaling.sampling.sweeps import Cell, Family, differing, main_of, read_sweep
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,17 @@ def _claims(path: Path, rows: Sequence[Any]) -> list[Claim]:
         return [Claim.of(row) for row in rows]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataFormatError(f"{path}: damaged ({error!r}). Sweep again.") from None
+
+
+def told_apart(families: Iterable[Family]) -> dict[Family, str]:
+    """What tells each family from the others (`differing`), a checkpoint by its last name if that
+    is enough."""
+    families = list(families)
+    short = {one: one._replace(checkpoint=Path(one.checkpoint).name) for one in families}
+    if len(set(short.values())) < len(set(families)):
+        short = {one: one for one in families}
+    names = differing(short.values())
+    return {one: names[short[one]] for one in families}
 
 
 def fullest(cells: Sequence[Cell]) -> tuple[Family, list[Cell]]:

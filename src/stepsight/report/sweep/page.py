@@ -15,28 +15,27 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from stepsight.errors import UserError
+from stepsight.errors import UserError, command
 from stepsight.measures import measure
 from stepsight.report import figures, rendering
+from stepsight.report.cost import cost_curve
 from stepsight.report.rendering import EmbeddedPicture, Pictures
 from stepsight.report.run_folder import by
 from stepsight.report.sweep import figures as sweep_figures
-from stepsight.report.sweep.folder import SweepFolder, fullest, read_sweep_folder
+from stepsight.report.sweep.answers import answers
+from stepsight.report.sweep.folder import SweepFolder, fullest, read_sweep_folder, told_apart
+from stepsight.report.verdict import sentences
+from stepsight.results import Result
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.planner import Plan, plan
 from stepsight.scaling.sampling.questions import CALLS, HARMLESS, MARGIN
 from stepsight.scaling.sampling.response_surface import Choice
-from stepsight.scaling.sampling.sweeps import Cell, Family, differing, unmeasured
+from stepsight.scaling.sampling.sweeps import Cell, Family, unmeasured
 from stepsight.scaling.sampling.wording import count
 
 BUDGETS = (4, 16, 64, 256)  # model calls; those between the cheapest and the largest are shown
 PANELS = ("edge_f1", "crps", "brier", "ause", "coverage_90", "spread")  # beside the main metric
-FILM = (
-    "the image whose gain from the cheapest setting to the best one is the median; below each tile "
-    "the value of the whole set, smaller that of the image; framed: the setting that is best over "
-    "the set; grey, or faded to grey: no truth; last row: how far the members lie apart"
-)
 
 BROKEN = "broken sampler"  # the verdict on claims that were not tested
 
@@ -62,9 +61,7 @@ def write(folder: Path, page: bool = True) -> Path:
         figures.to_png(_heat_map(sweep, task), folder / f"heat-{task}.png")
     if not page:
         return folder
-    target = folder / "sweep.html"
-    target.write_text(render(sweep), encoding="utf-8")
-    return target
+    return rendering.write_page(folder / "sweep.html", render(sweep))
 
 
 def render(sweep: SweepFolder) -> str:
@@ -72,9 +69,23 @@ def render(sweep: SweepFolder) -> str:
     return rendering.render(
         "sweep",
         title=f"Test-time compute: {', '.join(sweep.tasks) or 'nothing measured'}",
-        name=sweep.path.resolve().name,
         checkpoints=list(dict.fromkeys(cell.checkpoint for cell in sweep.cells if cell.checkpoint)),
+        panels=rendering.first_panels(sweep.path, sweep.path.parent / "eval"),
+        sentences=sentences([_cheapest(sweep, task) for task in sweep.tasks], sweep),
+        curve=cost_curve(sweep),
         sweep=gather(sweep),
+    )
+
+
+def _cheapest(sweep: SweepFolder, task: str) -> Result:
+    """The score of the cheapest setting worth its cost."""
+    cell = sweep.frontier(task)[0].cell
+    return Result(
+        task=task,
+        nfe=cell.nfe,
+        members=cell.members,
+        metric=cell.metric,
+        metrics={cell.metric: cell.value},
     )
 
 
@@ -82,29 +93,26 @@ def gather(sweep: SweepFolder) -> dict[str, Any]:
     """What the template `sweep_sections` shows; what the folder lacks is empty."""
     tasks = [_task_sections(sweep, task) for task in sweep.tasks]
     steps = [point for sections in tasks for point in sections["front"][1:]]
-    panels = {task: _panelled(sweep, task) for task in sweep.tasks}
-    return {
+    content = {
         "tasks": tasks,
         "gains_unknown": bool(steps) and all(math.isnan(point.gain_lo) for point in steps),
-        "films": _pictures(sweep, "film", FILM),
-        "panels": {
-            task: sweep_figures.panels(cells, f"{task}: error and uncertainty")
-            for task, cells in panels.items()
-            if len(cells) > 1
-        },
+        "films": rendering.shown_panels(sweep.path, "films"),
+        "panels": {task: _panelled(sweep, task) for task in sweep.tasks},
         "diagrams": _pictures(sweep, "reliability", "reliability"),
+        "planner": _planner(sweep),
         "strategies": sweep.strategies,
-        "laws": [(" / ".join(names), fit) for names, fit in _fits(sweep.fits)],
+        "laws": [(", ".join(filter(None, names)), fit) for names, fit in _fits(sweep.fits)],
         "claims": claims_by_task(sweep.claims),
         "outdated": sweep.outdated,
         "margin": f"{MARGIN:.1%}",
     }
+    return content | {"answers": answers(content)}
 
 
 def _task_sections(sweep: SweepFolder, task: str) -> dict[str, Any]:
     """What the sections show of a task: the cells of its main metric."""
     cells = sweep.main(task)
-    variants = differing(by_family(cells))
+    variants = told_apart(by_family(cells))
 
     def setting(choice: Cell | Choice) -> str:
         """`4 NFE x 8 members`, and the variant it belongs to where there are several."""
@@ -117,22 +125,24 @@ def _task_sections(sweep: SweepFolder, task: str) -> dict[str, Any]:
         "measure": measure(cells[0].metric),
         "unmeasured": unmeasured(sweep.cells, task, cells[0].metric),
         "front": sweep.frontier(task),
-        "family": fullest(cells)[0],  # which the map shows
         "best": min(cells, key=lambda cell: (cell.error, cell.total_calls)),
         "pareto": _pareto(sweep, task),
         "heat": _heat_map(sweep, task),
         "plans": list(_plans(cells)),
+        "covered": _covered(sweep, task),
         "setting": setting,
     }
 
 
 def _pareto(sweep: SweepFolder, task: str) -> Figure:
-    return sweep_figures.pareto_plot(sweep.main(task), f"{task}: accuracy for compute")
+    return sweep_figures.pareto_plot(sweep.main(task), f"{task}: what compute buys")
 
 
 def _heat_map(sweep: SweepFolder, task: str) -> Figure:
-    _, cells = fullest(sweep.main(task))
-    return sweep_figures.heat_map(cells, f"{task}: {measure(cells[0].metric).axis}")
+    """Of the family with the most cells; which it is stands in the title."""
+    family, cells = fullest(sweep.main(task))
+    whose = ", ".join(filter(None, (task, told_apart(by_family(sweep.main(task)))[family])))
+    return sweep_figures.heat_map(cells, f"{whose}: {measure(cells[0].metric).axis}")
 
 
 def _plans(cells: Sequence[Cell]) -> Iterator[Plan]:
@@ -144,6 +154,13 @@ def _plans(cells: Sequence[Cell]) -> Iterator[Plan]:
                 yield plan(cells, cells[0].task, f"{budget}nfe", cells[0].metric)
 
 
+def _planner(sweep: SweepFolder) -> str:
+    """The command that plans for another budget."""
+    table, task = sweep.path / "sweep.csv", next(iter(sweep.tasks), "")
+    asked = "--sweep", table, "--task", task, "--budget", "32nfe"
+    return command("scaling", "plan", *asked)
+
+
 def _pictures(sweep: SweepFolder, kind: str, what: str) -> list[EmbeddedPicture]:
     """The pictures of a kind, within a budget for them."""
     pictures = Pictures()
@@ -151,15 +168,23 @@ def _pictures(sweep: SweepFolder, kind: str, what: str) -> list[EmbeddedPicture]
     return [pictures.read(path, f"{path.stem.partition('-')[2]}: {what}") for path in paths]
 
 
-def _panelled(sweep: SweepFolder, task: str) -> dict[str, list[Cell]]:
-    """The cells of each panel: the fullest family's, of the main metric and of what else there is
-    for more than one member."""
+def _covered(sweep: SweepFolder, task: str) -> float | None:
+    """The share of the truth within the 90 % intervals of the most calls of the most members."""
+    cells = sweep.of(task, "coverage_90")
+    most = max(cells, key=lambda cell: (cell.members, cell.nfe), default=None)
+    return None if most is None else most.value
+
+
+def _panelled(sweep: SweepFolder, task: str) -> dict[str, Figure]:
+    """A figure for each metric of the fullest family that says something of its members: the main
+    one, and what else there is for more than one member; {} where that is nothing."""
     family, main = fullest(sweep.main(task))
-    panels = {main[0].metric: main}
+    found = {main[0].metric: main}
     for metric in PANELS:
         if cells := [cell for cell in sweep.of(task, metric) if cell.family == family]:
-            panels[metric] = cells
-    return panels
+            found[metric] = cells
+    drawn = {metric: sweep_figures.panel(cells) for metric, cells in found.items()}
+    return drawn if len(drawn) > 1 else {}
 
 
 def _fits(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping]]:
@@ -171,8 +196,8 @@ def _fits(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         return
     for name, child in node.items():
         if name == "families":
-            for fit in child:
-                yield (*names, str(Family.of(fit))), fit
+            apart = told_apart(map(Family.of, child))
+            yield from (((*names, apart[Family.of(fit)]), fit) for fit in child)
         else:
             yield from _fits(child, (*names, str(name)))
 
