@@ -173,8 +173,7 @@ def _run(
         for job in waiting:
             bad = [name for name in job.needs if outcomes.get(name, _FINE).state != "done"]
             if bad:
-                why = f"{bad[0]}: {outcomes[bad[0]].state}"
-                outcomes[job.name] = JobOutcome(job.name, "left out", why=why)
+                outcomes[job.name] = _without(job.name, outcomes[bad[0]])
                 report(outcomes[job.name])
         waiting = [job for job in waiting if job.name not in outcomes]
         met = [job for job in waiting if not {*job.needs} & (left - outcomes.keys())]
@@ -202,6 +201,12 @@ def _run(
 
 
 _FINE = JobOutcome("", "done")
+
+
+def _without(name: str, need: JobOutcome) -> JobOutcome:
+    """Of a job whose need came to nothing; one that waits for what was preempted waits with it."""
+    state = "preempted" if need.state == "preempted" else "left out"
+    return JobOutcome(name, state, why=f"{need.name}: {need.state}")
 
 
 @contextmanager
