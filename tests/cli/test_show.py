@@ -55,7 +55,7 @@ def test_a_remark_is_a_sentence():
 
 
 def test_the_score_of_a_page_is_the_protocols_main_metric(tmp_path):
-    page = write_page(tmp_path / "page.html", [result("midas", **MIDAS)], []).read_text()
+    page = write_page(tmp_path / "page.html", [result("midas", **MIDAS)]).read_text()
     (score,) = (part.partition("<")[0] for part in page.split('class="value">')[1:])
     assert score == "0.310"
 

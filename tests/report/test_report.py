@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,22 +13,26 @@ from typing import Any
 import numpy as np
 import pytest
 from jinja2 import UndefinedError
-from markupsafe import escape
+from markupsafe import Markup, escape
 
+from stepsight.checkpoint import lock
 from stepsight.errors import DataFormatError, UserError
 from stepsight.evaluation.results import write_table
+from stepsight.legends import Legend
 from stepsight.report.grids import compose
 from stepsight.report.page import render, write_report
-from stepsight.report.rendering import PICTURE_BYTES
+from stepsight.report.panels import PanelTile, PicturePanel, write_panel
+from stepsight.report.rendering import PICTURE_BYTES, labelled, short_name
 from stepsight.report.rendering import render as fill
-from stepsight.report.run_folder import read_run
+from stepsight.report.run_folder import LOCK, SILENT, is_working, read_run
 from stepsight.report.sweep.folder import SweepFolder
 from stepsight.report.sweep.page import gather
+from stepsight.report.verdict import TaskSentence
 from stepsight.scaling.sampling.sweeps import Cell, write_sweep
 
 HOSTILE = "<img src=x onerror=1>\"'&"
-VOID_ELEMENTS = {"meta", "img", "br"}
-PICTURES = ("eval/grid-depth", "sweep/film-depth", "sweep/reliability-depth")
+VOID_ELEMENTS = {"meta", "img", "br", "link"}
+PICTURES = ("sweep/film-depth", "sweep/reliability-depth")
 
 
 class Page(HTMLParser):
@@ -140,6 +145,15 @@ def strategies(hostile: str) -> list[dict[str, Any]]:
     return [shared | best, shared | merged]
 
 
+def panel(hostile: str) -> PicturePanel:
+    """An image and what is predicted for it."""
+    image = PanelTile("image", f"image{hostile}")
+    answer = PanelTile("one call", "depth at 1 x 1", f"1 x 1{hostile}", 0.21)
+    scale = Legend("values", ("#000000", "#ffffff"), 1.3, 11.0, f"m{hostile}", log=True)
+    says = f"scenes{hostile}", "native", "key", f"median image{hostile}"
+    return PicturePanel("depth", *says, "abs_rel", (image, answer), scale)
+
+
 def write_run(path: Path, hostile: str = "") -> Path:
     """A finished run of two tasks; `hostile` goes into every name a user could choose."""
     for folder in ("samples", "eval", "sweep"):
@@ -152,6 +166,9 @@ def write_run(path: Path, hostile: str = "") -> Path:
     tile = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for name in ("samples/step-000020", "samples/step-000040", "samples/final", *PICTURES):
         compose([[tile, tile]], ["image", "truth"], ["depth"], path / f"{name}.png")
+    for kind in ("panels", "extremes"):
+        write_panel(path / "eval", panel(hostile), [tile, tile], kind)
+    write_panel(path / "sweep", panel(hostile), [tile, tile], "films")
     (path / "eval" / "results.json").write_text(json.dumps(results(hostile)))
     write_sweep(path / "sweep" / "sweep.csv", swept(hostile))
     write_table(path / "sweep" / "strategies.csv", strategies(hostile))
@@ -192,19 +209,51 @@ def complete(tmp_path_factory) -> Path:
     return write_report(write_run(tmp_path_factory.mktemp("runs") / "tiny"))
 
 
-def test_the_page_has_every_section_filled(complete):
+def test_the_page_answers_first_and_keeps_the_rest_in_closed_drawers(complete):
     page = Page(complete.read_text(encoding="utf-8"))
     assert complete.name == "report.html" and complete.stat().st_size < 3_000_000
+    drawers = [a for tag, a in page.elements if tag == "details" and a.get("class") == "drawer"]
     titles = (
-        "Next Evaluation Samples Training Validation Sweep Frontier Budget Film Uncertainty "
-        "Strategies Laws Claims Configuration Reproduce"
+        "what-to-try-next scores best-and-worst calls-and-members worth-its-cost "
+        "what-a-budget-buys film-strips uncertainty other-strategies laws-of-sampling "
+        "claims samples training validation settings again"
     )
-    ids = {a["id"] for tag, a in page.elements if tag == "section"}
-    assert ids == {title.lower() for title in titles.split()}
+    assert [drawer["id"] for drawer in drawers] == titles.split()
+    assert not any("open" in drawer for drawer in drawers)
+    first = page.text.partition("What to try next")[0]
+    assert "depth ✓\nAbsRel 0.190 with 16 calls; 35% less error than the best trivial" in first
+    assert "amodal ✗\nIoU 0.650 with 16 calls; not better than box (0.676). Measured on" in first
     assert "No " not in page.text and " yet" not in page.text
-    # training; validation of two tasks; heat map and Pareto; panels of the uncertainty
-    assert page.count("svg") == 1 + 2 + 2 + 1
-    assert page.count("img") == 6
+    # what compute buys; training; validation of two tasks; Pareto and map; panels of uncertainty
+    assert page.count("svg") == 1 + 1 + 2 + 2 + 1
+    assert all(a["alt"] for tag, a in page.elements if tag == "img")
+
+
+def test_a_page_of_a_run_that_works_loads_itself_again(run):
+    refreshes = 'http-equiv="refresh"'
+    assert refreshes in write_report(run, working=True).read_text()
+    assert refreshes not in write_report(run).read_text()
+    (run / LOCK).touch()
+    assert is_working(run)
+    os.utime(run / LOCK, (0, 0))  # its holder died
+    assert not is_working(run)
+
+
+def test_the_lock_and_its_beat_are_those_of_runs():
+    assert lock.LOCK == LOCK and lock.BEAT < SILENT
+
+
+@pytest.mark.parametrize(
+    "typed, again",
+    [
+        ("train.py --lr 1", "uv run train.py --lr 1"),
+        ("/work/x/train.py", "uv run train.py"),
+        ("/env/bin/stepsight train --lr 1", "stepsight train --lr 1"),
+    ],
+)
+def test_a_command_is_shown_as_it_can_be_typed_again(run, typed, again):
+    (run / "command.txt").write_text(f"{typed}\n")
+    assert read_run(run).command == again
 
 
 def test_numbers_come_with_protocol_interval_ratio_and_an_honest_mark(complete):
@@ -245,9 +294,9 @@ def test_names_are_text_and_never_markup(tmp_path):
 def test_the_page_loads_nothing(complete):
     html = complete.read_text(encoding="utf-8")
     page = Page(html)
-    assert page.count("script") == page.count("link") == page.count("iframe") == 0
+    assert page.count("script") == page.count("iframe") == 0
     links = [a[k] for _, a in page.elements for k in ("src", "href", "xlink:href") if a.get(k)]
-    assert all(link.startswith(("#", "data:image/png")) for link in links)
+    assert all(link.startswith(("#", "data:")) for link in links)
     assert not re.search(r"url\((?!#)|@import", html)
     assert "default-src 'none'" in html
 
@@ -255,14 +304,14 @@ def test_the_page_loads_nothing(complete):
 def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path):
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert page.count("svg") == page.count("img") == 0
-    for note in ("Nothing has been measured", "Not evaluated yet", "not been swept yet"):
+    for note in ("Nothing has been measured", "Not evaluated yet", "no training steps"):
         assert note in page.text
 
 
 @pytest.mark.parametrize(
     "missing",
     [
-        ("config.yaml", "command.txt", "env.json", "eval/grid-depth.png", "samples/final.png"),
+        ("config.yaml", "command.txt", "env.json", "samples/final.png"),
         ("metrics.jsonl", "sweep/fit.json"),
         ("eval/results.json", "sweep/sweep.csv", "sweep/claims.json"),
         ("sweep/strategies.csv", "sweep/film-depth.png", "sweep/reliability-depth.png"),
@@ -301,13 +350,13 @@ def test_a_line_still_being_written_is_not_read(run):
 def test_samples_are_in_order_of_training_and_the_last_is_shown_first(run, complete):
     assert [p.stem for p in read_run(run).samples] == ["step-000020", "step-000040", "final"]
     text = Page(complete.read_text(encoding="utf-8")).text
-    assert text.index("final: newest") < text.index("Earlier") < text.index("step-000020")
+    assert text.index("samples: final") < text.index("samples: step-000020")
 
 
 def test_pictures_beyond_the_budget_are_named_instead(run):
     (run / "samples" / "final.png").write_bytes(b"\0" * (PICTURE_BYTES + 1))
     page = Page(render(read_run(run)))
-    assert "samples/final.png is left out" in page.text and page.count("img") == 5
+    assert "samples/final.png is left out" in page.text and page.text.count("left out") == 1
 
 
 def test_a_run_may_be_called_a_script(tmp_path):
@@ -318,10 +367,22 @@ def test_a_run_may_be_called_a_script(tmp_path):
 
 
 def test_everything_is_escaped_but_markup():
-    page = fill("sweep", title="<&>", checkpoints=["<i>"], name='"', sweep=gather(SweepFolder()))
-    assert "<h1>&lt;&amp;&gt;</h1>" in page and "&#34; of &lt;i&gt;</p>" in page
+    first = {"panels": [], "curve": None, "sentences": [TaskSentence("<t>", None, '"')]}
+    page = fill("sweep", title="<&>", checkpoints=["<i>"], sweep=gather(SweepFolder()), **first)
+    assert "<h1>&lt;&amp;&gt;</h1>" in page and "of &lt;i&gt;" in page
+    assert re.search(r"<b>&lt;t&gt;</b>\s+&#34;", page)
 
 
 def test_a_name_that_a_template_does_not_know_is_an_error():
-    with pytest.raises(UndefinedError, match="'name' is undefined"):
+    with pytest.raises(UndefinedError, match="'sentences' is undefined"):
         fill("sweep", title="x", checkpoints=["runs/x"], sweep=gather(SweepFolder()))
+
+
+def test_cells_name_their_columns_and_names_are_short():
+    rows = Markup("<tr><td>1</td>\n<td>2</td></tr><tr><td>3</td></tr>")
+    assert labelled(rows, ["a<", "b"]) == (
+        '<tr><td data-label="a&lt;">1</td>\n<td data-label="b">2</td></tr>'
+        '<tr><td data-label="a&lt;">3</td></tr>'
+    )
+    assert short_name("depth-affine-log@fa32a147+sd@0123abcd") == "depth-affine-log+sd"
+    assert short_name("4045178adfc1") == "4045178" and short_name("/tmp/runs/a-1/") == "a-1"

@@ -10,7 +10,14 @@ import pytest
 
 from stepsight.report.run_folder import RunFolder
 from stepsight.report.sweep.folder import SweepFolder
-from stepsight.report.verdict import final_results, loss_fall, next_steps, standings, verdict
+from stepsight.report.verdict import (
+    final_results,
+    loss_fall,
+    next_steps,
+    sentences,
+    standing_text,
+    standings,
+)
 from stepsight.results import Ratio, Result
 from stepsight.scaling.sampling.sweeps import Cell
 
@@ -91,29 +98,48 @@ def test_a_baseline_without_the_metric_is_not_compared():
     assert standings(replace(result(), baselines={"box": {"iou": 0.5}})) == []
 
 
-def test_the_verdict_names_what_is_not_beaten():
-    rows = [result(), result("flow", "epe", 4.0, 3.5, 1.1, 1.2)]
-    text = verdict(run(results=rows))
-    assert text.startswith("1 of 2 tasks beat every trivial predictor")
-    assert "flow does not beat mean_map (EPE 4.00 against 3.50)" in text
+def said(*results, sweep=None):
+    return [each.text for each in sentences(results, sweep or SweepFolder())]
 
 
-def test_the_verdict_rests_on_the_strongest_baseline():
+def test_a_sentence_a_task_says_the_score_and_the_strongest_predictor_that_knows_nothing():
     baselines = {"constant": {"abs_rel": 0.5}, "mean_map": {"abs_rel": 0.3}}
-    row = replace(result(), baselines=baselines)
-    assert "depth beats mean_map (AbsRel 0.200 against 0.300)" in verdict(run(results=[row]))
+    rows = replace(result(), baselines=baselines), result("flow", "epe", 4.0, 3.5, 1.1, 1.2)
+    assert said(*rows) == [
+        "AbsRel 0.200; 33% less error than the best trivial predictor, mean_map (0.300).",
+        "EPE 4.00 px; not better than mean_map (3.50).",
+    ]
+    assert said(result(lo=0.6, hi=1.02)) == [
+        "AbsRel 0.200; not clearly better than mean_map (0.300)."
+    ]
+    assert standing_text(rows) == "1 of 2 tasks beat every trivial predictor"
+
+
+def test_a_sentence_says_what_calls_buy_for_sure():
+    cells = [cell(1, 1, 0.2), cell(4, 1, 0.15), cell(8, 1, 0.149)]
+    gains = {"gain_lo": [None, 0.2, -0.1], "gain_hi": [None, 0.3, 0.1]}
+    rows = [
+        vars(one) | {name: ends[i] for name, ends in gains.items()} for i, one in enumerate(cells)
+    ]
+    sweep = SweepFolder(cells=cells, fronts={"depth": {"points": rows}})
+    (text,) = said(result(), sweep=sweep)
+    assert text.endswith("; 4 calls instead of 1 buy 25.0% less error, more (to 8) nothing sure.")
+    rows[1]["gain_lo"] = -0.1
+    (text,) = said(result(), sweep=sweep)
+    assert text.endswith("; up to 8 calls, more than 1 buy nothing sure.")
+    (text,) = said(result(), sweep=replace(sweep, fronts={}))  # a table without its images
+    assert "buy" not in text
 
 
 def test_labelled_results_come_second_and_are_never_quoted_without_their_label():
     overfit, honest = result(value=0.01, label="training frames (overfit)"), result(value=0.25)
     assert final_results(run(results=[overfit, honest])) == [honest]
-    assert "Measured on training frames (overfit)." in verdict(run(results=[overfit]))
+    assert said(overfit)[0].endswith("Measured on training frames (overfit).")
 
 
 def test_before_evaluation_the_newest_validation_counts():
     rows = [validation(0.4, 100), validation(0.2, 300), validation(0.35, 200)]
     assert final_results(run(val=rows))[0].metrics == {"abs_rel": 0.2}
-    assert "Nothing has been measured" in verdict(run())
 
 
 def test_the_fall_of_the_loss_is_that_of_its_last_quarter():

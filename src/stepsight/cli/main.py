@@ -27,7 +27,7 @@ GROUP = Group(
         "bench": ("bench", "what the work costs beside the peers: ratios, and whether they hold"),
         "steps": ("steps", "the noise levels that a sampler visits, call by call"),
         "compare": ("overview.compare", "costs and scores of several runs, side by side"),
-        "report": ("overview.report", "write a run's report.html anew"),
+        "report": ("overview.report", "the page of a run, sweep, ladder or study, anew or served"),
     },
 )
 

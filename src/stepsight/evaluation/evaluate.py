@@ -148,7 +148,7 @@ def _write_tables(
 def _write_page(folder: Path, results: Sequence[Result]) -> None:
     from stepsight.report.scores import write_page  # with matplotlib, which no step needs
 
-    write_page(folder / "evaluation.html", results, ())
+    write_page(folder / "evaluation.html", results)
 
 
 def _sampler_text(model: Model) -> str:

@@ -17,7 +17,7 @@ from stepsight.report import figures, rendering
 from stepsight.report.cost import cost_curve, learning_curve
 from stepsight.report.rendering import Pictures
 from stepsight.report.run_folder import RunFolder, read_run
-from stepsight.report.scores import grid_caption, scores
+from stepsight.report.scores import scores
 from stepsight.report.sweep import page as sweep_page
 from stepsight.report.verdict import final_results, next_steps, sentences, standing_text
 from stepsight.scaling.sampling.wording import count
@@ -43,6 +43,7 @@ def render(run: RunFolder, working: bool = False) -> str:
         refresh=REFRESH if working else None,
         facts=_facts(run),
         panels=rendering.first_panels(run.sweep.path, run.path / "eval", run.path / "samples"),
+        extremes=rendering.shown_panels(run.path / "eval", "extremes"),
         sentences=sentences(results, run.sweep),
         curve=cost_curve(run.sweep) or learning_curve(run.val),
         steps=next_steps(run),
@@ -82,12 +83,11 @@ def _missing(run: RunFolder) -> list[str]:
 
 
 def _pictures(run: RunFolder) -> dict[str, Any]:
-    """Grids of the evaluation, the newest samples and some earlier ones, within one budget."""
+    """The newest samples and some earlier ones, within one budget."""
     read = Pictures().read
     earlier, newest = run.samples[:-1], run.samples[-1:]
     spread = earlier[:: max(1, len(earlier) // 3)]
     return {
-        "grids": [read(path, grid_caption(path)) for path in (run.grids if run.results else [])],
         "newest": [read(path, f"samples: {path.stem}") for path in newest],
         "earlier": [read(path, f"samples: {path.stem}") for path in spread],
     }

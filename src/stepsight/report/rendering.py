@@ -133,8 +133,9 @@ class ShownPanel(NamedTuple):
     def legends(self) -> list[tuple[str, Legend]]:
         """What colours mean, each with a word for what it is of."""
         panel, names = self.panel, [tile.name for tile in self.panel.tiles]
-        others = [(name, getattr(panel, f"{name}_scale", None)) for name in ("spread", "error")]
-        return [("", panel.scale)] + [(n, s) for n, s in others if s is not None and n in names]
+        others = {"spread": panel.spread_scale, "error": panel.error_scale}
+        scales = {"": panel.scale} | {name: others[name] for name in others if name in names}
+        return [(name, scale) for name, scale in scales.items() if scale is not None]
 
 
 def shown_panels(folder: Path, kind: Kind = "panels") -> list[ShownPanel]:

@@ -43,7 +43,6 @@ class RunFolder:
     val: list[Row] = field(default_factory=list)
     samples: list[Path] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
-    grids: list[Path] = field(default_factory=list)
     sweep: SweepFolder = field(default_factory=SweepFolder)
 
 
@@ -71,7 +70,6 @@ def read_run(path: Path) -> RunFolder:
         ],
         samples=sorted((path / "samples").glob("*.png"), key=_when),
         results=read_results(path / "eval" / "results.json"),
-        grids=sorted((path / "eval").glob("grid-*.png")),
         sweep=read_sweep_folder(path / "sweep"),
     )
 

@@ -6,13 +6,12 @@ ranking.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepsight.measures import measure, number
 from stepsight.report import rendering
 from stepsight.report.cost import cost_curve
-from stepsight.report.rendering import Pictures
 from stepsight.report.run_folder import by
 from stepsight.report.sweep.folder import SweepFolder
 from stepsight.report.verdict import first_scores, sentences, standing_text, standings
@@ -25,25 +24,20 @@ DIFFER = (
 )
 
 
-def write_page(path: Path, results: Sequence[Result], grids: Iterable[Path]) -> Path:
+def write_page(path: Path, results: Sequence[Result]) -> Path:
     """Write the page of an evaluation beside its panels; it needs no other file."""
     whose = ", ".join(dict.fromkeys(f"{result.task} on {result.data}" for result in results))
-    pictures = Pictures()
     page = rendering.render(
         "evaluation",
         title=f"Evaluation of {whose}",
-        panels=rendering.shown_panels(path.parent),
+        panels=rendering.first_panels(path.parent),
+        extremes=rendering.shown_panels(path.parent, "extremes"),
         sentences=sentences(first_scores(results), SweepFolder()),
         curve=cost_curve(results),
         standing_text=standing_text(results),
-        grids=[pictures.read(grid, grid_caption(grid)) for grid in grids],
         **scores(results),
     )
     return rendering.write_page(path, page)
-
-
-def grid_caption(grid: Path) -> str:
-    return f"{grid.stem.removeprefix('grid-')}: best, median and worst images"
 
 
 def scores(results: Sequence[Result]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`stepsight report RUN`."""
+"""`stepsight report FOLDER`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Args:
-    """Write a run's report.html anew from the files in its folder."""
+    """Write the page of a run, an evaluation, a sweep, a ladder or a study anew from its files.
 
-    run: Positional[Path]  # run folder
+    A run that is still working has one too, which loads itself again until the run has ended.
+    """
+
+    folder: Positional[Path]  # its folder, e.g. runs/default-0001
+    serve: int | None = None  # also show the page at this port of this machine, always up to date
 
 
 def run(args: Args) -> int:
-    from stepsight.report.page import write_report
+    """Raises UserError where the folder has no page, or the port cannot be had."""
+    from stepsight.report.serving import PageServer, write
 
-    print(f"written to {write_report(args.run)}")
+    if args.serve is None:
+        print(f"written to {write(args.folder)}")
+        return 0
+    with PageServer(args.folder, args.serve) as server:
+        print(f"{server.address}  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
     return 0

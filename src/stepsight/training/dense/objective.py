@@ -37,6 +37,7 @@ from stepsight.training.dense.checks import (
     check_objective,
 )
 from stepsight.training.dense.errors import Coding, RowErrors
+from stepsight.training.dense.live import LiveReport
 from stepsight.training.dense.rows import Rows, rows_of, rows_per_picture
 from stepsight.training.dense.tuning import tuned
 from stepsight.training.dense.validation import bad_items, validate
@@ -55,6 +56,7 @@ class DenseObjective:
         self.config, self.net = pipeline.config, pipeline.net
         self.errors = RowErrors(pipeline.net, pipeline.diffusion, pipeline.codec)
         self.flops = lru_cache(self._flops)
+        self._live = LiveReport()
 
     @classmethod
     def check(cls, spec: RunSpec) -> None:
@@ -124,7 +126,10 @@ class DenseObjective:
     ) -> bool:
         pipeline = copy(self.pipeline)
         pipeline.net = net
-        return validate(pipeline, self.held, progress, writer, console)
+        best = validate(pipeline, self.held, progress, writer, console)
+        if writer.main:
+            self._live.update(writer.path, console.warn)
+        return best
 
     def finish(self, feed: Feed, writer: RunWriter, console: Console) -> tuple[Path, str]:
         following = command("evaluate", "--checkpoint", writer.path)
