@@ -31,10 +31,12 @@ def test_what_was_written_is_read_again(tmp_path):
         assert picture.shape == (48, 64, 3) and picture.dtype == np.uint8
 
 
-def test_panels_come_by_task_and_a_folder_without_has_none(written, tmp_path_factory):
+def test_panels_come_in_the_order_of_the_house_and_a_folder_without_has_none(
+    written, tmp_path_factory
+):
     write_a_panel(written, "flow")
     write_a_panel(written, "amodal")
-    assert [panel.task for panel in read_panels(written)] == ["amodal", "depth", "flow"]
+    assert [panel.task for panel in read_panels(written)] == ["depth", "flow", "amodal"]
     assert read_panels(tmp_path_factory.mktemp("empty")) == []
 
 

@@ -112,6 +112,7 @@ def test_the_panel_shows_the_cheapest_setting_and_the_best_of_the_same_image(lab
     assert (marked.setting, marked.over_set) == (best.setting, best.over_set)
     assert shown["error"].setting == best.setting and shown["one call"].setting[:5] == "1 x 1"
     assert ("most calls" in shown) == (marked.name == "one call") != ("best setting" in shown)
+    assert {tile.row for tile in panel.panel.tiles} == {""} and shown["spread"].setting[4:5] == "3"
     picture = dict(zip((tile.name for tile in panel.panel.tiles), panel.pictures))[marked.name]
     place = strip.panel.tiles.index(best)
     assert np.array_equal(picture, strip.pictures[place])

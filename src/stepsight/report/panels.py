@@ -21,6 +21,7 @@ from PIL import Image
 
 from stepsight.errors import DataFormatError
 from stepsight.legends import ClassColour, Legend
+from stepsight.tasks.config import scored_tasks
 
 FOLDER = "panels"
 Kind = Literal["panels", "extremes", "films"]  # folders
@@ -114,12 +115,14 @@ def write_panel(
 
 
 def read_panels(folder: Path, kind: Kind = "panels") -> list[PicturePanel]:
-    """The panels of a kind in an evaluation's or sweep's folder, by task; [] where there are none.
-    Their tiles lie in `folder / kind`.
+    """The panels of a kind in an evaluation's or sweep's folder, tasks as the house lists them; []
+    where there are none. Their tiles lie in `folder / kind`.
 
     Raises DataFormatError for one that is not as `write_panel` writes it, or lacks a picture.
     """
-    return [_read(path) for path in sorted((folder / kind).glob("*.json"))]
+    found = [_read(path) for path in sorted((folder / kind).glob("*.json"))]
+    house = list(scored_tasks())
+    return sorted(found, key=lambda one: house.index(one.task) if one.task in house else len(house))
 
 
 def _read(path: Path) -> PicturePanel:

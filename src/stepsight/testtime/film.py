@@ -178,6 +178,7 @@ def shoot(
     shown = _panel(scores, answers)
     judged = next((one for one in shown if one.best), shown[-1])
     spread = [one for one in (judged, *shown[::-1], *several[::-1]) if _has_spread(one)][:1]
+    spread = [replace(one, row="") for one in spread]
     return Film(paint(chosen, source, batch, shown, *about, spreads=spread, judged=judged), strip)
 
 
