@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,16 @@ from stepsight.config import from_dict
 from stepsight.conversion.write import Converted, write
 from stepsight.errors import UserError
 from stepsight.models.codec import Pixels
-from stepsight.report.compare import compare, read_run
+from stepsight.report.compare import (
+    Ranking,
+    compare,
+    dots,
+    read_run,
+    read_runs,
+    write_comparison,
+)
+
+MORE = [Ranking("amodal", "iou", {"a": 0.8, "b": 0.7})]
 
 
 def result(task="depth", value=0.25, **changes):
@@ -83,3 +93,42 @@ def test_a_run_that_was_not_evaluated_is_said(finished):
     (run / "eval" / "results.json").unlink()
     with pytest.raises(UserError, match="results.json not found: run `uv run evaluate.py"):
         read_run(run)
+
+
+def test_the_page_says_first_which_run_is_best(finished, tmp_path, capsys):
+    runs = [finished("worse", [result(value=0.5)]), finished("better<b>", [result(value=0.4)])]
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
+    assert "page.html" in capsys.readouterr().out
+    page = " ".join((tmp_path / "page.html").read_text().split())
+    first = page.partition("<main>")[2].partition("<details")[0]
+    assert "better&lt;b&gt; is best, 20.0% less error than worse. AbsRel" in first
+    assert first.count("<svg") == 1 and "better<b>" not in page
+    assert page.count('class="drawer"') == 2 and "mean_map" in page
+
+
+def test_a_lead_within_the_intervals_is_said_to_be_so(finished, tmp_path):
+    runs = [finished("a", [result(value=0.5)]), finished("b", [result(value=0.495)])]
+    page = write_comparison([read_run(run) for run in runs], tmp_path / "page.html").read_text()
+    assert "b is best, 1.0% less error than a, though their intervals overlap" in page
+    both = [read_run(runs[0]), replace(read_run(runs[0]), name="c")]
+    page = write_comparison(both, tmp_path / "page.html").read_text()
+    assert "a and c are equal" in page and "is best" not in page
+
+
+def test_runs_of_one_name_are_told_by_their_paths_and_none_counts_twice(finished):
+    runs = [finished("a/last", [result()]), finished("b/last", [result()])]
+    assert [run.name for run in read_runs(runs)] == [str(run) for run in runs]
+    with pytest.raises(UserError, match="named twice"):
+        read_runs([runs[0], runs[0] / "../last"])
+
+
+def test_marks_are_errors_in_percent_of_the_first_run():
+    (axes,) = dots([Ranking("depth", "abs_rel", {"a": 0.5, "b": 0.4}), *MORE]).axes
+    drawn = {str(line.get_label()): list(line.get_xdata()) for line in axes.lines[:-1]}
+    assert drawn["a"] == pytest.approx([100, 100]) and drawn["b"] == pytest.approx([80, 150])
+
+
+def test_runs_scored_otherwise_are_not_ranked(finished, tmp_path):
+    runs = [finished("a", [result()]), finished("b", [result(nfe=8)])]
+    page = write_comparison([read_run(run) for run in runs], tmp_path / "page.html").read_text()
+    assert "No two of these runs" in page and page.count('class="drawer"') == 3

@@ -15,16 +15,19 @@ class Args:
     """Costs, validation losses and scores of runs, side by side."""
 
     runs: Positional[tuple[Path, ...]]  # run folders that were evaluated
-    out: Path | None = None  # also write the tables to this Markdown file
+    out: Path | None = None  # also write them to this Markdown file, or as a page to one in .html
 
 
 def run(args: Args) -> int:
-    from stepsight.report.compare import compare, read_run
+    from stepsight.report.compare import compare, read_runs, write_comparison
 
     if not args.runs:
         raise UserError("name the run folders to compare.")
-    text = compare([read_run(path) for path in args.runs])
+    runs = read_runs(args.runs)
+    text = compare(runs)
     print(text, end="")
-    if args.out:
+    if args.out and args.out.suffix == ".html":
+        print(f"written to {write_comparison(runs, args.out)}")
+    elif args.out:
         args.out.write_text(text)
     return 0
