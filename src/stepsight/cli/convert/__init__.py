@@ -19,7 +19,7 @@ GROUP = Group(
     {
         "import": ("convert.reading", "published weights or a run, as a run folder"),
         "upcycle": ("convert.upcycle", "a DiT with a mixture of experts in place of every MLP"),
-        "export": ("convert.export", "a checkpoint in a published layout"),
+        "export": ("convert.export", "a checkpoint in a published layout, or as one that travels"),
     },
 )
 

@@ -18,6 +18,7 @@ from stepsight import checkpoint
 from stepsight.coding import build_network, saved_codec
 from stepsight.conversion.clip import FILES, NAME, STORED
 from stepsight.conversion.folders import CONFIG, INDEX, SCHEDULER, WRITTEN, read_json
+from stepsight.conversion.prompting import CLASSES, write_prompting
 from stepsight.conversion.scheduler import scheduler_config
 from stepsight.conversion.vision import VISION, to_transformers
 from stepsight.diffusion.config import DiffusionSettings
@@ -29,6 +30,7 @@ from stepsight.tasks.config import DepthSettings, NormalsSettings
 from stepsight.tasks.table import build_tasks
 
 TEXT = "text_encoder", "tokenizer"  # which no run keeps
+PUBLISHERS = "MarigoldPipeline"  # which Marigold's own repository has, and diffusers has not
 
 
 def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
@@ -63,14 +65,18 @@ def export_folder(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     _write_json(out / "scheduler" / SCHEDULER, scheduler)
     untold = [part for part in TEXT if part in index or "index" not in published]
     parts = {"vae": ["diffusers", vae]} | {part: [None, None] for part in untold}
+    prompt, kind = net.prompt.detach()[:1].contiguous(), index["_class_name"]
+    if unprompted := kind.startswith("Marigold") and kind != PUBLISHERS:
+        write_prompting(prompt, out)
+        parts |= CLASSES
     _write_json(out / INDEX, {**index, **parts})
     if encoder := getattr(net, "vision", None):
         save_file(to_transformers(encoder.net.state_dict()), _made(out / VISION) / FILES[0])
     for file, content in published.get("files", {}).items():
         _write_json(out / file, content)
     _write_json(out / WRITTEN, _written(saved, tasks))
-    save_file({NAME: net.prompt.detach()[:1].contiguous()}, out / STORED)
-    lines = list(_usage(index["_class_name"], untold, out, saved.config.diffusion))
+    save_file({NAME: prompt}, out / STORED)
+    lines = list(_usage(kind, [] if unprompted else untold, out, saved.config.diffusion))
     if measured := ", ".join(saved.meta.get("metric", {})):
         lines.append(f"the scale that {measured} got by stepsight calibrate has no place there")
     return lines
@@ -82,7 +88,7 @@ def export_marigold(saved: checkpoint.Checkpoint, out: Path) -> list[str]:
     if kind and not kind.startswith("Marigold"):
         raise UserError(
             f"{saved.path} was published as a {kind}, which no Marigold answers as. Export it with "
-            f"--format folder."
+            f"--format diffusers."
         )
     return export_folder(saved, out)
 
@@ -164,13 +170,10 @@ def _usage(
             lacking = " and ".join(f"{part}/" for part in untold)
             yield f"to open {out} with {pipeline}, put its {lacking} beside"
         return
-    if pipeline == "MarigoldPipeline":  # which its own repository has, and diffusers has not
+    if pipeline == PUBLISHERS:
         yield f"{out} is read by the code that it was published with"
         return
-    yield f"pipe = {pipeline}.from_pretrained({str(out)!r}, text_encoder=None, tokenizer=None)"
-    yield (
-        f"pipe.empty_text_embedding = safetensors.torch.load_file({str(out / STORED)!r})[{NAME!r}]"
-    )
+    yield f"pipe = {pipeline}.from_pretrained({str(out)!r})"
     if diffusion.objective == "end_to_end":
         yield "trained to answer zeros in one step: call it with latents=torch.zeros(...)"
 
