@@ -59,6 +59,19 @@ def test_other_tasks_read_what_they_need_and_name_their_colours(answerer, scene,
     assert answer.pictures[1].legend.kind in ("flow", "mask", "classes")
 
 
+def test_a_class_is_chosen_for_what_is_generated(laboratory, tmp_path, scene):
+    lab = laboratory()
+    answerer = Answerer(lab.pipeline(lab.config(["image"])), tmp_path)
+    made = {}
+    for kind in (0, 1):
+        asked = replace(scene, task="image", class_id=kind, nfe=1, members=1, strip=False)
+        (answer,) = answerer.answers(asked)
+        made[kind] = read_image(answer.files[0])
+    assert not torch.equal(made[0], made[1])
+    with pytest.raises(UserError, match="class_id, 0 to"):
+        next(answerer.answers(replace(scene, task="image", class_id=99)))
+
+
 def test_classes_have_their_names(pipeline, tmp_path, scene):
     names = [f"kind {number}" for number in range(20)]
     (answer,) = Answerer(pipeline, tmp_path, names).answers(

@@ -20,11 +20,12 @@ from stepsight.demo.asking import DemoQuestion, formats_of, generates
 from stepsight.demo.worlds import DemoWorlds
 from stepsight.errors import UserError
 from stepsight.predicting.film.reading import SUFFIXES
+from stepsight.report import rendering
 from stepsight.report.rendering import render
 
 MOST_CALLS, MOST_MEMBERS = 64, 32  # of the sliders, unless the run chose more
 TITLE = "stepsight demo"
-CSS = Path(__file__).with_name("demo.css")
+CSS = [Path(rendering.__file__).parent / "templates" / name for name in ("legend.css", "demo.css")]
 NOTHING_YET = "Drop a picture and press Predict: the answer stands here."
 FAULT = "A fault of the program, not of yours. Its traceback is where the demo was started."
 
