@@ -7,6 +7,8 @@ the metadata of the .onnx under "stepsight".
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from stepsight.errors import UserError
+from stepsight.exporting.describing import described
 from stepsight.exporting.graph import Answer
 
 Format = Literal["torch", "onnx"]
@@ -30,31 +33,30 @@ Run = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
 def recorded(answer: Answer) -> ExportedProgram:
     """The graph of an answer. Raises UserError where something in it cannot be recorded."""
-    given = answer.example(answer.trained)
+    given = answer.example(answer.traced)
     shapes = None if answer.asked.size else {name: _any_size(answer, name) for name in given}
     with torch.no_grad(), _refused(answer):
         return torch.export.export(answer.eval(), (), given, dynamic_shapes=shapes)
 
 
-def write(answer: Answer, path: Path, format: Format, about: Mapping[str, Any]) -> Run:
-    """Write the graph with what there is to know about it; the file as it is then opened again.
+def write(answer: Answer, path: Path, format: Format) -> Run:
+    """Write the graph with what there is to know about it (`about`), and open the file again.
 
     Raises UserError where something cannot be recorded, or a package is missing.
     """
-    if format == "onnx":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            _needed(package)
+    text = json.dumps(described(answer))
     program = recorded(answer)
-    if format == "torch":
-        torch.export.save(program, path, extra_files={f"{META}.json": json.dumps(about)})
-        return opened(path)
-    names = [*OUTPUTS[: len(program.graph_signature.user_outputs)]]
-    with _refused(answer):
-        made = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names)
-    assert made is not None
-    made.model.metadata_props[META] = json.dumps(about)
-    weights = sum(value.nbytes for value in program.state_dict.values())
-    made.save(path, external_data=weights > WHOLE)
+    with _quiet():
+        if format == "torch":
+            torch.export.save(program, path, extra_files={f"{META}.json": text})
+            return opened(path)
+        names = [*OUTPUTS[: len(program.graph_signature.user_outputs)]]
+        with _refused(answer):
+            made = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names)
+        assert made is not None, "only an export to a path returns nothing"
+        made.model.metadata_props[META] = text
+        weights = sum(value.nbytes for value in program.state_dict.values())
+        made.save(path, external_data=weights > WHOLE)
     return opened(path)
 
 
@@ -64,7 +66,7 @@ def opened(path: Path) -> Run:
     if path.suffix != SUFFIXES["onnx"]:
         module = torch.export.load(path).module()
         return torch.no_grad()(lambda given: module(**given))
-    runtime = _needed("onnxruntime")
+    (runtime,) = needed("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
@@ -83,7 +85,8 @@ def about(path: Path) -> dict[str, Any]:
         found = {f"{META}.json": ""}
         torch.export.load(path, extra_files=found)
         return json.loads(found[f"{META}.json"])
-    model = _needed("onnx").load(path, load_external_data=False)
+    (onnx,) = needed("onnx")
+    model = onnx.load(path, load_external_data=False)
     return json.loads({entry.key: entry.value for entry in model.metadata_props}[META])
 
 
@@ -94,14 +97,28 @@ def _any_size(answer: Answer, name: str) -> dict[int, Any]:
     return {first + place: cells * Dim(side, min=2) for place, side in enumerate("hw")}
 
 
-def _needed(package: str) -> Any:
+def needed(*packages: str) -> list[Any]:
+    """Packages of the extra. Raises UserError for one that is not installed."""
     try:
-        return import_module(package)
+        return [import_module(package) for package in packages]
     except ImportError as error:
         raise UserError(
-            f"--format onnx needs {package}: `uv sync --extra export`, or "
+            f"ONNX files need {error.name}: `uv sync --extra export`, or "
             "`pip install 'stepsight[export]'`. --format torch needs nothing more."
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch and onnxscript say of their own affairs: what is written is compared."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

@@ -115,9 +115,16 @@ class Answer(nn.Module):
         return bool(self.drawn["sample"]) and (self.asked.noise or usual) == "input"
 
     @property
-    def trained(self) -> Size:
-        """The size that it is traced at, at which its network was trained, where any will do."""
+    def traced(self) -> Size:
+        """The size that it is recorded at: where any will do, that of training."""
         return self.asked.size or self.pipeline.sizes[self.task.name]
+
+    @property
+    def sizes(self) -> list[Size]:
+        """Sizes to try it at: where any will do, another one too."""
+        height, width = self.traced
+        lower = max(height // self.stride // 2, 2) * self.stride
+        return [self.traced] if self.asked.size else [self.traced, (lower, width + self.stride)]
 
     @property
     def _options(self) -> MemberOptions:
@@ -144,7 +151,7 @@ class Answer(nn.Module):
         return merged
 
     def _refuse(self) -> None:
-        task, pipeline, size = self.task, self.pipeline, self.trained
+        task, pipeline, size = self.task, self.pipeline, self.traced
         if task.label_count > task.splits:
             raise UserError(f"task {task.name} makes pictures of a class: it is not exported.")
         if others := {*task.required_inputs} - {*NAMES}:
@@ -166,7 +173,7 @@ class Answer(nn.Module):
             self.drawn[str(stream[0])].append(normal(stream, rows, shape))
             return self.drawn[str(stream[0])][-1]
 
-        self._answer(_batch(**self.example(self.trained)), recorded)
+        self._answer(_batch(**self.example(self.traced)), recorded)
         constant = self.drawn["posterior"] or (self.drawn["sample"] and not self.takes_noise)
         if self.asked.size is None and constant:
             raise UserError(
