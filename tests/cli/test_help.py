@@ -78,7 +78,7 @@ def test_entries_of_a_page_are_found_with_their_words():
 
 def test_the_commands_are_those_of_the_documentation():
     assert {"train", "evaluate", "predict", "data check", "scaling fit", "convert import"} < {*ALL}
-    assert len(ALL) == len(set(ALL)) == 13 + 8 + 7 + 3  # of stepsight, data, scaling, convert
+    assert len(ALL) == len(set(ALL)) == 14 + 8 + 7 + 3  # of stepsight, data, scaling, convert
 
 
 @pytest.mark.parametrize("command", ALL)
