@@ -57,7 +57,7 @@ def _frontier(axes: Axes, front: Sequence[StudyPoint]) -> None:
     shown = np.unique(np.linspace(0, len(front) - 1, min(NAMED, len(front))).round()).astype(int)
     for i in shown.tolist():
         where = {"xytext": (4, 5), "textcoords": "offset points"}
-        axes.annotate(front[i].at, (front[i].x, front[i].y), **where, fontsize=9)
+        axes.annotate(front[i].at.partition(" ")[0], (front[i].x, front[i].y), **where, fontsize=9)
 
 
 def _finish(figure: Figure, axes: Axes, points: Sequence[StudyPoint]) -> None:

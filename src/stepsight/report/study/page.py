@@ -62,9 +62,9 @@ def _stages(study: StudyFolder) -> dict[str, Any]:
     seconds = sum(stage.seconds or 0 for stage in study.stages)
     parts = [f"{done} of {len(study.stages)} stages done, {duration(seconds)} in all"]
     parts += [f"working on {', '.join(stage.name for stage in running)}"] if running else []
-    trouble = [*study.of("failed"), *study.of("left out")]
+    parts += [f"{left} left out for what failed"] if (left := len(study.of("left out"))) else []
     return {
         "progress": "; ".join(parts),
         "refresh": REFRESH if running else 0,
-        "trouble": trouble,
+        "trouble": study.of("failed"),
     }

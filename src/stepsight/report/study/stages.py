@@ -29,6 +29,7 @@ STATUS = "study.json"
 # By what a stage is compared in: the figure, and the label that names its line.
 COMPARED = {
     "model size": ("finetuning", "size"),
+    "task": ("finetuning", "size"),
     "resolution": ("resolution", "resolution"),
     "noise schedule": ("schedule", "schedule"),
     "experts": ("experts", "experts"),

@@ -14,7 +14,6 @@ from pathlib import Path
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.report.run_folder import by
 from stepsight.report.study.contents import KINDS, StudyPoint, error_of
-from stepsight.report.sweep.folder import fullest
 from stepsight.scaling.reading import read_table
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.sweeps import REQUIRED, Cell, differing, main_metrics, read_sweep
@@ -76,9 +75,9 @@ def points_of_sweep(
 ) -> Iterator[StudyPoint]:
     """The points over steps, over members and of both together, of each task's main metric.
 
-    names: what a checkpoint is called, by its path as the sweep has it. Steps and members are those
-    of the family of a checkpoint with the most settings, steps at the fewest members and members at
-    the steps with the lowest error at one member.
+    names: what a checkpoint is called, by its path as the sweep has it. Steps are shown at the
+    fewest members, members at one number of steps, each in the way of sampling and at the steps
+    that reach the lowest error so.
     """
     for task, metric in main_metrics(cells).items():
         of_task = [cell for cell in cells if (cell.task, cell.metric) == (task, metric)]
@@ -86,32 +85,38 @@ def points_of_sweep(
         several = len({cell.checkpoint for cell in known}) > 1
         for (checkpoint,), group in by(known, "checkpoint"):
             own = Path(checkpoint).name if several else ""
-            line = (names or {}).get(checkpoint, own)
-            _, cells_of_line = fullest(group)
-            for figure, row in _slices(cells_of_line).items():
-                yield from (_cell_point(figure, line, cell) for cell in row)
-            variants = differing(by_family(group))
-            for cell in group:
-                point = _cell_point("budget", line, cell)
-                yield point._replace(at=" ".join(filter(None, (point.at, variants[cell.family]))))
+            yield from _points_of_checkpoint(group, (names or {}).get(checkpoint, own))
 
 
-def _slices(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """The cells along steps, and those along members; [] where nothing varies."""
+def _points_of_checkpoint(cells: Sequence[Cell], line: str) -> Iterator[StudyPoint]:
+    families = by_family(cells)
+    variants = differing(families)
+    rows = {
+        "steps": [_steps(group) for group in families.values()],
+        "members": [
+            [cell for cell in group if cell.nfe == nfe]
+            for group in families.values()
+            for nfe in {cell.nfe for cell in group}
+        ],
+        "budget": [cells],
+    }
+    for figure, offered in rows.items():
+        varied = [row for row in offered if len(row) > 1]
+        if varied:
+            most = max(map(len, varied))
+            full = [row for row in varied if len(row) == most]
+            for cell in min(full, key=lambda row: min(cell.error for cell in row)):
+                yield _cell_point(figure, line, cell, variants[cell.family])
+
+
+def _steps(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells at the fewest members."""
     fewest = min(cell.members for cell in cells)
-    steps = [cell for cell in cells if cell.members == fewest]
-    several = {cell.nfe for cell in cells if cell.members > fewest}
-    best = min((cell for cell in steps if cell.nfe in several), key=_error, default=None)
-    members = [cell for cell in cells if best is not None and cell.nfe == best.nfe]
-    return {"steps": steps if len(steps) > 1 else [], "members": members}
+    return [cell for cell in cells if cell.members == fewest]
 
 
-def _error(cell: Cell) -> float:
-    return cell.error
-
-
-def _cell_point(figure: str, line: str, cell: Cell) -> StudyPoint:
+def _cell_point(figure: str, line: str, cell: Cell, variant: str) -> StudyPoint:
     lo, hi = sorted(error_of(cell.metric, end) for end in (cell.lo, cell.hi))
-    at = f"{cell.nfe}x{cell.members}"
+    at = f"{cell.nfe}x{cell.members} {variant}".strip()
     x, y = GIGA * cell.gflop_per_image, cell.error
     return StudyPoint(figure, line, x, y, lo, hi, cell.task, cell.metric, at)
