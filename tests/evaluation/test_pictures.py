@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from stepsight.report.panels import PicturePanel, read_panels
 from stepsight.tasks.config import DepthSettings, FlowSettings
 from stepsight.tasks.table import build_task
 from stepsight.types import IGNORE
+from tests.support.panels import write_a_panel
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def test_every_task_has_its_rows_and_every_row_its_columns(lab, tmp_path, compos
     ((rows, names, labels, scale, keys),) = composed
     assert names == ["image", "prompt", "truth", "one call", "answer", "error", "spread"]
     tasks = [task for task in sources for _ in range(2)]
-    assert [label[:2] for label in labels] == [(task, "2 x 3, T 1") for task in tasks]
+    assert [label[:2] for label in labels] == [[task, "2 x 3, T 1"] for task in tasks]
     assert all(tile.shape == (16, 16, 3) and tile.dtype == np.uint8 for row in rows for tile in row)
     assert scale == 8  # small tiles are enlarged to about 128 pixels
     for row, task, index, (_, _, truth, _, _, error, spread) in zip(rows, tasks, [0, 5] * 4, keys):
@@ -135,6 +139,16 @@ def test_tasks_answer_as_they_usually_do(lab, tmp_path, composed, monkeypatch):
         found = own.predict(batch, name, nfe=way.nfe, members=way.members)
         picture = task.picture(found.values, batch, like=task.truth(batch))[0]
         assert np.array_equal(row[names.index("answer")], picture.permute(1, 2, 0).numpy())
+
+
+def test_the_figure_of_the_readme_is_made_of_a_runs_panels(tmp_path, composed):
+    for task in ("depth", "flow"):
+        write_a_panel(tmp_path / "eval", task)
+    script = runpy.run_path(str(ROOT / "scripts" / "docs_figures.py"))
+    assert script["draw"](tmp_path, tmp_path / "figure.png") == tmp_path / "figure.png"
+    ((rows, names, labels, _, _),) = composed
+    assert names == ["image", "truth", "one call", "answer", "error", "spread"]
+    assert labels[0] == ["depth", "4 x 4, T 1", "AbsRel 0.200"] and len(rows) == 2
 
 
 @pytest.mark.parametrize("space", ["log", "inverse", "linear"])

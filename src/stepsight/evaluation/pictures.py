@@ -28,7 +28,7 @@ from stepsight.evaluation.spread import pixel_errors
 from stepsight.evaluation.statistics import measured, per_image
 from stepsight.evaluation.views import ProtocolView, cropped, size_of, view_of
 from stepsight.legends import ClassColour, Legend
-from stepsight.measures import main_metric, measure
+from stepsight.measures import main_metric, measure, number
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol, default_for
 from stepsight.pipeline.dense import DensePipeline
@@ -44,7 +44,7 @@ COLUMNS: dict[str, tuple[TileName, ...]] = {  # of sample grids, and which tiles
     "prompt": ("second", "prompt"),
     "truth": ("truth",),
     "one call": ("one call", "fewest calls"),
-    "answer": ("answer", "one call"),
+    "answer": ("answer", "best setting", "most calls", "one call"),
     "error": ("error",),
     "spread": ("spread",),
 }
@@ -191,14 +191,14 @@ def sample_grid(
         # spread evenly over the source, the same for every run
         places = np.linspace(0, len(source) - 1, min(images, len(source))).astype(int)
         readable = Readable(source, bad or BadItems(), len(source))
-        for number, sample in enumerate(readable.samples(places.tolist())):
+        for turn, sample in enumerate(readable.samples(places.tolist())):
             drawn = predicted(
                 model, source, sample, AS_IT_IS, default_for(task), "an image held out"
             )
             rows.append(drawn)
-            if number == 0:
+            if turn == 0:
                 drawn.write(path.parent)
-    return _grid(rows, path)
+    return grid(rows, path)
 
 
 def draw_extremes(
@@ -238,8 +238,8 @@ def ranked(values: np.ndarray, metric: str) -> np.ndarray:
     return known[np.argsort(sign * values[known], kind="stable")]
 
 
-def _grid(rows: Sequence[Drawn], path: Path) -> Path:
-    """Compose the grid; a column that no row has is left out, a tile that a row lacks is empty."""
+def grid(rows: Sequence[Drawn], path: Path) -> Path:
+    """Write a grid of panels; what none of them has is left out, a tile that one lacks is empty."""
     wanted = [[row.tile(*COLUMNS[name]) for name in COLUMNS] for row in rows]
     there = [i for i, column in enumerate(zip(*wanted)) if any(tile is not None for tile in column)]
     names = [[*COLUMNS][i] for i in there]
@@ -250,8 +250,16 @@ def _grid(rows: Sequence[Drawn], path: Path) -> Path:
         scales = [None if found[i] is None else KEYS.get(name) for i, name in zip(there, names)]
         keys.append([scale and getattr(row.panel, scale) for scale in scales])
     scale = max(1, round(128 / max(tile.shape[0] for row in tiles for tile in row)))
-    labels = [(row.panel.task, row.panel.tiles[-1].setting) for row in rows]
-    return compose(tiles, names, labels, path, scale=scale, keys=keys, note=NOTE)
+    return compose(
+        tiles, names, [_label(row.panel) for row in rows], path, scale=scale, keys=keys, note=NOTE
+    )
+
+
+def _label(panel: PicturePanel) -> list[str]:
+    """The task, and of the answer its setting and its score of this image."""
+    answer = [tile for tile in panel.tiles if tile.name not in ("spread", "error")][-1]
+    score = "" if answer.score is None else number(answer.score)
+    return [panel.task, answer.setting, f"{measure(panel.metric).label} {score}" if score else ""]
 
 
 def _error_picture(task: Task, error: Tensor, valid: Tensor) -> tuple[Tensor, Legend]:
