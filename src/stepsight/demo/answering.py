@@ -127,6 +127,8 @@ class Answerer:
         """The picture, what is predicted, and the spread of several members."""
         write_image(place / "seen.png", seen)
         legend = task.legend(answer.values)
+        if legend:
+            legend = replace(legend, invalid_means="")  # a prediction is everywhere
         if legend and self.classes and task.target_field == "labels":
             legend = _named(legend, answer.values, self.classes)
         named, alt = task.unit.startswith(task.name), f"{task.name} of the picture"
@@ -137,7 +139,8 @@ class Answerer:
         ]
         if answer.uncertainty is not None:
             write_image(place / "spread.png", colour_spread(answer.uncertainty)[0])
-            legend, alt = spread_legend(answer.uncertainty), "where the members disagree"
+            legend = replace(spread_legend(answer.uncertainty), invalid_means="")
+            alt = "where the members disagree"
             shown.append(DemoPicture(place / "spread.png", "spread of the members", alt, legend))
         return shown
 
@@ -217,6 +220,7 @@ def _tile(
     assert picture is not None
     write_image(place / f"{calls}.png", picture[0])
     spent = count(calls, "call")
+    above = ", as above" if other is answer else ""
     return DemoPicture(
-        place / f"{calls}.png", f"{spent}, {_seconds(seconds)}", f"{task.name} by {spent}"
+        place / f"{calls}.png", f"{spent}, {_seconds(seconds)}{above}", f"{task.name} by {spent}"
     )
