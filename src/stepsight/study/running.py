@@ -142,10 +142,11 @@ def _spent(folder: Path) -> float | None:
 def _refuse_changed(
     study: Study, jobs: Sequence[StageJob], before: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Raise UserError for a stage that was started as something else than it is now."""
+    """Raise UserError for a stage that was started as something else than it is now. A cache looks
+    itself at what it is of."""
     for job in jobs:
         old = study.out / CONFIGS / f"{job.name}.yaml"
-        if not job.folder.exists():
+        if job.kind == "latents" or not job.folder.exists():
             continue
         told = before.get(job.name, {}).get("command")
         changed = told is not None and told != shlex.join(["stepsight", *job.shown])
