@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 
+from stepsight.report.study.contents import StudyPoint, figures_of
 from stepsight.scaling.laws.fits import compare, fit
 
 
@@ -24,6 +25,19 @@ def test_points_on_a_printed_line_return_its_constants(published):
         assert one.params["A"] == pytest.approx(amplitude, rel=1e-6)
         assert one.params["a"] == pytest.approx(exponent, rel=1e-6)
         assert one.verdict == "law"
+
+
+@pytest.mark.parametrize(
+    "figure, file", [("finetuning", "finetune_depth_points"), ("members", "test_time_ensemble")]
+)
+@pytest.mark.parametrize("error, metric", [("absrel", "abs_rel"), ("delta1_error", "delta1")])
+def test_the_page_of_a_study_finds_the_printed_exponents(published, figure, file, error, metric):
+    rows = published(f"seed_{file}.csv")
+    cells = zip((row["model"] for row in rows), *columns(rows, "macs_as_plotted", error))
+    points = [StudyPoint(figure, line, x, y, metric=metric) for line, x, y in cells]
+    (found,) = figures_of(points)
+    assert found.law is not None
+    assert -found.law.params["a"] == pytest.approx(found.printed, abs=0.012)
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def ticks(axis: XAxis | YAxis, values: Sequence[float] | Array, compute: bool = 
     if compute and ratio > MIDDLE:
         figures.logarithmic(axis, power, LogLocator(numticks=6))
         return
-    dense = (1, 1.5, 2, 3, 4, 5, 7) if ratio < MIDDLE else (1, 2, 5)
+    dense = (1, 1.5, 2, 3, 4, 5, 7) if ratio < MIDDLE and not compute else (1, 2, 5)
     locator = MaxNLocator(4) if ratio < NARROW else LogLocator(subs=dense)
     digits = 3 if ratio < NARROW else 2
     figures.logarithmic(axis, lambda v: flops(v) if compute else number(v, digits), locator)

@@ -21,7 +21,6 @@ from stepsight.scaling.sampling.frontier import ascending
 
 LOSS = "loss"
 LEAST = 3  # points of a law
-FEW = 8  # fewer have no resamples
 BOOTSTRAP = 100
 TRAINING, ANSWER = "training FLOPs", "FLOPs per image"
 
@@ -216,8 +215,7 @@ def _law_of(points: Sequence[StudyPoint]) -> Fit | None:
     few = len({point.x for point in best}) < LEAST
     if few or KINDS[points[0].figure].says not in ("law", "line"):
         return None
-    draws = BOOTSTRAP if len(best) >= FEW else 0
-    return fit("power", [p.x for p in best], [p.y for p in best], bootstrap=draws)
+    return fit("power", [p.x for p in best], [p.y for p in best], bootstrap=BOOTSTRAP)
 
 
 def _law(figure: StudyFigure) -> str:

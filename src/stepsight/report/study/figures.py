@@ -16,13 +16,16 @@ from stepsight.report.scaling.figures import ticks
 from stepsight.report.study.contents import StudyFigure, StudyPoint
 
 SHORT = 9  # letters of names of which a line of the legend holds four
+# Figures whose points differ in training. Those of one model were scored on the same images, and
+# differ by far less than their intervals over images say.
+COMPARED = ("law", "ends")
 NAMED = 6  # points of a frontier that carry their settings
 
 
 @matplotlib.rc_context(STYLE)
 def draw(figure: StudyFigure) -> Figure:
-    """Every point by the line it belongs to, with its interval; the envelope's law dashed, or of a
-    budget the frontier."""
+    """Every point by the line it belongs to, with its interval where that says if lines differ;
+    the envelope's law dashed, or of a budget the frontier."""
     kind = figure.kind
     drawn, axes = figures.new_axes("", kind.x, f"{figure.task} {figure.label}".strip())
     joined = kind.says != "front"
@@ -30,7 +33,8 @@ def draw(figure: StudyFigure) -> Figure:
         x, y = [point.x for point in points], [point.y for point in points]
         many: dict[str, Any] = {"ms": 3.2, "mew": 0} if len(x) > 20 else {"ms": 5, "mew": 0}
         axes.plot(x, y, **look(i), **many, linewidth=1.2 if joined else 0, label=line or "measured")
-        _intervals(axes, points, colour(i))
+        if kind.says in COMPARED:
+            _intervals(axes, points, colour(i))
     if kind.says == "front":
         _frontier(axes, figure.envelope)
     elif figure.law is not None and figure.holds:

@@ -37,12 +37,10 @@ def _written(shown: Sequence[StudyFigure], out: Path, name: str, study: StudyFol
     drawn = [(figure, draw(figure)) for figure in shown]
     for figure, picture in drawn:
         figures.to_png(picture, out / f"figure-{figure.slug}.png")
-    target = out / PAGE
     values = {"title": name, "figures": drawn, "laws": _laws(shown)}
     values |= {"missing": _missing(shown), "words": words, "study": study}
     values |= _stages(study) if study else {"progress": "", "refresh": 0, "trouble": []}
-    target.write_text(rendering.render("study", **values), encoding="utf-8")
-    return target
+    return rendering.write_page(out / PAGE, rendering.render("study", **values))
 
 
 def _laws(shown: Sequence[StudyFigure]) -> list[StudyFigure]:
