@@ -159,6 +159,9 @@ def asked(monkeypatch) -> list[dict[str, Any]]:
 
 
 def test_a_dry_run_prices_every_stage_and_starts_nothing(study_file, capsys, asked):
+    told = yaml.safe_load(study_file.read_text())
+    told["stages"]["pre"]["from"] = "weights/elsewhere"
+    study_file.write_text(yaml.safe_dump(told, sort_keys=False))
     flags = ["--devices", "2", "--device-tflops", "100", "--device-memory", "40", "--mfu", "0.25"]
     assert main(["study", "study.yaml", "--dry-run", *flags]) == 0
     table = capsys.readouterr().out.splitlines()
@@ -168,6 +171,7 @@ def test_a_dry_run_prices_every_stage_and_starts_nothing(study_file, capsys, ask
     assert "of which train 66.7%, latents 16.7%, sweep 16.7%" in table
     assert "at 25.0% of 100 TFLOP/s a device (stated with --mfu, not measured)" in table
     assert "DO NOT FIT 40 GB: pre-64x1" in table and table[-1] == "assumed: a guess"
+    assert "not there yet: weights/elsewhere, which pre-64x1 starts from" in table
     assert [call["kind"] for call in asked] == ["latents", "train", "train", "train", "sweep"]
     paid = dict(utilisation=0.25, devices=2, peak=1e14, room=40.0)
     assert all(paid.items() <= call.items() for call in asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stepsight.config import RunConfig
@@ -114,6 +115,10 @@ def lines(study: Study, costs: Sequence[StageCost], machine: Machine) -> Iterato
     yield f"at {machine.utilisation:.1%} of {peak} ({machine.how})"
     room = f"{machine.room:g} GB"
     yield f"DO NOT FIT {room}: {', '.join(bad)}" if bad else f"every stage fits {room}"
+    for stage in study.stages:
+        for start in stage.starts:
+            if start.folder and not Path(start.folder).exists():
+                yield f"not there yet: {start.folder}, which {stage.name} starts from"
     assumed = (cost.price.assumed for cost in costs if cost.price)
     for sentence in dict.fromkeys(one for every in assumed for one in every):
         yield f"assumed: {sentence}"
