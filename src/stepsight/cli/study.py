@@ -27,7 +27,7 @@ class Args:
     """A study as one graph of stages: latents, pretraining, fine-tuning, experts, sweeps, laws.
 
     What is left is run, each stage after those that it needs, so that the same command goes on with
-    a study that was stopped, or of which a stage failed. report.html in its folder shows how it stands.
+    a study that was stopped, or of which a stage failed. Its report.html shows how it stands.
     """
 
     # the graph, such as configs/paper/study.yaml
