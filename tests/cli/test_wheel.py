@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from matplotlib.cbook import get_sample_data
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
@@ -68,6 +69,26 @@ def test_commands_run_from_it(installed):
     assert "usage: stepsight evaluate" in done(*stepsight, "evaluate", "--help", env=env)
     assert "depth-affine" in done(*stepsight, "protocols", "--task", "depth", env=env)
     assert "ends at time 0" in done(*stepsight, "steps", "--config", "smoke", "--nfe", 2, env=env)
+
+
+THREE_LINES = """
+from stepsight import DensePipeline
+pipeline = DensePipeline.from_pretrained()
+print(pipeline("photo.jpg", task="depth").values.shape, pipeline.source.path)
+"""
+
+
+@pytest.mark.slow
+def test_three_lines_answer_a_photograph(installed, tmp_path, monkeypatch):
+    """With the checkpoint that the wheel brings along, and nothing of the checkout."""
+    env, stepsight = installed
+    shutil.copy(get_sample_data("grace_hopper.jpg", asfileobj=False), tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    said = done(sys.executable, "-c", THREE_LINES, env=env)
+    weights = Path(env["PYTHONPATH"], "stepsight", "weights")
+    assert said == f"torch.Size([1, 1, 600, 512]) {weights}\n"
+    done(*stepsight, "predict", "photo.jpg", env=env)
+    assert Path("predictions/photo-depth.png").is_file()
 
 
 @pytest.mark.slow
