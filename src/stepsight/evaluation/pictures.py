@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from stepsight.colours import colour_image, colour_spread, spread_legend, spread_limit
+from stepsight.colours import colour_image, colour_spread, only, spread_legend, spread_limit
 from stepsight.data.bad import BadItems
 from stepsight.data.collate import collate
 from stepsight.data.table import Readable, Source
@@ -114,10 +114,12 @@ def paint(
     scales: dict[str, Legend | None] = {"scale": legend and legend.called(source.classes)}
     if maps := [one.prediction.uncertainty for one in spreads]:
         known = [x.float() for x in maps if x is not None]
-        high = float(spread_limit(torch.cat(known, dim=-1))[0])
+        scored = _scored(spreads[0], truth, batch, protocol)
+        high = float(spread_limit(torch.cat(known, dim=-1), torch.cat([scored] * len(known), -1)))
         for one, spread in zip(spreads, known, strict=True):
             alt = f"where members differ{_by(one)}"
-            add("spread", colour_spread(spread, high), alt, setting=one.setting, row=one.row)
+            picture = only(colour_spread(spread, high), scored)
+            add("spread", picture, alt, setting=one.setting, row=one.row)
         unit = "px" if task.in_pixels else ""
         scales["spread_scale"] = spread_legend(known[0], max(high, 1e-6), unit)
     errors = judged and truth is not None and pixel_errors(judged.prediction, batch, protocol)
@@ -260,6 +262,13 @@ def _label(panel: PicturePanel) -> list[str]:
     answer = [tile for tile in panel.tiles if tile.name not in ("spread", "error")][-1]
     score = "" if answer.score is None else number(answer.score)
     return [panel.task, answer.setting, f"{measure(panel.metric).label} {score}" if score else ""]
+
+
+def _scored(answer: Answer, truth: Tensor | None, batch: Batch, protocol: Protocol) -> Tensor:
+    """The pixels bool "b 1 h w" whose answers are judged; all where none are."""
+    errors = None if truth is None else pixel_errors(answer.prediction, batch, protocol)
+    every = torch.ones_like(batch.image[:, :1], dtype=torch.bool)
+    return every if errors is None or not errors[1].any() else errors[1]
 
 
 def _error_picture(task: Task, error: Tensor, valid: Tensor) -> tuple[Tensor, Legend]:
