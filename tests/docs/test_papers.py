@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,14 @@ def test_the_workflow_runs_what_a_change_must_pass():
     jobs = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
     assert any(step.get("run") == "bash .ci/run" for step in jobs["check"]["steps"])
     assert "mkdocs build --strict" in read(".ci/run")
+
+
+def test_what_stands_beside_a_field_documents_it():
+    pytest.importorskip("griffe", reason="belongs to the group docs")
+    from scripts.field_comments import beside
+
+    lines = ["    a: int = 3  # how many;", "    # or none", "    b: str = ''", "    c = 1  # noqa"]
+    assert [beside(lines, number) for number in (1, 3, 4)] == ["how many; or none", "", ""]
 
 
 def test_every_page_has_its_place():
