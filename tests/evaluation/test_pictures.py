@@ -26,7 +26,7 @@ from stepsight.report.panels import PicturePanel, read_panels
 from stepsight.tasks.config import DepthSettings, FlowSettings
 from stepsight.tasks.table import build_task
 from stepsight.types import IGNORE
-from tests.support.panels import write_a_panel
+from tests.support.pages.panels import write_a_panel
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from stepsight.errors import DataFormatError
 from stepsight.legends import Legend
 from stepsight.report.panels import FOLDER, read_panels, write_panel
-from tests.support.panels import a_panel, write_a_panel
+from tests.support.pages.panels import a_panel, write_a_panel
 
 
 @pytest.fixture

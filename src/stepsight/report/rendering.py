@@ -81,6 +81,7 @@ def labelled(rows: Markup, header: Sequence[str]) -> Markup:
             r"<td\b", lambda _: f'<td data-label="{escape(next(names, ""))}"', row.group()
         )
 
+    rows = Markup(re.sub(r"(<td\b[^>]*>)\s+</td>", r"\1</td>", rows))  # which CSS calls empty
     return Markup(re.sub(r"<tr\b.*?</tr>", label, rows, flags=re.DOTALL))
 
 

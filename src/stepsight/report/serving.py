@@ -76,11 +76,10 @@ class PageServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: PageServer
-
     def do_GET(self) -> None:
         if self.path != "/":
             return self._answer(404, "There is one page: /", "text/plain")
+        assert isinstance(self.server, PageServer)
         try:
             self._answer(200, self.server.text(), "text/html")
         except UserError as error:

@@ -266,4 +266,4 @@ def _setting(point: FrontierCell) -> str:
     """Such as `8 calls (4 x 2, T 1)`."""
     cell, parts = point.cell, point.cell.family.parts
     start = ", ".join(part for part in parts[-2:] if part)
-    return f"{cell.total_calls} calls ({cell.nfe} x {cell.members}, {start})"
+    return f"{count(cell.total_calls, 'call')} ({cell.nfe} x {cell.members}, {start})"

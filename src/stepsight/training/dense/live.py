@@ -31,6 +31,7 @@ class LiveReport:
 
             write_report(folder, working=True)
         except Exception as error:  # of whatever kind: the run is worth more than its page
-            warn(f"the page of the run so far could not be written: {type(error).__name__} {error}")
+            said = f"{type(error).__name__}: {error}"
+            warn(f"the page of the run so far could not be written: {said}")
         self._since = time.monotonic()
         self._cost = self._since - began

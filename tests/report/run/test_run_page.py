@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup, escape
 
 from stepsight.checkpoint import lock
 from stepsight.errors import DataFormatError, UserError
-from stepsight.evaluation.results import write_table
-from stepsight.legends import Legend
-from stepsight.report.grids import compose
 from stepsight.report.page import render, write_report
-from stepsight.report.panels import PanelTile, PicturePanel, write_panel
 from stepsight.report.rendering import PICTURE_BYTES, labelled, short_name
 from stepsight.report.rendering import render as fill
 from stepsight.report.run_folder import LOCK, SILENT, is_working, read_run
 from stepsight.report.sweep.folder import SweepFolder
 from stepsight.report.sweep.page import gather
 from stepsight.report.verdict import TaskSentence
-from stepsight.scaling.sampling.sweeps import Cell, write_sweep
+from tests.support.pages.run_folders import write_run
 
 HOSTILE = "<img src=x onerror=1>\"'&"
 VOID_ELEMENTS = {"meta", "img", "br", "link"}
-PICTURES = ("sweep/film-depth", "sweep/reliability-depth")
 
 
 class Page(HTMLParser):
@@ -64,140 +55,6 @@ class Page(HTMLParser):
         return sum(tag == name for tag, _ in self.elements)
 
 
-def metrics(hostile: str) -> list[dict]:
-    rows = []
-    for step in range(1, 41):
-        losses = {"loss/depth": step**-0.4, "loss/amodal": step**-0.3}
-        rows.append(
-            {"kind": "train", "step": step, "images_seen": 16 * step, "loss": step**-0.35}
-            | losses
-            | {"lr": 0.02, "images_per_s": 230.0, "data_share": 0.01, "seconds": 0.5 * step}
-        )
-    for step in (20, 40):
-        for task, metric, value in (("depth", "abs_rel", 0.28), ("amodal", "iou", 0.5)):
-            rows.append(
-                {"kind": "val", "step": step, "images_seen": 16 * step, "task": task}
-                | {"data": f"scenes{hostile}", "nfe": 4, "members": 1, "n": 64, "seconds": 6.0}
-                | {"metrics": {metric: value}, "baselines": {f"trivial{hostile}": {metric: 0.45}}}
-            )
-    return rows
-
-
-def results(hostile: str) -> list[dict]:
-    shared = {"protocol": "native", "protocol_text": f"as is{hostile}", "nfe": 4, "members": 4}
-    shared |= {"sampler": "ddim", "size": [64, 64], "checkpoint": f"step-40{hostile}", "n": 512}
-    depth = {
-        "task": "depth",
-        "data": f"scenes{hostile}",
-        "metrics": {"abs_rel": 0.19, "delta1": 0.72, "n_images": 512.0},
-        "intervals": {"abs_rel": [0.18, 0.2]},
-        "baselines": {"mean_map": {"abs_rel": 0.294}, "nothing": {"abs_rel": None}},
-        "ratios": {"mean_map": {"metric": "abs_rel", "ratio": 0.65, "lo": 0.62, "hi": 0.68}},
-        "label": None,
-        "ceiling": {"abs_rel": 0.02},
-    }
-    amodal = {
-        "task": "amodal",
-        "data": "scenes",
-        "metrics": {"iou": 0.65},
-        "intervals": {},
-        "baselines": {"box": {"iou": 0.676}},
-        "ratios": {"box": {"metric": "iou", "ratio": 0.96, "lo": 0.93, "hi": 0.99}},
-        "label": f"training frames (overfit){hostile}",
-        "ceiling": None,
-    }
-    return [depth | shared, amodal | shared]
-
-
-def swept(hostile: str) -> list[Cell]:
-    """A grid of one task, with the CRPS of its ensembles."""
-    return [
-        Cell(
-            task="depth",
-            sampler="ddim",
-            spacing="trailing",
-            schedule="rectified_flow",
-            nfe=nfe,
-            members=members,
-            total_calls=nfe * members,
-            gflop_per_image=0.1 * nfe * members,
-            ms_per_image=3.0 * nfe * members,
-            peak_gb=math.nan,
-            metric=metric,
-            value=value,
-            lo=value - 0.001,
-            hi=value + 0.001,
-            checkpoint=f"runs/tiny{hostile}",
-        )
-        for nfe in (1, 4)
-        for members in (1, 8)
-        for metric, value in (("abs_rel", 0.2 - 0.002 * members), ("crps", 0.3 / members))
-        if metric == "abs_rel" or members > 1
-    ]
-
-
-def strategies(hostile: str) -> list[dict[str, Any]]:
-    shared = {"task": "depth", "nfe": 4, "members": 8, "total_calls": 32, "mean_calls": 32}
-    shared |= {"metric": "abs_rel", "value": 0.19, "lo": 0.18, "hi": 0.2, "images": 64}
-    merged = {"strategy": "median", "baseline": "", "difference": "", "verdict": ""}
-    best = {"strategy": f"oracle{hostile}", "baseline": "median", "difference": -0.01}
-    best |= {"difference_lo": -0.02, "difference_hi": -0.005, "verdict": "wins"}
-    return [shared | best, shared | merged]
-
-
-def panel(hostile: str) -> PicturePanel:
-    """An image and what is predicted for it."""
-    image = PanelTile("image", f"image{hostile}")
-    answer = PanelTile("one call", "depth at 1 x 1", f"1 x 1{hostile}", 0.21)
-    scale = Legend("values", ("#000000", "#ffffff"), 1.3, 11.0, f"m{hostile}", log=True)
-    says = f"scenes{hostile}", "native", "key", f"median image{hostile}"
-    return PicturePanel("depth", *says, "abs_rel", (image, answer), scale)
-
-
-def write_run(path: Path, hostile: str = "") -> Path:
-    """A finished run of two tasks; `hostile` goes into every name a user could choose."""
-    for folder in ("samples", "eval", "sweep"):
-        (path / folder).mkdir(parents=True)
-    (path / "config.yaml").write_text(f"tasks:\n  depth: {{}}\nnote: {hostile}\n")
-    (path / "command.txt").write_text(f"train.py --config tiny.yaml {hostile}\n")
-    (path / "env.json").write_text(json.dumps({"stepsight": "0.1.0", "host": f"a{hostile}"}))
-    lines = [json.dumps(row) for row in metrics(hostile)]
-    (path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"kind":"train","st')
-    tile = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    for name in ("samples/step-000020", "samples/step-000040", "samples/final", *PICTURES):
-        compose([[tile, tile]], ["image", "truth"], ["depth"], path / f"{name}.png")
-    for kind in ("panels", "extremes"):
-        write_panel(path / "eval", panel(hostile), [tile, tile], kind)
-    write_panel(path / "sweep", panel(hostile), [tile, tile], "films")
-    (path / "eval" / "results.json").write_text(json.dumps(results(hostile)))
-    write_sweep(path / "sweep" / "sweep.csv", swept(hostile))
-    write_table(path / "sweep" / "strategies.csv", strategies(hostile))
-    fit = {"params": {"A": 0.2, "a": 0.02}, "intervals": {"A": [0.19, 0.21], "a": [None, None]}}
-    fit |= {"formula": "e = E + A T^-a + B N^-b", "r2": 0.97}
-    dial = {"dial": "steps", "at": 8, "points": 2, "gain": 0.07, "verdict": "saturated"}
-    family = {"checkpoint": f"runs/tiny{hostile}", "sampler": "ddim", "surface": fit}
-    family |= {"verdict": "law", "dials": [dial]}
-    laws = {"depth": {"metric": "abs_rel", "families": [family]}}
-    (path / "sweep" / "fit.json").write_text(json.dumps(laws))
-    claim = {"task": "depth", "metric": "abs_rel", "averaging": "per image", "main": True}
-    claim |= {"statement": f"more members help{hostile}", "given": "calls 4", "verdict": "holds"}
-    claim |= {"value": 0.07, "lo": 0.05, "hi": 0.09, "n": 512, "sentence": "Eight instead of one."}
-    claim |= {
-        "p": 0.001,
-        "p_holm": 0.004,
-        "cost": 32,
-        "base_cost": 4,
-        "sampler": "ddim",
-        "spacing": "trailing",
-    }
-    sides = {"base": 1, "other": 8}
-    claim |= {
-        s: {"nfe": 4, "members": n, "temperature": 1.0, "views": "none"} for s, n in sides.items()
-    }
-    (path / "sweep" / "claims.json").write_text(json.dumps([claim]))
-    return path
-
-
 @pytest.fixture
 def run(tmp_path) -> Path:
     return write_run(tmp_path / "tiny")
@@ -220,12 +77,12 @@ def test_the_page_answers_first_and_keeps_the_rest_in_closed_drawers(complete):
     )
     assert [drawer["id"] for drawer in drawers] == titles.split()
     assert not any("open" in drawer for drawer in drawers)
-    first = page.text.partition("What to try next")[0]
-    assert "depth ✓\nAbsRel 0.190 with 16 calls; 35% less error than the best trivial" in first
-    assert "amodal ✗\nIoU 0.650 with 16 calls; not better than box (0.676). Measured on" in first
+    first = " ".join(page.text.partition("What to try next")[0].split())
+    assert "depth ✓ AbsRel 0.190 with 16 calls; 35% less error than the best trivial" in first
+    assert "amodal ✗ IoU 0.650 with 16 calls; not better than box (0.676). Measured on" in first
     assert "No " not in page.text and " yet" not in page.text
-    # what compute buys; training; validation of two tasks; Pareto and map; panels of uncertainty
-    assert page.count("svg") == 1 + 1 + 2 + 2 + 1
+    # what compute buys; training; validation of two tasks; Pareto and map; two of uncertainty
+    assert page.count("svg") == 1 + 1 + 2 + 2 + 2
     assert all(a["alt"] for tag, a in page.elements if tag == "img")
 
 
@@ -296,7 +153,7 @@ def test_the_page_loads_nothing(complete):
     page = Page(html)
     assert page.count("script") == page.count("iframe") == 0
     links = [a[k] for _, a in page.elements for k in ("src", "href", "xlink:href") if a.get(k)]
-    assert all(link.startswith(("#", "data:")) for link in links)
+    assert all((link or "").startswith(("#", "data:")) for link in links)
     assert not re.search(r"url\((?!#)|@import", html)
     assert "default-src 'none'" in html
 
