@@ -39,15 +39,14 @@ class Args:
 
 def run(args: Args) -> int:
     """Write the page and print its summary. Raises UserError where there are no records."""
-    tables = [path for path in args.records if path.endswith(".csv")]
-    if tables:
+    at_least(0, "--bootstrap", args.bootstrap)
+    if tables := [path for path in args.records if path.endswith(".csv")]:
         return _of_tables(args, tables)
     from stepsight.report.scaling.contents import analyse, summary
     from stepsight.report.scaling.page import write
     from stepsight.scaling.analysis.folder import new_forecasts, read_scaling
 
     out = output_folder(args.out)
-    at_least(0, "--bootstrap", args.bootstrap)
     if args.forecast and not args.bootstrap:
         raise UserError("--forecast needs resamples for its interval: leave out --bootstrap 0.")
     targets = [target_of(text) for text in args.forecast]
@@ -70,7 +69,7 @@ def _of_tables(args: Args, tables: Sequence[str]) -> int:
     if len(tables) < len(args.records) or args.forecast:
         raise UserError("a table of points has a page of its own, without records and forecasts.")
     points = [point for path in tables for point in read_points(Path(path))]
-    shown = figures_of(points)
+    shown = figures_of(points, args.bootstrap)
     page = write_table(
         shown, output_folder(args.out), ", ".join(Path(path).stem for path in tables)
     )

@@ -21,7 +21,6 @@ from stepsight.scaling.sampling.frontier import ascending
 
 LOSS = "loss"
 LEAST = 3  # points of a law
-BOOTSTRAP = 100
 TRAINING, ANSWER = "training FLOPs", "FLOPs per image"
 
 
@@ -196,13 +195,16 @@ def error_of(metric: str, value: float) -> float:
     return value if metric == LOSS or known.better == "unknown" else known.error(value)
 
 
-def figures_of(points: Iterable[StudyPoint]) -> list[StudyFigure]:
+def figures_of(points: Iterable[StudyPoint], bootstrap: int = 100) -> list[StudyFigure]:
     """The figures that there are points for, in the order of `KINDS`; what has no logarithm is
-    left out."""
+    left out. bootstrap: resamples of the laws' intervals."""
     kept = [p for p in points if 0 < p.x < math.inf and 0 < p.y < math.inf]
     kept.sort(key=lambda point: list(KINDS).index(point.figure))
     groups = by(kept, "figure", "task", "metric")
-    return [StudyFigure(name, task, of, rows, _law_of(rows)) for (name, task, of), rows in groups]
+    return [
+        StudyFigure(name, task, of, rows, _law_of(rows, bootstrap))
+        for (name, task, of), rows in groups
+    ]
 
 
 def envelope(points: Sequence[StudyPoint]) -> list[StudyPoint]:
@@ -210,12 +212,12 @@ def envelope(points: Sequence[StudyPoint]) -> list[StudyPoint]:
     return [points[i] for i in ascending([p.x for p in points], [p.y for p in points])]
 
 
-def _law_of(points: Sequence[StudyPoint]) -> Fit | None:
+def _law_of(points: Sequence[StudyPoint], bootstrap: int) -> Fit | None:
     best = envelope(points)
     few = len({point.x for point in best}) < LEAST
     if few or KINDS[points[0].figure].says not in ("law", "line"):
         return None
-    return fit("power", [p.x for p in best], [p.y for p in best], bootstrap=BOOTSTRAP)
+    return fit("power", [p.x for p in best], [p.y for p in best], bootstrap=bootstrap)
 
 
 def _law(figure: StudyFigure) -> str:
