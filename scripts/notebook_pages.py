@@ -84,6 +84,11 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """mkdocs: links to notebooks, as they are in the repository, lead to their pages."""
+    return markdown.replace(".ipynb)", ".md)")
+
+
 def main() -> int:
     for path in sorted(FOLDER.glob("*.ipynb")):
         text = json.dumps(executed(path), indent=1, ensure_ascii=False)
