@@ -35,7 +35,7 @@ def recorded(answer: Answer) -> ExportedProgram:
     """The graph of an answer. Raises UserError where something in it cannot be recorded."""
     given = answer.example(answer.traced)
     shapes = None if answer.asked.size else {name: _any_size(answer, name) for name in given}
-    with torch.no_grad(), _refused(answer):
+    with torch.no_grad(), _quiet(), _refused(answer):
         return torch.export.export(answer.eval(), (), given, dynamic_shapes=shapes)
 
 

@@ -9,6 +9,7 @@ follows from no input (times, noise levels, indices) is computed at once and not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Answer(nn.Module):
         self.asked, self.task = asked, pipeline.task(asked.task)
         self.pipeline = pipeline.with_setting(asked.setting)
         self.net, self.codec = pipeline.net, getattr(pipeline.codec, "module", None)
-        self.stride = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
+        cell = int(pipeline.net.stride) * pipeline.codec.downsample  # type: ignore[arg-type]
+        self.stride = math.lcm(cell, pipeline.profile.multiple, pipeline.profile.pad)
         self.drawn: dict[str, list[Tensor]] = {"sample": [], "posterior": []}  # in order
         self._refuse()
         self._prepare()
@@ -116,15 +118,19 @@ class Answer(nn.Module):
 
     @property
     def traced(self) -> Size:
-        """The size that it is recorded at: where any will do, that of training."""
-        return self.asked.size or self.pipeline.sizes[self.task.name]
+        """The size that it is recorded at: where any will do, about that of training."""
+        height, width = self.pipeline.sizes[self.task.name]
+        return self.asked.size or (self._whole(height), self._whole(width))
 
     @property
     def sizes(self) -> list[Size]:
         """Sizes to try it at: where any will do, another one too."""
         height, width = self.traced
-        lower = max(height // self.stride // 2, 2) * self.stride
-        return [self.traced] if self.asked.size else [self.traced, (lower, width + self.stride)]
+        other = self._whole(height // 2), width + self.stride
+        return [self.traced] if self.asked.size else [self.traced, other]
+
+    def _whole(self, side: int) -> int:
+        return max(side // self.stride, 2) * self.stride
 
     @property
     def _options(self) -> MemberOptions:
