@@ -14,6 +14,7 @@ from stepsight.demo.answering import Answerer
 from stepsight.demo.asking import DemoQuestion, formats_of
 from stepsight.demo.worlds import DemoWorlds
 from stepsight.errors import UserError
+from stepsight.pipeline.dense import DensePipeline
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,18 @@ def test_old_answers_go(answerer, scene, monkeypatch):
     asked = replace(scene, nfe=1, strip=False)
     folders = [next(answerer.answers(asked)).files[0].parent for _ in range(3)]
     assert [folder.is_dir() for folder in folders] == [False, True, True]
+
+
+def test_a_budget_is_planned_and_spent(tmp_path, scene):
+    packaged = DensePipeline.from_pretrained(precision="float32")
+    asked = replace(scene, budget="4nfe", formats=("npy",), strip=False)
+    (answer,) = Answerer(packaged, tmp_path).answers(asked)
+    truth = packaged(scene.picture, "depth", budget="4nfe")
+    assert torch.equal(torch.from_numpy(np.load(answer.files[1])), truth.values[0])
+    plan = packaged.plan("depth", "4nfe")
+    spent = f"{plan.nfe} calls x 1 member"
+    assert plan.members == 1 and answer.sentence.startswith(spent)
+    assert answer.notes[0].startswith(f"4nfe buys {spent}: AbsRel 0.1")
 
 
 def test_a_film_is_answered_as_a_film(answerer, scene, tmp_path):
