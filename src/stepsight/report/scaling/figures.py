@@ -307,10 +307,11 @@ def _finish(
 def ticks(axis: XAxis | YAxis, values: Sequence[float] | Array, compute: bool = False) -> None:
     """A logarithmic axis with even ticks where its ends are close; compute is written as powers."""
     ratio = max(values) / min(values)
-    if compute and ratio > MIDDLE:
+    if compute and ratio > WIDE:
         figures.logarithmic(axis, power, LogLocator(numticks=6))
         return
-    dense = (1, 1.5, 2, 3, 4, 5, 7) if ratio < MIDDLE and not compute else (1, 2, 5)
+    middle = (1, 2, 5) if compute else (1, 1.5, 2, 3, 4, 5, 7)
+    dense = middle if ratio < MIDDLE else (1, 3) if compute else (1, 2, 5)
     locator = MaxNLocator(4) if ratio < NARROW else LogLocator(subs=dense)
     digits = 3 if ratio < NARROW else 2
     figures.logarithmic(axis, lambda v: flops(v) if compute else number(v, digits), locator)

@@ -19,6 +19,7 @@ SHORT = 9  # letters of names of which a line of the legend holds four
 # Figures whose points differ in training. Those of one model were scored on the same images, and
 # differ by far less than their intervals over images say.
 COMPARED = ("law", "ends")
+NEAR = 1.25  # how far beyond the points the ends of intervals widen an axis
 NAMED = 6  # points of a frontier that carry their settings
 
 
@@ -42,7 +43,7 @@ def draw(figure: StudyFigure) -> Figure:
         x = np.geomspace(low, high, 48)
         style: dict[str, Any] = {"color": INK, "linewidth": 1.1, "dashes": DASHES[0]}
         axes.plot(x, figure.law.predict(x), **style, label="law")
-    _finish(drawn, axes, figure.points)
+    _finish(drawn, axes, figure.points, ends=kind.says in COMPARED)
     return drawn
 
 
@@ -64,9 +65,13 @@ def _frontier(axes: Axes, front: Sequence[StudyPoint]) -> None:
         axes.annotate(front[i].at.partition(" ")[0], (front[i].x, front[i].y), **where, fontsize=9)
 
 
-def _finish(figure: Figure, axes: Axes, points: Sequence[StudyPoint]) -> None:
-    """Logarithmic axes with all points in view, and the legend below."""
-    for axis, values in ((axes.xaxis, [p.x for p in points]), (axes.yaxis, [p.y for p in points])):
+def _finish(figure: Figure, axes: Axes, points: Sequence[StudyPoint], ends: bool) -> None:
+    """Logarithmic axes with all points in view, and of the ends of their intervals what is near;
+    the legend below."""
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    low, high = min(ys) / NEAR, max(ys) * NEAR
+    near = [end for p in points for end in (p.lo, p.hi) if ends and low < end < high]
+    for axis, values in ((axes.xaxis, xs), (axes.yaxis, [*ys, *near])):
         low, high = min(values), max(values)
         room = max((high / low) ** 0.07, 1.02)
         getattr(axes, f"set_{axis.axis_name}lim")(low / room, high * room)
