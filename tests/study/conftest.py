@@ -16,7 +16,7 @@ STUDY: dict[str, Any] = {
         "pre": {
             "kind": "train",
             "config": "pre.yaml",
-            "each": {"size": {"32x1": {"training.keep": 4}, "64x1": {}}},
+            "each": {"size": {"32x1": {"training.seed": 1}, "64x1": {}}},
             "set": {"model.name": "DiT-{size}/2", "training.latents": "{cache}"},
             "labels": {"of": ["pretraining"], "size": "{size}", "task": "image"},
         },

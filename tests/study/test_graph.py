@@ -25,7 +25,7 @@ def test_a_block_is_a_stage_for_each_value_and_needs_what_it_names(study_file):
     large = study.stage("pre-64x1")
     assert large.settings == {"model.name": "DiT-64x1/2", "training.latents": "runs/study/cache"}
     assert large.needs == ("cache",) and large.labels["size"] == "64x1"
-    assert study.stage("pre-32x1").settings["training.keep"] == 4
+    assert study.stage("pre-32x1").settings["training.seed"] == 1
     assert study.stage("depth").starts == (Start("pre-32x1", share=0.5),)
     assert study.stage("laws").needs == ("pre-32x1", "pre-64x1")
 

@@ -114,8 +114,11 @@ def test_a_stage_whose_settings_changed_is_not_taken_for_the_old_one(study_file)
     study_file.write_text(yaml.safe_dump(told))
     with pytest.raises(UserError, match="runs/study/sweep was made with other settings.*--out"):
         running.Progress(*stand_ins())
-    study_file.write_text(yaml.safe_dump(STUDY))
+    study_file.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     changed = yaml.safe_load(Path("depth.yaml").read_text())
+    changed["training"]["keep"] = 7  # which decides nothing
+    Path("depth.yaml").write_text(yaml.safe_dump(changed))
+    running.Progress(*stand_ins())
     changed["training"]["lr"] = 1e-3
     Path("depth.yaml").write_text(yaml.safe_dump(changed))
     with pytest.raises(UserError, match="runs/study/depth was made with other settings"):

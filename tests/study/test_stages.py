@@ -13,7 +13,7 @@ import yaml
 from stepsight import config as configuration
 from stepsight.errors import UserError
 from stepsight.study.graph import read_study
-from stepsight.study.stages import jobs_of, shortened
+from stepsight.study.stages import ALL, jobs_of, shortened
 
 
 def jobs(scale: Fraction = Fraction(1), **kwargs):
@@ -40,7 +40,7 @@ def test_every_kind_is_a_command(study_file):
 def test_settings_are_laid_over_files_entry_by_entry(study_file):
     config = jobs()["pre-32x1"].config
     assert config is not None and config.model.name == "DiT-32x1/2"
-    assert config.training.latents == "runs/study/cache" and config.training.keep == 4
+    assert config.training.latents == "runs/study/cache" and config.training.seed == 1
     assert [*config.data] == ["scenes"] and config.training.images == 1600
 
 
@@ -58,14 +58,16 @@ def test_a_launcher_gives_processes_to_what_takes_them(study_file):
 
 def test_a_share_that_no_checkpoint_is_of_is_refused(study_file):
     told = yaml.safe_load(study_file.read_text())
-    told["stages"]["depth"]["from"] = "pre-64x1@0.5"
-    study_file.write_text(yaml.safe_dump(told))
-    with pytest.raises(UserError, match="pre-64x1@0.5: it keeps 2 checkpoints, one every 400"):
-        jobs()
     told["stages"]["depth"]["from"] = "pre-32x1@0.3"
     study_file.write_text(yaml.safe_dump(told))
-    with pytest.raises(UserError, match="Give a share that is one of them"):
+    with pytest.raises(UserError, match="pre-32x1@0.3: it saves every 400 of its 1600 images"):
         jobs()
+
+
+def test_a_run_that_others_start_from_on_its_way_keeps_all_checkpoints(study_file):
+    found = jobs()
+    assert found["pre-32x1"].config.training.keep == ALL
+    assert found["pre-64x1"].config.training.keep == 2
 
 
 @pytest.mark.parametrize("share", [Fraction(1, 2), Fraction(1, 3), Fraction(1, 1000)])

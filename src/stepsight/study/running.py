@@ -8,10 +8,12 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stepsight import config as configuration
+from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.measures import duration
 from stepsight.scaling.ladders.jobs import Job, JobOutcome, run_local, run_slurm
@@ -19,8 +21,10 @@ from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 from stepsight.study.graph import Study
 from stepsight.study.stages import CONFIGS, Launcher, StageJob
+from stepsight.training.config import TrainingSettings
 
 STATUS = "study.json"
+HARMLESS = ("keep", "workers", "processes", "micro_batch", "sharding", "recompute", "save_minutes")
 DRAWN_EVERY = 60.0  # seconds between pages while stages end
 ADDED = ("seconds", "core_seconds")  # of several starts
 
@@ -139,6 +143,13 @@ def _spent(folder: Path) -> float | None:
     return max((one.training_flops for one in read(folder / RECORDS).records), default=0.0) / 1e9
 
 
+def _telling(config: RunConfig) -> RunConfig:
+    """Without what a stage may be gone on with otherwise, such as how many checkpoints it keeps."""
+    usual = TrainingSettings()
+    harmless = {name: getattr(usual, name) for name in HARMLESS}
+    return replace(config, training=replace(config.training, **harmless))
+
+
 def _refuse_changed(
     study: Study, jobs: Sequence[StageJob], before: Mapping[str, Mapping[str, Any]]
 ) -> None:
@@ -151,7 +162,8 @@ def _refuse_changed(
         told = before.get(job.name, {}).get("command")
         changed = told is not None and told != shlex.join(["stepsight", *job.shown])
         if old.is_file() and job.config is not None and old.read_text() != job.config.to_yaml():
-            changed = changed or configuration.load([str(old)]) != job.config
+            settings = _telling(configuration.load([str(old)])), _telling(job.config)
+            changed = changed or settings[0] != settings[1]
         if changed:
             raise UserError(
                 f"{job.folder} was made with other settings than {study.file} has for it now, at "

@@ -26,6 +26,7 @@ from stepsight.study.graph import Stage, Start, Study
 
 Launcher = Literal["local", "torchrun", "slurm"]
 CONFIGS, LOGS = "configs", "logs"
+ALL = 10**6  # checkpoints kept of a run that others start from on its way
 LENGTHS = ("log_every", "validate_every", "first_validation", "checkpoint_every", "warmup")
 PROGRAM = ("-m", "stepsight.cli.main")
 WRITTEN = {"upcycle": "checkpoints", "sweep": "claims.json", "laws": "report.html"}  # last, whole
@@ -62,6 +63,9 @@ def jobs_of(study: Study, launcher: Launcher = "local") -> list[StageJob]:
         for stage in study.stages
         if stage.files
     }
+    for start in (start for stage in study.stages for start in stage.starts if start.share < 1):
+        before = configs[start.stage]  # further saves, as of a preempted run, may push out none
+        configs[start.stage] = replace(before, training=replace(before.training, keep=ALL))
     return [_job(study, stage, configs, launcher) for stage in study.stages]
 
 
@@ -144,11 +148,10 @@ def _folder(study: Study, start: Start, configs: Mapping[str, RunConfig]) -> Pat
         return folder
     training = configs[start.stage].training
     images = round(start.share * training.images)
-    kept = training.keep * training.checkpoint_every
-    if images % max(training.checkpoint_every, 1) or kept < training.images:
+    if not training.checkpoint_every or images % training.checkpoint_every:
         raise UserError(
-            f"{study.file}: {start.stage}@{start.share:g}: it keeps {training.keep} checkpoints, "
-            f"one every {training.checkpoint_every} of its {training.images} images. Give a share "
-            "that is one of them, and a training.keep that keeps all of them."
+            f"{study.file}: {start.stage}@{start.share:g}: it saves every "
+            f"{training.checkpoint_every} of its {training.images} images. Give a share of "
+            "which it has a checkpoint."
         )
     return folder / "checkpoints" / f"step-{images // training.batch:06d}"
