@@ -41,7 +41,7 @@ def cost_curve(source: SweepFolder | Sequence[Result]) -> Figure | None:
     """
     swept = isinstance(source, SweepFolder)
     lines = _of_sweep(source) if swept else _of_results(source)
-    ends = {task: end for task, (_, end) in lines.items() if end > 1}
+    ends = {task: most for task, (points, most) in lines.items() if most > points[0].calls}
     if not ends:
         return None
     return _drawn({task: lines[task][0] for task in ends}, max(ends.values()))
@@ -73,7 +73,7 @@ def _of_results(results: Sequence[Result]) -> dict[str, tuple[list[Bought], int]
             error = measure(first.main).error(row.metrics[first.main])
             if error < best:
                 points, best = [*points, Bought(cost[id(row)], error, True)], error
-        lines[task] = points, max(cost.values()) // min(cost.values())
+        lines[task] = points, max(cost.values())
     return lines
 
 
