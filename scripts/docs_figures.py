@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stepsight.evaluation.pictures import Drawn, grid
+from stepsight.evaluation.pictures import PaintedPanel, grid
 from stepsight.report.panels import FOLDER, read_panels
 
 TARGET = Path(__file__).parents[1] / "docs" / "figures" / "default-run.png"
@@ -22,7 +22,7 @@ def draw(run: Path, target: Path = TARGET) -> Path:
     rows = []
     for panel in read_panels(run / "eval"):
         files = [run / "eval" / FOLDER / tile.file for tile in panel.tiles]
-        rows.append(Drawn(panel, [np.asarray(Image.open(file)) for file in files]))
+        rows.append(PaintedPanel(panel, [np.asarray(Image.open(file)) for file in files]))
     return grid(rows, target)
 
 

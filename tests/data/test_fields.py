@@ -265,10 +265,12 @@ def test_it_is_checked_and_its_range_is_said():
 
 
 def test_it_is_drawn():
-    pictures = draw(made(points=True))
+    pictures = {name: one.picture for name, one in draw(made(points=True)).items()}
     assert list(pictures) == ["image", "depth", "clean", "matte", "swirl"]
     assert all(p.dtype == torch.uint8 and p.shape == (3, HEIGHT, WIDTH) for p in pictures.values())
     assert len(pictures["matte"].unique()) > 4
+    key, matte = draw(made())["matte"].key, made().matte
+    assert key is not None and key.low == matte[made().matte_valid].min()
 
 
 def test_worlds_do_not_have_it_and_say_nothing():

@@ -10,7 +10,7 @@ import torch
 
 from stepsight.data.collate import collate
 from stepsight.evaluation.evaluator import score_source
-from stepsight.evaluation.pictures import Drawn
+from stepsight.evaluation.pictures import PaintedPanel
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import per_image
 from stepsight.metrics import protocol as protocols
@@ -44,7 +44,7 @@ def way(lab, pipeline, task: str, temperature: float, members=MEMBERS) -> Sampli
     return SamplingOption(own, scores.settings)
 
 
-def strip_of(lab, pipeline, task: str) -> tuple[Drawn, list[SamplingOption]]:
+def strip_of(lab, pipeline, task: str) -> tuple[PaintedPanel, list[SamplingOption]]:
     ways = [way(lab, pipeline, task, 1.0), way(lab, pipeline, task, 0.0, (1,))]
     rule = protocols.default_for(task)
     return shoot(task, ways, lab.held, range(len(lab.held)), rule, seed=SEED).strip, ways

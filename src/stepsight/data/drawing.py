@@ -13,14 +13,14 @@ from stepsight.legends import Legend
 from stepsight.types import Sample
 
 
-class Drawing(NamedTuple):
+class PaintedField(NamedTuple):
     """A field of a sample in colours."""
 
     picture: Tensor  # uint8 "3 h w"
     key: Legend | None  # what they mean, where that is to be said
 
 
-def draw(sample: Sample, width: int | None = None) -> dict[str, Drawing]:
+def draw(sample: Sample, width: int | None = None) -> dict[str, PaintedField]:
     """Pictures by name, at most `width` wide: of the image and whatever truth it has.
 
     Pixels whose truth is unknown are light grey.
@@ -32,19 +32,19 @@ def draw(sample: Sample, width: int | None = None) -> dict[str, Drawing]:
     return {name: drawing for name, drawing in drawings.items() if drawing is not None}
 
 
-def _drawing(row: Field, value: Any, sample: Sample) -> Drawing | None:
+def _drawing(row: Field, value: Any, sample: Sample) -> PaintedField | None:
     """As the row says, or as its kind looks; None for what only accompanies others."""
     key = row.key and row.key(value, sample)
     if row.draw is not None:
-        return Drawing(row.draw(value, sample), key)
+        return PaintedField(row.draw(value, sample), key)
     if row.kind == "picture":
-        return Drawing(value, key)
+        return PaintedField(value, key)
     match row.kind if row.brought_by == () else "":
         case "map":
             valid = get(sample, row.valid)
-            return Drawing(paint_map(value, valid), key or key_map(value, valid, row.unit))
+            return PaintedField(paint_map(value, valid), key or key_map(value, valid, row.unit))
         case "mask":
-            return Drawing(paint_mask(value), key)
+            return PaintedField(paint_mask(value), key)
         case "ids":
-            return Drawing(paint_labels(value, sample), key)
+            return PaintedField(paint_labels(value, sample), key)
     return None

@@ -52,7 +52,7 @@ KEYS = {"truth": "scale", "error": "error_scale", "spread": "spread_scale"}  # b
 
 
 @dataclass
-class Answer:
+class ShownAnswer:
     """A prediction to be shown, and what is known of its setting (see `PanelTile`)."""
 
     name: TileName
@@ -64,7 +64,7 @@ class Answer:
     row: str = ""
 
 
-class Drawn(NamedTuple):
+class PaintedPanel(NamedTuple):
     """A panel and the pictures of its tiles."""
 
     panel: PicturePanel
@@ -83,13 +83,13 @@ def paint(
     task: Task,
     source: Source,
     batch: Batch,
-    answers: Sequence[Answer],
+    answers: Sequence[ShownAnswer],
     protocol: Protocol,
     chosen: str,
     metric: str,
-    spreads: Sequence[Answer] = (),
-    judged: Answer | None = None,
-) -> Drawn:
+    spreads: Sequence[ShownAnswer] = (),
+    judged: ShownAnswer | None = None,
+) -> PaintedPanel:
     """The panel of a batch of one image: what is given, the answers, of some of them the spread, on
     one scale, and of one the error."""
     key, truth = batch.keys[0], truth_of(task, batch)
@@ -129,7 +129,7 @@ def paint(
     title = getattr(source, "title", source.name)
     about = task.name, title, protocol.name, key, chosen, metric
     panel = PicturePanel(*about, tuple(tile for tile, _ in tiles), **scales)
-    return Drawn(panel, [tile_of(picture) for _, picture in tiles])
+    return PaintedPanel(panel, [tile_of(picture) for _, picture in tiles])
 
 
 @torch.inference_mode()
@@ -141,16 +141,16 @@ def predicted(
     protocol: Protocol,
     chosen: str,
     over_set: float | None = None,
-) -> Drawn:
+) -> PaintedPanel:
     """The panel of what a predictor shows of an image: the fewest calls, and its answer, whose
     score over the set is known or not."""
     task, batch = predictor.task, collate([cropped(sample, view.crop)]).to(predictor.device)
     judgeable = truth_of(task, batch) is not None
-    answers, metric = list[Answer](), task.metric
+    answers, metric = list[ShownAnswer](), task.metric
     for estimate in predictor.shown(batch, view, [size_of(sample)]):
         (calls, members), prediction = estimate.setting, estimate.prediction
         name: TileName = "one call" if calls * members == 1 else "fewest calls"
-        answer = Answer(name, predictor.said(estimate.setting), prediction)
+        answer = ShownAnswer(name, predictor.said(estimate.setting), prediction)
         if judgeable:
             rows = predictor.score(prediction, batch, protocol)
             metric = main_metric(task.name, measured(rows), protocol.metrics) or metric
@@ -240,7 +240,7 @@ def ranked(values: np.ndarray, metric: str) -> np.ndarray:
     return known[np.argsort(sign * values[known], kind="stable")]
 
 
-def grid(rows: Sequence[Drawn], path: Path) -> Path:
+def grid(rows: Sequence[PaintedPanel], path: Path) -> Path:
     """Write a grid of panels; what none of them has is left out, a tile that one lacks is empty."""
     wanted = [[row.tile(*COLUMNS[name]) for name in COLUMNS] for row in rows]
     there = [i for i, column in enumerate(zip(*wanted)) if any(tile is not None for tile in column)]
@@ -264,7 +264,7 @@ def _label(panel: PicturePanel) -> list[str]:
     return [panel.task, answer.setting, f"{measure(panel.metric).label} {score}" if score else ""]
 
 
-def _scored(answer: Answer, truth: Tensor | None, batch: Batch, protocol: Protocol) -> Tensor:
+def _scored(answer: ShownAnswer, truth: Tensor | None, batch: Batch, protocol: Protocol) -> Tensor:
     """The pixels bool "b 1 h w" whose answers are judged; all where none are."""
     errors = None if truth is None else pixel_errors(answer.prediction, batch, protocol)
     every = torch.ones_like(batch.image[:, :1], dtype=torch.bool)
@@ -283,7 +283,7 @@ def _error_picture(task: Task, error: Tensor, valid: Tensor) -> tuple[Tensor, Le
     return colour_spread(error, high, valid), legend
 
 
-def _by(answer: Answer) -> str:
+def _by(answer: ShownAnswer) -> str:
     return f" at {answer.setting}" if answer.setting else ""
 
 

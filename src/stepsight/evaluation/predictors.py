@@ -19,7 +19,7 @@ from stepsight.data.collate import collate
 from stepsight.data.resize import Size, resize_sample
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError
-from stepsight.evaluation.views import ProtocolView, fits, working_at
+from stepsight.evaluation.views import ProtocolView, fits, setting_text, working_at
 from stepsight.metrics.alignment.align import Space
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
@@ -238,7 +238,7 @@ class Model(Predictor):
         return shown
 
     def said(self, setting: Setting) -> str:
-        return said(setting, self.pipeline.diffusion.settings)
+        return setting_text(setting, self.pipeline.diffusion.settings)
 
     def _fewest(self) -> int:
         """The fewest calls that its sampler can spend, of those worth trying."""
@@ -318,13 +318,6 @@ class Model(Predictor):
             return None
         decoded = [self.task.decode(member).values for member in drawn]
         return torch.stack([self.task.rescale(values, grid) for values in decoded])
-
-
-def said(setting: Setting, used: DiffusionSettings) -> str:
-    """`8 x 4, T 0.5, mirror`: calls, members, the scale of the noise they start from, and what
-    further calls see."""
-    views = f", {used.views}" if used.views != "none" and setting[0] > 1 else ""
-    return f"{setting[0]} x {setting[1]}, T {used.temperature:g}{views}"
 
 
 def sampling_options(diffusion: DiffusionSettings, task: object) -> dict[str, Any]:

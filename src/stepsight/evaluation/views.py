@@ -9,10 +9,12 @@ import copy
 from typing import NamedTuple
 
 from stepsight.data import augment
+from stepsight.diffusion.config import DiffusionSettings
 from stepsight.metrics.masks.regions import Crop, window
 from stepsight.metrics.protocol import Protocol
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.pipeline.working import Size
+from stepsight.scaling.sampling.paired import Setting
 from stepsight.types import Sample
 
 
@@ -70,3 +72,10 @@ def fits(working: Size, grid: Size, asked: int | None) -> bool:
     longest = asked or max(grid)
     wanted = [side * longest / max(grid) for side in grid]
     return all(abs(side - want) < 1 for side, want in zip(working, wanted))
+
+
+def setting_text(setting: Setting, used: DiffusionSettings) -> str:
+    """`8 x 4, T 0.5, mirror`: calls, members, the scale of the noise they start from, and what
+    further calls see."""
+    views = f", {used.views}" if used.views != "none" and setting[0] > 1 else ""
+    return f"{setting[0]} x {setting[1]}, T {used.temperature:g}{views}"

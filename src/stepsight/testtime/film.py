@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from stepsight.data.collate import collate
 from stepsight.data.table import Source
 from stepsight.diffusion.config import Views
-from stepsight.evaluation.pictures import Answer, Drawn, paint, ranked
-from stepsight.evaluation.predictors import said
+from stepsight.evaluation.pictures import PaintedPanel, ShownAnswer, paint, ranked
 from stepsight.evaluation.results import metrics_of
 from stepsight.evaluation.statistics import measured, per_image
-from stepsight.evaluation.views import cropped
+from stepsight.evaluation.views import cropped, setting_text
 from stepsight.measures import main_metric, measure
 from stepsight.metrics.masked import Rows
 from stepsight.metrics.protocol import Protocol
@@ -134,8 +133,8 @@ def set_scores(
 class Film(NamedTuple):
     """What is shown of an image that tells of a set."""
 
-    panel: Drawn
-    strip: Drawn
+    panel: PaintedPanel
+    strip: PaintedPanel
 
 
 @torch.inference_mode()
@@ -160,7 +159,7 @@ def shoot(
     telling = scores.telling if scores else 0
     (sample,) = source.samples([indices[telling]])
     batch = collate([cropped(sample, protocol.crop)]).to(options[0].pipeline.device)
-    answers: dict[OptionSetting, Answer] = {}
+    answers: dict[OptionSetting, ShownAnswer] = {}
     for number, members in _kept(options, scores):
         for setting, prediction in _predictions(options[number], task, members, batch, noise):
             at = OptionSetting(number, *setting)
@@ -182,7 +181,9 @@ def shoot(
     return Film(paint(chosen, source, batch, shown, *about, spreads=spread, judged=judged), strip)
 
 
-def _panel(scores: SetScores | None, answers: Mapping[OptionSetting, Answer]) -> list[Answer]:
+def _panel(
+    scores: SetScores | None, answers: Mapping[OptionSetting, ShownAnswer]
+) -> list[ShownAnswer]:
     """The cheapest answer, and the best over the set; that with the most calls where they are the
     same, so that it can be seen what those do."""
     cheapest = scores.cheapest if scores else min(answers, key=lambda at: at.calls)
@@ -198,7 +199,7 @@ def _panel(scores: SetScores | None, answers: Mapping[OptionSetting, Answer]) ->
     return [*shown.values()][::-1]
 
 
-def _has_spread(answer: Answer) -> bool:
+def _has_spread(answer: ShownAnswer) -> bool:
     return answer.prediction.uncertainty is not None
 
 
@@ -233,9 +234,11 @@ def _answer(
     scores: SetScores | None,
     at: OptionSetting,
     telling: int,
-) -> Answer:
+) -> ShownAnswer:
     setting = at.nfe, at.members
-    answer = Answer("answer", said(setting, option.pipeline.diffusion.settings), prediction)
+    answer = ShownAnswer(
+        "answer", setting_text(setting, option.pipeline.diffusion.settings), prediction
+    )
     answer.row = f"{option.label}, {count(at.members, 'member')}"
     if scores is not None:
         answer.score, answer.over_set = float(scores.images[at][telling]), scores.values[at]

@@ -12,7 +12,7 @@ from stepsight.cli.sources import SourceArgs, picture_path
 if TYPE_CHECKING:
     import numpy as np
 
-    from stepsight.data.drawing import Drawing
+    from stepsight.data.drawing import PaintedField
     from stepsight.data.table import Source
     from stepsight.legends import Legend
     from stepsight.types import Sample
@@ -93,7 +93,7 @@ def _scale(rows: list[list[np.ndarray]]) -> int:
     return max(1, min(round(SMALL / height), WIDTH // width))
 
 
-def _row(drawn: dict[str, Drawing], columns: list[str]) -> list[np.ndarray]:
+def _row(drawn: dict[str, PaintedField], columns: list[str]) -> list[np.ndarray]:
     """Tiles "h w c"; a truth that this sample lacks is left empty."""
     from torch import tensor, uint8
 
@@ -105,6 +105,6 @@ def _row(drawn: dict[str, Drawing], columns: list[str]) -> list[np.ndarray]:
     return [picture.permute(1, 2, 0).numpy() for picture in pictures]
 
 
-def _key(drawn: Drawing | None, source: Source) -> Legend | None:
+def _key(drawn: PaintedField | None, source: Source) -> Legend | None:
     """What its colours mean, with classes called as the source does."""
     return drawn and drawn.key and drawn.key.called(source.classes)
