@@ -62,6 +62,7 @@ def test_scores_at_several_settings_do_as_well_and_at_one_there_is_no_curve():
     lines, _ = drawn(cost_curve([scored(4, 0.1), scored(1, 0.2), scored(8, 0.05, "other@1")]))
     assert lines[0].get_xdata().tolist() == [2, 8, 8]
     assert lines[0].get_ydata() == pytest.approx([100, 50, 50])
+    assert cost_curve([scored(1, 0.0), scored(2, 0.1)]) is None  # nothing is a share of no error
     assert cost_curve([scored(1, 0.2)]) is None and cost_curve(SweepFolder()) is None
 
 

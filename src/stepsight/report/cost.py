@@ -41,10 +41,13 @@ def cost_curve(source: SweepFolder | Sequence[Result]) -> Figure | None:
     """
     swept = isinstance(source, SweepFolder)
     lines = _of_sweep(source) if swept else _of_results(source)
-    ends = {task: most for task, (points, most) in lines.items() if most > points[0].calls}
-    if not ends:
-        return None
-    return _drawn({task: lines[task][0] for task in ends}, max(ends.values()))
+    shown = {task: line for task, line in lines.items() if _is_curve(*line)}
+    return _drawn(shown) if shown else None
+
+
+def _is_curve(points: Sequence[Bought], most: int) -> bool:
+    """Whether more was tried than the cheapest setting, whose error others can be a share of."""
+    return bool(points) and points[0].error > 0 and most > points[0].calls
 
 
 def _of_sweep(sweep: SweepFolder) -> dict[str, tuple[list[Bought], int]]:
@@ -66,7 +69,8 @@ def _of_results(results: Sequence[Result]) -> dict[str, tuple[list[Bought], int]
     lines: dict[str, tuple[list[Bought], int]] = {}
     for (task,), rows in by([row for row in results if row.main and row.nfe], "task"):
         first, best = rows[0], np.inf
-        same = [row for row in rows if (row.data, row.protocol) == (first.data, first.protocol)]
+        way = first.data, first.protocol, first.main
+        same = [row for row in rows if (row.data, row.protocol, row.main) == way]
         cost = {id(row): row.nfe * row.members for row in same}
         points: list[Bought] = []
         for row in sorted(same, key=lambda row: cost[id(row)]):
@@ -78,11 +82,11 @@ def _of_results(results: Sequence[Result]) -> dict[str, tuple[list[Bought], int]
 
 
 @matplotlib.rc_context(STYLE)
-def _drawn(lines: dict[str, list[Bought]], most: int) -> Figure:
+def _drawn(lines: dict[str, tuple[list[Bought], int]]) -> Figure:
     axes_of = "model calls per image (NFE x members)", "error, % of the cheapest setting"
     figure, axes = figures.new_axes("", *axes_of, COLUMN)
     ends = []
-    for i, (task, points) in enumerate(lines.items()):
+    for i, (task, (points, most)) in enumerate(lines.items()):
         share = [100 * point.error / points[0].error for point in points]
         calls = [point.calls for point in points]
         axes.plot([*calls, most], [*share, share[-1]], color=colour(i), drawstyle="steps-post")
@@ -90,7 +94,7 @@ def _drawn(lines: dict[str, list[Bought]], most: int) -> Figure:
             hollow = point.luck and point is not points[0]
             axes.plot(x, y, **look(i), ms=5.5, mew=1.3, mfc="none" if hollow else colour(i))
         ends.append((f"{task} {share[-1]:.0f} %", share[-1]))
-    figures.powers_of_two(axes, [1, most])
+    figures.powers_of_two(axes, [1, *(most for _, most in lines.values())])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     _name(axes, ends)
     return figure
