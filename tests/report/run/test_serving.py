@@ -61,6 +61,6 @@ def test_a_served_page_is_that_of_the_files_as_they_are(folder):
 
 
 def test_a_port_that_is_taken_is_said(folder):
-    with PageServer(folder / "sweep", 0) as server:
+    with PageServer(folder / "eval", 0) as server:
         with pytest.raises(UserError, match=f"--serve {server.server_port}"):
-            PageServer(folder / "sweep", server.server_port)
+            PageServer(folder / "eval", server.server_port)
