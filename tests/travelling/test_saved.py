@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from stepsight import checkpoint
@@ -145,9 +147,11 @@ def test_the_card_tells_what_the_folder_holds(opened, tmp_path):
     for said in ('license: "mit"', "procedural worlds of level standard", "not one photograph",
                  "pipeline_tag: depth-estimation", opened.name, "stored in float16"):  # fmt: skip
         assert said in text
-    for line in text.splitlines():
-        if line.startswith("!["):
-            assert (tmp_path / "saved" / line.partition("](")[2].rstrip(")")).is_file()
+    pictures = re.findall(r"!\[(.+?)\]\((.+?)\)", text)
+    assert len(pictures) > 20 and "the true depth" in dict(pictures)
+    for _, file in pictures:
+        with Image.open(tmp_path / "saved" / file) as opened:
+            assert opened.width >= 192
 
 
 def test_the_cells_of_a_card_hold_any_name(opened, tmp_path, monkeypatch):
@@ -172,8 +176,6 @@ def test_the_command_line_saves_what_it_opens(run, opened, tmp_path, capsys):
 
 
 def test_pictures_are_answered_without_a_checkpoint(tmp_path, capsys):
-    from PIL import Image
-
     Image.new("RGB", (20, 16), "red").save(tmp_path / "photo.png")
     out = tmp_path / "out"
     assert main(["predict", str(tmp_path / "photo.png"), "--out", str(out), "--nfe", "1"]) == 0

@@ -199,8 +199,8 @@ def _in_words(scale: Legend) -> str:
     if scale.classes:
         said = ", ".join(one.name for one in scale.classes)
     elif scale.kind == "flow":
-        said = f"motion to the right, down, left and up; white at rest, full at {scale.high:g} "
-        said += scale.unit
+        said = "motion to the right, down, left and up; white at rest, "
+        said += f"full at {number(scale.high)} {scale.unit}"
     else:
         said = f"{number(scale.low)} to {number(scale.high)} {scale.unit}".strip()
         said += ", in steps of its logarithm" if scale.log else ""
