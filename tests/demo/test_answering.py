@@ -103,9 +103,21 @@ def test_a_format_that_a_picture_lacks_something_for_leaves_the_others(answerer,
     asked = replace(scene, nfe=1, members=1, strip=False, formats=("ply", "npy"))
     (answer,) = answerer.answers(asked)
     assert [file.suffix for file in answer.files] == [".png", ".npy"]
-    assert answer.notes[0].startswith("No ply: ") and "field of view" in answer.notes[0]
+    assert (
+        answer.notes[0].startswith("No ply: scene.png: states")
+        and "field of view" in answer.notes[0]
+    )
     (answer,) = answerer.answers(replace(asked, fov=60.0))
     assert [file.suffix for file in answer.files] == [".png", ".ply", ".npy"]
+
+
+def test_a_damaged_picture_goes_by_its_name_alone(answerer, scene, tmp_path):
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(scene.picture.read_bytes()[:500])
+    asked = replace(scene, picture=cut)
+    with pytest.raises(UserError, match="cut.png: ") as refused:
+        next(answerer.answers(asked))
+    assert asked.worded(refused.value).startswith("cut.png: ")
 
 
 def test_formats_are_those_that_hold_the_task(pipeline):

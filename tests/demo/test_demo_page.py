@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from browser import chromium, faults, opened, too_wide
 
 from stepsight.cli.main import main
 from stepsight.demo.serving import served
@@ -17,6 +16,7 @@ from stepsight.demo.worlds import DemoWorlds
 from stepsight.errors import UserError
 from stepsight.pipeline.dense import DensePipeline
 from stepsight.signals import INTERRUPTED
+from tests.support.pages.browser import chromium, faults, opened, too_wide
 
 ABOUT = "tiny: depth and flow."
 

@@ -200,7 +200,7 @@ def _written(
                 write(place / file)
                 files.append(place / file)
         except UserError as error:
-            notes.append(f"No {name}: {error}")
+            notes.append(f"No {name}: {question.worded(error)}")
     return files, notes
 
 

@@ -45,6 +45,13 @@ class DemoQuestion:
             if field in task.required_inputs and not file:
                 raise UserError(f"{task.name} also reads {OTHERS[field]}: drop that as well.")
 
+    def worded(self, error: Exception) -> str:
+        """What went wrong, with what was dropped by its name alone, not by where it was put."""
+        words = str(error)
+        for file in filter(None, (self.picture, self.second, self.mask, self.film)):
+            words = words.replace(str(file), file.name)
+        return words
+
     def beside(self, task: Task) -> dict[str, Any]:
         """What the pipeline is given besides the picture."""
         given: dict[str, Any] = {"size": self.size or None}

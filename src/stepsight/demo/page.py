@@ -171,7 +171,7 @@ def _worded(answerer: Answerer, question: DemoQuestion) -> Iterator[str]:
         for answer in answerer.answers(question):
             yield render("demo_answer", words="", answer=answer, served=_address)
     except UserError as error:
-        yield render("demo_answer", words=str(error), wrong=True)
+        yield render("demo_answer", words=question.worded(error), wrong=True)
     except Exception:
         traceback.print_exc()
         yield render("demo_answer", words=FAULT, wrong=True)
