@@ -30,7 +30,7 @@ from stepsight.report.run_folder import by
 from stepsight.scaling.sampling.wording import count
 
 PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
-TILE = 360  # pixels: sides of the first screen's pictures, at most
+TILE = {"panels": 360, "extremes": 240, "films": 160}  # pixels: sides of a panel's tiles, at most
 
 
 def render(template: str, **values: object) -> str:
@@ -142,7 +142,7 @@ class ShownPanel(NamedTuple):
 def shown_panels(folder: Path, kind: Kind = "panels") -> list[ShownPanel]:
     """The panels of a kind that an evaluation or a sweep left in its folder."""
     return [
-        ShownPanel(panel, {tile.file: _small(folder / kind / tile.file) for tile in panel.tiles})
+        ShownPanel(panel, {t.file: _small(folder / kind / t.file, TILE[kind]) for t in panel.tiles})
         for panel in read_panels(folder, kind)
     ]
 
@@ -154,11 +154,11 @@ def first_panels(*folders: Path) -> list[ShownPanel]:
     return [by_task[task] for task in sorted(by_task, key=lambda task: house_order(f"/{task}"))]
 
 
-def _small(path: Path) -> str:
-    """The PNG as base64, made smaller where it is larger than a tile is shown."""
+def _small(path: Path, side: int) -> str:
+    """The PNG as base64, made smaller where its longer side is more than `side`."""
     sink = io.BytesIO()
     with Image.open(path) as picture:
-        picture.thumbnail((TILE, TILE))
+        picture.thumbnail((side, side))
         picture.save(sink, format="PNG", optimize=True)
     return base64.b64encode(sink.getvalue()).decode()
 
