@@ -9,7 +9,7 @@ import torch
 
 from stepsight.errors import UserError
 from stepsight.exporting import files, parity
-from stepsight.exporting.graph import Answer, Asked
+from stepsight.exporting.graph import AnswerGraph, AnswerRequest
 from stepsight.pipeline.defaults import SamplingSetting
 
 ZEROS = SamplingSetting(2, 1, 0.0, "mirror")
@@ -19,8 +19,8 @@ NOISE = SamplingSetting(1, 2, 1.0, "none")
 @pytest.fixture(scope="module")
 def answer_of(laboratory):
     pipeline = laboratory().pipeline()
-    return lambda task, setting, size, noise=None: Answer(
-        pipeline, Asked(task, setting, size, noise)
+    return lambda task, setting, size, noise=None: AnswerGraph(
+        pipeline, AnswerRequest(task, setting, size, noise)
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from stepsight.errors import UserError
 from stepsight.exporting.describing import described
-from stepsight.exporting.graph import Answer, Asked
+from stepsight.exporting.graph import AnswerGraph, AnswerRequest
 from stepsight.matching import mean_costs
 from stepsight.models.layers import Positions
 from stepsight.pipeline.defaults import SamplingSetting
@@ -27,7 +27,7 @@ def pipeline(laboratory):
 @pytest.mark.parametrize("setting", [ZEROS, NOISE])
 @pytest.mark.parametrize("noise", ["constant", "input"])
 def test_it_is_what_the_pipeline_predicts(pipeline, task, setting, noise):
-    answer = Answer(pipeline, Asked(task, setting, (24, 40), noise))
+    answer = AnswerGraph(pipeline, AnswerRequest(task, setting, (24, 40), noise))
     given = answer.example((24, 40), seed=1)
     found, expected = answer(**given), answer.expected(given)
     assert len(found) == len(expected) == 1 + (setting.members > 1)
@@ -37,14 +37,14 @@ def test_it_is_what_the_pipeline_predicts(pipeline, task, setting, noise):
 
 
 def test_from_zeros_it_is_what_users_are_answered(pipeline):
-    answer = Answer(pipeline, Asked("depth", ZEROS, (24, 40)))
+    answer = AnswerGraph(pipeline, AnswerRequest("depth", ZEROS, (24, 40)))
     given = answer.example((24, 40), seed=1)
     users = pipeline(given["image"][0], task="depth", nfe=2, members=1, temperature=0.0)
     assert torch.equal(answer(**given)[0], users.values)
 
 
 def test_noise_of_an_input_is_what_members_start_from(pipeline):
-    answer = Answer(pipeline, Asked("depth", NOISE, (16, 16), "input"))
+    answer = AnswerGraph(pipeline, AnswerRequest("depth", NOISE, (16, 16), "input"))
     given = answer.example((16, 16))
     other = given | {"noise": given["noise"].roll(1, -1)}
     assert given["noise"].shape == (1, 3, 1, 16, 16)
@@ -53,7 +53,7 @@ def test_noise_of_an_input_is_what_members_start_from(pipeline):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pictures_of_any_size_are_seen_as_they_are(pipeline, task):
-    answer = Answer(pipeline, Asked(task, NOISE, None))
+    answer = AnswerGraph(pipeline, AnswerRequest(task, NOISE, None))
     assert answer.takes_noise and len(answer.sizes) == 2
     given = answer.example((32, 56), seed=1)
     for found, expected in zip(answer(**given), answer.expected(given), strict=True):
@@ -61,14 +61,16 @@ def test_pictures_of_any_size_are_seen_as_they_are(pipeline, task):
 
 
 def test_steps_that_draw_noise_are_given_theirs(pipeline):
-    answer = Answer(pipeline.sampling(sampler="ancestral"), Asked("depth", NOISE, (16, 16)))
+    answer = AnswerGraph(
+        pipeline.sampling(sampler="ancestral"), AnswerRequest("depth", NOISE, (16, 16))
+    )
     given = answer.example((16, 16))
     assert len(answer.drawn["sample"]) == 2
     assert all(map(torch.equal, answer(**given), answer.expected(given)))
 
 
 def test_what_it_says_of_itself(pipeline):
-    said = described(Answer(pipeline, Asked("flow", NOISE, (24, 40))))
+    said = described(AnswerGraph(pipeline, AnswerRequest("flow", NOISE, (24, 40))))
     assert (
         said["unit"].startswith("pixels")
         and said["starts"] == "noise, a constant of seed 0, times 0.7"
@@ -76,17 +78,17 @@ def test_what_it_says_of_itself(pipeline):
     assert (said["pictures"], said["seen"]) == ([24, 40], [16, 24])
     assert [*said["inputs"]] == ["image", "second"] and said["merge"] == "mean"
     assert said["protocol"].startswith("flow-epe@")
-    any_size = described(Answer(pipeline, Asked("amodal", ZEROS, None)))
+    any_size = described(AnswerGraph(pipeline, AnswerRequest("amodal", ZEROS, None)))
     assert any_size["pictures"] == "any multiples of 8, seen as they are"
     assert any_size["starts"] == "zeros" and any_size["outputs"] == ["values"]
 
 
 def test_what_no_graph_answers_is_refused(pipeline, laboratory):
     with pytest.raises(UserError, match="noise that is a constant has one size"):
-        Answer(pipeline, Asked("depth", NOISE, None, "constant"))
+        AnswerGraph(pipeline, AnswerRequest("depth", NOISE, None, "constant"))
     generator = laboratory().pipeline(laboratory().config(("image",)))
     with pytest.raises(UserError, match="makes pictures of a class"):
-        Answer(generator, Asked("image", ZEROS, (16, 16)))
+        AnswerGraph(generator, AnswerRequest("image", ZEROS, (16, 16)))
 
 
 def test_what_graphs_compute_in_their_own_way_is_the_same(monkeypatch):

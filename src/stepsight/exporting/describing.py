@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepsight.exporting.graph import SEED, Answer
+from stepsight.exporting.graph import SEED, AnswerGraph
 from stepsight.metrics.protocol import default_for
 
 INPUTS = {
@@ -15,7 +15,7 @@ INPUTS = {
 }
 
 
-def described(answer: Answer) -> dict[str, Any]:
+def described(answer: AnswerGraph) -> dict[str, Any]:
     """Plain values, for JSON. protocol: how the run's scores of this task are made of such answers,
     by default; calibration: what the members' spread is multiplied by, already."""
     pipeline, task, setting = answer.pipeline, answer.task, answer.asked.setting
@@ -42,7 +42,7 @@ def described(answer: Answer) -> dict[str, Any]:
     }
 
 
-def starts(answer: Answer) -> str:
+def starts(answer: AnswerGraph) -> str:
     """Where the members start from."""
     if not answer.drawn["sample"]:
         return "zeros"

@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from stepsight.errors import UserError
 from stepsight.exporting.describing import described
-from stepsight.exporting.graph import Answer
+from stepsight.exporting.graph import AnswerGraph
 
 Format = Literal["torch", "onnx"]
 SUFFIXES: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
@@ -31,7 +31,7 @@ WHOLE = 1 << 31  # bytes that a message of ONNX holds; larger weights lie in a f
 Run = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 
 
-def recorded(answer: Answer) -> ExportedProgram:
+def recorded(answer: AnswerGraph) -> ExportedProgram:
     """The graph of an answer. Raises UserError where something in it cannot be recorded."""
     given = answer.example(answer.traced)
     shapes = None if answer.asked.size else {name: _any_size(answer, name) for name in given}
@@ -39,7 +39,7 @@ def recorded(answer: Answer) -> ExportedProgram:
         return torch.export.export(answer.eval(), (), given, dynamic_shapes=shapes)
 
 
-def write(answer: Answer, path: Path, format: Format) -> Run:
+def write(answer: AnswerGraph, path: Path, format: Format) -> Run:
     """Write the graph with what there is to know about it (`about`), and open the file again.
 
     Raises UserError where something cannot be recorded, or a package is missing.
@@ -90,7 +90,7 @@ def about(path: Path) -> dict[str, Any]:
     return json.loads({entry.key: entry.value for entry in model.metadata_props}[META])
 
 
-def _any_size(answer: Answer, name: str) -> dict[int, Any]:
+def _any_size(answer: AnswerGraph, name: str) -> dict[int, Any]:
     """Which sides of an input may be of which sizes."""
     cells = answer.stride // answer.pipeline.codec.downsample if name == "noise" else answer.stride
     first = 3 if name == "noise" else 2
@@ -122,7 +122,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _refused(answer: Answer) -> Iterator[None]:
+def _refused(answer: AnswerGraph) -> Iterator[None]:
     """What torch cannot record, as an error for users: it says so in many ways."""
     try:
         yield

@@ -38,11 +38,11 @@ AT_ONCE = 1 << 20  # rows of a forward pass: all of them
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerRequest:
     """One answer of a pipeline that was told how to sample.
 
     size: height and width of the pictures, which are brought to the network's working size and the
-    answer back. None: any multiples of `Answer.stride`, which the network sees as they are.
+    answer back. None: any multiples of `AnswerGraph.stride`, which the network sees as they are.
     noise: None: a constant of pictures of one size, else an input.
     """
 
@@ -52,7 +52,7 @@ class Asked:
     noise: Noise | None = None
 
 
-class Answer(nn.Module):
+class AnswerGraph(nn.Module):
     """forward(image "1 3 h w" in [0, 1], second likewise, mask bool "1 1 h w", noise "d r c h w")
     -> (values "1 c h w" in physical units, of several members their spread "1 1 h w").
 
@@ -60,7 +60,7 @@ class Answer(nn.Module):
     the rows r = (member run) of what is denoised. Raises UserError for what no graph answers.
     """
 
-    def __init__(self, pipeline: BatchPipeline, asked: Asked) -> None:
+    def __init__(self, pipeline: BatchPipeline, asked: AnswerRequest) -> None:
         super().__init__()
         self.asked, self.task = asked, pipeline.task(asked.task)
         self.pipeline = pipeline.with_setting(asked.setting)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stepsight.exporting.files import Run
-from stepsight.exporting.graph import Answer
+from stepsight.exporting.graph import AnswerGraph
 from stepsight.pipeline.working import Size
 
 BAR = 1e-4  # of a difference, to 1 or to what is larger
@@ -42,7 +42,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Speed:
+class SideBySide:
     """Median seconds a picture, taken in turns on as many threads."""
 
     file: float
@@ -50,7 +50,7 @@ class Speed:
     turns: int
 
 
-def compare(answer: Answer, run: Run, size: Size) -> Parity:
+def compare(answer: AnswerGraph, run: Run, size: Size) -> Parity:
     """The answers of a file beside those of the pipeline. A difference counts as in
     `torch.isclose` with the bar for both tolerances, nearly."""
     apart = []
@@ -62,7 +62,7 @@ def compare(answer: Answer, run: Run, size: Size) -> Parity:
     return Parity(size, every.max().item(), (every > BAR).double().mean().item(), _allowed(answer))
 
 
-def clock(answer: Answer, run: Run, size: Size) -> Speed:
+def clock(answer: AnswerGraph, run: Run, size: Size) -> SideBySide:
     """Seconds of the file and of the pipeline."""
     given = answer.example(size, PICTURES[0])
     ways: tuple[Callable[[], object], ...] = (lambda: run(given), lambda: answer.expected(given))
@@ -75,7 +75,7 @@ def clock(answer: Answer, run: Run, size: Size) -> Speed:
             began = time.perf_counter()
             way()
             seconds.append(time.perf_counter() - began)
-    return Speed(median(taken[0]), median(taken[1]), len(taken[0]))
+    return SideBySide(median(taken[0]), median(taken[1]), len(taken[0]))
 
 
 def _apart(found: Tensor, expected: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def _apart(found: Tensor, expected: Tensor) -> Tensor:
     return apart.nan_to_num(nan=torch.inf)
 
 
-def _allowed(answer: Answer) -> float:
+def _allowed(answer: AnswerGraph) -> float:
     """Where an answer is a choice, numbers that nearly tie are not the graph's fault."""
     rule = getattr(answer.task, "merge_by", "")
     chosen = rule in ("vote", "closest", "medoid") or answer.task.unit == "class ids"

@@ -13,7 +13,7 @@ from stepsight.errors import UserError
 from stepsight.pipeline.config import Which
 
 if TYPE_CHECKING:
-    from stepsight.exporting.graph import Answer
+    from stepsight.exporting.graph import AnswerGraph
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def _size(args: Args) -> tuple[int, int] | None:
     return height, width
 
 
-def _answer(args: Args, size: tuple[int, int] | None) -> Answer:
+def _answer(args: Args, size: tuple[int, int] | None) -> AnswerGraph:
     """The module to record. Raises UserError naming the flag that cannot be."""
-    from stepsight.exporting.graph import Answer, Asked
+    from stepsight.exporting.graph import AnswerGraph, AnswerRequest
     from stepsight.pipeline.dense import DensePipeline
 
     pipeline = DensePipeline.from_pretrained(
@@ -116,10 +116,12 @@ def _answer(args: Args, size: tuple[int, int] | None) -> Answer:
     check_setting(pipeline, args.task, args.checkpoint or "the packaged checkpoint", *how)
     usual = pipeline.sizes[args.task]
     size = None if args.dynamic else size or usual
-    return Answer(pipeline, Asked(args.task, pipeline.setting(args.task, *how), size, args.noise))
+    return AnswerGraph(
+        pipeline, AnswerRequest(args.task, pipeline.setting(args.task, *how), size, args.noise)
+    )
 
 
-def _say(answer: Answer) -> None:
+def _say(answer: AnswerGraph) -> None:
     from stepsight.exporting.describing import described
 
     found = described(answer)
