@@ -16,7 +16,7 @@ GROUP = Group(
         "evaluate": ("evaluate", "score or sweep checkpoints; score the predictions of others"),
         "predict": ("predict", "depth, flow, masks, classes or normals of your own pictures"),
         "demo": ("overview.demo", "a page in the browser that answers dropped pictures and films"),
-        "export": ("overview.export", "a whole answer as one graph, for torch (.pt2) or runtimes of ONNX"),
+        "export": ("overview.export", "a whole answer as one graph, for torch (.pt2) or ONNX"),
         "film": ("film", "how much the depth of films flickers, frame by frame and as predicted"),
         "calibrate": ("overview.calibrate", "metres from a few known distances, for a checkpoint"),
         "study": ("study", "a paper end to end: a graph of stages, run or priced, with its page"),
