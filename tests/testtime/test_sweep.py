@@ -16,6 +16,7 @@ from stepsight.evaluation.jobs import ScoringPlan, jobs_of
 from stepsight.evaluation.records import Identity, cost_of
 from stepsight.evaluation.results import metrics_of
 from stepsight.report.page import write_report
+from stepsight.report.panels import read_panels
 from stepsight.report.run_folder import read_run
 from stepsight.scaling import records
 from stepsight.scaling.sampling.claims import decide
@@ -105,7 +106,9 @@ def test_what_follows_is_kept_for_the_report(swept):
     averaged = {one["task"]: one["averaging"] for one in told if one["main"]}
     assert averaged["semantic"] == "pooled" and averaged["depth"] == "per image"
     pictures = {path.name for path in (run / "sweep").glob("*.png")}
-    assert pictures >= {f"{kind}-{t}.png" for kind in ("film", "pareto") for t in pipeline.tasks}
+    assert pictures >= {f"pareto-{task}.png" for task in pipeline.tasks}
+    for kind in ("panels", "films"):
+        assert [one.task for one in read_panels(run / "sweep", kind)] == [*pipeline.tasks]
     assert not (run / "sweep/sweep.html").exists()  # the report has its sections
 
 
