@@ -108,21 +108,21 @@ def test_a_study_that_is_killed_waits_for_the_stage_that_outlived_it(study_file)
 def test_a_stage_whose_settings_changed_is_not_taken_for_the_old_one(study_file):
     study, jobs = stand_ins()
     running.run(study, jobs, "local")
-    running.Progress(*stand_ins())  # which the same ones are
+    running.StudyProgress(*stand_ins())  # which the same ones are
     told = yaml.safe_load(study_file.read_text())
     told["stages"]["sweep"]["options"]["nfe"] = "1,2,4"
     study_file.write_text(yaml.safe_dump(told))
     with pytest.raises(UserError, match="runs/study/sweep was made with other settings.*--out"):
-        running.Progress(*stand_ins())
+        running.StudyProgress(*stand_ins())
     study_file.write_text(yaml.safe_dump(STUDY, sort_keys=False))
     changed = yaml.safe_load(Path("depth.yaml").read_text())
     changed["training"]["keep"] = 7  # which decides nothing
     Path("depth.yaml").write_text(yaml.safe_dump(changed))
-    running.Progress(*stand_ins())
+    running.StudyProgress(*stand_ins())
     changed["training"]["lr"] = 1e-3
     Path("depth.yaml").write_text(yaml.safe_dump(changed))
     with pytest.raises(UserError, match="runs/study/depth was made with other settings"):
-        running.Progress(*stand_ins())
+        running.StudyProgress(*stand_ins())
 
 
 def test_a_page_that_cannot_be_drawn_stops_nothing(study_file, monkeypatch, capsys):

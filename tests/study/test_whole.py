@@ -10,7 +10,7 @@ import yaml
 from stepsight.cli.main import main
 from stepsight.report.study.stages import read_study as read_page
 from stepsight.study.graph import read_study
-from stepsight.study.running import Progress
+from stepsight.study.running import StudyProgress
 from stepsight.study.stages import jobs_of
 
 WORLDS = {"data": {"scenes": {"size": [16, 16], "count": 32, "eval_count": 4}}}
@@ -75,7 +75,7 @@ def test_every_kind_of_stage_is_done_by_what_its_command_leaves(tmp_path, monkey
         Path(name).write_text(yaml.safe_dump(content))
     study = read_study("study.yaml")
     jobs = jobs_of(study)
-    progress = Progress(study, jobs)
+    progress = StudyProgress(study, jobs)
     for job in jobs:
         assert not job.done, job.name
         assert main(job.shown) == 0, job.name

@@ -16,7 +16,7 @@ from stepsight import config as configuration
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.measures import duration
-from stepsight.scaling.ladders.jobs import Job, JobOutcome, run_local, run_slurm
+from stepsight.scaling.ladders.jobs import CommandJob, JobOutcome, run_local, run_slurm
 from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 from stepsight.study.graph import Study
@@ -29,7 +29,7 @@ DRAWN_EVERY = 60.0  # seconds between pages while stages end
 ADDED = ("seconds", "core_seconds")  # of several starts
 
 
-class Progress:
+class StudyProgress:
     """How the stages of a study stand, in study.json, and on its page."""
 
     def __init__(self, study: Study, jobs: Sequence[StageJob]) -> None:
@@ -45,7 +45,7 @@ class Progress:
         self._write_configs(jobs)
         self.write()
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: CommandJob) -> None:
         """Note that a stage has been started."""
         self.rows[job.name] |= {"status": "running", "why": ""}
         print(f"begins {job.name}", flush=True)
@@ -98,13 +98,13 @@ class Progress:
                 (folder / f"{job.name}.yaml").write_text(job.config.to_yaml(), encoding="utf-8")
 
 
-def run(study: Study, jobs: Sequence[StageJob], launcher: Launcher) -> Progress:
+def run(study: Study, jobs: Sequence[StageJob], launcher: Launcher) -> StudyProgress:
     """Run what is left, each stage after those that it needs. What fails leaves out what needs it.
 
     Raises UserError for a folder of another study, and Preempted when asked to end; what ran has
     saved by then.
     """
-    progress = Progress(study, jobs)
+    progress = StudyProgress(study, jobs)
     try:
         if launcher == "slurm":
             run_slurm(jobs, study.out / "slurm", study.slurm, progress.note, progress.begin)

@@ -19,7 +19,7 @@ from stepsight import config as configuration
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.models.config import VAE_PREFIX
-from stepsight.scaling.ladders.jobs import Job
+from stepsight.scaling.ladders.jobs import CommandJob
 from stepsight.scaling.ladders.ladder import merged
 from stepsight.scaling.ladders.launch import finished, last_written
 from stepsight.study.graph import Stage, Start, Study
@@ -34,7 +34,7 @@ VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageJob(Job):
+class StageJob(CommandJob):
     """A stage as a command."""
 
     kind: str

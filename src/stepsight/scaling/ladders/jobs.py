@@ -31,7 +31,7 @@ GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class CommandJob:
     """A command, and what it needs to be done before."""
 
     name: str
@@ -66,12 +66,12 @@ class Handle(Protocol):
 
 
 Report = Callable[[JobOutcome], None]
-Begin = Callable[[Job], None]
-HandOver = Callable[[Sequence[Job]], Sequence[Handle]]
+Begin = Callable[[CommandJob], None]
+HandOver = Callable[[Sequence[CommandJob]], Sequence[Handle]]
 
 
 def run_local(
-    jobs: Sequence[Job], at_once: int, report: Report, begin: Begin = lambda job: None
+    jobs: Sequence[CommandJob], at_once: int, report: Report, begin: Begin = lambda job: None
 ) -> list[JobOutcome]:
     """Run what is not done, a job a GPU, or `at_once` single-thread jobs on CPUs; `at_once` 0: one
     job at a time with all that there is. What interrupts this ends the jobs as well; a signal that
@@ -85,7 +85,7 @@ def run_local(
     for slot in devices:
         slots.put(slot)
 
-    def run(job: Job) -> JobOutcome:
+    def run(job: CommandJob) -> JobOutcome:
         slot = slots.get()
         try:
             return run_job(job, environment(slot))
@@ -102,7 +102,7 @@ def run_local(
 
 
 def run_slurm(
-    jobs: Sequence[Job],
+    jobs: Sequence[CommandJob],
     folder: Path,
     parameters: Mapping[str, Any],
     report: Report,
@@ -134,7 +134,7 @@ def run_slurm(
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"--launcher slurm: {error}") from error
 
-    def hand_over(ready: Sequence[Job]) -> list[Handle]:
+    def hand_over(ready: Sequence[CommandJob]) -> list[Handle]:
         return [Submitted(*pair) for pair in zip(ready, executor.map_array(run_job, list(ready)))]
 
     return _run(jobs, hand_over, len(jobs), report, begin)
@@ -144,7 +144,7 @@ def run_slurm(
 class Submitted:
     """A job of a cluster."""
 
-    job: Job
+    job: CommandJob
     handle: Any
 
     def done(self) -> bool:
@@ -159,7 +159,7 @@ class Submitted:
 
 
 def _run(
-    jobs: Sequence[Job], hand_over: HandOver, room: int, report: Report, begin: Begin
+    jobs: Sequence[CommandJob], hand_over: HandOver, room: int, report: Report, begin: Begin
 ) -> list[JobOutcome]:
     """Every job after those that it needs, in the order given where that leaves a choice."""
     waiting = [job for job in jobs if not job.done]
@@ -220,7 +220,7 @@ def _ended_with_this() -> Iterator[None]:
         raise
 
 
-def run_job(job: Job, given: Mapping[str, str] | None = None) -> JobOutcome:
+def run_job(job: CommandJob, given: Mapping[str, str] | None = None) -> JobOutcome:
     """Run one job to its end, its output in its log; by default where a cluster put this process.
 
     One that is running already is waited for: it was started twice, or outlived who started it.
@@ -244,7 +244,7 @@ def _locked(lock: int) -> bool:
     return True
 
 
-def _run_command(job: Job, given: Mapping[str, str], lock: int) -> JobOutcome:
+def _run_command(job: CommandJob, given: Mapping[str, str], lock: int) -> JobOutcome:
     """The command keeps the lock as long as it lives, which may be longer than this process."""
     began = time.monotonic()
     with job.log.open("w", encoding="utf-8") as log:

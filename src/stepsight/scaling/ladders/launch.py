@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from stepsight.scaling.ladders.jobs import Job, JobOutcome
+from stepsight.scaling.ladders.jobs import CommandJob, JobOutcome
 from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of
 from stepsight.scaling.records import FILE_NAME as RECORDS
 
@@ -20,7 +20,7 @@ STATUS = "ladder.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RungJob(Job):
+class RungJob(CommandJob):
     """A rung as a command."""
 
     images: int
