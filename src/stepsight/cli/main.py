@@ -19,7 +19,10 @@ GROUP = Group(
         "export": ("overview.export", "a whole answer as one graph, for torch (.pt2) or ONNX"),
         "film": ("film", "how much the depth of films flickers, frame by frame and as predicted"),
         "calibrate": ("overview.calibrate", "metres from a few known distances, for a checkpoint"),
-        "study": ("overview.study", "a paper end to end: a graph of stages, run or priced, with its page"),
+        "study": (
+            "overview.study",
+            "a paper end to end: a graph of stages, run or priced, with its page",
+        ),
         "data": ("data", "check, look at, prepare and shard data sets; baselines and ceilings"),
         "scaling": ("scaling", "what training and sampling compute buy: laws, frontiers, plans"),
         "convert": ("convert", "read published weights, make experts, write published layouts"),
