@@ -36,6 +36,7 @@ if kind == "train":
         value=1.0, images=8, schema=2)
     left("records.jsonl", json.dumps(record))
     left("sweep/claims.json")
+    left("config.yaml")
 elif kind == "latents":
     import numpy
     left("scenes/store.json")

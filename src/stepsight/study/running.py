@@ -137,8 +137,9 @@ def _row(study: Study, job: StageJob) -> dict[str, Any]:
 
 
 def _spent(folder: Path) -> float | None:
-    """GFLOP of a run's own training; None before its evaluation, and for what is no run."""
-    if not (folder / RECORDS).is_file():
+    """GFLOP of a run's own training; None before its evaluation, and for what is no run (a sweep
+    has records as well)."""
+    if not (folder / RECORDS).is_file() or not (folder / "config.yaml").is_file():
         return None
     return max((one.training_flops for one in read(folder / RECORDS).records), default=0.0) / 1e9
 
