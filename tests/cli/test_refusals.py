@@ -208,7 +208,7 @@ def test_a_wrong_flag_exits_with_status_2(arguments, message, run, refused):
 
 
 def test_what_is_missing_is_named(refused):
-    assert "missing: --checkpoint STR run folder" in refused(main.main, "predict", "a.png")
+    assert "missing: --checkpoint STR run folder" in refused(main.main, "film")
     assert "name the pictures" in refused(main.main, "predict", "--checkpoint", "run")
 
 
