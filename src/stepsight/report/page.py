@@ -23,6 +23,7 @@ from stepsight.report.verdict import final_results, next_steps, sentences, stand
 from stepsight.scaling.sampling.wording import count
 
 REFRESH = 15  # seconds between looks at a run that is still working
+WAIT = "The run is still working; what to try next follows from its end."
 
 
 def write_report(run_dir: Path, working: bool = False) -> Path:
@@ -46,7 +47,7 @@ def render(run: RunFolder, working: bool = False) -> str:
         extremes=rendering.shown_panels(run.path / "eval", "extremes"),
         sentences=sentences(results, run.sweep),
         curve=cost_curve(run.sweep) or learning_curve(run.val),
-        steps=next_steps(run),
+        steps=[WAIT] if working else next_steps(run),
         config=run.config,
         environment=run.environment,
         commands=[*filter(None, [run.command]), evaluate, f"{evaluate} --sweep"],

@@ -26,10 +26,11 @@ DIFFER = (
 
 def write_page(path: Path, results: Sequence[Result]) -> Path:
     """Write the page of an evaluation beside its panels; it needs no other file."""
-    whose = ", ".join(dict.fromkeys(f"{result.task} on {result.data}" for result in results))
+    tasks = ", ".join(dict.fromkeys(result.task for result in results))
+    data = ", ".join(dict.fromkeys(result.data for result in results))
     page = rendering.render(
         "evaluation",
-        title=f"Evaluation of {whose}",
+        title=f"Evaluation on {data}: {tasks}",
         panels=rendering.first_panels(path.parent),
         extremes=rendering.shown_panels(path.parent, "extremes"),
         sentences=sentences(first_scores(results), SweepFolder()),

@@ -48,8 +48,8 @@ def test_a_served_page_is_that_of_the_files_as_they_are(folder):
             os.utime(folder / "command.txt", (later, later))
             with urlopen(server.address) as answer:
                 assert "uv run train.py --lr 0.5" in answer.read().decode()
-            (folder / "eval/results.json").write_text("[{")
-            os.utime(folder / "eval/results.json", (later + 9, later + 9))
+            (folder / "sweep/fit.json").write_text("[]")
+            os.utime(folder / "sweep/fit.json", (later + 9, later + 9))
             for path, status in ("", 500), ("config.yaml", 404):
                 with pytest.raises(HTTPError) as refused:
                     urlopen(server.address + path)
