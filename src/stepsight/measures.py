@@ -88,6 +88,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - 1 - magnitude)}f}"
 
 
+def spoken(name: str) -> str:
+    """A name of the code as people read it: `mean_map` is "mean map"."""
+    return name.replace("_", " ")
+
+
 def duration(seconds: float) -> str:
     """`1h02m`, `3m05s` or `12.3s`."""
     if seconds < 60:

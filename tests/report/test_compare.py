@@ -63,7 +63,7 @@ def test_costs_add_up_and_scores_stand_below_each_other(finished):
     assert "| scratch    | split-8 | 24,000 | 2.000 | 0.000        | 2.000        |" in costs
     assert scores.count("depth: scenes, depth-affine-log@1234, 128 images, ddim, 4 NFE") == 1
     rows = [line for line in scores.splitlines() if line.startswith("| ")]
-    assert [row.split()[1] for row in rows[2:]] == ["pretrained", "scratch", "mean_map"]
+    assert [row.split()[1] for row in rows[2:]] == ["pretrained", "scratch", "mean"]
     assert "| 0.125           | 0.250 [0.240, 0.260]" in rows[2]
 
 
@@ -103,7 +103,7 @@ def test_the_page_says_first_which_run_is_best(finished, tmp_path, capsys):
     first = page.partition("<main>")[2].partition("<details")[0]
     assert "better&lt;b&gt; is best, 20.0% less error than worse. AbsRel" in first
     assert first.count("<svg") == 1 and "better<b>" not in page
-    assert page.count('class="drawer"') == 2 and "mean_map" in page
+    assert page.count('class="drawer"') == 2 and "mean map" in page
 
 
 def test_a_lead_within_the_intervals_is_said_to_be_so(finished, tmp_path):

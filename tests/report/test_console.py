@@ -92,7 +92,7 @@ def test_a_terminal_gets_a_bar_and_readable_validation_and_the_log_stays_plain(t
     assert "200/400  50% | loss 0.184 (depth 0.11 flow 0.26)" in text
     assert "val@500  64 images a task  best -> checkpoints/step-000500" in text
     (row,) = [line.split() for line in text.splitlines() if line.startswith("depth ")]
-    assert row == "depth AbsRel ↓ 0.280 ★ 0.294 mean_map δ1 0.500 4 x 1".split()
+    assert row == "depth AbsRel ↓ 0.280 ★ 0.294 mean map δ1 0.500 4 x 1".split()
     assert "done 1m12s  ->  runs/x/report.html" in text
     piped = tmp_path / "piped"
     piped.mkdir()

@@ -8,7 +8,7 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
-from stepsight.measures import headline, measure, number
+from stepsight.measures import headline, measure, number, spoken
 from stepsight.metrics.protocol import PROTOCOLS
 from stepsight.report.scores import DIFFER, differences, images_text, setting_text
 from stepsight.results import Result
@@ -50,7 +50,7 @@ def _scores(result: Result) -> Table:
     for baseline, metrics in result.baselines.items():
         ratio = result.ratios[baseline]
         span = f"{number(ratio.ratio)} [{number(ratio.lo)}, {number(ratio.hi)}]"
-        table.add_row(baseline, *[number(metrics[name]) for name in names], span)
+        table.add_row(spoken(baseline), *[number(metrics[name]) for name in names], span)
     return table
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from stepsight import checkpoint
 from stepsight.errors import UserError, command
-from stepsight.measures import headline, measure, number
+from stepsight.measures import headline, measure, number, spoken
 from stepsight.report import figures, rendering
 from stepsight.report.figures import BELOW, COLUMN, REFERENCE, STYLE, look
 from stepsight.report.rendering import interval
@@ -199,7 +199,7 @@ def _scores(task: str, how: str, group: Sequence[tuple[Run, Result]]) -> RunTabl
         ]
         rows.append([run.name, "" if loss is None else number(loss), *values])
     for name, metrics in first.baselines.items():
-        rows.append([name, "", *[number(metrics[metric]) for metric in names]])
+        rows.append([spoken(name), "", *[number(metrics[metric]) for metric in names]])
     return RunTable(f"{task}: {how}", head, rows)
 
 

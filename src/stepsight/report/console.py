@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from stepsight.measures import duration, headline, measure, number
+from stepsight.measures import duration, headline, measure, number, spoken
 from stepsight.scaling.sampling.wording import count
 
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
@@ -270,7 +270,7 @@ def _val_table(
         rival = min(rivals, key=lambda name: measure(main).error(rivals[name]), default="")
         beaten = rival and measure(main).beats(metrics[main], rivals[rival])
         score = Text(number(metrics[main]), "" if not rival else "green" if beaten else "red")
-        trivial = f"{number(rivals[rival])} {clean(rival)}" if rival else ""
+        trivial = f"{number(rivals[rival])} {clean(spoken(rival))}" if rival else ""
         also = "  ".join(f"{clean(measure(name).label)} {number(metrics[name])}" for name in rest)
         told = f"{clean(measure(main).label)} {arrow}", score, _best(row, main, earlier), trivial
         more = Text(also, "dim"), Text(f"{row['nfe']} x {row['members']}", "dim")

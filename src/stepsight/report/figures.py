@@ -31,7 +31,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from stepsight.measures import main_metric, measure, number
+from stepsight.measures import main_metric, measure, number, spoken
 from stepsight.report.run_folder import Row, validation_lines
 from stepsight.tasks.config import scored_tasks
 
@@ -131,7 +131,9 @@ def validation_curves(rows: list[Row], task: str) -> Figure:
     for i, (name, metrics) in enumerate(rows[-1].get("baselines", {}).items()):
         if metric in metrics:
             line = axes.axhline(metrics[metric], **REFERENCE)
-            line.set(dashes=DASHES[i % len(DASHES)], label=f"{name} {number(metrics[metric])}")
+            line.set(
+                dashes=DASHES[i % len(DASHES)], label=f"{spoken(name)} {number(metrics[metric])}"
+            )
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(short))
     figure.legend(loc=BELOW, ncols=2)

@@ -23,7 +23,7 @@ from PIL import Image
 
 from stepsight.errors import command
 from stepsight.legends import Legend
-from stepsight.measures import duration, measure, number
+from stepsight.measures import duration, measure, number, spoken
 from stepsight.report.figures import house_order, to_svg
 from stepsight.report.panels import Kind, PicturePanel, read_panels
 from stepsight.report.run_folder import by
@@ -50,7 +50,7 @@ def _environment() -> Environment:
     environment.globals |= {"command": command, "measure": measure, "svg": to_svg}
     environment.filters |= {"by": by, "duration": duration, "interval": interval}
     environment.filters |= {"number": known_number, "percent": percent, "plural": count}
-    environment.filters |= {"labelled": labelled, "short_name": short_name}
+    environment.filters |= {"labelled": labelled, "short_name": short_name, "spoken": spoken}
     return environment
 
 

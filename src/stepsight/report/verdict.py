@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stepsight.errors import command
-from stepsight.measures import main_metric, measure, number
+from stepsight.measures import main_metric, measure, number, spoken
 from stepsight.report.run_folder import Row, RunFolder, validation_lines
 from stepsight.report.sweep.folder import SweepFolder
 from stepsight.results import Result
@@ -42,7 +42,9 @@ class Standing:
 
     def __str__(self) -> str:
         label = measure(self.metric).label
-        return f"{self.baseline} ({label} {number(self.value)} against {number(self.other)})"
+        return (
+            f"{spoken(self.baseline)} ({label} {number(self.value)} against {number(self.other)})"
+        )
 
 
 def standings(result: Result) -> list[Standing]:
@@ -98,16 +100,17 @@ class TaskSentence(NamedTuple):
 
 
 def sentences(results: Sequence[Result], sweep: SweepFolder) -> list[TaskSentence]:
-    """A sentence a task: its score, whether it is better than trivial, and what more calls buy."""
+    """For every task its score, whether it is better than trivial, and what more calls buy."""
     found = []
     for result in results:
         if result.main is None:
             continue
         weakest = min(standings(result), key=_rank, default=None)
-        parts = [_scored(result, result.main), *_compared(weakest), *_bought(sweep, result.task)]
-        label = f" Measured on {result.label}." if result.label else ""
+        score = ", ".join([_scored(result, result.main), *_compared(weakest)])
+        label = [f"Measured on {result.label}"] if result.label else []
         outcome = weakest.outcome if weakest else None
-        found.append(TaskSentence(result.task, outcome, f"{'; '.join(parts)}.{label}"))
+        said = f"{'. '.join([score, *_bought(sweep, result.task), *label])}."
+        found.append(TaskSentence(result.task, outcome, said))
     return found
 
 
@@ -130,7 +133,8 @@ def _scored(result: Result, metric: str) -> str:
 def _compared(weakest: Standing | None) -> Iterator[str]:
     if weakest is None:
         return
-    kind, rival = measure(weakest.metric), f"{weakest.baseline} ({number(weakest.other)})"
+    kind = measure(weakest.metric)
+    rival = f"{spoken(weakest.baseline)} ({number(weakest.other)})"
     strongest = f"the best trivial predictor, {rival}"
     own, other = kind.error(weakest.value), kind.error(weakest.other)
     if weakest.outcome != "beaten":
@@ -149,12 +153,18 @@ def _bought(sweep: SweepFolder, task: str) -> Iterator[str]:
     first, sure = points[0].cell, [i for i, point in enumerate(points) if point.gain_lo > 0]
     most = max(cell.total_calls for cell in sweep.main(task))
     if not sure:
-        yield f"up to {count(most, 'call')}, more than {first.total_calls} buy nothing sure"
+        if most > first.total_calls:
+            than = f"{count(first.total_calls, 'call')}, up to {most}"
+            yield f"More than {than}, bring no significant gain"
         return
     best = points[sure[-1]].cell
-    gain = f"{1 - best.error / first.error:.1%} less error" if first.error > 0 else "less error"
-    more = f", more (to {most}) nothing sure" if best.total_calls < most else ""
-    yield f"{count(best.total_calls, 'call')} instead of {first.total_calls} buy {gain}{more}"
+    gain = f"{1 - best.error / first.error:.1%}" if first.error > 0 else ""
+    cut = f"cut the error by {gain}" if gain else "lower the error"
+    more = f"; more calls (up to {most}) bring no significant gain"
+    yield (
+        f"{count(best.total_calls, 'call')} instead of {first.total_calls} {cut}"
+        f"{more if best.total_calls < most else ''}"
+    )
 
 
 _VERBS: dict[Outcome, str] = {  # the worst for us first

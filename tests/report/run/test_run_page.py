@@ -78,8 +78,9 @@ def test_the_page_answers_first_and_keeps_the_rest_in_closed_drawers(complete):
     assert [drawer["id"] for drawer in drawers] == titles.split()
     assert not any("open" in drawer for drawer in drawers)
     first = " ".join(page.text.partition("What to try next")[0].split())
-    assert "depth ✓ AbsRel 0.190 with 16 calls; 35% less error than the best trivial" in first
-    assert "amodal ✗ IoU 0.650 with 16 calls; not better than box (0.676). Measured on" in first
+    assert "depth ✓ AbsRel 0.190 with 16 calls, 35% less error than the best trivial" in first
+    assert "amodal ✗ IoU 0.650 with 16 calls, not better than box (0.676). Measured on" in first
+    assert "✓ better than every trivial predictor" in first and "✗ not better" in first
     assert "No " not in page.text and " yet" not in page.text
     # what compute buys; training; validation of two tasks; Pareto and map; two of uncertainty
     assert page.count("svg") == 1 + 1 + 2 + 2 + 2
@@ -120,7 +121,7 @@ def test_numbers_come_with_protocol_interval_ratio_and_an_honest_mark(complete):
     for shown in (
         "native",
         "[0.180, 0.200]",
-        "✓ beaten mean_map 0.294, ratio 0.650 [0.620, 0.680]",
+        "✓ beaten mean map 0.294, ratio 0.650 [0.620, 0.680]",
         "✗ not beaten box 0.676, ratio 0.960 [0.930, 0.990]",
         "▲ training frames (overfit)",
         "ceiling 0.0200",

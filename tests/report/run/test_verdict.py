@@ -106,11 +106,11 @@ def test_a_sentence_a_task_says_the_score_and_the_strongest_predictor_that_knows
     baselines = {"constant": {"abs_rel": 0.5}, "mean_map": {"abs_rel": 0.3}}
     rows = replace(result(), baselines=baselines), result("flow", "epe", 4.0, 3.5, 1.1, 1.2)
     assert said(*rows) == [
-        "AbsRel 0.200; 33% less error than the best trivial predictor, mean_map (0.300).",
-        "EPE 4.00 px; not better than mean_map (3.50).",
+        "AbsRel 0.200, 33% less error than the best trivial predictor, mean map (0.300).",
+        "EPE 4.00 px, not better than mean map (3.50).",
     ]
     assert said(result(lo=0.6, hi=1.02)) == [
-        "AbsRel 0.200; not clearly better than mean_map (0.300)."
+        "AbsRel 0.200, not clearly better than mean map (0.300)."
     ]
     assert standing_text(rows) == "1 of 2 tasks beat every trivial predictor"
 
@@ -123,12 +123,13 @@ def test_a_sentence_says_what_calls_buy_for_sure():
     ]
     sweep = SweepFolder(cells=cells, fronts={"depth": {"points": rows}})
     (text,) = said(result(), sweep=sweep)
-    assert text.endswith("; 4 calls instead of 1 buy 25.0% less error, more (to 8) nothing sure.")
+    more = "more calls (up to 8) bring no significant gain."
+    assert text.endswith(f". 4 calls instead of 1 cut the error by 25.0%; {more}")
     rows[1]["gain_lo"] = -0.1
     (text,) = said(result(), sweep=sweep)
-    assert text.endswith("; up to 8 calls, more than 1 buy nothing sure.")
+    assert text.endswith(". More than 1 call, up to 8, bring no significant gain.")
     (text,) = said(result(), sweep=replace(sweep, fronts={}))  # a table without its images
-    assert "buy" not in text
+    assert "calls" not in text
 
 
 def test_labelled_results_come_second_and_are_never_quoted_without_their_label():

@@ -33,13 +33,13 @@ def _worth(front: list[Any]) -> str:
     """The last setting whose gain is more than luck."""
     sure = [point for point in front[1:] if point.gain_lo > 0]
     last = (sure or front)[-1 if sure else 0].cell.total_calls
-    return f"up to {count(last, 'call')}" if sure else f"{count(last, 'call')}, more may be luck"
+    return f"up to {count(last, 'call')}" if sure else f"{count(last, 'call')}, no significant gain"
 
 
 def _planned(tasks: list[Any]) -> str:
     """The cheapest settings that are nearly as good as the best of the largest budget."""
     cheapest = [(view["task"], _setting(view["plans"][-1].cheapest)) for view in tasks]
-    return f"nearly the best for the least: {_joined(cheapest)}" if cheapest else ""
+    return f"cheapest within 2 % of the best: {_joined(cheapest)}" if cheapest else ""
 
 
 def _setting(choice: Any) -> str:
