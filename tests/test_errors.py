@@ -17,7 +17,7 @@ def test_a_command_to_type_is_that_of_a_checkout():
     assert command("evaluate", "--checkpoint", "a run") == (
         "uv run evaluate.py --checkpoint 'a run'"
     )
-    assert command("steps", "--nfe", 4) == "stepsight steps --nfe 4"
+    assert command("steps", "--nfe", 4) == "uv run stepsight steps --nfe 4"
 
 
 def test_without_a_checkout_it_is_that_of_the_package(tmp_path):

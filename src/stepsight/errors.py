@@ -44,8 +44,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def command(verb: str, *arguments: object) -> str:
-    """What to type next: `uv run evaluate.py ...` in a checkout, `stepsight evaluate ...` where the
-    package is installed. Arguments are quoted."""
-    in_checkout = (Path(__file__).parents[2] / f"{verb}.py").is_file()
-    program = f"uv run {verb}.py" if in_checkout else f"stepsight {verb}"
+    """What to type next: `uv run evaluate.py ...` or `uv run stepsight scaling ...` in a checkout,
+    `stepsight evaluate ...` where the package is installed. Arguments are quoted."""
+    checkout = Path(__file__).parents[2]
+    program = f"stepsight {verb}"
+    if (checkout / f"{verb}.py").is_file():
+        program = f"uv run {verb}.py"
+    elif (checkout / "uv.lock").is_file():
+        program = f"uv run {program}"
     return " ".join([program, *(shlex.quote(str(argument)) for argument in arguments)])
