@@ -15,7 +15,7 @@ from stepsight.colours import VOID, palette
 from stepsight.data.collate import collate
 from stepsight.evaluation import pictures
 from stepsight.evaluation.evaluator import score_source
-from stepsight.evaluation.pictures import draw_extremes, sample_grid
+from stepsight.evaluation.pictures import AS_IT_IS, draw_extremes, sample_grid
 from stepsight.evaluation.predictors import Model
 from stepsight.evaluation.results import metrics_of
 from stepsight.metrics import protocol as protocols
@@ -222,6 +222,16 @@ def test_every_tile_says_what_it_shows(lab, tmp_path):
     assert [tile.name for tile in panels["median"].tiles] == names
     assert len({tile.alt for tile in panels["median"].tiles}) == len(names)
     assert "2 x 2, T 1" in panels["median"].tile("spread").alt
+
+
+def test_where_one_call_is_the_answer_more_calls_stand_beside_it(lab):
+    model = Model(lab.pipeline(), "depth", [1], [1], "ddim")
+    shown = model, lab.held, lab.held[1], AS_IT_IS, protocols.default_for("depth"), "an image"
+    panel = pictures.predicted(*shown).panel
+    names = ["image", "truth", "one call", "more calls", "error"]
+    assert [tile.name for tile in panel.tiles] == names
+    assert panel.tile("more calls").setting.startswith("4 x 1")
+    assert panel.tile("error").setting.startswith("1 x 1")
 
 
 def test_nothing_is_drawn_where_nothing_was_measured(lab, tmp_path):

@@ -143,13 +143,16 @@ def predicted(
     over_set: float | None = None,
 ) -> PaintedPanel:
     """The panel of what a predictor shows of an image: the fewest calls, and its answer, whose
-    score over the set is known or not."""
+    score over the set is known or not; more calls where the fewest are the answer."""
     task, batch = predictor.task, collate([cropped(sample, view.crop)]).to(predictor.device)
     judgeable = truth_of(task, batch) is not None
     answers, metric = list[ShownAnswer](), task.metric
-    for estimate in predictor.shown(batch, view, [size_of(sample)]):
+    estimates = predictor.shown(batch, view, [size_of(sample)])
+    spent = math.prod(estimates[-1].setting)
+    for estimate in estimates:
         (calls, members), prediction = estimate.setting, estimate.prediction
         name: TileName = "one call" if calls * members == 1 else "fewest calls"
+        name = "more calls" if calls * members > spent else name
         answer = ShownAnswer(name, predictor.said(estimate.setting), prediction)
         if judgeable:
             rows = predictor.score(prediction, batch, protocol)
@@ -160,8 +163,9 @@ def predicted(
         answers.append(answer)
     last = answers[-1]
     last.over_set = over_set
-    if len(answers) > 1 or last.name != "one call":
+    if last.name != "one call" or answers[0].name == "fewest calls":
         last.name = "answer"
+    answers.sort(key=lambda answer: answer.name == "more calls")
     spreads = [last] if last.prediction.uncertainty is not None else []
     return paint(task, source, batch, answers, protocol, chosen, metric, spreads, judged=last)
 

@@ -230,9 +230,10 @@ class Model(Predictor):
         return self.pipeline.finish(truth, batch)
 
     def shown(self, batch: Batch, view: ProtocolView, sizes: Sequence[Size]) -> list[Estimate]:
-        """The fewest calls that can be spent, and the largest setting."""
+        """The fewest calls, or more of them where those are scored; then the largest setting."""
         pipeline, shown = self._working(batch, view), list[Estimate]()
-        for setting in dict.fromkeys([(self._fewest(), 1), (self.nfe[-1], self.members[-1])]):
+        fewest, scored = (self._fewest(), 1), (self.nfe[-1], self.members[-1])
+        for setting in (fewest if fewest != scored else (4 * fewest[0], 1), scored):
             merged = self.task.merge(self._draw(pipeline, batch, *setting))
             shown.append(Estimate(setting, pipeline.finish(merged, batch), grid_of(batch)))
         return shown

@@ -34,6 +34,7 @@ TileName = Literal[
     "one call",
     "fewest calls",
     "most calls",
+    "more calls",
     "best setting",
     "answer",
     "spread",
