@@ -12,7 +12,7 @@ from stepsight.cli.main import main
 from stepsight.errors import DataFormatError, UserError
 from stepsight.report.study import page
 from stepsight.report.study.contents import KINDS, StudyPoint, figures_of
-from stepsight.report.study.figures import draw
+from stepsight.report.study.figures import draw, places_of
 from stepsight.report.study.stages import read_study
 from stepsight.report.study.table import read_points
 from stepsight.scaling.records import append
@@ -72,6 +72,19 @@ def test_what_is_no_law_is_not_drawn_as_one():
     (figure,) = figures_of(flat)
     assert "no law (too few points)" in figure.sentence
     assert [line.get_label() for line in draw(figure).axes[0].lines] == ["a1"]
+
+
+def test_a_line_has_its_colour_in_every_figure():
+    sizes = [
+        *curve("finetuning", "96x4"),
+        *curve("finetuning", "128x4"),
+        *curve("finetuning", "64x3"),
+    ]
+    shown = figures_of([*sizes, *curve("steps", "128x4"), *curve("schedule", "cosine")])
+    assert places_of(shown) == {"64x3": 0, "96x4": 1, "128x4": 2, "cosine": 0}
+    drawn = [draw(figure, places_of(shown)).axes[0].lines for figure in shown]
+    of = [line.get_color() for lines in drawn for line in lines if line.get_label() == "128x4"]
+    assert len(of) == 2 and len(set(of)) == 1
 
 
 def test_comparisons_say_which_ends_below_and_for_what_compute():

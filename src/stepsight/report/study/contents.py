@@ -9,13 +9,14 @@ their numbering we know nothing, so that a figure is called by what it shows.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from stepsight.measures import measure, number
 from stepsight.report.run_folder import by
-from stepsight.scaling.analysis.words import count
+from stepsight.scaling.analysis.words import clean, count
 from stepsight.scaling.laws.fits import Fit, fit
 from stepsight.scaling.sampling.frontier import ascending
 
@@ -153,9 +154,10 @@ class StudyFigure:
 
     @property
     def lines(self) -> dict[str, list[StudyPoint]]:
-        """The points of each line by x."""
-        groups = by(self.points, "line")
-        return {line: sorted(rows, key=lambda row: row.x) for (line,), rows in groups}
+        """The points of each line by x; lines by name, those of a comparison as they come."""
+        groups = {line: rows for (line,), rows in by(self.points, "line")}
+        ordered = groups if self.kind.says == "ends" else sorted(groups, key=by_number)
+        return {line: sorted(groups[line], key=lambda row: row.x) for line in ordered}
 
     @property
     def envelope(self) -> list[StudyPoint]:
@@ -178,6 +180,12 @@ class StudyFigure:
         """What the figure says, first."""
         says = {"law": _law, "ends": _ends, "line": _along, "front": _front}[self.kind.says]
         return f"{f'{self.task}: ' if self.task else ''}{says(self)}."
+
+
+def by_number(name: str) -> list[tuple[float, str]]:
+    """Sorts names by the numbers in them: 32x2, 96x4, 128x4."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", name)
+    return [(float(part), "") if part[0].isdecimal() else (math.inf, part) for part in parts]
 
 
 def error_label(metric: str) -> str:
@@ -226,7 +234,8 @@ def _law(figure: StudyFigure) -> str:
     reach = f"over {math.log10(last.x / first.x):.1f} decades"
     if figure.holds and figure.law is not None:
         off = 1 - 10 ** -figure.law.params["a"]
-        return f"ten times the compute takes {off:.1%} off the {figure.label}, {reach}"
+        loose = "" if clean(figure.law) else "; not a clean law"
+        return f"ten times the compute takes {off:.1%} off the {figure.label}, {reach}{loose}"
     worth = figure.law.verdict if figure.law else "too few points"
     change = f"{figure.label} {number(first.y)} to {number(last.y)}"
     return f"{change} {reach} of compute; no law ({worth})"

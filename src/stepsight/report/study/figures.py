@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from stepsight.report import figures
 from stepsight.report.figures import BELOW, DASHES, INK, STYLE, colour, look
 from stepsight.report.scaling.figures import ticks
-from stepsight.report.study.contents import StudyFigure, StudyPoint
+from stepsight.report.study.contents import StudyFigure, StudyPoint, by_number
+from stepsight.scaling.analysis.words import clean
 
 SHORT = 9  # letters of names of which a line of the legend holds four
 # Figures whose points differ in training. Those of one model were scored on the same images, and
@@ -24,13 +25,18 @@ NAMED = 6  # points of a frontier that carry their settings
 
 
 @matplotlib.rc_context(STYLE)
-def draw(figure: StudyFigure) -> Figure:
+def draw(figure: StudyFigure, places: Mapping[str, int] | None = None) -> Figure:
     """Every point by the line it belongs to, with its interval where that says if lines differ;
-    the envelope's law dashed, or of a budget the frontier."""
+    the envelope's law dashed where it is a clean one, or of a budget the frontier.
+
+    places: of lines in the palette, where figures share them (`places_of`); left out, their order.
+    """
     kind = figure.kind
     drawn, axes = figures.new_axes("", kind.x, f"{figure.task} {figure.label}".strip())
     joined = kind.says != "front"
-    for i, (line, points) in enumerate(figure.lines.items()):
+    places = places or places_of([figure])
+    for line, points in figure.lines.items():
+        i = places[line]
         x, y = [point.x for point in points], [point.y for point in points]
         many: dict[str, Any] = {"ms": 3.2, "mew": 0} if len(x) > 20 else {"ms": 5, "mew": 0}
         axes.plot(x, y, **look(i), **many, linewidth=1.2 if joined else 0, label=line or "measured")
@@ -38,13 +44,25 @@ def draw(figure: StudyFigure) -> Figure:
             _intervals(axes, points, colour(i))
     if kind.says == "front":
         _frontier(axes, figure.envelope)
-    elif figure.law is not None and figure.holds:
+    elif figure.law is not None and clean(figure.law):
         ((low, high),) = figure.law.ranges.values()
         x = np.geomspace(low, high, 48)
         style: dict[str, Any] = {"color": INK, "linewidth": 1.1, "dashes": DASHES[0]}
         axes.plot(x, figure.law.predict(x), **style, label="law")
     _finish(drawn, axes, figure.points, ends=kind.says in COMPARED)
     return drawn
+
+
+def places_of(shown: Sequence[StudyFigure]) -> dict[str, int]:
+    """The place of every line in the palette, the same in all figures: in order among those that
+    it stands beside somewhere, numbers in names by their value."""
+    groups: list[set[str]] = []
+    for figure in shown:
+        lines = set(figure.lines)
+        touching = [group for group in groups if group & lines]
+        groups = [group for group in groups if group not in touching]
+        groups.append(lines.union(*touching))
+    return {line: i for group in groups for i, line in enumerate(sorted(group, key=by_number))}
 
 
 def _intervals(axes: Axes, points: Sequence[StudyPoint], shade: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from stepsight.measures import duration
 from stepsight.report import figures, rendering
 from stepsight.report.study.contents import KINDS, StudyFigure, figures_of
-from stepsight.report.study.figures import draw
+from stepsight.report.study.figures import draw, places_of
 from stepsight.report.study.stages import StudyFolder, read_study
 from stepsight.scaling.analysis import words
 
@@ -34,7 +34,8 @@ def write_table(shown: Sequence[StudyFigure], out: Path, name: str) -> Path:
 
 
 def _written(shown: Sequence[StudyFigure], out: Path, name: str, study: StudyFolder | None) -> Path:
-    drawn = [(figure, draw(figure)) for figure in shown]
+    places = places_of(shown)
+    drawn = [(figure, draw(figure, places)) for figure in shown]
     for figure, picture in drawn:
         figures.to_png(picture, out / f"figure-{figure.slug}.png")
     values = {"title": name, "figures": drawn, "laws": _laws(shown)}
