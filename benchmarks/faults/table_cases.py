@@ -16,7 +16,7 @@ from typing import Any
 
 from stepsight.cli.scaling.tables import Table
 from stepsight.cli.show import results_table
-from stepsight.report.page import write_page
+from stepsight.report.scores import write_page
 from stepsight.report.sweep.folder import read_sweep_folder
 from stepsight.results import Ratio, Result, read_results
 from stepsight.scaling import records
@@ -104,7 +104,7 @@ def _use_records(path: Path) -> None:
 
 def _use_results(path: Path) -> None:
     found = read_results(path)
-    write_page(path.with_name("page.html"), found, [])
+    write_page(path.with_name("page.html"), found)
     results_table(found)
 
 

@@ -50,7 +50,7 @@ def test_every_flag_reaches_the_sampler(run, tmp_path):
 def test_a_sampler_that_cannot_spend_one_call_is_scored_and_drawn(run, tmp_path):
     flags = ["--checkpoint", run, "--task", "depth", "--data.images", 1, "--members", 2]
     assert score(*flags, "--sampler", "midpoint", "--nfe", 2, "--out", tmp_path) == 0
-    assert list(tmp_path.glob("*.png"))
+    assert list((tmp_path / "panels").glob("depth-*.png"))
 
 
 def test_named_times_set_the_calls(run, tmp_path):
