@@ -53,6 +53,10 @@ KEYS = {
     "miniature": ("scale", "stages"),
 }
 LAID_OVER = ("set", "options", "labels")  # keys of the miniature that leave the others' entries
+CONFIGURED = ("train", "latents")  # kinds that have settings; others take flags alone
+NAME = re.compile(r"\w[\w.@+-]*")  # of a stage, which names its folder
+TAKEN = ("configs", "logs", "slurm", "figures", "out")  # what else lies in the folder of a study
+NESTED = 8  # words within words
 NEAR = 10  # times the miniature's scale up to which it is the miniature that is scaled
 INNERMOST = re.compile(r"\{([^{}]+)\}")
 
@@ -180,6 +184,11 @@ def _stages(blocks: Mapping[str, Mapping[str, Any]], out: Path, file: str) -> It
         for words, extra in _combinations(block.get("each") or {}, f"{file}: stages.{name}.each")
     ]
     kinds = {name: str(blocks[block].get("kind")) for name, block, *_ in expanded}
+    for name, block, *_ in expanded:
+        if not NAME.fullmatch(name) or name in TAKEN:
+            raise UserError(f"{file}: stages.{block}: no folder of a stage can be named {name!r}.")
+        if sum(name == other for other, *_ in expanded) > 1:
+            raise UserError(f"{file}: stages.{block}: two stages are named {name}.")
     for name, block, words, extra in expanded:
         yield _stage(name, blocks[block], words, extra, kinds, out, f"{file}: stages.{block}")
 
@@ -210,6 +219,11 @@ def _stage(
     kind, needs = block.get("kind"), list[str]()
     if kind not in KINDS:
         raise UserError(f"{where}.kind {kind}: no such kind.{suggest(str(kind), KINDS)}")
+    for key in LAID_OVER:
+        _mapping(block.get(key) or {}, f"{where}.{key}")
+    unread = ("from",) if kind == "latents" else () if kind in CONFIGURED else ("config", "set")
+    if told := [key for key in unread if block.get(key)]:
+        raise UserError(f"{where}: a stage of kind {kind} has no '{told[0]}'. Leave it out.")
 
     def filled(value: Any) -> Any:
         if isinstance(value, list):
@@ -220,8 +234,13 @@ def _stage(
             return value
         if value[1:-1] in words and value == f"{{{value[1:-1]}}}":
             return words[value[1:-1]]  # a number stays one
-        while INNERMOST.search(value):
+        text = value
+        for _ in range(NESTED):
             value = INNERMOST.sub(lambda found: named(found[1]), value)
+        if INNERMOST.search(value):
+            raise UserError(
+                f"{where}: '{text}' is filled without end, by words made of themselves."
+            )
         return value
 
     def named(word: str) -> str:
@@ -245,10 +264,12 @@ def _stage(
         and kind != "latents"
     ):
         raise UserError(f"{where}.from: a stage of kind {kind} starts from {_wanted(kind)}.")
-    if kind in ("train", "latents") and not files:
+    if kind in CONFIGURED and not files:
         raise UserError(f"{where}: lacks 'config'.")
     others = [
-        start.stage for one in _listed(block.get("needs")) for start in _starts(one, kinds, where)
+        start.stage
+        for one in _listed(block.get("needs"))
+        for start in _starts(one, kinds, where, "needs")
     ]
     needs += [start.stage for start in starts if start.stage] + others
     unique = tuple(dict.fromkeys(needs))
@@ -259,17 +280,19 @@ def _wanted(kind: str) -> str:
     return "one or more stages" if kind in SEVERAL else "one stage"
 
 
-def _starts(text: Any, kinds: Mapping[str, str], where: str) -> Iterator[Start]:
-    """What an entry of `from` names. Raises UserError for nothing."""
-    if "/" in str(text):
+def _starts(text: Any, kinds: Mapping[str, str], where: str, key: str = "from") -> Iterator[Start]:
+    """What an entry of `from` or `needs` names. Raises UserError for nothing."""
+    if "/" in str(text) and key == "from":
         yield Start(folder=str(text))
         return
     pattern, _, share = str(text).partition("@")
     names = [name for name in kinds if fnmatchcase(name, pattern)]
     if not names:
-        raise UserError(f"{where}.from: there is no stage {pattern}.{suggest(pattern, kinds)}")
+        raise UserError(f"{where}.{key}: there is no stage {pattern}.{suggest(pattern, kinds)}")
     for name in names:
-        yield Start(name, share=float(fraction(share, f"{where}.from")) if share else 1.0)
+        if share and kinds[name] != "train":
+            raise UserError(f"{where}.{key}: {name} is no training, of which there are parts.")
+        yield Start(name, share=float(fraction(share, f"{where}.{key}")) if share else 1.0)
 
 
 def _sorted(stages: Iterator[Stage], file: str) -> list[Stage]:
