@@ -173,6 +173,7 @@ def test_a_dry_run_prices_every_stage_and_starts_nothing(study_file, capsys, ask
     assert "together 6 EFLOP, 6 hours of 2 devices, one stage after the other" in table
     assert "of which train 66.7%, latents 16.7%, sweep 16.7%" in table
     assert "at 25.0% of 100 TFLOP/s a device (stated with --mfu, not measured)" in table
+    assert not any("not of this machine" in line for line in table), "the device was stated"
     assert "DO NOT FIT 40 GB: pre-64x1" in table and table[-1] == "assumed: a guess"
     assert "not there yet: weights/elsewhere, which pre-64x1 starts from" in table
     assert [call["kind"] for call in asked] == ["latents", "train", "train", "train", "sweep"]
@@ -183,6 +184,14 @@ def test_a_dry_run_prices_every_stage_and_starts_nothing(study_file, capsys, ask
     assert asked[-1]["config"].evaluation.sweep_nfe == (1, 2)
     assert asked[-1]["config"].evaluation.sweep_members == (1,)
     assert not Path("runs").exists()
+
+
+def test_flags_of_a_sweep_that_are_no_numbers_are_refused(study_file, capsys, asked):
+    told = yaml.safe_load(study_file.read_text())
+    told["stages"]["sweep"]["options"] = {"nfe": "one"}
+    study_file.write_text(yaml.safe_dump(told, sort_keys=False))
+    assert main(["study", "study.yaml", "--dry-run"]) == 2
+    assert "options.nfe one: write numbers" in capsys.readouterr().err
 
 
 def test_a_dry_run_is_one_json_object_too(study_file, capsys, asked):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from stepsight.config import RunConfig
+from stepsight.errors import UserError
 from stepsight.study.graph import Study
 from stepsight.study.stages import StageJob
+from stepsight.training.planning.judge import elsewhere
 from stepsight.training.planning.pricing import Price, price
 
 ROW = "{:<{}}  {:<8}{:>11}{:>10}{:>9}  {}"
@@ -68,14 +70,18 @@ def _price(study: Study, job: StageJob, jobs: Sequence[StageJob], machine: Machi
 
 
 def _swept(config: RunConfig, options: dict[str, Any]) -> RunConfig:
-    """With what the flags of a sweep say."""
+    """With what the flags of a sweep say. Raises UserError for what are no numbers."""
     evaluation = config.evaluation
-    for flag, name in (("nfe", "sweep_nfe"), ("members", "sweep_members")):
-        if flag in options:
+    flags = ("nfe", "sweep_nfe"), ("members", "sweep_members"), ("data.images", "sweep_images")
+    for flag, name in flags:
+        if flag not in options:
+            continue
+        try:
             numbers = tuple(map(int, str(options[flag]).split(",")))
-            evaluation = replace(evaluation, **{name: numbers})
-    if "data.images" in options:
-        evaluation = replace(evaluation, sweep_images=int(options["data.images"]))
+        except ValueError as error:
+            raise UserError(f"options.{flag} {options[flag]}: write numbers: 1,2,4.") from error
+        value = numbers[0] if flag == "data.images" else numbers
+        evaluation = replace(evaluation, **{name: value})
     return replace(config, evaluation=evaluation)
 
 
@@ -113,6 +119,7 @@ def lines(study: Study, costs: Sequence[StageCost], machine: Machine) -> Iterato
     )
     peak = f"{machine.peak / 1e12:g} TFLOP/s a device"
     yield f"at {machine.utilisation:.1%} of {peak} ({machine.how})"
+    yield from elsewhere(machine.peak / 1e12)
     room = f"{machine.room:g} GB"
     yield f"DO NOT FIT {room}: {', '.join(bad)}" if bad else f"every stage fits {room}"
     for stage in study.stages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from stepsight.config import from_dict, load
 from stepsight.errors import UserError
@@ -42,6 +43,8 @@ def test_data_that_are_not_there_count_as_published(paper):
         "7,370 samples of val, as published",
     )
     told_of = told(judged(paper, Speed()))
+    here = [line for line in told_of if "not of this machine, which has none" in line]
+    assert len(here) == (not torch.cuda.is_available())
     assert any("53,885" in line for line in told_of)
     assert not any(line.startswith("trains") for line in told_of)
     unknown = {"data": {"kins": {"root": "none"}}, "tasks": {"amodal": {}}, "codec": {"path": ""}}

@@ -164,6 +164,7 @@ def told(judgement: dict[str, Any]) -> list[str]:
     most = " at most, as if all pictures had all truths" if facts.pop("every_truth") else ""
     text += [
         f"hours     {hours_text(found['hours'])}{most}, on {Speed(**facts)}",
+        *(f"          {sentence}" for sentence in elsewhere(facts["tflops"])),
         f"          {', '.join(phases)}",
         *(f"          {sentence}" for sentence in found["assumed"]),
     ]
@@ -172,6 +173,16 @@ def told(judgement: dict[str, Any]) -> list[str]:
         inherited = origin["inherited_flops"] / 1e15
         text.append(f"start     {origin['path']}: {same}, {inherited:.3f} PFLOP inherited")
     return text + [f"problem   {problem}" for problem in found["problems"]]
+
+
+def elsewhere(tflops: float) -> list[str]:
+    """That hours are those of a GPU, where nobody stated a device and this machine has none."""
+    if tflops != Speed.tflops or torch.cuda.is_available():
+        return []
+    return [
+        f"those are hours of GPUs of {tflops:g} TFLOP/s, not of this machine, which has none; for "
+        "its own, state --device-tflops, and --mfu or a run that was --measured here"
+    ]
 
 
 def _memory_lines(found: dict[str, Any]) -> list[str]:
@@ -221,4 +232,4 @@ def hours_text(value: float) -> str:
     """Hours for people."""
     if value >= 1:
         return f"{value:.1f} h"
-    return f"{60 * value:.1f} min" if value * 3600 >= 60 else f"{3600 * value:.1f} s"
+    return f"{60 * value:.1f} min" if value * 3600 >= 60 else f"{3600 * value:.2g} s"
