@@ -79,6 +79,13 @@ def test_what_is_no_tar_is_refused(content, tmp_path):
         DensePipeline.from_pretrained(tmp_path / "x.tar")
 
 
+@pytest.mark.parametrize("name", ["saved.tar.gz", "saved.zip", "saved.safetensors"])
+def test_no_folder_is_made_where_another_kind_of_file_is_asked_for(name, opened, tmp_path):
+    with pytest.raises(UserError, match="a file that ends in .tar"):
+        opened.save_pretrained(tmp_path / name)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_tar_that_is_cut_off_is_refused(opened, tmp_path):
     whole = opened.save_pretrained(tmp_path / "whole.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])

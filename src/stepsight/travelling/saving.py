@@ -31,6 +31,7 @@ from stepsight.execution.precision import lowered_to
 from stepsight.models.codec import Codec
 from stepsight.travelling.card import write_card
 
+PRESSED = (".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".zip", ".safetensors")
 RESULTS, PANELS, SWEEP = Path("eval", "results.json"), Path("eval", "panels"), Path("sweep")
 # Of what a step folder says of itself: what is true of its weights wherever they are.
 TOLD = ("images_seen", "training_flops", "inherited_flops", "best", "losses", "samples")
@@ -91,8 +92,12 @@ def save(model: Travelling, out: Path, dtype: torch.dtype | None, licence: str) 
     """Write the folder `out`, or the tar of that name, whole or not at all; returns its path.
 
     dtype: that floating-point weights are stored in; None: as they are. licence: for the card.
-    Raises UserError if `out` is there already, or cannot be written.
+    Raises UserError if `out` is there already, asks for another kind of file, or cannot be written.
     """
+    if out.name.endswith(PRESSED):
+        raise UserError(
+            f"{out}: name a folder, or a file that ends in .tar, which is not compressed."
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty. Name a new folder or tar.")
     try:
