@@ -57,14 +57,13 @@ def test_rendering_is_bit_identical_in_any_batch_and_order(size: tuple[int, int]
 
 def test_rendering_is_bit_identical_with_two_threads() -> None:
     size = (260, 130)  # large enough for torch to share out the work
-    before, one = torch.get_num_threads(), render(range(2), size)
+    before, one = torch.get_num_threads(), render(range(1), size)
     try:
         torch.set_num_threads(2 if before == 1 else 1)
-        other = render(range(2), size)
+        other = render(range(1), size)
     finally:
         torch.set_num_threads(before)
-    for i in range(2):
-        assert_same(one, i, other, i)
+    assert_same(one, 0, other, 0)
 
 
 def away_from_edges(frames: Frames) -> Tensor:
