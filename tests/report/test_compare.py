@@ -103,6 +103,7 @@ def test_the_page_says_first_which_run_is_best(finished, tmp_path, capsys):
     first = page.partition("<main>")[2].partition("<details")[0]
     assert "better&lt;b&gt; is best, 20.0% less error than worse. AbsRel" in first
     assert first.count("<svg") == 1 and "better<b>" not in page
+    assert "the same for all" in page  # costs
     assert page.count('class="drawer"') == 2 and "mean map" in page
 
 

@@ -23,6 +23,7 @@ from stepsight.report.figures import BELOW, COLUMN, REFERENCE, STYLE, look
 from stepsight.report.rendering import interval
 from stepsight.report.verdict import TaskSentence
 from stepsight.results import Result, read_results
+from stepsight.scaling.sampling.wording import count
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,18 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
         sentences=[_said(ranking) for ranking in rankings],
         curve=dots(rankings) if rankings else None,
         costs=_costs(runs),
-        cheapest=min(runs, key=lambda run: run.flops + run.inherited).name,
+        cheapest=_cheapest(runs),
         scores=[(task, how, _scores(task, how, group)) for task, how, group in _groups(runs)],
     )
     return rendering.write_page(path, page)
+
+
+def _cheapest(runs: Sequence[Run]) -> str:
+    """What cost least, in words."""
+    spent = {run.name: run.flops + run.inherited for run in runs}
+    if len(set(spent.values())) < 2:
+        return "the same for all"
+    return f"{min(spent, key=lambda name: spent[name])} cost least"
 
 
 @matplotlib.rc_context(STYLE)
@@ -208,7 +217,7 @@ def _scoring(result: Result) -> str:
     without = f" (without {', '.join(result.skipped)})" if result.skipped else ""
     return (
         f"{result.data}, {result.protocol}, {result.n} images{without}, {result.sampler}, "
-        f"{result.nfe} NFE x {result.members} members"
+        f"{result.nfe} NFE x {count(result.members, 'member')}"
     )
 
 

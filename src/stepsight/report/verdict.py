@@ -50,7 +50,7 @@ class Standing:
 def standings(result: Result) -> list[Standing]:
     """A result against each of its baselines, by the main metric."""
     metric = result.main
-    if metric is None:
+    if metric is None or math.isnan(result.metrics[metric]):
         return []
     return [
         _standing(result, metric, name, values[metric])
@@ -125,6 +125,8 @@ def standing_text(results: Iterable[Result]) -> str:
 
 def _scored(result: Result, metric: str) -> str:
     kind, value = measure(metric), number(result.metrics[metric])
+    if math.isnan(result.metrics[metric]):
+        return f"{kind.label} could not be measured"
     calls = result.nfe * result.members
     spent = f" with {count(calls, 'call')}" if calls else ""
     return f"{kind.label} {value}{f' {kind.unit}' if kind.unit else ''}{spent}"

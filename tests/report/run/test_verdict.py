@@ -115,6 +115,10 @@ def test_a_sentence_a_task_says_the_score_and_the_strongest_predictor_that_knows
     assert standing_text(rows) == "1 of 2 tasks beat every trivial predictor"
 
 
+def test_what_could_not_be_measured_is_said_to_be_so():
+    assert said(result(value=math.nan)) == ["AbsRel could not be measured."]
+
+
 def test_a_sentence_says_what_calls_buy_for_sure():
     cells = [cell(1, 1, 0.2), cell(4, 1, 0.15), cell(8, 1, 0.149)]
     gains = {"gain_lo": [None, 0.2, -0.1], "gain_hi": [None, 0.3, 0.1]}
