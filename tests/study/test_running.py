@@ -186,6 +186,23 @@ def test_a_dry_run_prices_every_stage_and_starts_nothing(study_file, capsys, ask
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{bad", "study.json: not JSON"),
+        ('{"a": 1}', "study.json is no study's"),
+        ('{"name": "others", "stages": []}', "holds the study 'others'"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_as_it_is(study_file, capsys, content, message):
+    found = Path("runs/study/study.json")
+    found.parent.mkdir(parents=True)
+    found.write_text(content)
+    assert main(["study", "study.yaml"]) == 2
+    assert message in capsys.readouterr().err
+    assert [*found.parent.iterdir()] == [found] and found.read_text() == content
+
+
 def test_flags_of_a_sweep_that_are_no_numbers_are_refused(study_file, capsys, asked):
     told = yaml.safe_load(study_file.read_text())
     told["stages"]["sweep"]["options"] = {"nfe": "one"}

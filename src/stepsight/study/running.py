@@ -14,9 +14,10 @@ from typing import Any
 
 from stepsight import config as configuration
 from stepsight.config import RunConfig
-from stepsight.errors import UserError
+from stepsight.errors import DataFormatError, UserError
 from stepsight.measures import duration
 from stepsight.scaling.ladders.jobs import CommandJob, JobOutcome, run_local, run_slurm
+from stepsight.scaling.reading import read_json
 from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 from stepsight.study.graph import Study
@@ -34,7 +35,7 @@ class StudyProgress:
 
     def __init__(self, study: Study, jobs: Sequence[StageJob]) -> None:
         self.study = study
-        before = {row["name"]: row for row in read_status(study.out)}
+        before = {row["name"]: row for row in read_status(study.out, study.name)}
         _refuse_changed(study, jobs, before)
         self.rows = {
             job.name: _row(study, job)
@@ -116,10 +117,19 @@ def run(study: Study, jobs: Sequence[StageJob], launcher: Launcher) -> StudyProg
     return progress
 
 
-def read_status(out: Path) -> list[dict[str, Any]]:
-    """The stages of study.json; [] where there is none."""
+def read_status(out: Path, name: str = "") -> list[dict[str, Any]]:
+    """The stages of study.json; [] where there is none. Raises DataFormatError for another file of
+    that name, and UserError for one of a study of another name than `name`."""
     path = out / STATUS
-    return json.loads(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else []
+    told = read_json(path, {})
+    rows = told.get("stages", [] if not told else None)
+    if not isinstance(rows, list) or not all(isinstance(x, dict) and "name" in x for x in rows):
+        raise DataFormatError(f"{path} is no study's. Name another folder with --out.")
+    if name and told.get("name", name) != name:
+        raise UserError(
+            f"{out} holds the study '{told['name']}', not '{name}'. Name another with --out."
+        )
+    return rows
 
 
 def _row(study: Study, job: StageJob) -> dict[str, Any]:
