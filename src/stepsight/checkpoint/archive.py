@@ -51,7 +51,7 @@ def _unpacked(tar: Path, _changed: int, _size: int) -> Path:
             opened.extractall(folder, filter="data")
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         clear()
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).partition(":\n")[0]
         raise CheckpointError(
             f"{tar}: not a checkpoint in a tar ({reason}). Give a run folder, one of its "
             f"checkpoints/step-* folders, or a tar that save_pretrained wrote."
