@@ -107,7 +107,7 @@ def sentences(results: Sequence[Result], sweep: SweepFolder) -> list[TaskSentenc
             continue
         weakest = min(standings(result), key=_rank, default=None)
         score = ", ".join([_scored(result, result.main), *_compared(weakest)])
-        label = [f"Measured on {result.label}"] if result.label else []
+        label = [f"Note: {result.label}"] if result.label else []
         outcome = weakest.outcome if weakest else None
         said = f"{'. '.join([score, *_bought(sweep, result.task), *label])}."
         found.append(TaskSentence(result.task, outcome, said))
@@ -120,7 +120,8 @@ def standing_text(results: Iterable[Result]) -> str:
     if not compared:
         return "no trivial predictor to compare with"
     beaten = sum(all(row.outcome == "beaten" for row in against) for against in compared)
-    return f"{beaten} of {count(len(compared), 'task')} beat every trivial predictor"
+    verb = "beats" if len(compared) == 1 else "beat"
+    return f"{beaten} of {count(len(compared), 'task')} {verb} every trivial predictor"
 
 
 def _scored(result: Result, metric: str) -> str:

@@ -79,7 +79,7 @@ def test_the_page_answers_first_and_keeps_the_rest_in_closed_drawers(complete):
     assert not any("open" in drawer for drawer in drawers)
     first = " ".join(page.text.partition("What to try next")[0].split())
     assert "depth ✓ AbsRel 0.190 with 16 calls, 35% less error than the best trivial" in first
-    assert "amodal ✗ IoU 0.650 with 16 calls, not better than box (0.676). Measured on" in first
+    assert "amodal ✗ IoU 0.650 with 16 calls, not better than box (0.676). Note:" in first
     assert "✓ better than every trivial predictor" in first and "✗ not better" in first
     assert "No " not in page.text and " yet" not in page.text
     # what compute buys; training; validation of two tasks; Pareto and map; two of uncertainty

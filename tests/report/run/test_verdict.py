@@ -139,7 +139,7 @@ def test_a_sentence_says_what_calls_buy_for_sure():
 def test_labelled_results_come_second_and_are_never_quoted_without_their_label():
     overfit, honest = result(value=0.01, label="training frames (overfit)"), result(value=0.25)
     assert final_results(run(results=[overfit, honest])) == [honest]
-    assert said(overfit)[0].endswith("Measured on training frames (overfit).")
+    assert said(overfit)[0].endswith("Note: training frames (overfit).")
 
 
 def test_before_evaluation_the_newest_validation_counts():
