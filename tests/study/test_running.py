@@ -187,15 +187,16 @@ def test_a_dry_run_prices_every_stage_and_starts_nothing(study_file, capsys, ask
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        ("{bad", "study.json: not JSON"),
-        ('{"a": 1}', "study.json is no study's"),
-        ('{"name": "others", "stages": []}', "holds the study 'others'"),
+        ("configs.yaml", "mine", "is not empty and holds no study"),
+        ("study.json", "{bad", "study.json: not JSON"),
+        ("study.json", '{"a": 1}', "study.json is no study's"),
+        ("study.json", '{"name": "others", "stages": []}', "holds the study 'others'"),
     ],
 )
-def test_a_folder_of_something_else_is_left_as_it_is(study_file, capsys, content, message):
-    found = Path("runs/study/study.json")
+def test_a_folder_of_something_else_is_left_as_it_is(study_file, capsys, name, content, message):
+    found = Path("runs/study", name)
     found.parent.mkdir(parents=True)
     found.write_text(content)
     assert main(["study", "study.yaml"]) == 2

@@ -43,8 +43,9 @@ class StudyProgress:
             for job in jobs
         }
         self._drawn = time.monotonic()
+        study.out.mkdir(parents=True, exist_ok=True)
+        self.write()  # first: by this the folder is known as a study's
         self._write_configs(jobs)
-        self.write()
 
     def begin(self, job: CommandJob) -> None:
         """Note that a stage has been started."""
@@ -121,6 +122,9 @@ def read_status(out: Path, name: str = "") -> list[dict[str, Any]]:
     """The stages of study.json; [] where there is none. Raises DataFormatError for another file of
     that name, and UserError for one of a study of another name than `name`."""
     path = out / STATUS
+    others = (x for x in out.glob("*") if not x.name.startswith(STATUS))
+    if not path.is_file() and any(others):
+        raise UserError(f"{out} is not empty and holds no study. Name another folder with --out.")
     told = read_json(path, {})
     rows = told.get("stages", [] if not told else None)
     if not isinstance(rows, list) or not all(isinstance(x, dict) and "name" in x for x in rows):
