@@ -71,11 +71,11 @@ def test_the_page_answers_before_it_is_opened(tmp_path):
     (tmp_path / "claims.json").write_text(json.dumps([claim(verdict="fails"), claim()]))
     page = sweep_page.render(read_sweep_folder(tmp_path))
     first = page.partition("<main>")[2].partition("<details")[0]
-    assert "AbsRel 0.200 with 1 call; 4 calls instead of 1 buy 10.0% less error" in first
+    assert "AbsRel 0.200 with 1 call. 4 calls instead of 1 cut the error by 10.0%" in first
     assert first.count("<svg") == 1 and "runs/" not in page
     answers = page.split('<span class="answer">')[1:]
     told = [text.partition("<")[0] for text in answers]
-    assert told[:2] == ["best of all, NFE x members: depth 4x1", "depth up to 4 calls"]
+    assert told[:2] == ["lowest error, NFE x members: depth 4x1", "depth up to 4 calls"]
     assert told[-1] == "holds 1, fails 1"
 
 
@@ -99,7 +99,7 @@ def test_budgets_lie_within_what_was_measured(tmp_path):
     write_sweep(tmp_path / "sweep.csv", grid())
     content = drawer(tmp_path, "what-a-budget-buys")
     assert "What a budget buys</h2>" in content
-    assert "4nfe" in content and "16nfe" in content and "64nfe" not in content
+    assert "4 calls" in content and "16 calls" in content and "64 calls" not in content
 
 
 def test_scores_of_the_uncertainty_stand_beside_the_error(tmp_path):
