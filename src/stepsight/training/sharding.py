@@ -8,6 +8,7 @@ batch, to rounding.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 
@@ -36,6 +37,8 @@ def make_accelerator(static: bool) -> Accelerator:
     """Processes and device; precision is the learner's affair. static: all parameters that are ever
     used are used in every step, so that none has to be looked for."""
     AcceleratorState._reset_state()  # the last run of this process may have had another device
+    # Of a channels-last 1 x 1 kernel, whose two strides over a single pixel mean nothing.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = DistributedDataParallelKwargs(
         find_unused_parameters=not static, static_graph=static, gradient_as_bucket_view=True
     )
