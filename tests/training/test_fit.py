@@ -259,7 +259,7 @@ def test_a_complete_run_ends_with_evaluation_sweep_and_report(lab, tmp_path, pic
         assert (run / "sweep" / name).stat().st_size
     assert (run / "samples/final.png").exists()
     page = (run / "report.html").read_text()
-    assert "depth" in page and "bounding_box" in page
+    assert "depth" in page and "bounding box" in page
     found, notes = records.read(run)
     assert not notes
     cells = read_sweep(run / "sweep" / "sweep.csv")

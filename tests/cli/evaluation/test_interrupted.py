@@ -42,8 +42,8 @@ def asked_at(monkeypatch) -> Callable[..., None]:
 def again(said: str) -> list[str]:
     """The arguments of the command that a message names."""
     (command,) = re.findall("Go on with `(.*)`", said)
-    words = shlex.split(command)
-    return words[3 if words[0] == "uv" else 2 :]  # uv run evaluate.py, stepsight predict
+    _, *words = shlex.split(command.removeprefix("uv run "))
+    return words if "evaluate.py" in command else words[1:]  # stepsight predict
 
 
 def untimed(path: Path) -> str:
