@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from stepsight.errors import DataFormatError
+from stepsight.errors import DataFormatError, UserError, suggest
 
 
 def read_text(path: Path) -> str:
@@ -34,6 +34,22 @@ def read_json(path: Path, absent: Any) -> Any:
     if not isinstance(content, type(absent)):
         raise DataFormatError(f"{path}: expected a JSON {type(absent).__name__}. Write it again.")
     return content
+
+
+def mapping(content: Any, where: str) -> dict[str, Any]:
+    """A table of a YAML file. Raises UserError for anything else."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected a table, found {type(content).__name__}.")
+    return content
+
+
+def known(content: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
+    """A table of a YAML file with no keys but these. Raises UserError."""
+    table = mapping(content, where)
+    for key in table:
+        if key not in keys:
+            raise UserError(f"{where}: '{key}' is unknown.{suggest(str(key), keys)}")
+    return table
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ import yaml
 
 from stepsight.config.files import find
 from stepsight.errors import UserError, suggest
+from stepsight.scaling.reading import known, mapping
 
 KINDS = ("train", "latents", "upcycle", "sweep", "laws")
 SEVERAL = ("sweep", "laws")  # kinds that are of several stages
@@ -112,7 +113,7 @@ def read_study(file: str, scale: Fraction = Fraction(1), out: str | None = None)
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{file}: not YAML ({' '.join(str(error).split())}).") from error
-    table = _known(content, "study", file)
+    table = known(content, KEYS["study"], file)
     if missing := [key for key in ("name", "out", "stages") if not table.get(key)]:
         raise UserError(f"{file}: lacks '{missing[0]}'.")
     blocks, lengths = _blocks(table, scale, file)
@@ -123,7 +124,7 @@ def read_study(file: str, scale: Fraction = Fraction(1), out: str | None = None)
     at_once = table.get("at_once", 1)
     if type(at_once) is not int or at_once < 1:
         raise UserError(f"{file}: at_once {at_once}: give a positive number.")
-    slurm = _mapping(table.get("slurm") or {}, f"{file}: slurm")
+    slurm = mapping(table.get("slurm") or {}, f"{file}: slurm")
     stages = tuple(_sorted(_stages(blocks, folder, file), file))
     return Study(str(table["name"]), file, folder, scale, lengths, stages, at_once, slurm)
 
@@ -134,24 +135,24 @@ def _blocks(
     """The blocks of stages at a scale, and what their numbers of images are multiplied by."""
     where = f"{file}: stages"
     blocks = {
-        name: _known(block, "stage", f"{where}.{name}")
-        for name, block in _mapping(table["stages"], where).items()
+        name: known(block, KEYS["stage"], f"{where}.{name}")
+        for name, block in mapping(table["stages"], where).items()
     }
-    small = _known(table.get("miniature") or {}, "miniature", f"{file}: miniature")
+    small = known(table.get("miniature") or {}, KEYS["miniature"], f"{file}: miniature")
     if not small:
         return blocks, scale
     usual = fraction(small.get("scale"), f"{file}: miniature.scale")
     if scale > NEAR * usual:
         return blocks, scale
     where = f"{file}: miniature.stages"
-    changed = _mapping(small.get("stages") or {}, where)
+    changed = mapping(small.get("stages") or {}, where)
     first = {name: {} for name in changed if name not in blocks}  # what the others then start from
     merged = first | blocks
     for name, block in changed.items():
         if block is None:
             del merged[name]
         else:
-            merged[name] = _laid_over(merged[name], _known(block, "stage", f"{where}.{name}"))
+            merged[name] = _laid_over(merged[name], known(block, KEYS["stage"], f"{where}.{name}"))
     return merged, scale / usual
 
 
@@ -195,7 +196,7 @@ def _stages(blocks: Mapping[str, Mapping[str, Any]], out: Path, file: str) -> It
 
 def _combinations(each: Any, where: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Values by word, and the settings that come with them (`{a1: {...}}` in place of `[a1]`)."""
-    table = _mapping(each, where)
+    table = mapping(each, where)
     for word, values in table.items():
         if not isinstance(values, list | dict) or not values:
             raise UserError(f"{where}.{word}: give a list of values.")
@@ -220,7 +221,7 @@ def _stage(
     if kind not in KINDS:
         raise UserError(f"{where}.kind {kind}: no such kind.{suggest(str(kind), KINDS)}")
     for key in LAID_OVER:
-        _mapping(block.get(key) or {}, f"{where}.{key}")
+        mapping(block.get(key) or {}, f"{where}.{key}")
     unread = ("from",) if kind == "latents" else () if kind in CONFIGURED else ("config", "set")
     if told := [key for key in unread if block.get(key)]:
         raise UserError(f"{where}: a stage of kind {kind} has no '{told[0]}'. Leave it out.")
@@ -314,17 +315,3 @@ def _sorted(stages: Iterator[Stage], file: str) -> list[Stage]:
 
 def _listed(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def _known(content: Any, kind: str, where: str) -> dict[str, Any]:
-    table = _mapping(content, where)
-    for key in table:
-        if key not in KEYS[kind]:
-            raise UserError(f"{where}: '{key}' is unknown.{suggest(str(key), KEYS[kind])}")
-    return table
-
-
-def _mapping(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected a table, found {type(content).__name__}.")
-    return content

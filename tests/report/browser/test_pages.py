@@ -3,9 +3,7 @@ automatic check of accessibility to find."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,17 +11,8 @@ from stepsight.report.serving import write
 from tests.support.pages import browser
 from tests.support.pages.run_folders import write_run
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
 TALLEST = 6000  # CSS pixels of a run's page at 1280, its drawers closed
 SMALLEST = 9.0  # CSS pixels of a font
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.chromium() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

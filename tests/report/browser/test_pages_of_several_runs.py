@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from ladders import grid
@@ -20,17 +18,8 @@ from stepsight.scaling.analysis.folder import read_scaling
 from stepsight.scaling.records import append
 from tests.support.pages import browser
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
 SMALLEST = 9.0  # CSS pixels of a font
 TALLEST = 1800  # of a page at 1280, its drawers closed
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.chromium() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

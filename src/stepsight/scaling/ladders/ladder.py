@@ -34,7 +34,8 @@ from typing import Any, cast
 
 import yaml
 
-from stepsight.errors import UserError, suggest
+from stepsight.errors import UserError
+from stepsight.scaling.reading import known, mapping
 from stepsight.training.config import TrainingSettings
 
 Settings = dict[str, Any]  # by dotted name
@@ -103,14 +104,14 @@ def read_ladder(path: str | Path) -> Ladder:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
-    table = _known(content, "ladder", str(path))
-    common = _mapping(table.get("config") or {}, f"{path}: config")
+    table = known(content, KEYS["ladder"], str(path))
+    common = mapping(table.get("config") or {}, f"{path}: config")
     for key in ("out", "stages"):
         if not table.get(key):
             raise UserError(f"{path}: lacks '{key}'.")
     stages = [
         _stage(name, stage, common, f"{path}: stages.{name}")
-        for name, stage in _mapping(table["stages"], f"{path}: stages").items()
+        for name, stage in mapping(table["stages"], f"{path}: stages").items()
     ]
     if any(stage.start for stage in stages[1:]):
         raise UserError(f"{path}: only the first stage starts 'from' runs; others from the last.")
@@ -120,7 +121,7 @@ def read_ladder(path: str | Path) -> Ladder:
     at_once = table.get("at_once", 2)
     if type(at_once) is not int or at_once < 1:
         raise UserError(f"{path}: at_once {at_once}: give a positive number.")
-    slurm = _mapping(table.get("slurm") or {}, f"{path}: slurm")
+    slurm = mapping(table.get("slurm") or {}, f"{path}: slurm")
     out = Path(str(table["out"]))
     return Ladder(out, tuple(stages), tuple(filter(None, blocks)), at_once, slurm)
 
@@ -230,8 +231,8 @@ def images_of(config: Mapping[str, Any]) -> int:
 
 
 def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> LadderStage:
-    table = _known(content, "stage", where)
-    config = merged(common, _mapping(table.get("config") or {}, f"{where}.config"))
+    table = known(content, KEYS["stage"], where)
+    config = merged(common, mapping(table.get("config") or {}, f"{where}.config"))
     settings = _multiplied(table.get("grid") or [{}], f"{where}.grid")
     tune, start = table.get("tune"), table.get("from") or []
     if not isinstance(start, list) or any(Path(str(folder)).is_absolute() for folder in start):
@@ -242,7 +243,7 @@ def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> La
 
 def _tune(content: Any, settings: Sequence[Settings], where: str) -> Tune:
     """What to tune. Raises UserError for what cannot be."""
-    table = _known(content, "tune", f"{where}.tune")
+    table = known(content, KEYS["tune"], f"{where}.tune")
     if missing := [key for key in KEYS["tune"] if key not in table]:
         raise UserError(f"{where}.tune: lacks {', '.join(missing)}.")
     if not all(table["by"] in varied for varied in settings):
@@ -264,7 +265,7 @@ def _multiplied(blocks: Any, where: str) -> list[Settings]:
         raise UserError(f"{where}: give a list of blocks, each with dotted names of settings.")
     combinations: list[Settings] = []
     for block in blocks:
-        block = _mapping(block, where)
+        block = mapping(block, where)
         choices = [value if isinstance(value, list) else [value] for value in block.values()]
         combinations += [dict(zip(block, combination)) for combination in product(*choices)]
     names = [_slug(settings) for settings in combinations]
@@ -324,17 +325,3 @@ def _parts(settings: Settings) -> Iterator[str]:
     for name, value in settings.items():
         text = re.sub(r"[^\w.]+", "-", str(value)).strip("-")
         yield text if name == "model.name" else f"{name.rpartition('.')[2]}-{text}"
-
-
-def _known(content: Any, kind: str, where: str) -> dict[str, Any]:
-    table = _mapping(content, where)
-    for key in table:
-        if key not in KEYS[kind]:
-            raise UserError(f"{where}: '{key}' is unknown.{suggest(key, KEYS[kind])}")
-    return table
-
-
-def _mapping(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected a table of settings, found {type(content).__name__}.")
-    return content
