@@ -20,7 +20,10 @@ TARGET = Path(__file__).parents[1] / "docs" / "figures" / "default-run.png"
 def draw(run: Path, target: Path = TARGET) -> Path:
     """Compose the panels of a run's evaluation. Returns the picture's path."""
     rows = []
-    for panel in read_panels(run / "eval"):
+    panels = read_panels(run / "eval")
+    if not panels:
+        raise SystemExit(f"{run}: no panels in eval/{FOLDER}. Give a run that was evaluated.")
+    for panel in panels:
         files = [run / "eval" / FOLDER / tile.file for tile in panel.tiles]
         rows.append(PaintedPanel(panel, [np.asarray(Image.open(file)) for file in files]))
     return grid(rows, target)
