@@ -20,7 +20,7 @@ from stepsight.types import Sample
 
 # Of sets whose readers hold no folder to a count: any pictures may lie there.
 IMAGENET = {"train": 1_281_167, "val": 50_000}  # ILSVRC 2012
-PIX2GESTALT = {"val": ceil(837_000 / 100), "train": 837_000 - ceil(837_000 / 100)}  # its paper
+PIX2GESTALT = {"val": ceil(837_000 / 100), "train": 837_000 - ceil(837_000 / 100)}  # recalled
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class _Absent:
 
     def words(self) -> str:
         if self.count:
-            return f"{self.count:,} samples of {self.split}, as published"
+            source = "as recalled" if self.name == "pix2gestalt" else "as published"
+            return f"{self.count:,} samples of {self.split}, {source}"
         return f"how many samples {self.split} has is not known, counted as none"
 
     def __len__(self) -> int:
