@@ -14,7 +14,6 @@ from stepsight.models.factory import build
 from stepsight.training.config import TrainingSettings
 from stepsight.training.optim import (
     EMA,
-    NEWTON_SCHULZ,
     Muon,
     build_optimizers,
     is_matrix,
@@ -22,6 +21,7 @@ from stepsight.training.optim import (
     rate,
     set_rate,
 )
+from stepsight.training.optim.muon import NEWTON_SCHULZ
 
 SETTINGS = TrainingSettings()
 

@@ -149,7 +149,7 @@ def test_forecasts_beyond_the_pairs_say_so():
     assert below.value == fitted.E1 and "below the fitted E0" in below.warnings[0]
 
 
-@pytest.mark.parametrize("count, verdict", [(1, "too few pairs"), (3, "too few pairs"), (4, "law")])
+@pytest.mark.parametrize("count, verdict", [(1, "too few points"), (3, "too few points"), (4, "law")])
 def test_few_pairs(count: int, verdict: str):
     found = relate(X[:count], curve(X, **TRUE)[:count], floor_x=E0, floor_y=E1, bootstrap=10)
     assert found.verdict == verdict
@@ -174,9 +174,9 @@ def test_steps_stay_finite(known):
 def test_no_relation_is_no_law():
     rng = np.random.default_rng(0)
     noise = relate(X, 1 + 0.1 * rng.random(len(X)), floor_x=E0, floor_y=Floor(0.5), bootstrap=30)
-    assert noise.verdict == "no law"
+    assert noise.verdict == "improves but no law"
     falling = relate(X, 5 - X, floor_x=E0, floor_y=Floor(0.1), bootstrap=30)
-    assert falling.verdict == "no law" and "y does not fall with x" in falling.warnings
+    assert falling.verdict == "improves but no law" and "y does not fall with x" in falling.warnings
     bounded = relate(X, (X - 1.97) ** 1.1, floor_x=E0, bootstrap=0)
     assert any("E1 is at its bound 0" in warning for warning in bounded.warnings)
 

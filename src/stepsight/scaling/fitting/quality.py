@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from stepsight.scaling.fitting.form import Array
 
-# First what the points do not allow, then what they say; of relations the last two stand for "too
-# few points" and for all that is not a law.
+# Of laws, elbows, surfaces and relations alike: what the points do not allow, then what they say.
 Verdict = Literal[
     "too few points",
     "not monotone",
     "no elbow",
     "saturated",
-    "law",
     "improves but no law",
-    "too few pairs",
-    "no law",
+    "law",
 ]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 LAW_R2 = 0.9
 SPARE_POINTS = 2  # distinct points beyond the number of parameters
 MIN_DECADES = 2.0  # of an input
@@ -39,6 +37,8 @@ class Expected:
     hi: float
     level: float
     warnings: tuple[str, ...]
+    reach: float = math.nan  # how far beyond the data: its place over the largest one measured
+    basis: str = ""  # what the interval rests on, in words
 
 
 def r_squared(y: Array, left: Array, weights: Array | None = None) -> float:

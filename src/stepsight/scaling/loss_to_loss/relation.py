@@ -188,7 +188,7 @@ def relate(
         n=len(xs),
         x_range=(float(xs.min()), float(xs.max())),
         warnings=(),
-        verdict="too few pairs",
+        verdict="too few points",
         residuals=tuple(np.log(ys / np.maximum(curve, TINY)).tolist()),
         draws=tuple(map(tuple, draws.tolist())),
     )
@@ -267,7 +267,7 @@ def _redrawn(
 def _judge(relation: Relation) -> Verdict:
     """law: R2 of y of at least 0.9, kappa positive and its interval above zero."""
     rises = relation.kappa > 0 and not relation.intervals["kappa"][0] <= 0
-    return "law" if rises and relation.r2 >= LAW_R2 else "no law"
+    return "law" if rises and relation.r2 >= LAW_R2 else "improves but no law"
 
 
 def _warnings(
