@@ -22,6 +22,8 @@ def rate(settings: TrainingSettings, images: int) -> float:
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    """Set the learning rate of every group: `factor` times that of its optimizer, and what the
+    group asks for itself (`rate_scale`)."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = optimizer.defaults["lr"] * factor
+            group["lr"] = group.get("rate_scale", 1.0) * optimizer.defaults["lr"] * factor
