@@ -61,21 +61,39 @@ class CsvRows:
 
 
 def read_table(path: Path) -> CsvRows:
-    """A CSV file; cells that a row lacks are empty, those beyond the header are left out.
+    """A CSV file; cells that a row lacks are empty.
 
-    Raises DataFormatError naming the file and the line where it is no such table.
+    Raises DataFormatError naming the file and the line where it is no such table: a column is named
+    twice, a row has cells beyond the header, or cells are separated by something else than commas.
     """
     line = 0
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
             rows = CsvRows(list(reader.fieldnames or ()))
+            _check_header(path, rows.columns)
             for row in reader:
                 line = reader.line_num
-                rows.numbered[line] = {name: row[name] for name in rows.columns}
+                beyond = row.pop(None, ())  # type: ignore[call-overload]
+                if any(cell.strip() for cell in beyond):
+                    count = len(rows.columns) + len(beyond)
+                    raise DataFormatError(
+                        f"{path}:{line}: {count} cells, and {len(rows.columns)} columns in the "
+                        "header. Quote cells that hold a comma, and write decimal points."
+                    )
+                rows.numbered[line] = row
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataFormatError(f"{path}, after line {line}: not a CSV table ({error}).") from None
     return rows
+
+
+def _check_header(path: Path, columns: Sequence[str]) -> None:
+    """Raises DataFormatError."""
+    twice = {name for name in columns if name.strip() and columns.count(name) > 1}
+    if twice:
+        raise DataFormatError(f"{path}: several columns are called {', '.join(sorted(twice))}.")
+    if len(columns) == 1 and (other := next((c for c in ";\t" if c in columns[0]), None)):
+        raise DataFormatError(f"{path}: cells are separated by {other!r}. Separate them by commas.")
 
 
 def misfits(row: Mapping[str, Any], kind: type) -> list[str]:

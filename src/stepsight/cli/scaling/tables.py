@@ -3,10 +3,11 @@ NAME=VALUE for fields of records and constants of laws."""
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from stepsight.errors import DataFormatError, UserError, suggest
 from stepsight.scaling.reading import read_table
 
+SHOWN = 5  # bad cells that a message lists
+SUFFIXED = re.compile(r"\s*[-+\d.]+\s*[kKMBGTPmb%]\s*")  # 125M, 84 %
 ORDERED: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, ">": operator.gt}
 
 
@@ -23,32 +26,38 @@ class Table:
 
     path: Path
     rows: list[dict[str, str]]
+    lines: list[int]  # of the file, one a row
+    choosing: bool = False  # whether the command has --where
 
     @classmethod
-    def read(cls, path: Path | None, conditions: Sequence[str] = ()) -> Table:
+    def read(cls, path: Path | None, conditions: Sequence[str] | None = None) -> Table:
         """The rows that meet every condition: `COL=VALUE`, `COL!=VALUE`, `COL<VALUE`, `COL>VALUE`.
 
-        `=` and `!=` compare numbers as numbers, and anything else as it is written.
+        `=` and `!=` compare numbers as numbers, and anything else as it is written. `conditions`
+        are those of --where; None for a command that has no such flag.
         Raises UserError where there is no file, no row in it, or none that meets the conditions,
         and for what is no condition.
         """
         if path is None or not path.is_file():
             raise UserError(f"{path} does not exist. Name a CSV file with a header line.")
-        table = cls(path, list(read_table(path).numbered.values()))
+        numbered = read_table(path).numbered
+        table = cls(path, list(numbered.values()), list(numbered), conditions is not None)
         if not table.rows:
             raise DataFormatError(f"{path}: no rows below the header.")
-        for condition in conditions:
+        for condition in conditions or ():
             table = table.only(table._met(condition))
             if not table.rows:
-                raise UserError(f"{path}: no row is left where {' and '.join(conditions)}.")
+                raise UserError(f"{path}: no row is left where {' and '.join(conditions or ())}.")
         return table
 
     def only(self, kept: Iterable[bool]) -> Table:
         """The rows for which `kept` is true."""
-        return Table(self.path, [row for row, keep in zip(self.rows, kept) if keep])
+        return self.at(place for place, keep in enumerate(kept) if keep)
 
     def at(self, places: Iterable[int]) -> Table:
-        return Table(self.path, [self.rows[place] for place in places])
+        places = list(places)
+        lines = [self.lines[place] for place in places]
+        return replace(self, rows=[self.rows[place] for place in places], lines=lines)
 
     def texts(self, name: str) -> list[str]:
         """A column as it is written."""
@@ -61,12 +70,32 @@ class Table:
         return [_value(text) for text in self.texts(name)]
 
     def numbers(self, name: str) -> np.ndarray:
-        """A column of numbers, "n". Raises UserError also where a cell is not a number."""
-        try:
-            return np.array([float(text) for text in self.texts(name)])
-        except (TypeError, ValueError) as error:
-            reason = f"column '{name}' is not numeric ({error})"
-            raise DataFormatError(f"{self.path}: {reason}.") from error
+        """A column of finite numbers, "n". Raises DataFormatError naming the lines of cells that
+        are none."""
+        texts = self.texts(name)
+        values = [value if isinstance(value := _value(text), float) else math.nan for text in texts]
+        bad = [place for place, value in enumerate(values) if not math.isfinite(value)]
+        if bad:
+            raise DataFormatError(self._refusal(name, [(i, texts[i].strip()) for i in bad]))
+        return np.array(values)
+
+    def _refusal(self, name: str, cells: Sequence[tuple[int, str]]) -> str:
+        """What is wrong with cells of a column, and what to do about it."""
+        listed = [
+            f"line {self.lines[place]} " + (f"'{text[:40]}'" if text else "empty")
+            for place, text in cells[1:SHOWN]
+        ]
+        listed += [f"{len(cells) - SHOWN} more"] if len(cells) > SHOWN else []
+        (place, first), words = cells[0], {text for _, text in cells}
+        said = f"'{first[:40]}'" if first else "empty"
+        also = f" (and {', '.join(listed)})" if listed else ""
+        where = f"{self.path}:{self.lines[place]}: {name} is {said}{also}; "
+        if any(SUFFIXED.fullmatch(text) for text in words):
+            return f"{where}'{name}' is not numeric. Write numbers out, such as 1.25e8 for 125M."
+        leave = "leave such rows out"
+        if self.choosing and len(words) == 1 and len(cells) < len(self.rows):
+            leave += f" with --where '{name}!={first}'"
+        return f"{where}'{name}' is not numeric. Write the number, or {leave}."
 
     def _met(self, condition: str) -> list[bool]:
         parts = re.fullmatch(r"\s*(.+?)\s*(!=|=|<|>)\s*(.*?)\s*", condition)
@@ -82,10 +111,12 @@ class Table:
 
 
 def _value(text: str) -> str | float:
+    """A number; nan, which equals nothing, and what is none as it is written."""
     try:
-        return float(text)
-    except (TypeError, ValueError):
-        return text
+        value = float(text)
+    except ValueError:
+        return text.strip()
+    return text.strip() if math.isnan(value) else value
 
 
 def assignments(flag: str, pairs: Iterable[str]) -> dict[str, str]:
