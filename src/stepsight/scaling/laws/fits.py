@@ -30,6 +30,7 @@ from stepsight.scaling.fitting.resampling import (
 )
 from stepsight.scaling.fitting.search import Optima, Problem, best_start, minimise, problem
 from stepsight.scaling.intervals import LEVEL
+from stepsight.scaling.laws.backtest import axes, deviations, roll, summary
 from stepsight.scaling.laws.diagnosis import (
     bare_shape,
     bound_warnings,
@@ -101,6 +102,7 @@ def fit(
     law = find_form(form)
     names = tuple(inputs or law.inputs)
     points = _logs(law, names, x, y)
+    law = law.centred(points.centre)
     u, v, k = points.u, points.v, len(law.parameters)
     unfitted = _unfitted(law, names, points, huber, level)
     if len(np.unique(u, axis=0)) < k:
@@ -121,6 +123,10 @@ def fit(
         reported = _by_name(law, profile(data, best, points.centre, level, ROUNDING))
     elif method == "bootstrap":
         reported = _by_name(law, np.array(percentiles(natural[1], level)))
+    trials = roll(data, best, names, groups)
+    owner = None if groups is None else np.unique([str(g) for g in groups], return_inverse=True)[1]
+    slopes = law.jacobian(best.q, u)[0]
+    spare = deviations(slopes, scatter, slopes, owner)[1]
     params = dict(zip(law.parameters, law.reported(natural[0])[0].tolist()))
     r2 = r_squared(points.log_y, scatter)
     objective = float(best.objective[0])
@@ -135,6 +141,10 @@ def fit(
         aicc=aicc(2 * objective, len(v), k, ROUNDING),
         held_out=_held_out(data, best),
         residuals=tuple(scatter.tolist()),
+        backtest=summary(trials, names, u),
+        scores=tuple((-trials.error / trials.deviation).tolist()),
+        spare=spare,
+        tops={name: float(along.max()) for name, along in axes(points.log_x, names).items()},
         warnings=(
             *shape_warnings(law, seen, r2),
             *bound_warnings(law, best.q[0], (data.lower, data.upper), points.centre),

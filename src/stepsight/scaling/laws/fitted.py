@@ -15,7 +15,8 @@ from stepsight.errors import UserError, suggest
 from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.fitting.quality import Expected, Verdict
 from stepsight.scaling.fitting.resampling import UNKNOWN, Ends, predictive
-from stepsight.scaling.intervals import PREDICTIVE
+from stepsight.scaling.intervals import PREDICTIVE, half_width
+from stepsight.scaling.laws.backtest import Backtest, axes, stretch
 from stepsight.scaling.laws.forms import FORMS
 from stepsight.scaling.plain import plain
 
@@ -40,6 +41,7 @@ class Fit:
     aicc: float = math.inf  # comparable between forms on the same points
     held_out: float = math.nan  # root mean square of log errors at the top of the data, left out
     residuals: tuple[float, ...] = ()  # log y - log of the law, in the order of the points
+    backtest: Backtest | None = None  # None where there are too few points to hide any
     inputs: tuple[str, ...]
     ranges: dict[str, Ends]  # of the inputs
     n: int
@@ -47,6 +49,9 @@ class Fit:
     verdict: Verdict = "too few points"
     natural: tuple[float, ...] = field(default=(), repr=False)  # params, amplitudes as logarithms
     draws: tuple[tuple[float, ...], ...] = field(default=(), repr=False)  # the same of resamples
+    scores: tuple[float, ...] = field(default=(), repr=False)  # of the back-test, in deviations
+    spare: float = 1.0  # degrees of freedom of the scatter
+    tops: dict[str, float] = field(default_factory=dict)  # log of the largest place along each axis
 
     @property
     def x_range(self) -> Ends | dict[str, Ends]:
@@ -76,15 +81,37 @@ class Fit:
         value = float(np.exp(self._log_curves([self.natural], points)[0, 0]))
         if self.draws:
             curves = self._log_curves(self.draws, points)[:, 0]
-            ends = predictive(curves, np.array(self.residuals), len(self.params), level)
+            own = predictive(curves, np.array(self.residuals), len(self.params), level)
+            ends = self._widened(value, own, level)
         else:
             notes.append("no interval: the law was fitted without resamples (bootstrap)")
-        return Expected(value, *ends, level, tuple(notes))
+        return Expected(value, *ends, level, tuple(notes), self._reach(points), self._basis())
+
+    def _widened(self, value: float, own: Ends, level: float) -> Ends:
+        """The law's own interval, as a normal one, stretched to what its forecasts were worth."""
+        scale, normal = stretch(np.array(self.scores), self.spare, level), half_width(level)
+        below, above = (max(math.log(end / value) * side, 0.0) for end, side in zip(own, (-1, 1)))
+        lo, hi = (factor / normal * size for factor, size in zip(scale, (below, above)))
+        return value * math.exp(min(lo, hi)), value * math.exp(max(lo, hi))
+
+    def _reach(self, points: Array) -> float:
+        """The farthest of the axes to extrapolate along."""
+        places = axes(np.log(points.reshape(1, -1)), self.inputs)
+        off = [places[name][0] - top for name, top in self.tops.items() if name in places]
+        return float(np.exp(max(off))) if off else math.nan
+
+    def _basis(self) -> str:
+        """What the interval rests on."""
+        law = "parameters and scatter"
+        if self.backtest is None:
+            return f"{law}, Student's t: too few points to hide any"
+        said = f"{self.backtest.hits} of {self.backtest.of} earlier forecasts inside 90 %"
+        return f"{law}, widened by a back-test up to {self.backtest.reach:.2g}x: {said}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None. Without the resamples."""
         row = asdict(self) | {"x_range": self.x_range}
-        for name in ("natural", "draws", "ranges"):
+        for name in ("natural", "draws", "ranges", "scores", "spare", "tops"):
             del row[name]
         return plain(row)
 

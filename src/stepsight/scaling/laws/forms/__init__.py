@@ -6,13 +6,14 @@ from __future__ import annotations
 from stepsight.errors import UserError, suggest
 from stepsight.scaling.fitting.form import Array, LogForm
 from stepsight.scaling.laws.forms.broken import BROKEN
+from stepsight.scaling.laws.forms.effective import EFFECTIVE
 from stepsight.scaling.laws.forms.kaplan import KAPLAN
 from stepsight.scaling.laws.forms.shifted import SHIFTED
 from stepsight.scaling.laws.forms.sums import SUMS
 
 __all__ = ["FORMS", "Array", "LogForm", "find_form"]
 
-FORMS: dict[str, LogForm] = {form.name: form for form in (*SUMS, SHIFTED, BROKEN, KAPLAN)}
+FORMS: dict[str, LogForm] = {form.name: form for form in (*SUMS, *EFFECTIVE, SHIFTED, BROKEN, KAPLAN)}
 
 
 def find_form(name: str) -> LogForm:
