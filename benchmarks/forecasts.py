@@ -1,0 +1,124 @@
+"""What forecasts beyond the data are worth: coverage of intervals, and what is denied to be a law.
+
+    python benchmarks/forecasts.py --published ../shared/scaling_data --write    # a quarter hour
+    python benchmarks/forecasts.py --draws 10 --only synthetic ladder
+
+Four measurements (`benchmarks.forecasting`), made from outside, through `fit`, `average` and the
+command line: `synthetic`, new measurements at 4 and 16 times the data of truths that are known;
+`ladder`, our own ladder with its top hidden; `published`, public tables by rolling origins, left
+out where they are not at hand; `denied`, tables that are no law, or whose rows are at fault.
+`--write` keeps them in benchmarks/results, from which docs/scaling.md is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.forecasting import denied, ladder, published, synthetic  # noqa: E402
+
+OUT = ROOT / "benchmarks" / "results" / "forecasts.json"
+KINDS = ("synthetic", "ladder", "published", "denied")
+SEED = 0
+Rows = list[dict[str, Any]]
+
+
+def about(code: str, draws: int) -> dict[str, Any]:
+    """When, on what and of which code."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.system()}",
+        "versions": {name: version(name) for name in ("numpy", "scipy")}
+        | {"python": platform.python_version(), "code": code},
+        "seed": SEED,
+        "draws": draws,
+    }
+
+
+def measured(kinds: Sequence[str], draws: int, folder: Path | None) -> dict[str, Rows]:
+    """The rows of every kind; of `published` none where its tables are not at hand."""
+    makers: dict[str, Callable[[], Rows]] = {
+        "synthetic": lambda: synthetic.measured(draws, seed=SEED),
+        "ladder": ladder.measured,
+        "published": lambda: published.measured(folder) if folder else [],
+        "denied": _denied,
+    }
+    found = {}
+    for kind in kinds:
+        began = time.monotonic()
+        found[kind] = makers[kind]()
+        print(f"{kind}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return found
+
+
+def _denied() -> Rows:
+    with tempfile.TemporaryDirectory() as folder:
+        return list(denied.measured(Path(folder)))
+
+
+def _print(found: dict[str, Rows]) -> None:
+    for row in found.get("synthetic", []):
+        name = f"{row['case']}, {row['way']}"
+        ends = "   ".join(_counts(row[f"at_{far}"]) for far in synthetic.FAR)
+        print(f"{name:48s}{ends}   {_listed(row['at_4']['verdicts'])}")
+    for row in found.get("ladder", []):
+        name = f"{row['quantity']}, {row['way']}, {row['hidden']} hidden"
+        print(f"{name:48s}{_counts(row)}   {_listed(row['verdicts'])}")
+    for row in found.get("published", []):
+        name = f"{row['table']}, {row['level']:.0%}"
+        print(f"{name:48s}{_counts(row)}   to {row['reach']:.3g} x   {_listed(row['verdicts'])}")
+    for row in found.get("denied", []):
+        mark = "" if row["caught"] else "   NOT CAUGHT"
+        print(f"{row['table']:48s}{', '.join(row['verdicts']) or 'no verdict'}{mark}")
+
+
+def _counts(row: dict[str, Any]) -> str:
+    """Hits of all, hits of those beside a law, half width and bias."""
+    shares = f"{row['hits']}/{row['of']} ({row['law_hits']}/{row['laws']} laws)"
+    return f"{shares:22s} +-{_percent(row['half_width'])} {_percent(row['bias'])}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _listed(verdicts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="What forecasts beyond the data are worth.")
+    parser.add_argument("--draws", type=int, default=100, help="of every synthetic case")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--published", type=Path, metavar="DIR", help="folder of public tables")
+    parser.add_argument("--code", default="", help="the commit that is measured, for the record")
+    parser.add_argument("--out", type=Path, default=OUT, help="what --write writes")
+    parser.add_argument("--write", action="store_true", help="replace these kinds in --out")
+    args = parser.parse_args()
+    if "published" in args.only and not (args.published and args.published.is_dir()):
+        print("published tables are left out: name their folder with --published", file=sys.stderr)
+        args.published = None
+    found = measured(args.only, args.draws, args.published)
+    _print(found)
+    if args.write:
+        kept = json.loads(args.out.read_text()) if args.out.is_file() else {}
+        rows = kept | about(args.code, args.draws) | {k: v for k, v in found.items() if v}
+        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
