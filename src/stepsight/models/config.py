@@ -24,6 +24,8 @@ class ModelSettings:
     # a size: split-8 -32 -64, DiT-Ti to -XL /2 /4 /8, DiT-96x4/8, unet-...; see DIT, SPLIT, UNET
     name: str = "split-32"
     input: Literal["shared", "per_task"] = "shared"  # first convolution: one, or one per task
+    # mup: one set of learning rates for all widths and depths of a family (models.parametrisation)
+    parametrisation: Literal["standard", "mup"] = "standard"
     gate_init: float = 0.7  # residual gates at the start; 0 is adaLN-Zero
     qk_norm: bool = False  # DiT only
     learned_variance: bool = False  # DiT: as many output channels again, as published DiTs have

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stepsight.errors import UserError
 from stepsight.models.config import AddedModel, DiTSize, ModelSettings, SplitSize, UNetSize, parse
+from stepsight.models.parametrisation import base_of, parametrise
 
 
 def build(
@@ -55,6 +56,20 @@ def build(
         from stepsight.models.unet import build_unet  # diffusers: only when a U-Net is chosen
 
         return build_unet(settings, size, target_channels, cond_channels, labels)
+    net = _transformer(settings, size, channels, further)
+    if settings.parametrisation == "mup":
+        with torch.device("meta"):
+            base = _transformer(settings, base_of(size), channels, further)
+        parametrise(net, base)
+    return net
+
+
+def _transformer(
+    settings: ModelSettings,
+    size: DiTSize | SplitSize,
+    channels: dict[str, Any],
+    further: dict[str, Any],
+) -> nn.Module:
     if isinstance(size, SplitSize):
         from stepsight.models.split import Split
 
@@ -119,6 +134,11 @@ def _check_options(settings: ModelSettings, size: object, feature_channels: int)
             raise UserError(f"model.{option} needs a mixture of experts, such as DiT-XL/2-8E2A.")
     if not isinstance(size, DiTSize) and settings.input == "per_task":
         raise UserError(f"model.input=per_task is for DiT backbones, not '{settings.name}'.")
+    if settings.parametrisation == "mup" and not isinstance(size, DiTSize | SplitSize):
+        raise UserError(
+            f"model.parametrisation=mup is for DiT and split backbones: '{settings.name}' has no "
+            "base model of the same shape, in units of which its rates could be. Use standard."
+        )
     if feature_channels and (size is None or isinstance(size, UNetSize)):
         raise UserError(f"{settings.name} takes no features: set tasks.flow.cost_volume to False.")
     if settings.unet and size is not None:
