@@ -52,8 +52,9 @@ def test_jacobians(name: str):
 def test_natural_parameters_are_the_same_curve_without_a_centre(name: str):
     form = FORMS[name]
     u, v, centre = data(form)
+    form = form.centred(centre)
     q = some(form, u, v)
-    found = form.evaluate(form.natural(q, centre), u + centre[:-1])
+    found = FORMS[name].evaluate(form.natural(q, centre), u + centre[:-1])
     np.testing.assert_allclose(found, form.curve(q, u) + centre[-1], atol=1e-9)
 
 

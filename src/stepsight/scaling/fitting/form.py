@@ -73,6 +73,11 @@ class LogForm(Form):
     def natural(self, q: Array, centre: Array) -> Array:
         """Natural parameters, "b k"; of complex `q` as well."""
 
+    def centred(self, centre: Array) -> LogForm:
+        """The form as points around `centre` are to be fitted. A shift changes most forms in their
+        parameters alone; one in which inputs are counted by each other has to know it."""
+        return self
+
     def natural_jacobian(self, q: Array, centre: Array) -> Array:
         """d natural / d inner, "b k k", by complex steps and so exact (Squire & Trapp 1998)."""
         k = q.shape[1]

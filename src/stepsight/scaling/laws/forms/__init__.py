@@ -13,7 +13,9 @@ from stepsight.scaling.laws.forms.sums import SUMS
 
 __all__ = ["FORMS", "Array", "LogForm", "find_form"]
 
-FORMS: dict[str, LogForm] = {form.name: form for form in (*SUMS, *EFFECTIVE, SHIFTED, BROKEN, KAPLAN)}
+FORMS: dict[str, LogForm] = {
+    form.name: form for form in (*SUMS, *EFFECTIVE, SHIFTED, BROKEN, KAPLAN)
+}
 
 
 def find_form(name: str) -> LogForm:
