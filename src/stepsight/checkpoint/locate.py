@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from stepsight.checkpoint.archive import unpacked
@@ -119,14 +120,16 @@ def marked(folder: Path, which: str) -> Path | None:
     return whole(folder / name) if STEP.fullmatch(name) else None
 
 
-def prune(folder: Path, keep: int, sound: Path | None = None) -> None:
+def prune(folder: Path, keep: int, sound: Path | None = None, spared: Collection[int] = ()) -> None:
     """Delete all but the newest `keep` step folders by number, those that are marked, and the last
     that was written: in a run continued from an earlier step that one is not the newest by number.
     If that one is not intact, the last intact one stays as well.
 
     sound: a step folder that is known to be intact, such as one that has just been written.
+    spared: steps that stay in any case, and are not counted.
     """
-    steps = sorted((path for path in folder.glob("step-*") if path.is_dir()), key=step_of)
+    every = (path for path in folder.glob("step-*") if path.is_dir())
+    steps = sorted((path for path in every if step_of(path) not in spared), key=step_of)
     kept = {marked(folder, "best"), marked(folder, "last"), *completed(folder)[-1:]}
     gone = [path for path in steps[: max(0, len(steps) - keep)] if path not in kept]
     if gone:

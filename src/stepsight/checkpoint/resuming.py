@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,14 +27,15 @@ ALWAYS = ("step", "images_seen", "training_flops", "losses", "best")  # of every
 Say = Callable[[str], None]
 
 
-def read_newest(run: Path, say: Say = print) -> Checkpoint | None:
+def read_newest(run: Path, say: Say = print, upto: float = math.inf) -> Checkpoint | None:
     """The newest checkpoint of a run, by the order of writing, from which training can go on: every
-    file is verified. None before there is one.
+    file is verified. None before there is one. upto: the last step that may be it.
 
     Each one that is passed over is said, with the reason and what is used in its place. Raises
     CheckpointError if none is whole.
     """
-    return _first(reversed(folders(home(run))), resumable, run, say)
+    found = [path for path in folders(home(run)) if step_of(path) <= upto]
+    return _first(reversed(found), resumable, run, say)
 
 
 def read_best(run: Path, say: Say = print) -> Checkpoint:

@@ -44,6 +44,8 @@ class Args:
     run_dir: str | None = None  # where to write; default: a new numbered folder under runs/
     resume: str | None = None  # `auto`: continue the run's last checkpoint; or a checkpoint
     init_from: str | None = None  # start from the weights of another run or checkpoint
+    # take over the steps of a run of another length, up to where this one's rates begin to decay
+    branch_from: str | None = None
     overwrite: bool = False  # replace an existing run folder
     precision: Precision | None = None  # what to compute in; default: training.precision
     profile: int | None = None  # measure so many steps, write profile/ into the run, and stop
@@ -93,6 +95,7 @@ def run(given: Configured[Args]) -> int:
                 run_dir=args.run_dir,
                 resume=args.resume,
                 init_from=args.init_from,
+                branch_from=args.branch_from,
                 overwrite=args.overwrite,
                 profile=args.profile,
             )

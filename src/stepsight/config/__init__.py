@@ -283,6 +283,10 @@ def _check(config: RunConfig) -> None:
         raise UserError(f"training.rewind_lr={training.rewind_lr}: above 0, at most 1.")
     if not 0 <= training.bad_cap <= 1:
         raise UserError(f"training.bad_cap={training.bad_cap}: a share, from 0 to 1.")
+    if not 0 < training.decay_share <= 1:
+        raise UserError(f"training.decay_share={training.decay_share}: a share, above 0 to 1.")
+    if any(images < 1 or images % training.batch for images in training.keep_at):
+        raise UserError(f"training.keep_at={[*training.keep_at]}: whole batches of training.batch.")
     for key in ("spike", "save_minutes"):
         if not 0 <= getattr(training, key) < math.inf:
             raise UserError(f"training.{key}={getattr(training, key)}: 0 (off) or more.")

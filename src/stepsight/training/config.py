@@ -48,7 +48,9 @@ class TrainingSettings:
     betas: tuple[float, float] = (0.9, 0.99)  # of adamw
     weight_decay: float = 0.01  # of both, decoupled
     clip: float = 1.0  # global gradient norm; 0 = off
-    decay: Literal["cosine", "exponential", "constant"] = "cosine"  # of the learning rates
+    # of the learning rates; wsd: constant, then down by 1 - sqrt over the last decay_share
+    decay: Literal["cosine", "exponential", "constant", "wsd"] = "cosine"
+    decay_share: float = 0.2  # of the images, with decay wsd
     final_lr: float = 0.02  # fraction of lr at the end
     warmup: int = 320  # images of linear warm-up
     ema: float = 0.99  # decay a step of the weights that are evaluated, after a warm-up
@@ -70,5 +72,13 @@ class TrainingSettings:
     checkpoint_every: int = 4000  # between checkpoints
     save_minutes: float = 30.0  # between them by the clock, whichever comes first
     keep: int = 2  # checkpoints kept besides the best
+    keep_at: tuple[int, ...] = ()  # images after which one is written and kept as well
     evaluate: bool = True  # at the end: full evaluation, sweep and report
     tracker: Literal["none", "wandb", "wandb-offline"] = "none"  # where curves are also sent
+
+    @property
+    def steady(self) -> int:
+        """Images, in whole batches, up to which runs that differ in `images` alone are the same:
+        before that, nothing follows from how long the run is."""
+        shares = {"constant": 1.0, "wsd": 1 - self.decay_share}
+        return int(shares.get(self.decay, 0.0) * self.images + 1e-6) // self.batch * self.batch

@@ -21,7 +21,7 @@ from stepsight.tasks.table import build_tasks
 from stepsight.training.config import TrainingSettings
 from stepsight.training.dense.rows import kinds_of
 from stepsight.training.feed import Feed, drop_banks, micro_batches
-from stepsight.training.folder import RunWriter, choose, latest
+from stepsight.training.folder import RunWriter, branch_point, choose, latest
 from stepsight.training.learner import Learner, check_processes
 from stepsight.training.loop import resuming, train
 from stepsight.training.objective import objective_of
@@ -45,11 +45,14 @@ def fit(
     run_dir: str | None = None,
     resume: str | None = None,
     init_from: str | None = None,
+    branch_from: str | None = None,
     overwrite: bool = False,
     profile: int | None = None,
 ) -> Path:
     """Train as `config` says, a backbone or a VAE; returns the run folder.
 
+    branch_from: a run of the same settings and another length, whose steps are taken over as far as
+    they are those of this run (`TrainingSettings.steady`).
     profile: measure so many steps and stop, see `training.profile`.
     Raises UserError for anything the user can fix; nothing is left half written.
     """
@@ -62,7 +65,7 @@ def fit(
         writer = RunWriter(path)
         distributed.agreed(writer.lock.acquire)
         try:
-            _fit(config, writer, resume, init_from, overwrite, profile)
+            _fit(config, writer, resume, init_from, branch_from, overwrite, profile)
         finally:
             writer.lock.release()
     distributed.leave()
@@ -74,11 +77,12 @@ def _fit(
     writer: RunWriter,
     resume: str | None,
     init_from: str | None,
+    branch_from: str | None,
     overwrite: bool,
     profile: int | None,
 ) -> None:
     """A run in its folder, which is this run's alone."""
-    path, past = writer.path, _past(writer, config, resume)
+    path, past = writer.path, _past(writer, config, resume, branch_from)
     start = init_from if past is None else None
     parent = None if start is None else checkpoint.read(start, lazy=True)
     spec = preflight(config, path, past, parent)
@@ -198,9 +202,17 @@ def prepare(spec: RunSpec, console: Console) -> tuple[Learner, Feed]:
     return Learner(objective, accelerator), feed
 
 
-def _past(writer: RunWriter, config: RunConfig, resume: str | None) -> Checkpoint | None:
-    """The checkpoint to continue from. Raises UserError if other settings made it."""
-    path = distributed.agreed(lambda: latest(writer, resume))  # the first process verifies it
+def _past(
+    writer: RunWriter, config: RunConfig, resume: str | None, branch_from: str | None
+) -> Checkpoint | None:
+    """The checkpoint to continue from: of this run, or the one that it branches off. Raises
+    UserError if other settings made it."""
+
+    def found() -> Path | None:
+        own = latest(writer, resume)
+        return own if own or not branch_from else branch_point(branch_from, config.training)
+
+    path = distributed.agreed(found)  # the first process verifies it
     if path is None:
         return None
     saved = checkpoint.read(path, lazy=True)  # `latest` has verified it
@@ -213,7 +225,11 @@ def _begin(learner: Learner, spec: RunSpec, console: Console) -> Progress:
     and that before a new network."""
     if spec.past is not None:
         console.note(f"continues from {spec.past.path}")
-        return learner.resume(spec.past, console)
+        progress = learner.resume(spec.past, console)
+        if not spec.past.path.resolve().is_relative_to(spec.folder.resolve()):
+            progress.best = None  # of what this folder holds there is none yet
+            progress.note("branched", of=str(spec.past.path))
+        return progress
     if spec.parent is None:
         return Progress()
     console.note(f"starts from the weights of {spec.parent.path}")

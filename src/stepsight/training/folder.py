@@ -21,6 +21,7 @@ from stepsight.checkpoint import LOCK, RunLock
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.scaling.plain import plain
+from stepsight.training.config import TrainingSettings
 
 PACKAGES = ("torch", "torchvision", "diffusers", "accelerate", "timm", "einops", "numpy", "scipy")
 
@@ -166,6 +167,18 @@ def latest(run: RunWriter, resume: str | None, say: Callable[[str], None] = prin
     if named is not None and named.name == Path(resume).name:
         return _named(named)
     saved = checkpoint.read_newest(run.path if named is None else named.parent, say)
+    return None if saved is None else saved.path
+
+
+def branch_point(
+    trunk: str, settings: TrainingSettings, say: Callable[[str], None] = print
+) -> Path | None:
+    """The last checkpoint of another run whose steps are also those of a run with these settings;
+    None where it kept none. Raises CheckpointError where there is no such run."""
+    run = checkpoint.resolve(trunk, prefer="last").parents[1]
+    saved = checkpoint.read_newest(run, say, upto=settings.steady // settings.batch)
+    if saved is None:
+        say(f"{trunk} has no checkpoint up to {settings.steady} images: this run begins anew")
     return None if saved is None else saved.path
 
 

@@ -185,7 +185,8 @@ class Learner:
             checkpoint.mark(writer.checkpoints, "last", path.name)
             if best:
                 checkpoint.mark(writer.checkpoints, "best", path.name)
-            checkpoint.prune(writer.checkpoints, self.settings.keep, sound=path)
+            spared = [images // self.settings.batch for images in self.settings.keep_at]
+            checkpoint.prune(writer.checkpoints, self.settings.keep, path, spared)
 
         snapshot = checkpoint.Snapshot.of(
             writer.checkpoints,

@@ -79,6 +79,7 @@ def train(
             measured, stop = profile.stepped(), outcomes.stop or profile.over()
             look = due(seen, settings.validate_every) or seen == settings.first_validation or last
             keep = due(seen, settings.checkpoint_every) or last or outcomes.save
+            keep = keep or seen in settings.keep_at
             if measured:  # what is being measured is neither scored nor kept on the way
                 look, keep = False, False
             if not (look or keep or stop):

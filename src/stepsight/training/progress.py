@@ -17,13 +17,13 @@ from stepsight.training.health import WINDOW
 # What may differ when a run is continued: how long it is, what it logs and keeps, who reads, how it
 # is scored; and, entered in its ledger, how fast it learns.
 FREE = re.compile(
-    r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|evaluate|"
+    r"evaluation\.|training\.(images|log_every|.*validat.*|checkpoint_every|keep|keep_at|evaluate|"
     r"tracker|processes|workers|micro_batch|latents.*|sharding|recompute|on_spike|spike|spike_cap|"
     r"rewind_lr|on_bad|bad_cap|save_minutes)$|data\.\w+\.stream$"
 )
 
 # Of what `differing` says.
-NOTED = re.compile(r"training\.(lr|muon_lr|final_lr|clip|decay|warmup|ema|seed) ")
+NOTED = re.compile(r"training\.(lr|muon_lr|final_lr|clip|decay|decay_share|warmup|ema|seed) ")
 
 
 @dataclass

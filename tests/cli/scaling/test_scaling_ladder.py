@@ -158,7 +158,13 @@ def test_a_changed_ladder_is_refused(ladder, capsys):
 def test_a_dry_run_lists_every_rung_and_starts_nothing(ladder, capsys):
     assert climb("--config", ladder, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 8 + 12 + 1 + 1 and "21 runs" in lines[-1]
+    assert len(lines) == 1 + 8 + 12 + 1 + 2 and "21 runs" in lines[-2]
+    ladder_of_target = re.fullmatch(
+        r"the ladder: (\S+) PFLOP .*: (\S+)% of the (\S+) that are held out", lines[-1]
+    )
+    assert ladder_of_target is not None
+    spent, share, target = map(float, ladder_of_target.groups())
+    assert share == pytest.approx(100 * spent / target, rel=1e-2)
     assert not Path("out").exists()
 
 

@@ -10,7 +10,8 @@ import yaml
 
 from stepsight.errors import UserError
 from stepsight.scaling.ladders import ladder as ladders
-from stepsight.scaling.ladders.ladder import read_ladder
+from stepsight.scaling.ladders import tuning
+from stepsight.scaling.ladders.file import read_ladder
 from stepsight.training.config import TrainingSettings
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -73,14 +74,14 @@ def test_tuned_factors_multiply_the_learning_rates(read):
         held_out=[{"model.name": "DiT-160x5/8", "training.images": 16384}],
     )
     (stage,) = ladder.stages
-    short = ladders.tuning_rungs(stage)
+    short = tuning.tuning_rungs(stage)
     assert len(short) == 3 * 3 and len({one.name for one in short}) == 9
     assert all(one.config["training"]["images"] == 1024 for one in short)
     assert not any(one.config["training"]["evaluate"] for one in short)
     losses = {one.name: 0.3 - 0.01 * one.factor for one in short if "DiT-32x2" in one.name}
     losses |= {one.name: 0.3 + 0.01 * one.factor for one in short if "DiT-64x3" in one.name}
-    factors = ladders.best_factors(stage, losses)  # runs of the third size failed
-    assert ladders.untuned(stage, factors) == ["DiT-96x4/8"]
+    factors = tuning.best_factors(stage, losses)  # runs of the third size failed
+    assert tuning.untuned(stage, factors) == ["DiT-96x4/8"]
     assert factors == {"DiT-32x2/8": 2.0, "DiT-64x3/8": 0.5}
     rungs = ladders.rungs(stage, None, factors)
     usual = TrainingSettings()
@@ -88,7 +89,7 @@ def test_tuned_factors_multiply_the_learning_rates(read):
     assert rungs[0].config["training"]["muon_lr"] == pytest.approx(2 * usual.muon_lr)
     assert rungs[2].config["training"]["lr"] == pytest.approx(0.5e-3)
     assert "muon_lr" not in rungs[-1].config["training"]
-    (held,) = ladders.held_out(ladder, None, factors)
+    (held,) = tuning.held_out(ladder, None, factors)
     assert held.name == "held-out/DiT-160x5-8_images-16384" and held.factor == 0.5
 
 
@@ -161,11 +162,11 @@ def test_what_would_score_an_earlier_checkpoint_or_train_at_no_rate_is_refused(r
     with pytest.raises(UserError, match="training.validate_every 800: a rung is validated at its"):
         ladders.rungs(read(stages={"train": early}).stages[0])
     text = {"config": {"training": {"lr": "1e-3"}}, "grid": GRID, "tune": TUNE}  # as YAML reads it
-    rung = ladders.tuning_rungs(read(stages={"train": text}).stages[0])[0]
+    rung = tuning.tuning_rungs(read(stages={"train": text}).stages[0])[0]
     assert rung.config["training"]["lr"] == pytest.approx(0.5e-3)
     text["config"] = {"training": {"lr": "fast"}}
     with pytest.raises(UserError, match="training.lr fast: give a number"):
-        ladders.tuning_rungs(read(stages={"train": text}).stages[0])
+        tuning.tuning_rungs(read(stages={"train": text}).stages[0])
 
 
 def test_without_survivors_a_stage_has_no_rungs(read):

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from stepsight import config as configuration
 from stepsight import signals
 from stepsight.cli.entry import at_least
+from stepsight.cli.scaling import ladder_costs
 from stepsight.config.files import find
 from stepsight.errors import UserError
 from stepsight.measures import duration, number
 from stepsight.scaling.ladders import jobs as running
 from stepsight.scaling.ladders import ladder as ladders
-from stepsight.scaling.ladders import launch
+from stepsight.scaling.ladders import launch, tuning
+from stepsight.scaling.ladders.file import read_ladder
 from stepsight.scaling.ladders.forecast import (
     FILE_NAME,
     ForecastTarget,
@@ -32,7 +34,6 @@ from stepsight.scaling.records import FILE_NAME as RECORDS
 from stepsight.scaling.records import read
 
 PROGRAM = "train.py"
-DRY = "{:<52}{:>12}{:>12}{:>10}{:>8}"
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,14 @@ class Args:
     Learning rates are tuned first where the ladder says so, then the rungs run, stage by stage:
     here (--launcher local), or as job arrays of a SLURM cluster. Starting it again does what is
     left. With --held-out the runs that the ladder holds out are forecast from the others, and then
-    made.
+    made; with --forecast they are forecast, so that the forecast can be published before.
     """
 
     config: str  # a ladder, such as configs/ladder-depth.yaml
     launcher: Literal["local", "slurm"] = "local"  # here, or as job arrays of a cluster
     at_once: int | None = None  # rungs at a time on CPUs; default: the ladder's
-    held_out: bool = False  # forecast the held-out runs, make them
+    forecast: bool = False  # forecast the held-out runs
+    held_out: bool = False  # forecast the held-out runs, where they are not, and make them
     dry_run: bool = False  # list the rungs with their cost, and stop
     program: str = PROGRAM  # the training program; without the file, `stepsight train`
 
@@ -56,17 +58,16 @@ class Args:
 def run(args: Args) -> int:
     """Exit status 1 when rungs failed. Raises UserError for a ladder that cannot be, and Preempted
     when a signal ended it or one of its rungs, which have saved."""
-    ladder = ladders.read_ladder(str(find(args.config)))
-    stages = _stages(ladder)
-    held_out = ladders.held_out(ladder, stages[-2] if len(stages) > 1 else None)
-    short = [rung for stage in ladder.stages for rung in ladders.tuning_rungs(stage)]
-    every = [*short, *(rung for rungs in stages for rung in rungs), *held_out]
-    for rung in every:
+    ladder = read_ladder(str(find(args.config)))
+    plan = _plan(ladder)
+    for rung in (*plan.rungs, *plan.held_out):
         configuration.from_dict(rung.config, f"{args.config}: {rung.name}")
-    if args.held_out and not held_out:
-        raise UserError(f"{args.config}: 'held_out' lists no runs, which --held-out would make.")
+    if (args.held_out or args.forecast) and not plan.held_out:
+        raise UserError(
+            f"{args.config}: 'held_out' lists no runs, which --forecast or --held-out are about."
+        )
     if args.dry_run:
-        print("\n".join(_table(every)))
+        print("\n".join(ladder_costs.table(*plan)))
         return 0
     if args.program != PROGRAM and not Path(args.program).is_file():
         raise UserError(f"--program {args.program} does not exist. Name a training program.")
@@ -74,9 +75,9 @@ def run(args: Args) -> int:
     climb = Climb(ladder, args)
     with signals.caught():
         climb.run()
-        if args.held_out:
-            climb.hold_out()
-    return climb.close()
+        if args.forecast or args.held_out:
+            climb.hold_out(make=args.held_out)
+    return climb.close(plan)
 
 
 class Climb:
@@ -94,17 +95,17 @@ class Climb:
         """Every stage after the one it starts from."""
         for stage in self.ladder.stages:
             self.factors = self._tuned(stage)
-            parents = self.last or None
-            rungs = ladders.rungs(stage, parents, self.factors)
-            self._start_all(rungs)
-            self.parents, self.last = parents, rungs
+            self.parents = ladders.upcycled(stage, self.last or None)
+            self._start_all([rung for rung in self.parents or () if rung.experts])
+            self.last = ladders.rungs(stage, self.parents, self.factors)
+            self._start_all(self.last)
 
-    def hold_out(self) -> None:
+    def hold_out(self, make: bool) -> None:
         """Forecast the runs that are held out, before they are made, and make them."""
         if self.failed:
             print("forecast skipped: some runs of the ladder failed", file=sys.stderr)
             return
-        rungs = ladders.held_out(self.ladder, self.parents, self.factors)
+        rungs = tuning.held_out(self.ladder, self.parents, self.factors)
         records = read(*(self.ladder.out / rung.name / RECORDS for rung in self.last)).records
         path = self.ladder.out / FILE_NAME
         known = {forecast.run for forecast in read_forecasts(path)}
@@ -119,7 +120,8 @@ class Climb:
             if not made:
                 raise UserError(f"{len(records)} records do not determine a law: add rungs.")
             append_forecasts(path, made)
-        self._start_all(rungs)
+        if make:
+            self._start_all(rungs)
         self._score(rungs)
 
     def _score(self, rungs: Sequence[Rung]) -> None:
@@ -138,26 +140,32 @@ class Climb:
         for forecast in waiting:
             print(f"{forecast.run}: {forecast.task} {forecast.metric} waits for its run")
 
-    def close(self) -> int:
+    def close(self, plan: Plan) -> int:
+        """Say what failed, what it took, and what is next; the exit status."""
         for outcome in self.failed:
             print(f"{outcome.state}: {outcome.name}: {outcome.why}", file=sys.stderr)
         out = self.ladder.out
+        status = launch.read_status(out)
+        took = [f"{ladder_costs.spent(status, rungs):,.0f}" for rungs in plan]
+        held_out = f", {took[1]} for what is held out" if plan.held_out else ""
+        print(f"core-seconds so far: {took[0]} for the ladder{held_out}")
+        print(*ladder_costs.share(*plan), sep="\n", end="\n" if plan.held_out else "")
         print(f"written to {out}; next: stepsight scaling report {out} --out {out}/report")
         return 1 if self.failed else 0
 
     def _tuned(self, stage: LadderStage) -> dict[Any, float]:
         """The factors of the learning rates, from short runs. A factor under which a run fails is
         one that is not chosen; a size of which all fail has failed."""
-        rungs = ladders.tuning_rungs(stage)
+        rungs = tuning.tuning_rungs(stage)
         outcomes = self._start(rungs)
         losses = {}
         for rung in rungs:
             loss = launch.last_loss(self.ladder.out / rung.name, ladders.images_of(rung.config))
             losses |= {} if loss is None else {rung.name: loss}
-        factors = ladders.best_factors(stage, losses)
+        factors = tuning.best_factors(stage, losses)
         for value, factor in factors.items():
             print(f"{value}: learning rates x {factor:g}")
-        lost = ladders.untuned(stage, factors)
+        lost = tuning.untuned(stage, factors)
         self.failed += [
             outcome
             for rung, outcome in zip(rungs, outcomes)
@@ -209,7 +217,7 @@ def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
 
     for rung in rungs:
         path = ladder.out / rung.name / "config.yaml"
-        if path.is_file():
+        if path.is_file() and rung.experts is None:
             before = configuration.load([str(path)])
             if changed := differing(before, configuration.from_dict(rung.config)):
                 raise UserError(
@@ -218,35 +226,25 @@ def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
                 )
 
 
-def _stages(ladder: Ladder) -> list[list[Rung]]:
-    """The rungs of every stage, as if all went well."""
-    stages: list[list[Rung]] = []
+class Plan(NamedTuple):
+    """All rungs of a ladder, as if all went well."""
+
+    rungs: list[Rung]  # those that tune rates, and every stage's
+    held_out: list[Rung]
+
+
+def _plan(ladder: Ladder) -> Plan:
+    rungs: list[Rung] = []
+    parents: list[Rung] | None = None
+    last: list[Rung] | None = None
     for stage in ladder.stages:
-        stages.append(ladders.rungs(stage, stages[-1] if stages else None))
-    return stages
+        parents = ladders.upcycled(stage, last)
+        last = ladders.rungs(stage, parents)
+        made = [rung for rung in parents or () if rung.experts]
+        rungs += [*tuning.tuning_rungs(stage), *made, *last]
+    return Plan(rungs, tuning.held_out(ladder, parents))
 
 
 def _target(rung: Rung) -> ForecastTarget:
-    from stepsight.training.planning.dry_run import describe
-
-    described = describe(configuration.from_dict(rung.config))
-    return ForecastTarget(rung.name, described["params_active"], ladders.images_of(rung.config))
-
-
-def _table(rungs: Sequence[Rung]) -> list[str]:
-    """What each rung would cost."""
-    from stepsight.training.planning.dry_run import describe
-
-    lines = [DRY.format("rung", "parameters", "images", "PFLOP", "factor")]
-    known: dict[str, dict[str, Any]] = {}  # rungs that differ in images alone are alike
-    total = 0.0
-    for rung in rungs:
-        kind = repr({key: value for key, value in rung.config.items() if key != "training"})
-        if kind not in known:
-            known[kind] = describe(configuration.from_dict(rung.config))
-        images = ladders.images_of(rung.config)
-        flops = known[kind]["flops_train_per_image"] * images
-        total += flops
-        cells = (f"{known[kind]['params_total']:,}", f"{images:,}", f"{flops / 1e15:.4f}")
-        lines.append(DRY.format(rung.name, *cells, f"{rung.factor:g}"))
-    return [*lines, f"{len(rungs)} runs, {total / 1e15:.3f} PFLOP, learning rates before tuning"]
+    params = ladder_costs.described(rung)["params_active"]
+    return ForecastTarget(rung.name, params, ladders.images_of(rung.config))

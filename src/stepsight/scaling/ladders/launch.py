@@ -13,21 +13,24 @@ from typing import Any
 import yaml
 
 from stepsight.scaling.ladders.jobs import CommandJob, JobOutcome
-from stepsight.scaling.ladders.ladder import Ladder, Rung, images_of
+from stepsight.scaling.ladders.ladder import Experts, Ladder, Rung, images_of
 from stepsight.scaling.records import FILE_NAME as RECORDS
 
 STATUS = "ladder.json"
+STEPSIGHT = ("-m", "stepsight.cli.main")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RungJob(CommandJob):
     """A rung as a command."""
 
-    images: int
+    images: int  # 0: it is no run, and done with the last that it writes
     last: str  # what it writes last, in its folder; "": a line of metrics.jsonl
 
     @property
     def done(self) -> bool:
+        if not self.images:
+            return (self.folder / self.last).exists()
         return finished(self.folder, self.images, self.last)
 
 
@@ -60,11 +63,34 @@ def last_loss(folder: Path, images: int) -> float | None:
 def prepare(
     ladder: Ladder, rungs: Sequence[Rung], program: str | Path | None = "train.py"
 ) -> list[RungJob]:
-    """The commands, with their configurations written. Every rung continues where it stopped.
+    """The commands, with their configurations written. Every rung continues where it stopped; a
+    branch begins once its trunk has ended.
 
     program: the script that trains; None: `stepsight train`.
     """
-    return [_job(ladder, rung, program) for rung in rungs]
+    return [
+        _upcycling(ladder, rung, rung.experts) if rung.experts else _job(ladder, rung, program)
+        for rung in rungs
+    ]
+
+
+def _upcycling(ladder: Ladder, rung: Rung, experts: Experts) -> RungJob:
+    folder = ladder.out / rung.name
+    command = [sys.executable, *STEPSIGHT, "convert", "upcycle", "--out", str(folder)]
+    command += ["--checkpoint", str(ladder.out / rung.parent)]
+    command += ["--experts", str(experts.experts), "--top-k", str(experts.active)]
+    return RungJob(
+        name=rung.name,
+        folder=folder,
+        command=tuple(command),
+        log=_log(ladder, rung),
+        images=0,
+        last="checkpoints",
+    )
+
+
+def _log(ladder: Ladder, rung: Rung) -> Path:
+    return ladder.out / "logs" / f"{rung.name.replace('/', '--')}.log"
 
 
 def _job(ladder: Ladder, rung: Rung, program: str | Path | None) -> RungJob:
@@ -72,18 +98,19 @@ def _job(ladder: Ladder, rung: Rung, program: str | Path | None) -> RungJob:
     config = ladder.out / "configs" / f"{rung.name.replace('/', '--')}.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(rung.config, sort_keys=False), encoding="utf-8")
-    train = ["-m", "stepsight.cli.main", "train"] if program is None else [str(program)]
+    train = [*STEPSIGHT, "train"] if program is None else [str(program)]
     command = [sys.executable, *train, "--config", str(config), "--run-dir", str(folder)]
     command += ["--resume", "auto"]
     command += ["--init-from", str(ladder.out / rung.parent)] if rung.parent else []
-    log = ladder.out / "logs" / f"{rung.name.replace('/', '--')}.log"
+    command += ["--branch-from", str(ladder.out / rung.trunk)] if rung.trunk else []
     evaluated = rung.config.get("training", {}).get("evaluate", True)
     swept = rung.config.get("evaluation", {}).get("sweep", True)
     return RungJob(
         name=rung.name,
         folder=folder,
         command=tuple(command),
-        log=log,
+        log=_log(ladder, rung),
+        needs=(rung.trunk,) if rung.trunk else (),
         images=images_of(rung.config),
         last=last_written(evaluated, swept),
     )
@@ -98,7 +125,7 @@ def write_status(ladder: Ladder, rung: Rung, outcome: JobOutcome) -> None:
     row = asdict(outcome) | {"settings": rung.settings, "factor": rung.factor}
     for name in ("seconds", "core_seconds"):
         row[name] += known.get(rung.name, {}).get(name, 0.0)
-    known[rung.name] = row | {"parent": rung.parent}
+    known[rung.name] = row | {"parent": rung.parent, "trunk": rung.trunk}
     staged = path.with_suffix(".part")
     staged.write_text(json.dumps(list(known.values()), indent=1) + "\n", encoding="utf-8")
     os.replace(staged, path)
