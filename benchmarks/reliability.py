@@ -112,7 +112,7 @@ def rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def kept(outcomes: Sequence[Outcome], quick: bool) -> dict[str, Any]:
     """What is known of all kinds, those of `outcomes` anew."""
-    file = docs_numbers.RELIABILITY
+    file = docs_numbers.reliability.RELIABILITY
     known = json.loads(file.read_text()) if file.is_file() else {}
     about = {"date": date.today().isoformat(), "machine": machine(), "quick": quick}
     fresh = {row["kind"]: row | about | {"protocol": KINDS[row["kind"]]} for row in rows(outcomes)}
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     held = all(outcome.ok for outcome in outcomes)
     if args.write:
         known = kept(outcomes, args.quick)
-        docs_numbers.RELIABILITY.write_text(json.dumps(known, indent=1) + "\n")
+        docs_numbers.reliability.RELIABILITY.write_text(json.dumps(known, indent=1) + "\n")
         PAGE.write_text(docs_numbers.written(PAGE.read_text()))
     told = {"ok": held, "kinds": rows(outcomes)}
     print(json.dumps(told) if args.json else "\n".join(lines(outcomes)))
