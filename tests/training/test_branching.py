@@ -1,4 +1,4 @@
-"""Runs that branch off another: the same, bit for bit, as if they had been trained from the start."""
+"""Runs that branch off another: bit for bit as if they had been trained from the start."""
 
 from __future__ import annotations
 
