@@ -18,8 +18,7 @@ import os
 import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +32,7 @@ from benchmarks.forecasting import denied, ladder, published, synthetic  # noqa:
 OUT = ROOT / "benchmarks" / "results" / "forecasts.json"
 KINDS = ("synthetic", "ladder", "published", "denied")
 SEED = 0
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 
 
 def about(code: str, draws: int) -> dict[str, Any]:
@@ -48,44 +47,34 @@ def about(code: str, draws: int) -> dict[str, Any]:
     }
 
 
-def measured(kinds: Sequence[str], draws: int, folder: Path | None) -> dict[str, Rows]:
-    """The rows of every kind; of `published` none where its tables are not at hand."""
-    makers: dict[str, Callable[[], Rows]] = {
-        "synthetic": lambda: synthetic.measured(draws, seed=SEED),
-        "ladder": ladder.measured,
-        "published": lambda: published.measured(folder) if folder else [],
-        "denied": _denied,
-    }
-    found = {}
-    for kind in kinds:
-        began = time.monotonic()
-        found[kind] = makers[kind]()
-        print(f"{kind}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return found
+def measured(kind: str, draws: int, folder: Path | None) -> Iterator[Row]:
+    """The rows of a kind; of `published` none where its tables are not at hand."""
+    if kind == "synthetic":
+        yield from synthetic.measured(draws, seed=SEED)
+    elif kind == "ladder":
+        yield from ladder.measured()
+    elif kind == "published" and folder:
+        yield from published.measured(folder)
+    elif kind == "denied":
+        with tempfile.TemporaryDirectory() as place:
+            yield from denied.measured(Path(place))
 
 
-def _denied() -> Rows:
-    with tempfile.TemporaryDirectory() as folder:
-        return list(denied.measured(Path(folder)))
-
-
-def _print(found: dict[str, Rows]) -> None:
-    for row in found.get("synthetic", []):
-        name = f"{row['case']}, {row['way']}"
+def _line(kind: str, row: Row) -> str:
+    if kind == "synthetic":
         ends = "   ".join(_counts(row[f"at_{far}"]) for far in synthetic.FAR)
-        print(f"{name:48s}{ends}   {_listed(row['at_4']['verdicts'])}")
-    for row in found.get("ladder", []):
+        return f"{row['case'] + ', ' + row['way']:48s}{ends}   {_listed(row['at_4']['verdicts'])}"
+    if kind == "ladder":
         name = f"{row['quantity']}, {row['way']}, {row['hidden']} hidden"
-        print(f"{name:48s}{_counts(row)}   {_listed(row['verdicts'])}")
-    for row in found.get("published", []):
-        name = f"{row['table']}, {row['level']:.0%}"
-        print(f"{name:48s}{_counts(row)}   to {row['reach']:.3g} x   {_listed(row['verdicts'])}")
-    for row in found.get("denied", []):
-        mark = "" if row["caught"] else "   NOT CAUGHT"
-        print(f"{row['table']:48s}{', '.join(row['verdicts']) or 'no verdict'}{mark}")
+        return f"{name:48s}{_counts(row)}   {_listed(row['verdicts'])}"
+    if kind == "published":
+        name, reach = f"{row['table']}, {row['level']:.0%}", f"to {row['reach']:.3g} x"
+        return f"{name:48s}{_counts(row)}   {reach}   {_listed(row['verdicts'])}"
+    mark = "" if row["caught"] else "   NOT CAUGHT"
+    return f"{row['table']:48s}{', '.join(row['verdicts']) or 'no verdict'}{mark}"
 
 
-def _counts(row: dict[str, Any]) -> str:
+def _counts(row: Row) -> str:
     """Hits of all, hits of those beside a law, half width and bias."""
     shares = f"{row['hits']}/{row['of']} ({row['law_hits']}/{row['laws']} laws)"
     return f"{shares:22s} +-{_percent(row['half_width'])} {_percent(row['bias'])}"
@@ -111,11 +100,14 @@ def main() -> int:
     if "published" in args.only and not (args.published and args.published.is_dir()):
         print("published tables are left out: name their folder with --published", file=sys.stderr)
         args.published = None
-    found = measured(args.only, args.draws, args.published)
-    _print(found)
+    found: dict[str, list[Row]] = {}
+    for kind in args.only:
+        for row in measured(kind, args.draws, args.published):
+            found.setdefault(kind, []).append(row)
+            print(_line(kind, row), flush=True)
     if args.write:
         kept = json.loads(args.out.read_text()) if args.out.is_file() else {}
-        rows = kept | about(args.code, args.draws) | {k: v for k, v in found.items() if v}
+        rows = kept | about(args.code, args.draws) | found
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 

@@ -7,7 +7,7 @@ product of parameters and images; sixteen hidden outcomes a quantity.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,8 @@ def hold_outs(x: Array) -> dict[str, Array]:
 
 def measured(
     ways: Sequence[str] = WAYS, quantities: Sequence[str] = QUANTITIES
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A row for every quantity, way of asking and hold-out, and one for the hold-outs together."""
-    rows = []
     for quantity in quantities:
         points = points_of(quantity)
         for way in ways:
@@ -56,10 +55,9 @@ def measured(
                 for place, outcome in zip(points.x[hidden], points.y[hidden]):
                     expected = forecast(answer, place, LEVEL)
                     score.add(answer.verdict, expected, float(outcome))
-                rows.append({"quantity": quantity, "way": way, "hidden": name, **_row(score)})
+                yield {"quantity": quantity, "way": way, "hidden": name, **_row(score)}
                 total.join(score)
-            rows.append({"quantity": quantity, "way": way, "hidden": "all", **_row(total)})
-    return rows
+            yield {"quantity": quantity, "way": way, "hidden": "all", **_row(total)}
 
 
 def _row(score: Score) -> dict[str, Any]:

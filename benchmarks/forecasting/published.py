@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.forecasting.asking import AVERAGE, Array, Points, Score, asked, forecast, hidden
+from benchmarks.forecasting.asking import (
+    AVERAGE,
+    LEVEL,
+    Array,
+    Points,
+    Score,
+    asked,
+    forecast,
+    hidden,
+)
 from stepsight.scaling.loss_to_loss.pairs import join
 from stepsight.scaling.loss_to_loss.relation import Floor, relate
 
@@ -25,7 +34,7 @@ LATER = (1 / 2, 3 / 4)  # of the budgets or points, which lie before an origin
 PAIRS_LEVEL = 0.95
 
 
-def measured(folder: Path) -> list[dict[str, Any]]:
+def measured(folder: Path) -> Iterator[dict[str, Any]]:
     """A row for every table; `folder` has their files."""
     tables = {
         "seed: fine-tuning, each model": _finetuning,
@@ -38,13 +47,12 @@ def measured(folder: Path) -> list[dict[str, Any]]:
         "six corpora": _sweep,
         "six corpora, to 20.7 times the compute": _sweep_far,
     }
-    rows = []
     for name, scores in tables.items():
         total = Score()
         for score in scores(folder):
             total.join(score)
-        rows.append({"table": name, "level": 0.9, **total.row()})
-    return [*rows, pairs(folder)]
+        yield {"table": name, "level": LEVEL, **total.row()}
+    yield pairs(folder)
 
 
 def _rows(folder: Path, name: str) -> Rows:
@@ -159,4 +167,6 @@ def pairs(folder: Path) -> dict[str, Any]:
         budgets = _column(sweep[ends[0]], "iso_flop")
         score.reach = float(larger[ends[0]]["iso_flop"]) / float(budgets.max())
         score.add(found.verdict, found.forecast(at), outcome)
-    return {"table": "30 loss-to-loss pairs", "level": PAIRS_LEVEL, **score.row()}
+    off = np.abs(np.expm1(score.error))
+    row = {"table": "30 loss-to-loss pairs", "level": PAIRS_LEVEL, **score.row()}
+    return row | {"mean_error": float(off.mean()), "worst_error": float(off.max())}

@@ -7,7 +7,7 @@ its own largest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,9 +120,8 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def measured(draws: int, cases: Sequence[Case] = CASES, seed: int = 0) -> list[dict[str, Any]]:
+def measured(draws: int, cases: Sequence[Case] = CASES, seed: int = 0) -> Iterator[dict[str, Any]]:
     """A row for every case and way of asking."""
-    rows = []
     for case in cases:
         for way in case.ways:
             scores = {far: Score() for far in FAR}
@@ -134,5 +133,4 @@ def measured(draws: int, cases: Sequence[Case] = CASES, seed: int = 0) -> list[d
                     outcome = case.measured(place, rng)
                     score.add(answer.verdict, forecast(answer, place), outcome)
             found = {f"at_{far}": score.row() for far, score in scores.items()}
-            rows.append({"case": case.name, "way": way, "draws": draws, **found})
-    return rows
+            yield {"case": case.name, "way": way, "draws": draws, **found}
