@@ -16,7 +16,7 @@ nothing can be hidden that is all there is.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,8 +28,9 @@ from stepsight.scaling.fitting.form import Array, LogForm
 from stepsight.scaling.fitting.search import Optima, Problem, best_of
 from stepsight.scaling.intervals import PREDICTIVE, tails
 from stepsight.scaling.laws.diagnosis import MIN_LEVELS, judged_from
+from stepsight.scaling.laws.spread import Spread, spread_of
 
-PRIOR = 10.0  # hidden points that the law's own interval counts as
+PRIOR = 5.0  # runs that what the law says of itself counts as
 GRAIN = 200  # quantiles that stand for Student's t
 ORIGINS = {1: 6}  # an axis, by number of inputs
 SEVERAL = 4
@@ -54,37 +55,44 @@ class HiddenForecasts(NamedTuple):
     axis: NDArray[np.intp]
     origin: Array  # place of the last point kept, in logs
     place: Array  # of the hidden point
+    run: Array  # its run
     error: Array  # log forecast - log outcome
     deviation: Array  # of the error, as the law expects it
     spare: Array  # degrees of freedom of that
 
+    @property
+    def scores(self) -> Array:
+        """In deviations, positive where the outcome lies above its forecast."""
+        return -self.error / self.deviation
+
+    def some(self, which: NDArray[np.bool_]) -> HiddenForecasts:
+        return HiddenForecasts(*(column[which] for column in self))
+
 
 def axes(u: Array, names: Sequence[str]) -> dict[str, Array]:
-    """Places along each way to extrapolate, "n", by name; `u` "n d" are logs."""
+    """The ways to extrapolate, by name: logs `u` "n d" times such a "d" are places along one."""
+    every = np.eye(len(names))
     if len(names) == 1:
-        return {names[0]: u[:, 0].round(9)}
-    spread = {
-        name: column.round(9)
-        for name, column in zip(names, u.T)
-        if len(np.unique(column.round(9))) > MIN_LEVELS
-    }
-    return spread | {" x ".join(names): u.sum(axis=1).round(9)}
+        return {names[0]: every[0]}
+    long = [len(np.unique(column.round(9))) > MIN_LEVELS for column in u.T]
+    alone = {name: one for name, one, enough in zip(names, every, long) if enough}
+    return alone | {" x ".join(names): np.ones(len(names))}
 
 
 def roll(
-    data: Problem, best: Optima, names: Sequence[str], groups: Sequence[Hashable] | None
+    data: Problem, best: Optima, names: Sequence[str], owner: NDArray[np.intp]
 ) -> HiddenForecasts:
     """Forecast every hidden point from every origin."""
     form, u = data.form, data.u
     assert isinstance(form, LogForm)
-    owner = np.unique([str(label) for label in groups], return_inverse=True)[1] if groups else None
     found = [
         (number, origin, along, kept)
-        for number, along in enumerate(axes(u, names).values())
+        for number, direction in enumerate(axes(u, names).values())
+        for along in [(u @ direction).round(9)]
         for origin, kept in _origins(form, u, along, owner)
     ]
     if not found:
-        return HiddenForecasts(np.zeros(0, dtype=int), *np.zeros((5, 0)))
+        return HiddenForecasts(np.zeros(0, dtype=int), *np.zeros((6, 0)))
     weights = np.array([kept for *_, kept in found], dtype=float)
     q = best_of(data._replace(weights=weights), _starts(data, best, weights)).q
     curves, slopes = form.curve(q, u), form.jacobian(q, u)
@@ -92,24 +100,28 @@ def roll(
     for (number, origin, along, kept), curve, slope in zip(found, curves, slopes):
         hidden = np.flatnonzero(along > origin)
         left = (data.v - curve)[kept]
-        runs = None if owner is None else owner[kept]
-        deviation, spare = deviations(slope[kept], left, slope[hidden], runs)
+        spread = spread_of(slope[kept], left, owner[kept], data.huber)
         rows += [
-            (number, origin, along[j], curve[j] - data.v[j], d, spare)
-            for j, d in zip(hidden, deviation)
+            (number, origin, along[j], owner[j], curve[j] - data.v[j], deviation, spread.spare)
+            for j, deviation in zip(hidden, spread.deviations(slope[hidden]))
         ]
     number, *columns = np.array(rows).T
     return HiddenForecasts(number.astype(int), *columns)
 
 
-def _origins(form: LogForm, u: Array, along: Array, owner: Array | None):
+def _origins(
+    form: LogForm, u: Array, along: Array, owner: NDArray[np.intp]
+) -> Iterator[tuple[float, NDArray[np.bool_]]]:
     """The last place kept, and what is kept with it."""
     places = np.unique(along)
     most = ORIGINS.get(u.shape[1], SEVERAL)
+    size = 0
     for place in places[(len(places) - 1) // 2 : -1][-most:]:
         kept = along <= place
-        if owner is not None:
-            kept &= ~np.isin(owner, owner[~kept])
+        kept &= ~np.isin(owner, owner[~kept])
+        if kept.sum() == size:  # the same runs as before
+            continue
+        size = kept.sum()
         levels = [len(np.unique(column[kept])) for column in u.T]
         enough = len(np.unique(u[kept], axis=0)) >= judged_from(form)
         if enough and (len(levels) == 1 or min(levels) >= MIN_LEVELS):
@@ -127,54 +139,57 @@ def _starts(data: Problem, best: Optima, weights: Array) -> Array:
     return np.concatenate([first, starts[chosen]], axis=1)
 
 
-def deviations(slopes: Array, left: Array, at: Array, owner: Array | None) -> tuple[Array, float]:
-    """Standard deviations of new points at slopes `at` "m k", and their degrees of freedom.
-
-    `slopes` "n k" and residuals `left` "n" of the fit; the scatter of runs, `owner`, adds to that
-    of points (one-way random effects).
-    """
-    n, k = slopes.shape
-    inverse = np.linalg.pinv(slopes.T @ slopes, rcond=1e-10, hermitian=True)
-    within = float(left @ left) / max(n - k, 1)
-    if owner is None or len(np.unique(owner)) == n:
-        spread = np.einsum("mi,ij,mj->m", at, inverse, at)
-        return np.sqrt(within * (1 + spread)), float(max(n - k, 1))
-    member = (owner[:, None] == np.unique(owner)).astype(float)
-    size = member.sum(axis=0)
-    means = member.T @ left / size
-    runs = len(size)
-    inside = float(np.sum((left - member @ means) ** 2)) / max(n - runs, 1)
-    spare = max(runs - 1, 1)
-    between = max(float(size @ means**2) / spare - inside, 0.0) / (n / runs)
-    projected = inverse @ slopes.T
-    shared = projected @ member
-    covariance = inside * projected @ projected.T + between * shared @ shared.T
-    spread = np.einsum("mi,ij,mj->m", at, covariance, at)
-    return np.sqrt(inside + between + spread), float(spare)
-
-
-def stretch(scores: Array, spare: float, level: float) -> tuple[float, float]:
-    """Ends of the interval in deviations, from signed scores "m" of earlier forecasts, outcome
-    above forecast being positive, beside Student's t of `spare` degrees of freedom."""
+def stretch(trials: HiddenForecasts, spare: float, level: float) -> tuple[float, float]:
+    """Ends of the interval in deviations: quantiles of the scores of earlier forecasts, in which
+    every run counts once however often it was forecast, and of Student's t of `spare` degrees of
+    freedom, which counts as `PRIOR` runs."""
     own = stdtrit(spare, (np.arange(GRAIN) + 0.5) / GRAIN)
-    values = np.concatenate([own, scores])
-    weights = np.concatenate([np.full(GRAIN, PRIOR / GRAIN), np.ones(len(scores))])
+    _, run, times = np.unique(trials.run, return_inverse=True, return_counts=True)
+    values = np.concatenate([own, trials.scores])
+    weights = np.concatenate([np.full(GRAIN, PRIOR / GRAIN), 1 / times[run]])
     order = np.argsort(values)
     share = (np.cumsum(weights[order]) - 0.5 * weights[order]) / weights.sum()
     lo, hi = np.interp(tails(level), share, values[order])
     return float(lo), float(hi)
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What a fit forecasts with."""
+
+    form: LogForm
+    q: Array  # "1 k"
+    centre: Array
+    spread: Spread
+    trials: HiddenForecasts
+    axes: Array  # "a d"
+    tops: Array  # the largest place along each, "a", in logs
+
+    def deviation(self, log_x: Array) -> float:
+        """Of a new point at one place, "1 d"."""
+        slopes = self.form.jacobian(self.q, log_x - self.centre[:-1])[0]
+        return float(self.spread.deviations(slopes)[0])
+
+    def ends(self, log_x: Array, level: float) -> tuple[float, float]:
+        """How far below and above the law a new point may fall, in logs."""
+        lo, hi = stretch(self.trials, self.spread.spare, level)
+        return lo * self.deviation(log_x), hi * self.deviation(log_x)
+
+    def reach(self, log_x: Array) -> float:
+        """The farthest along the axes, over the largest place measured."""
+        return float(np.exp((self.axes @ log_x[0] - self.tops).max()))
+
+
 def summary(trials: HiddenForecasts, names: Sequence[str], u: Array) -> Backtest | None:
     """Hits are of intervals that know the outcomes up to their origin and no others."""
     if not len(trials.error):
         return None
-    scores = -trials.error / trials.deviation
+    scores = trials.scores
     hits = 0
     for axis, origin in {*zip(trials.axis.tolist(), trials.origin.tolist())}:
         here = (trials.axis == axis) & (trials.origin == origin)
         known = (trials.axis == axis) & (trials.origin < origin) & (trials.place <= origin)
-        lo, hi = stretch(scores[known], float(trials.spare[here][0]), PREDICTIVE)
+        lo, hi = stretch(trials.some(known), float(trials.spare[here][0]), PREDICTIVE)
         hits += int(np.sum((lo <= scores[here]) & (scores[here] <= hi)))
     return Backtest(
         axis=", ".join(axes(u, names)),

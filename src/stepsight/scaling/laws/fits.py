@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stepsight.errors import UserError
 from stepsight.scaling.fitting.form import Array, LogForm, positive
@@ -30,7 +30,7 @@ from stepsight.scaling.fitting.resampling import (
 )
 from stepsight.scaling.fitting.search import Optima, Problem, best_start, minimise, problem
 from stepsight.scaling.intervals import LEVEL
-from stepsight.scaling.laws.backtest import axes, deviations, roll, summary
+from stepsight.scaling.laws.backtest import HiddenForecasts, Outlook, axes, roll, summary
 from stepsight.scaling.laws.diagnosis import (
     bare_shape,
     bound_warnings,
@@ -42,6 +42,7 @@ from stepsight.scaling.laws.diagnosis import (
 )
 from stepsight.scaling.laws.fitted import Fit
 from stepsight.scaling.laws.forms import find_form
+from stepsight.scaling.laws.spread import owners, spread_of
 
 # Where the loss turns from quadratic to linear, in log y: benchmark numbers scatter by a percent.
 # Losses known to a part in a thousand take 1e-3, the value of Hoffmann et al.; math.inf is least
@@ -123,10 +124,8 @@ def fit(
         reported = _by_name(law, profile(data, best, points.centre, level, ROUNDING))
     elif method == "bootstrap":
         reported = _by_name(law, np.array(percentiles(natural[1], level)))
-    trials = roll(data, best, names, groups)
-    owner = None if groups is None else np.unique([str(g) for g in groups], return_inverse=True)[1]
-    slopes = law.jacobian(best.q, u)[0]
-    spare = deviations(slopes, scatter, slopes, owner)[1]
+    owner = owners(groups, len(v))
+    trials = roll(data, best, names, owner)
     params = dict(zip(law.parameters, law.reported(natural[0])[0].tolist()))
     r2 = r_squared(points.log_y, scatter)
     objective = float(best.objective[0])
@@ -142,9 +141,7 @@ def fit(
         held_out=_held_out(data, best),
         residuals=tuple(scatter.tolist()),
         backtest=summary(trials, names, u),
-        scores=tuple((-trials.error / trials.deviation).tolist()),
-        spare=spare,
-        tops={name: float(along.max()) for name, along in axes(points.log_x, names).items()},
+        outlook=_outlook(data, best, points, names, owner, trials) if known else None,
         warnings=(
             *shape_warnings(law, seen, r2),
             *bound_warnings(law, best.q[0], (data.lower, data.upper), points.centre),
@@ -223,6 +220,22 @@ def _held_out(data: Problem, best: Optima) -> float:
     q = minimise(data._replace(weights=kept.astype(float)), best.q).q
     errors = (data.form.curve(q, data.u)[0] - data.v)[~kept]
     return float(np.sqrt(np.mean(errors**2)))
+
+
+def _outlook(
+    data: Problem,
+    best: Optima,
+    points: _Points,
+    names: tuple[str, ...],
+    owner: NDArray[np.intp],
+    trials: HiddenForecasts,
+) -> Outlook:
+    assert isinstance(data.form, LogForm)
+    left = data.v - data.form.curve(best.q, data.u)[0]
+    spread = spread_of(data.form.jacobian(best.q, data.u)[0], left, owner, data.huber)
+    ways = np.array([*axes(data.u, names).values()])
+    tops = (points.log_x @ ways.T).max(axis=0)
+    return Outlook(data.form, best.q, points.centre, spread, trials, ways, tops)
 
 
 def _unfitted(

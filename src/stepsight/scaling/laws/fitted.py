@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 from stepsight.errors import UserError, suggest
 from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.fitting.quality import Expected, Verdict
-from stepsight.scaling.fitting.resampling import UNKNOWN, Ends, predictive
-from stepsight.scaling.intervals import PREDICTIVE, half_width
-from stepsight.scaling.laws.backtest import Backtest, axes, stretch
+from stepsight.scaling.fitting.resampling import UNKNOWN, Ends
+from stepsight.scaling.intervals import PREDICTIVE
+from stepsight.scaling.laws.backtest import Backtest, Outlook
 from stepsight.scaling.laws.forms import FORMS
 from stepsight.scaling.plain import plain
 
@@ -49,9 +49,7 @@ class Fit:
     verdict: Verdict = "too few points"
     natural: tuple[float, ...] = field(default=(), repr=False)  # params, amplitudes as logarithms
     draws: tuple[tuple[float, ...], ...] = field(default=(), repr=False)  # the same of resamples
-    scores: tuple[float, ...] = field(default=(), repr=False)  # of the back-test, in deviations
-    spare: float = 1.0  # degrees of freedom of the scatter
-    tops: dict[str, float] = field(default_factory=dict)  # log of the largest place along each axis
+    outlook: Outlook | None = field(default=None, repr=False, compare=False)
 
     @property
     def x_range(self) -> Ends | dict[str, Ends]:
@@ -71,34 +69,22 @@ class Fit:
     def forecast(self, at: At, level: float = PREDICTIVE) -> Expected:
         """The law at one place, and where a new measurement there should fall.
 
-        The interval holds the uncertainty of the parameters, which the resamples kept in the fit
-        show, and the scatter of the points around the law (`predictive`). `warnings` says where the
-        place lies beyond 30 times the range of the data, or what the interval lacks.
+        The interval holds the scatter of the points around the law and what its parameters leave
+        open, and as much more, below and above, as the forecasts of the back-test missed by.
+        `warnings` says where the place lies beyond 30 times the range of the data, or why there is
+        no interval.
         """
         points = self._points(at)
         assert points.size == len(self.inputs), "a forecast is for one place"
-        notes, ends = self._beyond(points), UNKNOWN
+        notes, log_x = self._beyond(points), np.log(points.reshape(1, -1))
         value = float(np.exp(self._log_curves([self.natural], points)[0, 0]))
-        if self.draws:
-            curves = self._log_curves(self.draws, points)[:, 0]
-            own = predictive(curves, np.array(self.residuals), len(self.params), level)
-            ends = self._widened(value, own, level)
-        else:
-            notes.append("no interval: the law was fitted without resamples (bootstrap)")
-        return Expected(value, *ends, level, tuple(notes), self._reach(points), self._basis())
-
-    def _widened(self, value: float, own: Ends, level: float) -> Ends:
-        """The law's own interval, as a normal one, stretched to what its forecasts were worth."""
-        scale, normal = stretch(np.array(self.scores), self.spare, level), half_width(level)
-        below, above = (max(math.log(end / value) * side, 0.0) for end, side in zip(own, (-1, 1)))
-        lo, hi = (factor / normal * size for factor, size in zip(scale, (below, above)))
-        return value * math.exp(min(lo, hi)), value * math.exp(max(lo, hi))
-
-    def _reach(self, points: Array) -> float:
-        """The farthest of the axes to extrapolate along."""
-        places = axes(np.log(points.reshape(1, -1)), self.inputs)
-        off = [places[name][0] - top for name, top in self.tops.items() if name in places]
-        return float(np.exp(max(off))) if off else math.nan
+        if self.outlook is None:
+            notes.append("no interval: there are too few points for one")
+            return Expected(value, *UNKNOWN, level, tuple(notes))
+        lo, hi = (value * math.exp(end) for end in self.outlook.ends(log_x, level))
+        return Expected(
+            value, lo, hi, level, tuple(notes), self.outlook.reach(log_x), self._basis()
+        )
 
     def _basis(self) -> str:
         """What the interval rests on."""
@@ -110,8 +96,8 @@ class Fit:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None. Without the resamples."""
-        row = asdict(self) | {"x_range": self.x_range}
-        for name in ("natural", "draws", "ranges", "scores", "spare", "tops"):
+        row = asdict(replace(self, outlook=None)) | {"x_range": self.x_range}
+        for name in ("natural", "draws", "ranges", "outlook"):
             del row[name]
         return plain(row)
 
