@@ -72,7 +72,11 @@ def test_losses_and_metrics_group_by_group(runs, capsys):
 
 def test_both_forms_best_first(runs, capsys):
     rows = fitted(capsys, str(runs), "--y", "loss")
-    assert [row["form"] for row in rows] == ["power_floor", "power"]
+    assert [row["form"] for row in rows] == [
+        "power_floor",
+        "power",
+        "average of power_floor, power",
+    ]
     assert rows[0]["params"]["E"] == pytest.approx(0.01, rel=1e-3)
 
 

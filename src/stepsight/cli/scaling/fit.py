@@ -5,42 +5,46 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
 from stepsight.cli.entry import at_least, one_of
-from stepsight.cli.scaling.tables import Table
-from stepsight.errors import UserError, suggest
-from stepsight.scaling.intervals import LEVEL
+from stepsight.cli.scaling.fitted import FittedCurve, print_fits
+from stepsight.cli.scaling.tables import Table, constants
+from stepsight.errors import DataFormatError, UserError, suggest
+from stepsight.measures import measure
+from stepsight.scaling.intervals import LEVEL, PREDICTIVE
 from stepsight.scaling.ladders.forecast import LOSS, Quantity, by_quantity
 from stepsight.scaling.laws import columns
-from stepsight.scaling.laws.fits import compare
+from stepsight.scaling.laws.averaging import average
+from stepsight.scaling.laws.fits import compare, fit
 from stepsight.scaling.laws.fitted import Fit
 from stepsight.scaling.records import FILE_NAME, ScalingRecord, column, read
-
-if TYPE_CHECKING:
-    from stepsight.scaling.emergence.elbow import EmergenceFit
-
-    AnyFit = Fit | EmergenceFit
+from stepsight.scaling.rows.curve import CurveRows
+from stepsight.scaling.rows.grouping import NO_GROUPS, grouped, run_column
+from stepsight.scaling.rows.outliers import outliers
+from stepsight.scaling.rows.preparation import prepared
+from stepsight.scaling.rows.repeats import merged
+from stepsight.scaling.rows.scores import turned
 
 FORMS = f"or one of {', '.join(columns.NAMES)}"
-LAW_FLAGS = {"huber": "--huber", "intervals": "--intervals"}  # of forms other than emergence
+# Of forms other than emergence, which has no forecasts along an axis.
+LAW_FLAGS = {"huber": "--huber", "intervals": "--intervals", "at": "--at"}
 
 
 @dataclass(frozen=True)
 class FitCurve:
-    """Points that belong together, inputs by name; `runs` labels them for bootstraps over runs."""
+    """Rows that belong together."""
 
     name: str
-    x: dict[str, np.ndarray]
-    target: str
-    y: np.ndarray
-    runs: Sequence[str] | None
+    rows: CurveRows
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,16 @@ class Args:
     metric: str | None = None  # only this metric
     csv: Path | None = None  # fit columns of this table instead of records
     where: tuple[str, ...] = ()  # with --csv: only rows of COL=VALUE; also !=, < and >
-    groups: str | None = None  # with --csv: column of the run of each row, which resamples draw
+    # with --csv: columns COL[,COL] of the run of each row, which resamples draw whole; none: rows
+    # are independent; default: a column that is called run
+    groups: str | None = None
+    at: tuple[str, ...] = ()  # forecast also there: NAME=VALUE[,NAME=VALUE], every input
     bootstrap: int = 200  # resamples; 0 for none
     intervals: Literal["bootstrap", "profile"] | None = None  # how they are made; bootstrap
-    level: float = LEVEL  # of the intervals
+    level: Annotated[
+        float | None,
+        arg(help=f"of intervals; default: {LEVEL:g} of parameters, {PREDICTIVE:g} of forecasts"),
+    ] = None
     huber: float | None = None  # log error beyond which the loss is linear; default: 0.01
     base: float | None = None  # with --form emergence: score of a trivial predictor
     json: bool = False  # print JSON
@@ -83,15 +93,15 @@ def run(args: Args) -> int:
         curves, notes = [_csv_curve(args, args.csv)], []
     else:
         curves, notes = _record_curves(args)
-    for note in notes:
+    for note in (*notes, *(f"{curve.name}: {n}" for curve in curves for n in curve.rows.notes)):
         print(note, file=sys.stderr)
-    results = [(curve, _fits(curve, args)) for curve in curves]
-    rows = [{"curve": curve.name, **fit.to_dict()} for curve, fits in results for fit in fits]
+    results = [_fitted(curve, args) for curve in curves]
     if args.json:
+        rows = [row for result in results for row in result.to_rows()]
         print(json.dumps(rows[0] if args.csv and args.form else rows, indent=2))
     else:
-        for curve, fits in results:
-            _print_curve(curve, fits)
+        for result in results:
+            print_fits(result)
     return 0
 
 
@@ -102,7 +112,7 @@ def _check(args: Args) -> None:
     if args.base is not None and not elbow:
         raise UserError(f"--base is the score of a trivial predictor; --form {columns.EMERGENCE}.")
     for name, flag in LAW_FLAGS.items():
-        if elbow and getattr(args, name) is not None:
+        if elbow and getattr(args, name) not in (None, ()):
             raise UserError(f"{flag} is not for --form {columns.EMERGENCE}. Leave it out.")
     for flag, value in (("--where", args.where), ("--groups", args.groups)):
         if value and not args.csv:
@@ -113,22 +123,55 @@ def _check(args: Args) -> None:
             raise UserError(f"{flag} chooses among records, not columns of --csv. Use --where.")
     if elbow and not args.csv:
         raise UserError(f"--form {columns.EMERGENCE} fits columns of a table; name one with --csv.")
-    if not 0 < args.level < 1:
+    if args.level is not None and not 0 < args.level < 1:
         raise UserError(f"--level {args.level:g}: give a share between 0 and 1, such as 0.9.")
     at_least(0, "--bootstrap", args.bootstrap)
     if args.huber is not None and not args.huber > 0:
         raise UserError(f"--huber {args.huber:g}: give a positive number, inf for least squares.")
 
 
-def _fits(curve: FitCurve, args: Args) -> list[AnyFit]:
-    given = {name: getattr(args, name) for name in ("huber", "intervals", "base")}
+def _fitted(curve: FitCurve, args: Args) -> FittedCurve:
+    """The forms asked for, through the rows of a curve."""
+    rows = curve.rows
+    given = {name: getattr(args, name) for name in ("huber", "intervals", "base", "level")}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    settings |= {"groups": curve.runs, "bootstrap": args.bootstrap, "level": args.level}
+    settings |= {"bootstrap": args.bootstrap}
+    places, level = [_place(text, rows) for text in args.at], args.level or PREDICTIVE
     if args.form:
-        table = curve.x | {curve.target: curve.y}
-        return [columns.fit(args.form, table, x=list(curve.x), y=curve.target, **settings)]
-    table = np.stack(list(curve.x.values()), axis=1)
-    return list(compare(table, curve.y, inputs=list(curve.x), **settings).values())
+        table = {**rows.x, rows.target: rows.y}
+        fits = [
+            columns.fit(
+                args.form, table, x=list(rows.x), y=rows.target, groups=rows.runs, **settings
+            )
+        ]
+    else:
+        compared = compare(rows.table, rows.y, inputs=list(rows.x), groups=rows.runs, **settings)
+        fits = [*compared.values(), average(compared)]
+    return FittedCurve(curve.name, rows, fits, _odd(rows, fits, settings), level, places)
+
+
+def _odd(rows: CurveRows, fits: Iterable[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Outliers by form, of the forms that have any."""
+
+    def without(form: str, kept: NDArray[np.bool_]) -> Fit:
+        left = rows.only(kept)
+        return fit(form, left.table, left.y, inputs=list(left.x), groups=left.runs, **settings)
+
+    laws = {law.form: law for law in fits if isinstance(law, Fit)}
+    found = {name: outliers(law, rows, partial(without, name)) for name, law in laws.items()}
+    return {name: odd for name, odd in found.items() if odd}
+
+
+def _place(text: str, rows: CurveRows) -> dict[str, float]:
+    """Where --at asks for a forecast. Raises UserError."""
+    place = constants("--at", text)
+    for name in place:
+        if name not in rows.x:
+            raise UserError(f"--at {text}: '{name}' is no input.{suggest(name, rows.x)}")
+    for name in rows.x:
+        if not 0 < place.get(name, 0) < np.inf:
+            raise UserError(f"--at {text}: say {name} as well, a number above 0.")
+    return {name: place[name] for name in rows.x}
 
 
 def _csv_curve(args: Args, path: Path) -> FitCurve:
@@ -136,9 +179,46 @@ def _csv_curve(args: Args, path: Path) -> FitCurve:
     if args.y is None:
         raise UserError(f"--csv needs --y, a column.{suggest('', table.rows[0])}")
     table = Table.read(path, args.where)
-    x = {name: table.numbers(name) for name in _inputs(args, table.rows[0])}
-    runs = table.texts(args.groups) if args.groups else None
-    return FitCurve(f"{path.name}: {args.y}", x, args.y, table.numbers(args.y), runs)
+    inputs = _inputs(args, table.rows[0])
+    others = [name for name in table.rows[0] if name not in (*inputs, args.y)]
+    rows = CurveRows(
+        x={name: table.numbers(name) for name in inputs},
+        y=table.numbers(args.y),
+        target=args.y,
+        names=tuple(f"line {number}" for number in table.lines),
+        texts={name: tuple(table.texts(name)) for name in others},
+    )
+    rows = _with_runs(args, table, rows)
+    if args.form == columns.EMERGENCE:
+        return FitCurve(f"{path.name}: {args.y}", merged(rows))
+    rows = turned(rows)
+    _refuse_unusable(table, rows)
+    return FitCurve(f"{path.name}: {rows.target}", prepared(rows))
+
+
+def _with_runs(args: Args, table: Table, rows: CurveRows) -> CurveRows:
+    """The rows with the runs that --groups names, or that a column names. Of an elbow, groups are
+    models, which no column of runs tells."""
+    if args.groups == NO_GROUPS and NO_GROUPS not in table.rows[0]:
+        return replace(rows, runs=rows.names)
+    named = [name.strip() for name in args.groups.split(",")] if args.groups else []
+    if not named and args.form != columns.EMERGENCE and (found := run_column(rows.texts)):
+        named = [found]
+    return grouped(rows, {name: tuple(table.texts(name)) for name in named}) if named else rows
+
+
+def _refuse_unusable(table: Table, rows: CurveRows) -> None:
+    """Raises DataFormatError for rows without a logarithm."""
+    bad = np.flatnonzero(~rows.usable).tolist()
+    if bad:
+        values = {**rows.x, rows.target: rows.y}
+        name = next(name for name, column in values.items() if not column[bad[0]] > 0)
+        more = f" (and {rows.called(bad[1:])})" if bad[1:] else ""
+        raise DataFormatError(
+            f"{table.path}:{table.lines[bad[0]]}: {name} is {values[name][bad[0]]:g}{more}. Laws "
+            "are fitted in log space, to numbers above 0: leave such rows out with --where, or "
+            "give an error such as 1 - delta1."
+        )
 
 
 def _inputs(args: Args, known: Iterable[str] = ()) -> list[str]:
@@ -192,14 +272,21 @@ def _curves(
     for name, group in _groups(records, y).items():
         xs, ys = {x: column(group, x) for x in inputs}, column(group, y)
         if y == "value" and not group[0].lower_is_better:
-            name, ys = f"{name}, as 1 - value", 1 - ys
-        usable = np.all([values > 0 for values in (*xs.values(), ys)], axis=0)
-        if not usable.all():
-            notes.append(f"{name}: left out {np.sum(~usable)} points without positive numbers")
-        if usable.any():
-            runs = [record.run for record, keep in zip(group, usable) if keep]
-            kept = {x: values[usable] for x, values in xs.items()}
-            yield FitCurve(name, kept, y, ys[usable], runs)
+            best = measure(group[0].metric).best or 1.0
+            name, ys = f"{name}, as {best:g} - value", best - ys
+        rows = CurveRows(
+            x=xs,
+            y=ys,
+            target=y,
+            names=tuple(f"{record.run} at {record.images_seen:,} images" for record in group),
+            runs=tuple(record.run for record in group),
+        )
+        lacking = np.flatnonzero(~rows.usable).tolist()
+        if lacking:
+            told = f"left out {len(lacking)} points without positive numbers"
+            notes.append(f"{name}: {told}, {rows.called(lacking)}")
+        if rows.usable.any():
+            yield FitCurve(name, prepared(rows.only(rows.usable)))
 
 
 def _groups(records: list[ScalingRecord], y: str) -> dict[str, list[ScalingRecord]]:
@@ -229,41 +316,3 @@ def _long(quantity: Quantity, y: str) -> str:
 
 def _listed(names: Iterable[object]) -> str:
     return ", ".join(map(str, names))
-
-
-def _print_curve(curve: FitCurve, fits: list[AnyFit]) -> None:
-    """A table with a row per form, and below it what to keep in mind."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    names = list(dict.fromkeys(name for fit in fits for name in fit.params))
-    table = Grid("form", *names, "R2", "held out", "verdict", show_lines=True)
-    for shown in table.columns:
-        shown.overflow = "fold"
-    for fit in fits:
-        cells = [_cell(fit, name) for name in names]
-        left_out = f"{fit.held_out:.2%}" if isinstance(fit, Fit) else ""
-        table.add_row(fit.form, *cells, f"{fit.r2:.3f}", left_out, fit.verdict)
-    methods = " / ".join(dict.fromkeys(_method(fit) for fit in fits))
-    about = f"{len(curve.y)} points; {fits[0].level:.0%} intervals {methods}"
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{curve.name} against {_listed(curve.x)} ({about})")
-    console.print(table)
-    for fit in fits:
-        for line in (fit.formula, *fit.warnings):
-            console.print(f"  {fit.form}: {line}")
-    console.print()
-
-
-def _method(fit: AnyFit) -> str:
-    """How its intervals are made."""
-    if not isinstance(fit, Fit):
-        return "resample models"
-    return "by profile" if fit.method == "profile" else f"resample {fit.resampling}"
-
-
-def _cell(fit: AnyFit, name: str) -> str:
-    if name not in fit.params:
-        return ""
-    lo, hi = fit.intervals[name]
-    return f"{fit.params[name]:.4g}\n{lo:.3g} to {hi:.3g}"
