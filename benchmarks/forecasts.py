@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +88,7 @@ def _listed(verdicts: dict[str, int]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What forecasts beyond the data are worth.")
     parser.add_argument("--draws", type=int, default=100, help="of every synthetic case")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--code", default="", help="the commit that is measured, for the record")
     parser.add_argument("--out", type=Path, default=OUT, help="what --write writes")
     parser.add_argument("--write", action="store_true", help="replace these kinds in --out")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if "published" in args.only and not (args.published and args.published.is_dir()):
         print("published tables are left out: name their folder with --published", file=sys.stderr)
         args.published = None

@@ -185,9 +185,9 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def measured(folder: Path, cases: Sequence[Case] = CASES) -> Iterator[dict[str, Any]]:
-    """A row for every case; tables are written below `folder`."""
-    for number, case in enumerate(cases):
+def measured(folder: Path, cases: Sequence[Case] = ()) -> Iterator[dict[str, Any]]:
+    """A row for each of the cases, by default all; tables are written below `folder`."""
+    for number, case in enumerate(cases or CASES):
         path = folder / f"{number}.csv"
         table = case.table()
         with path.open("w", newline="") as file:
@@ -197,7 +197,7 @@ def measured(folder: Path, cases: Sequence[Case] = CASES) -> Iterator[dict[str, 
         said, status = _said(("scaling", *case.command, str(path)))
         verdicts = re.findall(r'"verdict": "([^"]+)"', said)
         ok = bool(re.search(case.named, said, re.DOTALL)) if case.named else "law" not in verdicts
-        ok &= bool(case.named or verdicts or status == 2)
+        ok &= status != 1 and bool(case.named or verdicts or status == 2)
         yield {"table": case.name, "verdicts": verdicts, "status": status, "caught": ok} | (
             {"named": case.named} if case.named else {}
         )
@@ -211,4 +211,6 @@ def _said(arguments: Sequence[str]) -> tuple[str, int]:
             status = main(list(arguments))
         except SystemExit as ended:
             status = int(ended.code or 0)
+        except Exception as error:  # a user would see a traceback
+            return f"{type(error).__name__}: {error}", 1
     return out.getvalue(), status

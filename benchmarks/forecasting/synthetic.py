@@ -120,9 +120,9 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def measured(draws: int, cases: Sequence[Case] = CASES, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """A row for every case and way of asking."""
-    for case in cases:
+def measured(draws: int, cases: Sequence[Case] = (), seed: int = 0) -> Iterator[dict[str, Any]]:
+    """A row for each of the cases, by default all, and every way of asking."""
+    for case in cases or CASES:
         for way in case.ways:
             scores = {far: Score() for far in FAR}
             for draw in range(draws):
