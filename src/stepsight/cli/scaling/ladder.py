@@ -30,8 +30,9 @@ from stepsight.scaling.ladders.forecast import (
 from stepsight.scaling.ladders.jobs import JobOutcome
 from stepsight.scaling.ladders.ladder import Ladder, LadderStage, Rung
 from stepsight.scaling.ladders.launch import RungJob
+from stepsight.scaling.ladders.noise import scatter
 from stepsight.scaling.records import FILE_NAME as RECORDS
-from stepsight.scaling.records import read
+from stepsight.scaling.records import ScalingRecord, read
 
 PROGRAM = "train.py"
 
@@ -106,7 +107,7 @@ class Climb:
             print("forecast skipped: some runs of the ladder failed", file=sys.stderr)
             return
         rungs = tuning.held_out(self.ladder, self.parents, self.factors)
-        records = read(*(self.ladder.out / rung.name / RECORDS for rung in self.last)).records
+        records = self._records()
         path = self.ladder.out / FILE_NAME
         known = {forecast.run for forecast in read_forecasts(path)}
         for rung in rungs:
@@ -145,6 +146,11 @@ class Climb:
         for outcome in self.failed:
             print(f"{outcome.state}: {outcome.name}: {outcome.why}", file=sys.stderr)
         out = self.ladder.out
+        for quantity, found in scatter(self._records()).items():
+            print(
+                f"{quantity}: seeds scatter by {found.deviation:.1%} ({found.runs} runs at "
+                f"{found.places} places)"
+            )
         status = launch.read_status(out)
         took = [f"{ladder_costs.spent(status, rungs):,.0f}" for rungs in plan]
         held_out = f", {took[1]} for what is held out" if plan.held_out else ""
@@ -152,6 +158,11 @@ class Climb:
         print(*ladder_costs.share(*plan), sep="\n", end="\n" if plan.held_out else "")
         print(f"written to {out}; next: stepsight scaling report {out} --out {out}/report")
         return 1 if self.failed else 0
+
+    def _records(self) -> list[ScalingRecord]:
+        """Of the last stage's rungs, as far as they have run."""
+        files = (self.ladder.out / rung.name / RECORDS for rung in self.last)
+        return read(*filter(Path.is_file, files)).records
 
     def _tuned(self, stage: LadderStage) -> dict[Any, float]:
         """The factors of the learning rates, from short runs. A factor under which a run fails is
