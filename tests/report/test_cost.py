@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_a_line_goes_down_where_calls_pay_and_on_to_the_most_that_were_tried(tmp
 
 def test_where_higher_is_better_the_error_is_what_is_lacking(tmp_path):
     cells = [cell(n, v, "amodal", "iou") for n, v in ((1, 0.6), (2, 0.8))]
+    cells = [replace(one, lo=math.nan, hi=math.nan) for one in cells]
     lines, names = drawn(cost_curve(swept(tmp_path, cells, {})))
     assert lines[0].get_ydata() == pytest.approx([100, 50, 50]) and names == ["amodal 50 %"]
     assert lines[2].get_markerfacecolor() == "none"  # no interval is known

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepsight.diffusion.config import DiffusionSettings
 from stepsight.errors import UserError, command
 from stepsight.pipeline.config import OWN, STEPSIGHT, Profile
-from stepsight.scaling.sampling.sweeps import Cell, read_sweep
+from stepsight.scaling.sampling.sweeps import Cell, main_of, read_sweep
 
 if TYPE_CHECKING:
     from stepsight.scaling.sampling.planner import Plan
@@ -47,9 +47,14 @@ def _plan(
     task: str, budget: str, weights: str, profile: str, file: Path, version: tuple[int, int] | None
 ) -> Plan:
     """`plan_budget` of one version of a file."""
-    from stepsight.scaling.sampling.planner import plan  # scipy: only when there is a budget
+    # scipy: only when there is a budget
+    from stepsight.scaling.sampling.images import tables_beside
+    from stepsight.scaling.sampling.planner import plan
 
-    return plan(_of_profile(_of_weights(read_sweep(file), weights), profile), task, budget)
+    cells = _of_profile(_of_weights(read_sweep(file), weights), profile)
+    metric = main_of(cells, task)
+    main = [cell for cell in cells if (cell.task, cell.metric) == (task, metric)]
+    return plan(cells, task, budget, tables=tables_beside(file, main))
 
 
 def sampling_options(plan: Plan, task: str, used: DiffusionSettings) -> dict[str, Any]:

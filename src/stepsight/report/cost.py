@@ -55,7 +55,7 @@ def _of_sweep(sweep: SweepFolder) -> dict[str, tuple[list[Bought], int]]:
     return {
         task: (
             [
-                Bought(p.cell.total_calls, p.cell.error, not p.gain_lo > 0)
+                Bought(p.cell.total_calls, p.cell.error, not p.sure)
                 for p in sweep.frontier(task)
             ],
             max(cell.total_calls for cell in sweep.main(task)),

@@ -151,9 +151,9 @@ def _compared(weakest: Standing | None) -> Iterator[str]:
 def _bought(sweep: SweepFolder, task: str) -> Iterator[str]:
     """What calls bought on the way to the last setting whose gain is more than luck."""
     points = sweep.frontier(task) if task in sweep.tasks else []
-    if not points or all(math.isnan(point.gain_lo) for point in points):
-        return
-    first, sure = points[0].cell, [i for i, point in enumerate(points) if point.gain_lo > 0]
+    if not any(point.paired for point in points):
+        return  # intervals of the table alone are too wide to deny a gain by
+    first, sure = points[0].cell, [i for i, point in enumerate(points) if point.sure]
     most = max(cell.total_calls for cell in sweep.main(task))
     if not sure:
         if most > first.total_calls:
@@ -254,15 +254,15 @@ def _frontier(run: RunFolder) -> Iterator[str]:
         points = run.sweep.frontier(task) if spent.get(task) else []
         dearer = [pair for pair in zip(points, points[1:]) if pair[1].cost > spent[task]]
         for before, point in dearer[:1]:
-            unknown = math.isnan(point.gain_lo)
-            if point.gain > NOTICEABLE if unknown else point.gain_lo > 0:
+            if point.sure if point.paired else point.gain > NOTICEABLE:
                 yield _offer(run, before, point)
 
 
 def _offer(run: RunFolder, before: FrontierCell, point: FrontierCell) -> str:
     cell, interval = point.cell, "its interval is not known"
     if math.isfinite(point.gain_lo):
-        interval = f"95 % interval {point.gain_lo:.1%} to {point.gain_hi:.1%}"
+        kind = "" if point.paired else ", not paired"
+        interval = f"95 % interval {point.gain_lo:.1%} to {point.gain_hi:.1%}{kind}"
     samplers = {(cell.sampler, cell.spacing, cell.schedule) for cell in run.sweep.cells}
     named = f" --sampler {cell.sampler} --spacing {cell.spacing} --schedule {cell.schedule}"
     named = named if len(samplers) > 1 else ""

@@ -139,7 +139,18 @@ def test_gains_have_intervals_where_the_images_are_at_hand(sweep):
     assert lucky.gain_lo < lucky.gain < lucky.gain_hi and lucky.gain_lo < 0 < lucky.gain_hi
     other = frontier(cells[:2], "depth", tables=tables(cells[:2], noise=0.02))[1]
     assert 0 < other.gain_lo < other.gain < other.gain_hi < 0.3
-    assert np.isnan(found[0].gain_lo) and np.isnan(frontier(cells, "depth")[1].gain_lo)
+    assert other.sure and other.paired and not lucky.sure and np.isnan(found[0].gain_lo)
+
+
+def test_gains_of_a_table_alone_have_unpaired_intervals(sweep):
+    """From the cells' own ends, here 5 % of their values."""
+    cells = sweep(lambda t, n: {1: 0.3, 2: 0.2, 4: 0.197}[t], nfe=(1, 2, 4), members=(1,))
+    _, sure, lucky = frontier(cells, "depth")
+    assert (sure.sure, sure.paired, lucky.sure) == (True, False, False)
+    half = np.hypot(0.05 * 0.3, 0.05 * 0.2) / 0.3
+    assert (sure.gain_lo, sure.gain_hi) == pytest.approx((1 / 3 - half, 1 / 3 + half))
+    with_images = frontier(cells, "depth", tables=tables(cells, noise=0.0))[2]
+    assert with_images.sure and with_images.paired, "hard images are hard for both"
 
 
 def test_the_interval_of_a_gain_points_up_where_higher_is_better(sweep):
@@ -151,6 +162,6 @@ def test_the_interval_of_a_gain_points_up_where_higher_is_better(sweep):
 def test_the_json_says_what_was_left_out(sweep):
     cells = sweep(lambda t, n: np.nan if t == 4 else 0.3 / t, nfe=(1, 2, 4), members=(1,))
     (found,) = frontiers(cells, tables=tables(cells[:2], noise=0.01)).values()
-    assert found["unmeasured"] == 1
-    assert [list(p)[-3:] for p in found["points"]] == [["gain", "gain_lo", "gain_hi"]] * 2
+    assert found["left_out"] == ["4 NFE x 1 members (value is no number)"]
+    assert all(list(p)[-4:] == ["gain", "gain_lo", "gain_hi", "paired"] for p in found["points"])
     assert found["points"][0]["gain_lo"] is None and 0.4 < found["points"][1]["gain_lo"] < 0.5

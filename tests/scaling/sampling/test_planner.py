@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_higher_may_be_better(sweep):
 
 def test_the_cheapest_that_is_nearly_as_good(sweep):
     cells = sweep(lambda t, n: 0.2 + 0.1 * (t == 1) + 0.001 / n, nfe=(1, 2, 4), members=(1, 2, 4))
+    cells = [replace(c, lo=c.value - 1e-6, hi=c.value + 1e-6) for c in cells]  # no luck in them
     planned = plan(cells, "depth", "128nfe", within=0.02)
     assert planned.total_calls > 4
     assert (planned.cheapest.nfe, planned.cheapest.members) == (2, 1)
@@ -89,10 +91,12 @@ def test_a_plan_carries_the_start_and_the_views_it_was_measured_with(sweep):
     assert (used["temperature"], used["views"]) == (1.0, "none")
 
 
-def test_a_plan_counts_the_settings_without_a_number(sweep):
+def test_a_plan_names_the_settings_without_a_number(sweep):
     cells = sweep(lambda t, n: math.nan if (t, n) == (4, 2) else falling(t, n))
-    assert plan(cells, "depth", "16nfe").unmeasured == 1
-    assert plan(sweep(falling), "depth", "16nfe").unmeasured == 0
+    assert plan(cells, "depth", "16nfe").left_out == ["4 NFE x 2 members (value is no number)"]
+    assert plan(sweep(falling), "depth", "16nfe").left_out == []
+    cells = [Cell(**(vars(c) | {"latency_ms": math.nan} if c.nfe == 8 else vars(c))) for c in cells]
+    assert len(plan(cells, "depth", "55ms").left_out) == 1 + 4
 
 
 def test_samplers_spend_only_what_they_can(sweep):
@@ -162,7 +166,7 @@ def test_the_better_predictor_is_used(sweep):
         return 0.3 - 0.02 * math.log2(t) * math.log2(n) + (0.1 if t >= 4 else 0.0)
 
     cells = sweep(ragged)
-    local = ResponseSurface(cells).choice((3, 3))
+    local = ResponseSurface(cells).choice((3, 3), fresh=False)
     assert local is not None
     assert local.expected == pytest.approx(interpolate({c.setting: c.value for c in cells}, (3, 3)))
 

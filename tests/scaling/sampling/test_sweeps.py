@@ -14,11 +14,11 @@ from stepsight.scaling.sampling.sweeps import (
     REQUIRED,
     Family,
     differing,
+    left_out,
     main_metrics,
     main_of,
     read_sweep,
     select,
-    unmeasured,
     write_sweep,
 )
 
@@ -80,6 +80,12 @@ def test_refusals_name_the_place(tmp_path, cell):
         ("ms_per_image", "-1.5", "ms_per_image cannot be -1.5"),
         ("gflop_per_image", "-1", "gflop_per_image cannot be -1"),
         ("temperature", "-1", "temperature cannot be -1"),
+        ("gflop_per_image", "0", "gflop_per_image cannot be 0: costs are above 0"),
+        ("latency_ms", "0.0", "latency_ms cannot be 0.0: costs are above 0"),
+        ("total_calls", "9", "total_calls is 9, and nfe x members is 8"),
+        ("lo", "0.25", "abs_rel 0.2 with lo 0.25 and hi 0.21: lo is above hi"),
+        ("lo", "", "an interval has two ends"),
+        ("value", "0.1", "abs_rel 0.1 with lo 0.19 and hi 0.21: value lies far outside"),
     ):
         write_sweep(path, [cell()])
         with path.open(newline="") as file:
@@ -130,11 +136,33 @@ def test_a_setting_given_twice_is_refused_by_its_lines(tmp_path, cell):
     assert len(read_sweep(path)) == 5
 
 
-def test_rows_without_a_number_are_counted(cell):
-    cells = [cell(), cell(nfe=8, value=math.nan), cell(nfe=8, metric="delta1", value=math.nan)]
-    assert (
-        unmeasured(cells, "depth", "abs_rel") == 1 and len(select(cells, "depth", "abs_rel")) == 1
-    )
+def test_rows_without_a_number_are_told_by_their_lines(tmp_path, cell):
+    empty = {"value": math.nan, "lo": math.nan, "hi": math.nan}
+    cells = [cell(), cell(nfe=8, **empty), cell(nfe=8, metric="delta1", **empty)]
+    write_sweep(tmp_path / "sweep.csv", [*cells, cell(nfe=16, latency_ms=math.nan)])
+    cells = read_sweep(tmp_path / "sweep.csv")
+    nowhere, unpriced = left_out(cells, "depth", "abs_rel", "latency_ms")
+    assert nowhere == f"{tmp_path / 'sweep.csv'}:3 (value is no number)"
+    assert unpriced.endswith("sweep.csv:5 (latency_ms is no number)")
+    assert left_out(cells, "depth", "abs_rel", "total_calls") == [nowhere]
+    assert len(select(cells, "depth", "abs_rel")) == 2
+
+
+@pytest.mark.parametrize(
+    "dearer, said",
+    [
+        ({"gflop_per_image": 4.0}, "gflop_per_image is 4 for 8 calls and 4 for 16. More calls"),
+        ({"ms_per_image": 0.035}, "ms_per_image is 19 for 8 calls and 0.035 for 16. .*units"),
+        ({"latency_ms": 55000.0}, "latency_ms is 31 for 8 calls and 55000 for 16. .*units"),
+    ],
+)
+def test_costs_that_do_not_grow_with_calls_are_refused_by_their_lines(tmp_path, cell, dearer, said):
+    path = tmp_path / "sweep.csv"
+    write_sweep(path, [cell(), cell(nfe=8, **dearer)])
+    with pytest.raises(DataFormatError, match=f"sweep.csv:2 and .*sweep.csv:3: {said}"):
+        read_sweep(path)
+    write_sweep(path, [cell(), cell(nfe=8, sampler="euler", **dearer)])
+    assert len(read_sweep(path)) == 2  # another sampler may cost less
 
 
 def test_early_files_read_as_what_they_were(tmp_path, cell):

@@ -19,15 +19,21 @@ from stepsight.measures import measure, number
 from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.axes import axis_verdicts, surfaces
 from stepsight.scaling.sampling.frontier import COSTS, ascending, frontier
+from stepsight.scaling.sampling.images import tables_beside
 from stepsight.scaling.sampling.interpolation import Setting
 from stepsight.scaling.sampling.sweeps import (
     Family,
+    left_out,
     main_metrics,
     main_of,
     read_sweep,
-    unmeasured,
 )
 from stepsight.scaling.sampling.wording import count
+
+UNPAIRED = (
+    "intervals of gains from the table alone are too wide: without the images beside it "
+    "(per_sample.csv) settings are taken for measured on different ones"
+)
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,19 @@ def _swept(args: Args) -> list[dict[str, Any]]:
     cells = read_sweep(str(args.sweep))
     tasks = [args.task] if args.task else list(main_metrics(cells))
     of_tasks = [cell for cell in cells if cell.task in tasks]
+    main = main_metrics(of_tasks)
+    tables = tables_beside(
+        Path(str(args.sweep)), [cell for cell in of_tasks if cell.metric == main.get(cell.task)]
+    )
     return [
         {
             "name": task,
             "metric": main_of(cells, task),
             "cost": args.cost,
-            "unmeasured": unmeasured(cells, task, main_of(cells, task)),
-            "points": [point.to_dict() for point in frontier(cells, task, cost=args.cost)],
+            "left_out": left_out(cells, task, main_of(cells, task), COSTS[args.cost]),
+            "points": [
+                point.to_dict() for point in frontier(cells, task, cost=args.cost, tables=tables)
+            ],
             "families": surfaces(of_tasks)[task]["families"],
         }
         for task in tasks
@@ -129,24 +141,34 @@ def _print(shown: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "sampling", "NFE x members", shown["cost"], shown["metric"], "gain")
+    columns = "model", "sampling", "NFE x members", shown["cost"], shown["metric"], "gain"
+    table = Table(*columns, "95 % interval")
     for point in shown["points"]:
         family = Family.of(point | {"checkpoint": "", "size": ""})
         sampling = str(family) if "sampler" in point else ""
         gain = "" if point["gain"] is None else f"{point['gain']:.1%}"
+        interval = _interval(point)
         setting = f"{point['nfe']} x {point['members']}"
-        cells = (f"{point['cost']:.4g}", number(point["value"]), gain)
+        cells = (f"{point['cost']:.4g}", number(point["value"]), gain, interval)
         table.add_row(point["checkpoint"], sampling, setting, *cells)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{shown['name']}: {measure(shown['metric']).label} worth its cost")
     console.print(table)
-    if "unmeasured" in shown:  # of a sweep
-        console.print("  gains without intervals: the page of the sweep has them, from its images")
-    if lost := shown.get("unmeasured"):
-        console.print(f"  left out: {count(lost, 'setting')} without a number")
+    if any(not point.get("paired", True) for point in shown["points"][1:]):
+        console.print(f"  {UNPAIRED}")
+    for row in shown.get("left_out", []):
+        console.print(f"  left out: {row}")
     for family in shown["families"]:
         console.print(f"  {_verdicts(family)}")
     console.print()
+
+
+def _interval(point: dict[str, Any]) -> str:
+    """That of a gain, and whether it may be luck; of a table without intervals there is none."""
+    if point["gain"] is None or point.get("gain_lo") is None:
+        return ""
+    luck = "" if point["sure"] else ", may be luck"
+    return f"{point['gain_lo']:.1%} to {point['gain_hi']:.1%}{luck}"
 
 
 def _verdicts(family: dict[str, Any]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from stepsight.cli.entry import exactly_one, setting
 from stepsight.scaling.plain import plain
+from stepsight.scaling.sampling.images import tables_beside
 from stepsight.scaling.sampling.planner import WITHIN, Plan, expect, plan
-from stepsight.scaling.sampling.sweeps import read_sweep
+from stepsight.scaling.sampling.sweeps import main_of, read_sweep
 from stepsight.scaling.sampling.wording import count
 
 
@@ -17,7 +18,8 @@ from stepsight.scaling.sampling.wording import count
 class Args:
     """What to run with a budget: checkpoint, sampler, steps and members, the metric to expect with
     its 90 % interval on as many fresh images, and the cheapest setting that is nearly as good. With
-    --at, what to expect of one setting."""
+    --at, what to expect of one setting. Luck is taken out of both, by the images in the sweep's
+    folder if they are there."""
 
     sweep: Path  # sweep.csv of evaluate.py --sweep
     task: str  # one that was swept
@@ -32,11 +34,16 @@ def run(args: Args) -> int:
     """Print the plan, or the expectation. Raises UserError where the sweep has none."""
     asked = exactly_one(args, "budget", "at")
     cells = read_sweep(args.sweep)
+    metric = args.metric or main_of(cells, args.task)
+    chosen = [cell for cell in cells if (cell.task, cell.metric) == (args.task, metric)]
+    tables = tables_beside(args.sweep, chosen)
     if asked == "at":
-        expected = expect(cells, args.task, setting("--at", str(args.at)), args.metric)[0]
+        at = setting("--at", str(args.at))
+        expected = expect(cells, args.task, at, args.metric, tables=tables)[0]
         print(json.dumps(plain(asdict(expected)), indent=2) if args.json else expected)
         return 0
-    planned = plan(cells, args.task, str(args.budget), args.metric, args.within / 100)
+    budget, within = str(args.budget), args.within / 100
+    planned = plan(cells, args.task, budget, args.metric, within, tables=tables)
     if args.json:
         print(json.dumps(planned.to_dict(), indent=2))
     else:
@@ -49,13 +56,19 @@ def _lines(planned: Plan, within: float) -> list[str]:
         f"{planned.total_calls} calls, {planned.gflop_per_image:.4g} GFLOP, "
         f"{planned.ms_per_image:.4g} ms per image of many, {planned.latency_ms:.4g} ms alone"
     )
-    cheapest, lost = planned.cheapest, planned.unmeasured
-    lines = [
+    cheapest = planned.cheapest
+    return [
         f"run       {planned}",
+        f"chosen    the best of {count(planned.candidates, 'setting')}; {_NOISE[planned.noise]}",
         f"cost      {cost}; budget {planned.budget}, spent {planned.spent:.4g}",
-        f"cheapest  within {within:g} %: {cheapest} at {cheapest.total_calls} calls",
+        f"cheapest  within {within:g} %: {cheapest} at {count(cheapest.total_calls, 'call')}",
         f"verdict   steps and members together: {planned.verdict}",
+        *(f"left out  {row}" for row in planned.left_out),
     ]
-    return lines + (
-        [f"left out  {count(lost, 'setting')} of the sweep without a number"] if lost else []
-    )
+
+
+_NOISE = {
+    "images": "luck as the images of the sweep have it",
+    "intervals": "luck as the table's intervals have it, since no images lie beside it",
+    "unknown": "luck is not known, since the table has no intervals",
+}

@@ -31,7 +31,7 @@ def _joined(told: Iterable[tuple[str, str]]) -> str:
 
 def _worth(front: list[Any]) -> str:
     """The last setting whose gain is more than luck."""
-    sure = [point for point in front[1:] if point.gain_lo > 0]
+    sure = [point for point in front[1:] if point.sure]
     last = (sure or front)[-1 if sure else 0].cell.total_calls
     return f"up to {count(last, 'call')}" if sure else f"{count(last, 'call')}, no significant gain"
 

@@ -15,7 +15,8 @@ from stepsight.scaling.reading import read_json, read_table
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.frontier import FrontierCell, frontier
-from stepsight.scaling.sampling.paired import FamilySetting
+from stepsight.scaling.sampling.images import tables_beside
+from stepsight.scaling.sampling.paired import FamilySetting, MetricTable
 from stepsight.scaling.sampling.sweeps import Cell, Family, differing, main_of, read_sweep
 
 
@@ -32,6 +33,12 @@ class SweepFolder:
     strategies: list[dict[str, str]] = field(default_factory=list)
 
     @cached_property
+    def tables(self) -> list[MetricTable]:
+        """The images behind the main metrics, where they lie beside the table."""
+        main = [cell for task in self.tasks for cell in self.main(task)]
+        return tables_beside(self.path / "sweep.csv", main)
+
+    @cached_property
     def tasks(self) -> list[str]:
         """Tasks whose main metric could be measured, in order of appearance."""
         return [task for task in dict.fromkeys(cell.task for cell in self.cells) if self.main(task)]
@@ -46,8 +53,8 @@ class SweepFolder:
         return [cell for cell in cells if math.isfinite(cell.value)]
 
     def frontier(self, task: str) -> list[FrontierCell]:
-        """The frontier of a task's main metric by model calls; its gains have intervals where the
-        sweep left them, which needs the images and not only the table."""
+        """The frontier of a task's main metric by model calls; the intervals of its gains are
+        paired where the sweep left such, which needs the images and not only the table."""
         points = frontier(self.cells, task, metric=main_of(self.cells, task))
         rows = self.fronts.get(task, {}).get("points", [])
         places = [FamilySetting(Family.of(row), row["nfe"], row["members"]) for row in rows]
@@ -55,7 +62,8 @@ class SweepFolder:
         for i, (before, point) in enumerate(zip(points, points[1:]), start=1):
             gain = gains.get((before.place, point.place), {})
             lo, hi = (with_nan(gain.get(end)) for end in ("gain_lo", "gain_hi"))
-            points[i] = replace(point, gain_lo=lo, gain_hi=hi)
+            if math.isfinite(lo) and gain.get("paired", True):  # early sweeps wrote no others
+                points[i] = replace(point, gain_lo=lo, gain_hi=hi, paired=True)
         return points
 
 

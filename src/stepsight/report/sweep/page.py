@@ -7,7 +7,6 @@ several members or of a warmer start, and those of the proper scores.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,10 +27,12 @@ from stepsight.report.verdict import sentences
 from stepsight.results import Result
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.claims import Claim
+from stepsight.scaling.sampling.frontier import COSTS
+from stepsight.scaling.sampling.paired import MetricTable
 from stepsight.scaling.sampling.planner import Plan, plan
 from stepsight.scaling.sampling.questions import CALLS, HARMLESS, MARGIN
 from stepsight.scaling.sampling.response_surface import Choice
-from stepsight.scaling.sampling.sweeps import Cell, Family, unmeasured
+from stepsight.scaling.sampling.sweeps import Cell, Family, left_out
 from stepsight.scaling.sampling.wording import count
 
 BUDGETS = (4, 16, 64, 256)  # model calls; those between the cheapest and the largest are shown
@@ -95,7 +96,7 @@ def gather(sweep: SweepFolder) -> dict[str, Any]:
     steps = [point for sections in tasks for point in sections["front"][1:]]
     content = {
         "tasks": tasks,
-        "gains_unknown": bool(steps) and all(math.isnan(point.gain_lo) for point in steps),
+        "unpaired": bool(steps) and not any(point.paired for point in steps),
         "films": rendering.shown_panels(sweep.path, "films"),
         "panels": {task: _panelled(sweep, task) for task in sweep.tasks},
         "diagrams": _pictures(sweep, "reliability", "reliability"),
@@ -123,12 +124,12 @@ def _task_sections(sweep: SweepFolder, task: str) -> dict[str, Any]:
     return {
         "task": task,
         "measure": measure(cells[0].metric),
-        "unmeasured": unmeasured(sweep.cells, task, cells[0].metric),
+        "left_out": left_out(sweep.cells, task, cells[0].metric, COSTS["calls"]),
         "front": sweep.frontier(task),
         "best": min(cells, key=lambda cell: (cell.error, cell.total_calls)),
         "pareto": _pareto(sweep, task),
         "heat": _heat_map(sweep, task),
-        "plans": list(_plans(cells)),
+        "plans": list(_plans(cells, sweep.tables)),
         "covered": _covered(sweep, task),
         "setting": setting,
     }
@@ -145,13 +146,13 @@ def _heat_map(sweep: SweepFolder, task: str) -> Figure:
     return sweep_figures.heat_map(cells, f"{whose}: {measure(cells[0].metric).axis}")
 
 
-def _plans(cells: Sequence[Cell]) -> Iterator[Plan]:
+def _plans(cells: Sequence[Cell], tables: Sequence[MetricTable]) -> Iterator[Plan]:
     """What the planner answers for a few budgets of model calls."""
     calls = [cell.total_calls for cell in cells]
     for budget in BUDGETS:
         if min(calls) <= budget <= max(calls):
             with suppress(UserError):  # such a budget buys nothing that was measured
-                yield plan(cells, cells[0].task, f"{budget}nfe", cells[0].metric)
+                yield plan(cells, cells[0].task, f"{budget}nfe", cells[0].metric, tables=tables)
 
 
 def _planner(sweep: SweepFolder) -> str:

@@ -60,8 +60,8 @@ def joint_verdict(points: SettingValues, surface: Surface | None) -> Verdict:
     * too few points: no surface is determined.
     * not monotone: an axis is, even with the other at its highest.
     * saturated: both axes are, with the other at its highest.
-    * law: the surface explains nine tenths of the variance, the interval of A lies above zero, and
-      no exponent is at the end of the range searched.
+    * law: the surface explains nine tenths of the variance, the interval of A lies above zero, its
+      search converged, and neither an exponent nor its interval ends where the range searched does.
     * improves but no law: everything else.
     """
     if surface is None:

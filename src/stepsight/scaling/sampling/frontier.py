@@ -1,14 +1,20 @@
 """The measured Pareto frontier: settings that no other setting beats in both cost and error.
 
-Where the images of a sweep are at hand and not only its table, every gain has an interval, paired
-by image: a step whose interval reaches 0 may be luck.
+Every gain has an interval, and a step whose interval reaches 0 may be luck: it is not worth paying.
+Where the images of a sweep are at hand, the interval is paired by image. From the table alone it is
+made of both settings' own intervals,
+
+    gain +- sqrt(h_1^2 + h_2^2) / |value_1|,
+
+h half their widths. That leaves out that both were measured on the same images, whose hardness
+cancels out in the difference: it is too wide, often several times, and errs to the safe side.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +25,7 @@ from stepsight.measures import measure
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord, column
 from stepsight.scaling.sampling.paired import FamilySetting, MetricTable, paired
-from stepsight.scaling.sampling.sweeps import Cell, main_metrics, main_of, select, unmeasured
+from stepsight.scaling.sampling.sweeps import Cell, left_out, main_metrics, main_of, select
 
 COSTS = {  # an image's, by name
     "calls": "total_calls",
@@ -27,6 +33,7 @@ COSTS = {  # an image's, by name
     "ms": "ms_per_image",  # among many
     "latency": "latency_ms",  # alone
 }
+GAINS = ("gain", "gain_lo", "gain_hi", "paired")
 UNPRICED = "Use another cost, or sweep again: early sweeps did not time a picture alone."
 
 
@@ -47,8 +54,14 @@ class FrontierCell:
     cell: Cell
     cost: float
     gain: float  # relative improvement over the next cheaper cell; nan for the cheapest
-    gain_lo: float = math.nan  # 95 % interval; nan where the images are not at hand
+    gain_lo: float = math.nan  # 95 % interval; nan where the cells have none
     gain_hi: float = math.nan
+    paired: bool = False  # whether the interval is paired by image, or from the table alone
+
+    @property
+    def sure(self) -> bool:
+        """Whether the step is worth paying: its gain is more than luck."""
+        return self.gain_lo > 0
 
     @property
     def place(self) -> FamilySetting:
@@ -57,8 +70,8 @@ class FrontierCell:
 
     def to_dict(self) -> dict[str, Any]:
         """One level of keys for JSON; nan becomes None."""
-        gains = {"gain": self.gain, "gain_lo": self.gain_lo, "gain_hi": self.gain_hi}
-        return plain(asdict(self.cell) | {"cost": self.cost} | gains)
+        gains = {name: getattr(self, name) for name in GAINS}
+        return plain(self.cell.columns | {"cost": self.cost, "sure": self.sure} | gains)
 
 
 def pareto(cost: ArrayLike, error: ArrayLike) -> NDArray[np.bool_]:
@@ -95,8 +108,8 @@ def frontier(
 ) -> list[FrontierCell]:
     """The cells of one task that are worth their cost, over all samplers, sizes and checkpoints.
 
-    cost: one of `COSTS`. metric: the main one of the task by default. tables:
-    the images behind the cells, which the intervals of the gains are made of.
+    cost: one of `COSTS`. metric: the main one of the task by default. tables: the images behind the
+    cells; where they hold both sides of a step, the interval of its gain is paired.
 
     Raises:
         UserError: the task, metric or cost is unknown, was not measured, or mixes protocols.
@@ -111,32 +124,37 @@ def frontier(
     order = {costs[i]: i for i in reversed(ascending(costs, [cell.error for cell in chosen]))}
     points = [FrontierCell(chosen[i], price, math.nan) for price, i in sorted(order.items())]
     for i, (before, point) in enumerate(zip(points, points[1:]), start=1):
-        gain = (before.cell.error - point.cell.error) / (abs(before.cell.value) or math.nan)
-        points[i] = replace(point, gain=gain)
-    return _with_intervals(points, tables)
+        points[i] = _gained(before.cell, point)
+    return _paired(points, tables)
 
 
 def frontiers(
     cells: Sequence[Cell], *, cost: str = "calls", tables: Sequence[MetricTable] = ()
 ) -> dict[str, dict[str, Any]]:
-    """frontier.json: for every task its main metric, the cost axis, how many settings hold no
-    number and were left out, and the points in order."""
+    """frontier.json: for every task its main metric, the cost axis, the rows that hold no number of
+    either and were left out, and the points in order."""
     rows = {}
     for task, metric in main_metrics(cells).items():
         points = frontier(cells, task, metric=metric, cost=cost, tables=tables)
         rows[task] = {
             "metric": metric,
             "cost": cost,
-            "unmeasured": unmeasured(cells, task, metric),
+            "left_out": left_out(cells, task, metric, COSTS[cost]),
             "points": [point.to_dict() for point in points],
         }
     return rows
 
 
-def _with_intervals(
-    points: Sequence[FrontierCell], tables: Sequence[MetricTable]
-) -> list[FrontierCell]:
-    """The points with the intervals of their gains, where the tables hold both sides."""
+def _gained(before: Cell, point: FrontierCell) -> FrontierCell:
+    """The point with its gain, and the interval that the cells' own give."""
+    scale = abs(before.value) or math.nan
+    gain = (before.error - point.cell.error) / scale
+    half = math.hypot(*((cell.hi - cell.lo) / 2 for cell in (before, point.cell))) / scale
+    return replace(point, gain=gain, gain_lo=gain - half, gain_hi=gain + half)
+
+
+def _paired(points: Sequence[FrontierCell], tables: Sequence[MetricTable]) -> list[FrontierCell]:
+    """The points with paired intervals of their gains, where the tables hold both sides."""
     first = points[0].cell
     tables_of = [
         table for table in tables if (table.task, table.metric) == (first.task, first.metric)
@@ -150,10 +168,10 @@ def _with_intervals(
     sign = 1 if measure(first.metric).higher_is_better else -1
     worth = [points[0]]
     for before, point in zip(points, points[1:]):
-        if {before.place, point.place} <= there:
+        if {before.place, point.place} <= there and both.n > 1:
             change = both.change(before.place, point.place)
             lo, hi = sorted((sign * change.lo, sign * change.hi))
-            point = replace(point, gain_lo=lo, gain_hi=hi)
+            point = replace(point, gain_lo=lo, gain_hi=hi, paired=True)
         worth.append(point)
     return worth
 

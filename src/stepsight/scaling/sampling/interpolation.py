@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Setting = tuple[int, int]  # NFE, members
 ErrorAt = Callable[[Setting], float]
@@ -23,13 +23,29 @@ def interpolate(
     both sides, then in NFE. The logarithm suits errors; the identity suits costs, where it is exact
     for a constant plus a price a call.
     """
+    known = [setting for setting, value in points.items() if math.isfinite(value)]
+    shares = neighbours(known, at, axis)
+    if not shares:
+        return math.nan
+    first = points[next(iter(shares))]  # so that equal values give exactly that
+    return first + sum(share * (points[s] - first) for s, share in shares.items())
+
+
+def neighbours(
+    settings: Iterable[Setting], at: Setting, axis: Callable[[float], float] = math.log
+) -> dict[Setting, float]:
+    """The settings that `interpolate` reads and their shares, which sum to 1; {} outside."""
     nfe, members = at
-    columns: dict[int, dict[int, float]] = defaultdict(dict)
-    for (steps, size), value in points.items():
-        columns[steps][size] = value
+    columns: dict[int, list[int]] = defaultdict(list)
+    for steps, size in settings:
+        columns[steps].append(size)
     across = {steps: _between(column, members, axis) for steps, column in columns.items()}
-    known = {steps: value for steps, value in across.items() if math.isfinite(value)}
-    return _between(known, nfe, axis)
+    along = _between([steps for steps, shares in across.items() if shares], nfe, axis)
+    return {
+        (steps, size): share * part
+        for steps, share in along.items()
+        for size, part in across[steps].items()
+    }
 
 
 def leave_one_out(
@@ -43,16 +59,16 @@ def leave_one_out(
     return errors
 
 
-def _between(points: Mapping[int, float], x: int, axis: Callable[[float], float]) -> float:
-    """Linear in `axis` between the neighbours of x, exact at a point; nan outside."""
-    below = max((place for place in points if place <= x), default=None)
-    above = min((place for place in points if place >= x), default=None)
+def _between(places: Sequence[int], x: int, axis: Callable[[float], float]) -> dict[int, float]:
+    """Shares of the neighbours of x, linear in `axis`, x alone where it is known; {} outside."""
+    below = max((place for place in places if place <= x), default=None)
+    above = min((place for place in places if place >= x), default=None)
     if below is None or above is None:
-        return math.nan
+        return {}
     if below == above:
-        return points[below]
+        return {x: 1.0}
     share = (axis(x) - axis(below)) / (axis(above) - axis(below))
-    return points[below] + share * (points[above] - points[below])
+    return {below: 1 - share, above: share}
 
 
 def root_mean_square(errors: Iterable[float]) -> float:

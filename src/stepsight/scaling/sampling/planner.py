@@ -2,6 +2,10 @@
 
 Candidates are all settings that the sweep speaks of, over samplers, sizes, merges and checkpoints:
 those measured, and the whole numbers between them. Nothing is promised beyond the largest.
+
+The best of many is chosen for its luck as well. So measured settings are drawn towards the others
+first, and the expectation of the one chosen is then moved by how much too good a winner seems
+(`shrinkage` has both).
 """
 
 from __future__ import annotations
@@ -9,20 +13,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from stepsight.errors import UserError
-from stepsight.measures import measure
+from stepsight.measures import measure, number
 from stepsight.scaling.fitting.quality import Verdict
 from stepsight.scaling.plain import plain
 from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.frontier import COSTS, UNPRICED
 from stepsight.scaling.sampling.interpolation import Setting
+from stepsight.scaling.sampling.paired import FamilySetting, MetricTable
 from stepsight.scaling.sampling.response_surface import Choice, ResponseSurface
-from stepsight.scaling.sampling.sweeps import Cell, main_of, select, unmeasured
+from stepsight.scaling.sampling.shrinkage import Array, image_covariance, optimism, root
+from stepsight.scaling.sampling.sweeps import Cell, left_out, main_of, select
 
 WITHIN = 0.02
+TOLD = 5e-4  # of an expectation: smaller corrections are made and not told
+Noise = Literal["images", "intervals", "unknown"]
 UNITS = {"nfe": COSTS["calls"], "gflop": COSTS["gflop"], "ms": COSTS["latency"]}
 
 
@@ -63,7 +73,10 @@ class Plan(Choice):
     budget: str
     spent: float  # in the unit of the budget
     verdict: Verdict  # on both axes, where all else is as chosen
-    unmeasured: int  # settings of the sweep without a number, which nothing is planned with
+    left_out: list[str]  # rows of the sweep without a value or a cost, which take no part
+    candidates: int  # settings that the budget buys
+    optimism: float  # how much worse the expectation was made for having been chosen among them
+    noise: Noise  # where it is known from how far luck goes
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan becomes None."""
@@ -76,49 +89,62 @@ def plan(
     budget: str | Budget,
     metric: str | None = None,
     within: float = WITHIN,
+    *,
+    tables: Sequence[MetricTable] = (),
 ) -> Plan:
     """The setting that promises the best `metric` within the budget, an image.
 
     metric: the main one of the task by default. `cheapest` is the cheapest setting whose
-    expectation is within that share of the best one's.
+    expectation is within that share of the best one's. tables: the images behind the cells
+    (`images.tables_beside`), which tell what noise the settings share.
 
     Raises:
         UserError: the budget buys nothing (names the cheapest setting), is no budget, or the sweep
             lacks the task, the metric, or the cost.
     """
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
-    surfaces = _surfaces(cells, task, metric)
-    offers = [(choice, surface) for surface in surfaces for choice in surface.choices()]
-    priced = [offer for offer in offers if math.isfinite(budget.cost(offer[0]))]
+    land = _Land(cells, task, metric, tables)
+    priced = [offer for offer in land.offers if math.isfinite(budget.cost(offer.choice))]
     if not priced:
         raise UserError(f"The sweep holds no {UNITS[budget.unit]} of {task}. {UNPRICED}")
-    affordable = [offer for offer in priced if budget.cost(offer[0]) <= budget.amount]
+    affordable = [offer for offer in priced if budget.cost(offer.choice) <= budget.amount]
     if not affordable:
-        raise UserError(_too_small(budget, [choice for choice, _ in priced]))
-    best, surface = min(affordable, key=lambda offer: _rank(offer[0], budget))
+        raise UserError(_too_small(budget, [offer.choice for offer in priced]))
+    affordable.sort(key=lambda offer: _rank(offer.choice, budget))
+    best, whose = affordable[0]
     enough = [choice for choice, _ in affordable if _nearly(choice, best, within)]
     cheapest = min(enough, key=lambda choice: (budget.cost(choice), _rank(choice, budget)))
+    luck = land.optimism(affordable)
+    chosen = _worse(best, luck)
     return Plan(
-        **asdict(best),
-        cheapest=cheapest,
+        **asdict(chosen),
+        cheapest=chosen if cheapest is best else cheapest,
         budget=str(budget),
         spent=budget.cost(best),
-        verdict=surface.verdict,
-        unmeasured=unmeasured(cells, task, best.metric),
+        verdict=land.surfaces[whose].verdict,
+        left_out=left_out(cells, task, best.metric, UNITS[budget.unit]),
+        candidates=len(affordable),
+        optimism=luck,
+        noise=land.noise,
     )
 
 
 def expect(
-    cells: Sequence[Cell], task: str, at: Setting, metric: str | None = None
+    cells: Sequence[Cell],
+    task: str,
+    at: Setting,
+    metric: str | None = None,
+    *,
+    tables: Sequence[MetricTable] = (),
 ) -> list[Choice]:
     """What to expect at (NFE, members) on fresh images, over all that the sweep varied besides, the
-    best first.
+    best first. `tables` as for `plan`.
 
     Raises:
         UserError: the sweep does not reach there, or lacks the task or the metric.
     """
-    surfaces = _surfaces(cells, task, metric)
-    choices = [choice for surface in surfaces if (choice := surface.choice(at))]
+    land = _Land(cells, task, metric, tables)
+    choices = [choice for surface in land.surfaces if (choice := surface.choice(at))]
     if not choices:
         raise UserError(
             f"The sweep of {task} says nothing of NFE {at[0]} x {at[1]} members: it lies outside "
@@ -127,9 +153,72 @@ def expect(
     return sorted(choices, key=_error)
 
 
-def _surfaces(cells: Sequence[Cell], task: str, metric: str | None) -> list[ResponseSurface]:
-    chosen = select(cells, task, metric or main_of(cells, task))
-    return [ResponseSurface(of_family) for of_family in by_family(chosen).values()]
+class _Offer(NamedTuple):
+    """A choice, and which surface makes it."""
+
+    choice: Choice
+    surface: int
+
+
+class _Land:
+    """One metric of a task over all that a sweep varied."""
+
+    def __init__(
+        self, cells: Sequence[Cell], task: str, metric: str | None, tables: Sequence[MetricTable]
+    ) -> None:
+        chosen = select(cells, task, metric or main_of(cells, task))
+        families = [*by_family(chosen).values()]
+        ordered = [cell for family in families for cell in family]
+        places = [FamilySetting(cell.family, *cell.setting) for cell in ordered]
+        own = [t for t in tables if (t.task, t.metric) == (task, chosen[0].metric)]
+        self._covariance = image_covariance(own, places)
+        ends = np.cumsum([len(family) for family in families])
+        self._blocks = [slice(end - len(family), end) for end, family in zip(ends, families)]
+        self.surfaces = [
+            ResponseSurface(of, None if self._covariance is None else self._covariance[at, at])
+            for of, at in zip(families, self._blocks)
+        ]
+
+    @property
+    def offers(self) -> list[_Offer]:
+        """All that is promised."""
+        whole = enumerate(self.surfaces)
+        return [_Offer(choice, i) for i, surface in whole for choice in surface.choices()]
+
+    @property
+    def noise(self) -> Noise:
+        """What is known of the noise of the cells."""
+        if self._covariance is not None:
+            return "images"
+        known = any(math.isfinite(cell.lo) for surface in self.surfaces for cell in surface.cells)
+        return "intervals" if known else "unknown"
+
+    def optimism(self, offers: Sequence[_Offer]) -> float:
+        """How much too good the best of some offers seems, in units of the metric."""
+        loads = np.zeros((len(offers), self._blocks[-1].stop))
+        for row, (choice, whose) in zip(loads, offers):
+            row[self._blocks[whose]] = self.surfaces[whose].loads((choice.nfe, choice.members))
+        values = np.array([_error(choice) for choice, _ in offers])
+        return optimism(values, loads @ self._factor)
+
+    @property
+    def _factor(self) -> Array:
+        """Of the covariance of the noise, "c c"."""
+        if self._covariance is not None:
+            return root(self._covariance)
+        return np.diag(np.sqrt(np.concatenate([surface.luck for surface in self.surfaces])))
+
+
+def _worse(choice: Choice, by: float) -> Choice:
+    """A choice whose promise is `by` less good, its interval with it."""
+    kind = measure(choice.metric)
+    moved = {
+        end: kind.value(kind.error(getattr(choice, end)) + by) for end in ("expected", "lo", "hi")
+    }
+    said = (
+        f"; {number(by)} worse for having been chosen" if by > TOLD * abs(choice.expected) else ""
+    )
+    return replace(choice, **moved, basis=choice.basis + said)
 
 
 def _error(choice: Choice) -> float:

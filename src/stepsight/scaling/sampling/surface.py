@@ -15,7 +15,7 @@ Errors are fitted themselves and not their logarithms, each weighed by its own d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,22 +118,25 @@ def fit_surface(
     `deviations` are standard errors of the points, by which the fit weighs them.
     """
     problems = [_problem(form, points, deviations) for form in FORMS.values()]
-    fitted = [(data, best_start(data).q[0]) for data in problems if _determined(data)]
-    if not fitted:
+    optima = [(data, best_start(data)) for data in problems if _determined(data)]
+    if not optima:
         return None
+    fitted = [(data, optimum.q[0]) for data, optimum in optima]
     left = [root_mean_square(_left_out(data, theta)) for data, theta in fitted]
     least = (1 + ROUNDING) * min(left) + ROUNDING * float(np.mean(np.abs(problems[0].v)))
     place = next(i for i, error in enumerate(left) if error <= least)
     (data, theta), form = fitted[place], problems[place].form
     scatter = data.v - form.curve(theta[None], data.u)[0]
+    ends = _intervals(data, theta, scatter, bootstrap, seed)
+    stopped = () if optima[place][1].converged[0] else ("the search did not converge",)
     return Surface(
         form=form.name,
         formula=form.formula,
         params=dict(zip(form.parameters, theta.tolist())),
-        intervals=dict(zip(form.parameters, _intervals(data, theta, scatter, bootstrap, seed))),
+        intervals=dict(zip(form.parameters, ends)),
         r2=r_squared(data.v, scatter, data.weights),
         leave_one_out=left[place],
-        warnings=_at_bound(theta),
+        warnings=(*_at_bound(theta, ends), *stopped),
     )
 
 
@@ -179,13 +182,21 @@ def _intervals(data: Problem, theta: Array, scatter: Array, count: int, seed: in
     return percentiles(minimise(each, np.tile(theta, (len(each.v), 1))).q, LEVEL)
 
 
-def _at_bound(theta: Array) -> tuple[str, ...]:
-    """Exponents that the range searched stopped."""
+def _at_bound(theta: Array, intervals: Sequence[Ends]) -> Iterator[str]:
+    """Exponents that the range searched stopped, or their intervals: there the points do not say
+    where the exponent is."""
     lo, hi = np.log(EXPONENTS)
-    ends = {name: stopped_at(np.log(value), lo, hi) for name, value in zip("ab", theta[-2:])}
-    return tuple(
-        f"{name} is at its bound {np.exp(end):g}" for name, end in ends.items() if end is not None
-    )
+    for name, value, interval in zip("ab", theta[-2:], intervals[-2:]):
+        if (end := stopped_at(np.log(value), lo, hi)) is not None:
+            yield f"{name} is at its bound {np.exp(end):g}"
+            continue
+        known = [edge for edge in interval if math.isfinite(edge)]
+        ends = [stopped_at(np.log(edge), lo, hi) for edge in known]
+        yield from (
+            f"the interval of {name} ends at its bound {np.exp(end):g}"
+            for end in dict.fromkeys(ends)
+            if end is not None
+        )
 
 
 def _powers(q: Array, u: Array) -> tuple[Array, Array]:

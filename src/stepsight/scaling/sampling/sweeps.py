@@ -10,7 +10,8 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,12 @@ class Cell:
     weights: str = ""  # digest of the checkpoint's
     temperature: float = 1.0  # of the start noise; early files knew no other
     views: str = "none"  # what further calls see of the picture
+    where: str = field(default="", compare=False)  # file:line, of one that was read
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """A row of the table."""
+        return {name: getattr(self, name) for name in COLUMNS}
 
     @property
     def family(self) -> Family:
@@ -107,16 +114,19 @@ class Cell:
         return measure(self.metric).error(self.value)
 
 
-COLUMNS = tuple(field.name for field in fields(Cell))
+COLUMNS = tuple(field.name for field in fields(Cell) if field.compare)
 REQUIRED = tuple(field.name for field in fields(Cell) if field.default is MISSING)
 _READ = {"int": int, "float": float, "str": str}
+_COSTS = ("gflop_per_image", "ms_per_image", "latency_ms")
 _AT_LEAST = {
     "nfe": 1,
     "members": 1,
     "total_calls": 1,
     "images": 0,
     "temperature": 0.0,
-} | dict.fromkeys(("gflop_per_image", "ms_per_image", "latency_ms", "peak_gb"), 0.0)
+} | dict.fromkeys((*_COSTS, "peak_gb"), 0.0)
+UNITS = 10.0  # times are noisy, but not by this factor
+ROUNDING = 1e-6  # of a value
 LARGEST = 2.0**63  # more is no number of calls, images or bytes
 
 
@@ -125,9 +135,10 @@ def read_sweep(path: str | Path) -> list[Cell]:
 
     Raises:
         UserError: there is no such file.
-        DataFormatError: it lacks a column of the interface, a row holds no number where one
-            belongs or one that cannot be, or two rows give one metric of one setting; the message
-            names the lines.
+        DataFormatError: it lacks a column of the interface; a row holds no number where one
+            belongs, one that cannot be, or numbers that contradict each other; two rows give one
+            metric of one setting; or costs do not grow with calls. The message names line and
+            column. A value that is empty or nan is no error: such rows are told by `left_out`.
     """
     path = Path(path)
     if not path.is_file():
@@ -139,9 +150,12 @@ def read_sweep(path: str | Path) -> list[Cell]:
     missing = [name for name in REQUIRED if name not in rows.columns]
     if missing:
         raise DataFormatError(f"{path}: not a sweep.csv, it lacks {', '.join(missing)}.")
-    numbered = {line: _cell(row, f"{path}:{line}") for line, row in rows.numbered.items()}
-    _refuse_twice(path, numbered)
-    return list(numbered.values())
+    cells = [_cell(row, f"{path}:{line}") for line, row in rows.numbered.items()]
+    _refuse_twice(cells)
+    for cell in cells:
+        _refuse_contradictions(cell)
+    _refuse_costs(cells)
+    return cells
 
 
 def write_sweep(path: str | Path, cells: Iterable[Cell]) -> None:
@@ -151,7 +165,7 @@ def write_sweep(path: str | Path, cells: Iterable[Cell]) -> None:
     with staged.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(asdict(cell) for cell in cells)
+        writer.writerows(cell.columns for cell in cells)
     os.replace(staged, path)
 
 
@@ -179,10 +193,16 @@ def select(cells: Sequence[Cell], task: str, metric: str) -> list[Cell]:
     return chosen
 
 
-def unmeasured(cells: Iterable[Cell], task: str, metric: str) -> int:
-    """The rows of a metric that hold no number, which `select` leaves out."""
-    rows = (cell for cell in cells if (cell.task, cell.metric) == (task, metric))
-    return sum(not math.isfinite(cell.value) for cell in rows)
+def left_out(cells: Iterable[Cell], task: str, metric: str, cost: str) -> list[str]:
+    """The rows of a metric without a value or without a cost, a column's name: nothing is planned
+    with them. Each by its place, with the column that holds no number."""
+    return [
+        f"{cell.where or f'{cell.nfe} NFE x {cell.members} members'} ({column} is no number)"
+        for cell in cells
+        if (cell.task, cell.metric) == (task, metric)
+        for column in ("value", cost)
+        if not math.isfinite(getattr(cell, column))
+    ]
 
 
 def main_of(cells: Iterable[Cell], task: str) -> str:
@@ -199,30 +219,76 @@ def main_metrics(cells: Iterable[Cell]) -> dict[str, str]:
     return {task: main for task, known in offered.items() if (main := main_metric(task, known))}
 
 
-def _refuse_twice(path: Path, numbered: Mapping[int, Cell]) -> None:
+def _refuse_twice(cells: Sequence[Cell]) -> None:
     """Raise DataFormatError for a metric that is given twice for one setting."""
-    first: dict[tuple[Any, ...], int] = {}
-    for line, cell in numbered.items():
-        whose = (cell.task, cell.dataset, cell.protocol, cell.metric, cell.family, cell.setting)
-        if (other := first.setdefault(whose, line)) != line:
+    first: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        if (other := first.setdefault((*_kind(cell), cell.setting), cell)) is not cell:
             raise DataFormatError(
-                f"{path}:{other} and {path}:{line} both give {cell.metric} of {cell.task} at "
+                f"{other.where} and {cell.where} both give {cell.metric} of {cell.task} at "
                 f"{cell.nfe} NFE x {cell.members} members ({cell.family}). Keep one of them."
             )
 
 
-def _cell(row: dict[str, Any], where: str) -> Cell:
-    values: dict[str, Any] = {}
-    for field in fields(Cell):
-        text = row.get(field.name)
-        kind = str(field.type).removesuffix(" | None")
+def _refuse_costs(cells: Sequence[Cell]) -> None:
+    """Raise DataFormatError where more calls of one family cost fewer FLOPs, or milliseconds that
+    differ by more than `UNITS` times what the calls explain, as those of two units do."""
+    kinds: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        kinds.setdefault(_kind(cell), []).append(cell)
+    for of_kind in kinds.values():
+        for low, high in product(of_kind, of_kind):
+            if low is not high and low.nfe <= high.nfe and low.members <= high.members:
+                _refuse_pair(low, high)
+
+
+def _refuse_pair(low: Cell, high: Cell) -> None:
+    """`high` spends more calls than `low`, all else the same."""
+    for name in _COSTS:
+        less, more = getattr(low, name), getattr(high, name)
+        both = f"{low.where} and {high.where}: {name} is {less:g} for {low.total_calls} calls and "
+        both += f"{more:g} for {high.total_calls}"
+        if name == "gflop_per_image" and more <= less:
+            raise DataFormatError(f"{both}. More calls cost more: correct one of them.")
+        if more < less / UNITS or more > UNITS * less * high.total_calls / low.total_calls:
+            raise DataFormatError(f"{both}. They seem to have different units: correct one.")
+
+
+def _kind(cell: Cell) -> tuple[Any, ...]:
+    """What rows share that differ in NFE and members alone."""
+    return cell.task, cell.dataset, cell.protocol, cell.metric, cell.family
+
+
+def _cell(row: dict[str, str], where: str) -> Cell:
+    values: dict[str, Any] = {"where": where}
+    for each in fields(Cell)[:-1]:
+        text = row.get(each.name)
+        kind = str(each.type).removesuffix(" | None")
         if text or (text is not None and kind == "str"):
-            values[field.name] = _value(text, kind, field.name, where)
-        elif field.name in REQUIRED:
+            values[each.name] = _value(text, kind, each.name, where)
+        elif each.name in REQUIRED:
             if kind != "float":
-                raise DataFormatError(f"{where}: {field.name} is empty.")
-            values[field.name] = math.nan
+                raise DataFormatError(f"{where}: {each.name} is empty.")
+            values[each.name] = math.nan
     return Cell(**values)
+
+
+def _refuse_contradictions(cell: Cell) -> None:
+    """Raise DataFormatError for numbers of one row that cannot be true together."""
+    calls, width = cell.nfe * cell.members, cell.hi - cell.lo
+    outside = max(cell.lo - cell.value, cell.value - cell.hi)
+    told = f"{cell.metric} {cell.value:g} with lo {cell.lo:g} and hi {cell.hi:g}"
+    if cell.total_calls != calls:
+        said = f"total_calls is {cell.total_calls}, and nfe x members is {calls}"
+    elif math.isnan(cell.lo) != math.isnan(cell.hi):
+        said = f"{told}: an interval has two ends, or neither is given"
+    elif width < 0:
+        said = f"{told}: lo is above hi"
+    elif outside > width + ROUNDING * abs(cell.value):  # a skew bootstrap may miss it by a little
+        said = f"{told}: value lies far outside of lo to hi"
+    else:
+        return
+    raise DataFormatError(f"{cell.where}: {said}. Correct the row, or leave it out.")
 
 
 def _value(text: str, kind: str, name: str, where: str) -> Any:
@@ -230,6 +296,8 @@ def _value(text: str, kind: str, name: str, where: str) -> Any:
         value = _READ[kind](text)
     except ValueError as error:
         raise DataFormatError(f"{where}: {name} cannot be {text[:60]!r}.") from error
+    if name in _COSTS and value <= 0:
+        raise DataFormatError(f"{where}: {name} cannot be {text.strip()[:60]}: costs are above 0.")
     least = _AT_LEAST.get(name)
     if least is not None and value < least:
         raise DataFormatError(f"{where}: {name} cannot be {text.strip()[:60]}, below {least:g}.")
