@@ -6,16 +6,16 @@ made. The axes are the ways to extrapolate: the one input, or each of several in
 product. Origins lie in the upper half of an axis, as that is where a forecast starts from. Runs are
 hidden whole, since a checkpoint betrays the others of its run.
 
-A forecast's error is measured in deviations that the law expects of it, its scatter and what its
-parameters leave open at that reach. In that unit errors at different reach are comparable, and
-their signed quantiles widen or shift the next interval (split conformal prediction with normalised
-scores: Lei et al. 2018, J. Am. Stat. Assoc. 113:1094). A few correlated errors are no quantile, so
-beside them count as many as `PRIOR` drawn from Student's t, what the law says of itself; where
-nothing can be hidden that is all there is.
+A forecast's error is measured in deviations that the law expects of it (`spread`). In that unit
+errors at different reach are comparable, and their signed quantiles widen and shift the next
+interval (split conformal prediction with normalised scores: Lei et al. 2018, J. Am. Stat. Assoc.
+113:1094). A few correlated errors are no quantile, so beside them counts what the law says of
+itself, Student's t, and where nothing can be hidden that is all there is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,10 +30,11 @@ from stepsight.scaling.intervals import PREDICTIVE, tails
 from stepsight.scaling.laws.diagnosis import MIN_LEVELS, judged_from
 from stepsight.scaling.laws.spread import Spread, spread_of
 
-PRIOR = 5.0  # runs that what the law says of itself counts as
+PRIOR = 15.0  # earlier forecasts that what the law says of itself counts as
 GRAIN = 200  # quantiles that stand for Student's t
 ORIGINS = {1: 6}  # an axis, by number of inputs
 SEVERAL = 4
+LEFT_OUT = 0.25  # of the places, those at the top, for the held-out error
 STARTS = 3  # of a refit, beside the optimum of all points
 
 
@@ -52,7 +53,7 @@ class Backtest:
 class HiddenForecasts(NamedTuple):
     """Forecasts of hidden points, "m", in the order of their origins along each axis."""
 
-    axis: NDArray[np.intp]
+    axis: Array  # its number
     origin: Array  # place of the last point kept, in logs
     place: Array  # of the hidden point
     run: Array  # its run
@@ -64,6 +65,10 @@ class HiddenForecasts(NamedTuple):
     def scores(self) -> Array:
         """In deviations, positive where the outcome lies above its forecast."""
         return -self.error / self.deviation
+
+    @classmethod
+    def none(cls) -> HiddenForecasts:
+        return cls(*np.zeros((7, 0)))
 
     def some(self, which: NDArray[np.bool_]) -> HiddenForecasts:
         return HiddenForecasts(*(column[which] for column in self))
@@ -81,8 +86,9 @@ def axes(u: Array, names: Sequence[str]) -> dict[str, Array]:
 
 def roll(
     data: Problem, best: Optima, names: Sequence[str], owner: NDArray[np.intp]
-) -> HiddenForecasts:
-    """Forecast every hidden point from every origin."""
+) -> tuple[HiddenForecasts, float]:
+    """Forecast every hidden point from every origin; and the root mean square of log errors at the
+    top of the points, of a fit that does not see them, nan where those do not determine one."""
     form, u = data.form, data.u
     assert isinstance(form, LogForm)
     found = [
@@ -91,9 +97,11 @@ def roll(
         for along in [(u @ direction).round(9)]
         for origin, kept in _origins(form, u, along, owner)
     ]
-    if not found:
-        return HiddenForecasts(np.zeros(0, dtype=int), *np.zeros((6, 0)))
-    weights = np.array([kept for *_, kept in found], dtype=float)
+    lower = _below_the_top(u)
+    determined = len(np.unique(u[lower], axis=0)) >= len(form.parameters)
+    weights = np.array([*(kept for *_, kept in found), *[lower] * determined], dtype=float)
+    if not len(weights):
+        return HiddenForecasts.none(), math.nan
     q = best_of(data._replace(weights=weights), _starts(data, best, weights)).q
     curves, slopes = form.curve(q, u), form.jacobian(q, u)
     rows = []
@@ -105,8 +113,16 @@ def roll(
             (number, origin, along[j], owner[j], curve[j] - data.v[j], deviation, spread.spare)
             for j, deviation in zip(hidden, spread.deviations(slope[hidden]))
         ]
-    number, *columns = np.array(rows).T
-    return HiddenForecasts(number.astype(int), *columns)
+    off = (curves[-1] - data.v)[~lower]
+    held_out = float(np.sqrt(np.mean(off**2))) if determined else math.nan
+    return HiddenForecasts(*np.array(rows).T) if rows else HiddenForecasts.none(), held_out
+
+
+def _below_the_top(u: Array) -> NDArray[np.bool_]:
+    """All but the places of the largest product of inputs."""
+    size = u.sum(axis=1).round(9)
+    places = np.unique(size)
+    return size < places[-math.ceil(LEFT_OUT * len(places))]
 
 
 def _origins(
@@ -140,13 +156,14 @@ def _starts(data: Problem, best: Optima, weights: Array) -> Array:
 
 
 def stretch(trials: HiddenForecasts, spare: float, level: float) -> tuple[float, float]:
-    """Ends of the interval in deviations: quantiles of the scores of earlier forecasts, in which
-    every run counts once however often it was forecast, and of Student's t of `spare` degrees of
-    freedom, which counts as `PRIOR` runs."""
+    """Ends of the interval in deviations: quantiles of the scores of earlier forecasts, of which
+    those of one run from one origin count once together, and of Student's t of `spare` degrees of
+    freedom, which counts as `PRIOR` of them."""
     own = stdtrit(spare, (np.arange(GRAIN) + 0.5) / GRAIN)
-    _, run, times = np.unique(trials.run, return_inverse=True, return_counts=True)
+    which = np.stack([trials.axis, trials.origin, trials.run])
+    _, run, times = np.unique(which, axis=1, return_inverse=True, return_counts=True)
     values = np.concatenate([own, trials.scores])
-    weights = np.concatenate([np.full(GRAIN, PRIOR / GRAIN), 1 / times[run]])
+    weights = np.concatenate([np.full(GRAIN, PRIOR / GRAIN), 1 / times[run.ravel()]])
     order = np.argsort(values)
     share = (np.cumsum(weights[order]) - 0.5 * weights[order]) / weights.sum()
     lo, hi = np.interp(tails(level), share, values[order])

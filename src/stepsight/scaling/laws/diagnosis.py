@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepsight.scaling.fitting.form import MAX_SLOPE, Array, LogForm
+from stepsight.scaling.fitting.form import Array, LogForm
 from stepsight.scaling.fitting.quality import (
     AT_BOUND,
-    LAW_R2,
     MAX_CONDITION,
     MIN_DECADES,
     SPARE_POINTS,
@@ -27,7 +26,6 @@ from stepsight.scaling.fitting.quality import (
     condition,
     stopped_at,
 )
-from stepsight.scaling.fitting.resampling import Ends
 
 MIN_LEVELS = 3  # distinct values of each of several inputs: two do not tell a floor from a slope
 MONOTONE_R2 = 0.5  # share of the variance of log y that the best decreasing curve explains
@@ -36,6 +34,7 @@ FLAT = 0.02  # of the range of log y: an input along which it falls by less does
 PLATEAU = 0.1  # rate of the last third over the mean rate
 EXPONENT_AT_BOUND = 1e-5
 NO_EXPONENT = 1e-3  # ten decades change y by 2 %
+NOT_CONVERGED = "not converged: the search stopped at its limit of steps"
 VANISHED = 1e-4  # share of y that a term has anywhere
 
 
@@ -128,33 +127,20 @@ def _scarce(shape: CurveShape) -> list[str]:
     return [name for name, along in shape.trends.items() if along.points < MIN_LEVELS]
 
 
-def judge(
-    form: LogForm,
-    shape: CurveShape,
-    r2: float,
-    params: dict[str, float],
-    intervals: dict[str, Ends],
-) -> Verdict:
-    """The verdict, first match in this order.
+def judge(form: LogForm, shape: CurveShape, r2: float) -> Verdict:
+    """What the points allow, first match in this order; a law may still be denied (`denials`).
 
     * too few points: fewer distinct points than parameters + 2 (or than the form demands), or, of
       several inputs, fewer than three values of one.
     * not monotone: the end turns upwards along an input, or no decreasing curve explains half of
       the variance; of several inputs the law itself does not.
     * saturated: the last third falls at under a tenth of the mean rate, along every input.
-    * law: R2 in log space of at least 0.9, every exponent's interval lies above 0.001, and no
-      exponent is at the end of the range searched.
-    * improves but no law: everything else.
     """
     if not enough(form, shape):
         return "too few points"
     if not _monotone(shape, r2):
         return "not monotone"
-    if all(shape.saturated(name) for name in shape.trends):
-        return "saturated"
-    positive = all(not intervals[name][0] <= NO_EXPONENT for name in form.exponents)
-    finite = all(params[name] < MAX_SLOPE - EXPONENT_AT_BOUND for name in form.exponents)
-    return "law" if r2 >= LAW_R2 and positive and finite else "improves but no law"
+    return "saturated" if all(shape.saturated(name) for name in shape.trends) else "law"
 
 
 def _monotone(shape: CurveShape, r2: float) -> bool:
@@ -176,7 +162,7 @@ def shape_warnings(form: LogForm, shape: CurveShape, r2: float) -> list[str]:
         values = shape.trends[name].points
         notes.append(f"too few points: {values} values of {name}, {form.name} needs {MIN_LEVELS}")
     for name, along in shape.trends.items():
-        if along.decades < MIN_DECADES:
+        if along.decades < MIN_DECADES - 1e-9:
             text = f"{name} spans {along.decades:.1f} decades"
             notes.append(f"{text}; forms differ visibly over two or more")
     if enough(form, shape) and _monotone(shape, r2):
@@ -187,26 +173,27 @@ def shape_warnings(form: LogForm, shape: CurveShape, r2: float) -> list[str]:
     return notes
 
 
-def bound_warnings(
+def ends_reached(
     form: LogForm, q: Array, bounds: tuple[Array, Array], centre: Array
-) -> list[str]:
-    """Parameters that the bounds of the search stopped; `q` and the bounds are inner, "k" each."""
-    notes = []
+) -> tuple[list[str], list[str]]:
+    """Parameters that the bounds of the search stopped, and those that ended where nature does: a
+    floor of zero. `q` and the bounds are inner, "k" each."""
+    stopped, ended = [], []
     for i, (name, value, lo, hi) in enumerate(zip(form.parameters, q, *bounds)):
         margin = EXPONENT_AT_BOUND if name in form.exponents else AT_BOUND * (hi - lo)
         if (near := stopped_at(value, lo, hi, margin)) is not None:
             at = np.where(np.arange(len(q)) == i, near, q)[None]
             bound = form.reported(form.natural(at, centre))[0, i]
-            notes.append(f"{name} is at its bound {bound:.4g}")
-    return notes
+            floor = near == 0 and name not in (*form.exponents, *form.logs)
+            (ended if floor else stopped).append(f"{name} is at its bound {bound:.4g}")
+    return stopped, ended
 
 
-def search_warnings(form: LogForm, jacobian: Array, converged: bool) -> list[str]:
+def search_warnings(form: LogForm, jacobian: Array) -> list[str]:
     """How well determined the optimum is; `jacobian` "n k" of log y by the inner parameters."""
-    notes = [] if converged else ["not converged: the search stopped at its limit of steps"]
     share = np.abs(jacobian).max(axis=0)
     gone = form.moved_as_logs & (share < VANISHED)
-    notes += [f"{form.parameters[i]} does nothing here" for i in np.flatnonzero(gone)]
+    notes = [f"{form.parameters[i]} does nothing here" for i in np.flatnonzero(gone)]
     if not (worst := condition(jacobian)) <= MAX_CONDITION:
         notes.append(f"ill-conditioned ({worst:.2g}): parameters trade off against each other")
     return notes

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError
 from stepsight.scaling.fitting.form import Array, LogForm, positive
 from stepsight.scaling.fitting.profile import profile
-from stepsight.scaling.fitting.quality import DECISIVE, aicc, r_squared
+from stepsight.scaling.fitting.quality import aicc, r_squared
 from stepsight.scaling.fitting.resampling import (
     UNKNOWN,
     Ends,
@@ -28,12 +28,15 @@ from stepsight.scaling.fitting.resampling import (
     resampled,
     residuals,
 )
-from stepsight.scaling.fitting.search import Optima, Problem, best_start, minimise, problem
+from stepsight.scaling.fitting.search import Optima, best_start, minimise, problem
 from stepsight.scaling.intervals import LEVEL
+from stepsight.scaling.laws import denials
 from stepsight.scaling.laws.backtest import HiddenForecasts, Outlook, axes, roll, summary
+from stepsight.scaling.laws.curvature import bend
 from stepsight.scaling.laws.diagnosis import (
+    NOT_CONVERGED,
     bare_shape,
-    bound_warnings,
+    ends_reached,
     enough,
     judge,
     search_warnings,
@@ -42,14 +45,14 @@ from stepsight.scaling.laws.diagnosis import (
 )
 from stepsight.scaling.laws.fitted import Fit
 from stepsight.scaling.laws.forms import find_form
-from stepsight.scaling.laws.spread import owners, spread_of
+from stepsight.scaling.laws.rivals import ROUNDING, criteria, rivals_of
+from stepsight.scaling.laws.spread import Spread, owners, spread_of
 
 # Where the loss turns from quadratic to linear, in log y: benchmark numbers scatter by a percent.
 # Losses known to a part in a thousand take 1e-3, the value of Hoffmann et al.; math.inf is least
 # squares.
 HUBER_DELTA = 1e-2
-ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
-LEFT_OUT = 0.25  # of the places, those at the top, for the held-out error
+EXACT = 1e-9  # of the variance of log y: what is left is arithmetic, not evidence of a bend
 ADVICE = (
     " Curves are fitted in log space: leave these points out, or use an error such as 1 - delta1."
 )
@@ -87,6 +90,7 @@ def fit(
     level: float = LEVEL,
     huber: float = HUBER_DELTA,
     seed: int = 0,
+    beside: Sequence[str] = (),
 ) -> Fit:
     """Fit one form to points, positive: `x` "n", or "n d" for a form of d inputs, `y` "n".
 
@@ -94,7 +98,8 @@ def fit(
     with `groups` (one label a point, e.g. its run) whole groups, since checkpoints of one run share
     its luck; `resample="residuals"` redraws the log residuals around the law instead and keeps x as
     it was designed. `bootstrap=0` draws none. The intervals are percentiles of the resamples, or
-    `intervals="profile"`, which takes points as independent.
+    `intervals="profile"`, which takes points as independent. `beside` are forms that this one is
+    compared with elsewhere; it is set against its other rivals here.
 
     Raises:
         UserError: the form is unknown, or x or y hold something else than positive numbers.
@@ -125,10 +130,35 @@ def fit(
     elif method == "bootstrap":
         reported = _by_name(law, np.array(percentiles(natural[1], level)))
     owner = owners(groups, len(v))
-    trials = roll(data, best, names, owner)
+    trials, held_out = roll(data, best, names, owner)
+    tested = summary(trials, names, u)
+    spread = spread_of(law.jacobian(best.q, u)[0], scatter, owner, huber)
     params = dict(zip(law.parameters, law.reported(natural[0])[0].tolist()))
     r2 = r_squared(points.log_y, scatter)
     objective = float(best.objective[0])
+    criterion = aicc(2 * objective, len(v), k, ROUNDING)
+    stopped, natural_end = ends_reached(law, best.q[0], (data.lower, data.upper), points.centre)
+    unsettled = [] if best.converged[0] else [NOT_CONVERGED]
+    notes = [
+        *shape_warnings(law, seen, r2),
+        *stopped,
+        *natural_end,
+        *unsettled,
+        *search_warnings(law, law.jacobian(best.q, u)[0]),
+        *_method_warnings(intervals, groups),
+    ]
+    verdict, against = judge(law, seen, r2), []
+    if verdict == "law":
+        others = [name for name in rivals_of(law, seen.points) if name not in beside]
+        against = [
+            *denials.of_fit(law, r2, reported),
+            *denials.of_rivals(criterion, criteria(others, u, v, huber)),
+            *denials.of_forecasts(tested, trials, held_out),
+        ]
+        bent = bend(data, best, spread, owner) if r2 < 1 - EXACT else None
+        against += [str(bent)] if bent and bent.denies else []
+        if against or stopped or unsettled:
+            verdict = "improves but no law"
     return replace(
         unfitted,
         params=params,
@@ -137,18 +167,13 @@ def fit(
         resampling=resampler.kind if len(draws) else "none",
         objective=objective,
         r2=r2,
-        aicc=aicc(2 * objective, len(v), k, ROUNDING),
-        held_out=_held_out(data, best),
+        aicc=criterion,
+        held_out=held_out,
         residuals=tuple(scatter.tolist()),
-        backtest=summary(trials, names, u),
-        outlook=_outlook(data, best, points, names, owner, trials) if known else None,
-        warnings=(
-            *shape_warnings(law, seen, r2),
-            *bound_warnings(law, best.q[0], (data.lower, data.upper), points.centre),
-            *search_warnings(law, law.jacobian(best.q, u)[0], bool(best.converged[0])),
-            *_method_warnings(intervals, groups),
-        ),
-        verdict=judge(law, seen, r2, params, reported),
+        backtest=tested,
+        outlook=_outlook(law, best, points, names, spread, trials) if known else None,
+        warnings=(*notes, *against),
+        verdict=verdict,
         natural=tuple(natural[0][0].tolist()),
         draws=tuple(map(tuple, natural[1].tolist())),
     )
@@ -162,24 +187,22 @@ def compare(
 
     AICc takes twice the Huber objective for the sum of squares, so that a form never loses fit
     against one it contains. On a draw (as where there are too few points for AICc) the form with
-    fewer parameters leads. A form that one with more parameters beats decisively is not called a
-    law. `held_out` of each says how well it predicted the points that a fit to the others did not
-    see.
+    fewer parameters leads. A form that another one of no fewer parameters beats decisively is not
+    called a law. `held_out` of each says how well it predicted the points that a fit to the others
+    did not see.
     """
     chosen = forms or COMPARED[1 if np.ndim(x) < 2 else np.shape(x)[1]]
-    fits = [fit(name, x, y, **options) for name in chosen]
+    fits = [fit(name, x, y, beside=chosen, **options) for name in chosen]
     fits.sort(key=lambda fitted: (fitted.aicc, len(fitted.params)))
     return {fitted.form: _demote(fitted, fits[0]) for fitted in fits}
 
 
 def _demote(fitted: Fit, best: Fit) -> Fit:
-    """Only for want of structure: losing to a form with fewer parameters is no lack of fit."""
-    lost = fitted.aicc - best.aicc
-    if not (len(fitted.params) < len(best.params) and lost > DECISIVE):
-        return fitted
-    note = f"{best.form} fits far better (AICc lower by {lost:.0f})"
-    verdict = "improves but no law" if fitted.verdict == "law" else fitted.verdict
-    return replace(fitted, warnings=(*fitted.warnings, note), verdict=verdict)
+    rivals = {best.form: best.aicc} if len(fitted.params) <= len(best.params) else {}
+    notes = tuple(denials.of_rivals(fitted.aicc, rivals))
+    denied = notes and fitted.verdict == "law"
+    verdict = "improves but no law" if denied else fitted.verdict
+    return replace(fitted, warnings=(*fitted.warnings, *notes), verdict=verdict)
 
 
 def _logs(law: LogForm, names: tuple[str, ...], x: ArrayLike, y: ArrayLike) -> _Points:
@@ -210,32 +233,17 @@ def _method_warnings(method: Method, groups: Sequence[Hashable] | None) -> list[
     return []
 
 
-def _held_out(data: Problem, best: Optima) -> float:
-    """Error at the places of the largest product of inputs, of a fit that does not see them."""
-    size = data.u.sum(axis=1).round(9)
-    places = np.unique(size)
-    kept = size < places[-math.ceil(LEFT_OUT * len(places))]
-    if len(np.unique(data.u[kept], axis=0)) < len(data.form.parameters):
-        return math.nan
-    q = minimise(data._replace(weights=kept.astype(float)), best.q).q
-    errors = (data.form.curve(q, data.u)[0] - data.v)[~kept]
-    return float(np.sqrt(np.mean(errors**2)))
-
-
 def _outlook(
-    data: Problem,
+    law: LogForm,
     best: Optima,
     points: _Points,
     names: tuple[str, ...],
-    owner: NDArray[np.intp],
+    spread: Spread,
     trials: HiddenForecasts,
 ) -> Outlook:
-    assert isinstance(data.form, LogForm)
-    left = data.v - data.form.curve(best.q, data.u)[0]
-    spread = spread_of(data.form.jacobian(best.q, data.u)[0], left, owner, data.huber)
-    ways = np.array([*axes(data.u, names).values()])
+    ways = np.array([*axes(points.u, names).values()])
     tops = (points.log_x @ ways.T).max(axis=0)
-    return Outlook(data.form, best.q, points.centre, spread, trials, ways, tops)
+    return Outlook(law, best.q, points.centre, spread, trials, ways, tops)
 
 
 def _unfitted(

@@ -1,0 +1,41 @@
+"""Other forms of the same curve: a law has to stand against them whether or not it was asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from stepsight.scaling.fitting.form import Array, LogForm
+from stepsight.scaling.fitting.quality import aicc
+from stepsight.scaling.fitting.search import best_start, problem
+from stepsight.scaling.laws.diagnosis import judged_from
+from stepsight.scaling.laws.forms import FORMS
+
+ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
+# Of forms by their number of inputs, the simplest first; each is set against those after it that
+# are as rich, and the next richer one. Interactions and further breaks show in `curvature`.
+LADDERS = {1: ("power", "power_floor", "power_shifted", "bnsl"), 2: ("chinchilla", "kaplan")}
+
+
+def rivals_of(form: LogForm, distinct: int) -> list[str]:
+    """The forms that a law is set against where it is fitted alone."""
+    every = [FORMS[name] for name in LADDERS.get(len(form.inputs), ())]
+    richer = [
+        other
+        for other in every
+        if other.name != form.name
+        and len(other.parameters) >= len(form.parameters)
+        and distinct >= judged_from(other)
+    ]
+    return [other.name for other in richer[:1]]
+
+
+def criteria(names: Iterable[str], u: Array, v: Array, huber: float) -> dict[str, float]:
+    """AICc of each form fitted to centred logs `u` "n d" and `v` "n"."""
+    found = {}
+    for name in names:
+        data = problem(FORMS[name].centred(np.zeros(u.shape[1] + 1)), u, v, huber)
+        objective = float(best_start(data).objective[0])
+        found[name] = aicc(2 * objective, len(v), len(data.form.parameters), ROUNDING)
+    return found
