@@ -47,10 +47,10 @@ def about(code: str, draws: int) -> dict[str, Any]:
     }
 
 
-def measured(kind: str, draws: int, folder: Path | None) -> Iterator[Row]:
+def measured(kind: str, draws: int, folder: Path | None, processes: int) -> Iterator[Row]:
     """The rows of a kind; of `published` none where its tables are not at hand."""
     if kind == "synthetic":
-        yield from synthetic.measured(draws, seed=SEED)
+        yield from synthetic.measured(draws, seed=SEED, processes=processes)
     elif kind == "ladder":
         yield from ladder.measured()
     elif kind == "published" and folder:
@@ -91,6 +91,7 @@ def _listed(verdicts: dict[str, int]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What forecasts beyond the data are worth.")
     parser.add_argument("--draws", type=int, default=100, help="of every synthetic case")
+    parser.add_argument("--processes", type=int, default=1, help="for the synthetic cases")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--published", type=Path, metavar="DIR", help="folder of public tables")
     parser.add_argument("--code", default="", help="the commit that is measured, for the record")
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.published = None
     found: dict[str, list[Row]] = {}
     for kind in args.only:
-        for row in measured(kind, args.draws, args.published):
+        for row in measured(kind, args.draws, args.published, args.processes):
             found.setdefault(kind, []).append(row)
             print(_line(kind, row), flush=True)
     if args.write:

@@ -62,7 +62,7 @@ class Score:
     verdicts: Counter[str] = field(default_factory=Counter)  # of forecasts
     held: list[bool] = field(default_factory=list)
     law: list[bool] = field(default_factory=list)
-    width: list[float] = field(default_factory=list)  # half of log(hi / lo)
+    width: list[float] = field(default_factory=list)  # half of log(hi / lo); inf where lo is 0
     error: list[float] = field(default_factory=list)  # log(forecast / outcome)
     reach: float = 0.0  # the farthest, by the largest place that was seen
 
@@ -71,8 +71,9 @@ class Score:
         self.law.append(verdict == "law")
         self.held.append(bool(expected.lo <= outcome <= expected.hi))
         self.error.append(float(np.log(expected.value / outcome)))
-        known = expected.hi >= expected.lo > 0
-        self.width.append(float(np.log(expected.hi / expected.lo) / 2) if known else np.nan)
+        known, bounded = expected.hi >= expected.lo, expected.lo > 0
+        width = np.log(expected.hi / expected.lo) / 2 if known and bounded else np.inf
+        self.width.append(float(width) if known else np.nan)
 
     def join(self, other: Score) -> None:
         self.verdicts += other.verdicts
@@ -88,15 +89,16 @@ class Score:
             "hits": int(held.sum()),
             "laws": int(law.sum()),
             "law_hits": int(held[law].sum()),
-            "half_width": _median(self.width),
+            "half_width": _median(self.width),  # None where most have no lower end
             "bias": _median(self.error),
             "verdicts": dict(self.verdicts.most_common()),
         } | ({"reach": round(self.reach, 3)} if self.reach else {})
 
 
 def _median(values: Sequence[float]) -> float | None:
-    known = [value for value in values if np.isfinite(value)]
-    return round(float(np.expm1(np.median(known))), 4) if known else None
+    known = [value for value in values if not np.isnan(value)]
+    middle = float(np.expm1(np.median(known))) if known else np.nan
+    return round(middle, 4) if np.isfinite(middle) else None
 
 
 def hidden(points: Points, along: Array, origin: float, way: str) -> Score:

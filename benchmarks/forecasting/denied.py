@@ -153,7 +153,7 @@ CASES: tuple[Case, ...] = (
     Case("a break in the middle, asked as a power", _broken, POWER),
     Case("an exponent at its bound", _at_bound, POWER),
     Case("a sigmoid asked for an elbow", _sigmoid, ELBOW),
-    Case("checkpoints of 4 runs, not told", _checkpoints, POWER, r"--groups run"),
+    Case("checkpoints of 4 runs, not told", _checkpoints, POWER, r"--groups run|grouped by run"),
     Case("one outlier of 65 %", _outlier, POWER, OUTLIER),
     Case("rows given three times", _tripled, POWER, r"(?i)duplicate|same|merged|repeated"),
     Case("two decades of x exactly", _two_decades, POWER, r"^(?!.*spans 2\.0 decades)"),
