@@ -40,7 +40,88 @@ class Case:
         y += self.luck * rng.standard_normal(self.runs.max() + 1)[self.runs]
         return Points(self.x, np.exp(y), self.runs.tolist() if self.told else None)
 
-    def measured(
+    def measured(self, place: Array, rng: np.random.Generator) -> float:
+        """A new run at `place`, "d", as noisy as the last points are."""
+        deviation = np.hypot(np.broadcast_to(self.noise, len(self.x))[-1], self.luck)
+        return float(np.exp(self.truth(place[None])[0] + deviation * rng.standard_normal()))
+
+
+def _line(points: int, decades: float = 2.0) -> Array:
+    return np.geomspace(1, 10**decades, points)[:, None]
+
+
+def _power(x: Array) -> Array:
+    return np.log(2) - 0.3 * np.log(x[:, 0])
+
+
+def _floor(x: Array) -> Array:
+    """A third of the top of the data is floor."""
+    return np.log(0.12 + 2.4 * x[:, 0] ** -0.5)
+
+
+def _broken(x: Array) -> Array:
+    """The exponent goes from .1 to .4 within a third of a decade, in the middle of the data."""
+    u = np.log(x[:, 0]) - MIDDLE
+    return -0.1 * u - 0.3 * 0.2 * np.logaddexp(0, u / 0.2)
+
+
+def _breaks_later(x: Array) -> Array:
+    """The same at twice the largest place: nothing in the data tells."""
+    u = np.log(x[:, 0]) - np.log(200.0)
+    return -0.1 * u - 0.3 * 0.2 * np.logaddexp(0, u / 0.2)
+
+
+def _bending(x: Array) -> Array:
+    """The exponent rises evenly, from .1 at the lower end to .34 at the upper one."""
+    u = np.log(x[:, 0])
+    return -0.1 * u - 0.026 * u**2
+
+
+def _interaction(x: Array) -> Array:
+    """The exponent of images rises with size from .2 to .35, as our own ladder's does."""
+    n, d = np.log(x[:, 0] / 6e4), np.log(x[:, 1] / 4096)
+    return -0.08 * n - 0.2 * d - 0.05 * n * d
+
+
+def _sum(x: Array) -> Array:
+    """Hoffmann's form: no interaction."""
+    return np.log(0.02 + 18 * x[:, 0] ** -0.5 + 2.5 * x[:, 1] ** -0.4)
+
+
+def _ladder() -> Array:
+    """Five sizes of four amounts of images each, which grow with the size."""
+    sizes = np.array([6e4, 2e5, 3.5e5, 7.5e5, 1.3e6])
+    amounts = 4096 * 2.0 ** np.arange(5)
+    return np.array([(n, d) for i, n in enumerate(sizes) for d in amounts[i > 1 :][:4]])
+
+
+def _checkpoints() -> tuple[Array, Array]:
+    """Four runs, each four times the one before; of each six checkpoints, doubling."""
+    places = [(4.0**run * 2.0**k, run) for run in range(4) for k in range(6)]
+    x, runs = zip(*places)
+    return np.array(x)[:, None], np.array(runs)
+
+
+TWO = ("chinchilla", AVERAGE)
+CHECKPOINTS, RUNS = _checkpoints()
+CASES: tuple[Case, ...] = (
+    Case("power, 2 % noise", _power, _line(12)),
+    Case("power, 10 % noise", _power, _line(12), 0.1),
+    Case("power, 5 to 1 % noise", _power, _line(12), np.geomspace(0.05, 0.01, 12)),
+    Case("power, 4 points of one decade", _power, _line(4, 1)),
+    Case("power, 6 points of one decade", _power, _line(6, 1)),
+    Case("floor", _floor, _line(12), ways=("power_floor", "power", AVERAGE)),
+    Case("broken", _broken, _line(16), ways=("bnsl", "power", AVERAGE)),
+    Case("bending, 1 % noise", _bending, _line(12), 0.01),
+    Case("chinchilla", _sum, _ladder(), ways=TWO),
+    Case("interaction of size and images", _interaction, _ladder(), ways=TWO),
+    Case("checkpoints of 4 runs", _power, CHECKPOINTS, 0.005, runs=RUNS, luck=0.02),
+    Case("the same, runs not told", _power, CHECKPOINTS, 0.005, runs=RUNS, luck=0.02, told=False),
+    Case("breaks beyond the data", _breaks_later, _line(12)),
+)
+
+
+def measured(
     draws: int, cases: Sequence[Case] = (), seed: int = 0, processes: int = 1
 ) -> Iterator[dict[str, Any]]:
     """A row for each of the cases, by default all, and every way of asking."""
