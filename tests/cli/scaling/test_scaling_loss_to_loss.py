@@ -56,6 +56,9 @@ def test_train_to_train_joins_two_groups(table, capsys):
     assert prediction["lo"] <= prediction["value"] * (1 + 1e-9)
     assert prediction["value"] <= prediction["hi"] * (1 + 1e-9)
     assert "extrapolating" in prediction["warnings"][0]
+    assert prediction["reach"] > 1 and "hidden pairs" in prediction["basis"]
+    assert found["backtest"]["hits"] == found["backtest"]["of"] > 3
+    assert found["deviations"] == {"E0": pytest.approx(0, abs=1e-3), "E1": 0}
 
 
 def test_train_to_test_reads_both_of_a_row(table, capsys):
@@ -83,6 +86,7 @@ def test_fitted_floors_in_words(table, capsys):
     shown = capsys.readouterr().out
     assert "val of web -> val of code: y = K (x - E0)^kappa + E1" in shown
     assert "(fitted)" in shown and "90% intervals resample pairs" in shown
+    assert "back-test none: too few pairs" in shown or "hidden pairs inside 90%" in shown
     assert "barely identified" in shown and "at 2.1: " in shown
 
 

@@ -14,8 +14,10 @@ from scipy.optimize import curve_fit
 
 from stepsight.errors import UserError
 from stepsight.scaling.compute_allocation.allocation import CONSTANTS, TrainingLaw
+from stepsight.scaling.loss_to_loss.floors import Floor, Origin
 from stepsight.scaling.loss_to_loss.pairs import join
-from stepsight.scaling.loss_to_loss.relation import Floor, Relation, relate, translate
+from stepsight.scaling.loss_to_loss.relation import RESAMPLES, Relation, relate
+from stepsight.scaling.loss_to_loss.translation import translate
 
 TRUE = {"K": 0.63, "kappa": 1.1, "E0": 1.97, "E1": 0.85}
 X = TRUE["E0"] + np.geomspace(0.3, 1.8, 40)
@@ -77,17 +79,33 @@ def test_unknown_floors_beat_every_point_of_a_grid():
             assert ours <= np.sum((np.exp(level) * (X - e0) ** kappa + e1 - y) ** 2)
 
 
-def test_floors_keep_their_origin_and_are_never_wider_than_known():
-    found = relate(X, noisy(3), floor_x=E0, floor_y=E1, bootstrap=30)
+def test_floors_keep_their_origin_and_what_is_known_of_them():
+    """A measured floor is exact, one with a deviation is drawn by it, and of a law's the pairs say
+    how far off it may be."""
+    found = relate(X, noisy(3), floor_x=E0, floor_y=E1, bootstrap=60)
     assert found.floors == {"E0": "law", "E1": "measured"}
-    assert found.intervals["E0"] == (1.97, 1.97)
-    assert any("E0 is the floor of a fitted law" in warning for warning in found.warnings)
+    assert found.intervals["E1"] == (0.85, 0.85) and found.deviations["E1"] == 0
+    assert any("E0 (law) came without a deviation: +-" in one for one in found.warnings)
     assert not any("E1" in warning for warning in found.warnings)
+    exact = relate(X, noisy(3), floor_x=Floor(1.97, "law", 0.0), floor_y=E1, bootstrap=60)
+    assert exact.intervals["E0"] == (1.97, 1.97) and exact.warnings == ()
     unsure = relate(X, noisy(3), floor_x=Floor(1.97, "law", 0.05), floor_y=E1, bootstrap=60)
-    assert unsure.intervals["E0"][0] < 1.93 and unsure.intervals["E0"][1] > 2.01
-    assert not any("taken as exact" in warning for warning in unsure.warnings)
-    widths = [hi - lo for lo, hi in (one.intervals["kappa"] for one in (found, unsure))]
-    assert widths[1] > 2 * widths[0]
+    assert unsure.intervals["E0"] == pytest.approx((1.97 - 0.098, 1.97 + 0.098), abs=0.02)
+    assert unsure.deviations["E0"] == pytest.approx(0.05)
+    widths = [hi - lo for lo, hi in (one.intervals["kappa"] for one in (exact, found, unsure))]
+    assert widths[0] < widths[1] < widths[2] and widths[2] > 2 * widths[0]
+
+
+def test_pairs_say_how_far_off_a_floor_may_be():
+    """The further, the more; two that make up for each other share it."""
+    y = noisy(4)
+    known = [relate(X, y, floor_x=Floor(e, "law"), floor_y=E1) for e in (1.97, 1.93, 1.87)]
+    off = [one.deviations["E0"] for one in known]
+    assert off[0] < 0.03 < off[1] < off[2] and off[2] == pytest.approx(0.1, abs=0.03)
+    both = relate(X, y, floor_x=Floor(1.87, "law"), floor_y=Floor(0.85, "law"))
+    assert both.deviations["E0"] == pytest.approx(off[2] / 2**0.5, rel=0.05)
+    tenth = relate(0.1 * X, 0.1 * y, floor_x=Floor(0.187, "law"), floor_y=Floor(0.085, "measured"))
+    assert tenth.deviations["E0"] == pytest.approx(0.1 * off[2], rel=1e-3)
 
 
 def test_fitted_floors_are_unsure_and_say_so():
@@ -123,17 +141,61 @@ def test_intervals_of_runs_are_wider_where_runs_share_their_luck():
     assert two.resampling == "pairs" and "fewer than 3 runs" in two.warnings[-1]
 
 
+def covered(draws: int, noise: float, error: float, at: float, origin: Origin) -> tuple[int, int]:
+    """Of so many data sets: forecasts at 95 % that held a new pair, and relations called a law.
+    Stated floors are off by normal errors that nobody is told of."""
+    x = TRUE["E0"] + np.geomspace(0.5, 1.8, 40)
+    hits = laws = 0
+    for seed in range(draws):
+        rng = np.random.default_rng((seed, 7))
+        off = error * rng.standard_normal(2)
+        floor_x, floor_y = (Floor(TRUE[name] + e, origin) for name, e in zip(("E0", "E1"), off))
+        found = relate(x, noisy(seed, noise, x), floor_x=floor_x, floor_y=floor_y, bootstrap=200)
+        truth = noisy(seed + 1000, noise, np.array([at]))[0]
+        one = found.forecast(at)
+        hits += one.lo <= truth <= one.hi
+        laws += found.verdict == "law"
+    return hits, laws
+
+
 def test_forecasts_cover_new_pairs():
-    """Nominally 90 %, of pairs between and beyond the old ones."""
-    new = np.array([2.15, 2.5, 3.5])
-    covered = np.zeros(3)
-    for seed in range(80):
-        y = noisy(seed, 0.01)
-        found = relate(X, y, floor_x=E0, floor_y=E1, bootstrap=40, level=0.9, seed=seed)
-        ends = [found.forecast(at) for at in new]
-        truth = noisy(seed + 1000, 0.01, new)
-        covered += [one.lo <= value <= one.hi for one, value in zip(ends, truth)]
-    assert (covered / 80 >= 0.8).all() and (covered / 80).mean() <= 0.98
+    """Three times beyond the pairs in reducible x, of floors known exactly."""
+    hits, laws = covered(30, 0.005, 0.0, TRUE["E0"] + 0.5 / 3, "measured")
+    assert hits >= 26 and laws >= 29
+
+
+@pytest.mark.slow
+def test_forecasts_cover_new_pairs_where_floors_are_off():
+    """Nominally 95 %, three times beyond the pairs, with nothing said of the floors' errors."""
+    hits, laws = covered(100, 0.005, 0.03, TRUE["E0"] + 0.5 / 3, "law")
+    assert 90 <= hits <= 98 and laws >= 95
+
+
+def test_history_is_told_and_widens_what_it_must():
+    """An exponent that grows by a half towards small losses: intervals of the hidden pairs miss."""
+    x = TRUE["E0"] + np.geomspace(0.3, 3.0, 40)
+    u = np.log(x - TRUE["E0"])
+    straight = noisy(0, 0.003, x)
+    bent = 0.85 + np.exp(1.1 * u - 0.15 * u**2) * np.exp(
+        0.003 * np.random.default_rng(0).standard_normal(40)
+    )
+    floor = Floor(1.97, "measured")
+    good, bad = (relate(x, y, floor_x=floor, floor_y=E1) for y in (straight, bent))
+    assert good.verdict == "law" and good.backtest and good.backtest.hits > 0.85 * good.backtest.of
+    assert 1 <= good.widening < 2 and good.backtest.axis == "reducible x"
+    assert bad.verdict == "improves but no law" and bad.backtest and bad.widening > 3
+    assert any("bends in logs above its floors" in one for one in bad.warnings)
+    assert any("hidden pairs inside their 95% intervals" in one for one in bad.warnings)
+    assert bad.backtest.hits < bad.backtest.of / 2 and bad.backtest.reach > 2
+    far, near = bad.forecast(2.07), bad.forecast(2.5)
+    assert f"{bad.backtest.hits} of {bad.backtest.of} hidden pairs" in far.basis
+    assert far.reach == pytest.approx(3) and near.reach < 1 and "hidden" not in near.basis
+    truth = 0.85 + np.exp(1.1 * np.log(0.1) - 0.15 * np.log(0.1) ** 2)
+    assert far.lo < truth < far.hi
+    few = relate(x[:4], straight[:4], floor_x=floor, floor_y=E1)
+    assert few.backtest is None and "too few pairs to hide any" in few.forecast(2.1).basis
+    assert few.to_dict()["backtest"] is None
+    assert good.to_dict()["backtest"]["of"] == good.backtest.of
 
 
 def test_forecasts_beyond_the_pairs_say_so():
@@ -149,7 +211,9 @@ def test_forecasts_beyond_the_pairs_say_so():
     assert below.value == fitted.E1 and "below the fitted E0" in below.warnings[0]
 
 
-@pytest.mark.parametrize("count, verdict", [(1, "too few points"), (3, "too few points"), (4, "law")])
+@pytest.mark.parametrize(
+    "count, verdict", [(1, "too few points"), (3, "too few points"), (4, "law")]
+)
 def test_few_pairs(count: int, verdict: str):
     found = relate(X[:count], curve(X, **TRUE)[:count], floor_x=E0, floor_y=E1, bootstrap=10)
     assert found.verdict == verdict
@@ -164,7 +228,7 @@ def test_steps_stay_finite(known):
     x = 0.01 * np.linspace(1.0, 1.01, 12)
     y = np.geomspace(1e-3, 1, 12)
     found = relate(x, y, floor_x=known[0], floor_y=known[1], bootstrap=10)
-    assert np.isfinite([found.K, found.kappa, found.E0, found.E1, *found.residuals]).all()
+    assert np.isfinite([found.K, found.kappa, found.E0, found.E1, *found.solution.scatter]).all()
     assert any("kappa is at its bound 100" in one for one in found.warnings)
     if known[0] is None:  # a step above a floor of x is nearly what these pairs are
         assert np.sum((found.predict(x) - y) ** 2) < 3.3e-6
@@ -239,29 +303,36 @@ def runs_of(rows: list[dict[str, str]], data: str) -> list[dict[str, str]]:
     return [row for row in rows if row["data"] == data]
 
 
-def train_to_train(rows, floor, data0: str, data1: str) -> Relation:
+def train_to_train(rows, floor, data0: str, data1: str, bootstrap: int = 0) -> Relation:
     """The same tokens on both, which says the same model and budget too."""
     left, right = runs_of(rows, data0), runs_of(rows, data1)
     places = join(*([row["tokens"] for row in one] for one in (left, right)))
     x = [float(left[i]["val_loss"]) for i, _ in places]
     y = [float(right[j]["val_loss"]) for _, j in places]
-    return relate(x, y, floor_x=floor(data0), floor_y=floor(data1), bootstrap=0)
+    return relate(x, y, floor_x=floor(data0), floor_y=floor(data1), bootstrap=bootstrap)
 
 
+@pytest.mark.slow
 def test_all_thirty_published_pairs_and_their_extrapolation(published, floor):
-    rows, errors = published("l2l_sweep.csv"), []
+    """Points as published. The intervals at 20.7 times the compute hold 28 outcomes, with nothing
+    said of how well the floors are known; what they miss is the larger run on SlimPajama."""
+    rows, errors, inside = published("l2l_sweep.csv"), [], []
     larger = {
         row["data"]: float(row["val_loss"]) for row in published("l2l_extrapolation_1e21.csv")
     }
     for printed in published("l2l_train_to_train_recomputed.csv"):
         data0, data1 = printed["data0"], printed["data1"]
-        found = train_to_train(rows, floor, data0, data1)
+        found = train_to_train(rows, floor, data0, data1, RESAMPLES)
         assert found.n == int(printed["n_pairs"])
         assert found.kappa == pytest.approx(float(printed["kappa"]), abs=1e-6)
         assert found.K == pytest.approx(float(printed["K"]), abs=1e-6)
         assert found.r2 == pytest.approx(float(printed["r2"]), abs=1e-6)
-        errors.append(100 * abs(float(found.predict(larger[data0])) / larger[data1] - 1))
-    assert len(errors) == 30
+        expected = found.forecast(larger[data0])
+        errors.append(100 * abs(expected.value / larger[data1] - 1))
+        inside.append(expected.lo <= larger[data1] <= expected.hi)
+        assert found.verdict == "law" and 2.5 < expected.reach < 3.4
+        assert expected.hi / expected.lo < 1.25
+    assert len(errors) == 30 and sum(inside) >= 27
     assert np.mean(errors) == pytest.approx(0.92, abs=0.02)
     assert np.max(errors) == pytest.approx(2.07, abs=0.02)
 

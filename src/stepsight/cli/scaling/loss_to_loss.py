@@ -17,8 +17,9 @@ from stepsight.errors import UserError, suggest
 from stepsight.scaling.fitting.quality import Expected
 from stepsight.scaling.intervals import LEVEL
 from stepsight.scaling.loss_to_loss.floored import PARAMETERS
+from stepsight.scaling.loss_to_loss.floors import Floor, Origin
 from stepsight.scaling.loss_to_loss.pairs import PAIRINGS, join, pair
-from stepsight.scaling.loss_to_loss.relation import Floor, Origin, Relation, relate
+from stepsight.scaling.loss_to_loss.relation import RESAMPLES, Relation, relate
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import FILE_NAME, read
 
@@ -44,7 +45,8 @@ class Args:
     Of a table whose rows hold both (--x, --y), of one in which the rows of two groups correspond
     (--by COL --from A --to B --on COL), or of the records of runs (--hook). Floors that are known
     are given with their origin, --floor-y .026:measured or --floor-x 1.97+-.02:law; others are
-    fitted.
+    fitted. A floor that is not measured and comes without a deviation is as unsure as the pairs
+    say.
     """
 
     # files or folders of runs with a records.jsonl
@@ -68,7 +70,7 @@ class Args:
     y_where: tuple[str, ...] = ()  # of records: FIELD=VALUE of those that stand on y
     floor_x: str | None = None  # irreducible part of x: E0[+-SD][:ORIGIN]
     floor_y: str | None = None  # irreducible part of y: E1[+-SD][:ORIGIN]
-    bootstrap: int = 200  # resamples; 0 for no intervals
+    bootstrap: int = RESAMPLES  # resamples; 0 for no intervals
     level: float = LEVEL  # of intervals
     at: float | None = None  # predict y where x is this
     json: bool = False  # print JSON
@@ -209,7 +211,9 @@ def _floor(flag: str, text: str | None) -> Floor | None:
     if colon and origin not in known:
         raise UserError(f"{flag} {text}: '{origin}' is no origin.{suggest(origin, known)}")
     try:
-        return Floor(float(value), known[origin or "given"], float(deviation or 0))
+        return Floor(
+            float(value), known[origin or "given"], float(deviation) if deviation else None
+        )
     except ValueError as error:
         raise UserError(f"{flag} {text}: write a number, such as .026:measured.") from error
 
@@ -226,16 +230,33 @@ def _lines(names: tuple[str, str], relation: Relation, forecast: Predicted | Non
     lines = [f"{names[0]} -> {names[1]}: {relation.formula}"]
     for name in PARAMETERS:
         lo, hi = relation.intervals[name]
-        origin = f" ({relation.floors[name]})" if name in relation.floors else ""
+        origin = f" ({_known(relation, name)})" if name in relation.floors else ""
         lines.append(f"{name:<9} {getattr(relation, name):.5g}{origin}  [{lo:.4g}, {hi:.4g}]")
     lo, hi = relation.x_range
     drawn = f"{relation.level:.0%} intervals resample {relation.resampling}"
     lines.append(f"pairs     {relation.n}, x from {lo:.4g} to {hi:.4g}; {drawn}")
     lines.append(f"verdict   {relation.verdict}, R2 {relation.r2:.4f}")
+    lines.append(f"back-test {_history(relation)}")
     lines += [f"  {warning}" for warning in relation.warnings]
     if forecast:
         at, prediction = forecast
         ends = f"[{prediction.lo:.4g}, {prediction.hi:.4g}]"
-        lines.append(f"at {at:.5g}: {prediction.value:.5g} {ends}")
-        lines += [f"  {warning}" for warning in prediction.warnings]
+        lines.append(f"at {at:.5g}: {prediction.value:.5g} {ends}, reach {prediction.reach:.2g}")
+        lines += [f"  {warning}" for warning in (*prediction.warnings, prediction.basis)]
     return lines
+
+
+def _known(relation: Relation, name: str) -> str:
+    """Where a floor is known from, and how well."""
+    unsure = relation.deviations.get(name)
+    return relation.floors[name] + (f", +-{unsure:.2g}" if unsure else "")
+
+
+def _history(relation: Relation) -> str:
+    past = relation.backtest
+    if past is None:
+        return "none: too few pairs to hide any"
+    return (
+        f"{past.hits} of {past.of} hidden pairs inside {relation.level:.0%}, up to "
+        f"{past.reach:.2g} times beyond the rest; median error {past.error:.2%}"
+    )

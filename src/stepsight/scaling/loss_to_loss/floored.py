@@ -86,7 +86,8 @@ def straight(e0: Array, e1: Array, u: Array, v: Array, weights: Array) -> Array:
 def relation_at(theta: Array, x: Array) -> Array:
     """y at x; `theta` is K, kappa, E0, E1, "4" or "m 4". At or below E0 it is E1."""
     K, kappa, e0, e1 = theta.T
-    return K * np.maximum(x - e0, 0.0) ** kappa + e1
+    power = np.exp(np.clip(kappa * np.log(_above(e0, x)), -MAX_LOG, MAX_LOG))
+    return np.where(x > e0, K * power, 0.0) + e1
 
 
 def _summed(weights: Array, values: Array) -> Array:

@@ -4,23 +4,22 @@ arXiv:2411.12925).
     L1 = K (L0 - E0)^kappa + E1
 
 E0 and E1 are what unlimited training would leave of each loss. They come from elsewhere, and where
-from is kept with the result: *measured* (the error of a codec's round trip, below which no model
-that answers through it can fall) is a stronger statement than *law* (the floor of a fitted
-scaling law). A floor that is not known is *fitted*, as the authors do (`floors`).
+from and how well known is kept with the result (`floors`); one that is not known is *fitted*, as
+the authors do (`floored`). What forecasts beyond the pairs are worth is tried on the pairs
+themselves (`backtest`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError
-from stepsight.scaling.compute_allocation.allocation import TrainingLaw
 from stepsight.scaling.fitting.form import Array, positive
 from stepsight.scaling.fitting.quality import (
     AT_BOUND,
@@ -32,39 +31,19 @@ from stepsight.scaling.fitting.quality import (
     r_squared,
     stopped_at,
 )
-from stepsight.scaling.fitting.resampling import (
-    MIN_RUNS,
-    UNKNOWN,
-    Ends,
-    pairs,
-    percentiles,
-    predictive,
-    resampled,
-)
-from stepsight.scaling.fitting.search import Problem, best_start, minimise, problem
+from stepsight.scaling.fitting.resampling import MIN_RUNS, Ends, percentiles
 from stepsight.scaling.intervals import LEVEL
-from stepsight.scaling.loss_to_loss.floored import (
-    FORMULA,
-    MARGIN,
-    MAX_KAPPA,
-    PARAMETERS,
-    TINY,
-    Floored,
-    relation_at,
-    straight,
-)
+from stepsight.scaling.laws.backtest import Backtest
+from stepsight.scaling.loss_to_loss.backtest import backtest, reaches
+from stepsight.scaling.loss_to_loss.floored import FORMULA, MAX_KAPPA, PARAMETERS, relation_at
+from stepsight.scaling.loss_to_loss.floors import Floor, Floors, Origin, checked
+from stepsight.scaling.loss_to_loss.solving import Solution, solve, stretched
 from stepsight.scaling.plain import plain
 
+RESAMPLES = 1000  # cheap, and ends at 95 % of fewer depend on luck
 ADVICE = " Leave these pairs out, or use an error such as 1 - delta1."
-Origin = Literal["given", "measured", "law", "fitted"]
-
-
-class Floor(NamedTuple):
-    """An irreducible loss, where it is known from, and how well."""
-
-    value: float
-    origin: Origin = "given"
-    deviation: float = 0.0  # standard; bootstraps draw the floor anew
+MAX_BEND = 0.25  # of kappa, that the local exponent may change by over the pairs of a law
+MIN_HITS = 0.5  # of the hidden pairs, that must have been inside their intervals
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,8 @@ class Relation:
     E0: float
     E1: float
     floors: dict[str, Origin]  # where E0 and E1 are known from
-    intervals: dict[str, Ends]  # percentile bootstrap
+    deviations: dict[str, float]  # standard, of E0 and E1; none of one that was fitted
+    intervals: dict[str, Ends]  # percentile bootstrap, with the floors' uncertainty
     level: float
     resampling: str  # what the bootstrap drew: pairs, runs, or none
     r2: float  # of y
@@ -85,18 +65,19 @@ class Relation:
     x_range: tuple[float, float]
     warnings: tuple[str, ...]
     verdict: Verdict
-    residuals: tuple[float, ...]  # log y - log of the prediction, in the order of the pairs
-    draws: tuple[tuple[float, ...], ...]  # parameters of the bootstrap
+    solution: Solution = field(repr=False, compare=False)
+    backtest: Backtest | None = None  # None: too few pairs to hide any
+    widening: float = 1.0  # of intervals beyond the pairs, by the back-test
 
     def predict(self, x: ArrayLike) -> Array:
         """y at `x` (any shape); at or below E0 it is E1."""
-        return relation_at(
-            np.array([self.K, self.kappa, self.E0, self.E1]), np.asarray(x, dtype=float)
-        )
+        return relation_at(self.solution.theta, np.asarray(x, dtype=float))
 
     def forecast(self, x: float) -> Expected:
         """One new y at `x`, with an interval that holds both what is unsure about the parameters
-        and the scatter of the pairs about the curve (`predictive`).
+        and floors and the scatter of the pairs about the curve (`predictive`); beyond the pairs
+        wider by what the back-test found. `reach` is how often the reducible part of x fits into
+        that of the nearest pair, beyond the largest x the other way round.
 
         Raises:
             UserError: x is not above a known E0. One that was fitted only warns: it may be wrong.
@@ -106,14 +87,18 @@ class Relation:
                 f"A loss of {x:g} is not above the {self.floors['E0']} floor of x, E0 = "
                 f"{self.E0:g}, so nothing is predicted. Either the loss or the floor is wrong."
             )
-        ends = UNKNOWN
-        if self.draws:
-            free = 2 + sum(origin == "fitted" for origin in self.floors.values())
-            curves = np.log(np.maximum(relation_at(np.array(self.draws), np.array(x)), TINY))
-            ends = predictive(curves, np.array(self.residuals), free, self.level)
-        return Expected(float(self.predict(x)), *ends, self.level, self._beyond(x))
+        lo, hi = self.x_range
+        below = float(reaches(lo, np.array(x), self.E0))
+        reach = max(below, (x - self.E0) / (hi - self.E0))
+        ends = self.solution.ends(x, self.level)
+        if not lo <= x <= hi:
+            ends = stretched(ends, self.widening)
+        notes = self._beyond(x, below)
+        return Expected(
+            float(self.predict(x)), *ends, self.level, notes, reach, self._basis(reach > 1)
+        )
 
-    def _beyond(self, x: float) -> tuple[str, ...]:
+    def _beyond(self, x: float, below: float) -> tuple[str, ...]:
         lo, hi = self.x_range
         if lo <= x <= hi:
             return ()
@@ -121,14 +106,31 @@ class Relation:
         if not x > self.E0:
             return (f"{beyond} and below the fitted E0 = {self.E0:.4g}: state a floor",)
         share = (x - self.E0) / ((lo if x < lo else hi) - self.E0)
-        return (f"{beyond}, its reducible part is {share:.2g} times that of the nearest",)
+        notes = [f"{beyond}, its reducible part is {share:.2g} times that of the nearest"]
+        if self.backtest and below > self.backtest.reach:
+            notes.append(
+                f"{below:.2g} times beyond the pairs; the back-test tried {self.backtest.reach:.2g}"
+            )
+        return tuple(notes)
+
+    def _basis(self, beyond: bool) -> str:
+        """What an interval rests on."""
+        if not len(self.solution.draws):
+            return "no interval: no resamples"
+        unsure = [f"{k} +-{v:.2g}" for k, v in self.deviations.items() if v > 0]
+        floors = f", floors drawn ({', '.join(unsure)})" if unsure else ""
+        basis = f"{len(self.solution.draws)} resamples of {self.resampling}{floors}, scatter"
+        if not beyond:
+            return basis
+        if self.backtest is None:
+            return f"{basis}; not back-tested, too few pairs to hide any"
+        tried = f"{self.backtest.hits} of {self.backtest.of} hidden pairs were inside"
+        return f"{basis}; {self.widening:.2g} times as wide, since {tried}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None; draws and residuals stay behind."""
-        return plain({key: value for key, value in vars(self).items() if key not in _INSIDE})
-
-
-_INSIDE = ("residuals", "draws")
+        row = {key: value for key, value in vars(self).items() if key != "solution"}
+        return plain(row | {"backtest": self.backtest and vars(self.backtest)})
 
 
 def relate(
@@ -138,14 +140,15 @@ def relate(
     floor_x: Floor | None = None,
     floor_y: Floor | None = None,
     groups: Sequence[Hashable] | None = None,
-    bootstrap: int = 200,
+    bootstrap: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Relation:
     """Fit the relation to pairs of losses or errors, `x` and `y` "n", positive.
 
     A floor that is not given is fitted. Intervals resample pairs, or with `groups` (one label a
-    pair, e.g. its run) whole groups where there are at least three. `bootstrap=0` gives none.
+    pair, e.g. its run) whole groups where there are at least three, and draw the floors as well as
+    these are known. `bootstrap=0` gives none; the back-test is run all the same.
 
     Raises:
         UserError: a loss is not a positive number, or not above its floor.
@@ -154,124 +157,69 @@ def relate(
     assert xs.shape == ys.shape and 0 < level < 1
     if not len(xs):
         raise UserError("There are no pairs to relate.")
-    floors = _below("x", xs, floor_x), _below("y", ys, floor_y)
-    free, distinct = 2 + floors.count(None), len(np.unique(xs))
-    needed = free + SPARE_POINTS
-    units = _unit(xs), _unit(ys)
-    known = tuple(floor and floor.value / unit for floor, unit in zip(floors, units))
-    form = Floored(units=units, known=(known[0], known[1]))
-    data = problem(form, xs[:, None] / units[0], ys / units[1])
-    theta, draws = np.full(4, np.nan), np.empty((0, 4))
-    resampler = pairs(data.v, groups)
-    if distinct >= free:
-        q = _solve(data, floors)
-        theta = form.natural(q, data.u)[0]
-        count = bootstrap if distinct >= needed else 0
-        redrawn = resampled(
-            data, resampler, count, seed, lambda kept: len(np.unique(xs[kept])) >= free
-        )
-        ends = _redrawn(data, len(redrawn.v), form, floors, np.random.default_rng((seed, 1)))
-        redrawn = redrawn._replace(lower=ends[0], upper=ends[1])
-        draws = form.natural(_solve(redrawn, floors, q), data.u)
-    kind = "none" if not len(draws) else "pairs" if resampler.kind == "points" else resampler.kind
-    curve = relation_at(theta, xs)
+    floors = checked("x", xs, floor_x), checked("y", ys, floor_y)
+    distinct, needed = len(np.unique(xs)), 2 + floors.count(None) + SPARE_POINTS
+    found = solve(xs, ys, floors, groups, bootstrap if distinct >= needed else 0, seed)
+    past, widening = backtest(xs, ys, floors, groups, level, seed)
     relation = Relation(
         FORMULA,
-        *theta.tolist(),
+        *found.theta.tolist(),
         floors={
             name: floor.origin if floor else "fitted" for name, floor in zip(("E0", "E1"), floors)
         },
-        intervals=dict(zip(PARAMETERS, percentiles(draws, level))),
+        deviations={
+            name: value
+            for name, value in zip(("E0", "E1"), found.deviations)
+            if math.isfinite(value)
+        },
+        intervals=dict(zip(PARAMETERS, percentiles(found.draws, level))),
         level=level,
-        resampling=kind,
-        r2=r_squared(ys, ys - curve),
+        resampling=found.resampling,
+        r2=r_squared(ys, ys - relation_at(found.theta, xs)),
         n=len(xs),
         x_range=(float(xs.min()), float(xs.max())),
         warnings=(),
         verdict="too few points",
-        residuals=tuple(np.log(ys / np.maximum(curve, TINY)).tolist()),
-        draws=tuple(map(tuple, draws.tolist())),
+        solution=found,
+        backtest=past,
+        widening=widening,
     )
     if distinct < needed:
         return replace(relation, warnings=(f"too few pairs: {distinct} distinct x of {needed}",))
+    denials = _denials(relation)
     notes = _warnings(relation, xs, ys, floors, groups is not None)
-    return replace(relation, warnings=notes, verdict=_judge(relation))
+    verdict: Verdict = "improves but no law" if denials else "law"
+    return replace(relation, warnings=(*denials, *notes), verdict=verdict)
 
 
-def translate(law: TrainingLaw, relation: Relation) -> TrainingLaw:
-    """The law of the other loss, on the data that the relation leads to (the paper's appendix).
-
-    alpha kappa, beta kappa, A K^(1 / (alpha kappa)), B K^(1 / (beta kappa)), E1. Exact for the
-    Kaplan form, whose A and B are scales of N and D; G and the optimal model stay as they are. In
-    the Chinchilla form A and B carry their exponents, and become K A^kappa and K B^kappa: exact
-    where one of the two terms outweighs the other, in between an approximation.
-
-    Raises:
-        UserError: kappa or K is not positive, so that no falling law comes out.
-    """
-    K, kappa = relation.K, relation.kappa
-    if not (K > 0 and kappa > 0):
-        raise UserError(f"A relation with K = {K:g}, kappa = {kappa:g} translates no law.")
-    alpha, beta = law.alpha * kappa, law.beta * kappa
-    if law.form == "kaplan":
-        A, B = law.A * K ** (1 / alpha), law.B * K ** (1 / beta)
-    else:
-        A, B = K * law.A**kappa, K * law.B**kappa
-    return replace(law, E=relation.E1, A=A, alpha=alpha, B=B, beta=beta)
-
-
-def _unit(values: Array) -> float:
-    """A power of two near the mean: dividing by it, a known floor stays what it is."""
-    return 2.0 ** round(math.log2(values.mean()))
-
-
-def _below(name: str, values: Array, floor: Floor | None) -> Floor | None:
-    if floor and not 0 <= floor.value < values.min():
-        raise UserError(
-            f"--floor-{name} {floor.value:g} ({floor.origin}) must lie between 0 and the smallest "
-            f"{name}, {values.min():g}: a loss below its floor shows that the floor is wrong."
+def _denials(relation: Relation) -> list[str]:
+    """Why it is no law: y does not rise with x beyond doubt, R2 of y is below 0.9, the local
+    exponent bends by a quarter above the floors, or most hidden pairs were missed."""
+    found = []
+    if not relation.kappa > AT_BOUND:
+        found.append("y does not fall with x")
+    elif relation.intervals["kappa"][0] <= 0:
+        found.append("kappa may be zero: y need not fall with x")
+    if not relation.r2 >= LAW_R2:
+        found.append(f"R2 {relation.r2:.2f} is below {LAW_R2:g}")
+    bends = relation.solution.bends
+    ((lo, hi),) = percentiles(bends[:, None], relation.level)
+    if (lo > 0 or hi < 0) and abs(middle := float(np.median(bends))) > MAX_BEND:
+        found.append(
+            f"bends in logs above its floors: the exponent changes by {middle:+.0%} from the "
+            "smallest x to the largest"
         )
-    if floor and not 0 <= floor.deviation < math.inf:
-        raise UserError(f"--floor-{name}: a deviation of {floor.deviation:g} is none.")
-    return floor
-
-
-def _solve(data: Problem, floors: Sequence[Floor | None], near: Array | None = None) -> Array:
-    """Inner parameters "b 4": straight lines in logs where both floors are known, else searches,
-    from `near` if that is given."""
-    if None not in floors:
-        e0, e1 = np.atleast_2d(data.lower)[:, 2:].T
-        return straight(e0, e1, data.u, data.v, data.weights)
-    if near is None:
-        return best_start(data).q
-    return minimise(data, np.repeat(near, len(data.v), axis=0)).q
-
-
-def _redrawn(
-    data: Problem,
-    count: int,
-    form: Floored,
-    floors: Sequence[Floor | None],
-    rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """Bounds "count 4" each, which hold floors that could be the true ones, below all values."""
-    lower, upper = (np.tile(ends, (count, 1)) for ends in (data.lower, data.upper))
-    least = data.u.min(), data.v.min()
-    for place, (floor, unit, end) in enumerate(zip(floors, form.units, least), start=2):
-        if floor:
-            drawn = rng.normal(floor.value, floor.deviation, size=count) / unit
-            lower[:, place] = upper[:, place] = np.clip(drawn, 0, end * (1 - MARGIN))
-    return lower, upper
-
-
-def _judge(relation: Relation) -> Verdict:
-    """law: R2 of y of at least 0.9, kappa positive and its interval above zero."""
-    rises = relation.kappa > 0 and not relation.intervals["kappa"][0] <= 0
-    return "law" if rises and relation.r2 >= LAW_R2 else "improves but no law"
+    past = relation.backtest
+    if past and past.hits < MIN_HITS * past.of:
+        found.append(
+            f"back-test: {past.hits} of {past.of} hidden pairs inside their "
+            f"{relation.level:.0%} intervals"
+        )
+    return found
 
 
 def _warnings(
-    relation: Relation, x: Array, y: Array, floors: Sequence[Floor | None], grouped: bool
+    relation: Relation, x: Array, y: Array, floors: Floors, grouped: bool
 ) -> tuple[str, ...]:
     notes = []
     decades = float(np.log10((x.max() - relation.E0) / (x.min() - relation.E0)))
@@ -282,16 +230,17 @@ def _warnings(
             "barely identified under two, others fit as well and diverge outside of the pairs"
         )
     for name, floor in zip(("E0", "E1"), floors):
-        if floor and floor.origin == "law" and not floor.deviation:
-            notes.append(f"{name} is the floor of a fitted law, taken as exact by the intervals")
+        if floor and floor.doubted and name in relation.deviations:
+            notes.append(
+                f"{name} ({floor.origin}) came without a deviation: +-"
+                f"{relation.deviations[name]:.2g} by how far the pairs move it"
+            )
     for name, values in (("E0", x), ("E1", y)):
         near = stopped_at(getattr(relation, name) / values.min(), 0, 1)
         if name in fitted and near is not None:
             notes.append(f"{name} is at its bound {'the smallest loss' if near else '0'}")
     if stopped_at(abs(relation.kappa), 0, MAX_KAPPA) == MAX_KAPPA:
         notes.append(f"kappa is at its bound {MAX_KAPPA:g}: x hardly changes where y does")
-    if not relation.kappa > AT_BOUND:
-        notes.append("y does not fall with x")
     if grouped and relation.resampling == "pairs":
         notes.append(f"fewer than {MIN_RUNS} runs: intervals resample pairs")
     return tuple(notes)
