@@ -73,8 +73,8 @@ def _two_decades() -> Columns:
 
 
 def _at_bound() -> Columns:
-    """A cliff: no power of x falls so steeply."""
-    return _curve(lambda u: -9.0 * u)
+    """Steeper than any exponent that is searched, 10."""
+    return _curve(lambda u: -12.0 * u)
 
 
 def _checkpoints() -> Columns:
