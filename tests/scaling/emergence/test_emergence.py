@@ -181,9 +181,9 @@ def straight(loss: np.ndarray, images: np.ndarray) -> np.ndarray:
     return 1.2 - 0.4 * loss + 0.05 * np.log(images)
 
 
-def columns(shape, sigma: float = 0.004, losses=LOSSES, images=IMAGES):
+def columns(shape, sigma: float = 0.004, losses=LOSSES, images=IMAGES, seed: int = 3):
     loss, image = design(losses, images)
-    noise = sigma * np.random.default_rng(3).standard_normal(len(loss))
+    noise = sigma * np.random.default_rng(seed).standard_normal(len(loss))
     return {"loss": loss, "images": image, "y": shape(loss, image) + noise}
 
 
@@ -196,6 +196,50 @@ def test_verdicts():
     assert fit(table(0.004)).verdict == "law"
     loose = fit(table(0.02, seed=1))
     assert loose.verdict == "improves but no law" and loose.r2 < 0.9
+
+
+@pytest.mark.parametrize("width", [0.02, 0.04, 0.08])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_sigmoid_is_no_law(width: float, moved: bool):
+    """Nothing has an elbow here; with `moved` the middle follows the images."""
+
+    def sigmoid(loss: np.ndarray, images: np.ndarray) -> np.ndarray:
+        middle = 0.06 * np.log(images) ** 0.9 + 1.8 if moved else 2.07
+        return 0.25 + 0.5 / (1 + np.exp((loss - middle) / width))
+
+    for seed in range(3):
+        one = fit(columns(sigmoid, 0.01, seed=seed))
+        assert one.verdict in ("no elbow", "improves but no law"), one.warnings
+        assert warned(one, "a sigmoid fits far better") or warned(one, "images")
+
+
+@pytest.mark.parametrize("sigma", [0.0005, 0.003, 0.01])
+def test_a_law_keeps_its_verdict(sigma: float):
+    for seed in range(3):
+        one = fit(table(sigma, seed), bootstrap=20)
+        assert one.verdict == "law" or (sigma == 0.01 and one.r2 < 0.9), one.warnings
+
+
+def test_an_elbow_that_images_do_not_move_is_no_law():
+    for seed in range(3):
+        one = fit(table(0.005, seed, k=0.0, C=2.07))
+        assert one.verdict == "improves but no law"
+        assert warned(one, "images do not move the elbow")
+
+
+def test_a_parameter_at_a_bound_is_no_law():
+    for changed in ({"k": 1e-9, "alpha": 8.0, "C": 2.0}, {"k": 0.0, "C": 2.1}):
+        bound = fit(table(0.0, **changed))
+        assert bound.verdict == "improves but no law" and warned(bound, "at its bound")
+
+
+def test_an_elbow_anywhere_among_the_losses_is_no_law():
+    """A curve that rises all the way has an elbow wherever the resample puts it."""
+    loss, images = design()
+    noise = 0.01 * np.random.default_rng(2).standard_normal(len(loss))
+    curve = 0.25 + 0.5 / (1 + np.exp((loss - 2.07) / 0.08)) + noise
+    loose = fit({"loss": loss, "images": images, "y": curve}, bootstrap=40)
+    assert loose.verdict != "law" and warned(loose, "the elbow at 64 images is ill-determined")
 
 
 def test_one_side_of_the_elbow_is_none():

@@ -1,17 +1,21 @@
 """What a fitted elbow is worth: its verdict, and warnings that belong beside its numbers.
 
 A hinge through points is always found. Whether there is an elbow is another question, asked of the
-points: is a straight line in the loss, which leaves no base, far less likely?
+points: is a straight line in the loss, which leaves no base, far less likely? Whether it follows a
+law is a third: do images move it, is it a kink and no smooth bend, and do the points determine all
+of its parameters (`rivals`)?
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from stepsight.scaling.emergence.model import ALPHA, QUIET, Elbow, extent
+from stepsight.scaling.emergence.rivals import Rivals
 from stepsight.scaling.fitting.form import Array
 from stepsight.scaling.fitting.quality import (
     AT_BOUND,
@@ -52,6 +56,7 @@ class FittedElbow:
         self.quiet = QUIET * extent(data)
         self.residuals = data.v - self.form.curve(best.q, data.u)[0]
         self.r2 = r_squared(data.v, self.residuals)
+        self.rivals = Rivals(data, self.quiet)
 
     @property
     def verdict(self) -> Verdict:
@@ -60,60 +65,77 @@ class FittedElbow:
         * not monotone: at equal images, performance falls as models get better.
         * no elbow: all points lie on one side of it, or a straight line in L is not less likely by
           an AICc of 10.
-        * law: R2 of at least 0.9.
+        * law: R2 of at least 0.9, and nothing in `against`.
         * improves but no law: everything else.
         """
         if self._worsens():
             return "not monotone"
         above, below = self._sides()
-        if not (self.q[0, 3] > 0 and above and below and self._gain() >= DECISIVE):
+        if not (self.q[0, 3] > 0 and above and below and self._gain >= DECISIVE):
             return "no elbow"
-        return "law" if self.r2 >= LAW_R2 else "improves but no law"
+        return "law" if self.r2 >= LAW_R2 and not self.against else "improves but no law"
 
     def warnings(self) -> list[str]:
-        """Sides of the elbow without points, bounds, and how well determined the optimum is."""
-        low, high = self.data.lower[1], self.data.upper[1]  # of both elbows
-        log_alpha, fewest, rise, slope, _ = self.q[0].tolist()
-        still = rise <= AT_BOUND * np.ptp(self.loss)
+        """Sides of the elbow without points, a line that does as well, and what denies a law."""
         above, below = self._sides()
         notes = []
         if self._worsens():
             notes.append("performance rises with the loss: an error has to enter as 1 - error")
         if not above:
             notes.append("no point above the elbow: all models have left the base")
-        if not below or not slope:
+        if not below or not self.q[0, 3]:
             notes.append("no point below the elbow: no model has left the base")
-        near = stopped_at(log_alpha, *np.log(ALPHA))
-        if near is not None and not still:
-            notes.append(f"alpha is at its bound {math.exp(near):g}")
-        if (gain := self._gain()) < DECISIVE:
+        if self._gain < DECISIVE:
             notes.append(
-                f"a straight line in the loss does as well (AICc higher by {gain:.3g}, an elbow "
-                f"needs {DECISIVE:g})"
+                f"a straight line in the loss does as well (AICc higher by {self._gain:.3g}, an "
+                f"elbow needs {DECISIVE:g})"
             )
-        if still:
+        return [*notes, *self.against]
+
+    @cached_property
+    def against(self) -> list[str]:
+        """Why an elbow is no law: parameters at a bound, or ones that trade off; images that do
+        not move it beyond chance; a smooth curve that fits far better."""
+        notes = self._bounds()
+        if not notes and not (worst := self._condition()) <= MAX_CONDITION:
+            notes.append(f"ill-determined ({worst:.2g}): parameters trade off against each other")
+        if not self._still and (moves := self.rivals.still() - self._aicc) < DECISIVE:
+            notes.append(
+                f"images do not move the elbow beyond chance (AICc of one for all higher by "
+                f"{moves:.3g}, a move needs {DECISIVE:g})"
+            )
+        name, smooth = self.rivals.smooth()
+        if (better := self._aicc - smooth) >= DECISIVE:
+            notes.append(f"{name} fits far better (AICc lower by {better:.0f}): no kink is seen")
+        return notes
+
+    def _bounds(self) -> list[str]:
+        low, high = self.data.lower[1], self.data.upper[1]  # of both elbows
+        log_alpha, fewest, rise, *_ = self.q[0].tolist()
+        near, notes = stopped_at(log_alpha, *np.log(ALPHA)), []
+        if near is not None and not self._still:
+            notes.append(f"alpha is at its bound {math.exp(near):g}")
+        if self._still:
             notes.append("k is at its bound 0: images do not move the elbow, alpha says nothing")
         for end, name in ((fewest, "fewest"), (min(fewest + rise, high), "most")):
             if stopped_at(end, low, high) is not None:
                 notes.append(f"the elbow at the {name} images is at its bound {end:.4g}")
-        if not notes and not (worst := self._condition()) <= MAX_CONDITION:
-            notes.append(f"ill-determined ({worst:.2g}): parameters trade off against each other")
         return notes
 
+    @property
+    def _still(self) -> bool:
+        """Whether the elbow of the optimum does not move."""
+        return bool(self.q[0, 2] <= AT_BOUND * np.ptp(self.loss))
+
+    @cached_property
+    def _aicc(self) -> float:
+        rss = float(self.residuals @ self.residuals)
+        return aicc(rss, len(self.y), self.form.free, self.quiet)
+
+    @cached_property
     def _gain(self) -> float:
         """By how much the AICc of the elbow is lower than that of a straight line."""
-        rss = float(self.residuals @ self.residuals)
-        return self._straight_aicc() - aicc(rss, len(self.y), self.form.free, self.quiet)
-
-    def _straight_aicc(self) -> float:
-        """Of y = a - b L + m (log D)^alpha: the same without a base."""
-        logs = self.logs / self.logs.max()
-        left = [self._straight(logs**alpha) for alpha in np.geomspace(*ALPHA, 25)]
-        return aicc(min(left), len(self.y), 4, self.quiet)
-
-    def _straight(self, moved: Array) -> float:
-        design = np.stack([np.ones_like(moved), -self.loss, moved], axis=1)
-        return float(np.sum((self.y - design @ np.linalg.lstsq(design, self.y)[0]) ** 2))
+        return self.rivals.straight() - self._aicc
 
     def _worsens(self) -> bool:
         """Whether, at equal images, performance falls with the loss instead of rising."""

@@ -155,6 +155,8 @@ def fit_columns(
     theta = reported(data, best)[0]
     state = FittedElbow(data, best)
     central = None if sampled is None else percentiles(sampled, level)
+    wide = _wide(draws, measured, level)
+    verdict = state.verdict
     fitted = replace(
         unfitted,
         params=dict(zip(PARAMETERS, theta.tolist())),
@@ -162,8 +164,8 @@ def fit_columns(
         posterior=None if central is None else dict(zip(PARAMETERS, central)),
         objective=float(-norm.logpdf(state.residuals, scale=theta[-1]).sum()),
         r2=state.r2,
-        warnings=(*notes, *state.warnings(), *mixing),
-        verdict=state.verdict,
+        warnings=(*notes, *state.warnings(), *wide, *mixing),
+        verdict="improves but no law" if wide and verdict == "law" else verdict,
         draws=draws,
         posterior_draws=sampled,
     )
@@ -247,6 +249,18 @@ def _elbows(draws: Array, images: float) -> Array:
     """E(D) of each draw."""
     k, alpha, c = draws[:, PARAMETERS.index("k") : PARAMETERS.index("C") + 1].T
     return elbow(k, alpha, c, np.asarray(images, dtype=float))
+
+
+def _wide(draws: Array, measured: Design, level: float) -> list[str]:
+    """Where, among the images measured, the elbow could be anywhere among the losses measured."""
+    places = np.stack([_elbows(draws, images) for images in measured.images], axis=1)
+    lo, hi = expanded(places, level, measured.models)
+    return [
+        f"the elbow at {images:g} images is ill-determined: its interval is wider ({width:.3g}) "
+        f"than the losses measured ({np.ptp(measured.loss):.3g})"
+        for images, width in zip(measured.images, hi - lo)
+        if width > np.ptp(measured.loss)
+    ]
 
 
 def expanded(draws: Array, level: float, models: int) -> Array:
