@@ -35,7 +35,7 @@ def known(name: str, x: np.ndarray) -> np.ndarray:
     """The laws as their papers print them."""
     t = TRUTHS[name]
     if name == "repeated":
-        return t["E"] + t["B"] * effective(*x.T, t["R"]) ** -t["beta"]
+        return t["E"] + t["B"] * effective(x[:, 0], x[:, 1], t["R"]) ** -t["beta"]
     sizes, data = x[:, 0], x[:, 1]
     if name == "constrained":
         data = effective(x[:, 1], x[:, 2], t["R"])

@@ -26,6 +26,7 @@ from stepsight.scaling.ladders.forecast import (
     forecasts,
     read_forecasts,
     scored,
+    trunks_of,
 )
 from stepsight.scaling.ladders.jobs import JobOutcome
 from stepsight.scaling.ladders.ladder import Ladder, LadderStage, Rung
@@ -110,6 +111,7 @@ class Climb:
         records = self._records()
         path = self.ladder.out / FILE_NAME
         known = {forecast.run for forecast in read_forecasts(path)}
+        trunks = trunks_of((rung.name, rung.trunk) for rung in self.last)
         for rung in rungs:
             if rung.name in known:
                 continue
@@ -117,7 +119,7 @@ class Climb:
                 raise UserError(
                     f"{rung.name} has been run, and was not forecast. Hold out another."
                 )
-            made = list(forecasts(records, _target(rung)))
+            made = list(forecasts(records, _target(rung), trunks=trunks))
             if not made:
                 raise UserError(f"{len(records)} records do not determine a law: add rungs.")
             append_forecasts(path, made)

@@ -14,6 +14,7 @@ from stepsight.cli.entry import at_least, output_folder
 from stepsight.cli.scaling.tables import assignments
 from stepsight.errors import UserError, suggest
 from stepsight.measures import number
+from stepsight.scaling.analysis.words import forecast_basis
 from stepsight.scaling.ladders.forecast import Forecast, ForecastTarget
 
 PLACE = ("params", "images", "name")
@@ -47,12 +48,10 @@ def run(args: Args) -> int:
     from stepsight.scaling.analysis.folder import new_forecasts, read_scaling
 
     out = output_folder(args.out)
-    if args.forecast and not args.bootstrap:
-        raise UserError("--forecast needs resamples for its interval: leave out --bootstrap 0.")
     targets = [target_of(text) for text in args.forecast]
     folder = read_scaling(args.records, out)
     for target in targets:
-        made, notes = new_forecasts(folder, target, out, args.bootstrap)
+        made, notes = new_forecasts(folder, target, out)
         print("\n".join([*notes, *map(_line, made)]))
     analysis = analyse(read_scaling(args.records, out) if targets else folder, args.bootstrap)
     page = write(analysis, out)
@@ -81,7 +80,8 @@ def _of_tables(args: Args, tables: Sequence[str]) -> int:
 
 def _line(made: Forecast) -> str:
     ends = f"{made.level:.0%} interval {number(made.lo)} to {number(made.hi)}"
-    return f"{made.run}: {made.quantity} forecast {number(made.value)} ({ends}), {made.verdict}"
+    text = f"{made.run}: {made.quantity} forecast {number(made.value)} ({ends}), {made.verdict}"
+    return f"{text}; {forecast_basis(made)}"
 
 
 def target_of(text: str) -> ForecastTarget:

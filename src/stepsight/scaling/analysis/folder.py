@@ -34,6 +34,7 @@ class RungStatus:
     why: str
     factor: float
     images: int | None
+    trunk: str = ""  # rung whose steps it took over
 
     @property
     def tuning(self) -> bool:
@@ -76,6 +77,11 @@ class ScalingFolder:
     def failed(self) -> list[RungStatus]:
         return [rung for rung in self.rungs if rung.state == "failed"]
 
+    @property
+    def trunks(self) -> dict[str, str]:
+        """Of runs that branched off another one, by name, that one."""
+        return forecast.trunks_of((rung.name, rung.trunk) for rung in self.rungs)
+
 
 def read_scaling(paths: Sequence[str | Path], out: Path) -> ScalingFolder:
     """Read and merge records, ladders and forecasts; those of `out`, the report's folder, count.
@@ -98,7 +104,7 @@ def read_scaling(paths: Sequence[str | Path], out: Path) -> ScalingFolder:
 
 
 def new_forecasts(
-    folder: ScalingFolder, target: ForecastTarget, out: Path, bootstrap: int
+    folder: ScalingFolder, target: ForecastTarget, out: Path
 ) -> tuple[list[Forecast], list[str]]:
     """Forecasts of a run that has not been made, dated now, added to those of `out`; and notes.
 
@@ -119,7 +125,7 @@ def new_forecasts(
             f"--forecast {target.name}: a run with {place[0]} parameters and {place[1]} images is "
             "among the records. Choose a run that has not been made."
         )
-    made = list(forecast.forecasts(folder.records, target, bootstrap=bootstrap))
+    made = list(forecast.forecasts(folder.records, target, trunks=folder.trunks))
     if not made:
         raise UserError(
             f"--forecast {target.name}: {len(folder.records)} records are too few points for a law "
@@ -164,6 +170,7 @@ def _rung(path: Path, row: Any) -> RungStatus:
             why=str(row.get("why") or ""),
             factor=float(row.get("factor", 1.0)),
             images=None if images is None else int(images),
+            trunk=str(row.get("trunk") or ""),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataFormatError(f"{path}: not the state of a ladder ({error!r}).") from error

@@ -108,6 +108,55 @@ def day(moment: str) -> str:
     return moment[:16].replace("T", " ")
 
 
+def rehearsed(forecast: Forecast) -> str:
+    """What the same way would have said of the ladder's own rungs; "" of forecasts made before that
+    was written down."""
+    if not forecast.basis:
+        return ""
+    if not forecast.of:
+        return "too few rungs to hide any and forecast them"
+    held = f"intervals held {forecast.hits} of {forecast.of} of the ladder's own hidden rungs"
+    return f"{forecast.level:.0%} {held}, up to {forecast.tested:.2g}x"
+
+
+def forecast_basis(forecast: Forecast) -> str:
+    """Reach, basis and hit rate of a forecast, and what its ladder cost."""
+    share = f"its ladder took {forecast.spent:.2g} times the target's training FLOPs"
+    return "; ".join(
+        filter(
+            None,
+            (
+                f"reaches {forecast.reach:.2g} times the largest run",
+                forecast.basis or forecast.form,
+                rehearsed(forecast),
+                share if math.isfinite(forecast.spent) else "",
+            ),
+        )
+    )
+
+
+def came_of(scored: ScoredForecast) -> str:
+    """Where the outcome lies in the interval, and if outside, what was known to speak against the
+    forecast when it was made."""
+    made = scored.forecast
+    low = scored.outcome < made.value
+    end, name = (made.lo, "lower") if low else (made.hi, "upper")
+    share = (scored.outcome - made.value) / (end - made.value) if end != made.value else math.inf
+    where = f"{share:.2g} times as far from the forecast as the {name} end"
+    if scored.inside:
+        return where
+    doubts = []
+    if made.verdict != "law":
+        doubts.append(f"what it rests on is no law ({made.verdict})")
+    if made.of and made.reach > made.tested:
+        doubts.append(f"hidden rungs were forecast up to {made.tested:.2g}x alone")
+    if made.of and made.hits < made.level * made.of:
+        doubts.append(f"of these {made.hits} of {made.of} were inside")
+    if not made.of:
+        doubts.append("no rungs were hidden to try it on")
+    return f"{where}: {'; '.join(doubts)}" if doubts else f"{where}, with no warning beforehand"
+
+
 def forecast_summary(settled: Iterable[ScoredForecast], waiting: Iterable[Forecast]) -> str:
     """How forecasts have done, in a sentence; "" where there are none."""
     settled, waiting = list(settled), list(waiting)

@@ -1,16 +1,18 @@
 """What a larger run will reach, said before it is made, dated, and scored once it is there.
 
 A forecast is one line of `forecasts.jsonl`: a loss or metric under one protocol and test-time
-setting, at a number of parameters and images, with its interval. It keeps when it was made and on
-how many points, and is never changed afterwards; a record of that size and amount scores it.
+setting, at a number of parameters and images, with its interval. It keeps when it was made, on how
+many points and in which way (`ways`), and what that way would have said of the ladder's own largest
+rungs. It is never changed afterwards; a record of that size and amount scores it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +22,13 @@ import numpy as np
 
 from stepsight.errors import DataFormatError
 from stepsight.scaling.intervals import PREDICTIVE
-from stepsight.scaling.laws.fits import fit
+from stepsight.scaling.ladders.ways import RungPoints, Ways, honest
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord, append_lines, whole_lines
 
 FILE_NAME = "forecasts.jsonl"
-FORM = "chinchilla"
 LOSS = "loss"  # what the validation loss is called among metrics
+EXPERTS = re.compile(r"\d+E\d+A$")  # at the end of a model's name
 
 
 class ForecastTarget(NamedTuple):
@@ -50,6 +52,7 @@ class Quantity(NamedTuple):
     members: int
     size: str = ""  # worked at
     tuned: bool = False  # from the weights of another run, and not from scratch
+    experts: str = ""  # such as 8E2A; of a dense model none
 
     def __str__(self) -> str:
         if self.metric == LOSS:
@@ -79,13 +82,20 @@ class Forecast:
     formula: str
     points: int  # that the law was fitted to
     runs: int
-    reach: float  # training FLOPs of the target by N x D, over the largest point's
+    reach: float  # place of the target by N x D, over the largest point's
     value: float
     lo: float
     hi: float
     level: float
     verdict: str
     warnings: tuple[str, ...]
+    experts: str = ""
+    # What lines of earlier versions lack.
+    basis: str = ""  # how it was made, in words
+    hits: int = 0  # intervals that held hidden rungs of the ladder, in the same way
+    of: int = 0
+    tested: float = math.nan  # reach of the farthest hidden rung
+    spent: float = math.nan  # training FLOPs of the ladder's runs, over those of the target
 
     @property
     def quantity(self) -> Quantity:
@@ -118,16 +128,26 @@ def by_quantity(records: Iterable[ScalingRecord]) -> dict[Quantity, list[Scaling
             record.images_seen,
             record.params_total,
         )
-        tuned = bool(record.parent or record.inherited_flops)
+        kind = {
+            "size": record.size,
+            "tuned": bool(record.parent or record.inherited_flops),
+            "experts": experts_of(record),
+        }
         if record.loss is not None:
-            loss = Quantity(
-                record.task, LOSS, True, record.dataset, "", "", 0, 0, record.size, tuned
-            )
+            loss = Quantity(record.task, LOSS, True, record.dataset, "", "", 0, 0, **kind)
             curves[loss][checkpoint] = record
         if record.value is not None:
-            measured = [getattr(record, name) for name in Quantity._fields if name != "tuned"]
-            curves[Quantity._make([*measured, tuned])][checkpoint] = record
+            measured = {
+                name: getattr(record, name) for name in Quantity._fields if name not in kind
+            }
+            curves[Quantity(**measured, **kind)][checkpoint] = record
     return {quantity: list(rows.values()) for quantity, rows in curves.items()}
+
+
+def experts_of(record: ScalingRecord) -> str:
+    """The experts of a model by its name, such as 8E2A; "" for a dense one."""
+    found = EXPERTS.search(record.model)
+    return found.group() if found else ""
 
 
 def errors_of(quantity: Quantity, records: Sequence[ScalingRecord]) -> np.ndarray:
@@ -170,31 +190,29 @@ def forecasts(
     records: Sequence[ScalingRecord],
     target: ForecastTarget,
     *,
-    form: str = FORM,
+    trunks: Mapping[str, str] | None = None,
     level: float = PREDICTIVE,
-    bootstrap: int = 400,
-    seed: int = 0,
 ) -> Iterator[Forecast]:
-    """What each quantity of the records will be at the target, by a law in parameters and images.
+    """What each quantity of the records will be at the target, by laws in parameters and images.
 
-    Quantities with too few points for the law are left out, and so are points without a logarithm,
+    trunks: of runs that branch off another one, the name of that one (`trunks_of`): they share
+    its luck.
+
+    Quantities with too few points for a law are left out, and so are points without a logarithm,
     points with fewer distinct samples than another one of their place, and quantities that
     parameters and images do not settle.
     """
-    assert bootstrap > 0, "a forecast has an interval"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now, ways = datetime.now(UTC).isoformat(timespec="seconds"), Ways()
+    at = np.array([target.params_active, target.images_seen], dtype=float)
     for quantity, rows in by_quantity(records).items():
         rows = most_samples([record for record, e in zip(rows, errors_of(quantity, rows)) if e > 0])
         if len(rows) < 2 or not settled(rows):
             continue
-        errors = errors_of(quantity, rows)
-        x, runs = size_and_data(rows), [record.run for record in rows]
-        drawing = {"groups": runs, "bootstrap": bootstrap, "seed": seed}
-        law = fit(form, x, errors, inputs=["params", "images"], **drawing)
-        if law.verdict == "too few points":
+        points = _points(quantity, rows, trunks or {})
+        way, rehearsal = ways.best(points, level)
+        if way.verdict == "too few points":
             continue
-        at = float(target.params_active), float(target.images_seen)
-        expected = law.forecast(at, level=level)
+        expected = honest(way.forecast(at, level), points.scatter, rehearsal)
         ends = [expected.value, expected.lo, expected.hi]
         if not quantity.lower_is_better:
             ends = [1 - expected.value, 1 - expected.hi, 1 - expected.lo]
@@ -204,18 +222,54 @@ def forecasts(
             params_active=target.params_active,
             images_seen=target.images_seen,
             **quantity._asdict(),
-            form=law.form,
-            formula=law.formula,
-            points=law.n,
-            runs=len(set(runs)),
-            reach=float(math.prod(at) / x.prod(axis=1).max()),
+            form=way.form,
+            formula=way.formula,
+            points=len(rows),
+            runs=len({record.run for record in rows}),
+            reach=float(at.prod() / points.x.prod(axis=1).max()),
             value=ends[0],
             lo=ends[1],
             hi=ends[2],
             level=level,
-            verdict=law.verdict,
-            warnings=(*law.warnings, *expected.warnings),
+            verdict=way.verdict,
+            warnings=(*way.warnings, *expected.warnings),
+            basis=f"{way.name}; {expected.basis}",
+            hits=rehearsal.hits if rehearsal else 0,
+            of=rehearsal.of if rehearsal else 0,
+            tested=rehearsal.reach if rehearsal else math.nan,
+            spent=math.nan if trunks else _spent(rows, at),
         )
+
+
+def trunks_of(rungs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of the rungs of a ladder and their trunks, "" where they have none, the runs that branch off
+    another one and that one, by the names that they have in records."""
+    return {_run(name): _run(trunk) for name, trunk in rungs if trunk}
+
+
+def _run(rung: str) -> str:
+    """The name of a rung's folder."""
+    return rung.rpartition("/")[2]
+
+
+def _points(
+    quantity: Quantity, rows: Sequence[ScalingRecord], trunks: Mapping[str, str]
+) -> RungPoints:
+    losses = None
+    if quantity.metric != LOSS and all((record.loss or 0.0) > 0 for record in rows):
+        losses = np.array([record.loss for record in rows], dtype=float)
+    groups = tuple(trunks.get(record.run, record.run) for record in rows)
+    return RungPoints(size_and_data(rows), errors_of(quantity, rows), losses, groups)
+
+
+def _spent(rows: Sequence[ScalingRecord], at: np.ndarray) -> float:
+    """Training FLOPs of all runs over those of the target, which by the median of the runs costs so
+    many a parameter and image. Of a run all checkpoints are paid for by the last one."""
+    per_image = [row.training_flops / (row.params_active * row.images_seen) for row in rows]
+    by_run: dict[str, float] = defaultdict(float)
+    for row in rows:
+        by_run[row.run] = max(by_run[row.run], row.training_flops)
+    return float(sum(by_run.values()) / (np.median(per_image) * at.prod()))
 
 
 def scored(
