@@ -132,16 +132,24 @@ def test_profile_intervals_of_hoffmanns_runs(chinchilla):
     "form, r2, floor", [("chinchilla", 0.997, 2.002), ("kaplan", 0.987, 1.967)]
 )
 def test_own_losses_of_six_corpora(published, form: str, r2: float, floor: float):
+    """Known floors come back, and most are no laws for all their R2: residuals bend downwards, and
+    the run at twenty times the compute lands 3 to 5 % below what either form says."""
     rows, laws = published("l2l_sweep.csv"), published("l2l_published_scaling_fits.csv")
     floors = {
         law["data"]: float(law["E"])
         for law in laws
         if law["loss_name"] == "val_loss" and (law["kaplan_form"] == "True") == (form == "kaplan")
     }
+    ahead_of, denied = published("l2l_extrapolation_1e21.csv"), 0
     assert len(floors) == 6 and floors["fineweb-edu-100b"] == pytest.approx(floor, abs=1e-3)
     for data, wanted in floors.items():
         own = [row for row in rows if row["data"] == data]
         n, d, loss = columns(own, "params", "tokens", "val_loss")
         one = fit(form, np.stack([n, d], axis=1), loss, huber=1e-3, bootstrap=0)
         assert one.params["E"] == pytest.approx(wanted, abs=0.02)
-        assert one.r2 >= r2 and one.verdict == "law"
+        assert one.r2 >= r2
+        (ahead,) = [row for row in ahead_of if row["data"] == data]
+        at, outcome = (float(ahead["params"]), float(ahead["tokens"])), float(ahead["val_loss"])
+        assert -0.06 < math.log(outcome / float(one.predict(at))) < -0.02
+        denied += one.verdict != "law"
+    assert denied >= 5

@@ -12,10 +12,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepsight.scaling.fitting.quality import Expected, Verdict
 from stepsight.scaling.intervals import PREDICTIVE
 from stepsight.scaling.laws.backtest import Backtest
 from stepsight.scaling.laws.fitted import At, Fit
+
+LEAST_ERROR = 1e-6  # log y: less is arithmetic
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Averaged:
 
     @property
     def best(self) -> Fit:
-        """The one of the largest weight."""
+        """The one of the largest weight, whose verdict, warnings and back-test speak for all."""
         return self.fits[max(self.weights, key=self.weights.__getitem__)]
 
     @property
@@ -55,27 +59,30 @@ class Averaged:
         return self.best.warnings
 
     def forecast(self, at: At, level: float = PREDICTIVE) -> Expected:
-        """The weighted mean of the forecasts, and of their ends, in logs."""
-        each = {name: self.fits[name].forecast(at, level) for name in self.weights}
-        value, lo, hi = (
-            math.exp(
-                sum(w * math.log(getattr(each[name], end)) for name, w in self.weights.items())
-            )
-            for end in ("value", "lo", "hi")
+        """The mean in logs; each end is as far from it as those of the forms and the forms from
+        each other, their mean squares added."""
+        each = [self.fits[name].forecast(at, level) for name in self.weights]
+        weights = np.array([*self.weights.values()])
+        values, lows, highs = (np.log([[e.value, e.lo, e.hi] for e in each])).T
+        middle = weights @ values
+        apart = (values - middle) ** 2
+        below, above = (
+            math.sqrt(weights @ ((ends - values) ** 2 + apart)) for ends in (lows, highs)
         )
-        notes = dict.fromkeys(note for said in each.values() for note in said.warnings)
-        first = each[self.best.form]
-        return Expected(value, lo, hi, level, tuple(notes), first.reach, first.basis)
+        notes = dict.fromkeys(note for said in each for note in said.warnings)
+        listed = ", ".join(f"{name} {w:.0%}" for name, w in self.weights.items())
+        basis = f"average of {listed}; of {self.best.form}: {self.best.forecast(at, level).basis}"
+        value, lo, hi = (math.exp(end) for end in (middle, middle - below, middle + above))
+        return Expected(value, lo, hi, level, tuple(notes), each[0].reach, basis)
 
 
 def average(fits: Mapping[str, Fit]) -> Averaged:
-    """Forms fitted to the same points, as `compare` returns them, weighted by the inverse square
-    of their back-test's error; equally where none could be back-tested."""
+    """Forms fitted to the same points, as `compare` returns them, each weighted by the inverse
+    square of what its forecasts of hidden points missed by; those that could not be back-tested
+    only where none could, and then equally."""
     assert fits, "an average of something"
-    tested = {name: fit for name, fit in fits.items() if fit.backtest is not None}
-    worth = {
-        name: 1.0 if fit.backtest is None else 1 / max(fit.backtest.error, 1e-6) ** 2
-        for name, fit in (tested or dict(fits)).items()
-    }
+    tested = {name: fit.backtest.error for name, fit in fits.items() if fit.backtest is not None}
+    missed = tested or dict.fromkeys(fits, 1.0)
+    worth = {name: max(error, LEAST_ERROR) ** -2 for name, error in missed.items()}
     total = sum(worth.values())
     return Averaged(dict(fits), {name: w / total for name, w in worth.items()})

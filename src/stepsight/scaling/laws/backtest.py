@@ -30,7 +30,8 @@ from stepsight.scaling.intervals import PREDICTIVE, tails
 from stepsight.scaling.laws.diagnosis import MIN_LEVELS, judged_from
 from stepsight.scaling.laws.spread import Spread, spread_of
 
-PRIOR = 15.0  # earlier forecasts that what the law says of itself counts as
+PRIOR = 12.0  # earlier forecasts that what the law says of itself counts as
+NARROWEST = 0.9  # of its own interval: luck in a few forecasts is no reason to trust it more
 GRAIN = 200  # quantiles that stand for Student's t
 ORIGINS = {1: 6}  # an axis, by number of inputs
 SEVERAL = 4
@@ -167,7 +168,8 @@ def stretch(trials: HiddenForecasts, spare: float, level: float) -> tuple[float,
     order = np.argsort(values)
     share = (np.cumsum(weights[order]) - 0.5 * weights[order]) / weights.sum()
     lo, hi = np.interp(tails(level), share, values[order])
-    return float(lo), float(hi)
+    least = NARROWEST * float(stdtrit(spare, tails(level)[1]))
+    return min(float(lo), -least), max(float(hi), least)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stepsight.scaling.fitting.search import Optima, Problem
 from stepsight.scaling.intervals import PREDICTIVE, tails
 from stepsight.scaling.laws.spread import Spread
 
-CHANCE = 0.01  # probability of as strong a bend of a law that does not bend
+CHANCE = 0.05  # probability of as strong a bend of a law that does not bend
 AHEAD = 4.0  # times the largest place measured, along all inputs together
 LEAST_WITHIN = 1e-4  # variance within runs beside that between them
 OUTLIER = 4.0  # robust deviations, beyond which a residual counts as that many
