@@ -3,11 +3,12 @@
     python benchmarks/forecasts.py --published ../shared/scaling_data --write    # a quarter hour
     python benchmarks/forecasts.py --draws 10 --only synthetic ladder
 
-Four measurements (`benchmarks.forecasting`), made from outside, through `fit`, `average` and the
-command line: `synthetic`, new measurements at 4 and 16 times the data of truths that are known;
-`ladder`, our own ladder with its top hidden; `published`, public tables by rolling origins, left
-out where they are not at hand; `denied`, tables that are no law, or whose rows are at fault.
-`--write` keeps them in benchmarks/results, from which docs/scaling.md is written.
+Measured from outside (`benchmarks.forecasting`), through `fit`, `average` and the command line:
+`synthetic`, new measurements at 4 and 16 times the data of truths that are known; `ladder`, our own
+ladder with its top hidden; `published`, public tables by rolling origins, and `refits`, the printed
+laws of one paper fitted to its points, both left out where the tables are not at hand; `denied`,
+tables that are no law, or whose rows are at fault. `--write` keeps them in benchmarks/results, from
+which docs/scaling.md is written.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.forecasting import denied, ladder, published, synthetic  # noqa: E402
+from benchmarks.forecasting import denied, ladder, published, refits, synthetic  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "results" / "forecasts.json"
-KINDS = ("synthetic", "ladder", "published", "denied")
+KINDS = ("synthetic", "ladder", "published", "refits", "denied")
 SEED = 0
 Row = dict[str, Any]
 
@@ -55,6 +56,8 @@ def measured(kind: str, draws: int, folder: Path | None, processes: int) -> Iter
         yield from ladder.measured()
     elif kind == "published" and folder:
         yield from published.measured(folder)
+    elif kind == "refits" and folder:
+        yield from refits.measured(folder)
     elif kind == "denied":
         with tempfile.TemporaryDirectory() as place:
             yield from denied.measured(Path(place))
@@ -70,6 +73,9 @@ def _line(kind: str, row: Row) -> str:
     if kind == "published":
         name, reach = f"{row['table']}, {row['level']:.0%}", f"to {row['reach']:.3g} x"
         return f"{name:48s}{_counts(row)}   {reach}   {_listed(row['verdicts'])}"
+    if kind == "refits":
+        name = f"{row['law']}, {row['of']}"
+        return f"{name:48s}{row['exponent']:.4f} {row['ends']}   {', '.join(row['verdicts'])}"
     mark = "" if row["caught"] else "   NOT CAUGHT"
     return f"{row['table']:48s}{', '.join(row['verdicts']) or 'no verdict'}{mark}"
 
@@ -98,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="what --write writes")
     parser.add_argument("--write", action="store_true", help="replace these kinds in --out")
     args = parser.parse_args(arguments)
-    if "published" in args.only and not (args.published and args.published.is_dir()):
+    if {"published", "refits"} & {*args.only} and not (args.published and args.published.is_dir()):
         print("published tables are left out: name their folder with --published", file=sys.stderr)
         args.published = None
     found: dict[str, list[Row]] = {}

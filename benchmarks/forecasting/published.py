@@ -55,17 +55,17 @@ def measured(folder: Path) -> Iterator[dict[str, Any]]:
     yield pairs(folder)
 
 
-def _rows(folder: Path, name: str) -> Rows:
+def rows_of(folder: Path, name: str) -> Rows:
     with (folder / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _column(rows: Rows, *names: str) -> Array:
+def column(rows: Rows, *names: str) -> Array:
     """ "n d"."""
     return np.array([[float(row[name]) for name in names] for row in rows])
 
 
-def _by(rows: Rows, name: str) -> Iterator[Rows]:
+def by(rows: Rows, name: str) -> Iterator[Rows]:
     for value in dict.fromkeys(row[name] for row in rows):
         yield [row for row in rows if row[name] == value]
 
@@ -77,84 +77,84 @@ def _rolled(points: Points, along: Array, origins: Sequence[float]) -> Iterator[
 
 def _curves(rows: Rows, x: str, names: Sequence[str], origins: Sequence[int]) -> Iterator[Score]:
     """A curve of each of several errors, after each of so many first points."""
-    places = _column(rows, x)
+    places = column(rows, x)
     for name in names:
-        points = Points(places, _column(rows, name)[:, 0])
+        points = Points(places, column(rows, name)[:, 0])
         ordered = np.sort(places[:, 0])
         yield from _rolled(points, places[:, 0], [ordered[kept - 1] for kept in origins])
 
 
 def _finetuning(folder: Path) -> Iterator[Score]:
-    for rows in _by(_rows(folder, "seed_finetune_depth_points.csv"), "model"):
+    for rows in by(rows_of(folder, "seed_finetune_depth_points.csv"), "model"):
         yield from _curves(rows, "macs_as_plotted", ERRORS, (4, len(rows) - 1))
 
 
 def _over_models(folder: Path) -> Iterator[Score]:
-    every = _by(_rows(folder, "seed_finetune_depth_points.csv"), "model")
+    every = by(rows_of(folder, "seed_finetune_depth_points.csv"), "model")
     yield from _curves([rows[-1] for rows in every], "macs_as_plotted", ERRORS, (4, 5))
 
 
 def _pretraining(folder: Path) -> Iterator[Score]:
-    for rows in _by(_rows(folder, "seed_pretrain_loss_curves.csv"), "model"):
+    for rows in by(rows_of(folder, "seed_pretrain_loss_curves.csv"), "model"):
         kept = [int(share * len(rows)) for share in LATER]
         yield from _curves(rows, "macs_as_plotted", ("loss",), kept)
 
 
 def _test_time(folder: Path, name: str, x: str) -> Iterator[Score]:
-    for rows in _by(_rows(folder, f"seed_test_time_{name}.csv"), "model"):
+    for rows in by(rows_of(folder, f"seed_test_time_{name}.csv"), "model"):
         yield from _curves(rows, x, ERRORS, (4, len(rows) - 1))
 
 
 def _surface(rows: Rows, budget: str, y: str, origins: Sequence[float] = LATER) -> Iterator[Score]:
     """Loss over parameters and tokens; the later budgets are hidden."""
-    budgets = _column(rows, budget)[:, 0]
+    budgets = column(rows, budget)[:, 0]
     ordered = np.unique(budgets)
     ends = [ordered[int(share * len(ordered)) - 1] for share in origins]
     yield from _rolled(
-        Points(_column(rows, "params", "tokens"), _column(rows, y)[:, 0]), budgets, ends
+        Points(column(rows, "params", "tokens"), column(rows, y)[:, 0]), budgets, ends
     )
 
 
 def _hoffmann(folder: Path) -> Iterator[Score]:
     rows = sorted(
-        _rows(folder, "chinchilla_epoch_svg_points.csv"), key=lambda row: float(row["loss"])
+        rows_of(folder, "chinchilla_epoch_svg_points.csv"), key=lambda row: float(row["loss"])
     )
     yield from _surface(rows[:-OUTLIERS], "flop", "loss")
 
 
 def _isoflops(folder: Path) -> Iterator[Score]:
-    for rows in _by(_rows(folder, "isoflops_public_collection.csv"), "experiment"):
+    for rows in by(rows_of(folder, "isoflops_public_collection.csv"), "experiment"):
         yield from _surface(rows, "budget", "loss")
 
 
 def _sweep(folder: Path) -> Iterator[Score]:
-    for rows in _by(_rows(folder, "l2l_sweep.csv"), "data"):
+    for rows in by(rows_of(folder, "l2l_sweep.csv"), "data"):
         yield from _surface(rows, "iso_flop", "val_loss")
 
 
 def _sweep_far(folder: Path) -> Iterator[Score]:
-    larger = {row["data"]: row for row in _rows(folder, "l2l_extrapolation_1e21.csv")}
-    for rows in _by(_rows(folder, "l2l_sweep.csv"), "data"):
-        x, far = _column(rows, "params", "tokens"), [larger[rows[0]["data"]]]
-        answer = asked(Points(x, _column(rows, "val_loss")[:, 0]), AVERAGE)
-        reach = float(far[0]["iso_flop"]) / float(_column(rows, "iso_flop").max())
+    larger = {row["data"]: row for row in rows_of(folder, "l2l_extrapolation_1e21.csv")}
+    for rows in by(rows_of(folder, "l2l_sweep.csv"), "data"):
+        x, far = column(rows, "params", "tokens"), [larger[rows[0]["data"]]]
+        answer = asked(Points(x, column(rows, "val_loss")[:, 0]), AVERAGE)
+        reach = float(far[0]["iso_flop"]) / float(column(rows, "iso_flop").max())
         score = Score(reach=reach)
-        expected = forecast(answer, _column(far, "params", "tokens")[0])
+        expected = forecast(answer, column(far, "params", "tokens")[0])
         score.add(answer.verdict, expected, float(far[0]["val_loss"]))
         yield score
 
 
 def pairs(folder: Path) -> dict[str, Any]:
     """The 30 relations of two corpora, with the floors of their published laws."""
-    sweep = {rows[0]["data"]: rows for rows in _by(_rows(folder, "l2l_sweep.csv"), "data")}
-    larger = {row["data"]: row for row in _rows(folder, "l2l_extrapolation_1e21.csv")}
+    sweep = {rows[0]["data"]: rows for rows in by(rows_of(folder, "l2l_sweep.csv"), "data")}
+    larger = {row["data"]: row for row in rows_of(folder, "l2l_extrapolation_1e21.csv")}
     floors = {
         row["data"]: Floor(float(row["E"]), "law")
-        for row in _rows(folder, "l2l_published_scaling_fits.csv")
+        for row in rows_of(folder, "l2l_published_scaling_fits.csv")
         if (row["loss_name"], row["kaplan_form"]) == ("val_loss", "True")
     }
     score = Score()
-    for pair in _rows(folder, "l2l_train_to_train_recomputed.csv"):
+    for pair in rows_of(folder, "l2l_train_to_train_recomputed.csv"):
         ends = pair["data0"], pair["data1"]
         places = join(*([row["tokens"] for row in sweep[data]] for data in ends))
         x, y = (
@@ -164,7 +164,7 @@ def pairs(folder: Path) -> dict[str, Any]:
         lower, upper = (floors[data] for data in ends)
         found = relate(x, y, floor_x=lower, floor_y=upper, level=PAIRS_LEVEL)
         at, outcome = (float(larger[data]["val_loss"]) for data in ends)
-        budgets = _column(sweep[ends[0]], "iso_flop")
+        budgets = column(sweep[ends[0]], "iso_flop")
         score.reach = float(larger[ends[0]]["iso_flop"]) / float(budgets.max())
         score.add(found.verdict, found.forecast(at), outcome)
     off = np.abs(np.expm1(score.error))
