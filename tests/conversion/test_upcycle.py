@@ -79,6 +79,20 @@ def test_the_copies_are_copies_and_the_router_differs_by_block(dense):
     assert torch.equal(gates[0], upcycle(saved, 4, 2).weights["blocks.0.moe.gate.weight"])
 
 
+def test_under_mup_the_answer_is_kept_and_the_router_starts_as_a_new_one(tmp_path):
+    """Of a model twice as wide as the base, whose routers start at 1 / sqrt(2) of standard's."""
+    saved = made(tmp_path / "dense", "DiT-128x2/4", parametrisation="mup")
+    before = answer(DensePipeline.from_pretrained(saved.path))
+    write(upcycle(saved, 4, 2), tmp_path / "mixed")
+    mixed = DensePipeline.from_pretrained(tmp_path / "mixed")
+    assert answer(mixed) == pytest.approx(before, rel=1e-4, abs=1e-4 * float(before.abs().max()))
+    torch.manual_seed(0)
+    new = build_network(mixed.config, build_tasks(mixed.config.tasks), Pixels())
+    routers = [net.get_submodule("blocks.0.moe.gate").weight for net in (mixed.net, new)]
+    for weight in routers:
+        assert 0.95 / 16 < weight.abs().max() <= 1 / 16
+
+
 def test_the_compute_of_the_dense_model_is_inherited(dense, tmp_path):
     write(upcycle(dense[0], 4, 2), tmp_path / "mixed")
     meta = checkpoint.read(tmp_path / "mixed").meta

@@ -26,6 +26,7 @@ from stepsight.checkpoint import Checkpoint
 from stepsight.conversion.write import Converted, copied
 from stepsight.errors import UserError
 from stepsight.models.config import DiTSize, parse
+from stepsight.models.parametrisation import router_scale
 from stepsight.seeding import generator
 
 MLP = re.compile(r"(?P<block>blocks\.\d+\.)mlp\.(?P<rest>fc[12]\.(?:weight|bias))")
@@ -56,8 +57,9 @@ def upcycle(
     mixed: dict[str, Tensor] = {}
     for key, value in dense.weights.items():
         mixed |= _copies(key, value, experts, shared)
+    scale = router_scale(model, size.width)
     for block in range(size.depth):
-        mixed[f"blocks.{block}.moe.gate.weight"] = _gate(block, experts, size.width)
+        mixed[f"blocks.{block}.moe.gate.weight"] = _gate(block, experts, size.width, scale)
     settings = replace(model, name=name, expert_weights=weights, shared_experts=shared)
     config = replace(saved.config, model=settings)
     notes = [f"{model.name} -> {name}, expert weights {weights}, {shared} shared"]
@@ -84,7 +86,7 @@ def _copies(key: str, value: Tensor, experts: int, shared: int) -> dict[str, Ten
     }
 
 
-def _gate(block: int, experts: int, width: int) -> Tensor:
-    """A router as a new one starts: uniform within 1 / sqrt(width); the same every time."""
+def _gate(block: int, experts: int, width: int, scale: float) -> Tensor:
+    """A router as a new one starts: uniform within 1 / scale; the same every time."""
     draw = generator("upcycle", block, experts)
-    return (torch.rand(experts, width, generator=draw) * 2 - 1) / width**0.5
+    return (torch.rand(experts, width, generator=draw) * 2 - 1) / scale

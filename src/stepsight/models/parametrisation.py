@@ -41,7 +41,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from stepsight.models.config import SPLIT, DiTSize, SplitSize
+from stepsight.models.config import SPLIT, DiTSize, ModelSettings, SplitSize
 
 BASE_WIDTH, BASE_DEPTH, BASE_HEAD = 64, 4, 32  # of DiTs
 BASE_SPLIT = "split-32"
@@ -65,6 +65,12 @@ def base_of(size: DiTSize | SplitSize) -> DiTSize | SplitSize:
     if isinstance(size, SplitSize):
         return SPLIT[BASE_SPLIT]
     return replace(size, width=BASE_WIDTH, depth=BASE_DEPTH, heads=BASE_WIDTH // BASE_HEAD)
+
+
+def router_scale(settings: ModelSettings, width: int) -> float:
+    """One over what the weights of a new router are uniform within."""
+    above = math.sqrt(width / BASE_WIDTH) if settings.parametrisation == "mup" else 1.0
+    return math.sqrt(width) * above
 
 
 @torch.no_grad()

@@ -281,6 +281,7 @@ def test_the_description_is_that_of_a_backbone():
         ({"training": {"micro_batch": "3"}}, r"batch=16 does not divide by 1 processes x 3"),
         ({"codec": {"path": "vae"}}, r"codec\.path"),
         ({"model": {"name": "vae-big"}}, "'vae-big' is no VAE.*vae-tiny"),
+        ({"model": {"name": "vae-tiny", "parametrisation": "mup"}}, "a VAE has one size"),
         ({"data": {"scenes": {"size": [18, 16]}}}, r"data\.scenes\.size: height 18 .* 16 or 20"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),

@@ -74,6 +74,8 @@ class VaeObjective:
         config, parent = spec.config, spec.parent
         if config.codec.path:
             raise UserError("codec.path: a VAE is trained on pixels. Leave it empty.")
+        if config.model.parametrisation != "standard":
+            raise UserError("model.parametrisation: a VAE has one size. Leave it standard.")
         if streamed(config):
             raise UserError("data: a VAE is trained on samples that are kept. Set stream to False.")
         Mixture(spec.streams, config.training.batch, config.training.seed)
