@@ -75,8 +75,35 @@ def test_a_law_fitted_to_runs(points, capsys):
         assert one["params"] == pytest.approx(best.params, rel=0.05)
         assert one["loss"] == pytest.approx(best.loss, rel=0.02)
     assert found["law"]["a"] == pytest.approx(LAW.a, abs=0.01)
+    near, far = found["optima"]
+    assert near["params_interval"][0] <= near["params"] * 1.001 and near["level"] == 0.95
+    assert len(far["samples_interval"]) == len(far["loss_interval"]) == 2
+    assert far["reach"] > 100 > 3 > near["reach"] and found["backtest"]["of"] > 5
+    assert found["intervals"].keys() > {"a", "b", "G", "E", "alpha"}
+    assert found["verdict"] == near["verdict"]
     assert any("extrapolating: 1e+22 FLOPs" in note for note in found["warnings"])
     assert "fit of 28 runs: law" in found["warnings"][0]
+    text = printed(capsys, *arguments[:-1], "1e19", "--bootstrap", "20", "--runs", "n")
+    assert "back-test" in text and "budget    1e+19" in text and "parameters [" in text
+
+
+def test_what_is_wrong_with_a_table_of_runs(tmp_path, capsys):
+    """Named as the table's own fault; a law that was denied is said beside its optimum."""
+    path = tmp_path / "runs.csv"
+    n, d = np.repeat(np.geomspace(1e7, 1e9, 5), 5), np.tile(np.geomspace(1e8, 1e10, 5), 5)
+    flags = ("--points", str(path), "--params", "n", "--samples", "d", "--loss", "loss")
+
+    def write(n, d, loss) -> None:
+        np.savetxt(path, np.c_[n, d, loss, 1 / n], delimiter=",", header="n,d,loss,lr", comments="")
+
+    write(n, 20 * n, LAW.loss(n, 20 * n))
+    with pytest.raises(UserError, match="A, alpha, B, beta cannot be told apart"):
+        GROUP.run(["allocate", *flags, "--budget", "1e20"])
+    scatter = np.exp(0.3 * np.random.default_rng(0).standard_normal(25))
+    write(n, d, (0.5 + n**-0.1 + d**-0.1) * scatter)
+    text = printed(capsys, *flags, "--budget", "1e20", "--bootstrap", "20")
+    assert "(improves but no law)" in text or "(not monotone)" in text
+    assert "lr changes with parameters (rank correlation -1.00)" in text
 
 
 @pytest.mark.parametrize("samples", [(), ("--samples", "d")])
@@ -87,6 +114,12 @@ def test_profiles(points, capsys, samples):
     assert found["optima"][0]["params"] == pytest.approx(allocate(LAW, 1e17).params, rel=0.02)
     assert "parabolas are exact only" in found["warnings"][-2]
     assert "beyond the largest budget" in found["warnings"][-1]
+    assert found["optima"][1]["reach"] == pytest.approx(100) and "draws" not in found
+    for one in found["optima"]:
+        for name in ("params", "samples"):
+            lo, hi = one[f"{name}_interval"]
+            assert lo <= one[name] * 1.001 and one[name] * 0.999 <= hi
+    assert found["intervals"].keys() == {"a", "G", "b", "H"}
     lo, hi = found["intervals"]["b"]
     assert lo <= found["b"] <= hi
     text = printed(capsys, *arguments)

@@ -33,13 +33,14 @@ from stepsight.scaling.plain import plain
 
 MAX_EXTRAPOLATION = 30.0
 BOOTSTRAP = 200
+RATES = {"lr", "learning_rate"}  # columns of what is tuned, and may not follow the size unseen
 SERVING = ("queries", "sampling", "query_factor", "least", "most")
 ANSWER = {"budget", "factor", "target", *SERVING}
 COLUMNS = {"params", "samples", "loss"}
 # What each source reads besides itself; --json is for all.
 READS = {
     "law": {"form"} | ANSWER,
-    "points": {"form", "where"} | COLUMNS | ANSWER,
+    "points": {"form", "where", "runs", "bootstrap"} | COLUMNS | ANSWER,
     "profiles": {"where", "compute", "budget", "factor", "bootstrap"} | COLUMNS,
     "measured": {"where", "training", "query", "error", "name", "target", "queries"},
 }
@@ -52,7 +53,8 @@ class Args:
     With --law, constants of a law of parameters and samples, or --points, a table of runs to fit it
     to: for each --budget the compute-optimal model; for --target, --queries and --sampling the
     cheapest model and sampling that give so many answers at that error. With --profiles, a table of
-    IsoFLOP runs: the optimum of each budget, and the power laws through them. With --measured, a
+    IsoFLOP runs: the optimum of each budget, and the power laws through them. Tables give 95 %
+    intervals; constants have none, as they hide how they vary together. With --measured, a
     table of configurations with training cost, cost per query and error: which is the cheapest for
     how many queries, without any law.
     """
@@ -67,6 +69,7 @@ class Args:
     # column of samples; of profiles by default budget / (factor x parameters)
     samples: str | None = None
     loss: str | None = None  # column of losses
+    runs: str | None = None  # with --points: column of runs, which resamples draw whole
     compute: str | None = None  # with --profiles: column of nominal budgets in FLOPs
     training: str | None = None  # with --measured: column of training costs
     query: str | None = None  # with --measured: column of costs of one query, in the same unit
@@ -86,7 +89,7 @@ class Args:
     query_factor: float | None = None  # FLOPs per parameter and model call; default: factor / 3
     least: str | None = None  # least steps x members, as TxM; default: 1x1
     most: Annotated[str | None, arg(help="most, by default {}x{}".format(*MOST))] = None
-    bootstrap: int | None = None  # with --profiles: resamples; default: 200
+    bootstrap: int | None = None  # of --points, --profiles: resamples, 0 for none; default: 200
     json: bool = False  # print JSON
 
 
@@ -105,26 +108,48 @@ def run(args: Args) -> int:
 
 def _of_law(args: Args) -> dict[str, Any]:
     law = TrainingLaw.of(constants("--law", str(args.law)), args.form or FORMS[0])
-    return _answer(args, law, [], math.inf)
+    factor = _factor(args)
+    optima = [allocate(law, budget, factor)._asdict() for budget in _budgets(args.budget)]
+    return _answer(args, law, {"optima": optima}, [], math.inf)
 
 
 def _of_points(args: Args) -> dict[str, Any]:
-    from stepsight.scaling.laws.fits import fit
+    from stepsight.scaling.compute_allocation.fitted import confounded, fit_training_law
 
     params, samples, loss = _columns(args, args.points, "params", "samples", "loss").values()
-    form = args.form or FORMS[0]
-    fitted = fit(form, np.stack([params, samples], axis=1), loss, bootstrap=0)
-    notes = [f"fit of {fitted.n} runs: {fitted.verdict}, R2 {fitted.r2:.4f}", *fitted.warnings]
-    reach = float((params * samples).max()) * _factor(args)
-    return _answer(args, TrainingLaw.of(fitted.params, form), notes, MAX_EXTRAPOLATION * reach)
+    table = Table.read(args.points, args.where)
+    found = fit_training_law(
+        args.form or FORMS[0],
+        params,
+        samples,
+        loss,
+        groups=table.texts(args.runs) if args.runs else None,
+        bootstrap=_resamples(args),
+    )
+    fit, factor = found.fit, _factor(args)
+    notes = [f"fit of {fit.n} runs: {fit.verdict}, R2 {fit.r2:.4f}", *fit.warnings]
+    for name in table.rows[0].keys() & RATES:
+        notes += confounded(name, table.numbers(name), params, samples)
+    if found.lost:
+        notes.append(f"{found.lost} of {len(fit.draws)} resamples have no optimum: a term vanishes")
+    more = {
+        "optima": [found.optimum(budget, factor) for budget in _budgets(args.budget)],
+        "intervals": found.intervals,
+        "level": found.level,
+        "verdict": fit.verdict,
+        "backtest": fit.backtest and vars(fit.backtest),
+    }
+    reach = float((params * samples).max()) * factor
+    return _answer(args, found.law, more, notes, MAX_EXTRAPOLATION * reach)
 
 
-def _answer(args: Args, law: TrainingLaw, notes: list[str], reach: float) -> dict[str, Any]:
-    """Optima of budgets and the deployment asked for; beyond `reach` FLOPs a note warns."""
-    factor = _factor(args)
-    optima = [allocate(law, budget, factor)._asdict() for budget in _budgets(args.budget)]
+def _answer(
+    args: Args, law: TrainingLaw, more: dict[str, Any], notes: list[str], reach: float
+) -> dict[str, Any]:
+    """The optima in `more` and the deployment asked for; beyond `reach` FLOPs a note warns."""
+    factor, optima = _factor(args), more["optima"]
     answer: dict[str, Any] = {"law": vars(law) | {"a": law.a, "b": law.b, "G": law.G}}
-    answer |= {"factor": factor, "optima": optima}
+    answer |= {"factor": factor} | more
     spent = [optimum["budget"] for optimum in optima]
     if args.target is not None:
         queries = _needed(args, "queries", "sampling")
@@ -158,13 +183,9 @@ def _of_profiles(args: Args) -> dict[str, Any]:
     if args.samples and args.factor is not None:
         raise UserError("--factor replaces --samples where a table has no such column.")
     samples = samples[0] if samples else budget / (_factor(args) * params)
-    count = BOOTSTRAP if args.bootstrap is None else args.bootstrap
-    fitted = isoflop(budget, params, samples, loss, bootstrap=count)
+    fitted = isoflop(budget, params, samples, loss, bootstrap=_resamples(args))
     asked = _budgets(args.budget)
-    optima = [
-        {"budget": c, "params": fitted.params(c), "samples": fitted.samples(c)} for c in asked
-    ]
-    answer = fitted.to_dict() | {"optima": optima}
+    answer = fitted.to_dict() | {"optima": [fitted.optimum(c) for c in asked]}
     if max(asked, default=0) > MAX_EXTRAPOLATION * fitted.budgets[1]:
         note = f"extrapolating over {MAX_EXTRAPOLATION:g} times beyond the largest budget"
         answer["warnings"] = [*answer["warnings"], note]
@@ -212,6 +233,10 @@ def _factor(args: Args) -> float:
     return factor
 
 
+def _resamples(args: Args) -> int:
+    return BOOTSTRAP if args.bootstrap is None else args.bootstrap
+
+
 def _needed(args: Args, *names: str) -> Any:
     """The value of the first of the flags. Raises UserError unless all are given."""
     missing = [f"--{name}" for name in names if getattr(args, name) is None]
@@ -234,12 +259,17 @@ def _lines(answer: dict[str, Any]) -> Iterable[str]:
     for row in answer.get("profiles", ()):
         place = "" if row["inside"] else "  outside of the sizes"
         yield f"{row['budget']:.3g}  {_model(row)}, loss {row['loss'] or math.nan:.4g}{place}"
+    values = answer.get("law", answer)
     for name, ends in answer.get("intervals", {}).items():
-        lo, hi = (math.nan if end is None else end for end in ends)
-        yield f"{name}         {answer[name]:.4g} [{lo:.4g}, {hi:.4g}]"
+        yield f"{name:<9} {values[name]:.4g}{_ends(ends)}"
+    if past := answer.get("backtest"):
+        told = f"{past['hits']} of {past['of']} hidden runs inside 90%"
+        yield f"back-test {told}, up to {past['reach']:.3g} times beyond the rest"
     for row in answer.get("optima", ()):
-        loss = f", loss {row['loss']:.4g}" if "loss" in row else ""
-        yield f"budget    {row['budget']:.3g}: {_model(row)}{loss}"
+        loss = f", loss {row['loss']:.4g}{_ends(row.get('loss_interval'))}" if "loss" in row else ""
+        denied = row.get("verdict", "law")
+        caveat = "" if denied == "law" else f"  ({denied})"
+        yield f"budget    {row['budget']:.3g}: {_model(row)}{loss}{caveat}"
     if "serving" in answer:
         yield from _served(answer["serving"])
     for row in answer.get("ranges", ()):
@@ -250,8 +280,22 @@ def _lines(answer: dict[str, Any]) -> Iterable[str]:
 
 
 def _model(row: dict[str, Any]) -> str:
-    params, samples = (math.nan if row[k] is None else row[k] for k in ("params", "samples"))
-    return f"{params:.4g} parameters, {samples:.4g} samples"
+    params, samples = (
+        f"{math.nan if row[name] is None else row[name]:.4g} {word}{_ends(row.get(interval))}"
+        for name, word, interval in (
+            ("params", "parameters", "params_interval"),
+            ("samples", "samples", "samples_interval"),
+        )
+    )
+    return f"{params}, {samples}"
+
+
+def _ends(ends: tuple[float | None, float | None] | None) -> str:
+    """An interval in brackets; nothing where there is none."""
+    if ends is None:
+        return ""
+    lo, hi = (math.nan if end is None else end for end in ends)
+    return f" [{lo:.4g}, {hi:.4g}]"
 
 
 def _served(answer: dict[str, Any]) -> Iterable[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -79,10 +79,11 @@ class Isoflop:
     G: float
     b: float
     H: float
-    intervals: dict[str, Ends]  # of a and b, residual bootstrap
+    intervals: dict[str, Ends]  # of a, G, b and H, residual bootstrap
     level: float
     budgets: tuple[float, float]  # of the profiles used
     warnings: tuple[str, ...]
+    draws: tuple[tuple[float, ...], ...] = field(default=(), repr=False)  # a, log G, b, log H
 
     def params(self, budget: float) -> float:
         """N* at a budget."""
@@ -92,9 +93,24 @@ class Isoflop:
         """D* at a budget."""
         return self.H * budget**self.b
 
+    def optimum(self, budget: float) -> dict[str, Any]:
+        """N* and D* at a budget with their intervals, and how far beyond the profiles it lies."""
+        a, log_g, b, log_h = np.reshape(self.draws, (-1, 4)).T
+        sizes = np.exp([log_g + a * math.log(budget), log_h + b * math.log(budget)]).T
+        ends = percentiles(sizes, self.level)
+        return {
+            "budget": budget,
+            "params": self.params(budget),
+            "samples": self.samples(budget),
+            "params_interval": ends[0],
+            "samples_interval": ends[1],
+            "level": self.level,
+            "reach": budget / self.budgets[1],
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: nan and infinity become None."""
-        return plain(asdict(self))
+        """For JSON: nan and infinity become None; draws stay behind."""
+        return plain({name: value for name, value in asdict(self).items() if name != "draws"})
 
 
 def isoflop(
@@ -126,17 +142,19 @@ def isoflop(
         )
     kept = _Runs(*(column[np.isin(runs.budget, runs.budgets[used])] for column in columns))
     ((a, log_g, b, log_h),) = _laws(kept, kept.loss[None]).tolist()
-    ends = percentiles(_laws(kept, _redrawn(kept, bootstrap, seed)), level)
+    draws = _laws(kept, _redrawn(kept, bootstrap, seed))
+    ends = percentiles(np.where([False, True] * 2, np.exp(draws), draws), level)
     return Isoflop(
         profiles=tuple(profiles),
         a=a,
         G=math.exp(log_g),
         b=b,
         H=math.exp(log_h),
-        intervals={"a": ends[0], "b": ends[2]},
+        intervals=dict(zip(("a", "G", "b", "H"), ends)),
         level=level,
         budgets=(float(kept.budgets[0]), float(kept.budgets[-1])),
         warnings=tuple(_warnings(profiles, a + b)),
+        draws=tuple(map(tuple, draws.tolist())),
     )
 
 
