@@ -46,8 +46,9 @@ def grouped(rows: CurveRows, columns: Texts) -> CurveRows:
     return replace(rows, runs=runs).noting(*[told] * (count < len(runs)))
 
 
-def suspicions(rows: CurveRows) -> list[str]:
-    """What suggests that rows are not independent, or do not belong to one curve."""
+def suspicions(rows: CurveRows, independent: bool = False) -> list[str]:
+    """What suggests that rows do not belong to one curve, or, unless they are known to be
+    `independent` or of which run they are, that they are checkpoints of a few."""
     notes = []
     for name, cells in rows.texts.items():
         values = sorted(set(cells))
@@ -57,7 +58,7 @@ def suspicions(rows: CurveRows) -> list[str]:
                 f"{name} holds {len(values)} values ({listed}), and rows of different ones rarely "
                 f"share a law: choose one with --where '{name}={values[0]}'"
             )
-    if rows.runs is not None:
+    if independent or rows.runs is not None:
         return notes
     about = "Intervals take rows as independent, and are too narrow if so: {} --groups " + NO_GROUPS
     if alike := _alike(rows):
