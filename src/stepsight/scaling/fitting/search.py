@@ -60,30 +60,30 @@ def problem(form: Form, u: Array, v: Array, huber: float = math.inf) -> Problem:
     return Problem(form, u, v, np.ones(len(v)), huber, *form.bounds(u, v))
 
 
-def best_start(data: Problem) -> Optima:
+def best_start(data: Problem, candidates: int = CANDIDATES, steps: int | None = None) -> Optima:
     """The best optimum over the starts of the form, "1 k", searched from the most promising."""
     starts = np.clip(data.form.starts(data.u, data.v), data.lower, data.upper)
     order = np.argsort(_objective(data, starts, np.arange(len(starts))))
-    return best_of(data, starts[None, order[:CANDIDATES]])
+    return best_of(data, starts[None, order[:candidates]], steps)
 
 
-def best_of(data: Problem, starts: Array) -> Optima:
+def best_of(data: Problem, starts: Array, steps: int | None = None) -> Optima:
     """Of each search the best optimum from its own starts, "b s k" -> "b k"."""
     b, s, k = starts.shape
     rows = np.repeat(np.arange(b), s)
     each = (_row(part, rows) for part in (data.v, data.weights, data.lower, data.upper))
-    ends = minimise(data._replace(**dict(zip(ROWWISE, each))), starts.reshape(-1, k))
+    ends = minimise(data._replace(**dict(zip(ROWWISE, each))), starts.reshape(-1, k), steps=steps)
     best = ends.objective.reshape(b, s).argmin(axis=1) + s * np.arange(b)
     return Optima(ends.q[best], ends.objective[best], ends.converged[best])
 
 
-def minimise(data: Problem, q: Array, pins: Pins | None = None) -> Optima:
-    """Searches from `q` "b k"; each ends where no step promises a gain."""
+def minimise(data: Problem, q: Array, pins: Pins | None = None, steps: int | None = None) -> Optima:
+    """Searches from `q` "b k"; each ends where no step promises a gain, or after so many steps."""
     q = _held(data.form, np.clip(q, data.lower, data.upper), pins)
     left = np.arange(len(q))
     value, damping = _objective(data, q, left), np.full(len(q), DAMPING)
     converged = np.zeros(len(q), dtype=bool)
-    for _ in range(MAX_STEPS):
+    for _ in range(steps or MAX_STEPS):
         if not len(left):
             break
         held = _some(pins, left)

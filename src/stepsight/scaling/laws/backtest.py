@@ -36,7 +36,7 @@ GRAIN = 200  # quantiles that stand for Student's t
 ORIGINS = {1: 6}  # an axis, by number of inputs
 SEVERAL = 4
 LEFT_OUT = 0.25  # of the places, those at the top, for the held-out error
-STARTS = 3  # of a refit, beside the optimum of all points
+STARTS, STEPS = 3, 40  # of a refit, beside the optimum of all points
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def roll(
     weights = np.array([*(kept for *_, kept in found), *[lower] * determined], dtype=float)
     if not len(weights):
         return HiddenForecasts.none(), math.nan
-    q = best_of(data._replace(weights=weights), _starts(data, best, weights)).q
+    q = best_of(data._replace(weights=weights), _starts(data, best, weights), STEPS).q
     curves, slopes = form.curve(q, u), form.jacobian(q, u)
     rows = []
     for (number, origin, along, kept), curve, slope in zip(found, curves, slopes):

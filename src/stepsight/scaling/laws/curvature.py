@@ -34,7 +34,7 @@ class Bend:
 
     chance: float  # probability of the F-test
     shift: float  # of the forecast at `AHEAD` times the data, in log y
-    limit: float  # half of its 90 % interval
+    limit: float  # half of a 90 % interval of the scatter alone
 
     @property
     def denies(self) -> bool:
@@ -66,7 +66,8 @@ def bend(data: Problem, best: Optima, spread: Spread, owner: NDArray[np.intp]) -
     if spare < 1 or added < 1 or rest <= 0:
         return None
     shift = float(np.hstack([slope[0][:, free], _second(ahead)])[0] @ found)
-    limit = float(stdtrit(spread.spare, tails(PREDICTIVE)[1]) * spread.deviations(slope[0])[0])
+    scatter = np.sqrt(spread.within + spread.between)
+    limit = float(stdtrit(spread.spare, tails(PREDICTIVE)[1]) * scatter)
     return Bend(float(fdtrc(added, spare, (rss - rest) / added / (rest / spare))), shift, limit)
 
 

@@ -18,7 +18,7 @@ from stepsight.scaling.fitting.resampling import Ends
 from stepsight.scaling.laws.backtest import Backtest, HiddenForecasts
 from stepsight.scaling.laws.diagnosis import EXPONENT_AT_BOUND, NO_EXPONENT
 
-FEWEST = 5  # hidden points that say something
+FEWEST = 5  # hidden runs that say something
 LEAST_HITS = 0.5  # of 90 % intervals that grew with what was missed before
 MOST_MISSED = 2.5  # median error in deviations; normal errors have .67
 ONE_SIDED, FAR_OFF = 0.9, 1.5  # share of errors of one sign; their median, in deviations
@@ -51,7 +51,7 @@ def of_forecasts(
     """What it forecast of its own upper end."""
     if held_out > MOST_HELD_OUT:
         yield f"no law: the points left out at the top were missed by {math.expm1(held_out):.0%}"
-    if tested is None or tested.of < FEWEST:
+    if tested is None or len(np.unique(trials.run)) < FEWEST:
         return
     off = float(np.median(np.abs(trials.scores)))
     above = float(np.mean(trials.scores > 0))

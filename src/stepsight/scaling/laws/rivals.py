@@ -13,6 +13,7 @@ from stepsight.scaling.laws.diagnosis import judged_from
 from stepsight.scaling.laws.forms import FORMS
 
 ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
+CANDIDATES, STEPS = 3, 20  # of a search that only has to tell whether a form fits far better
 # Of forms by their number of inputs, the simplest first; each is set against those after it that
 # are as rich, and the next richer one. Interactions and further breaks show in `curvature`.
 LADDERS = {1: ("power", "power_floor", "power_shifted", "bnsl"), 2: ("chinchilla", "kaplan")}
@@ -36,6 +37,6 @@ def criteria(names: Iterable[str], u: Array, v: Array, huber: float) -> dict[str
     found = {}
     for name in names:
         data = problem(FORMS[name].centred(np.zeros(u.shape[1] + 1)), u, v, huber)
-        objective = float(best_start(data).objective[0])
+        objective = float(best_start(data, CANDIDATES, STEPS).objective[0])
         found[name] = aicc(2 * objective, len(v), len(data.form.parameters), ROUNDING)
     return found
