@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from page_numbers import (  # noqa: E402
     common,
     default_run,
+    films,
     forecasts,
     ladder,
     one_percent,
@@ -28,6 +29,7 @@ from page_numbers import (  # noqa: E402
     reliability,
     test_time,
     training,
+    transfer,
 )
 
 BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -44,6 +46,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost": training.cost,
     "ablation": training.ablation,
     "reliability": reliability.reliability,
+    "films": films.films,
     "floors": performance.floors,
     "recomputation": performance.recomputation,
     "gpu": performance.gpu,
@@ -56,10 +59,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forecasts-ladder": forecasts.own_ladder,
     "forecasts-published": forecasts.published,
     "forecasts-denied": forecasts.denied,
+    "refits": forecasts.refits,
+    "transfer": transfer.transfer,
 }
 FIGURES: dict[str, Callable[[], Mapping[str, str]]] = {
     "ladder": ladder.named,
     "emergence": ladder.emergence,
+    "films": films.named,
     "forecasts": forecasts.named,
     "strategies": test_time.strategies,
     "planner": test_time.planner,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from page_numbers.common import results_of, share, table
+from page_numbers.common import bare, results_of, share, table
 
 NOW, BEFORE = "forecasts.json", "forecasts-before.json"
 LADDER = {"loss": "loss", "abs_rel": "AbsRel", "delta1": "1 - δ1"}
@@ -65,6 +65,24 @@ def published() -> str:
         cells = [share(row["level"]), hits, laws, _width(row), f"{row['reach']:.3g}", before]
         rows.append([row["table"], *cells])
     header = ["table", "level", "inside", "of laws", "half width", "reach", "before"]
+    return table(header, rows)
+
+
+def refits() -> str:
+    """Laws as the seed paper prints them, and as its points give them."""
+    rows = []
+    for row in _measured("refits"):
+        several = len(row["verdicts"]) > 1
+        exponent = bare(row["exponent"])
+        if row["ends"]:
+            lo, hi = (bare(end, 2 if several else 3) for end in row["ends"])
+            exponent = f"{lo} to {hi}" if several else f"{exponent} [{lo}, {hi}]"
+        r2 = ", ".join(f"{one:.2f}" for one in row["r2"]).replace("0.", ".")
+        verdicts = ", ".join(dict.fromkeys(row["verdicts"]))
+        coefficient, printed = row["printed"]
+        law = f"{coefficient:.3g} C^-{bare(printed, 4)}"
+        rows.append([row["law"], law, row["of"], exponent, r2, verdicts])
+    header = ["law", "printed", "points", "exponent", "R²", "verdict of a power"]
     return table(header, rows)
 
 
