@@ -90,7 +90,7 @@ def test_a_stage_upcycles_what_it_starts_from(read):
     first, second = ladder.stages
     parents = ladders.rungs(first)
     assert ladders.upcycled(first, None) is None
-    (mixed,) = ladders.upcycled(second, parents) or ()
+    (mixed,) = ladders.upcycled(second, parents) or [parents[0]]
     (rung,) = ladders.rungs(second, [mixed])
     assert mixed.name == "upcycle-fine/DiT-32x2-8" and mixed.parent == "pre/DiT-32x2-8"
     assert rung.config["model"]["name"] == "DiT-32x2/8-4E2A" and rung.parent == mixed.name

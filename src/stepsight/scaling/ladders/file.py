@@ -80,19 +80,20 @@ def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> La
 
 def _experts(content: Any, where: str) -> Experts:
     table = known(content, KEYS["upcycle"], where)
-    numbers = [table.get(key) for key in KEYS["upcycle"]]
-    if any(type(number) is not int for number in numbers) or not 1 <= numbers[1] <= numbers[0]:
+    experts, active = table.get("experts", 0), table.get("active", 0)
+    whole = type(experts) is int and type(active) is int
+    if not whole or not 1 <= active <= experts or experts == 1:
         raise UserError(f"{where}: give experts, and how many of them are active for a token.")
-    return Experts(*numbers)
+    return Experts(experts, active)
 
 
 def _tune(
     content: Any, settings: Sequence[Settings], config: Mapping[str, Any], where: str
 ) -> Tune:
     """What to tune. Raises UserError for what cannot be."""
-    table = known(content, KEYS["tune"], f"{where}.tune")
-    at = table.get("at")
-    table = ({} if at is None else {"by": "model.name"}) | dict(table)
+    table: dict[str, Any] = {**known(content, KEYS["tune"], f"{where}.tune")}
+    if (at := table.get("at")) is not None:
+        table.setdefault("by", "model.name")
     if missing := [key for key in KEYS["tune"] if key not in table and key != "at"]:
         raise UserError(f"{where}.tune: lacks {', '.join(missing)}.")
     if not all(table["by"] in varied for varied in settings):
