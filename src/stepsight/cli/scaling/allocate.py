@@ -110,7 +110,8 @@ def _of_law(args: Args) -> dict[str, Any]:
     law = TrainingLaw.of(constants("--law", str(args.law)), args.form or FORMS[0])
     factor = _factor(args)
     optima = [allocate(law, budget, factor)._asdict() for budget in _budgets(args.budget)]
-    return _answer(args, law, {"optima": optima}, [], math.inf)
+    note = "constants alone give no intervals: they vary together; give the runs with --points"
+    return _answer(args, law, {"optima": optima}, [note], math.inf)
 
 
 def _of_points(args: Args) -> dict[str, Any]:
@@ -128,7 +129,9 @@ def _of_points(args: Args) -> dict[str, Any]:
     )
     fit, factor = found.fit, _factor(args)
     notes = [f"fit of {fit.n} runs: {fit.verdict}, R2 {fit.r2:.4f}", *fit.warnings]
-    for name in table.rows[0].keys() & RATES:
+    if args.target is not None:
+        notes.append("the deployment is that of the fitted law itself: it has no interval")
+    for name in sorted(table.rows[0].keys() & RATES):
         notes += confounded(name, table.numbers(name), params, samples)
     if found.lost:
         notes.append(f"{found.lost} of {len(fit.draws)} resamples have no optimum: a term vanishes")
