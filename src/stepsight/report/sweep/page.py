@@ -8,13 +8,12 @@ several members or of a warmer start, and those of the proper scores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from stepsight.errors import UserError, command
+from stepsight.errors import command
 from stepsight.measures import measure
 from stepsight.report import figures, rendering
 from stepsight.report.cost import cost_curve
@@ -29,7 +28,7 @@ from stepsight.scaling.sampling.axes import by_family
 from stepsight.scaling.sampling.claims import Claim
 from stepsight.scaling.sampling.frontier import COSTS
 from stepsight.scaling.sampling.paired import MetricTable
-from stepsight.scaling.sampling.planner import Plan, plan
+from stepsight.scaling.sampling.planner import Plan, plans
 from stepsight.scaling.sampling.questions import CALLS, HARMLESS, MARGIN
 from stepsight.scaling.sampling.response_surface import Choice
 from stepsight.scaling.sampling.sweeps import Cell, Family, left_out
@@ -129,7 +128,7 @@ def _task_sections(sweep: SweepFolder, task: str) -> dict[str, Any]:
         "best": min(cells, key=lambda cell: (cell.error, cell.total_calls)),
         "pareto": _pareto(sweep, task),
         "heat": _heat_map(sweep, task),
-        "plans": list(_plans(cells, sweep.tables)),
+        "plans": _plans(cells, sweep.tables),
         "covered": _covered(sweep, task),
         "setting": setting,
     }
@@ -146,13 +145,11 @@ def _heat_map(sweep: SweepFolder, task: str) -> Figure:
     return sweep_figures.heat_map(cells, f"{whose}: {measure(cells[0].metric).axis}")
 
 
-def _plans(cells: Sequence[Cell], tables: Sequence[MetricTable]) -> Iterator[Plan]:
+def _plans(cells: Sequence[Cell], tables: Sequence[MetricTable]) -> list[Plan]:
     """What the planner answers for a few budgets of model calls."""
-    calls = [cell.total_calls for cell in cells]
-    for budget in BUDGETS:
-        if min(calls) <= budget <= max(calls):
-            with suppress(UserError):  # such a budget buys nothing that was measured
-                yield plan(cells, cells[0].task, f"{budget}nfe", cells[0].metric, tables=tables)
+    spent = [cell.total_calls for cell in cells]
+    budgets = [f"{calls}nfe" for calls in BUDGETS if min(spent) <= calls <= max(spent)]
+    return plans(cells, cells[0].task, budgets, cells[0].metric, tables=tables)
 
 
 def _planner(sweep: SweepFolder) -> str:

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -102,31 +103,42 @@ def plan(
         UserError: the budget buys nothing (names the cheapest setting), is no budget, or the sweep
             lacks the task, the metric, or the cost.
     """
-    budget = Budget.parse(budget) if isinstance(budget, str) else budget
-    land = _Land(cells, task, metric, tables)
-    priced = [offer for offer in land.offers if math.isfinite(budget.cost(offer.choice))]
-    if not priced:
-        raise UserError(f"The sweep holds no {UNITS[budget.unit]} of {task}. {UNPRICED}")
-    affordable = [offer for offer in priced if budget.cost(offer.choice) <= budget.amount]
-    if not affordable:
-        raise UserError(_too_small(budget, [offer.choice for offer in priced]))
-    affordable.sort(key=lambda offer: _rank(offer.choice, budget))
-    best, whose = affordable[0]
-    enough = [choice for choice, _ in affordable if _nearly(choice, best, within)]
-    cheapest = min(enough, key=lambda choice: (budget.cost(choice), _rank(choice, budget)))
-    luck = land.optimism(affordable)
-    chosen = _worse(best, luck)
-    return Plan(
-        **asdict(chosen),
-        cheapest=chosen if cheapest is best else cheapest,
-        budget=str(budget),
-        spent=budget.cost(best),
-        verdict=land.surfaces[whose].verdict,
-        left_out=left_out(cells, task, best.metric, UNITS[budget.unit]),
-        candidates=len(affordable),
-        optimism=luck,
-        noise=land.noise,
-    )
+    return plans(cells, task, [budget], metric, within, tables=tables)[0]
+
+
+def plans(
+    cells: Sequence[Cell],
+    task: str,
+    budgets: Sequence[str | Budget],
+    metric: str | None = None,
+    within: float = WITHIN,
+    *,
+    tables: Sequence[MetricTable] = (),
+) -> list[Plan]:
+    """`plan` for several budgets, in little more time than for one. Raises as it does."""
+    land, found = _Land(cells, task, metric, tables), []
+    for text in budgets:
+        budget = Budget.parse(text) if isinstance(text, str) else text
+        affordable = _affordable(land.offers, budget, task)
+        best, whose = affordable[0]
+        enough = [choice for choice, _ in affordable if _nearly(choice, best, within)]
+        cheapest = min(enough, key=lambda choice: (budget.cost(choice), _rank(choice, budget)))
+        luck = land.optimism(affordable)
+        chosen = _worse(best, luck)
+        found.append(
+            Plan(
+                **asdict(chosen),
+                cheapest=chosen if cheapest is best else cheapest,
+                budget=str(budget),
+                spent=budget.cost(best),
+                verdict=land.surfaces[whose].verdict,
+                left_out=left_out(cells, task, best.metric, UNITS[budget.unit]),
+                candidates=len(affordable),
+                optimism=luck,
+                noise=land.noise,
+            )
+        )
+    return found
 
 
 def expect(
@@ -151,6 +163,17 @@ def expect(
             "of what was measured, or too little was measured to interpolate."
         )
     return sorted(choices, key=_error)
+
+
+def _affordable(offers: Sequence[_Offer], budget: Budget, task: str) -> list[_Offer]:
+    """What the budget buys, the best first. Raises UserError where that is nothing."""
+    priced = [offer for offer in offers if math.isfinite(budget.cost(offer.choice))]
+    if not priced:
+        raise UserError(f"The sweep holds no {UNITS[budget.unit]} of {task}. {UNPRICED}")
+    affordable = [offer for offer in priced if budget.cost(offer.choice) <= budget.amount]
+    if not affordable:
+        raise UserError(_too_small(budget, [offer.choice for offer in priced]))
+    return sorted(affordable, key=lambda offer: _rank(offer.choice, budget))
 
 
 class _Offer(NamedTuple):
@@ -179,7 +202,7 @@ class _Land:
             for of, at in zip(families, self._blocks)
         ]
 
-    @property
+    @cached_property
     def offers(self) -> list[_Offer]:
         """All that is promised."""
         whole = enumerate(self.surfaces)
@@ -196,8 +219,11 @@ class _Land:
     def optimism(self, offers: Sequence[_Offer]) -> float:
         """How much too good the best of some offers seems, in units of the metric."""
         loads = np.zeros((len(offers), self._blocks[-1].stop))
-        for row, (choice, whose) in zip(loads, offers):
-            row[self._blocks[whose]] = self.surfaces[whose].loads((choice.nfe, choice.members))
+        owners = np.array([whose for _, whose in offers])
+        for whose in set(owners.tolist()):
+            (rows,) = np.nonzero(owners == whose)
+            at = [(offers[row].choice.nfe, offers[row].choice.members) for row in rows]
+            loads[rows, self._blocks[whose]] = self.surfaces[whose].loads(at)
         values = np.array([_error(choice) for choice, _ in offers])
         return optimism(values, loads @ self._factor)
 

@@ -39,7 +39,7 @@ from stepsight.scaling.sampling.shrinkage import (
     scatter_of_others,
     shrunk,
 )
-from stepsight.scaling.sampling.surface import Surface, fit_surface, left_out
+from stepsight.scaling.sampling.surface import Surface, fit_surface, influence, left_out
 from stepsight.scaling.sampling.sweeps import Cell, Family
 
 
@@ -145,16 +145,35 @@ class ResponseSurface:
             basis=self._basis(seen, kept.own),
         )
 
-    def loads(self, at: Setting) -> Array:
-        """How much of the noise of each cell is in the expectation at (NFE, members), "c"."""
+    def loads(self, at: Sequence[Setting]) -> Array:
+        """How much of the noise of each cell is in the expectations at some settings, "m c"."""
         place = {setting: i for i, setting in enumerate(self.errors)}
-        loads = np.zeros(len(place))
-        if at in place:
-            loads[place[at]] = self._kept[at].own
-        elif not self._smooth:
-            for setting, share in neighbours(self.errors, at).items():
-                loads[place[setting]] = share * self._kept[setting].own
-        return loads
+        kept = np.zeros((len(place), len(place)))
+        towards = self._said([*self.errors], left_out=True)
+        for setting, i in place.items():
+            own = self._kept[setting].own
+            kept[i] = (1 - own) * towards[i]
+            kept[i, i] += own
+        between = self._said(at)
+        between = between if self._smooth else between @ kept
+        rows = [kept[place[s]] if s in place else row for s, row in zip(at, between)]
+        return np.array(rows)
+
+    def _said(self, at: Sequence[Setting], left_out: bool = False) -> Array:
+        """How much of each error is in what the better predictor says of some settings, "m c", at
+        the edges the surface; left_out: of each from all others."""
+        said = np.zeros((len(at), len(self.errors)))
+        if self._surface:
+            said = influence(self._surface, self.errors, self._deviations, at)
+        if self._smooth:
+            return said
+        order = [*self.errors]
+        for i, setting in enumerate(at):
+            others = [s for s in order if not (left_out and s == setting)]
+            shares = neighbours(others, setting)
+            if shares:
+                said[i] = [shares.get(other, 0.0) for other in order]
+        return said
 
     @cached_property
     def luck(self) -> Array:

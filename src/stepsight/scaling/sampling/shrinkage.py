@@ -19,8 +19,8 @@ as well, and makes nobody the best. Where the images are at hand their covarianc
 
     C = (n - 1)/n sum_i (e_i - mean e)(e_i - mean e)'
 
-of the errors e_i without image i (Efron & Tibshirani 1993, ch. 11), and s^2 the variance beside the
-mean of the other settings. The table alone tells the variance of each and not what is shared. There
+of the errors e_i without image i (Efron & Tibshirani 1993, ch. 11), and s^2 the variance left beside
+the mean of the other settings. The table alone tells the variance of each and not what is shared. There
 noise counts as each setting's own, but not beyond v, as settings scatter by no less than that.
 
 *Choice.* The choice is made again on values with noise drawn anew. How much better than the truth
@@ -86,10 +86,14 @@ def image_covariance(
 
 
 def beside_the_others(covariance: Array) -> Array:
-    """The variance "c" of the noise of each setting less the mean of the others', of C "c c"."""
+    """The variance "c" of the noise of each setting that no multiple of the others' mean explains,
+    of C "c c": hard images are hard for all settings, and harder for those that err more."""
     n = len(covariance)
-    contrast = np.eye(n) - (1 - np.eye(n)) / max(n - 1, 1)
-    return np.diagonal(contrast @ covariance @ contrast.T)
+    others = (1 - np.eye(n)) / max(n - 1, 1)
+    own, mean = np.diagonal(covariance), np.einsum("ij,jk,ik->i", others, covariance, others)
+    shared = np.einsum("ij,ji->i", others, covariance)
+    explained = np.where(mean > 0, shared**2 / np.where(mean > 0, mean, 1.0), 0.0)
+    return np.clip(own - explained, 0.0, None)
 
 
 def optimism(values: Array, noise: Array, seed: int = 0) -> float:

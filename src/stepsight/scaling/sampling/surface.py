@@ -150,6 +150,22 @@ def left_out(
     return dict(zip(points, errors.tolist()))
 
 
+def influence(
+    surface: Surface,
+    points: SettingValues,
+    deviations: SettingValues | None,
+    at: Sequence[Setting],
+) -> Array:
+    """How much of the noise of each point is in the surface at some settings, "m c": the rows of
+    the hat matrix of the linearised fit, of the parameters that no bound holds."""
+    data, theta = _problem(FORMS[surface.form], points, deviations), [*surface.params.values()]
+    free = (np.array(theta) > data.lower) & (np.array(theta) < data.upper)
+    places = data.u, np.log(np.array(at, dtype=float).reshape(-1, 2))
+    slopes, wanted = (data.form.jacobian(np.array([theta]), u)[0][:, free] for u in places)
+    root = np.sqrt(data.weights)
+    return wanted @ np.linalg.pinv(slopes * root[:, None]) * root
+
+
 def _problem(form: SurfaceForm, points: SettingValues, deviations: SettingValues | None) -> Problem:
     """Logs of (NFE, members) and errors; weights are 1 / deviation^2, of mean 1."""
     errors = np.array([*points.values()], dtype=float)
