@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,13 +77,25 @@ def test_a_forecast_has_its_interval_and_an_outcome_a_star(found):
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (MARK.x, 0.12)
 
 
-@pytest.mark.parametrize("along, count", [(PARAMS, 4), (IMAGES, 3)])
-def test_a_line_for_each_amount_or_size(found, along, count):
+@pytest.mark.parametrize("along, count, worth", [(PARAMS, 4, "too few points"), (IMAGES, 3, "law")])
+def test_a_line_for_each_amount_or_size(found, along, count, worth):
+    """A law goes on beyond its points; of three there is a trend that ends with them."""
     (axes,) = scaling_figures.series_plot(found, along).axes
-    dashed = [line for line in axes.lines if line.is_dashed()]
-    drawn = [line for line in axes.lines if line.get_linewidth() > 1 and not line.is_dashed()]
+    styles = [line.get_linestyle() for line in axes.lines if line.get_linewidth() > 1]
     laws = [law for _, law in found.along(along) if law.fit.residuals]
-    assert len(found.along(along)) == count and len(laws) == len(dashed) == len(drawn)
+    assert len(found.along(along)) == len(laws) == count
+    assert {law.fit.verdict for law in laws} == {worth}
+    assert sorted(styles) == (["-"] * count + ["--"] * count if worth == "law" else [":"] * count)
+
+
+def test_a_fit_that_is_denied_is_not_drawn_as_a_law(found):
+    denied = replace(found.envelope.fit, verdict="improves but no law")
+    laws = replace(found, envelope=replace(found.envelope, fit=denied))
+    (axes,) = scaling_figures.compute_plot(laws, [MARK]).axes
+    drawn = lines(axes)
+    assert "trend, no law (improves but no law)" in drawn
+    assert not {"fitted", "extrapolated"} & set(drawn)
+    assert not [one for one in axes.collections if one.get_label() == "90 % band"]
 
 
 def test_residuals_are_those_of_the_joint_law(found):

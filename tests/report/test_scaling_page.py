@@ -44,7 +44,7 @@ def made_ladder(out: Path) -> Path:
     """A folder with records, a forecast and its outcome, a failed rung, and tuned rates."""
     found = grid()
     append(out / "train" / "records.jsonl", found)
-    append_forecasts(out / FILE_NAME, forecasts(found, BIG, bootstrap=20))
+    append_forecasts(out / FILE_NAME, forecasts(found, BIG))
     place = BIG.params_active, BIG.images_seen
     outcome = law(*place)
     late = record(*place, outcome, 0.8 * outcome - 0.01, run="big", time=AFTER)
@@ -136,10 +136,10 @@ def test_a_forecast_for_a_chosen_run_is_made_once_and_waits(tmp_path):
     append(tmp_path / "records.jsonl", grid())
     out = tmp_path / "report"
     found = read_scaling([tmp_path], out)
-    made, notes = new_forecasts(found, BIG, out, bootstrap=20)
+    made, notes = new_forecasts(found, BIG, out)
     assert [one.metric for one in made] == ["loss", "abs_rel"] and notes == []
     before = (out / FILE_NAME).read_text()
-    made, notes = new_forecasts(found, BIG, out, bootstrap=20)
+    made, notes = new_forecasts(found, BIG, out)
     assert made == [] and "that forecast stands" in notes[0]
     assert (out / FILE_NAME).read_text() == before
     later = read_scaling([tmp_path], out)
@@ -147,14 +147,14 @@ def test_a_forecast_for_a_chosen_run_is_made_once_and_waits(tmp_path):
     assert "waiting" in section(analyse(later, bootstrap=0), "forecasts")
     assert forecast_summary([], later.waiting) == "2 forecasts waiting for an outcome"
     with pytest.raises(UserError, match="is among the records"):
-        new_forecasts(found, ForecastTarget("old", SIZES[0], IMAGES[0]), out, bootstrap=0)
+        new_forecasts(found, ForecastTarget("old", SIZES[0], IMAGES[0]), out)
 
 
 def test_a_forecast_needs_points(tmp_path):
     append(tmp_path / "records.jsonl", grid()[:3])
     found = read_scaling([tmp_path], tmp_path / "report")
     with pytest.raises(UserError, match="3 records are too few points"):
-        new_forecasts(found, BIG, tmp_path / "report", bootstrap=20)
+        new_forecasts(found, BIG, tmp_path / "report")
 
 
 def test_a_law_that_is_not_clean_is_said_to_be_none(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from stepsight.scaling.plain import plain
 FILE_NAME = "records.jsonl"
 SCHEMA = 2  # 2: tokens, samples, working size, parent, time; several metrics a setting
 BIN = "loss_bin_"
+PIXELS = "pixels"  # a column that follows from the working size
 OF_THE_OCCASION = ("time", "seconds")  # what another run of the same evaluation may change
 LARGEST = 2**63  # of whole numbers
 LONG = 60  # characters of a value that a message shows
@@ -71,6 +73,12 @@ class ScalingRecord:
     inherited_flops: float | None = None  # spent on those, and on what they started from
     time: str = ""  # of the evaluation, ISO 8601, UTC
     schema: int = SCHEMA
+
+    @property
+    def pixels(self) -> int | None:
+        """Of the working size; None where it is not known."""
+        sides = self.size.split("x")
+        return math.prod(map(int, sides)) if all(map(str.isdecimal, sides)) else None
 
     def flat(self) -> dict[str, Any]:
         """One level of keys; the bins become `loss_bin_0`, `loss_bin_1`, ..."""
@@ -148,13 +156,13 @@ def read(*paths: str | Path) -> Reading:
 
 
 def column(records: Sequence[ScalingRecord], name: str) -> np.ndarray:
-    """One numeric field as float64 "n", nan where it was not measured.
+    """One numeric field, or `pixels`, as float64 "n", nan where it was not measured.
 
     Raises:
         UserError: records have no numeric field of that name.
     """
-    rows = [record.flat() for record in records]
-    known = _NUMERIC.union(*(filter(_BIN.fullmatch, row) for row in rows))
+    rows = [record.flat() | {PIXELS: record.pixels} for record in records]
+    known = _NUMERIC.union([PIXELS], *(filter(_BIN.fullmatch, row) for row in rows))
     if name not in known:
         raise UserError(f"Records have no numeric column '{name}'.{suggest(name, known)}")
     return np.array([row.get(name) for row in rows], dtype=float)  # None becomes nan

@@ -16,29 +16,26 @@ OWN = Path(__file__).parents[3] / "docs" / "data" / "ladder-depth.csv"
 AT = np.array([4e6, 2e5])
 
 
-def points(noise: float = 0.0, seed: int = 0) -> RungPoints:
-    """Losses by a known law, and errors that are a power of them with `noise`."""
-    rng = np.random.default_rng(seed)
+def points() -> RungPoints:
+    """Losses by a known law, and errors that go with their cube, which is no sum of powers."""
     x = np.array([(n, d) for n in (6e4, 2e5, 6e5, 2e6) for d in (4e3, 1e4, 3e4, 9e4)])
-    losses = loss_at(x)
-    errors = 2 * losses**0.8 * np.exp(noise * rng.standard_normal(len(x)))
-    return RungPoints(x, errors, losses, tuple(range(len(x))))
+    return RungPoints(x, 2 * loss_at(x) ** 3, loss_at(x), tuple(range(len(x))))
 
 
 def loss_at(x: np.ndarray) -> np.ndarray:
     return 0.1 + 40 * x[..., 0] ** -0.5 + 30 * x[..., 1] ** -0.6
 
 
-def test_a_noisy_metric_is_forecast_through_its_smooth_loss():
-    found = points(noise=0.04)
-    way, rehearsal = Ways().best(found)
+def test_a_metric_that_follows_its_loss_is_forecast_through_that():
+    way, rehearsal = Ways().best(points())
     assert isinstance(way, TwoSteps) and rehearsal is not None
     said = way.forecast(AT)
-    assert said.lo < 2 * loss_at(AT) ** 0.8 < said.hi
     loss = way.loss.forecast(AT)
     error = way.error.forecast(1 / loss.value)
     assert said.value == error.value and said.reach == loss.reach
+    assert said.value == pytest.approx(2 * loss_at(AT) ** 3, rel=1e-3)
     assert math.log(said.hi / said.lo) > math.log(error.hi / error.lo)  # of both steps
+    assert "two steps" in way.name and way.form.startswith("two steps: average of ")
 
 
 def test_without_losses_there_is_one_way():

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stepsight.report.verdict import TaskSentence
+from stepsight.scaling.analysis.axes import axis_laws
 from stepsight.scaling.analysis.curves import Curve, curves, headline
 from stepsight.scaling.analysis.emergence import Emergence, emergences
 from stepsight.scaling.analysis.folder import ScalingFolder
@@ -34,6 +35,7 @@ class Analysis:
     others: list[CurveLaws]
     relations: list[Panel]
     emergences: list[Emergence]
+    axes: list[Law]  # over distinct samples, resolution, experts
     notes: list[str]
 
     @property
@@ -55,7 +57,7 @@ class Analysis:
 
 def analyse(folder: ScalingFolder, bootstrap: int) -> Analysis:
     """Fit everything that the records allow; intervals by `bootstrap` resamples."""
-    every, notes = curves(folder.records)
+    every, notes = curves(folder.records, folder.trunks)
     first = headline(every)
     main = [laws_of(curve, bootstrap) for curve in first]
     others = [laws_of(curve, bootstrap) for curve in every if curve not in first]
@@ -66,6 +68,7 @@ def analyse(folder: ScalingFolder, bootstrap: int) -> Analysis:
         others=others,
         relations=relations,
         emergences=list(emergences(folder.records, bootstrap)),
+        axes=list(axis_laws(folder.records, bootstrap)),
         notes=[*folder.notes, *notes, *unpaired],
     )
 
@@ -80,8 +83,7 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
     ]
     laws = [
         law.to_dict() | {"clean": clean(law.fit), "says": judgement(law.fit)}
-        for curve in analysis.curves
-        for law in curve.laws
+        for law in (*(law for curve in analysis.curves for law in curve.laws), *analysis.axes)
     ]
     return plain(
         {
@@ -102,7 +104,8 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
 def summary(analysis: Analysis) -> list[str]:
     """Laws with their verdicts, forecasts against outcomes, and what failed, one line each."""
     laws = [
-        f"{law.curve.name} against {law.against}: {briefly(law.fit)}" for law in analysis.main_laws
+        f"{law.curve.name} against {law.against}: {briefly(law.fit)}"
+        for law in (*analysis.main_laws, *analysis.axes)
     ]
     return [*(laws or [TOO_FEW]), *(f"{said.task}: {said.text}" for said in _outcomes(analysis))]
 

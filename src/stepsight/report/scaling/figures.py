@@ -1,7 +1,8 @@
 """The figures of a report on scaling, in the style of `figures`.
 
-What was fitted is a solid line, what lies beyond the points a dashed one in its band. Both axes are
-logarithmic. Colours and markers tell model sizes or amounts of data apart.
+A law is a solid line within its points, beyond them a dashed one in its band. A fit that is no law
+is a dotted trend through its points and ends with them. Both axes are logarithmic. Colours and
+markers tell model sizes or amounts of data apart.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def draw(analysis: Analysis) -> Figures:
         if laws.joint is not None and laws.joint.fit.residuals:
             drawn[f"residuals-{name}"] = residual_plot(laws.curve, laws.joint)
     for i, panel in enumerate(analysis.relations):
-        line = panel.relation.predict if np.isfinite(panel.relation.kappa) else None
+        line = panel.relation.predict if panel.relation.verdict == "law" else None
         labels = panel.pairing.x, panel.pairing.y
         drawn[panel_file(panel, i)] = relation_plot(panel.title, labels, panel.x, panel.y, line)
     for elbow in analysis.emergences:
@@ -253,10 +254,15 @@ def _law(
     ((lo, hi),) = fit.ranges.values()
     end = min(1.2 * target if target > hi else REACH * hi, 0.999 * MAX_EXTRAPOLATION * hi)
     inside, beyond = np.geomspace(lo, hi, STEPS), np.geomspace(hi, end, STEPS)[1:]
+    if fit.verdict != "law":
+        trend: dict[str, Any] = {"linewidth": 1.2, "linestyle": ":", "color": shade}
+        label = f"trend, no law ({fit.verdict})" if labelled else None
+        axes.plot(inside, fit.predict(inside), **trend, label=label)
+        return
     names = ("fitted", "extrapolated") if labelled else ("", "")
     _line(axes, inside, fit.predict(inside), shade, solid=True, label=names[0])
     _line(axes, np.append(hi, beyond), fit.predict(np.append(hi, beyond)), shade, False, names[1])
-    if band and fit.draws:
+    if band and fit.outlook is not None:
         every = np.append(inside, beyond)
         predicted = [fit.forecast(x, LEVEL) for x in every]
         ends = [point.lo for point in predicted], [point.hi for point in predicted]

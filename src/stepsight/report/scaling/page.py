@@ -60,7 +60,7 @@ def render(analysis: Analysis, drawn: Figures) -> str:
         figures=drawn,
         forecast_runs=_forecast_runs(analysis.forecasts),
         allocations=[row for laws in analysis.headline for row in _allocations(laws)],
-        laws={"main": analysis.main_laws, "series": series, "rest": rest},
+        laws={"main": [*analysis.main_laws, *analysis.axes], "series": series, "rest": rest},
         panels=[(drawn[panel_file(row, i)], row) for i, row in enumerate(analysis.relations)],
         elbows=[(drawn[elbow_file(elbow)], elbow) for elbow in analysis.emergences],
         rounding=ROUNDING,

@@ -8,8 +8,8 @@ on the weights that it started from.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Curve:
     records: tuple[ScalingRecord, ...]
     errors: tuple[float, ...]
     where: str = ""  # what tells it from curves of quantities that read the same
+    trunks: Mapping[str, str] = field(default_factory=dict)  # of runs that branched off another
 
     @property
     def name(self) -> str:
@@ -54,7 +55,8 @@ class Curve:
 
     @property
     def runs(self) -> list[str]:
-        return [record.run for record in self.records]
+        """Labels of what shares its luck: branches go by the name of their trunk."""
+        return [self.trunks.get(record.run, record.run) for record in self.records]
 
     @property
     def tuned(self) -> bool:
@@ -82,8 +84,11 @@ class Curve:
         return column(self.records, name)
 
 
-def curves(records: Iterable[ScalingRecord]) -> tuple[list[Curve], list[str]]:
-    """All curves, losses first within a task, and notes on points that were left out.
+def curves(
+    records: Iterable[ScalingRecord], trunks: Mapping[str, str] | None = None
+) -> tuple[list[Curve], list[str]]:
+    """All curves, losses first within a task, and notes on points that were left out. `trunks`
+    names, of runs that branched off another one, that one.
 
     Where runs differ in the number of distinct samples alone, curves hold those with the most: the
     others saw the same images more often.
@@ -92,7 +97,7 @@ def curves(records: Iterable[ScalingRecord]) -> tuple[list[Curve], list[str]]:
     for quantity, rows in by_quantity(records).items():
         known = [record for record, error in zip(rows, errors_of(quantity, rows)) if error > 0]
         most = most_samples(known)
-        curve = Curve(quantity, "", tuple(most), _errors(quantity, most))
+        curve = Curve(quantity, "", tuple(most), _errors(quantity, most), trunks=trunks or {})
         notes += _left_out(curve, len(rows) - len(known), len(known) - len(most))
         every += [curve] if most else []
     every = _kinds(every)
@@ -116,10 +121,10 @@ def _without_copies(curves: Sequence[Curve]) -> list[Curve]:
 
 def _told_apart(curves: Sequence[Curve]) -> list[Curve]:
     """Curves of one name take their data set into it, and if need be their protocol."""
-    for field in ("dataset", "protocol"):
+    for name in ("dataset", "protocol"):
         names = Counter(curve.name for curve in curves)
         curves = [
-            replace(curve, where=f"{curve.where} {getattr(curve.quantity, field)}".strip())
+            replace(curve, where=f"{curve.where} {getattr(curve.quantity, name)}".strip())
             if names[curve.name] > 1
             else curve
             for curve in curves
@@ -146,15 +151,16 @@ def headline(every: Sequence[Curve]) -> list[Curve]:
 
 
 def _kinds(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves with what tells them apart within a quantity: working size, and where they began
-    from."""
+    """The curves with what tells them apart within a quantity: working size, where they began
+    from, and experts."""
     families: dict[Quantity, list[Curve]] = defaultdict(list)
     for curve in curves:
-        families[curve.quantity._replace(size="", tuned=False)].append(curve)
+        families[curve.quantity._replace(size="", tuned=False, experts="")].append(curve)
     parts = {
         curve.quantity: (
             curve.quantity.size,
             "fine-tuned" if curve.quantity.tuned else "from scratch",
+            curve.quantity.experts or "dense",
         )
         for curve in curves
     }

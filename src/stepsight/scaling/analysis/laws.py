@@ -22,6 +22,8 @@ from stepsight.scaling.ladders.forecast import size_and_data
 from stepsight.scaling.laws.fits import COMPARED, Fit, compare, fit
 from stepsight.scaling.laws.forms import FORMS
 from stepsight.scaling.plain import plain
+from stepsight.scaling.rows.curve import CurveRows
+from stepsight.scaling.rows.outliers import outliers
 from stepsight.scaling.sampling.frontier import pareto
 
 WORDS = {PARAMS: "parameters", IMAGES: "images"}
@@ -150,8 +152,23 @@ def _joint(curve: Curve, bootstrap: int) -> Law | None:
     x, y = size_and_data(curve.records), np.array(curve.errors)
     if not curve.settles or min(len(np.unique(values)) for values in x.T) < 2:
         return None
-    fits = compare(x, y, groups=curve.runs, inputs=["params", "images"], bootstrap=bootstrap)
-    return Law(curve, "parameters and images", x, y, fits[JOINT], tuple(fits.values()))
+    names = ["params", "images"]
+    fits = compare(x, y, groups=curve.runs, inputs=names, bootstrap=bootstrap)
+
+    def refit(kept: NDArray[np.bool_]) -> Fit:
+        runs = _at(curve.runs, kept)
+        return fit(JOINT, x[kept], y[kept], groups=runs, inputs=names, bootstrap=0)
+
+    law, rows = fits[JOINT], _rows(curve, x, y)
+    if law.residuals and (far := outliers(law, rows, refit)):
+        law = replace(law, warnings=(*law.warnings, str(far)))
+    return Law(curve, "parameters and images", x, y, law, tuple(fits.values()))
+
+
+def _rows(curve: Curve, x: Array, y: Array) -> CurveRows:
+    """The points with the names of their runs."""
+    names = tuple(f"{one.run} at {one.images_seen:,} images" for one in curve.records)
+    return CurveRows(dict(zip(WORDS.values(), x.T)), y, curve.label, names)
 
 
 def _series(curve: Curve) -> Iterator[Series]:

@@ -74,7 +74,7 @@ def briefly(fit: Fit) -> str:
 
 
 def _sentence(fit: Fit, against: Sequence[str]) -> str:
-    worth = "" if math.isnan(fit.r2) else f" (R² {fit.r2:.3f}, {left_out(fit)})"
+    worth = "" if math.isnan(fit.r2) else f" (R² {fit.r2:.3f}, {left_out(fit)}; {hit_rate(fit)})"
     if fit.verdict != "law":
         return f"Not a clean law{worth}: {'; '.join(against)}."
     if against:
@@ -87,6 +87,14 @@ def left_out(fit: Fit) -> str:
     if math.isnan(fit.held_out):
         return "too few points to leave some out"
     return f"held-out error {math.expm1(fit.held_out):.1%}"
+
+
+def hit_rate(fit: Fit) -> str:
+    """What forecasts of hidden points were worth."""
+    if fit.backtest is None:
+        return "too few points to hide any and forecast them"
+    held = f"90 % intervals held {fit.backtest.hits} of {fit.backtest.of} hidden points"
+    return f"{held}, up to {fit.backtest.reach:.2g}x"
 
 
 def parameters(fit: Fit) -> list[str]:

@@ -12,11 +12,11 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from stepsight.errors import DataFormatError
 from stepsight.scaling.intervals import PREDICTIVE
 from stepsight.scaling.ladders.ways import RungPoints, Ways, honest
 from stepsight.scaling.plain import plain
-from stepsight.scaling.records import ScalingRecord, append_lines, whole_lines
+from stepsight.scaling.records import PIXELS, ScalingRecord, append_lines, whole_lines
 
 FILE_NAME = "forecasts.jsonl"
 LOSS = "loss"  # what the validation loss is called among metrics
+POOLED = {PIXELS: "size", "params_total": "experts"}  # column of a law: what it may differ in
 EXPERTS = re.compile(r"\d+E\d+A$")  # at the end of a model's name
 
 
@@ -116,9 +117,16 @@ class ScoredForecast(NamedTuple):
         return self.forecast.value / self.outcome - 1 if self.outcome else math.nan
 
 
-def by_quantity(records: Iterable[ScalingRecord]) -> dict[Quantity, list[ScalingRecord]]:
+def by_quantity(
+    records: Iterable[ScalingRecord], inputs: Collection[str] = ()
+) -> dict[Quantity, list[ScalingRecord]]:
     """Records by what was measured. Losses belong to a checkpoint and its task, so each checkpoint
-    counts once among them; of a setting measured twice the later one counts."""
+    counts once among them; of a setting measured twice the later one counts.
+
+    inputs: columns of a law. One in pixels goes through all working sizes, and one in all
+    parameters through dense models and experts (`POOLED`), which are apart otherwise.
+    """
+    pooled = {field: "" for name, field in POOLED.items() if name in inputs}
     curves: dict[Quantity, dict[object, ScalingRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: record.time):
         checkpoint = (
@@ -128,16 +136,16 @@ def by_quantity(records: Iterable[ScalingRecord]) -> dict[Quantity, list[Scaling
             record.images_seen,
             record.params_total,
         )
-        kind = {
+        kind: dict[str, Any] = {
             "size": record.size,
             "tuned": bool(record.parent or record.inherited_flops),
             "experts": experts_of(record),
-        }
+        } | pooled
         if record.loss is not None:
             loss = Quantity(record.task, LOSS, True, record.dataset, "", "", 0, 0, **kind)
             curves[loss][checkpoint] = record
         if record.value is not None:
-            measured = {
+            measured: dict[str, Any] = {
                 name: getattr(record, name) for name in Quantity._fields if name not in kind
             }
             curves[Quantity(**measured, **kind)][checkpoint] = record
