@@ -16,6 +16,7 @@ itself, Student's t, and where nothing can be hidden that is all there is.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,8 +34,7 @@ from stepsight.scaling.laws.spread import Spread, spread_of
 PRIOR = 12.0  # earlier forecasts that what the law says of itself counts as
 NARROWEST = 0.9  # of its own interval: luck in a few forecasts is no reason to trust it more
 GRAIN = 200  # quantiles that stand for Student's t
-ORIGINS = {1: 6}  # an axis, by number of inputs
-SEVERAL = 4
+ORIGINS, ORIGINS_OF_SEVERAL = 6, 4  # an axis, of one input and of several
 LEFT_OUT = 0.25  # of the places, those at the top, for the held-out error
 STARTS, STEPS = 3, 40  # of a refit, beside the optimum of all points
 
@@ -131,7 +131,7 @@ def _origins(
 ) -> Iterator[tuple[float, NDArray[np.bool_]]]:
     """The last place kept, and what is kept with it."""
     places = np.unique(along)
-    most = ORIGINS.get(u.shape[1], SEVERAL)
+    most = ORIGINS if u.shape[1] == 1 else ORIGINS_OF_SEVERAL
     size = 0
     for place in places[(len(places) - 1) // 2 : -1][-most:]:
         kept = along <= place
@@ -161,10 +161,10 @@ def stretch(trials: HiddenForecasts, spare: float, level: float) -> tuple[float,
     those of one run from one origin count once together, and of Student's t of `spare` degrees of
     freedom, which counts as `PRIOR` of them."""
     own = stdtrit(spare, (np.arange(GRAIN) + 0.5) / GRAIN)
-    which = np.stack([trials.axis, trials.origin, trials.run])
-    _, run, times = np.unique(which, axis=1, return_inverse=True, return_counts=True)
+    which = [*zip(trials.axis.tolist(), trials.origin.tolist(), trials.run.tolist())]
+    times = Counter(which)
     values = np.concatenate([own, trials.scores])
-    weights = np.concatenate([np.full(GRAIN, PRIOR / GRAIN), 1 / times[run.ravel()]])
+    weights = np.concatenate([np.full(GRAIN, PRIOR / GRAIN), [1 / times[one] for one in which]])
     order = np.argsort(values)
     share = (np.cumsum(weights[order]) - 0.5 * weights[order]) / weights.sum()
     lo, hi = np.interp(tails(level), share, values[order])

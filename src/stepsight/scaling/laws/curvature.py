@@ -4,8 +4,8 @@ A floor that is not in the form, an exponent that rises or falls along an input,
 of two inputs all leave a residual of that shape, whatever form made it. The squares and products of
 the logs are added to the slopes of the law at its optimum, and an F-test says whether they explain
 more than chance (the score test of a wider model: Davidson & MacKinnon 1984, Int. Econ. Rev.
-25:485). Bending that is sure but small beside the scatter is no reason to deny a law, so what it
-does to a forecast counts as well.
+25:485). Bending that is sure but small beside the scatter is no reason to deny a law: it has to
+move a forecast out of the scatter, or to be most of what the scatter is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stepsight.scaling.intervals import PREDICTIVE, tails
 from stepsight.scaling.laws.spread import Spread
 
 CHANCE = 0.05  # probability of as strong a bend of a law that does not bend
+SURE, MOST = 1e-3, 0.5  # where most of the scatter is structure, the law is no law anywhere
 AHEAD = 4.0  # times the largest place measured, along all inputs together
 LEAST_WITHIN = 1e-4  # variance within runs beside that between them
 OUTLIER = 4.0  # robust deviations, beyond which a residual counts as that many
@@ -34,16 +35,19 @@ class Bend:
 
     chance: float  # probability of the F-test
     shift: float  # of the forecast at `AHEAD` times the data, in log y
+    explained: float  # share of the squares of residuals
     limit: float  # half of a 90 % interval of the scatter alone
 
     @property
     def denies(self) -> bool:
-        return self.chance < CHANCE and abs(self.shift) > self.limit
+        far = self.chance < CHANCE and abs(self.shift) > self.limit
+        return far or (self.chance < SURE and self.explained > MOST)
 
     def __str__(self) -> str:
         return (
-            f"the points bend away from the law (p {self.chance:.1g}): with terms of second order "
-            f"the forecast at {AHEAD:g} times the data is {np.expm1(self.shift):+.0%}"
+            f"no law: the points bend away from it (p {self.chance:.1g}); terms of second order "
+            f"explain {self.explained:.0%} of the residuals' variance and move the forecast at "
+            f"{AHEAD:g} times the data by {np.expm1(self.shift):+.0%}"
         )
 
 
@@ -68,7 +72,8 @@ def bend(data: Problem, best: Optima, spread: Spread, owner: NDArray[np.intp]) -
     shift = float(np.hstack([slope[0][:, free], _second(ahead)])[0] @ found)
     scatter = np.sqrt(spread.within + spread.between)
     limit = float(stdtrit(spread.spare, tails(PREDICTIVE)[1]) * scatter)
-    return Bend(float(fdtrc(added, spare, (rss - rest) / added / (rest / spare))), shift, limit)
+    chance = float(fdtrc(added, spare, (rss - rest) / added / (rest / spare)))
+    return Bend(chance, shift, (rss - rest) / rss, limit)
 
 
 def _second(u: Array) -> Array:

@@ -14,8 +14,8 @@ from stepsight.scaling.laws.forms import FORMS
 
 ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
 CANDIDATES, STEPS = 3, 20  # of a search that only has to tell whether a form fits far better
-# Of forms by their number of inputs, the simplest first; each is set against those after it that
-# are as rich, and the next richer one. Interactions and further breaks show in `curvature`.
+# Forms by their number of inputs, the simplest first. Each is set against the first of the others
+# that has as many parameters or more; what still richer ones would add shows in `curvature`.
 LADDERS = {1: ("power", "power_floor", "power_shifted", "bnsl"), 2: ("chinchilla", "kaplan")}
 
 
