@@ -92,9 +92,16 @@ def test_a_held_out_run_is_forecast_and_then_made(ladder, capsys):
     assert status["train/DiT-32x2-8_images-2048"]["factor"] == 0.5
     assert "stepsight scaling report out --out out/report" in said
 
-    assert climb("--config", ladder, "--held-out") == 0  # all is done, and the forecast stands
+
+def test_a_forecast_can_be_published_before_the_run(ladder, capsys):
+    assert climb("--config", ladder, "--forecast") == 0
+    said = capsys.readouterr().out
+    made = read_forecasts("out/forecasts.jsonl")
+    assert said.count("waits for its run") == len(made) > 0 and made[0].made in said
+    assert not Path("out/held-out").exists()
+    assert climb("--config", ladder, "--held-out") == 0
     assert read_forecasts("out/forecasts.jsonl") == made
-    assert "(before)" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("inside") == len(made)
 
 
 def test_failed_rungs_are_listed_and_the_rest_is_done(ladder, capsys):
@@ -179,6 +186,14 @@ def test_shipped_ladders_describe_themselves(name, capsys, tmp_path, monkeypatch
     assert "PFLOP" in capsys.readouterr().out
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# uv run stepsight scaling ladder --config configs/{name}.yaml")
+
+
+@pytest.mark.slow
+def test_the_small_ladder_costs_a_twentieth_of_its_target(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert climb("--config", ROOT / "configs/ladder-one-percent.yaml", "--dry-run") == 0
+    share = re.search(r": ([\d.]+)% of the \S+ that are held out", capsys.readouterr().out)
+    assert share is not None and float(share[1]) < 5
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from stepsight.scaling.ladders import launch, tuning
 from stepsight.scaling.ladders.file import read_ladder
 from stepsight.scaling.ladders.forecast import (
     FILE_NAME,
+    Forecast,
     ForecastTarget,
     append_forecasts,
     forecasts,
@@ -132,16 +133,11 @@ class Climb:
         records = read(*(file for file in files if file.is_file())).records
         settled, waiting = scored(read_forecasts(self.ladder.out / FILE_NAME), records)
         for score in settled:
-            forecast = score.forecast
-            interval = f"{number(forecast.lo)} to {number(forecast.hi)}"
             mark = "inside" if score.inside else "outside"
-            print(
-                f"{forecast.run}: {forecast.task} {forecast.metric} forecast "
-                f"{number(forecast.value)} ({forecast.level:.0%} interval {interval}), measured "
-                f"{number(score.outcome)}: {mark}, off by {score.error:+.1%}"
-            )
+            outcome = f"measured {number(score.outcome)}: {mark}, off by {score.error:+.1%}"
+            print(f"{_words(score.forecast)}, {outcome}")
         for forecast in waiting:
-            print(f"{forecast.run}: {forecast.task} {forecast.metric} waits for its run")
+            print(f"{_words(forecast)}, waits for its run")
 
     def close(self, plan: Plan) -> int:
         """Say what failed, what it took, and what is next; the exit status."""
@@ -222,6 +218,13 @@ class Climb:
             folder = self.ladder.out / "slurm"
             return running.run_slurm(jobs, folder, dict(self.ladder.slurm), note)
         return running.run_local(jobs, self.args.at_once or self.ladder.at_once, note)
+
+
+def _words(forecast: Forecast) -> str:
+    """What was forecast, and when."""
+    interval = f"{forecast.level:.0%} interval {number(forecast.lo)} to {number(forecast.hi)}"
+    what = f"{forecast.run}: {forecast.task} {forecast.metric}"
+    return f"{what} forecast {number(forecast.value)} ({interval}; {forecast.made})"
 
 
 def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:

@@ -24,7 +24,7 @@ def table(rungs: Sequence[Rung], held_out: Sequence[Rung]) -> list[str]:
     lines = [ROW.format("rung", "parameters", "images", "PFLOP", "factor")]
     for rung in (*rungs, *held_out):
         cells = f"{described(rung)['params_total']:,}", f"{own_images(rung):,}"
-        cost = f"{flops([rung]) / PETA:.4f}"
+        cost = f"{flops([rung]) / PETA:.3g}"
         lines.append(ROW.format(rung.name, *cells, cost, f"{rung.factor:g}"))
     every = (*rungs, *held_out)
     apart = sum(images_of(rung.config) * _an_image(rung) for rung in every)
