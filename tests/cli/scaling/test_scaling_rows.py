@@ -85,20 +85,20 @@ def checkpoints(seed: int = 0) -> dict[str, Any]:
     return {"model": [f"m{k // 6}" for k in range(24)], "flops": x, "error": y}
 
 
-def test_checkpoints_of_a_run_are_grouped_or_suspected(fitted):
+def test_checkpoints_of_a_run_are_grouped(fitted):
     table = checkpoints()
-    rows, notes = fitted(table, "--form", "power")
-    assert "4 groups of 6 rows that share model" in notes and "--groups model" in notes
+    found, notes = fitted(table, "--form", "power")
+    assert "4 groups of 6 rows that share model look like checkpoints" in notes
     named, notes = fitted(table, "--form", "power", "--groups", "model")
-    assert "look like" not in notes and named["resampling"] == "runs"
+    assert "look like" not in notes and "grouped by model" in notes
     own, notes = fitted({"run": table["model"], **table}, "--form", "power")
-    assert "grouped by run" in notes and own["interval_at"] == named["interval_at"]
+    assert "grouped by run" in notes
+    assert found["interval_at"] == named["interval_at"] == own["interval_at"]
     none, notes = fitted(table, "--form", "power", "--groups", "none")
-    assert notes == "" and none["resampling"] == rows["resampling"] == "points"
-    widths = [
-        math.log(one["interval_at"][1]["hi"] / one["interval_at"][1]["lo"]) for one in (rows, named)
-    ]
-    assert widths[1] > 1.5 * widths[0]
+    assert notes == "" and (none["resampling"], found["resampling"]) == ("points", "runs")
+    ends = (one["interval_at"][1] for one in (none, named))
+    narrow, wide = (math.log(one["hi"] / one["lo"]) for one in ends)
+    assert wide > 1.5 * narrow
 
 
 def test_rising_scores_are_turned(fitted):

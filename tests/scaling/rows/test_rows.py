@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepsight.scaling.rows.curve import CurveRows, called
-from stepsight.scaling.rows.grouping import grouped, run_column, suspicions
+from stepsight.scaling.rows.grouping import by_hint, grouped, mixed, run_column
 from stepsight.scaling.rows.preparation import prepared
 from stepsight.scaling.rows.scores import better, turned
 from stepsight.scaling.rows.units import unit_notes
@@ -53,14 +53,15 @@ def test_identical_rows_count_once():
 def test_equal_results_of_different_runs_are_two_measurements():
     labels = tuple(f"run {k}" for k in range(24))
     both = prepared(rows(np.tile(X, 2), np.tile(Y, 2), runs=labels))
-    assert len(both.y) == 24 and "24 rows are replicates" in only(both.notes)
+    assert len(both.y) == 24 and "24 rows stand where others do" in only(both.notes)
 
 
 def test_replicates_are_kept_and_said():
     y = np.concatenate([Y, 1.01 * Y[3:5]])
     kept = prepared(rows(np.concatenate([X, X[3:5]]), y))
     assert len(kept.y) == 14
-    assert "4 rows are replicates" in only(kept.notes) and "lines 5 and 14" in only(kept.notes)
+    told = "4 rows stand where others do (such as lines 5 and 14): all are kept, as replicates"
+    assert told in only(kept.notes)
 
 
 # ------------------------------------------------------------------------------------- grouping
@@ -80,40 +81,48 @@ def test_a_column_called_run_is_found_and_said():
     assert "fewer than 3" in only(two.notes)
 
 
-def test_checkpoints_are_suspected_by_the_columns_they_share():
+def test_checkpoints_are_known_by_the_columns_they_share():
     texts = {"model": MODELS, "time": tuple(map(str, range(24)))}
-    told = only(suspicions(rows(RUNS, RUNS**-0.1, texts=texts)))
-    assert "4 groups of 6 rows that share model" in told and "--groups model, or" in told
+    found = by_hint(rows(RUNS, RUNS**-0.1, texts=texts))
+    told = only(found.notes)
+    assert "4 groups of 6 rows that share model" in told and "--groups model)" in told
+    assert found.runs == MODELS
+    marked = texts | {"marker": tuple("ab"[k % 5 == 0] for k in range(24))}
+    assert by_hint(rows(RUNS, RUNS**-0.1, texts=marked)).runs == MODELS
     seeds = tuple(str(k // 3 % 2) for k in range(24))
-    both = only(suspicions(rows(RUNS, RUNS**-0.1, texts={"model": MODELS, "seed": seeds})))
-    assert "8 groups of 3 rows" in both and "--groups model,seed" in both
+    both = by_hint(rows(RUNS, RUNS**-0.1, texts={"model": MODELS, "seed": seeds}))
+    assert "8 groups of 3 rows" in only(both.notes) and len(set(both.runs or ())) == 8
 
 
 def test_with_two_inputs_a_run_has_one_size():
     n, d = np.repeat([1e6, 1e7, 1e8, 1e9], 6), np.tile(10.0 ** np.arange(6, 12), 4)
     grid = rows(None, n**-0.1 + d**-0.1, texts={"model": MODELS}, params=n, tokens=d)
-    assert "share model" in only(suspicions(grid))
+    assert "share model" in only(by_hint(grid).notes)
     recipes = tuple("ab"[k % 2] for k in range(24))
-    assert suspicions(rows(None, grid.y, texts={"recipe": recipes}, params=n, tokens=d)) == []
-    assert suspicions(rows(None, grid.y, params=n, tokens=d)) == []
+    mixture = rows(None, grid.y, texts={"recipe": recipes}, params=n, tokens=d)
+    assert by_hint(mixture) is mixture
+    bare = rows(None, grid.y, params=n, tokens=d)
+    assert by_hint(bare) is bare
 
 
 def test_sizes_that_grow_within_a_group_are_no_checkpoints():
     widths = tuple(str(32 * 2 ** (k % 6)) for k in range(24))
-    texts = {"optimizer": MODELS, "width": widths}
-    assert "share optimizer" not in "".join(suspicions(rows(RUNS, RUNS**-0.1, texts=texts)))
+    found = by_hint(rows(RUNS, RUNS**-0.1, texts={"optimizer": MODELS, "width": widths}))
+    assert found.runs is None
 
 
 def test_an_input_that_starts_again_is_suspected():
-    told = only(suspicions(rows(RUNS, RUNS**-0.1)))
+    told = only(by_hint(rows(RUNS, RUNS**-0.1)).notes)
     assert "flops starts again at lines 2, 8, 14 and 20" in told and "--groups none" in told
-    assert suspicions(rows(RUNS[::-1], RUNS[::-1] ** -0.1)) == []
-    assert suspicions(rows(RUNS, RUNS**-0.1, runs=MODELS)) == []
+    assert by_hint(rows(RUNS[::-1], RUNS[::-1] ** -0.1)).notes == ()
+    for known in ({"runs": MODELS}, {"texts": {"model": MODELS}}):
+        assert prepared(rows(RUNS, RUNS**-0.1, **known), independent=True).notes == ()
+    assert prepared(rows(RUNS, RUNS**-0.1, runs=MODELS)).runs == MODELS
 
 
 def test_rows_of_several_curves_are_said():
     texts = {"metric": tuple(["abs_rel", "delta1"] * 6), "model": ("a",) * 12}
-    told = only(suspicions(rows(texts=texts)))
+    told = only(mixed(rows(texts=texts)))
     assert "metric holds 2 values (abs_rel, delta1)" in told
     assert "--where 'metric=abs_rel'" in told
 

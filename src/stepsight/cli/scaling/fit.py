@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,7 +68,7 @@ class Args:
     csv: Path | None = None  # fit columns of this table instead of records
     where: tuple[str, ...] = ()  # with --csv: only rows of COL=VALUE; also !=, < and >
     # with --csv: columns COL[,COL] of the run of each row, which resamples draw whole; none: rows
-    # are independent; default: a column that is called run
+    # are independent; default: a column called run, or those that checkpoints of a run share
     groups: str | None = None
     at: tuple[str, ...] = ()  # forecast also there: NAME=VALUE[,NAME=VALUE], every input
     bootstrap: int = 200  # resamples; 0 for none
@@ -193,14 +193,14 @@ def _csv_curve(args: Args, path: Path) -> FitCurve:
         return FitCurve(f"{path.name}: {args.y}", merged(rows))
     rows = turned(rows)
     _refuse_unusable(table, rows)
-    return FitCurve(f"{path.name}: {rows.target}", prepared(rows))
+    return FitCurve(f"{path.name}: {rows.target}", prepared(rows, args.groups == NO_GROUPS))
 
 
 def _with_runs(args: Args, table: Table, rows: CurveRows) -> CurveRows:
     """The rows with the runs that --groups names, or that a column names. Of an elbow, groups are
     models, which no column of runs tells."""
-    if args.groups == NO_GROUPS and NO_GROUPS not in table.rows[0]:
-        return replace(rows, runs=rows.names)
+    if args.groups == NO_GROUPS:
+        return rows
     named = [name.strip() for name in args.groups.split(",")] if args.groups else []
     if not named and args.form != columns.EMERGENCE and (found := run_column(rows.texts)):
         named = [found]
@@ -269,7 +269,7 @@ def _curves(
     """One curve for every group whose points have all numbers; `notes` says what was left out."""
     if y == "value" and (lost := sum(record.value is None for record in records)):
         notes.append(f"left out {lost} points that were not measured")
-    for name, group in _groups(records, y).items():
+    for name, group in _groups(records, y, inputs).items():
         xs, ys = {x: column(group, x) for x in inputs}, column(group, y)
         if y == "value" and not group[0].lower_is_better:
             best = measure(group[0].metric).best or 1.0
@@ -289,11 +289,14 @@ def _curves(
             yield FitCurve(name, prepared(rows.only(rows.usable)))
 
 
-def _groups(records: list[ScalingRecord], y: str) -> dict[str, list[ScalingRecord]]:
+def _groups(
+    records: list[ScalingRecord], y: str, inputs: Sequence[str]
+) -> dict[str, list[ScalingRecord]]:
     """Records that may share a curve. What is no score belongs to a checkpoint and its task,
     whatever was measured on it, and so counts once."""
     scores = y == "value"
-    groups = [(q, rows) for q, rows in by_quantity(records).items() if (q.metric == LOSS) != scores]
+    every = by_quantity(records, inputs).items()
+    groups = [(q, rows) for q, rows in every if (q.metric == LOSS) != scores]
     short = Counter(_short(quantity, y) for quantity, _ in groups)
     return {
         _short(quantity, y) if short[_short(quantity, y)] == 1 else _long(quantity, y): rows
@@ -311,7 +314,8 @@ def _short(quantity: Quantity, y: str) -> str:
 def _long(quantity: Quantity, y: str) -> str:
     """Distinct from curves of the same short name."""
     start = "fine-tuned" if quantity.tuned else "from scratch"
-    return ", ".join(filter(None, [_short(quantity, y), quantity.dataset, quantity.size, start]))
+    kind = quantity.dataset, quantity.size, quantity.experts, start
+    return ", ".join(filter(None, [_short(quantity, y), *kind]))
 
 
 def _listed(names: Iterable[object]) -> str:

@@ -43,6 +43,6 @@ def _replicates(rows: CurveRows) -> CurveRows:
     first = np.flatnonzero(place.ravel() == several[0]).tolist()
     rows_there = int(counts[several].sum())
     return rows.noting(
-        f"{rows_there} rows are replicates, which differ in {rows.target} alone "
-        f"(such as {rows.called(first)}): all are kept"
+        f"{rows_there} rows stand where others do (such as {rows.called(first)}): all are kept, as "
+        "replicates of one place"
     )
