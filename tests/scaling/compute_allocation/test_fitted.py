@@ -58,13 +58,13 @@ def test_runs_are_drawn_whole():
 def test_intervals_cover_the_optimum_at_ten_times_the_budget():
     """Nominally 95 %, of runs that scatter by 2 %."""
     truth, covered = allocate(LAW, BEYOND), np.zeros(2)
-    for seed in range(60):
+    for seed in range(40):
         best = fitted(seed, bootstrap=100).optimum(BEYOND)
         covered += [
             holds(best["params_interval"], truth.params),
             holds(best["loss_interval"], truth.loss),
         ]
-    assert (covered >= 0.88 * 60).all()
+    assert (covered >= 35).all()
 
 
 def test_tables_that_tell_nothing_apart_are_refused():
