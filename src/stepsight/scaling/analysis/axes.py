@@ -113,7 +113,7 @@ def _law(curve: Curve, offered: AxisForm, bootstrap: int) -> Law:
         for name in (PARAMS, IMAGES)
         if name not in offered.columns
     }
-    at = " and ".join(f"{count(value)} {WORDS[name]}" for name, (value,) in fixed.items())
+    at = " and ".join(f"{count(value or 0)} {WORDS[name]}" for name, (value,) in fixed.items())
     against = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
     return Law(curve, f"{against}, at {at}" if at else against, x, y, fitted)
 
