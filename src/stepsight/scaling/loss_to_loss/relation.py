@@ -124,8 +124,9 @@ class Relation:
             return basis
         if self.backtest is None:
             return f"{basis}; not back-tested, too few pairs to hide any"
+        wider = f"{self.widening:.2g} times as wide" if self.widening > 1 else "not widened"
         tried = f"{self.backtest.hits} of {self.backtest.of} hidden pairs were inside"
-        return f"{basis}; {self.widening:.2g} times as wide, since {tried}"
+        return f"{basis}; {wider}, as {tried}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None; draws and residuals stay behind."""
