@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ladders import grid, record, scattered
 
 from stepsight.scaling.analysis.curves import curves, headline
 from stepsight.scaling.analysis.laws import laws_of
-from stepsight.scaling.analysis.words import briefly, clean, count, judgement, span
+from stepsight.scaling.analysis.words import (
+    briefly,
+    came_of,
+    clean,
+    count,
+    forecast_basis,
+    judgement,
+    rehearsed,
+    span,
+)
+from stepsight.scaling.ladders.forecast import ScoredForecast, read_forecasts
+
+DATA = Path(__file__).parents[2] / "docs" / "data"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -56,6 +71,30 @@ def test_the_headline_is_the_main_metric_in_the_fullest_setting():
     other = grid(metric="delta1", lower_is_better=False)
     names = [one.name for one in headline(curves(grid() + rare + other)[0])]
     assert names == ["depth loss", "depth AbsRel, ddim 4 x 2"]
+
+
+def test_forecasts_say_their_worth_and_outcomes_why_they_are_outside():
+    """Of the forecasts of our own ladder, and of one as it is made today."""
+    old = read_forecasts(DATA / "ladder-depth-forecasts.jsonl")[0]
+    assert rehearsed(old) == "" and forecast_basis(old) == (
+        "reaches 2.8 times the largest run; chinchilla"
+    )
+    now = replace(old, basis="direct law", hits=11, of=16, tested=2.0, spent=0.05)
+    assert forecast_basis(now) == (
+        "reaches 2.8 times the largest run; direct law; 90% intervals held 11 of 16 of the "
+        "ladder's own hidden rungs, up to 2x; it is widened by what they missed; its ladder took "
+        "0.05 times the target's training FLOPs"
+    )
+    middle = (now.value + now.lo) / 2
+    assert came_of(ScoredForecast(now, middle, "", True)) == "50% of the way to the lower end"
+    outside = 2 * now.hi - now.value
+    assert came_of(ScoredForecast(now, outside, "", False)) == (
+        "2 times as far off as the upper end: hidden rungs were forecast up to 2x alone; of these "
+        "11 of 16 were inside"
+    )
+    assert came_of(ScoredForecast(old, outside, "", False)).endswith(
+        "no rungs were hidden to try it on"
+    )
 
 
 def test_numbers_in_words():

@@ -124,7 +124,8 @@ def rehearsed(forecast: Forecast) -> str:
     if not forecast.of:
         return "too few rungs to hide any and forecast them"
     held = f"intervals held {forecast.hits} of {forecast.of} of the ladder's own hidden rungs"
-    return f"{forecast.level:.0%} {held}, up to {forecast.tested:.2g}x"
+    wider = "; it is widened by what they missed" if forecast.hits < forecast.of else ""
+    return f"{forecast.level:.0%} {held}, up to {forecast.tested:.2g}x{wider}"
 
 
 def forecast_basis(forecast: Forecast) -> str:
@@ -150,9 +151,9 @@ def came_of(scored: ScoredForecast) -> str:
     low = scored.outcome < made.value
     end, name = (made.lo, "lower") if low else (made.hi, "upper")
     share = (scored.outcome - made.value) / (end - made.value) if end != made.value else math.inf
-    where = f"{share:.2g} times as far from the forecast as the {name} end"
     if scored.inside:
-        return where
+        return f"{share:.0%} of the way to the {name} end"
+    where = f"{share:.2g} times as far off as the {name} end"
     doubts = []
     if made.verdict != "law":
         doubts.append(f"what it rests on is no law ({made.verdict})")
