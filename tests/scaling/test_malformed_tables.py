@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from stepsight.cli.scaling import GROUP
 from stepsight.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.faults.table_cases import cases, readers
+from benchmarks.faults.table_cases import BYTES, CSV, cases, readers
 
 
 def test_they_are_read_as_they_were_written(tmp_path):
@@ -38,3 +39,23 @@ def test_a_changed_file_is_read_or_refused(tmp_path, count, seed):
             raise AssertionError(f"case {number}: {case.reader}, {case.change}") from error
         path.unlink(missing_ok=True)
     assert count / 4 < refused < count
+
+
+@pytest.mark.parametrize(("count", "seed"), [(40, 0), pytest.param(400, 1, marks=pytest.mark.slow)])
+def test_a_changed_table_is_fitted_or_refused(tmp_path, capsys, count, seed):
+    """A refusal names the file, and one of a cell its line."""
+    points = [f"m{k // 4},{10.0 ** (12 + k / 2)},{4 * 10.0 ** (-k / 20)}" for k in range(8)]
+    whole, rng = "\n".join(["model,flops,error", *points]).encode(), random.Random(seed)
+    path, refused = tmp_path / "runs.csv", 0
+    for number in range(count):
+        change = rng.choice([*BYTES.values(), *CSV.values()])
+        path.write_bytes(change(rng, whole))
+        flags = ["--csv", str(path), "--x", "flops", "--y", "error", "--form", "power"]
+        try:
+            assert GROUP.run(["fit", *flags, "--bootstrap", "0"]) == 0, number
+        except UserError as error:
+            refused += 1
+            assert "runs.csv" in str(error) and str(error).isprintable()
+            assert " is " not in str(error) or "runs.csv:" in str(error)
+    capsys.readouterr()
+    assert 0 < refused < count
