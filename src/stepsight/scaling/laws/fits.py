@@ -45,8 +45,8 @@ from stepsight.scaling.laws.diagnosis import (
 )
 from stepsight.scaling.laws.fitted import Fit
 from stepsight.scaling.laws.forms import find_form
-from stepsight.scaling.laws.rivals import ROUNDING, criteria, rivals_of
-from stepsight.scaling.laws.spread import Spread, owners, spread_of
+from stepsight.scaling.laws.rivals import criteria, rivals_of
+from stepsight.scaling.laws.spread import ROUNDING, Spread, owners, spread_of
 
 # Where the loss turns from quadratic to linear, in log y: benchmark numbers scatter by a percent.
 # Losses known to a part in a thousand take 1e-3, the value of Hoffmann et al.; math.inf is least

@@ -11,8 +11,8 @@ from stepsight.scaling.fitting.quality import aicc
 from stepsight.scaling.fitting.search import best_start, problem
 from stepsight.scaling.laws.diagnosis import judged_from
 from stepsight.scaling.laws.forms import FORMS
+from stepsight.scaling.laws.spread import ROUNDING
 
-ROUNDING = 1e-6  # residuals below this are arithmetic, not evidence for a form
 CANDIDATES, STEPS = 3, 20  # of a search that only has to tell whether a form fits far better
 # Forms by their number of inputs, the simplest first. Each is set against the first of the others
 # that has as many parameters or more; what still richer ones would add shows in `curvature`.

@@ -18,6 +18,7 @@ from scipy.special import ndtr
 
 from stepsight.scaling.fitting.form import Array
 
+ROUNDING = 1e-6  # scatter of log y below this is arithmetic, not evidence
 SINGULAR = 1e-10  # of the curvature: directions that the points do not determine at all
 
 
@@ -33,7 +34,8 @@ class Spread:
     def deviations(self, slopes: Array) -> Array:
         """Standard deviations of new points, each of a new run, at slopes of the curve "m k"."""
         open_left = np.einsum("mi,ij,mj->m", slopes, self.covariance, slopes)
-        return np.sqrt(self.within + self.between + np.maximum(open_left, 0.0))
+        scatter = max(self.within + self.between, ROUNDING**2)
+        return np.sqrt(scatter + np.maximum(open_left, 0.0))
 
 
 def owners(groups: Sequence[Hashable] | None, n: int) -> NDArray[np.intp]:
