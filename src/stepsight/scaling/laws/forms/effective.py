@@ -121,7 +121,7 @@ class Repeated(EffectiveSum):
 
 
 @dataclass(frozen=True)
-class Experts(EffectiveSum):
+class IdleExperts(EffectiveSum):
     """Inputs: active parameters, parameters in all, images; the last inner parameter is c."""
 
     @property
@@ -165,7 +165,7 @@ EFFECTIVE = (
         logs=("A", "B", "R"),
         base=_OF["chinchilla"],
     ),
-    Experts(
+    IdleExperts(
         name="experts",
         formula="L = E + A / (P^(1-c) T^c)^alpha + B / D^beta",
         inputs=("params", "params_total", "images"),
