@@ -159,14 +159,17 @@ class Best(NamedTuple):
 
 
 def best_of(losses: dict[float, float]) -> Best:
-    """Of losses by factor. Raises ValueError where the lowest is at an end."""
+    """Of losses by factor. Raises ValueError where it is not between them."""
     factors = sorted(losses)
     lowest = min(factors, key=losses.__getitem__)
     near = sorted(factors, key=lambda one: abs(math.log2(one / lowest)))[:NEAR]
-    if lowest in (factors[0], factors[-1]):
-        raise ValueError(f"the lowest loss is at an end of the factors, {lowest:g}: widen them")
-    curve = np.polyfit([math.log2(one) for one in near], [losses[one] for one in near], 2)
+    if len(near) < 3:
+        raise ValueError(f"{len(near)} factors: three or more are needed")
+    logs = [math.log2(one) for one in near]
+    curve = np.polyfit(logs, [losses[one] for one in near], 2)
     place = -curve[1] / (2 * curve[0])
+    if curve[0] <= 0 or not min(logs) <= place <= max(logs):
+        raise ValueError(f"the lowest loss, at {lowest:g}, is at an end of the factors: widen them")
     return Best(2**place, float(np.polyval(curve, place)), tuple(map(float, curve)))
 
 

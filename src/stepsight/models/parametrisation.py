@@ -10,7 +10,7 @@ DiT-64x4 for DiTs of all shapes, split-32 for split backbones. With r and q the 
 in units of the base's, and l the blocks of its stack in units of the base's:
 
     tensor                              deviation at the start   rate of AdamW  rate of Muon
-    input-like (r = 1), embeddings      as standard              1              a
+    input-like (r = 1), embeddings      as standard              1              a sqrt(q)
     hidden (r and q grow)               ~ fan-in^(-1/2)          1 / r          a sqrt(q / r)
     router of experts (q = 1)           ~ fan-in^(-1)            1 / r
     output (q = 1)                      zero                     1 / r
@@ -29,7 +29,7 @@ in place of 1 / sqrt(d), for heads d wide, to queries, keys and values, s = (32 
 while the projection takes 1 / s for the values. A checkpoint is an ordinary network.
 
 Decay is decoupled: rate x decay is the same for every tensor, at every width and depth
-(arXiv:2505.01618, table 1). AdamW's epsilon, 1e-8, is left as it is: gradients are far above it.
+(arXiv:2505.01618, table 1). AdamW's epsilon is left at 1e-8.
 """
 
 from __future__ import annotations
