@@ -123,7 +123,7 @@ def read(path: Path) -> dict[Setting, float]:
         return {}
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    kinds = (int, int, str, str, int, float, int)
+    kinds: tuple[Any, ...] = (int, int, str, str, int, float, int)
     return {
         Setting(*(kind(row[name]) for kind, name in zip(kinds, Setting._fields))): float(
             row["loss"]
