@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from page_numbers import (  # noqa: E402
+    chosen,
     common,
     default_run,
     films,
@@ -59,6 +60,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forecasts-ladder": forecasts.own_ladder,
     "forecasts-published": forecasts.published,
     "forecasts-denied": forecasts.denied,
+    "planner-chosen": chosen.chosen,
     "refits": forecasts.refits,
     "transfer": transfer.transfer,
 }
