@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from stepsight.results import Result
+from stepsight.scaling.laws.forms import FORMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -97,6 +98,11 @@ def test_what_is_made_stands_on_a_page_and_every_mark_is_made(script):
     figures = {found.group(2, 3) for text in texts for found in script.FIGURE.finditer(text)}
     made = {(part, name) for part, maker in script.FIGURES.items() for name in maker()}
     assert figures == made
+
+
+def test_every_form_of_a_law_is_described():
+    page = (ROOT / "docs" / "scaling.md").read_text("utf-8")
+    assert [name for name in FORMS if f"| `{name}` |" not in page] == []
 
 
 def test_an_unknown_block_fails(script):
