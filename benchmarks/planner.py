@@ -114,7 +114,8 @@ def _answer(budget: int, best: Plan, cell: Cell) -> Answer:
     half = (best.hi - best.lo) / 2
     numbers = best.seen, best.expected, best.lo, best.hi, cell.value
     inside = best.lo <= cell.value <= best.hi, abs(cell.value - best.seen) <= half
-    place = cell.task, cell.metric, str(cell.family), budget, best.nfe, best.members
+    family = str(cell.family._replace(checkpoint=""))
+    place = cell.task, cell.metric, family, budget, best.nfe, best.members
     return Answer(*place, *numbers, *inside)
 
 

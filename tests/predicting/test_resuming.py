@@ -162,7 +162,9 @@ def test_a_thousand_pictures_ten_damaged_and_a_kill(lab, tmp_path):
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    there = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.npy")}  # whole: none half written
+    there = {
+        path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.npy")
+    }  # whole: none half written
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 1, again.stderr
     assert "990 of 1000 answered" in again.stdout and "10 of 1000 pictures skipped" in again.stdout

@@ -41,7 +41,9 @@ def faults(script, monkeypatch, tmp_path):
             return found if isinstance(found, list) else [found]
 
     monkeypatch.setattr(script, "import_module", Module)
-    monkeypatch.setattr(script.docs_numbers.reliability, "RELIABILITY", tmp_path / "reliability.json")
+    monkeypatch.setattr(
+        script.docs_numbers.reliability, "RELIABILITY", tmp_path / "reliability.json"
+    )
     monkeypatch.setattr(script, "PAGE", tmp_path / "reliability.md")
     (tmp_path / "reliability.md").write_text(
         "# R\n\n<!-- numbers: reliability -->\nstale\n<!-- end -->\nAfter\n"

@@ -54,10 +54,7 @@ def _of_sweep(sweep: SweepFolder) -> dict[str, tuple[list[Bought], int]]:
     """By task the frontier, and the most calls that were tried."""
     return {
         task: (
-            [
-                Bought(p.cell.total_calls, p.cell.error, not p.sure)
-                for p in sweep.frontier(task)
-            ],
+            [Bought(p.cell.total_calls, p.cell.error, not p.sure) for p in sweep.frontier(task)],
             max(cell.total_calls for cell in sweep.main(task)),
         )
         for task in sweep.tasks

@@ -87,7 +87,7 @@ def test_the_jackknife_of_means_is_their_sample_covariance(cell):
 
 
 def test_how_much_too_good_the_best_of_equals_seems():
-    """Of two normal values 1 / sqrt(pi) of their deviation; of far ones and shared noise nothing."""
+    """Of two normal values 1 / sqrt(pi) deviations; of far ones and of shared noise nothing."""
     two = optimism(np.zeros(2), 0.1 * np.eye(2))
     assert two == pytest.approx(0.1 / math.sqrt(math.pi), rel=0.05)
     assert optimism(np.array([0.0, 9.0]), 0.1 * np.eye(2)) == pytest.approx(0.0, abs=1e-12)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from stepsight.scaling.sampling.axes import joint_verdict
 from stepsight.scaling.sampling.surface import FORMS, fit_surface, left_out
 
 NFE, MEMBERS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8)
@@ -101,3 +102,14 @@ def test_forms_nest():
     assert all(np.array_equal(a, b) for a, b in zip(plain, crossed))
     assert FORMS["interaction"].parameters == ("E", "A", "B", "D", "a", "b")
     assert math.isclose(crossed[3][0], 0.7 * 0.2)
+
+
+def test_an_exponent_that_the_points_do_not_tell_is_no_law():
+    """Its interval reaches the end of the range searched, though its value does not."""
+    rng = np.random.default_rng(3)
+    exact = points(lambda t, n: 0.2 + 0.05 * t**-2.4 + 0.08 * n**-0.7, nfe=(1, 2, 4))
+    measured = {at: value * (1 + 0.01 * rng.normal()) for at, value in exact.items()}
+    surface = fit_surface(measured, bootstrap=60)
+    assert surface is not None and surface.r2 > 0.9 and 0.05 < surface.params["a"] < 5.0
+    assert surface.warnings == ("the interval of a ends at its bound 5",)
+    assert joint_verdict(measured, surface) == "improves but no law"

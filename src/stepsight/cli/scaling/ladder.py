@@ -139,7 +139,7 @@ class Climb:
         for forecast in waiting:
             print(f"{_words(forecast)}, waits for its run")
 
-    def close(self, plan: Plan) -> int:
+    def close(self, plan: LadderPlan) -> int:
         """Say what failed, what it took, and what is next; the exit status."""
         for outcome in self.failed:
             print(f"{outcome.state}: {outcome.name}: {outcome.why}", file=sys.stderr)
@@ -242,14 +242,14 @@ def _refuse_changed(ladder: Ladder, rungs: Sequence[Rung]) -> None:
                 )
 
 
-class Plan(NamedTuple):
+class LadderPlan(NamedTuple):
     """All rungs of a ladder, as if all went well."""
 
     rungs: list[Rung]  # those that tune rates, and every stage's
     held_out: list[Rung]
 
 
-def _plan(ladder: Ladder) -> Plan:
+def _plan(ladder: Ladder) -> LadderPlan:
     rungs: list[Rung] = []
     parents: list[Rung] | None = None
     last: list[Rung] | None = None
@@ -258,7 +258,7 @@ def _plan(ladder: Ladder) -> Plan:
         last = ladders.rungs(stage, parents)
         made = [rung for rung in parents or () if rung.experts]
         rungs += [*tuning.tuning_rungs(stage), *made, *last]
-    return Plan(rungs, tuning.held_out(ladder, parents))
+    return LadderPlan(rungs, tuning.held_out(ladder, parents))
 
 
 def _target(rung: Rung) -> ForecastTarget:

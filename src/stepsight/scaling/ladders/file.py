@@ -11,11 +11,11 @@ import yaml
 
 from stepsight.errors import UserError
 from stepsight.scaling.ladders.ladder import (
-    Experts,
     Ladder,
     LadderStage,
     Settings,
     Tune,
+    UpcycledExperts,
     merged,
     slug,
 )
@@ -78,13 +78,13 @@ def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> La
     return LadderStage(name, config, tuple(settings), tuned, tuple(start), experts)
 
 
-def _experts(content: Any, where: str) -> Experts:
+def _experts(content: Any, where: str) -> UpcycledExperts:
     table = known(content, KEYS["upcycle"], where)
     experts, active = table.get("experts", 0), table.get("active", 0)
     whole = type(experts) is int and type(active) is int
     if not whole or not 1 <= active <= experts or experts == 1:
         raise UserError(f"{where}: give experts, and how many of them are active for a token.")
-    return Experts(experts, active)
+    return UpcycledExperts(experts, active)
 
 
 def _tune(

@@ -61,7 +61,7 @@ class Tune:
 
 
 @dataclass(frozen=True)
-class Experts:
+class UpcycledExperts:
     """What every MLP of a dense model becomes copies of itself in."""
 
     experts: int
@@ -82,7 +82,7 @@ class LadderStage:
     settings: tuple[Settings, ...]  # what each rung sets, the grid multiplied out
     tune: Tune | None = None
     start: tuple[str, ...] = ()  # runs that the first stage starts from; may be patterns
-    experts: Experts | None = None  # that what it starts from is upcycled to
+    experts: UpcycledExperts | None = None  # that what it starts from is upcycled to
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Rung:
     settings: Settings = field(default_factory=dict)  # what tells it from its siblings
     factor: float = 1.0  # of the learning rates
     trunk: str = ""  # rung whose steps it takes over, up to where its own rates begin to decay
-    experts: Experts | None = None
+    experts: UpcycledExperts | None = None
 
 
 @dataclass(frozen=True)

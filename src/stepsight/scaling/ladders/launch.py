@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from stepsight.scaling.ladders.jobs import CommandJob, JobOutcome
-from stepsight.scaling.ladders.ladder import Experts, Ladder, Rung, images_of
+from stepsight.scaling.ladders.ladder import Ladder, Rung, UpcycledExperts, images_of
 from stepsight.scaling.records import FILE_NAME as RECORDS
 
 STATUS = "ladder.json"
@@ -74,7 +74,7 @@ def prepare(
     ]
 
 
-def _upcycling(ladder: Ladder, rung: Rung, experts: Experts) -> RungJob:
+def _upcycling(ladder: Ladder, rung: Rung, experts: UpcycledExperts) -> RungJob:
     folder = ladder.out / rung.name
     command = [sys.executable, *STEPSIGHT, "convert", "upcycle", "--out", str(folder)]
     command += ["--checkpoint", str(ladder.out / rung.parent)]

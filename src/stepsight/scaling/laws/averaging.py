@@ -79,10 +79,12 @@ class Averaged:
 def average(fits: Mapping[str, Fit]) -> Averaged:
     """Forms fitted to the same points, as `compare` returns them, each weighted by the inverse
     square of what its forecasts of hidden points missed by; those that could not be back-tested
-    only where none could, and then equally."""
+    only where none could, and then equally. A form without an interval, for want of points, counts
+    only where none has one."""
     assert fits, "an average of something"
-    tested = {name: fit.backtest.error for name, fit in fits.items() if fit.backtest is not None}
-    missed = tested or dict.fromkeys(fits, 1.0)
+    sure = {name: fit for name, fit in fits.items() if fit.outlook is not None} or fits
+    tested = {name: fit.backtest.error for name, fit in sure.items() if fit.backtest is not None}
+    missed = tested or dict.fromkeys(sure, 1.0)
     worth = {name: max(error, LEAST_ERROR) ** -2 for name, error in missed.items()}
     total = sum(worth.values())
     return Averaged(dict(fits), {name: w / total for name, w in worth.items()})

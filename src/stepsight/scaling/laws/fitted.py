@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepsight.errors import UserError, suggest
-from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.fitting.form import MAX_LOG, Array
 from stepsight.scaling.fitting.quality import Expected, Verdict
 from stepsight.scaling.fitting.resampling import UNKNOWN, Ends
 from stepsight.scaling.intervals import PREDICTIVE
@@ -81,7 +81,8 @@ class Fit:
         if self.outlook is None:
             notes.append("no interval: there are too few points for one")
             return Expected(value, *UNKNOWN, level, tuple(notes))
-        lo, hi = (value * math.exp(end) for end in self.outlook.ends(log_x, level))
+        ends = np.clip(self.outlook.ends(log_x, level), -MAX_LOG, MAX_LOG)
+        lo, hi = (value * np.exp(ends)).tolist()
         return Expected(
             value, lo, hi, level, tuple(notes), self.outlook.reach(log_x), self._basis()
         )

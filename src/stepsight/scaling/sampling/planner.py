@@ -219,9 +219,8 @@ class _Land:
     def optimism(self, offers: Sequence[_Offer]) -> float:
         """How much too good the best of some offers seems, in units of the metric."""
         loads = np.zeros((len(offers), self._blocks[-1].stop))
-        owners = np.array([whose for _, whose in offers])
-        for whose in set(owners.tolist()):
-            (rows,) = np.nonzero(owners == whose)
+        for whose in {whose for _, whose in offers}:
+            rows = [row for row, offer in enumerate(offers) if offer[1] == whose]
             at = [(offers[row].choice.nfe, offers[row].choice.members) for row in rows]
             loads[rows, self._blocks[whose]] = self.surfaces[whose].loads(at)
         values = np.array([_error(choice) for choice, _ in offers])

@@ -19,9 +19,9 @@ as well, and makes nobody the best. Where the images are at hand their covarianc
 
     C = (n - 1)/n sum_i (e_i - mean e)(e_i - mean e)'
 
-of the errors e_i without image i (Efron & Tibshirani 1993, ch. 11), and s^2 the variance left beside
-the mean of the other settings. The table alone tells the variance of each and not what is shared. There
-noise counts as each setting's own, but not beyond v, as settings scatter by no less than that.
+of the errors e_i without image i (Efron & Tibshirani 1993, ch. 11), and s^2 the variance left
+beside the mean of the other settings. The table alone tells the variance of each and not what is
+shared. There noise counts as each setting's own, but not beyond v, as settings scatter by no less.
 
 *Choice.* The choice is made again on values with noise drawn anew. How much better than the truth
 its winners seem, which is known there, is what the winner seems too good (`optimism`): the bias of
