@@ -113,6 +113,7 @@ class Climb:
         path = self.ladder.out / FILE_NAME
         known = {forecast.run for forecast in read_forecasts(path)}
         trunks = trunks_of((rung.name, rung.trunk) for rung in self.last)
+        cost = ladder_costs.flops(_plan(self.ladder).rungs)
         for rung in rungs:
             if rung.name in known:
                 continue
@@ -120,7 +121,8 @@ class Climb:
                 raise UserError(
                     f"{rung.name} has been run, and was not forecast. Hold out another."
                 )
-            made = list(forecasts(records, _target(rung), trunks=trunks))
+            share = cost / ladder_costs.flops([rung])
+            made = list(forecasts(records, _target(rung), trunks=trunks, spent=share))
             if not made:
                 raise UserError(f"{len(records)} records do not determine a law: add rungs.")
             append_forecasts(path, made)

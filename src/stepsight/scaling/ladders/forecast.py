@@ -199,12 +199,14 @@ def forecasts(
     target: ForecastTarget,
     *,
     trunks: Mapping[str, str] | None = None,
+    spent: float | None = None,
     level: float = PREDICTIVE,
 ) -> Iterator[Forecast]:
     """What each quantity of the records will be at the target, by laws in parameters and images.
 
     trunks: of runs that branch off another one, the name of that one (`trunks_of`): they share
-    its luck.
+    its luck. spent: training FLOPs of the ladder over those of the target, by default as its
+    records tell, which know no trunks.
 
     Quantities with too few points for a law are left out, and so are points without a logarithm,
     points with fewer distinct samples than another one of their place, and quantities that
@@ -224,6 +226,7 @@ def forecasts(
         ends = [expected.value, expected.lo, expected.hi]
         if not quantity.lower_is_better:
             ends = [1 - expected.value, 1 - expected.hi, 1 - expected.lo]
+        known = math.nan if trunks else _spent(rows, at)
         yield Forecast(
             made=now,
             run=target.name,
@@ -245,7 +248,7 @@ def forecasts(
             hits=rehearsal.hits if rehearsal else 0,
             of=rehearsal.of if rehearsal else 0,
             tested=rehearsal.reach if rehearsal else math.nan,
-            spent=math.nan if trunks else _spent(rows, at),
+            spent=known if spent is None else spent,
         )
 
 
