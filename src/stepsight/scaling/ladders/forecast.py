@@ -225,7 +225,7 @@ def forecasts(
         expected = honest(way.forecast(at, level), points.scatter, rehearsal)
         ends = [expected.value, expected.lo, expected.hi]
         if not quantity.lower_is_better:
-            ends = [1 - expected.value, 1 - expected.hi, 1 - expected.lo]
+            ends = [1 - min(error, 1.0) for error in (expected.value, expected.hi, expected.lo)]
         known = math.nan if trunks else _spent(rows, at)
         yield Forecast(
             made=now,
