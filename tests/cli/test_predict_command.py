@@ -82,12 +82,12 @@ def test_a_tolerance_stops_early(predict, run, picture):
 
 def sweep_file(path: Path, sampler: str) -> Path:
     path.parent.mkdir(exist_ok=True)
-    costs = {"gflop_per_image": 1.0, "ms_per_image": 1.0, "peak_gb": 1.0}
     way = {"sampler": sampler, "spacing": "trailing", "schedule": "trained", "checkpoint": "run"}
     rows = [
         Cell(task="depth", nfe=nfe, members=members, total_calls=nfe * members, metric="abs_rel",
-             value=1 / (nfe + members), lo=0.0, hi=1.0, **way, **costs)
-        for nfe, members in ((1, 1), (2, 3))
+             gflop_per_image=nfe * members, ms_per_image=nfe * members, peak_gb=1.0, **way,
+             value=value, lo=value - 0.01, hi=value + 0.01)
+        for nfe, members, value in ((1, 1, 0.5), (2, 3, 0.2))
     ]  # fmt: skip
     write_sweep(path, rows)
     return path

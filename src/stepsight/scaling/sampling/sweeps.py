@@ -93,7 +93,7 @@ class Cell:
     weights: str = ""  # digest of the checkpoint's
     temperature: float = 1.0  # of the start noise; early files knew no other
     views: str = "none"  # what further calls see of the picture
-    where: str = field(default="", compare=False)  # file:line, of one that was read
+    where: str = field(default="", compare=False, repr=False)  # file:line, of one that was read
 
     @property
     def columns(self) -> dict[str, Any]:
