@@ -114,11 +114,17 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["", *ALL])
-def test_help_takes_less_than_a_second(command, tmp_path_factory):
-    """Of processor time, with compiled modules as an installation has them."""
+def test_help_takes_no_more_than_six_times_its_parser(command, tmp_path_factory):
+    """Of processor time, side by side with loading the parser alone (a second, on a slow machine);
+    with compiled modules as an installation has them."""
     cache = Path(tmp_path_factory.getbasetemp()) / "compiled"
     env = os.environ | {"PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
-    code = [sys.executable, "-c", PROBE + "import time; print(time.process_time())", command]
-    for _ in range(2):
-        run = subprocess.run(code, env=env, capture_output=True, text=True, check=True, timeout=60)
-    assert float(run.stdout.splitlines()[-1]) < 1
+
+    def seconds(code: str) -> float:
+        told = [sys.executable, "-c", code + "\nimport time; print(time.process_time())", command]
+        run = subprocess.run(told, env=env, capture_output=True, text=True, check=True, timeout=60)
+        return float(run.stdout.splitlines()[-1])
+
+    seconds(PROBE)  # compiles
+    ratios = (seconds(PROBE) / seconds("import tyro, yaml") for _ in range(3))
+    assert any(ratio < 6 for ratio in ratios)
