@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stepsight.scaling.laws.fits import fit
+from stepsight.scaling.fitting.profile import profile
+from stepsight.scaling.fitting.search import best_start, problem
+from stepsight.scaling.laws.fits import HUBER_DELTA, ROUNDING
 from stepsight.scaling.laws.forms import FORMS
 
 LEVEL = 0.9
@@ -42,14 +44,16 @@ def coverage(form: str, draws: int) -> np.ndarray:
     law, (x, truth) = FORMS[form], DESIGNS[form]
     wanted = np.array([truth[name] for name in law.parameters])
     natural = np.where(law.moved_as_logs, np.log(wanted), wanted)[None]
-    log_y = law.evaluate(natural, np.log(x.reshape(len(x), -1)))[0]
+    u = np.log(x.reshape(len(x), -1))
+    log_y = law.evaluate(natural, u)[0]
     rng, held = np.random.default_rng(0), np.zeros((len(NOISE), len(wanted)))
     for row, noise in zip(held, NOISE):
         for _ in range(draws):
-            y = np.exp(log_y + noise * rng.standard_normal(len(x)))
-            one = fit(form, x, y, intervals="profile", level=LEVEL, bootstrap=0)
-            lo, hi = np.array([one.intervals[name] for name in law.parameters]).T
-            row += (lo <= wanted) & (wanted <= hi)
+            v = log_y + noise * rng.standard_normal(len(x))
+            centre = np.append(u.mean(axis=0), v.mean())
+            data = problem(law, u - centre[:-1], v - centre[-1], HUBER_DELTA)
+            lo, hi = profile(data, best_start(data), centre, LEVEL, ROUNDING).T
+            row += (lo <= natural[0]) & (natural[0] <= hi)
     return held / draws
 
 
