@@ -92,7 +92,7 @@ def _answers(analysis: Analysis) -> dict[str, str]:
 
 def _counted(verdicts: Iterable[str]) -> str:
     found = Counter(verdicts).most_common()
-    return ", ".join(f"{verdict} {times}" for verdict, times in found)
+    return ", ".join(f"{verdict}: {times}" for verdict, times in found)
 
 
 def _facts(folder: ScalingFolder) -> str:
@@ -122,7 +122,8 @@ def _forecast_runs(forecasts: Forecasts) -> list[dict[str, Any]]:
 
 
 def _allocations(laws: CurveLaws) -> Iterator[tuple[str, ...]]:
-    """Compute-optimal parameters and images for `BUDGETS`, where the joint law is a law."""
+    """Compute-optimal parameters and images for `BUDGETS`, where the joint law is a law and they do
+    not lie far outside of what was measured."""
     if laws.joint is None or laws.joint.fit.verdict != "law":
         return
     curve, compute = laws.curve, laws.curve.compute
@@ -132,6 +133,8 @@ def _allocations(laws: CurveLaws) -> Iterator[tuple[str, ...]]:
             best = allocate(TrainingLaw.of(laws.joint.fit.params), share * compute.max(), factor)
         except UserError:  # a term of the law vanished, so nothing is traded off
             return
+        if laws.joint.fit.beyond((best.params, best.samples)):
+            continue
         yield (
             curve.name,
             f"{flops(best.budget)} FLOPs, {share:g} x the largest",

@@ -94,7 +94,7 @@ def hit_rate(fit: Fit) -> str:
     if fit.backtest is None:
         return "too few points to hide any and forecast them"
     held = f"90 % intervals held {fit.backtest.hits} of {fit.backtest.of} hidden points"
-    return f"{held}, up to {fit.backtest.reach:.2g}x"
+    return f"{held}, up to {fit.backtest.reach:.3g}x"
 
 
 def parameters(fit: Fit) -> list[str]:
@@ -125,7 +125,7 @@ def rehearsed(forecast: Forecast) -> str:
         return "too few rungs to hide any and forecast them"
     held = f"intervals held {forecast.hits} of {forecast.of} of the ladder's own hidden rungs"
     wider = "; it is widened by what they missed" if forecast.hits < forecast.of else ""
-    return f"{forecast.level:.0%} {held}, up to {forecast.tested:.2g}x{wider}"
+    return f"{forecast.level:.0%} {held}, up to {forecast.tested:.3g}x{wider}"
 
 
 def forecast_basis(forecast: Forecast) -> str:
@@ -158,7 +158,7 @@ def came_of(scored: ScoredForecast) -> str:
     if made.verdict != "law":
         doubts.append(f"what it rests on is no law ({made.verdict})")
     if made.of and made.reach > made.tested:
-        doubts.append(f"hidden rungs were forecast up to {made.tested:.2g}x alone")
+        doubts.append(f"hidden rungs were forecast up to {made.tested:.3g}x alone")
     if made.of and made.hits < made.level * made.of:
         doubts.append(f"of these {made.hits} of {made.of} were inside")
     if not made.of:

@@ -62,7 +62,7 @@ class Fit:
         Warns beyond 30 times the range of the data.
         """
         points = self._points(x)
-        for text in self._beyond(points):
+        for text in self.beyond(x):
             warnings.warn(text, stacklevel=2)
         return np.exp(self._log_curves([self.natural], points)[0]).reshape(points.shape[:-1])
 
@@ -76,7 +76,7 @@ class Fit:
         """
         points = self._points(at)
         assert points.size == len(self.inputs), "a forecast is for one place"
-        notes, log_x = self._beyond(points), np.log(points.reshape(1, -1))
+        notes, log_x = self.beyond(at), np.log(points.reshape(1, -1))
         value = float(np.exp(self._log_curves([self.natural], points)[0, 0]))
         if self.outlook is None:
             notes.append("no interval: there are too few points for one")
@@ -93,7 +93,7 @@ class Fit:
         if self.backtest is None:
             return f"{law}, Student's t: too few points to hide any"
         said = f"{self.backtest.hits} of {self.backtest.of} earlier forecasts inside 90 %"
-        return f"{law}, widened by a back-test up to {self.backtest.reach:.2g}x: {said}"
+        return f"{law}, widened by a back-test up to {self.backtest.reach:.3g}x: {said}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: nan and infinity become None. Without the resamples."""
@@ -130,9 +130,9 @@ class Fit:
                 return np.asarray(x[name], dtype=float)
         raise UserError(f"There is no value of '{names[0]}'.{suggest(names[0], x)}")
 
-    def _beyond(self, points: Array) -> list[str]:
-        """What lies too far outside of the data."""
-        notes = []
+    def beyond(self, x: At) -> list[str]:
+        """Which inputs lie over 30 times outside of the data, a sentence each."""
+        points, notes = self._points(x), []
         for name, column in zip(self.inputs, np.moveaxis(points, -1, 0)):
             lo, hi = self.ranges[name]
             if np.any((column > MAX_EXTRAPOLATION * hi) | (column < lo / MAX_EXTRAPOLATION)):
