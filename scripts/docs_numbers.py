@@ -25,12 +25,12 @@ from page_numbers import (  # noqa: E402
     films,
     forecasts,
     ladder,
-    one_percent,
     performance,
     reliability,
     test_time,
     training,
     transfer,
+    twentieth,
 )
 
 BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -55,7 +55,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ladder-laws": ladder.laws,
     "ladder-forecast": ladder.forecast,
     "emergence-onset": ladder.onset,
-    "ladder-one-percent": one_percent.one_percent,
+    "ladder-twentieth": twentieth.twentieth,
     "forecasts-drawn": forecasts.drawn,
     "forecasts-ladder": forecasts.own_ladder,
     "forecasts-published": forecasts.published,

@@ -191,7 +191,7 @@ def test_shipped_ladders_describe_themselves(name, capsys, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_the_small_ladder_costs_a_twentieth_of_its_target(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert climb("--config", ROOT / "configs/ladder-one-percent.yaml", "--dry-run") == 0
+    assert climb("--config", ROOT / "configs/ladder-twentieth.yaml", "--dry-run") == 0
     share = re.search(r": ([\d.]+)% of the \S+ that are held out", capsys.readouterr().out)
     assert share is not None and float(share[1]) < 5
 

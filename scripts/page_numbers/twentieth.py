@@ -1,7 +1,8 @@
-"""The ladder at one per cent of its target: forecasts as they were dated, and what came of them.
+"""The ladder at a twentieth of its target: forecasts as they were dated, and what came of them.
 
-`ladder-one-percent-forecasts.jsonl` is the ladder's forecasts.jsonl, `ladder-one-percent.csv` the
-records.csv of its report once the target is trained.
+`ladder-twentieth-forecasts.jsonl` is the ladder's forecasts.jsonl, `ladder-twentieth.csv` the
+records.csv of its report once the target is trained, `ladder-twentieth-cost.json` the core-seconds
+of ladder.json.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import Any
 from page_numbers import common
 from page_numbers.common import bare, rows_of, share, table
 
-FORECASTS, OUTCOMES = "ladder-one-percent-forecasts.jsonl", "ladder-one-percent.csv"
+FORECASTS, OUTCOMES = "ladder-twentieth-forecasts.jsonl", "ladder-twentieth.csv"
+COST = "ladder-twentieth-cost.json"
 SHOWN = ("loss", "abs_rel", "delta1", "epe", "iou")
 LABELS = common.LABELS | {"delta1": "δ1"}
 Row = dict[str, Any]
 
 
-def one_percent() -> str:
+def twentieth() -> str:
     """A row for every quantity: the forecast, the outcome if there is one, and how far off."""
     path = common.DATA / FORECASTS
     if not path.is_file():
@@ -40,6 +42,12 @@ def one_percent() -> str:
     about += f"{first['reach']:.3g} times the ladder by their product; the ladder cost "
     about += f"{share(first['spent'], 1)} of its training FLOPs; forecast "
     about += f"{first['made'][:16].replace('T', ' ')} UTC."
+    runs = json.loads((common.DATA / COST).read_text(encoding="utf-8"))
+    took = [0.0, 0.0]
+    for run in runs:
+        took[run["name"].startswith("held-out/")] += run["core_seconds"]
+    about += f" {took[0]:,.0f} core-seconds for the ladder, {took[1]:,.0f} for the target,"
+    about += " evaluation and start included."
     hits = f" {sum(held)} of {len(held)} inside." if held else ""
     header = ["task", "quantity", "forecast", "90 % interval", "outcome", "", "verdict"]
     return table(header, rows) + f"\n{about}{hits}\n"
