@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,35 +11,15 @@ import pytest
 from stepsight.scaling.ladders.noise import scatter
 from stepsight.scaling.records import ScalingRecord
 
-ONE = ScalingRecord(
-    run="a",
-    config="c",
-    revision="r",
-    seed=0,
-    model="DiT-32x3/8",
-    params_total=100,
-    params_active=100,
-    training_flops=1.0,
-    images_seen=64,
-    task="flow",
-    dataset="scenes",
-    protocol="p",
-    sampler="ddim",
-    nfe=1,
-    members=1,
-    inference_flops=1.0,
-    metric="fl_all",
-    value=0.2,
-    images=8,
-    lower_is_better=False,
-)
+Record = Callable[..., ScalingRecord]
 
 
-def runs(places: int, seeds: int, noise: float) -> list[ScalingRecord]:
+def runs(record: Record, places: int, seeds: int, noise: float) -> list[ScalingRecord]:
     draw = np.random.default_rng(0)
     return [
-        replace(
-            ONE,
+        record(
+            metric="fl_all",
+            lower_is_better=False,
             run=f"{place}-{seed}",
             seed=seed,
             images_seen=64 * (place + 1),
@@ -49,15 +30,15 @@ def runs(places: int, seeds: int, noise: float) -> list[ScalingRecord]:
     ]
 
 
-def test_the_noise_of_seeds_is_found_whatever_the_places_are():
-    (found,) = scatter(runs(200, 2, 0.03)).values()
+def test_the_noise_of_seeds_is_found_whatever_the_places_are(record):
+    (found,) = scatter(runs(record, 200, 2, 0.03)).values()
     assert found.deviation == pytest.approx(0.03, rel=0.15)
     assert (found.places, found.runs) == (200, 400)
 
 
-def test_places_of_one_seed_say_nothing():
-    assert scatter(runs(5, 1, 0.03)) == {}
-    mixed = runs(5, 1, 0.03)
+def test_places_of_one_seed_say_nothing(record):
+    assert scatter(runs(record, 5, 1, 0.03)) == {}
+    mixed = runs(record, 5, 1, 0.03)
     mixed.append(replace(mixed[0], run="again", seed=1, value=mixed[0].value))
     (found,) = scatter(mixed).values()
     assert (found.deviation, found.places, found.runs) == (0, 1, 2)
