@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conformance.publishing import drawing, imported, latents_of, members_of, whole
+from conformance.publishing import drawing, imported, latents_of, members_of, settled, whole
 from conformance.rows import Differences, arrays, relative, row
 from stepsight import ensemble
 from stepsight.conversion.dit import Wishes
@@ -72,13 +72,17 @@ def _case(own: DensePipeline, case: str, given: Any, stored: Any) -> Differences
     else:  # BFGS stopped after two steps: fed with their members
         theirs = stored[f"{case}_members_depth"]
         found["depth members"] = relative((drawn["depth"][:, 0].clamp(-1, 1) + 1) / 2, theirs)
-        merged, spread = ensemble.merge_published(theirs[:, None, None], 0, together=True)
-        task = pipeline.tasks["depth"]
-        back = task.rescale(
-            merged, image.shape[:2], pipeline.profile.of_task("depth").resize_output
-        )
-        found["depth merged"] = relative(back[0, 0], stored[f"{case}_depth"])
-        found["depth spread"] = relative(spread[0, 0], stored[f"{case}_uncertainty"])
+        task, resizing = pipeline.tasks["depth"], pipeline.profile.of_task("depth").resize_output
+
+        def merged(maps: Tensor) -> Tensor:
+            merged, _ = ensemble.merge_published(maps[:, None, None], 0, together=True)
+            return task.rescale(merged, image.shape[:2], resizing)[0, 0]
+
+        def spread(maps: Tensor) -> Tensor:
+            return ensemble.merge_published(maps[:, None, None], 0, together=True)[1][0, 0]
+
+        found["depth merged"] = settled(merged, theirs, stored[f"{case}_depth"])
+        found["depth spread"] = settled(spread, theirs, stored[f"{case}_uncertainty"])
         each = -F.normalize(drawn["normals"], dim=1)
         found["normals members"] = _turned(each, stored[f"{case}_members_normal"])
     theirs = stored[f"{case}_normals"].movedim(-1, 0)[None]
@@ -100,7 +104,8 @@ def _turned(ours: Tensor, theirs: Tensor) -> float:
     golden="geowizard",
 )
 def first(folder: Path) -> Differences:
-    """Version 1, told what CLIP sees: pictures, members, the merge of theirs, and predictions."""
+    """Version 1, told what CLIP sees: pictures, members, the merge of theirs (no
+    nearer than two processors are), and predictions."""
     return geowizard(folder)
 
 

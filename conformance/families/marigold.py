@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch.nn.functional as F
+from diffusers.pipelines.marigold.pipeline_marigold_depth import MarigoldDepthPipeline
 from torch import Tensor
 
 from conformance.publishing import apart, drawing, imported, latents_of, members_of, whole
@@ -43,14 +44,8 @@ def marigold(folder: Path, task: str) -> Differences:
                     theirs = raw.reshape(drawn.shape)
                     ours = _unit(drawn) if task == "depth" else drawn
                     found[f"{case} members"] = relative(ours, theirs)
-                    if task == "depth":  # BFGS stopped after two steps: fed with their members
-                        merged, spread = ensemble.merge_published(theirs[:, None])
-                        answer = pipeline.tasks[task].rescale(
-                            merged, (image.shape[0], image.shape[1]), pipeline.profile.resize_output
-                        )
-                        found[f"{case} merged"] = relative(
-                            answer.flatten(), stored[wanted].flatten()
-                        )
+                    if task == "depth":
+                        found |= {f"{case} {what}": one for what, one in _merged(theirs).items()}
                         continue
                 with latents_of(pipeline) as latents:
                     answer = whole(pipeline, image, task, **options).values[0]
@@ -65,6 +60,17 @@ def marigold(folder: Path, task: str) -> Differences:
     return found
 
 
+def _merged(maps: Tensor) -> Differences:
+    """The merge of maps "e 1 h w" beside the class's own, run here: BFGS stopped after two steps
+    follows the last bits, which are each processor's own, so a stored answer binds one of them."""
+    theirs = MarigoldDepthPipeline.ensemble_depth(maps, output_uncertainty=True)
+    ours = ensemble.merge_published(maps[:, None])
+    return {
+        "merged": relative(ours[0], theirs[0]),
+        "spread": relative(ours[1], theirs[1]),
+    }
+
+
 @row(
     "importer",
     "marigold-depth-v1-0",
@@ -73,7 +79,7 @@ def marigold(folder: Path, task: str) -> Differences:
     golden="marigold-depth-v1-0",
 )
 def depth_v1_0(folder: Path) -> Differences:
-    """Leading DDIM: members, the merge of theirs, and predictions at nine sizes."""
+    """Leading DDIM: members, their merge beside the class run here, predictions at nine sizes."""
     return marigold(folder, "depth")
 
 
@@ -81,11 +87,12 @@ def depth_v1_0(folder: Path) -> Differences:
     "importer",
     "marigold-depth-v1-1",
     oracle=DIFFUSERS.format("MarigoldDepthPipeline"),
-    bar=BAR,
+    bar=3e-5,
     golden="marigold-depth-v1-1",
 )
 def depth_v1_1(folder: Path) -> Differences:
-    """Trailing DDIM from zero terminal SNR: the same."""
+    """Trailing DDIM from zero terminal SNR: the same. Members are 1e-5 apart between AVX2 and
+    AVX-512 of one processor."""
     return marigold(folder, "depth")
 
 
