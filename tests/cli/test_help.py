@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
@@ -110,21 +108,3 @@ def test_help_loads_nothing_heavy():
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "HEAVY []"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["", *ALL])
-def test_help_takes_no_more_than_six_times_its_parser(command, tmp_path_factory):
-    """Of processor time, side by side with loading the parser alone (a second, on a slow machine);
-    with compiled modules as an installation has them."""
-    cache = Path(tmp_path_factory.getbasetemp()) / "compiled"
-    env = os.environ | {"PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
-
-    def seconds(code: str) -> float:
-        told = [sys.executable, "-c", code + "\nimport time; print(time.process_time())", command]
-        run = subprocess.run(told, env=env, capture_output=True, text=True, check=True, timeout=60)
-        return float(run.stdout.splitlines()[-1])
-
-    seconds(PROBE)  # compiles
-    ratios = (seconds(PROBE) / seconds("import tyro, yaml") for _ in range(3))
-    assert any(ratio < 6 for ratio in ratios)
