@@ -42,6 +42,11 @@ def test_rows_in_words():
 # ------------------------------------------------------------------------------------- repeats
 
 
+def test_seeds_of_one_rounded_result_are_two_rows():
+    seeds = {"seed": tuple("0" * 12 + "1" * 12)}
+    assert len(prepared(rows(np.tile(X, 2), np.tile(Y, 2), texts=seeds)).y) == 24
+
+
 def test_identical_rows_count_once():
     one = prepared(rows(np.tile(X, 3), np.tile(Y, 3)))
     np.testing.assert_array_equal(one.y, Y)

@@ -15,12 +15,13 @@ from stepsight.scaling.rows.curve import CurveRows
 
 
 def merged(rows: CurveRows) -> CurveRows:
-    """Rows of equal inputs, result and run (where runs are known) once, the first of each; notes
-    name them, and the replicates that are kept."""
+    """Rows of equal inputs, result, run (where runs are known) and text once, the first of each:
+    seeds that came to one rounded result are two. Notes name them, and the replicates kept."""
     runs: Sequence[Hashable] = rows.runs or [None] * len(rows.y)
+    texts = list(zip(*rows.texts.values())) or [()] * len(rows.y)
     same: dict[Hashable, list[int]] = defaultdict(list)
     for place, (*inputs, result) in enumerate(np.column_stack([rows.table, rows.y]).tolist()):
-        same[(*inputs, result, runs[place])].append(place)
+        same[(*inputs, result, runs[place], texts[place])].append(place)
     repeated = [places for places in same.values() if len(places) > 1]
     kept = np.zeros(len(rows.y), dtype=bool)
     kept[[places[0] for places in same.values()]] = True
