@@ -115,7 +115,7 @@ def test_intervals_hold_the_estimate_and_widen_with_noise(name: str, law):
         one = fit(name, x, noisy(law(x), 4, scale), intervals="profile", bootstrap=0)
         for key, (lo, hi) in one.intervals.items():
             assert lo <= one.params[key] <= hi
-        lo, hi = one.intervals[FORMS[name].exponents[0]]
+        lo, hi = one.intervals[(*FORMS[name].exponents, "c1")[0]]
         widths.append(hi - lo)
     assert widths[1] > 1.5 * widths[0]
 

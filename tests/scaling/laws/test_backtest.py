@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from stepsight.errors import UserError
 from stepsight.scaling.laws.averaging import average
 from stepsight.scaling.laws.fits import Fit, compare, fit
+from stepsight.scaling.laws.forms import FORMS
+from stepsight.scaling.laws.rivals import rivals_of
 
 X = np.geomspace(1e4, 1e7, 12)
 GRID = np.array([(n, d) for n in np.geomspace(1e7, 1e9, 5) for d in np.geomspace(1e8, 1e10, 5)])
@@ -149,3 +153,57 @@ def test_an_average_trusts_the_form_that_forecast_better():
     values = sorted(part.value for part in parts)
     assert values[0] < said.value < values[1] and said.lo < said.value < said.hi
     assert mean.verdict == fits["power_floor"].verdict and mean.n == len(X)
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.01])
+def test_checkpoints_of_few_runs_show_their_bend(luck: float):
+    """Eight runs of ten rows: that runs share luck makes the curve no straighter."""
+    rng, runs = np.random.default_rng(0), np.repeat(np.arange(8), 10)
+    x = np.geomspace(1e4, 1e7, 80)
+    u = np.log(x / 1e4)
+    y = np.exp(-0.05 * u - 0.003 * u**2 + luck * rng.standard_normal(8)[runs])
+    one = fit("power", x, noisy(y, 1), groups=runs.tolist(), bootstrap=0)
+    assert one.verdict == "improves but no law" and "bend away" in " ".join(one.warnings)
+
+
+def test_what_is_held_out_is_hidden_with_its_run():
+    """Six runs from one place to distinct ends: of those that reach the top nothing is seen."""
+    runs = np.repeat(np.arange(6), 8)
+    x = np.concatenate([np.geomspace(1e3, end, 8) for end in np.geomspace(1e5, 1e7, 6)])
+    y = 4 * x**-0.2 * np.exp(0.2 * np.random.default_rng(1).standard_normal(6))[runs]
+    one = fit("power", x, y, groups=runs.tolist(), bootstrap=0)
+    places = np.unique(x.round(9))
+    top = x.round(9) >= places[-math.ceil(len(places) / 4)]
+    seen = ~np.isin(runs, runs[top])
+    rest = fit("power", x[seen], y[seen], bootstrap=0).params
+    off = np.log(rest["A"] * x[top] ** -rest["a"] / y[top])
+    assert one.held_out == pytest.approx(float(np.sqrt(np.mean(off**2))), rel=1e-3)
+
+
+def test_a_plateau_before_the_break_is_a_law_all_the_same():
+    x = np.geomspace(1e2, 1e9, 40)
+    one = fit("bnsl", x, noisy(4 * (1 + x / 1e4) ** -0.5, 0), bootstrap=50)
+    assert not any("the input then does nothing" in note for note in one.warnings)
+
+
+def test_no_form_is_its_own_rival():
+    every = [(form, rivals_of(form, 100)) for form in FORMS.values()]
+    for form, others in every:
+        for other in map(FORMS.__getitem__, others):
+            assert type(other) is not type(form) or other.parameters != form.parameters
+    assert rivals_of(FORMS["members"], 100) == ["kaplan"]
+
+
+def test_an_average_is_of_forms_that_are_fitted_and_leads_with_the_simplest():
+    mean = average(compare(X[:2], 4 * X[:2] ** -0.15, bootstrap=0))
+    assert [*mean.weights] == ["power"] and math.isfinite(mean.forecast(1e8).value)
+    y = noisy(4 * X**-0.15, 0)
+    equal = average(compare(X, y, forms=("power_floor", "power"), bootstrap=0))
+    even = replace(equal, weights={"power_floor": 0.5, "power": 0.5})
+    assert even.best.form == "power"
+
+
+def test_three_inputs_ask_for_a_form():
+    x = np.column_stack([X, X**0.5, X**0.3])
+    with pytest.raises(UserError, match="of 3 inputs .* experts"):
+        compare(x, X**-0.1, bootstrap=0)

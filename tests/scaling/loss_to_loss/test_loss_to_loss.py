@@ -10,6 +10,7 @@ from scipy.optimize import curve_fit
 
 from stepsight.errors import UserError
 from stepsight.scaling.compute_allocation.allocation import TrainingLaw
+from stepsight.scaling.fitting.search import best_start
 from stepsight.scaling.loss_to_loss.floors import Floor, Origin
 from stepsight.scaling.loss_to_loss.relation import relate
 from stepsight.scaling.loss_to_loss.translation import translate
@@ -238,6 +239,26 @@ def test_no_relation_is_no_law():
     assert falling.verdict == "improves but no law" and "y does not fall with x" in falling.warnings
     bounded = relate(X, (X - 1.97) ** 1.1, floor_x=E0, bootstrap=0)
     assert any("E1 is at its bound 0" in warning for warning in bounded.warnings)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 4])
+def test_a_floor_at_the_smallest_loss_is_no_law(seed: int):
+    """Losses that stay level up to 2.5 and rise after it have no floor to fall towards."""
+    x = np.linspace(2, 4, 12)
+    scatter = 0.01 * np.random.default_rng(seed).standard_normal(12)
+    found = relate(x, 1 + 0.5 * np.maximum(x - 2.5, 0) + scatter, bootstrap=40)
+    assert found.verdict == "improves but no law"
+    assert found.warnings[0] == "E0 is at its bound the smallest loss"
+
+
+def test_a_search_that_found_no_optimum_is_no_law(monkeypatch):
+    def stopped(data):
+        return best_start(data, steps=1)
+
+    monkeypatch.setattr("stepsight.scaling.loss_to_loss.solving.best_start", stopped)
+    found = relate(X, noisy(0), bootstrap=0)
+    assert found.verdict == "improves but no law"
+    assert "the search did not converge" in found.warnings
 
 
 def test_what_cannot_be_related():

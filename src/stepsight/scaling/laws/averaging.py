@@ -32,7 +32,8 @@ class Averaged:
     @property
     def best(self) -> Fit:
         """The one of the largest weight, whose verdict, warnings and back-test speak for all."""
-        return self.fits[max(self.weights, key=self.weights.__getitem__)]
+        fewest = {name: -len(self.fits[name].params) for name in self.weights}
+        return self.fits[max(fewest, key=lambda name: (round(self.weights[name], 6), fewest[name]))]
 
     @property
     def form(self) -> str:
@@ -76,15 +77,31 @@ class Averaged:
         return Expected(value, lo, hi, level, tuple(notes), each[0].reach, basis)
 
 
+def _missed(fits: Mapping[str, Fit]) -> dict[str, float]:
+    """Median error of the forecasts that all forms made which made any: one that needs more points
+    has fewer origins, and a lucky one would else count most."""
+    made = {}
+    for name, fit in fits.items():
+        if fit.backtest is not None and fit.outlook is not None:
+            trials = fit.outlook.trials
+            keys = zip(trials.axis, trials.origin, trials.place, trials.run)
+            made[name] = dict(zip(keys, np.abs(trials.error).tolist()))
+    shared = set.intersection(*map(set, made.values())) if made else set()
+    return {
+        name: float(np.median([errors[key] for key in shared or errors]))
+        for name, errors in made.items()
+    }
+
+
 def average(fits: Mapping[str, Fit]) -> Averaged:
     """Forms fitted to the same points, as `compare` returns them, each weighted by the inverse
     square of what its forecasts of hidden points missed by; those that could not be back-tested
     only where none could, and then equally. A form without an interval, for want of points, counts
     only where none has one."""
     assert fits, "an average of something"
-    sure = {name: fit for name, fit in fits.items() if fit.outlook is not None} or fits
-    tested = {name: fit.backtest.error for name, fit in sure.items() if fit.backtest is not None}
-    missed = tested or dict.fromkeys(sure, 1.0)
+    fitted = {name: fit for name, fit in fits.items() if np.isfinite(fit.natural).all()} or fits
+    sure = {name: fit for name, fit in fitted.items() if fit.outlook is not None} or fitted
+    missed = _missed(sure) or dict.fromkeys(sure, 1.0)
     worth = {name: max(error, LEAST_ERROR) ** -2 for name, error in missed.items()}
     total = sum(worth.values())
     return Averaged(dict(fits), {name: w / total for name, w in worth.items()})

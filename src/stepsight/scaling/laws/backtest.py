@@ -98,7 +98,8 @@ def roll(
         for along in [(u @ direction).round(9)]
         for origin, kept in _origins(form, u, along, owner)
     ]
-    lower = _below_the_top(u)
+    top = ~_below_the_top(u)
+    lower = ~np.isin(owner, owner[top])
     determined = len(np.unique(u[lower], axis=0)) >= len(form.parameters)
     weights = np.array([*(kept for *_, kept in found), *[lower] * determined], dtype=float)
     if not len(weights):
@@ -114,7 +115,7 @@ def roll(
             (number, origin, along[j], owner[j], curve[j] - data.v[j], deviation, spread.spare)
             for j, deviation in zip(hidden, spread.deviations(slope[hidden]))
         ]
-    off = (curves[-1] - data.v)[~lower]
+    off = (curves[-1] - data.v)[top]
     held_out = float(np.sqrt(np.mean(off**2))) if determined else math.nan
     return HiddenForecasts(*np.array(rows).T) if rows else HiddenForecasts.none(), held_out
 

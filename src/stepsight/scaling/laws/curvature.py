@@ -72,7 +72,8 @@ def bend(data: Problem, best: Optima, spread: Spread, owner: NDArray[np.intp]) -
     shift = float(np.hstack([slope[0][:, free], _second(ahead)])[0] @ found)
     scatter = np.sqrt(spread.within + spread.between)
     limit = float(stdtrit(spread.spare, tails(PREDICTIVE)[1]) * scatter)
-    chance = float(fdtrc(added, spare, (rss - rest) / added / (rest / spare)))
+    error = rest / max(len(left) - whole, 1)  # of all points, while runs alone are its freedom
+    chance = float(fdtrc(added, spare, (rss - rest) / added / error))
     return Bend(chance, shift, (rss - rest) / rss, limit)
 
 

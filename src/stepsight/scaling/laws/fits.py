@@ -44,7 +44,7 @@ from stepsight.scaling.laws.diagnosis import (
     shape_warnings,
 )
 from stepsight.scaling.laws.fitted import Fit
-from stepsight.scaling.laws.forms import find_form
+from stepsight.scaling.laws.forms import FORMS, find_form
 from stepsight.scaling.laws.rivals import criteria, rivals_of
 from stepsight.scaling.laws.spread import ROUNDING, Spread, owners, spread_of
 
@@ -191,7 +191,11 @@ def compare(
     called a law. `held_out` of each says how well it predicted the points that a fit to the others
     did not see.
     """
-    chosen = forms or COMPARED[1 if np.ndim(x) < 2 else np.shape(x)[1]]
+    inputs = 1 if np.ndim(x) < 2 else np.shape(x)[1]
+    if not (chosen := forms or COMPARED.get(inputs)):
+        fitting = ", ".join(name for name, one in FORMS.items() if len(one.inputs) == inputs)
+        known = f"name one of {fitting}" if fitting else "there is none; leave inputs out"
+        raise UserError(f"No forms of {inputs} inputs are compared: {known}.")
     fits = [fit(name, x, y, beside=chosen, **options) for name in chosen]
     fits.sort(key=lambda fitted: (fitted.aicc, len(fitted.params)))
     return {fitted.form: _demote(fitted, fits[0]) for fitted in fits}

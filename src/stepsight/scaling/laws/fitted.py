@@ -91,7 +91,7 @@ class Fit:
         """What the interval rests on."""
         law = "parameters and scatter"
         if self.backtest is None:
-            return f"{law}, Student's t: too few points to hide any"
+            return f"{law}, Student's t: too few points to hide any, or no run to hide whole"
         said = f"{self.backtest.hits} of {self.backtest.of} earlier forecasts inside 90 %"
         return f"{law}, widened by a back-test up to {self.backtest.reach:.3g}x: {said}"
 

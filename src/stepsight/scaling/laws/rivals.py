@@ -25,11 +25,18 @@ def rivals_of(form: LogForm, distinct: int) -> list[str]:
     richer = [
         other
         for other in every
-        if other.name != form.name
+        if not _same_curve(other, form)
         and len(other.parameters) >= len(form.parameters)
         and distinct >= judged_from(other)
     ]
     return [other.name for other in richer[:1]]
+
+
+def _same_curve(other: LogForm, form: LogForm) -> bool:
+    """Whether two forms differ in the names of their inputs and parameters alone."""
+    floors = [getattr(one, "floor", None) for one in (other, form)]
+    sizes = [len(one.parameters) for one in (other, form)]
+    return type(other) is type(form) and floors[0] == floors[1] and sizes[0] == sizes[1]
 
 
 def criteria(names: Iterable[str], u: Array, v: Array, huber: float) -> dict[str, float]:

@@ -77,7 +77,7 @@ BROKEN = Broken(
     formula="y = a + b x^-c0 (1 + (x / d)^(1 / f))^(-c1 f)",
     inputs=("x",),
     parameters=("a", "b", "c0", "c1", "d", "f"),
-    exponents=("c0",),
+    exponents=(),  # c0 may be 0: c0 + c1 is what it extrapolates with
     logs=("b", "d"),
     fewest=FEWEST,
 )
