@@ -226,6 +226,8 @@ def _inputs(args: Args, known: Iterable[str] = ()) -> list[str]:
     of_form = list(columns.INPUTS[args.form]) if args.form else []
     if args.x:
         names = [name.strip() for name in args.x.split(",")]
+        if len(set(names)) < len(names):
+            raise UserError(f"--x {args.x} names a column twice: name each input once.")
     else:
         names = of_form if of_form and set(of_form) <= set(known) else ["training_flops"]
     if of_form and len(names) != len(of_form):
