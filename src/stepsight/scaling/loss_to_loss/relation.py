@@ -43,6 +43,7 @@ from stepsight.scaling.plain import plain
 RESAMPLES = 1000  # cheap, and ends at 95 % of fewer depend on luck
 ADVICE = " Leave these pairs out, or use an error such as 1 - delta1."
 MAX_BEND = 0.25  # of kappa, that the local exponent may change by over the pairs of a law
+FLOOR_END = 1e-6  # of the smallest loss, below which the search of a floor ends there
 MIN_HITS = 0.5  # of the hidden pairs, that must have been inside their intervals
 
 
@@ -187,20 +188,22 @@ def relate(
     )
     if distinct < needed:
         return replace(relation, warnings=(f"too few pairs: {distinct} distinct x of {needed}",))
-    denials = _denials(relation)
+    denials = _denials(relation, xs, ys)
     notes = _warnings(relation, xs, ys, floors, groups is not None)
     verdict: Verdict = "improves but no law" if denials else "law"
     return replace(relation, warnings=(*denials, *notes), verdict=verdict)
 
 
-def _denials(relation: Relation) -> list[str]:
-    """Why it is no law: y does not rise with x beyond doubt, R2 of y is below 0.9, the local
-    exponent bends by a quarter above the floors, or most hidden pairs were missed."""
+def _denials(relation: Relation, x: Array, y: Array) -> list[str]:
+    """Why it is no law: y does not rise with x beyond doubt, the search found no optimum within its
+    bounds, R2 of y is below 0.9, the local exponent bends by a quarter above the floors, or most
+    hidden pairs were missed."""
     found = []
     if not relation.kappa > AT_BOUND:
         found.append("y does not fall with x")
     elif relation.intervals["kappa"][0] <= 0:
         found.append("kappa may be zero: y need not fall with x")
+    found += _unsettled(relation, x, y)
     if not relation.r2 >= LAW_R2:
         found.append(f"R2 {relation.r2:.2f} is below {LAW_R2:g}")
     bends = relation.solution.bends
@@ -216,6 +219,18 @@ def _denials(relation: Relation) -> list[str]:
             f"back-test: {past.hits} of {past.of} hidden pairs inside their "
             f"{relation.level:.0%} intervals"
         )
+    return found
+
+
+def _unsettled(relation: Relation, x: Array, y: Array) -> list[str]:
+    """What keeps the parameters from being an optimum. A floor of 0 is one: losses end there."""
+    found = [] if relation.solution.converged else ["the search did not converge"]
+    for name, values in (("E0", x), ("E1", y)):
+        fitted = relation.floors[name] == "fitted"
+        if fitted and values.min() - getattr(relation, name) <= FLOOR_END * values.min():
+            found.append(f"{name} is at its bound the smallest loss")
+    if stopped_at(abs(relation.kappa), 0, MAX_KAPPA) == MAX_KAPPA:
+        found.append(f"kappa is at its bound {MAX_KAPPA:g}: x hardly changes where y does")
     return found
 
 
@@ -237,11 +252,8 @@ def _warnings(
                 f"{relation.deviations[name]:.2g} by how far the pairs move it"
             )
     for name, values in (("E0", x), ("E1", y)):
-        near = stopped_at(getattr(relation, name) / values.min(), 0, 1)
-        if name in fitted and near is not None:
-            notes.append(f"{name} is at its bound {'the smallest loss' if near else '0'}")
-    if stopped_at(abs(relation.kappa), 0, MAX_KAPPA) == MAX_KAPPA:
-        notes.append(f"kappa is at its bound {MAX_KAPPA:g}: x hardly changes where y does")
+        if name in fitted and stopped_at(getattr(relation, name) / values.min(), 0, 1) == 0:
+            notes.append(f"{name} is at its bound 0")
     if grouped and relation.resampling == "pairs":
         notes.append(f"fewer than {MIN_RUNS} runs: intervals resample pairs")
     return tuple(notes)

@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from stepsight.scaling.fitting.form import MAX_LOG, Array
 from stepsight.scaling.fitting.resampling import UNKNOWN, Ends, pairs, predictive, resampled
-from stepsight.scaling.fitting.search import Problem, best_start, minimise, problem
+from stepsight.scaling.fitting.search import Optima, Problem, best_start, minimise, problem
 from stepsight.scaling.intervals import half_width, tails
 from stepsight.scaling.loss_to_loss.floored import TINY, Floored, relation_at, straight
 from stepsight.scaling.loss_to_loss.floors import PLACES, Floor, Floors, doubts, drawn
@@ -32,6 +32,7 @@ class Solution:
     bends: Array  # "m", `_bends`; none with a fitted floor
     resampling: str  # what was drawn: pairs, runs, or none
     free: int  # parameters fitted to the pairs
+    converged: bool = True  # whether the search for them found an optimum
 
     def ends(self, x: float, level: float) -> Ends:
         """Where a new y at x should fall, by the resamples and the scatter; nan without draws.
@@ -76,19 +77,21 @@ def solve(
     data = problem(form, x[:, None] / units[0], y / units[1])
     if len(np.unique(x)) < free:
         return _bare(np.full(4, np.nan), x, y, free)
-    q = _optima(data, floors)
+    best = _optima(data, floors)
+    q, converged = best.q, bool(best.converged.all())
     theta = form.natural(q, data.u)[0]
     resampler = pairs(data.v, groups)
     redrawn = resampled(
         data, resampler, bootstrap, seed, lambda kept: len(np.unique(x[kept])) >= free
     )
+    bare = replace(_bare(theta, x, y, free), converged=converged)
     if not len(redrawn.v):
-        return _bare(theta, x, y, free)
+        return bare
     deviations = doubts(redrawn, q, [_scaled(*one) for one in zip(floors, units)])
     inside = drawn(redrawn, q, floors, deviations, seed)
-    found = _optima(inside, floors, q)
+    found = _optima(inside, floors, q).q
     return replace(
-        _bare(theta, x, y, free),
+        bare,
         draws=form.natural(found, data.u),
         deviations=(deviations[0] * units[0], deviations[1] * units[1]),
         bends=_bends(inside, q, floors),
@@ -113,15 +116,16 @@ def _scaled(floor: Floor | None, unit: float) -> Floor | None:
     return floor and floor._replace(deviation=floor.deviation and floor.deviation / unit)
 
 
-def _optima(data: Problem, floors: Floors, near: Array | None = None) -> Array:
+def _optima(data: Problem, floors: Floors, near: Array | None = None) -> Optima:
     """Inner parameters "b 4": straight lines in logs where both floors are known, else searches,
     from `near` if that is given."""
     if None not in floors:
         e0, e1 = np.atleast_2d(data.lower)[:, PLACES].T
-        return straight(e0, e1, data.u, data.v, data.weights)
+        lines = straight(e0, e1, data.u, data.v, data.weights)
+        return Optima(lines, np.zeros(len(lines)), np.ones(len(lines), dtype=bool))
     if near is None:
-        return best_start(data).q
-    return minimise(data, np.repeat(near, len(data.v), axis=0)).q
+        return best_start(data)
+    return minimise(data, np.repeat(near, len(data.v), axis=0))
 
 
 def _bends(data: Problem, q: Array, floors: Floors) -> Array:
