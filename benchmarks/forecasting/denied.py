@@ -22,7 +22,8 @@ from stepsight.cli.main import main
 Columns = dict[str, Any]  # cells by name, as many of each
 
 SWEEP = {"task": "depth", "metric": "abs_rel", "sampler": "ddim", "spacing": "trailing"}
-SWEEP |= {"schedule": "trained", "gflop_per_image": 1, "ms_per_image": 1, "peak_gb": 1}
+SWEEP |= {"schedule": "trained", "peak_gb": 1}
+PRICED = ("gflop_per_image", "ms_per_image")  # that a sweep measures; they grow with the calls
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _sweep(value: Callable[[int, int], object], extra: Columns | None = None) ->
         "total_calls": [nfe * members for nfe, members in grid],
         "value": [value(nfe, members) for nfe, members in grid],
     }
+    own |= {name: own["total_calls"] for name in PRICED}
     own |= {"lo": [_shifted(v, -0.01) for v in own["value"]]}
     own |= {"hi": [_shifted(v, 0.01) for v in own["value"]]}
     own |= {name: [same] * len(grid) for name, same in SWEEP.items()}
@@ -130,10 +132,17 @@ def _error(nfe: int, members: int) -> float:
     return 0.2 + 0.05 / nfe + 0.03 / members
 
 
-def _cell(**changed: object) -> Columns:
+def clean_sweep() -> Columns:
+    """Nothing is wrong with it."""
+    return _sweep(_error)
+
+
+def _cell(**changed: Any) -> Columns:
     """A row more."""
-    row = SWEEP | {"nfe": 4, "members": 2, "total_calls": 8, "value": 0.1, "lo": 0.09, "hi": 0.11}
-    return {name: [one] for name, one in (row | changed).items()}
+    row = SWEEP | {"nfe": 4, "members": 2, "value": 0.1, "lo": 0.09, "hi": 0.11} | changed
+    calls = int(row["nfe"]) * int(row["members"])
+    row = {"total_calls": calls} | dict.fromkeys(PRICED, calls) | row
+    return {name: [one] for name, one in row.items()}
 
 
 def _fit(*arguments: str) -> tuple[str, ...]:
@@ -143,6 +152,7 @@ def _fit(*arguments: str) -> tuple[str, ...]:
 POWER = _fit("--form", "power", "--x", "x")
 ELBOW = _fit("--form", "emergence", "--x", "loss,images")
 OUTLIER = r"(?i)(rows? |lines? |\.csv:)(7|8)\b"  # the seventh row, of the file the eighth line
+NO_NUMBER = r":14 \(value is no number"
 LAST_ROW = r"(?i)(rows? |lines? |\.csv:)1[34]\b"
 FRONTIER = ("frontier", "--sweep")
 CASES: tuple[Case, ...] = (
@@ -162,13 +172,13 @@ CASES: tuple[Case, ...] = (
         "sweep: NaN",
         lambda: _sweep(_error, _cell(nfe=16, value="nan")),
         FRONTIER,
-        LAST_ROW,
+        NO_NUMBER,
     ),
     Case(
         "sweep: an empty cell",
         lambda: _sweep(_error, _cell(nfe=16, value="")),
         FRONTIER,
-        LAST_ROW,
+        NO_NUMBER,
     ),
     Case(
         "sweep: a setting twice",

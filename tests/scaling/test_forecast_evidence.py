@@ -95,3 +95,12 @@ def test_what_bends_is_no_law_or_is_covered():
         for far in synthetic.FAR:
             found = row[f"at_{far}"]
             assert found["laws"] <= 2 or found["law_hits"] >= 0.75 * found["laws"], row
+
+
+def test_sweeps_are_refused_for_what_is_wrong_with_them(tmp_path):
+    """The grid alone passes, and its cells without a number are named as such."""
+    clean = denied.Case("clean", denied.clean_sweep, denied.FRONTIER, "8 x 4")
+    holes = [case for case in denied.CASES if case.name in ("sweep: NaN", "sweep: an empty cell")]
+    assert all("value is no number" in case.named for case in holes) and len(holes) == 2
+    rows = list(denied.measured(tmp_path, [clean, *holes]))
+    assert [(row["status"], row["caught"]) for row in rows] == [(0, True)] * 3
