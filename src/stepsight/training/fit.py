@@ -210,7 +210,7 @@ def _past(
 
     def found() -> Path | None:
         own = latest(writer, resume)
-        return own if own or not branch_from else branch_point(branch_from, config.training)
+        return own if own or not branch_from else branch_point(branch_from, config)
 
     path = distributed.agreed(found)  # the first process verifies it
     if path is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from stepsight.checkpoint import LOCK, RunLock
 from stepsight.config import RunConfig
 from stepsight.errors import UserError
 from stepsight.scaling.plain import plain
-from stepsight.training.config import TrainingSettings
+from stepsight.training.progress import differing
 
 PACKAGES = ("torch", "torchvision", "diffusers", "accelerate", "timm", "einops", "numpy", "scipy")
+# How the rates fall at the end, of what `differing` says: no matter up to there.
+ENDS = re.compile(r"training\.(decay|decay_share|final_lr) ")
 
 
 class RunWriter:
@@ -170,15 +173,27 @@ def latest(run: RunWriter, resume: str | None, say: Callable[[str], None] = prin
     return None if saved is None else saved.path
 
 
-def branch_point(
-    trunk: str, settings: TrainingSettings, say: Callable[[str], None] = print
-) -> Path | None:
+def branch_point(trunk: str, config: RunConfig, say: Callable[[str], None] = print) -> Path | None:
     """The last checkpoint of another run whose steps are also those of a run with these settings;
-    None where it kept none. Raises CheckpointError where there is no such run."""
-    run = checkpoint.resolve(trunk, prefer="last").parents[1]
-    saved = checkpoint.read_newest(run, say, upto=settings.steady // settings.batch)
+    None where it kept none. Raises UserError where there is no such run, or its steps are others.
+    """
+    newest = checkpoint.read(checkpoint.resolve(trunk, prefer="last"), lazy=True)
+    before = newest.config
+    if other := [text for text in differing(before, config) if not ENDS.match(text)]:
+        raise UserError(
+            f"--branch-from {trunk} was made with other settings: {', '.join(other[:6])}. Take "
+            "them from its config.yaml, or use --init-from."
+        )
+    if not before.training.steady:
+        raise UserError(
+            f"--branch-from {trunk}: with training.decay {before.training.decay} all of its rates "
+            "follow from its length. Branch off a run with decay wsd, or use --init-from."
+        )
+    steady = min(before.training.steady, config.training.steady)
+    upto = steady // config.training.batch
+    saved = checkpoint.read_newest(newest.path.parents[1], say, upto=upto)
     if saved is None:
-        say(f"{trunk} has no checkpoint up to {settings.steady} images: this run begins anew")
+        say(f"{trunk} has no checkpoint up to {steady} images: this run begins anew")
     return None if saved is None else saved.path
 
 

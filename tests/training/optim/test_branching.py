@@ -57,6 +57,29 @@ def test_where_nothing_was_kept_in_time_a_branch_begins_anew(lab, tmp_path, caps
         lab.fit(other, tmp_path / "other", branch_from=str(trunk))
 
 
+def test_what_a_shorter_run_decayed_is_not_taken_over(lab, tmp_path):
+    trunk = lab.fit(lab.config(images=32, keep_at=(16, 24), **WSD), tmp_path / "trunk")
+    long = lab.config(images=64, **WSD)
+    branch = lab.fit(long, tmp_path / "branch", branch_from=str(trunk))
+    assert "step-000002" in meta_of(branch)["ledger"][0]["of"]  # the last before its decay
+    assert end_of(branch) == end_of(lab.fit(long, tmp_path / "alone"))
+
+
+def test_a_trunk_of_other_rates_or_another_seed_is_refused(lab, tmp_path):
+    trunk = lab.fit(lab.config(images=32, keep_at=(16,), seed=3, **WSD), tmp_path / "trunk")
+    for changed, said in (
+        ({"seed": 0}, "training.seed 3 -> 0"),
+        ({"seed": 3, "lr": 1e-4}, "training.lr .* -> 0.0001"),
+    ):
+        other = lab.config(images=48, **WSD | changed)
+        with pytest.raises(UserError, match=f"made with other settings: {said}"):
+            lab.fit(other, tmp_path / "other", branch_from=str(trunk))
+    cosine = lab.config(images=32, **WSD | {"decay": "cosine", "keep_at": (16,)})
+    trunk = lab.fit(cosine, tmp_path / "cosine")
+    with pytest.raises(UserError, match="with training.decay cosine all of its rates"):
+        lab.fit(lab.config(images=48, **WSD), tmp_path / "other", branch_from=str(trunk))
+
+
 def test_the_rate_is_steady_and_falls_by_the_root_at_the_end(lab):
     settings = replace(lab.config().training, decay="wsd", images=1000, batch=10, warmup=0)
     settings = replace(settings, final_lr=0.1, decay_share=0.2)
