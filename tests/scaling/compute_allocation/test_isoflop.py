@@ -101,6 +101,21 @@ def test_thin_designs_are_said():
     assert any("a + b = 1.100" in warning for warning in sums.warnings)
 
 
+def test_three_sizes_take_their_scatter_from_other_budgets():
+    """A parabola leaves nothing of three runs: alone they have no intervals."""
+    columns = runs(EVEN, 4.0, noise=0.004)
+    few = np.arange(45) % 9 % 4 == 0
+    alone = isoflop(*columns[:, few], bootstrap=40)
+    assert np.isnan([*alone.intervals.values()]).all() and not alone.draws
+    assert np.isnan(alone.optimum(1e20)["params_interval"]).all()
+    assert any("so there are no intervals" in warning for warning in alone.warnings)
+    mixed = isoflop(*columns[:, few | (columns[0] == BUDGETS[2])], bootstrap=40)
+    whole = isoflop(*columns, bootstrap=40)
+    widths = [np.diff(found.intervals["a"])[0] for found in (whole, mixed)]
+    assert widths[0] / 3 < widths[1] < 3 * widths[0]
+    assert any("taken from other budgets" in warning for warning in mixed.warnings)
+
+
 def test_what_holds_no_law():
     columns = runs(EVEN, 3.0)
     with pytest.raises(UserError, match="1 of 1 budgets have an optimum"):

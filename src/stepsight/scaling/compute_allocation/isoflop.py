@@ -126,7 +126,8 @@ def isoflop(
     """Profiles and laws of runs, columns "n": FLOPs, parameters, samples and loss, all positive.
 
     `budget` is the nominal one: runs of one profile hold the same number. Intervals redraw the
-    residuals of every parabola (not what parabolas miss); `bootstrap=0` gives none.
+    residuals of every parabola (not what parabolas miss); `bootstrap=0` gives none, and nor do
+    budgets of three runs alone, which leave no residuals.
 
     Raises:
         UserError: a number is not positive, or fewer than two budgets have an optimum.
@@ -237,10 +238,17 @@ def _laws(runs: _Runs, loss: Array) -> Array:
 
 def _redrawn(runs: _Runs, count: int, seed: int) -> Array:
     """Losses "count n": every run's parabola plus a residual of its budget drawn anew, widened by
-    sqrt(n / (n - 3))."""
+    sqrt(n / (n - 3)). Three runs leave none: they get the relative ones of the other budgets; none
+    are drawn where no budget has any."""
     parabolas = _fitted(2, runs.u, runs.loss[None], runs.member)[0]
     curve = np.sum(runs.member * (parabolas @ runs.u ** np.arange(3)[:, None]), axis=0)
     around = [widened((runs.loss - curve)[place], MIN_SIZES) for place in runs.places]
+    spare = [len(place) > MIN_SIZES for place in runs.places]
+    if not any(spare):
+        return np.empty((0, len(curve)))
+    levels = [curve[place].mean() for place in runs.places]
+    pool = np.concatenate([own / level for own, level, on in zip(around, levels, spare) if on])
+    around = [own if on else level * pool for own, level, on in zip(around, levels, spare)]
     rng, losses = np.random.default_rng(seed), np.tile(curve, (count, 1))
     for loss in losses:
         for place, scatter in zip(runs.places, around):
@@ -256,7 +264,10 @@ def _warnings(profiles: Sequence[IsoFlopProfile], total: float) -> list[str]:
     chosen = [profile for profile in profiles if profile.inside]
     exact = [f"{profile.budget:.3g}" for profile in chosen if profile.n == MIN_SIZES]
     if exact:
-        notes.append(f"three runs make a parabola whatever they are: {', '.join(exact)}")
+        scatter = "their scatter is taken from other budgets"
+        if len(exact) == len(chosen):
+            scatter = "nothing tells their scatter, so there are no intervals"
+        notes.append(f"three runs make a parabola whatever they are: {', '.join(exact)}; {scatter}")
     decades = math.log10(chosen[-1].budget / chosen[0].budget)
     if decades < MIN_DECADES:
         notes.append(f"budgets span {decades:.1f} decades; exponents need two or more")
