@@ -129,6 +129,19 @@ def test_an_outcome_that_is_not_as_forecast_is_outside(made):
     assert [one.inside for one in settled] == [False] * 3 and settled[0].error < -0.3
 
 
+def test_neither_another_run_nor_a_later_look_replaces_the_outcome(made):
+    named = [replace(one, run="held-out/larger") for one in made]
+    own = list(measured(*PLACE, run="larger", time="2998-01-01T00:00:00+00:00"))
+    again = measured(*PLACE, noise=0.1, run="larger", time=AFTER)
+    others = [
+        one
+        for moment in ("2997-01-01T00:00:00+00:00", AFTER)
+        for one in measured(*PLACE, noise=0.7, run="larger_seed-1", seed=1, time=moment)
+    ]
+    settled, _ = scored(named, [*own, *again, *others])
+    assert [one.outcome for one in settled] == [own[0].loss, own[0].value, own[1].value]
+
+
 def test_too_few_points_make_no_forecast(ladder):
     few = [one for one in ladder if one.params_active == 60_000]
     assert list(forecasts(few, TARGET)) == []

@@ -286,25 +286,37 @@ def _spent(rows: Sequence[ScalingRecord], at: np.ndarray) -> float:
 def scored(
     forecasts: Iterable[Forecast], records: Sequence[ScalingRecord]
 ) -> tuple[list[ScoredForecast], list[Forecast]]:
-    """Forecasts with their outcome, and those that still wait for one. A record counts that was
-    measured after the forecast was made, on a run of that size and amount."""
-    known = by_quantity(records)
+    """Forecasts with their outcome, and those that still wait for one. The first record counts that
+    was measured after the forecast was made, of the run that it names; where none has that name, on
+    a run of that size and amount."""
+    known = _in_order(records)
     known_outcomes, waiting = [], []
     for forecast in forecasts:
         place = (forecast.params_active, forecast.images_seen)
         later = [
             record
-            for record in known.get(forecast.quantity, [])
+            for record in known[forecast.quantity]
             if (record.params_active, record.images_seen) == place and record.time >= forecast.made
         ]
+        own = [record for record in later if record.run == _run(forecast.run)]
         if not later:
             waiting.append(forecast)
             continue
-        outcome = later[-1].loss if forecast.metric == LOSS else later[-1].value
+        first = (own or later)[0]
+        outcome = first.loss if forecast.metric == LOSS else first.value
         assert outcome is not None
         inside = forecast.lo <= outcome <= forecast.hi
-        known_outcomes.append(ScoredForecast(forecast, outcome, later[-1].time, inside))
+        known_outcomes.append(ScoredForecast(forecast, outcome, first.time, inside))
     return known_outcomes, waiting
+
+
+def _in_order(records: Iterable[ScalingRecord]) -> dict[Quantity, list[ScalingRecord]]:
+    """Records by what was measured, the earliest first, each time that it was."""
+    found: dict[Quantity, list[ScalingRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.time):
+        for quantity in by_quantity([record]):
+            found[quantity].append(record)
+    return found
 
 
 def append_forecasts(path: str | Path, made: Iterable[Forecast]) -> None:
