@@ -18,6 +18,7 @@ from stepsight.errors import UserError
 from stepsight.scaling.analysis.curves import Curve
 from stepsight.scaling.analysis.laws import CurveLaws
 from stepsight.scaling.fitting.form import Array
+from stepsight.scaling.intervals import half_width
 from stepsight.scaling.ladders.forecast import LOSS
 from stepsight.scaling.loss_to_loss.pairs import PAIRINGS, VALUE_KIND, PairedLosses, Where, pair
 from stepsight.scaling.loss_to_loss.relation import Floor, Relation, relate
@@ -25,7 +26,6 @@ from stepsight.scaling.records import ScalingRecord
 
 SYNTHETIC = "scenes"
 FEWEST = 4  # pairs that are worth a figure
-NORMAL = 1.645  # half of a 90 % interval, in standard deviations
 BELOW = 0.999  # of the smallest error, where a floor may lie at most
 
 
@@ -141,9 +141,8 @@ def floor_of(laws: CurveLaws) -> Floor | None:
         return None
     fit = laws.joint.fit
     lo, hi = fit.intervals["E"]
-    half = {0.9: NORMAL, 0.95: 1.96}.get(fit.level, NORMAL)
-    deviation = (hi - lo) / (2 * half)
-    return Floor(fit.params["E"], "law", deviation if np.isfinite(deviation) else 0.0)
+    deviation = (hi - lo) / (2 * half_width(fit.level))
+    return Floor(fit.params["E"], "law", deviation if np.isfinite(deviation) else None)
 
 
 def _of_task(every: Iterable[CurveLaws], task: str) -> list[CurveLaws]:
