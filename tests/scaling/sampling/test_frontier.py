@@ -111,18 +111,18 @@ def test_costs_that_were_not_measured_or_not_known(sweep):
         frontier(cells, "depth", cost="call")
 
 
-def tables(cells, noise: float = 0.0) -> list[MetricTable]:
+def tables(cells, noise: float = 0.0, images: int = 40) -> list[MetricTable]:
     """The images behind cells of one metric, whose means are those of the cells."""
     rng = np.random.default_rng(0)
-    hard = rng.gamma(2.0, 1.0, 40)
+    hard = rng.gamma(2.0, 1.0, images)
     hard /= hard.mean()
     found: dict[Family, dict[tuple[int, int], np.ndarray]] = {}
     for cell in cells:
-        half = noise * rng.standard_normal(20)
+        half = noise * rng.standard_normal(images // 2)
         values = cell.value * hard + np.concatenate([half, -half])
-        rows = np.stack([values, np.ones(40)], axis=1)
+        rows = np.stack([values, np.ones(images)], axis=1)
         found.setdefault(cell.family, {})[cell.setting] = rows
-    keys = [str(i) for i in range(40)]
+    keys = [str(i) for i in range(images)]
     own = {"task": cells[0].task, "metric": cells[0].metric, "keys": keys}
     return [MetricTable(**own, family=family, settings=rows) for family, rows in found.items()]
 
@@ -151,6 +151,14 @@ def test_gains_of_a_table_alone_have_unpaired_intervals(sweep):
     assert (sure.gain_lo, sure.gain_hi) == pytest.approx((1 / 3 - half, 1 / 3 + half))
     with_images = frontier(cells, "depth", tables=tables(cells, noise=0.0))[2]
     assert with_images.sure and with_images.paired, "hard images are hard for both"
+
+
+def test_few_images_make_no_gain_sure(sweep):
+    """Those of four agree perfectly, and decide nothing."""
+    cells = sweep(lambda t, n: 0.3 / t, nfe=(1, 2), members=(1,))
+    few, enough = (frontier(cells, "depth", tables=tables(cells, images=n))[1] for n in (4, 8))
+    assert np.isnan([few.gain_lo, few.gain_hi]).all() and not few.sure and few.gain == 0.5
+    assert enough.sure and enough.paired
 
 
 def test_the_interval_of_a_gain_points_up_where_higher_is_better(sweep):

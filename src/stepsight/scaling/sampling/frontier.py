@@ -24,7 +24,7 @@ from stepsight.errors import UserError, suggest
 from stepsight.measures import measure
 from stepsight.scaling.plain import plain
 from stepsight.scaling.records import ScalingRecord, column
-from stepsight.scaling.sampling.paired import FamilySetting, MetricTable, paired
+from stepsight.scaling.sampling.paired import MIN_IMAGES, FamilySetting, MetricTable, paired
 from stepsight.scaling.sampling.sweeps import Cell, left_out, main_metrics, main_of, select
 
 COSTS = {  # an image's, by name
@@ -168,9 +168,11 @@ def _paired(points: Sequence[FrontierCell], tables: Sequence[MetricTable]) -> li
     sign = 1 if measure(first.metric).higher_is_better else -1
     worth = [points[0]]
     for before, point in zip(points, points[1:]):
-        if {before.place, point.place} <= there and both.n > 1:
-            change = both.change(before.place, point.place)
-            lo, hi = sorted((sign * change.lo, sign * change.hi))
+        if {before.place, point.place} <= there and both.n:
+            lo, hi = math.nan, math.nan
+            if both.n >= MIN_IMAGES:
+                change = both.change(before.place, point.place)
+                lo, hi = sorted((sign * change.lo, sign * change.hi))
             point = replace(point, gain_lo=lo, gain_hi=hi, paired=True)
         worth.append(point)
     return worth
