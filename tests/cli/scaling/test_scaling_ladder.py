@@ -104,6 +104,14 @@ def test_a_forecast_can_be_published_before_the_run(ladder, capsys):
     assert capsys.readouterr().out.count("inside") == len(made)
 
 
+def test_a_run_without_records_that_was_made_before_is_not_forecast(ladder, capsys):
+    run = Path("out/held-out/DiT-96x4-8_images-32768")
+    run.mkdir(parents=True)
+    assert climb("--config", ladder, "--forecast") == 2
+    assert f"{run} has been run, and was not forecast. Hold out" in capsys.readouterr().err
+    assert not Path("out/forecasts.jsonl").exists()
+
+
 def test_failed_rungs_are_listed_and_the_rest_is_done(ladder, capsys):
     params = json.loads(Path("params.json").read_text())
     del params["DiT-64x4/8"]

@@ -117,10 +117,8 @@ class Climb:
         for rung in rungs:
             if rung.name in known:
                 continue
-            if (self.ladder.out / rung.name / RECORDS).exists():
-                raise UserError(
-                    f"{rung.name} has been run, and was not forecast. Hold out another."
-                )
+            if (folder := self.ladder.out / rung.name).exists():
+                raise UserError(f"{folder} has been run, and was not forecast. Hold out another.")
             share = cost / ladder_costs.flops([rung])
             made = list(forecasts(records, _target(rung), trunks=trunks, spent=share))
             if not made:
