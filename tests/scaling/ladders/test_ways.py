@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from stepsight.scaling.fitting.quality import Expected
 from stepsight.scaling.ladders.ways import DirectWay, Rehearsal, RungPoints, TwoSteps, Ways, honest
+from stepsight.scaling.laws.averaging import Averaged
 
 OWN = Path(__file__).parents[3] / "docs" / "data" / "ladder-depth.csv"
 AT = np.array([4e6, 2e5])
@@ -36,6 +39,20 @@ def test_a_metric_that_follows_its_loss_is_forecast_through_that():
     assert said.value == pytest.approx(2 * loss_at(AT) ** 3, rel=1e-3)
     assert math.log(said.hi / said.lo) > math.log(error.hi / error.lo)  # of both steps
     assert "two steps" in way.name and way.form.startswith("two steps: average of ")
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "worse"),
+    [
+        ("law", "law", "law"),
+        ("law", "saturated", "saturated"),
+        ("improves but no law", "saturated", "saturated"),
+        ("not monotone", "improves but no law", "not monotone"),
+    ],
+)
+def test_two_steps_are_no_better_than_the_worse(loss, error, worse):
+    one, other = (cast("Averaged", SimpleNamespace(verdict=verdict)) for verdict in (loss, error))
+    assert TwoSteps(one, other).verdict == worse
 
 
 def test_without_losses_there_is_one_way():

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepsight.scaling.fitting.form import Array
-from stepsight.scaling.fitting.quality import Expected, Verdict
+from stepsight.scaling.fitting.quality import VERDICTS, Expected, Verdict
 from stepsight.scaling.intervals import PREDICTIVE, half_width, tails
 from stepsight.scaling.laws.averaging import Averaged, average
 from stepsight.scaling.laws.fits import compare
@@ -105,7 +105,7 @@ class TwoSteps:
     @property
     def verdict(self) -> Verdict:
         """Of the step that is less of a law."""
-        return self.error.verdict if self.loss.verdict == "law" else self.loss.verdict
+        return min(self.loss.verdict, self.error.verdict, key=VERDICTS.index)
 
     @property
     def warnings(self) -> tuple[str, ...]:
