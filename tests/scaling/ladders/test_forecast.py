@@ -21,6 +21,7 @@ from stepsight.scaling.ladders.forecast import (
     read_forecasts,
     scored,
 )
+from stepsight.scaling.ladders.ways import Rehearsal, Ways
 from stepsight.scaling.records import ScalingRecord
 
 TARGET = ForecastTarget("larger", 3_000_000, 128_000)
@@ -122,6 +123,15 @@ def test_the_forecast_says_how_it_was_made_and_what_that_was_worth(ladder, made)
     flops = sum(one.training_flops for one in ladder if one.metric == "abs_rel")
     assert made[0].spent == pytest.approx(flops / (384.0 * np.prod(PLACE)))
     assert made[0].tested == pytest.approx(1_300_000 * 32_000 / (350_000 * 16_000))
+
+
+def test_hits_among_rungs_within_the_rest_are_no_evidence(small, monkeypatch):
+    within = Rehearsal(hits=3, of=3, reach=0.45, error=0.1, below=1.0, above=1.0)
+    best = Ways.best
+    monkeypatch.setattr(Ways, "best", lambda *given: (best(*given)[0], within))
+    (one,) = forecasts(small, TARGET)
+    assert (one.hits, one.of, one.tested) == (0, 0, 0.45)
+    assert "no rung beyond the rest could be hidden; the widest of 3 misses" in one.basis
 
 
 def test_an_outcome_that_is_not_as_forecast_is_outside(made):

@@ -82,6 +82,16 @@ def test_misses_widen_their_side_and_seeds_both():
     assert (math.log(wider.lo), math.log(wider.hi)) == pytest.approx((-0.2, 0.1645), abs=1e-4)
 
 
+def test_a_rehearsal_says_what_it_is_not():
+    beyond = Rehearsal(hits=19, of=19, reach=2.0, error=0.1, below=1.0, above=1.0)
+    assert beyond.beyond and not [*beyond.limits(0.9)]
+    few = beyond._replace(hits=3, of=3, reach=0.45)
+    assert not few.beyond and [*few.limits(0.9)] == [
+        "no rung beyond the rest could be hidden",
+        "the widest of 3 misses stands in for the quantile that widens it",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["loss", "abs_rel", "delta1"])
 def test_our_own_ladder_told_again(metric):

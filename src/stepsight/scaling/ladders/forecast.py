@@ -94,7 +94,7 @@ class Forecast:
     # What lines of earlier versions lack.
     basis: str = ""  # how it was made, in words
     hits: int = 0  # intervals that held hidden rungs of the ladder, in the same way
-    of: int = 0
+    of: int = 0  # 0 where none of them lay beyond the rest, as the target does
     tested: float = math.nan  # reach of the farthest hidden rung
     spent: float = math.nan  # training FLOPs of the ladder's runs, over those of the target
 
@@ -226,6 +226,7 @@ def forecasts(
         ends = [expected.value, expected.lo, expected.hi]
         if not quantity.lower_is_better:
             ends = [1 - min(error, 1.0) for error in (expected.value, expected.hi, expected.lo)]
+        limits = rehearsal.limits(level) if rehearsal else ()
         known = math.nan if trunks else _spent(rows, at)
         yield Forecast(
             made=now,
@@ -244,9 +245,9 @@ def forecasts(
             level=level,
             verdict=way.verdict,
             warnings=(*way.warnings, *expected.warnings),
-            basis=f"{way.name}; {expected.basis}",
-            hits=rehearsal.hits if rehearsal else 0,
-            of=rehearsal.of if rehearsal else 0,
+            basis="; ".join((way.name, expected.basis, *limits)),
+            hits=rehearsal.hits if rehearsal and rehearsal.beyond else 0,
+            of=rehearsal.of if rehearsal and rehearsal.beyond else 0,
             tested=rehearsal.reach if rehearsal else math.nan,
             spent=known if spent is None else spent,
         )

@@ -139,6 +139,18 @@ class Rehearsal(NamedTuple):
     below: float  # factors on the log intervals, 1 or more, with which they would have held as many
     above: float  # as they should
 
+    @property
+    def beyond(self) -> bool:
+        """Whether hidden rungs lay beyond those that were seen, as a target does."""
+        return self.reach > 1
+
+    def limits(self, level: float) -> Iterator[str]:
+        """What it does not say about a target."""
+        if not self.beyond:
+            yield "no rung beyond the rest could be hidden"
+        if _rank(self.of, level) > self.of:
+            yield f"the widest of {self.of} misses stands in for the quantile that widens it"
+
 
 class HiddenRung(NamedTuple):
     """An outcome beside what was said of it; in logs, over the forecast."""
@@ -243,5 +255,10 @@ def _rehearsal(rungs: Sequence[HiddenRung], level: float) -> Rehearsal:
 def _factor(scores: Array, level: float) -> float:
     """Split conformal: the quantile of the scores that a new one exceeds as rarely as it should on
     one side of an interval (Lei et al. 2018, J. Am. Stat. Assoc. 113:1094)."""
-    rank = math.ceil((len(scores) + 1) * tails(level)[1])
-    return max(1.0, float(np.sort(scores)[min(rank, len(scores)) - 1]))
+    rank = min(_rank(len(scores), level), len(scores))
+    return max(1.0, float(np.sort(scores)[rank - 1]))
+
+
+def _rank(scores: int, level: float) -> int:
+    """Which of so many scores, in order, is the quantile; of too few, one beyond them."""
+    return math.ceil((scores + 1) * tails(level)[1])
