@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -194,9 +195,10 @@ def _settings(found: Sequence[Answer]) -> Iterator[Held]:
 
 
 def _better(promised: float, one: Answer) -> float:
-    """By how much of the outcome a promise is better than it."""
+    """By how much a promise is better than the outcome, in logs: the mean of a ratio is above 1
+    where nothing was chosen."""
     sign = 1 if measure(one.metric).higher_is_better else -1
-    return sign * (promised / one.measured - 1)
+    return sign * math.log(promised / one.measured)
 
 
 def _told(found: Sequence[Answer]) -> None:
