@@ -155,6 +155,21 @@ def test_measured_configurations(measured, capsys):
 
 
 @pytest.mark.parametrize(
+    "row, told",
+    [
+        ("m,5,-1,5,.2", "trained is -1, and must be 0 or more"),
+        ("m,5,9,0,.2", "call is 0, and must be above 0"),
+        ("m,5,9,5,-.2", "error is -0.2, and must be above 0"),
+    ],
+)
+def test_costs_and_errors_that_cannot_be(tmp_path, row, told):
+    path = tmp_path / "costs.csv"
+    path.write_text(f"model,nfe,trained,call,error\ns,1,0,1,.5\n{row}\n")
+    with pytest.raises(UserError, match=f"costs.csv:3: {told}"):
+        GROUP.run(["allocate", "--measured", str(path), *COSTS, "--target", ".3"])
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (("--law", TEXT), "Ask for something"),

@@ -149,3 +149,19 @@ def test_tables_that_do_not_tell(table, tmp_path):
         GROUP.run(["frontier", "--csv", table, "--x", "macs", "--y", "model"])
     with pytest.raises(UserError, match="does not exist"):
         GROUP.run(["frontier", "--csv", str(tmp_path / "none.csv"), "--x", "a", "--y", "b"])
+
+
+@pytest.mark.parametrize(
+    "row, told",
+    [
+        ("m,2.5,1,4,.2", "steps is 2.5, and must be a whole number from 1 on"),
+        ("m,2,0,4,.2", "ensemble is 0, and must be a whole number from 1 on"),
+        ("m,2,1,-4,.2", "macs is -4, and must be above 0"),
+        ("m,2,1,4,0", "absrel is 0, and must be above 0"),
+    ],
+)
+def test_points_that_cannot_be(tmp_path, row, told):
+    path = tmp_path / "points.csv"
+    path.write_text(f"model,steps,ensemble,macs,absrel\nm,1,1,2,.5\n{row}\n")
+    with pytest.raises(DataFormatError, match=f"points.csv:3: {told}"):
+        GROUP.run(["frontier", "--csv", str(path), *COLUMNS])

@@ -197,10 +197,13 @@ def _of_profiles(args: Args) -> dict[str, Any]:
 
 def _of_measured(args: Args) -> dict[str, Any]:
     target = _needed(args, "target")
-    costs = _columns(args, args.measured, "training", "query", "error")
-    names = [f"row {place + 1}" for place in range(len(costs["error"]))]
+    _needed(args, "training", "query", "error")
+    table = Table.read(args.measured, args.where)
+    free = table.checked(str(args.training), lambda cost: cost >= 0, "0 or more")  # as found
+    costs = {"training": free}
+    costs |= {name: table.positive(getattr(args, name)) for name in ("query", "error")}
+    names = [f"row {place + 1}" for place in range(len(table.rows))]
     if args.name:
-        table = Table.read(args.measured, args.where)
         columns = (table.texts(column) for column in args.name.split(","))
         names = [" ".join(cells) for cells in zip(*columns)]
     ranges = [

@@ -96,9 +96,9 @@ def _published(args: Args) -> dict[str, Any]:
     if not (args.x and args.y):
         raise UserError("--csv needs --x, a column of costs, and --y, a column of errors.")
     table = Table.read(args.csv)
-    cost, error = table.numbers(args.x), table.numbers(args.y)
+    cost, error = table.positive(args.x), table.positive(args.y)
     models = table.texts(args.by) if args.by else [""] * len(cost)
-    axes = [table.numbers(c) if c else np.ones(len(cost)) for c in (args.steps, args.members)]
+    axes = [_counts(table, c) if c else np.ones(len(cost)) for c in (args.steps, args.members)]
     settings = [(int(steps), int(members)) for steps, members in zip(*axes)]
     order = ascending(cost, error)
     gains = [math.nan, *(1 - error[i] / error[j] for j, i in zip(order, order[1:]))]
@@ -119,6 +119,10 @@ def _published(args: Args) -> dict[str, Any]:
     ]
     about = {"name": Path(table.path).stem, "metric": args.y, "cost": args.x}
     return plain(about | {"points": points, "families": families})
+
+
+def _counts(table: Table, name: str) -> np.ndarray:
+    return table.checked(name, lambda n: n >= 1 and n.is_integer(), "a whole number from 1 on")
 
 
 def _curves(

@@ -79,6 +79,22 @@ class Table:
             raise DataFormatError(self._refusal(name, [(i, texts[i].strip()) for i in bad]))
         return np.array(values)
 
+    def checked(self, name: str, fits: Callable[[float], bool], wanted: str) -> np.ndarray:
+        """A column of numbers that all fit, "n". Raises DataFormatError naming the first line of
+        one that does not, with what is `wanted` in words."""
+        values = self.numbers(name)
+        for value, line in zip(values.tolist(), self.lines):
+            if not fits(value):
+                raise DataFormatError(
+                    f"{self.path}:{line}: {name} is {value:g}, and must be {wanted}. "
+                    "Correct the row, or leave it out."
+                )
+        return values
+
+    def positive(self, name: str) -> np.ndarray:
+        """A column of numbers above 0, such as costs or errors."""
+        return self.checked(name, lambda value: value > 0, "above 0")
+
     def _refusal(self, name: str, cells: Sequence[tuple[int, str]]) -> str:
         """What is wrong with cells of a column, and what to do about it."""
         listed = [
