@@ -106,6 +106,9 @@ def test_fitted_floors_in_words(table, capsys):
         ((*JOINED, "--floor-x", "3"), "--floor-x 3 .* must lie between 0 and the smallest x"),
         ((*JOINED, "--floor-x", "1.97+--1"), "a deviation of -1 is none"),
         ((*JOINED, "--level", "95"), "between 0 and 1"),
+        ((*JOINED, "--bootstrap", "-2"), "--bootstrap -2: must be at least 0"),
+        ((*JOINED, "--at", "nan"), "--at nan: write a loss"),
+        ((*JOINED, "--at", "-1"), "--at -1: write a loss"),
         ((*JOINED, *FLOORS, "--at", "1.9", "--bootstrap", "0"), "not above the law floor"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from tyro.conf import arg
 
-from stepsight.cli.entry import exactly_one, setting
+from stepsight.cli.entry import at_least, exactly_one, setting
 from stepsight.cli.scaling.tables import Table, constants
 from stepsight.errors import UserError
 from stepsight.scaling.compute_allocation.allocation import (
@@ -100,6 +100,7 @@ def run(args: Args) -> int:
     if foreign := sorted(name for name in unread if getattr(args, name) not in (None, ())):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise UserError(f"--{source} has no use for {flags}.")
+    at_least(0, "--bootstrap", args.bootstrap)
     kinds = {"points": _of_points, "profiles": _of_profiles, "measured": _of_measured}
     answer = kinds.get(source, _of_law)(args)
     print(json.dumps(plain(answer), indent=2) if args.json else "\n".join(_lines(answer)))
@@ -253,9 +254,12 @@ def _needed(args: Args, *names: str) -> Any:
 
 def _budgets(text: str | None) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")] if text else []
+        budgets = [float(part) for part in text.split(",")] if text else []
     except ValueError as error:
         raise UserError(f"--budget {text}: write FLOPs, such as 1e18,1e20.") from error
+    if not all(0 < budget < math.inf for budget in budgets):
+        raise UserError(f"--budget {text}: FLOPs are above 0. Write them such as 1e18,1e20.")
+    return budgets
 
 
 def _lines(answer: dict[str, Any]) -> Iterable[str]:

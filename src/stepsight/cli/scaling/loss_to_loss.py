@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 from tyro.conf import Positional, arg
 
-from stepsight.cli.entry import one_of
+from stepsight.cli.entry import at_least, one_of
 from stepsight.cli.scaling.tables import Table, assignments
 from stepsight.errors import UserError, suggest
 from stepsight.scaling.fitting.quality import Expected
@@ -80,6 +81,9 @@ def run(args: Args) -> int:
     """Print the relation, and the prediction. Raises UserError where there is nothing to relate."""
     if not 0 < args.level < 1:
         raise UserError(f"--level {args.level:g}: write a share between 0 and 1, such as .9.")
+    at_least(0, "--bootstrap", args.bootstrap)
+    if args.at is not None and not 0 < args.at < math.inf:
+        raise UserError(f"--at {args.at:g}: write a loss, a number above 0.")
     losses = _of_table(args, args.csv) if args.csv else _of_records(args)
     for note in losses.notes:
         print(note, file=sys.stderr)
