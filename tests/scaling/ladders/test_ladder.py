@@ -148,6 +148,17 @@ def test_a_first_stage_may_start_from_runs_that_are_there(read, tmp_path, monkey
             {"stages": {"t": {"grid": GRID}, "u": {"grid": GRID, "tune": TUNE}}},
             "'tune' is for stages that train from scratch",
         ),
+        (
+            {"stages": {"t": {"grid": GRID, "tune": TUNE | {"by": ["model.name"]}}}},
+            "tune.by: .*give one name",
+        ),
+        ({"stages": {"t": {"grid": [{1: 2}]}}}, "grid: 1 is no text"),
+        ({"stages": {"t": {"config": {1: 2}}}}, "stages.t.config: 1 is no text"),
+        ({"config": {"training": [1]}}, "config.training: expected a table, found list"),
+        (
+            {"config": {"model": "DiT"}, "stages": {"t": {"tune": TUNE | {"at": "DiT"}}}},
+            "config.model: expected a table, found str",
+        ),
         ({"at_once": 0}, "at_once 0: give a positive number"),
         ({"slurm": [1]}, "slurm: expected a table"),
     ],
@@ -167,6 +178,28 @@ def test_what_would_score_an_earlier_checkpoint_or_train_at_no_rate_is_refused(r
     text["config"] = {"training": {"lr": "fast"}}
     with pytest.raises(UserError, match="training.lr fast: give a number"):
         tuning.tuning_rungs(read(stages={"train": text}).stages[0])
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"images": "1e4"}, "'training.images': Value '1e4' of type 'str'"),
+        ({"images": "4k"}, "'training.images': Value '4k' of type 'str'"),
+        ({"batch": 0}, "training.batch=0: must be at least 1"),
+        ({"decay_share": "1/5"}, "'training.decay_share': Value '1/5' of type 'str'"),
+    ],
+)
+def test_lengths_that_no_run_has_are_refused(read, training, message):
+    stage = {"config": {"training": training}, "grid": [{"model.name": "DiT-32x2/8"}]}
+    with pytest.raises(UserError, match=message) as refused:
+        ladders.rungs(read(stages={"train": stage}).stages[0])
+    assert "train/DiT-32x2-8" in str(refused.value)
+
+
+def test_a_number_in_quotes_is_one(read):
+    stage = {"config": {"training": {"batch": "8"}}, "grid": GRID}
+    (first, *_) = ladders.rungs(read(stages={"train": stage}).stages[0])
+    assert ladders.images_of(first.config) == 4096
 
 
 def test_without_survivors_a_stage_has_no_rungs(read):

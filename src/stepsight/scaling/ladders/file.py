@@ -43,7 +43,7 @@ def read_ladder(path: str | Path) -> Ladder:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
     table = known(content, KEYS["ladder"], str(path))
-    common = mapping(table.get("config") or {}, f"{path}: config")
+    common = _config(table, f"{path}: config")
     for key in ("out", "stages"):
         if not table.get(key):
             raise UserError(f"{path}: lacks '{key}'.")
@@ -68,7 +68,7 @@ def read_ladder(path: str | Path) -> Ladder:
 
 def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> LadderStage:
     table = known(content, KEYS["stage"], where)
-    config = merged(common, mapping(table.get("config") or {}, f"{where}.config"))
+    config = merged(common, _config(table, f"{where}.config"))
     settings = _multiplied(table.get("grid") or [{}], f"{where}.grid")
     tune, start = table.get("tune"), table.get("from") or []
     if not isinstance(start, list) or any(Path(str(folder)).is_absolute() for folder in start):
@@ -76,6 +76,22 @@ def _stage(name: str, content: Any, common: Mapping[str, Any], where: str) -> La
     tuned = _tune(tune, settings, config, where) if tune else None
     experts = _experts(table["upcycle"], f"{where}.upcycle") if "upcycle" in table else None
     return LadderStage(name, config, tuple(settings), tuned, tuple(start), experts)
+
+
+def _config(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings under 'config', in tables where dotted names may lead into them."""
+    config = _named(table.get("config") or {}, where)
+    for name in ("model", "training"):
+        _named(config.get(name) or {}, f"{where}.{name}")
+    return config
+
+
+def _named(content: Any, where: str) -> dict[str, Any]:
+    """A table whose keys are text. Raises UserError for anything else."""
+    table = mapping(content, where)
+    if other := [key for key in table if not isinstance(key, str)]:
+        raise UserError(f"{where}: {other[0]} is no text: give names of settings.")
+    return table
 
 
 def _experts(content: Any, where: str) -> UpcycledExperts:
@@ -96,6 +112,8 @@ def _tune(
         table.setdefault("by", "model.name")
     if missing := [key for key in KEYS["tune"] if key not in table and key != "at"]:
         raise UserError(f"{where}.tune: lacks {', '.join(missing)}.")
+    if not isinstance(table["by"], str):
+        raise UserError(f"{where}.tune.by: {table['by']}: give one name, such as model.name.")
     if not all(table["by"] in varied for varied in settings):
         raise UserError(f"{where}.tune: {table['by']} is not varied by every block of the grid.")
     if at is not None and at not in [varied[table["by"]] for varied in settings]:
@@ -122,7 +140,7 @@ def _multiplied(blocks: Any, where: str) -> list[Settings]:
         raise UserError(f"{where}: give a list of blocks, each with dotted names of settings.")
     combinations: list[Settings] = []
     for block in blocks:
-        block = mapping(block, where)
+        block = _named(block, where)
         choices = [value if isinstance(value, list) else [value] for value in block.values()]
         combinations += [dict(zip(block, combination)) for combination in product(*choices)]
     names = [slug(settings) for settings in combinations]

@@ -32,12 +32,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from stepsight import config as configuration
 from stepsight.errors import UserError
 from stepsight.training.config import TrainingSettings
 
@@ -183,14 +185,17 @@ def _starts(stage: LadderStage) -> list[Rung]:
     return starts
 
 
-def training_of(config: Mapping[str, Any]) -> TrainingSettings:
-    """Of a run with these settings: its length, in whole batches, and its decay; the rest as
-    usual."""
+def training_of(config: Mapping[str, Any], where: str = "config") -> TrainingSettings:
+    """Of a run with these settings: its length and its decay; the rest as usual. Raises UserError
+    naming `where` for what no run can have."""
     given = config.get("training") or {}
-    kept = {name: given[name] for name in ("batch", "decay", "decay_share") if name in given}
-    settings = TrainingSettings(**kept)
-    images = int(given.get("images", settings.images))
-    return replace(settings, images=images // settings.batch * settings.batch)
+    names = ("images", "batch", "decay", "decay_share")
+    return _training(yaml.safe_dump({name: given[name] for name in names if name in given}), where)
+
+
+@cache
+def _training(text: str, where: str) -> TrainingSettings:
+    return configuration.from_dict({"training": yaml.safe_load(text)}, where).training
 
 
 def images_of(config: Mapping[str, Any]) -> int:
@@ -227,6 +232,7 @@ def made(
     told = slug(settings) or "run"
     place = f"{parent.name.rpartition('/')[2]}+{told}" if parent else told
     name = f"{stage.name}/{place}"
+    training_of(config, name)
     return Rung(name, config, parent.name if parent else "", settings, factor)
 
 
