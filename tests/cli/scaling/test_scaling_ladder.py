@@ -83,7 +83,7 @@ def climb(*flags: object) -> int:
 def test_a_held_out_run_is_forecast_and_then_made(ladder, capsys):
     assert climb("--config", ladder, "--held-out") == 0
     said = capsys.readouterr().out
-    assert "DiT-32x2/8: learning rates x 0.5" in said
+    assert "DiT-32x2/8: learning rates x 0.5, at an end of the factors tried: widen" in said
     made = read_forecasts("out/forecasts.jsonl")
     assert [one.metric for one in made] == ["loss", "abs_rel"] and made[0].points == 12
     assert said.count("inside") == 2 and "depth loss forecast" in said

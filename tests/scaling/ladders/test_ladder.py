@@ -83,6 +83,8 @@ def test_tuned_factors_multiply_the_learning_rates(read):
     factors = tuning.best_factors(stage, losses)  # runs of the third size failed
     assert tuning.untuned(stage, factors) == ["DiT-96x4/8"]
     assert factors == {"DiT-32x2/8": 2.0, "DiT-64x3/8": 0.5}
+    ends = [tuning.at_an_end(stage, factor) for factor in (0.5, 1.0, 2.0)]
+    assert ends == ["at an end of the factors tried: widen them", "", ends[0]]
     rungs = ladders.rungs(stage, None, factors)
     usual = TrainingSettings()
     assert rungs[0].config["training"]["lr"] == pytest.approx(2e-3)

@@ -147,7 +147,7 @@ class Climb:
         for quantity, found in scatter(self._records()).items():
             print(
                 f"{quantity}: seeds scatter by {found.deviation:.1%} ({found.runs} runs at "
-                f"{found.places} places)"
+                f"{found.places} {'place' if found.places == 1 else 'places'})"
             )
         status = launch.read_status(out)
         took = [f"{ladder_costs.spent(status, rungs):,.0f}" for rungs in plan]
@@ -173,7 +173,8 @@ class Climb:
             losses |= {} if loss is None else {rung.name: loss}
         factors = tuning.best_factors(stage, losses)
         for value, factor in factors.items():
-            print(f"{value}: learning rates x {factor:g}")
+            end = tuning.at_an_end(stage, factor)
+            print(f"{value}: learning rates x {factor:g}{f', {end}' if end else ''}")
         lost = tuning.untuned(stage, factors)
         self.failed += [
             outcome

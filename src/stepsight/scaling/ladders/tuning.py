@@ -76,3 +76,10 @@ def best_factors(stage: LadderStage, losses: Mapping[str, float]) -> dict[Any, f
         return best
     values = (settings.get(stage.tune.by) for settings in stage.settings)
     return dict.fromkeys(values, best[stage.tune.at])
+
+
+def at_an_end(stage: LadderStage, factor: float) -> str:
+    """What to do about a best factor beyond which none was tried; "" for one between others."""
+    tried = stage.tune.factors if stage.tune else ()
+    inner = sorted(tried)[1:-1]
+    return "" if factor in inner else "at an end of the factors tried: widen them"
