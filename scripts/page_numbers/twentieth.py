@@ -39,7 +39,9 @@ def twentieth() -> str:
         rows.append([row["task"], LABELS.get(row["metric"], row["metric"]), *cells])
     first = made[0]
     about = f"{first['params_active'] / 1e6:.2f} M parameters, {first['images_seen']:,} images, "
-    about += f"{first['reach']:.3g} times the ladder by their product; the ladder cost "
+    about += (
+        f"{first['reach']:.3g} times the ladder's farthest rung by their product; the ladder cost "
+    )
     about += f"{share(first['spent'], 1)} of its training FLOPs; forecast "
     about += f"{first['made'][:16].replace('T', ' ')} UTC."
     runs = json.loads((common.DATA / COST).read_text(encoding="utf-8"))
