@@ -105,7 +105,7 @@ class TwoSteps:
     @property
     def verdict(self) -> Verdict:
         """Of the step that is less of a law."""
-        return min(self.loss.verdict, self.error.verdict, key=VERDICTS.index)
+        return VERDICTS[min(map(VERDICTS.index, (self.loss.verdict, self.error.verdict)))]
 
     @property
     def warnings(self) -> tuple[str, ...]:
