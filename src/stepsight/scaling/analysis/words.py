@@ -121,6 +121,8 @@ def rehearsed(forecast: Forecast) -> str:
     was written down."""
     if not forecast.basis:
         return ""
+    if forecast.tested <= 1:
+        return "no rung beyond the rest was hidden"
     if not forecast.of:
         return "too few rungs to hide any and forecast them"
     held = f"intervals held {forecast.hits} of {forecast.of} of the ladder's own hidden rungs"
