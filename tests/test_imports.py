@@ -23,8 +23,8 @@ ROWS = (
     ("types", "rowwise", "errors", "seeding", "plugins", "signals", "averages"),
     ("*/config",),
     ("measures", "noise_levels", "legends"),
+    ("config",),
     (
-        "config",
         "schedule",
         "metrics",
         "ensemble",

@@ -140,6 +140,10 @@ def test_one_that_cannot_be_answered_does_not_take_its_batch_along(picture, pred
     assert "(18, 24)" in outcome.skipped[str(tmp_path / "in" / "1.png")]
 
 
+def apart(ours, theirs) -> int:
+    return int((ours.int() - theirs.int()).abs().max())
+
+
 def test_colours_of_each_picture_of_given_limits_or_of_all(model, picture, predict, tmp_path):
     for i in range(3):
         picture(f"in/{i}.png", i)
@@ -153,9 +157,9 @@ def test_colours_of_each_picture_of_given_limits_or_of_all(model, picture, predi
     ends = [task.limits(one.values) for one in values]
     common = min(low for low, _ in ends), max(high for _, high in ends)
     for i, one in enumerate(values):
-        assert (painted[None][i] == one.picture[0]).all()
+        assert apart(painted[None][i], one.picture[0]) <= 1  # batches have their own last digits
         for limits, meant in (((1.0, 20.0), (1.0, 20.0)), ("common", common)):
-            assert (painted[limits][i] == task.coloured(one.values, meant)[0]).all()
+            assert apart(painted[limits][i], task.coloured(one.values, meant)[0]) <= 1
     with pytest.raises(UserError, match="--range: a colour of normals means the same"):
         predict(tmp_path / "in", task="normals", limits=(0.0, 1.0))
     with pytest.raises(UserError, match="save npy,picture"):
