@@ -84,8 +84,8 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 
 def settled(merge: Callable[[Tensor], Tensor], members: Tensor, theirs: Tensor) -> float:
-    """How far what is merged of members lies from theirs, in units of 1e5 times how far it moves
-    where the members move by their last digits; or plainly, where that is less.
+    """How far what is merged of members lies from theirs; or, where that is less, the same times
+    `LAST_DIGITS` over twice how far it moves where the members move by their last digits.
 
     Published merging stops BFGS after two steps along float32's rounding: the same code answers
     otherwise on another processor. Within twice the largest of 32 moves nothing more can be told.
@@ -96,7 +96,7 @@ def settled(merge: Callable[[Tensor], Tensor], members: Tensor, theirs: Tensor) 
         return apart
     noise = [torch.rand(members.shape, generator=draw).sub(0.5) * 2**-22 for _ in range(32)]
     moved = max(relative(merge(members * (1 + one)), ours) for one in noise)
-    return min(apart, LAST_DIGITS * apart / (2 * moved))
+    return min(apart, LAST_DIGITS * apart / max(2 * moved, LAST_DIGITS))
 
 
 def members_of(pipeline: DensePipeline, image: Tensor, task: str, **options: Any) -> Tensor:

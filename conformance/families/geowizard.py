@@ -104,8 +104,8 @@ def _turned(ours: Tensor, theirs: Tensor) -> float:
     golden="geowizard",
 )
 def first(folder: Path) -> Differences:
-    """Version 1, told what CLIP sees: pictures, members, the merge of theirs (no
-    nearer than two processors are), and predictions."""
+    """Version 1, told what CLIP sees: pictures, members, predictions, and the merge of their
+    members, no nearer than the answers of two processors are."""
     return geowizard(folder)
 
 
