@@ -34,9 +34,10 @@ def rivals_of(form: LogForm, distinct: int) -> list[str]:
 
 def _same_curve(other: LogForm, form: LogForm) -> bool:
     """Whether two forms differ in the names of their inputs and parameters alone."""
-    floors = [getattr(one, "floor", None) for one in (other, form)]
-    sizes = [len(one.parameters) for one in (other, form)]
-    return type(other) is type(form) and floors[0] == floors[1] and sizes[0] == sizes[1]
+    first, second = (
+        (type(one), getattr(one, "floor", None), len(one.parameters)) for one in (other, form)
+    )
+    return first == second
 
 
 def criteria(names: Iterable[str], u: Array, v: Array, huber: float) -> dict[str, float]:
