@@ -236,8 +236,3 @@ def test_every_ladder_of_the_project_is_one(path, tmp_path, monkeypatch):
         for rung in parents:
             from_dict(rung.config, rung.name)
     assert len({rung.name for rung in parents}) == len(parents) > 10
-
-
-def test_a_length_counts_in_whole_batches():
-    """As training makes it: a forecast finds its outcome by the images that were seen."""
-    assert ladders.images_of({"training": {"images": 100, "batch": 8}}) == 96

@@ -186,8 +186,8 @@ def _starts(stage: LadderStage) -> list[Rung]:
 
 
 def training_of(config: Mapping[str, Any], where: str = "config") -> TrainingSettings:
-    """Of a run with these settings: its length, in whole batches, and its decay; the rest as usual.
-    Raises UserError naming `where` for what no run can have."""
+    """Of a run with these settings: its length and its decay; the rest as usual. Raises UserError
+    naming `where` for what no run can have."""
     given = config.get("training") or {}
     names = ("images", "batch", "decay", "decay_share")
     return _training(yaml.safe_dump({name: given[name] for name in names if name in given}), where)
@@ -195,8 +195,7 @@ def training_of(config: Mapping[str, Any], where: str = "config") -> TrainingSet
 
 @cache
 def _training(text: str, where: str) -> TrainingSettings:
-    given = configuration.from_dict({"training": yaml.safe_load(text)}, where).training
-    return replace(given, images=given.images // given.batch * given.batch)
+    return configuration.from_dict({"training": yaml.safe_load(text)}, where).training
 
 
 def images_of(config: Mapping[str, Any]) -> int:
