@@ -76,7 +76,7 @@ def test_the_page_answers_before_it_is_opened(tmp_path):
     answers = page.split('<span class="answer">')[1:]
     told = [text.partition("<")[0] for text in answers]
     assert told[:2] == ["lowest error, NFE x members: depth 4x1", "depth up to 4 calls"]
-    assert told[-1] == "holds 1, fails 1"
+    assert told[-1] == "holds: 1, fails: 1"
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):

@@ -12,6 +12,7 @@ import io
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from stepsight.report.panels import Kind, PicturePanel, read_panels
 from stepsight.report.run_folder import by
 from stepsight.scaling.sampling.wording import count
 
+GOOD = ("holds", "wins", "law")  # verdicts that are told first
 PICTURE_BYTES = 1_900_000  # of PNG files in the page, about 2.5 MB once inside
 TILE = {"panels": 360, "extremes": 240, "films": 160}  # pixels: sides of a panel's tiles, at most
 
@@ -52,6 +54,13 @@ def _environment() -> Environment:
     environment.filters |= {"number": known_number, "percent": percent, "plural": count}
     environment.filters |= {"labelled": labelled, "short_name": short_name, "spoken": spoken}
     return environment
+
+
+def counted(verdicts: Iterable[str]) -> str:
+    """How often each verdict was reached: the good ones, then the most frequent."""
+    found = Counter(verdicts).most_common()
+    found.sort(key=lambda one: one[0] not in GOOD)
+    return ", ".join(f"{verdict}: {times}" for verdict, times in found)
 
 
 def known_number(value: float | str | None, digits: int = 3) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,11 @@ def _answers(analysis: Analysis) -> dict[str, str]:
         "forecasts": words.forecast_summary(folder.settled, folder.waiting),
         "laws": f"{clean} of {len(laws)} are clean" if laws else "too few points",
         "axes": f"{curves} curves over parameters and over images",
-        "relations": _counted(panel.relation.verdict for panel in analysis.relations),
-        "emergence": _counted(elbow.fit.verdict for elbow in analysis.emergences),
+        "relations": rendering.counted(panel.relation.verdict for panel in analysis.relations),
+        "emergence": rendering.counted(elbow.fit.verdict for elbow in analysis.emergences),
         "rungs": f"{len(folder.rungs)} rungs, {failed}{duration(seconds)} in all",
         "notes": f"{len(analysis.notes)} notes",
     }
-
-
-def _counted(verdicts: Iterable[str]) -> str:
-    found = Counter(verdicts).most_common()
-    return ", ".join(f"{verdict}: {times}" for verdict, times in found)
 
 
 def _facts(folder: ScalingFolder) -> str:

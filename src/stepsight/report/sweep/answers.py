@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stepsight.report.rendering import counted
 from stepsight.scaling.sampling.wording import count
-
-GOOD = ("holds", "wins", "law")
 
 
 def answers(content: Mapping[str, Any]) -> dict[str, str]:
@@ -19,9 +17,9 @@ def answers(content: Mapping[str, Any]) -> dict[str, str]:
         "frontier": _joined((view["task"], _worth(view["front"])) for view in tasks),
         "budget": _planned([view for view in tasks if view["plans"]]),
         "uncertainty": _covered(tasks) or "the error beside what the members say about it",
-        "strategies": _counted(row["verdict"] for row in content["strategies"] if row["verdict"]),
-        "laws": _counted(fit["verdict"] for _, fit in content["laws"]),
-        "claims": _counted(c.verdict for claims in content["claims"] for c in claims.first),
+        "strategies": counted(row["verdict"] for row in content["strategies"] if row["verdict"]),
+        "laws": counted(fit["verdict"] for _, fit in content["laws"]),
+        "claims": counted(c.verdict for claims in content["claims"] for c in claims.first),
     }
 
 
@@ -51,10 +49,3 @@ def _covered(tasks: list[Any]) -> str:
     known = ((view["task"], view["covered"]) for view in tasks)
     told = _joined((task, f"{share:.0%}") for task, share in known if share is not None)
     return f"90 % intervals hold {told}" if told else ""
-
-
-def _counted(verdicts: Iterable[str]) -> str:
-    """How often each verdict was reached: the good ones, then the most frequent."""
-    found = Counter(verdicts).most_common()
-    found.sort(key=lambda one: one[0] not in GOOD)
-    return ", ".join(f"{verdict} {times}" for verdict, times in found)
