@@ -186,6 +186,14 @@ def test_a_plateau_before_the_break_is_a_law_all_the_same():
     assert not any("the input then does nothing" in note for note in one.warnings)
 
 
+@pytest.mark.parametrize("decades, verdict", [(1, "improves but no law"), (3, "law")])
+def test_a_broken_law_needs_two_decades_beyond_its_break(decades: int, verdict: str):
+    x = np.geomspace(1e3, 1e5 * 10**decades, 40)
+    one = fit("bnsl", x, noisy(4 * x**-0.1 * (1 + (x / 1e5) ** 5) ** -0.06, 0, 0.002), bootstrap=0)
+    assert one.params["d"] == pytest.approx(1e5, rel=0.5) and one.verdict == verdict
+    assert any("beyond the break" in note for note in one.warnings) == (verdict != "law")
+
+
 def test_no_form_is_its_own_rival():
     every = [(form, rivals_of(form, 100)) for form in FORMS.values()]
     for form, others in every:

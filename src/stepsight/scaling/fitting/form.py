@@ -67,6 +67,7 @@ class LogForm(Form):
     inputs: tuple[str, ...]
     exponents: tuple[str, ...]  # those that must be positive for a law that improves
     logs: tuple[str, ...]  # amplitudes and places, positive, moved as logarithms
+    breaks: str = ""  # the parameter that is the place of x from which the last exponent acts
     fewest: int = 0  # distinct points that the form demands whatever its number of parameters
 
     @abstractmethod

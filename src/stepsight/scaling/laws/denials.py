@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from stepsight.scaling.fitting.form import MAX_SLOPE, LogForm
-from stepsight.scaling.fitting.quality import DECISIVE, LAW_R2
+from stepsight.scaling.fitting.quality import DECISIVE, LAW_R2, MIN_DECADES
 from stepsight.scaling.fitting.resampling import Ends
 from stepsight.scaling.laws.backtest import Backtest, HiddenForecasts
 from stepsight.scaling.laws.diagnosis import EXPONENT_AT_BOUND, NO_EXPONENT
@@ -35,6 +35,16 @@ def of_fit(form: LogForm, r2: float, intervals: Mapping[str, Ends]) -> Iterator[
             yield f"no law: {name} may be {max(lo, 0.0):.2g}, the input then does nothing"
         if hi >= MAX_SLOPE - EXPONENT_AT_BOUND:
             yield f"no law: the interval of {name} ends at {hi:g}, the end of the range searched"
+
+
+def of_break(form: LogForm, params: Mapping[str, float], top: float) -> Iterator[str]:
+    """A power law beyond a break needs as much room, up to x = `top`, as one without."""
+    if not form.breaks:
+        return
+    decades = math.log10(top / params[form.breaks])
+    if decades < MIN_DECADES - 1e-9:
+        beyond = f"{decades:.1f} decades of x lie beyond the break at {params[form.breaks]:.3g}"
+        yield f"no law: {beyond}, and the exponent there needs {MIN_DECADES:g}"
 
 
 def of_rivals(own: float, rivals: Mapping[str, float]) -> Iterator[str]:

@@ -152,6 +152,7 @@ def fit(
         others = [name for name in rivals_of(law, seen.points) if name not in beside]
         against = [
             *denials.of_fit(law, r2, reported),
+            *denials.of_break(law, params, float(points.x[:, 0].max())),
             *denials.of_rivals(criterion, criteria(others, u, v, huber)),
             *denials.of_forecasts(tested, trials, held_out),
         ]

@@ -78,6 +78,7 @@ BROKEN = Broken(
     inputs=("x",),
     parameters=("a", "b", "c0", "c1", "d", "f"),
     exponents=(),  # c0 may be 0: c0 + c1 is what it extrapolates with
+    breaks="d",
     logs=("b", "d"),
     fewest=FEWEST,
 )
